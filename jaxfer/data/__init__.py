@@ -1,0 +1,1 @@
+"""The host side: reads, indexes and splits data; hands out NumPy arrays and index plans."""

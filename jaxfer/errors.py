@@ -1,0 +1,16 @@
+"""The one exception for what a user can cause, and the hint that goes with a misspelt name."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+  """Bad input: a file, a value or an option. The message names all three and the fix; the CLI prints it alone."""
+
+
+def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
+  """Returns the error for a name that is not one of `choices`, with the nearest valid one."""
+  choices = sorted(choices)
+  near = difflib.get_close_matches(name, choices, n=1, cutoff=0.4)
+  hint = f"did you mean '{near[0]}'? " if near else ""
+  return UserError(f"unknown {kind} '{name}': {hint}valid are {', '.join(choices) or '(none)'}")
