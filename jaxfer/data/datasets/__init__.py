@@ -1,0 +1,50 @@
+"""The data sets, one TFDS builder each in a folder of its own, none of which needs TensorFlow.
+
+A builder module defines `Builder` (a `tfds.core.GeneratorBasedBuilder`) and `Config` (a dataclass, subclass
+of `tfds.core.BuilderConfig`), whose own fields are the options of the data set. A field with the metadata
+`{"in_name": False}` says where to read from, not what to make of it: prepared copies do not differ by it.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+  """What is known of a data set without importing its builder.
+
+  Attributes:
+    module: the builder module's dotted path.
+    description: one line for `jaxfer list datasets`.
+    licence: the terms, and where to ask for the data.
+    generated: True where the builder draws the data; False where `jaxfer prepare` imports a distribution.
+  """
+
+  module: str
+  description: str
+  licence: str
+  generated: bool = False
+
+
+def _module(name: str) -> str:
+  return f"{__name__}.{name}.{name}_dataset_builder"
+
+
+DATASETS: dict[str, Dataset] = {
+  "ckplus": Dataset(
+    module=_module("ckplus"),
+    description="Extended Cohn-Kanade: 327 labelled onset-to-peak sequences of 118 people, seven emotions",
+    licence="signed agreement, no redistribution; ask through https://www.jeffcohn.net/resources",
+  ),
+  "synthetic_faces": Dataset(
+    module=_module("synthetic_faces"),
+    description="still drawings of parametric faces, seven emotions, any number of people",
+    licence="drawn by jaxfer, free",
+    generated=True,
+  ),
+  "synthetic_sequences": Dataset(
+    module=_module("synthetic_sequences"),
+    description="sequences of parametric faces from onset to peak, with optical flow, seven emotions",
+    licence="drawn by jaxfer, free",
+    generated=True,
+  ),
+}

@@ -1,0 +1,294 @@
+"""Prepared data sets as host arrays: opens, generates and reads the TFDS builders of `jaxfer.data.datasets`.
+
+A data set is read whole (nearly every one here fits in memory as uint8). The arrays are sorted by record key:
+their order depends on neither the shards nor the hash that TFDS shuffles by.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib
+import io
+import itertools
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxfer.data.datasets import DATASETS
+from jaxfer.errors import UserError, unknown
+
+_CHUNK = 256  # Records decoded at a time: enough to amortise a read, little beside the whole.
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+  """A data set in host memory, sorted by key.
+
+  Attributes:
+    arrays: name -> array of leading length n. `label` and `subject` are int32 indices into `label_names` and
+      `subject_names`; sequences have `frames` [n, T, S, S, 3] uint8 and `flow` [n, T, S, S, 2] int16
+      (pixels * 32767 / 20), stills `image` [n, S, S, C] uint8; further arrays as the builder declares them.
+    keys: the n record keys, ascending, unique.
+    label_names: class names by label.
+    subject_names: the people, ascending.
+    fingerprint: SHA-256 (hex) of keys, names and array bytes: equal exactly where the data are equal.
+  """
+
+  arrays: dict[str, np.ndarray]
+  keys: tuple[str, ...]
+  label_names: tuple[str, ...]
+  subject_names: tuple[str, ...]
+  fingerprint: str
+
+  def __len__(self) -> int:
+    return len(self.keys)
+
+  @classmethod
+  def from_arrays(
+    cls,
+    arrays: Mapping[str, np.ndarray],
+    keys: Sequence[str],
+    label_names: Sequence[str],
+    subjects: Sequence[str],
+  ) -> "Records":
+    """Sorts, checks and fingerprints.
+
+    Args:
+      arrays: name -> array of leading length n, among them `label`; `subject` is made from `subjects`.
+      keys: n unique record keys, in the order of the arrays.
+      label_names: class names by label.
+      subjects: the n people's names, in the order of the arrays.
+
+    Raises:
+      UserError: no records, unequal lengths, a repeated key, or a label outside `label_names`.
+    """
+    lengths = {"keys": len(keys), "subjects": len(subjects)} | {name: len(arrays[name]) for name in arrays}
+    if len(keys) == 0 or len(set(lengths.values())) != 1:
+      raise UserError(f"records need equal, non-zero lengths, found {lengths}")
+    order = np.asarray(sorted(range(len(keys)), key=keys.__getitem__))
+    keys = tuple(keys[i] for i in order)
+    if repeated := next((a for a, b in itertools.pairwise(keys) if a == b), None):
+      raise UserError(f"record key '{repeated}' occurs twice; every record needs its own")
+    subject_names = tuple(sorted(set(subjects)))
+    index = {name: i for i, name in enumerate(subject_names)}
+    sorted_arrays = {name: np.ascontiguousarray(arrays[name][order]) for name in sorted(arrays)}
+    sorted_arrays["label"] = sorted_arrays["label"].astype(np.int32)
+    sorted_arrays["subject"] = np.asarray([index[subjects[i]] for i in order], np.int32)
+    label = sorted_arrays["label"]
+    if label.min() < 0 or label.max() >= len(label_names):
+      raise UserError(
+        f"labels {label.min()}..{label.max()} do not fit the {len(label_names)} names {label_names}"
+      )
+    return cls(
+      arrays=sorted_arrays,
+      keys=keys,
+      label_names=tuple(label_names),
+      subject_names=subject_names,
+      fingerprint=_fingerprint(sorted_arrays, keys, label_names, subject_names),
+    )
+
+
+def _fingerprint(arrays: Mapping[str, np.ndarray], *names: Sequence[str]) -> str:
+  digest = hashlib.sha256()
+  for group in names:
+    digest.update(f"{len(group)}\n".encode() + "\0".join(group).encode())
+  for name in sorted(arrays):
+    array = arrays[name]
+    digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
+    digest.update(np.ascontiguousarray(array).data)
+  return digest.hexdigest()
+
+
+def default_data_dir() -> Path:
+  """Where prepared data lie unless told otherwise: $JAXFER_DATA_DIR, else ~/jaxfer_data."""
+  return Path(os.environ.get("JAXFER_DATA_DIR") or Path.home() / "jaxfer_data").expanduser()
+
+
+def load(name: str, data_dir: str | Path, **options: Any) -> Records:
+  """Reads a prepared data set; a synthetic one is generated on first use.
+
+  Args:
+    name: a key of `jaxfer.data.datasets.DATASETS`.
+    data_dir: the folder that holds the prepared sets.
+    **options: fields of the builder's `Config`, e.g. `num_frames=16, image_size=64`; those left out take the
+      builder's defaults.
+
+  Raises:
+    UserError: an unknown data set or option, a set that is not prepared (the message names the command), a
+      folder that cannot be written, or damaged files.
+  """
+  config = make_config(name, options)
+  builder = open_builder(name, config, data_dir)
+  if not builder.data_path.exists():
+    if not DATASETS[name].generated:
+      raise _not_prepared(name, config, options, Path(builder.data_path))
+    generate(name, config, data_dir)
+  return read(name, config, data_dir)
+
+
+def make_config(name: str, options: Mapping[str, Any]) -> Any:
+  """Returns the builder's `Config` of these options, under a name that only equal options share.
+
+  Raises:
+    UserError: an unknown data set or option, or a value whose type is not that of the option's default.
+  """
+  if name not in DATASETS:
+    raise unknown("data set", name, DATASETS)
+  module = importlib.import_module(DATASETS[name].module)
+  own = _option_fields(module.Config)
+  values = {}
+  for option, value in options.items():
+    if option not in own:
+      raise unknown(f"option of data set '{name}'", option, own)
+    default = own[option].default
+    if type(default) is float and type(value) is int:
+      value = float(value)
+    if type(default) in (bool, int, float, str) and type(value) is not type(default):
+      raise UserError(
+        f"option {option} of data set '{name}' is {value!r}: give a value of type "
+        f"{type(default).__name__}, such as {default!r}"
+      )
+    values[option] = value
+  chosen = module.Config(name="unnamed", **values)
+  named = [(field, getattr(chosen, field)) for field in own if own[field].metadata.get("in_name", True)]
+  words = "_".join(f"{field}-{re.sub('[^A-Za-z0-9.]+', '-', str(value))}" for field, value in named)
+  # The words are for the reader; the digest tells apart what they blur.
+  digest = hashlib.sha256(repr(named).encode()).hexdigest()[:8]
+  return module.Config(name=f"{words[:150]}_{digest}", **values)
+
+
+def _option_fields(config_class: Any) -> dict[str, dataclasses.Field]:
+  inherited = {field.name for field in dataclasses.fields(config_class.__mro__[1])}
+  return {f.name: f for f in dataclasses.fields(config_class) if f.name not in inherited}
+
+
+def open_builder(name: str, config: Any, data_dir: str | Path) -> Any:
+  """Returns the TFDS builder of a data set and configuration; prepares nothing."""
+  module = importlib.import_module(DATASETS[name].module)
+  with _quiet():
+    return module.Builder(config=config, data_dir=Path(data_dir), file_format="array_record")
+
+
+def generate(
+  name: str,
+  config: Any,
+  data_dir: str | Path,
+  *,
+  replace: bool = False,
+  finish: Callable[[Path], None] | None = None,
+) -> Path:
+  """Writes a data set as array_record and returns its folder.
+
+  All is written to a hidden folder inside `data_dir` and renamed at the end: an interrupted run leaves an
+  earlier copy untouched and nothing half-made.
+
+  Args:
+    name: a key of `DATASETS`.
+    config: from `make_config`.
+    data_dir: the folder that holds the prepared sets.
+    replace: replace a prepared copy of the same configuration instead of keeping it.
+    finish: called with the hidden data folder before the renaming, to check what was written or add to it.
+
+  Raises:
+    UserError: `data_dir` cannot be written; and whatever the builder finds wrong with its source.
+  """
+  root = Path(data_dir)
+  try:
+    root.mkdir(parents=True, exist_ok=True)
+    staging = tempfile.TemporaryDirectory(prefix=".incomplete-", dir=root)
+  except OSError as error:
+    raise UserError(
+      f"data folder {root} cannot be written ({error.strerror}): choose another, or set JAXFER_DATA_DIR"
+    ) from error
+  with staging:
+    builder = open_builder(name, config, staging.name)
+    with _quiet():
+      builder.download_and_prepare(file_format="array_record")
+    if finish:
+      finish(Path(staging.name))
+    built = Path(builder.data_path)
+    final = root / built.relative_to(staging.name)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    try:
+      if replace and final.exists():
+        final.rename(Path(staging.name) / "replaced")
+      built.rename(final)
+    except OSError:
+      if replace or not final.exists():
+        raise
+      # Another process generated the same set meanwhile: its copy is as good as ours, which goes.
+  return final
+
+
+def read(name: str, config: Any, data_dir: str | Path) -> Records:
+  """Reads a prepared data set whole.
+
+  Raises:
+    UserError: damaged files.
+  """
+  builder = open_builder(name, config, data_dir)
+  try:
+    with _quiet():
+      source = builder.as_data_source(split="train")
+    expected = builder.info.splits["train"].num_examples
+    if len(source) != expected:
+      raise ValueError(f"{len(source)} records of {expected}")
+    chunks = (range(start, min(start + _CHUNK, expected)) for start in range(0, expected, _CHUNK))
+    examples = itertools.chain.from_iterable(source.__getitems__(chunk) for chunk in chunks)
+    columns = _columns(examples, expected)
+  except Exception as error:  # array_record and the codecs raise what they like on damaged bytes.
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    raise UserError(
+      f"prepared data in {builder.data_path} are damaged ({reason[0]}): delete that folder and prepare again"
+    ) from error
+  keys, subjects = columns.pop("key").tolist(), columns.pop("subject").tolist()
+  return Records.from_arrays(columns, keys, builder.info.features["label"].names, subjects)
+
+
+def _columns(examples: Iterator[Mapping[str, Any]], count: int) -> dict[str, np.ndarray]:
+  """Stacks `count` examples into one array a feature, filled in place: twice the data is never held."""
+  columns: dict[str, np.ndarray] = {}
+  texts: dict[str, list[str]] = {}
+  for i, example in enumerate(examples):
+    for name, value in example.items():
+      if isinstance(value, bytes):
+        texts.setdefault(name, []).append(value.decode())
+        continue
+      array = np.asarray(value)
+      if i == 0:
+        columns[name] = np.empty((count, *array.shape), array.dtype)
+      columns[name][i] = array
+  return columns | {name: np.asarray(values) for name, values in texts.items()}
+
+
+def _not_prepared(name: str, config: Any, options: Mapping[str, Any], path: Path) -> UserError:
+  others = sorted(folder.name for folder in path.parent.parent.glob("*_*"))
+  there = f" (prepared there: {', '.join(others)})" if others else ""
+  chosen = "".join(f" {key}={value}" for key, value in options.items())
+  data_dir = path.parent.parent.parent
+  return UserError(
+    f"data set '{name}' is not prepared as {config.name} in {data_dir}{there}: run "
+    f"`jaxfer prepare {name} --source <distributor's folder> --data_dir {data_dir}{chosen}`"
+  )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Keeps TFDS's own prints, bars and custom-configuration warnings from the terminal."""
+  import tensorflow_datasets as tfds
+
+  logger = logging.getLogger("absl")
+  level = logger.level
+  tfds.disable_progress_bar()  # For good: TFDS offers no way to ask whether it was on.
+  logger.setLevel(logging.ERROR)
+  try:
+    with contextlib.redirect_stdout(io.StringIO()):
+      yield
+  finally:
+    logger.setLevel(level)
