@@ -49,6 +49,11 @@ class Records:
   def __len__(self) -> int:
     return len(self.keys)
 
+  @property
+  def subjects(self) -> np.ndarray:
+    """The n people's names, one a record."""
+    return np.asarray(self.subject_names)[self.arrays["subject"]]
+
   @classmethod
   def from_arrays(
     cls,

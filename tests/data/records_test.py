@@ -144,7 +144,7 @@ def test_rows_follow_their_keys():
   assert made.keys == ("a", "b", "c")
   assert made.arrays["image"].tolist() == [8, 9, 7]
   assert made.arrays["label"].tolist() == [1, 0, 0]
-  assert [made.subject_names[i] for i in made.arrays["subject"]] == ["q", "p", "p"]
+  assert made.subjects.tolist() == ["q", "p", "p"]
   assert len(made) == 3
 
 
