@@ -1,0 +1,164 @@
+"""What a classifier is judged by: predictions, confusion matrices and their summaries (specs 0.3).
+
+`predict`, `top_k_correct` and `confusion_matrix` are jax functions, for use inside jit, vmap and pmap; the
+confusion matrices of batches, devices or folds add up. `summarize` and `wilson_interval` work on the host.
+
+A row that cannot be judged is never counted as some class: `predict` gives -1 for logits with a NaN, and a
+prediction or a label that is no class turns the whole confusion matrix to NaN, which `summarize` refuses.
+"""
+
+import math
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+
+def predict(logits: ArrayLike) -> jax.Array:
+  """Returns the class of the largest logit, the lower index where two are equal.
+
+  Args:
+    logits: [..., num_classes].
+
+  Returns:
+    int32 [...]; -1, which is no class, where a logit is NaN. A caller that turns predictions into names must
+    have caught that before.
+  """
+  logits = jnp.asarray(logits)
+  return jnp.where(jnp.isnan(logits).any(-1), -1, jnp.argmax(logits, axis=-1).astype(jnp.int32))
+
+
+def top_k_correct(logits: ArrayLike, labels: ArrayLike, k: int) -> jax.Array:
+  """Says where the label is among the k largest logits; of equal logits the lower class index goes first.
+
+  Args:
+    logits: [..., num_classes].
+    labels: int [...], 0 .. num_classes - 1.
+    k: 1 .. num_classes.
+
+  Returns:
+    bool [...]; False where a logit is NaN.
+
+  Raises:
+    ValueError: k is out of range.
+  """
+  logits, labels = jnp.asarray(logits), jnp.asarray(labels)
+  num_classes = logits.shape[-1]
+  if not 1 <= k <= num_classes:
+    raise ValueError(f"k must be 1..{num_classes}, got {k}")
+  own = jnp.take_along_axis(logits, labels[..., None], axis=-1)
+  index = jnp.arange(num_classes, dtype=labels.dtype)
+  index = index.reshape((1,) * labels.ndim + index.shape)
+  ahead = (logits > own) | ((logits == own) & (index < labels[..., None]))
+  return (ahead.sum(-1) < k) & ~jnp.isnan(logits).any(-1)
+
+
+def confusion_matrix(
+  labels: ArrayLike, predictions: ArrayLike, num_classes: int, weights: ArrayLike | None = None
+) -> jax.Array:
+  """Counts C[true, predicted].
+
+  Args:
+    labels: int [...].
+    predictions: int [...], as `predict` gives them.
+    num_classes: K.
+    weights: [...], number or bool; 0 for the rows that only pad a batch. None counts every row once.
+
+  Returns:
+    float32 [K, K], exact up to 2^24 rows. All NaN if a row of non-zero weight has a label or a prediction
+    outside 0 .. K - 1.
+  """
+  labels, predictions = jnp.ravel(jnp.asarray(labels)), jnp.ravel(jnp.asarray(predictions))
+  weights = jnp.ones(labels.shape, jnp.float32) if weights is None else jnp.ravel(jnp.asarray(weights))
+  weights = weights.astype(jnp.float32)
+  valid = (labels >= 0) & (labels < num_classes) & (predictions >= 0) & (predictions < num_classes)
+  counted = jnp.where(valid, weights, 0)
+  # An index below 0 would count from the end: out of range, it is clipped here and has weight 0.
+  at = (jnp.clip(labels, 0, num_classes - 1), jnp.clip(predictions, 0, num_classes - 1))
+  matrix = jnp.zeros((num_classes, num_classes), jnp.float32).at[at].add(counted)
+  return jnp.where(jnp.any(~valid & (weights != 0)), jnp.nan, matrix)
+
+
+def summarize(confusion: ArrayLike) -> dict[str, Any]:
+  """Summarizes a confusion matrix C[true, predicted]: precision, recall and F1 of each class and their means.
+
+  Recall_k = C_kk / sum C_k., precision_k = C_kk / sum C_.k, F1_k = 2 P R / (P + R); a zero denominator gives
+  0, except that the recall of a class without an example is NaN and is left out of the average accuracy, with
+  a warning. Macro averages are over all K classes, such a class counting 0; macro F1 is the mean of the F1_k,
+  not the F1 of the means.
+
+  Args:
+    confusion: [K, K], counts or weights, finite and not negative.
+
+  Returns:
+    dict of floats `count` (sum C), `correct` (trace), `accuracy`, `average_accuracy` (mean recall; "UAR"),
+    `macro_precision`, `macro_recall`, `macro_f1`, and of float64 arrays [K] `support` (sum C_k.), `predicted`
+    (sum C_.k), `true_positives` (C_kk), `precision`, `recall`, `f1`.
+
+  Raises:
+    ValueError: the matrix is not square, holds a NaN or a negative number, or counts nothing.
+  """
+  matrix = np.asarray(confusion, np.float64)
+  if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+    raise ValueError(f"a confusion matrix is [K, K], got shape {matrix.shape}")
+  if not np.isfinite(matrix).all():
+    raise ValueError(
+      "the confusion matrix is not finite: a prediction came from NaN logits, or a label is no class"
+    )
+  if (matrix < 0).any():
+    raise ValueError(f"a confusion matrix holds counts, got {matrix.min()}")
+  count = matrix.sum()
+  if count == 0:
+    raise ValueError("the confusion matrix counts no example")
+
+  hits, support, predicted = matrix.diagonal().copy(), matrix.sum(1), matrix.sum(0)
+  empty = support == 0
+  recall_or_zero, precision = _ratio(hits, support), _ratio(hits, predicted)
+  f1 = _ratio(2 * precision * recall_or_zero, precision + recall_or_zero)
+  if empty.any():
+    classes = ", ".join(str(k) for k in np.flatnonzero(empty))
+    warnings.warn(f"no example of class {classes}: left out of the average accuracy", stacklevel=2)
+  return {
+    "count": float(count),
+    "correct": float(hits.sum()),
+    "accuracy": float(hits.sum() / count),
+    "average_accuracy": float(recall_or_zero[~empty].mean()),
+    "macro_precision": float(precision.mean()),
+    "macro_recall": float(recall_or_zero.mean()),
+    "macro_f1": float(f1.mean()),
+    "support": support,
+    "predicted": predicted,
+    "true_positives": hits,
+    "precision": precision,
+    "recall": np.where(empty, np.nan, recall_or_zero),
+    "f1": f1,
+  }
+
+
+def wilson_interval(correct: float, n: float, z: float = 1.96) -> tuple[float, float]:
+  """Returns Wilson's score interval of the proportion `correct / n`, by default the one of 95 %.
+
+  Args:
+    correct: 0 .. n.
+    n: how many were judged. 0 gives (0, 1): nothing is known.
+    z: half-width in standard deviations of the normal distribution.
+
+  Raises:
+    ValueError: not 0 <= correct <= n.
+  """
+  if not 0 <= correct <= n:
+    raise ValueError(f"correct must be 0..{n}, got {correct}")
+  if n == 0:
+    return 0.0, 1.0
+  share = correct / n
+  middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+  half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+  return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+  """Divides, with 0 where the denominator is 0."""
+  return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)
