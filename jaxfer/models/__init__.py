@@ -1,0 +1,31 @@
+"""The models by name: one Linen file a system."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+
+from jaxfer.errors import UserError, unknown
+from jaxfer.models.two_stream_conv_rnn import TwoStreamConvRNN
+
+MODELS: dict[str, type[nn.Module]] = {
+  "two_stream_conv_rnn": TwoStreamConvRNN,
+}
+
+
+def create_model(name: str, **kwargs: Any) -> nn.Module:
+  """Returns the model `name` of `MODELS` with `kwargs` as its attributes.
+
+  Raises:
+    UserError: no such model, or no such attribute; names the nearest valid one.
+  """
+  if name not in MODELS:
+    raise unknown("model", name, MODELS)
+  attributes = {f.name for f in dataclasses.fields(MODELS[name])} - {"parent", "name"}
+  for key in kwargs:
+    if key not in attributes:
+      raise unknown(f"attribute of model {name}", key, attributes)
+  try:
+    return MODELS[name](**kwargs)
+  except TypeError as error:
+    raise UserError(f"model {name}: {error}") from error

@@ -1,0 +1,5 @@
+"""The gated convolutional recurrences over time: fast version, plain reference, shared parameters."""
+
+from jaxfer.kernels.conv_recurrence.cells import Cell, State, initial_state, parameter_shapes, step, unroll
+
+__all__ = ["Cell", "State", "initial_state", "parameter_shapes", "step", "unroll"]

@@ -1,0 +1,167 @@
+"""A recurrence over time whose weight gradients are taken once, after the reverse scan.
+
+A gated convolutional cell is a chain of *affine maps* of its state, `conv(s, kernel) + input + bias`, joined by
+pointwise functions. The input enters by addition alone, so its convolution runs once, before the scan, over all time
+steps. The forward scan keeps the state and the affine maps' values; the reverse scan replays only the pointwise part
+from them, moves the gradient of the state through the convolutions, and hands out each map's input and cotangent.
+From these two every weight gradient is one product over time and batch together. Stock reverse-mode differentiation
+takes it step by step inside the loop, which XLA on CPU runs about thirty times slower.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxfer.kernels import conv as convolution
+
+Carry = Any
+Affine = Callable[[str, jax.Array], jax.Array]
+# (carry, affine, constants) -> (carry, output); must be pure, and read the input through `affine` alone.
+Step = Callable[[Carry, Affine, Mapping[str, jax.Array]], tuple[Carry, jax.Array]]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def scan(
+  step: Step,
+  kernels: Mapping[str, jax.Array],
+  biases: Mapping[str, jax.Array],
+  constants: Mapping[str, jax.Array],
+  inputs: Mapping[str, jax.Array],
+  carry: Carry,
+  mask: jax.Array | None,
+) -> tuple[jax.Array, Carry]:
+  """Runs `step` over time.
+
+  Args:
+    step: one time step; `affine(name, s)` gives conv(s, kernels[name]) + inputs[name][t] + biases[name], the last two
+      where there are such entries.
+    kernels: name -> [kernel_height, kernel_width, channels, features], odd sizes; zero padding keeps height and width.
+    biases: name -> [features].
+    constants: further differentiable arrays that the step reads (peephole weights).
+    inputs: name -> [time, batch, height, width, features].
+    carry: the state before the first step, a pytree of [batch, ...] arrays.
+    mask: [time, batch], True where the sequence is still running, or None. A masked step leaves the state as it was
+      and gives zeros.
+
+  Returns:
+    outputs [time, batch, ...] and the state after the last step.
+  """
+  outputs, carry, _ = _run(step, kernels, biases, constants, inputs, carry, mask, keep=False)
+  return outputs, carry
+
+
+def _affine_value(name, s, kernels, biases, inputs):
+  value = convolution.conv(s, kernels[name])
+  for term in (inputs, biases):
+    if name in term:
+      value = value + term[name]
+  return value
+
+
+def _masked(step, carry, affine, constants, mask):
+  new, output = step(carry, affine, constants)
+  if mask is None:
+    return new, output
+
+  def keep(new, old):
+    return jnp.where(mask.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
+
+  return jax.tree.map(keep, new, carry), keep(output, jnp.zeros_like(output))
+
+
+def _run(step, kernels, biases, constants, inputs, carry, mask, *, keep):
+  def body(carry, at):
+    inputs, mask = at
+    values = {}
+
+    def affine(name, s):
+      values[name] = _affine_value(name, s, kernels, biases, inputs)
+      return values[name]
+
+    new, output = _masked(step, carry, affine, constants, mask)
+    return new, (output, (carry, values) if keep else None)
+
+  with jax.named_scope("recurrence"):
+    last, (outputs, kept) = lax.scan(body, carry, (inputs, mask))
+  return outputs, last, kept
+
+
+def _forward(step, kernels, biases, constants, inputs, carry, mask):
+  outputs, last, (carries, values) = _run(step, kernels, biases, constants, inputs, carry, mask, keep=True)
+  return (outputs, last), (kernels, biases, constants, {name: None for name in inputs}, carries, values, mask)
+
+
+@jax.custom_vjp
+def _known(value, s, kernel):
+  """An affine map whose value is known: forward it costs nothing, backward it moves the gradient to s."""
+  del s, kernel
+  return value
+
+
+def _known_forward(value, s, kernel):
+  return value, (s.shape, kernel)
+
+
+def _known_backward(residuals, d_value):
+  shape, kernel = residuals
+  padding = convolution.same_padding(kernel.shape[:2])
+  # The kernel's own gradient is deferred; nobody reads this zero, and XLA removes it.
+  d_s = convolution.input_gradient(d_value, kernel, shape, (1, 1), padding)
+  return d_value, d_s, jnp.zeros_like(kernel)
+
+
+_known.defvjp(_known_forward, _known_backward)
+
+
+def _backward(step, residuals, cotangents):
+  kernels, biases, constants, input_names, carries, values, mask = residuals
+  d_outputs, d_last = cotangents
+
+  def body(state, at):
+    d_carry, d_constants = state
+    d_output, carry, values, mask = at
+
+    def replay(carry, values, constants):
+      read = {}
+
+      def affine(name, s):
+        read[name] = s
+        return _known(values[name], s, kernels[name])
+
+      return _masked(step, carry, affine, constants, mask), read
+
+    _, pull, read = jax.vjp(replay, carry, values, constants, has_aux=True)
+    d_carry, d_values, d_here = pull((d_carry, d_output))
+    return (d_carry, jax.tree.map(jnp.add, d_constants, d_here)), (d_values, read)
+
+  zeros = jax.tree.map(jnp.zeros_like, constants)
+  with jax.named_scope("recurrence_gradient"):
+    (d_carry, d_constants), (d_values, reads) = lax.scan(
+      body, (d_last, zeros), (d_outputs, carries, values, mask), reverse=True
+    )
+
+  def over_time_and_batch(a):
+    return a.reshape(-1, *a.shape[2:])
+
+  d_kernels = {
+    name: convolution.weight_gradient(
+      over_time_and_batch(reads[name]),
+      over_time_and_batch(d_values[name]),
+      kernel.shape,
+      (1, 1),
+      convolution.same_padding(kernel.shape[:2]),
+    ).astype(kernel.dtype)
+    for name, kernel in kernels.items()
+  }
+  d_biases = {
+    name: d_values[name].sum(range(d_values[name].ndim - 1), dtype=jnp.float32).astype(bias.dtype)
+    for name, bias in biases.items()
+  }
+  return d_kernels, d_biases, d_constants, {name: d_values[name] for name in input_names}, d_carry, None
+
+
+scan.defvjp(_forward, _backward)

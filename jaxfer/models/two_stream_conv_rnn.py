@@ -1,0 +1,128 @@
+"""Two-stream conv-RNN for expression recognition from video (paper 001, Fig. 2).
+
+  RGB frames    -> conv-RNN, pool, conv-RNN, pool, ..., conv-RNN -> average over space -+
+                                                                                        +-> 3 dense layers -> logits
+  optical flow  -> conv-RNN, pool, conv-RNN, pool, ..., conv-RNN -> average over space -+
+
+The paper fixes the two streams, the cell's three additions and the three dense layers (section 2). Our choices, since it
+gives no sizes (specs 2.4, 2.10): four layers of 16, 32, 64, 128 features, 3 x 3 kernels, 2 x 2 max pooling between
+them, the last step's output, dense layers of 256 and 128 with ReLU and dropout 0.5.
+
+Deviation: where two pixels of a pooling window tie, the gradient is shared between them (PyTorch: the first takes all).
+"""
+
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxfer.errors import UserError
+from jaxfer.layers.conv_rnn import ConvGRU, ConvLSTM
+from jaxfer.layers.dropout import Dropout
+
+_CELLS = {"conv_lstm": ConvLSTM, "conv_gru": ConvGRU}
+
+
+def _pool(x: jax.Array) -> jax.Array:
+  """Maximum over 2 x 2 windows of [..., height, width, channels]; an odd last row or column is dropped."""
+  *batch, height, width, channels = x.shape
+  x = x[..., : height // 2 * 2, : width // 2 * 2, :]
+  return x.reshape(*batch, height // 2, 2, width // 2, 2, channels).max((-4, -2))
+
+
+class Stream(nn.Module):
+  """Layers of one stream: [batch, time, height, width, channels] -> [batch, features[-1]]."""
+
+  cell: str
+  features: tuple[int, ...]
+  pool: str
+  settings: dict[str, Any]
+
+  @nn.compact
+  def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """`mask` [batch, time] is True where a sequence is still running; None where all run to the end."""
+    for k, features in enumerate(self.features):
+      x = _CELLS[self.cell](features, **self.settings, name=f"layer{k + 1}")(x, mask)
+      if k + 1 < len(self.features):
+        x = _pool(x)
+    x = x.astype(jnp.float32).mean((2, 3))
+    if self.pool == "mean":
+      weights = jnp.ones(x.shape[:2]) if mask is None else mask.astype(x.dtype)
+      return jnp.einsum("bt,btc->bc", weights, x) / weights.sum(1, keepdims=True)
+    last = jnp.full(x.shape[0], x.shape[1] - 1) if mask is None else mask.sum(1) - 1
+    return jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
+
+
+class TwoStreamConvRNN(nn.Module):
+  """The two-stream net.
+
+  Attributes:
+    num_classes: length of the logits.
+    cell: "conv_lstm" or "conv_gru".
+    temporal_gate: see `ConvLSTM`; so are temporal_skip, spatial_skip, gate_sees_x and kernel_size.
+    temporal_skip: the enhanced cell has all three on, the plain cell none.
+    spatial_skip: see `ConvLSTM`.
+    gate_sees_x: see `ConvLSTM`.
+    features: channels of each layer, the same in both streams.
+    kernel_size: of the recurrent layers.
+    dense: units of the first two dense layers; the third gives the logits.
+    dropout_rate: after each of the first two.
+    pool: "last" takes the last step's output, "mean" the average over time.
+    dtype: of the recurrent and dense layers' computation; logits are float32.
+    param_dtype: of the parameters.
+  """
+
+  num_classes: int = 7
+  cell: Literal["conv_lstm", "conv_gru"] = "conv_lstm"
+  temporal_gate: bool = False
+  temporal_skip: bool = False
+  spatial_skip: bool = False
+  gate_sees_x: bool = True
+  features: tuple[int, ...] = (16, 32, 64, 128)
+  kernel_size: tuple[int, int] = (3, 3)
+  dense: tuple[int, int] = (256, 128)
+  dropout_rate: float = 0.5
+  pool: Literal["last", "mean"] = "last"
+  dtype: Any = None
+  param_dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    frames: jax.Array,
+    flow: jax.Array,
+    mask: jax.Array | None = None,
+    *,
+    train: bool = False,
+    keys: jax.Array | None = None,
+  ) -> jax.Array:
+    """Classifies a batch of clips.
+
+    Args:
+      frames: [batch, time, height, width, 3], in [-1, 1].
+      flow: [batch, time, height, width, 2], displacement from the frame before in units of 20 pixels, in [-1, 1].
+      mask: [batch, time], True where a clip is still running, or None.
+      train: whether to drop units.
+      keys: [batch] typed keys, in training.
+
+    Returns:
+      logits [batch, num_classes], float32.
+    """
+    if frames.shape[:4] != flow.shape[:4]:
+      raise UserError(f"frames {frames.shape} and flow {flow.shape} differ in batch, time, height or width")
+    smallest = min(frames.shape[2:4]) >> (len(self.features) - 1)
+    if smallest < 1:
+      raise UserError(f"images of {frames.shape[2:4]} are too small to be pooled {len(self.features) - 1} times")
+    shared = ("temporal_gate", "temporal_skip", "spatial_skip", "gate_sees_x", "kernel_size", "dtype", "param_dtype")
+    settings = {name: getattr(self, name) for name in shared}
+
+    def stream(name, x):
+      return Stream(self.cell, self.features, self.pool, settings, name=name)(x, mask)
+
+    x = jnp.concatenate([stream("rgb", frames), stream("flow", flow)], axis=-1)
+    for k, units in enumerate(self.dense):
+      x = nn.relu(nn.Dense(units, dtype=self.dtype, param_dtype=self.param_dtype, name=f"fc{k + 1}")(x))
+      x = Dropout(self.dropout_rate, name=f"dropout{k + 1}")(x, keys, train=train)
+    x = nn.Dense(self.num_classes, dtype=self.dtype, param_dtype=self.param_dtype, name=f"fc{len(self.dense) + 1}")(x)
+    return x.astype(jnp.float32)
