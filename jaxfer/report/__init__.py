@@ -1,0 +1,1 @@
+"""Tables and figures: what a run or a study shows of itself."""

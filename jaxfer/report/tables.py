@@ -1,0 +1,145 @@
+"""Tables as plain text, Markdown and JSON: a header and rows of cells, whatever they say.
+
+`confusion_table` and `class_table` make such tables of what `jaxfer.metrics` computes.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+Cell = str | bool | int | float | np.generic | None
+Table = tuple[list[str], list[list[Cell]]]
+
+
+def text(header: Sequence[str], rows: Sequence[Sequence[Cell]], digits: int = 4) -> str:
+  """Returns the table as aligned plain text: columns of numbers to the right, all others to the left.
+
+  Args:
+    header: one name a column.
+    rows: cells as str, int, float (printed with `digits` decimals; NaN as "nan"), bool ("yes", "no") or None
+      ("-").
+    digits: decimals of floats.
+
+  Raises:
+    ValueError: a row is not as long as the header.
+  """
+  cells, widths, right = _layout(header, rows, digits)
+  rule = ["-" * width for width in widths]
+  lines = [cells[0], rule, *cells[1:]]
+  return "".join("  ".join(_pad(line, widths, right)).rstrip() + "\n" for line in lines)
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[Cell]], digits: int = 4) -> str:
+  """Returns the table as GitHub Markdown, aligned in the source too; arguments and errors as for `text`."""
+  header = [_escape(name) for name in header]
+  rows = [[_escape(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+  cells, widths, right = _layout(header, rows, digits)
+  widths = [max(width, 3) for width in widths]
+  rule = [
+    "-" * (width - 1) + ":" if is_right else "-" * width
+    for width, is_right in zip(widths, right, strict=True)
+  ]
+  lines = [_pad(cells[0], widths, right), rule, *(_pad(line, widths, right) for line in cells[1:])]
+  return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def to_json(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
+  """Returns the table as a JSON list, one object a row, keyed by the header; NaN and infinities become null.
+
+  Raises:
+    ValueError: a row is not as long as the header, or two columns have one name.
+  """
+  if len(set(header)) != len(header):
+    raise ValueError(f"column names must differ, got {list(header)}")
+  _check(header, rows)
+  objects = [dict(zip(header, map(_plain, row), strict=True)) for row in rows]
+  return json.dumps(objects, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def confusion_table(confusion: ArrayLike, label_names: Sequence[str]) -> Table:
+  """Returns (header, rows) of a confusion matrix C[true, predicted]: one row a true class, with its recall.
+
+  Args:
+    confusion: [K, K]; whole numbers are shown as such.
+    label_names: K names.
+
+  Raises:
+    ValueError: the shapes disagree.
+  """
+  matrix = np.asarray(confusion, np.float64)
+  if matrix.shape != (len(label_names), len(label_names)):
+    raise ValueError(f"{len(label_names)} label names for a confusion matrix of shape {matrix.shape}")
+  rows: list[list[Cell]] = []
+  for k, name in enumerate(label_names):
+    total = matrix[k].sum()
+    counts = [_count(value) for value in (*matrix[k], total)]
+    rows.append([name, *counts, matrix[k, k] / total if total else math.nan])
+  return ["true \\ predicted", *label_names, "sum", "recall"], rows
+
+
+def class_table(summary: Mapping[str, Any], label_names: Sequence[str]) -> Table:
+  """Returns (header, rows) of what `metrics.summarize` returned: one row a class, then the macro averages."""
+  columns = [summary[name] for name in ("precision", "recall", "f1", "support")]
+  rows: list[list[Cell]] = [
+    [name, float(precision), float(recall), float(f1), _count(support)]
+    for name, precision, recall, f1, support in zip(label_names, *columns, strict=True)
+  ]
+  macro = [summary[f"macro_{name}"] for name in ("precision", "recall", "f1")]
+  rows.append(["macro average", *macro, _count(summary["count"])])
+  return ["class", "precision", "recall", "f1", "examples"], rows
+
+
+def _layout(
+  header: Sequence[str], rows: Sequence[Sequence[Cell]], digits: int
+) -> tuple[list[list[str]], list[int], list[bool]]:
+  """Returns the cells as text (header first), the width of each column, and whether it goes to the right."""
+  _check(header, rows)
+  cells = [list(header), *([_show(cell, digits) for cell in row] for row in rows)]
+  widths = [max(len(line[k]) for line in cells) for k in range(len(header))]
+  right = [_is_numeric([row[k] for row in rows]) for k in range(len(header))]
+  return cells, widths, right
+
+
+def _check(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+  for row in rows:
+    if len(row) != len(header):
+      raise ValueError(f"a row of {len(row)} cells under a header of {len(header)}: {list(row)}")
+
+
+def _is_numeric(column: Sequence[Cell]) -> bool:
+  filled = [cell for cell in column if cell is not None]
+  return bool(filled) and not any(isinstance(cell, str | bool | np.bool_) for cell in filled)
+
+
+def _pad(line: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> list[str]:
+  return [
+    cell.rjust(width) if is_right else cell.ljust(width)
+    for cell, width, is_right in zip(line, widths, right, strict=True)
+  ]
+
+
+def _escape(cell: str) -> str:
+  return cell.replace("|", "\\|").replace("\n", " ")
+
+
+def _count(value: float) -> int | float:
+  return int(value) if float(value).is_integer() else float(value)
+
+
+def _plain(cell: Cell) -> Any:
+  """Returns the cell as JSON knows it."""
+  value = cell.item() if isinstance(cell, np.generic) else cell
+  return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _show(cell: Cell, digits: int) -> str:
+  value = cell.item() if isinstance(cell, np.generic) else cell
+  if value is None:
+    return "-"
+  if isinstance(value, bool):
+    return "yes" if value else "no"
+  return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
