@@ -268,7 +268,7 @@ def _curves(
 ) -> tuple[dict[tuple[str, str], list[Point]], list[tuple[int, str]], int]:
   """Sorts rows into {(metric, split): points}, [(first x, stage)] and the number of runs.
 
-  x counts epochs through all stages, from 1. A stage that is repeated later is its own stage: its place in the
+  x counts epochs through all stages, from 1. A repeated stage is a stage of its own: its place in the
   run tells stages apart, not the name.
   """
   place: dict[Run, tuple[int, str]] = {}  # The stage that a run is in: where in the list, and its name.
