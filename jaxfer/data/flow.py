@@ -33,8 +33,14 @@ def farneback(frames: np.ndarray) -> np.ndarray:
   Returns:
     float32 [T, H, W, 2], the displacement in pixels from frame t - 1 to frame t of what is at each pixel of
     frame t - 1, as (u right, v down); frame 0 has none, so flow[0] is zero.
+
+  Raises:
+    UserError: OpenCV is not installed.
   """
-  import cv2
+  try:
+    import cv2
+  except ImportError as error:
+    raise UserError("optical flow needs OpenCV 4: install it with `pip install 'jaxfer[vision]'`") from error
 
   grey = np.stack([cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in frames]) if frames.ndim == 4 else frames
   flow = np.zeros((*grey.shape, 2), np.float32)

@@ -134,7 +134,8 @@ def load(name: str, data_dir: str | Path, **options: Any) -> Records:
     if not DATASETS[name].generated:
       raise _not_prepared(name, config, options, Path(builder.data_path))
     generate(name, config, data_dir)
-  return read(name, config, data_dir)
+    builder = open_builder(name, config, data_dir)
+  return read(builder)
 
 
 def make_config(name: str, options: Mapping[str, Any]) -> Any:
@@ -146,7 +147,7 @@ def make_config(name: str, options: Mapping[str, Any]) -> Any:
   if name not in DATASETS:
     raise unknown("data set", name, DATASETS)
   module = importlib.import_module(DATASETS[name].module)
-  own = _option_fields(module.Config)
+  own = option_fields(module.Config)
   values = {}
   for option, value in options.items():
     if option not in own:
@@ -168,7 +169,8 @@ def make_config(name: str, options: Mapping[str, Any]) -> Any:
   return module.Config(name=f"{words[:150]}_{digest}", **values)
 
 
-def _option_fields(config_class: Any) -> dict[str, dataclasses.Field]:
+def option_fields(config_class: Any) -> dict[str, dataclasses.Field]:
+  """The fields of a builder's `Config` that are its own: the options of the data set."""
   inherited = {field.name for field in dataclasses.fields(config_class.__mro__[1])}
   return {f.name: f for f in dataclasses.fields(config_class) if f.name not in inherited}
 
@@ -186,7 +188,7 @@ def generate(
   data_dir: str | Path,
   *,
   replace: bool = False,
-  finish: Callable[[Path], None] | None = None,
+  finish: Callable[[Any, Path], None] | None = None,
 ) -> Path:
   """Writes a data set as array_record and returns its folder.
 
@@ -198,7 +200,8 @@ def generate(
     config: from `make_config`.
     data_dir: the folder that holds the prepared sets.
     replace: replace a prepared copy of the same configuration instead of keeping it.
-    finish: called with the hidden data folder before the renaming, to check what was written or add to it.
+    finish: called before the renaming with the builder and the final folder, to check what was written or add
+      to it in `builder.data_path`.
 
   Raises:
     UserError: `data_dir` cannot be written; and whatever the builder finds wrong with its source.
@@ -215,10 +218,10 @@ def generate(
     builder = open_builder(name, config, staging.name)
     with _quiet():
       builder.download_and_prepare(file_format="array_record")
-    if finish:
-      finish(Path(staging.name))
     built = Path(builder.data_path)
     final = root / built.relative_to(staging.name)
+    if finish:
+      finish(builder, final)
     final.parent.mkdir(parents=True, exist_ok=True)
     try:
       if replace and final.exists():
@@ -231,13 +234,12 @@ def generate(
   return final
 
 
-def read(name: str, config: Any, data_dir: str | Path) -> Records:
+def read(builder: Any) -> Records:
   """Reads a prepared data set whole.
 
   Raises:
     UserError: damaged files.
   """
-  builder = open_builder(name, config, data_dir)
   try:
     with _quiet():
       source = builder.as_data_source(split="train")

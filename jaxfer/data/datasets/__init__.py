@@ -33,7 +33,7 @@ DATASETS: dict[str, Dataset] = {
   "ckplus": Dataset(
     module=_module("ckplus"),
     description="Extended Cohn-Kanade: 327 labelled onset-to-peak sequences of 118 people, seven emotions",
-    licence="signed agreement, no redistribution; ask through https://www.jeffcohn.net/resources",
+    licence="signed agreement, no redistribution; ask at pitt.edu/~emotion/ck-spread.htm",
   ),
   "synthetic_faces": Dataset(
     module=_module("synthetic_faces"),

@@ -1,0 +1,1 @@
+"""The Extended Cohn-Kanade data set (CK+): scan, reading, TFDS builder."""

@@ -1,0 +1,248 @@
+"""The frames of CK+: what their headers say, and the labelled sequences as arrays."""
+
+import csv
+import dataclasses
+import io
+import struct
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from jaxfer.data import align, flow
+from jaxfer.data.datasets.ckplus.scan import Files, Sequence
+from jaxfer.data.prepare import Belief, Findings, Problem, progress
+from jaxfer.errors import UserError
+
+# The landmarks run from brow to chin and ear to ear; the margin takes in the forehead.
+MARGIN = 0.2
+_THREADS = 8  # Decoding and flow release Python's lock.
+_SIGNATURE, _END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+  """What a PNG says of itself.
+
+  Attributes:
+    width: pixels.
+    height: pixels.
+    depth: bits a channel.
+    colour: whether it has more than grey.
+    tail: file size and the last bytes, which hold the pixels' checksums: files that differ here differ.
+  """
+
+  width: int
+  height: int
+  depth: int
+  colour: bool
+  tail: tuple[int, bytes]
+
+
+def read_header(path: Path) -> Header:
+  """Reads the start and the end of a PNG.
+
+  Raises:
+    ValueError: not a PNG, or one that was cut short.
+  """
+  with path.open("rb") as stream:
+    start = stream.read(26)
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(max(0, size - 20))
+    tail = stream.read()
+    if len(start) < 26 or start[:8] != _SIGNATURE:
+      raise ValueError(f"not a PNG image ({size} bytes)")
+    if not tail.endswith(_END):
+      stream.seek(0)
+      if _END not in stream.read():  # Some writers append more after the end.
+        raise ValueError(f"the PNG image is cut short, at {size} bytes")
+  width, height, depth, colour = struct.unpack(">IIBB", start[16:26])
+  return Header(width, height, depth, colour & 2 > 0, (size, tail))
+
+
+def check_headers(frames: Files, labelled: Iterable[str], findings: Findings) -> set[str]:
+  """Reads the header of every frame; enters sizes, colours, damage and equal content into `findings`.
+
+  Args:
+    frames: all sequences.
+    labelled: keys of those to be written: a damaged frame of any other is odd, not bad.
+    findings: filled.
+
+  Returns:
+    Keys of the sequences with a damaged frame.
+  """
+  labelled, damaged = set(labelled), set()
+  sizes: Counter[str] = Counter()
+  colour, deep = set(), 0
+  alike: dict[tuple[int, bytes], list[tuple[str, Path]]] = defaultdict(list)
+
+  def read(item: tuple[str, Path]) -> Header | ValueError:
+    try:
+      return read_header(item[1])
+    except (ValueError, OSError) as error:
+      return ValueError(str(error))
+
+  paths = [(key, path) for key, paths in frames.items() for path in paths]
+  with ThreadPoolExecutor(_THREADS) as pool:
+    headers = list(progress(pool.map(read, paths), len(paths), "checking frames"))
+  per_sequence: dict[str, set[str]] = defaultdict(set)
+  for (key, path), header in zip(paths, headers, strict=True):
+    if isinstance(header, ValueError):
+      (findings.bad if key in labelled else findings.odd).append(Problem(str(path), str(header)))
+      damaged.add(key)
+      continue
+    size = f"{header.width}x{header.height}"
+    sizes[size] += 1
+    per_sequence[key].add(size)
+    deep += header.depth > 8
+    if header.colour:
+      colour.add(key)
+    alike[header.tail].append((key, path))
+  for key, found in per_sequence.items():
+    if len(found) > 1:
+      findings.odd.append(
+        Problem(str(frames[key][0].parent), f"frames of several sizes: {', '.join(sorted(found))}")
+      )
+  _report_duplicates(alike.values(), findings)
+  seen = ", ".join(f"{count} of {size}" for size, count in sizes.most_common(4))
+  findings.beliefs += [
+    Belief("frames are 640x490 or 640x480", set(sizes) <= {"640x490", "640x480"}, seen),
+    Belief("frames have 8 bits a channel", not deep, f"{deep} have more"),
+    Belief(
+      "most sequences are grey, some in colour",
+      0 < len(colour) < len(frames) / 2,
+      f"{len(colour)} of {len(frames)} in colour; all are written as RGB",
+    ),
+  ]
+  return damaged
+
+
+def _report_duplicates(groups: Iterable[list[tuple[str, Path]]], findings: Findings) -> None:
+  still = 0
+  for group in groups:
+    first: dict[bytes, tuple[str, Path]] = {}
+    for key, path in group if len(group) > 1 else ():
+      original, other = first.setdefault(path.read_bytes(), (key, path))
+      if other == path:
+        continue
+      if original == key:
+        still += 1
+      else:
+        findings.odd.append(Problem(str(path), f"same content as {other.name}"))
+  if still:
+    findings.notes.append(f"{still} frames equal an earlier frame of their own sequence")
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+  """A sequence as written: frames [T, S, S, 3] uint8 and flow [T, S, S, 2] int16 (`flow.quantize`)."""
+
+  sequence: Sequence
+  frames: np.ndarray
+  flow: np.ndarray
+
+
+def read_sequences(
+  sequences: list[Sequence], boxes: dict[str, align.Square], num_frames: int, size: int, findings: Findings
+) -> Iterator[Example]:
+  """Decodes, crops and resamples, a few sequences ahead; what cannot be read goes to `findings.bad`.
+
+  One face square serves all frames: the given box, else the one about the first frame's landmarks, else the
+  largest in the middle of the image. `findings.notes` gets the count of each.
+
+  Args:
+    sequences: what to read.
+    boxes: face squares by sequence key, may lack any.
+    num_frames: T.
+    size: S in pixels.
+    findings: filled.
+  """
+  squares: Counter[str] = Counter()
+  with ThreadPoolExecutor(_THREADS) as pool:
+    # Executor.map would read everything ahead of a slow consumer; a block at a time bounds the memory.
+    def blocks() -> Iterator[tuple[Example | None, str, list[Problem]]]:
+      for start in range(0, len(sequences), 4 * _THREADS):
+        block = sequences[start : start + 4 * _THREADS]
+        yield from pool.map(
+          lambda sequence: _read(sequence, boxes.get(sequence.key), num_frames, size), block
+        )
+
+    for example, square, problems in progress(blocks(), len(sequences), "reading sequences"):
+      findings.bad += problems
+      if example:
+        squares[square] += 1
+        yield example
+  parts = [f"{count} by {square}" for square, count in squares.most_common()]
+  if parts:
+    findings.notes.append("faces cut out: " + ", ".join(parts))
+
+
+def _read(
+  sequence: Sequence, box: align.Square | None, num_frames: int, size: int
+) -> tuple[Example | None, str, list[Problem]]:
+  problems, decoded = [], {}
+  chosen = align.onset_to_peak(len(sequence.frames), num_frames)
+  for i in np.union1d(chosen, [0]):  # The first gives the centre square its size.
+    try:
+      decoded[i] = decode(sequence.frames[i])
+    except ValueError as error:
+      problems.append(Problem(str(sequence.frames[i]), str(error)))
+  if problems:
+    return None, "", problems
+  if box is not None:
+    square, how = box, "given box"
+  elif sequence.landmarks is not None:
+    square, how = align.landmark_square(sequence.landmarks, MARGIN), "landmarks"
+  else:
+    square, how = align.centre_square(decoded[0].shape[1], decoded[0].shape[0]), "middle of the image"
+  try:
+    frames = np.stack([align.crop(decoded[i], square, size) for i in chosen])
+  except UserError as error:
+    return None, "", [Problem(str(sequence.frames[0]), f"{error}, by {how}")]
+  return Example(sequence, frames, flow.quantize(flow.farneback(frames))), how, []
+
+
+def decode(path: Path) -> np.ndarray:
+  """Decodes a frame to uint8 [H, W, 3]; grey is repeated.
+
+  Raises:
+    ValueError: bytes that cannot be decoded, more than 8 bits a channel, or an image of one colour only.
+  """
+  try:
+    with Image.open(path) as image:
+      if image.mode.startswith(("I", "F")):
+        raise ValueError(f"image has mode {image.mode}: expected 8 bits a channel")
+      pixels = np.asarray(image.convert("RGB"))
+  except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    raise ValueError(f"cannot be decoded ({error})") from None
+  if (pixels == pixels[0, 0]).all():
+    raise ValueError(
+      f"image is constant, {'black' if not pixels.any() else f'all {tuple(map(int, pixels[0, 0]))}'}"
+    )
+  return pixels
+
+
+def read_boxes(path: str) -> dict[str, align.Square]:
+  """Reads face boxes: csv with the header `sequence,x,y,w,h`, e.g. `S005_001,210,90,240,300` in pixels.
+
+  Raises:
+    UserError: a file or line that is not so.
+  """
+  boxes: dict[str, align.Square] = {}
+  try:
+    with open(path, newline="") as stream:
+      for row in csv.DictReader(stream, skipinitialspace=True):
+        x, y, width, height = (float(row[column]) for column in "xywh")
+        if not (np.isfinite([x, y]).all() and 0 < width < np.inf and 0 < height < np.inf):
+          raise ValueError(f"box {x:g},{y:g},{width:g},{height:g}")
+        boxes[row["sequence"].strip().upper()] = align.box_square(x, y, width, height)
+  except OSError as error:
+    raise UserError(f"boxes {path} cannot be read ({error.strerror})") from error
+  except (KeyError, TypeError, ValueError, AttributeError) as error:
+    raise UserError(
+      f"boxes {path}, entry {len(boxes) + 1}: {error}; expected a header sequence,x,y,w,h and pixels"
+    ) from error
+  return boxes
