@@ -83,8 +83,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     self.findings = findings
     boxes = frames.read_boxes(config.boxes) if config.boxes else {}
     tree = scan.scan(Path(config.source), findings)
-    damaged = frames.check_headers(tree.frames, (sequence.key for sequence in tree.labelled), findings)
-    sound = [sequence for sequence in tree.labelled if sequence.key not in damaged]
+    damaged = frames.check_headers(tree.frames, tree.labelled, findings)
+    sound = [sequence for sequence in tree.sequences if sequence.key not in damaged]
     written = 0
     for example in frames.read_sequences(sound, boxes, config.num_frames, config.image_size, findings):
       written += 1

@@ -5,7 +5,7 @@ import dataclasses
 import io
 import struct
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -63,18 +63,18 @@ def read_header(path: Path) -> Header:
   return Header(width, height, depth, colour & 2 > 0, (size, tail))
 
 
-def check_headers(frames: Files, labelled: Iterable[str], findings: Findings) -> set[str]:
+def check_headers(frames: Files, labelled: Set[str], findings: Findings) -> set[str]:
   """Reads the header of every frame; enters sizes, colours, damage and equal content into `findings`.
 
   Args:
     frames: all sequences.
-    labelled: keys of those to be written: a damaged frame of any other is odd, not bad.
+    labelled: keys of those that carry a label: a damaged frame of any other is odd, not bad.
     findings: filled.
 
   Returns:
     Keys of the sequences with a damaged frame.
   """
-  labelled, damaged = set(labelled), set()
+  damaged = set()
   sizes: Counter[str] = Counter()
   colour, deep = set(), 0
   alike: dict[tuple[int, bytes], list[tuple[str, Path]]] = defaultdict(list)

@@ -57,11 +57,13 @@ class Tree:
 
   Attributes:
     frames: every sequence with frames, labelled or not.
-    labelled: those with a sound label and, where there are landmarks, sound ones; by key.
+    labelled: keys of those with a label file, sound or not.
+    sequences: the labelled ones whose label is sound and whose landmarks are sound or missing; by key.
   """
 
   frames: Files
-  labelled: tuple[Sequence, ...]
+  labelled: frozenset[str]
+  sequences: tuple[Sequence, ...]
 
 
 def scan(source: Path, findings: Findings) -> Tree:
@@ -99,17 +101,18 @@ def scan(source: Path, findings: Findings) -> Tree:
       what = f"{len(paths) - len(landmarks.get(key, ()))} of {len(paths)} frames have no landmarks"
       findings.odd.append(Problem(str(paths[0].parent), what))
   _check_facs(files.get("facs", {}), frames, findings)
-  labelled = []
+  sequences = []
   for key, label in sorted(labels.items()):
     first = f"{frames[key][0].stem}_landmarks"
     path = next((path for path in landmarks.get(key, ()) if path.stem.lower() == first.lower()), None)
     try:
-      labelled.append(
+      sequences.append(
         Sequence(key, tuple(frames[key]), label, None if path is None else read_landmarks(path))
       )
     except (OSError, ValueError) as error:
       findings.bad.append(Problem(str(path), str(error)))
-  return Tree(frames, tuple(labelled))
+  labelled = frozenset(key for key, paths in files["labels"].items() if paths)
+  return Tree(frames, labelled, tuple(sequences))
 
 
 def frame_number(path: Path) -> int:

@@ -1,0 +1,114 @@
+"""The integrity report and the search for a root, apart from any data set."""
+
+import json
+
+import pytest
+
+from jaxfer.data import prepare, records
+from jaxfer.data.prepare import BadFiles, Belief, Count, Findings, Problem, Report
+from jaxfer.errors import UserError
+
+FINDINGS = Findings(
+  counts=[Count("sequences", 12, 12), Count("  anger", 3, 4), Count("frames", 99)],
+  bad=[Problem("/src/a/1.png", "cut short")],
+  odd=[Problem(f"/src/b/{i}.png", "strange") for i in range(20)],
+  beliefs=[Belief("frames are square", True, "all"), Belief("99 frames", False, "98")],
+  notes=["7 sequences carry no label"],
+)
+REPORT = Report(
+  dataset="toy",
+  source="/src",
+  folder="/data/toy",
+  options={"num_frames": 4, "boxes": "", "source": "/src"},
+  method={"flow": "none"},
+  licence="ask",
+  fingerprint="abc",
+  findings=FINDINGS,
+)
+
+
+def test_table():
+  lines = REPORT.table().splitlines()
+  assert lines[0] == "toy, read from /src"
+  assert "  sequences      12        12" in lines
+  assert "    anger         3         4   differs" in lines
+  assert "  frames         99" in lines
+  assert lines[lines.index("bad files, left out (1):") + 1] == "  a/1.png: cut short"
+  start = lines.index("odd, harmless (20):")
+  assert lines[start + 8] == "  b/7.png: strange"
+  assert lines[start + 9] == "  ... and 12 more, all in report.json"
+  assert "  holds   frames are square (all)" in lines
+  assert "  BROKEN  99 frames (98)" in lines
+  assert "options:     num_frames 4" in lines
+  assert "flow:        none" in lines
+  assert lines[-1] == "written to:  /data/toy"
+  assert all(line == line.rstrip() for line in lines)
+
+
+def test_json_has_everything():
+  loaded = json.loads(REPORT.to_json())
+  assert len(loaded["findings"]["odd"]) == 20
+  assert loaded["findings"]["counts"][1] == {"what": "  anger", "found": 3, "expected": 4}
+  assert loaded["fingerprint"] == "abc"
+
+
+def test_bad_files_stop_unless_skipped():
+  with pytest.raises(BadFiles, match=r"^/src/a/1.png: cut short; nothing was written: .*--skip-bad$"):
+    FINDINGS.finish(skip_bad=False)
+  FINDINGS.finish(skip_bad=True)
+  Findings().finish(skip_bad=False)
+
+
+def test_roots_are_found_at_any_nesting(tmp_path):
+  def is_root(children):
+    return any(child.name == "S001" for child in children)
+
+  for folder in ("X/X/S001/S001", "Y/S001", "__MACOSX/X/S001", ".hidden/S001"):
+    (tmp_path / folder).mkdir(parents=True)
+  (tmp_path / "S001.txt").write_text("")
+  found = [str(path.relative_to(tmp_path)) for path in prepare.find_folders(tmp_path, is_root)]
+  assert found == ["Y", "X/X"]
+  assert prepare.find_folders(tmp_path / "Y", is_root) == [tmp_path / "Y"]
+  assert [path.name for path in prepare.visible(tmp_path)] == ["S001.txt", "X", "Y"]
+
+
+@pytest.mark.parametrize(
+  ("name", "source", "message"),
+  [
+    ("synthetic_faces", ".", "drawn by jaxfer on first use"),
+    ("ckpuls", ".", "did you mean 'ckplus'"),
+    ("ckplus", "nowhere", "source .*/nowhere is not a folder"),
+  ],
+)
+def test_bad_requests(name, source, message, tmp_path):
+  with pytest.raises(UserError, match=message):
+    prepare.prepare(name, source, tmp_path)
+
+
+def test_progress_passes_everything_on(capsys, monkeypatch):
+  monkeypatch.setattr(prepare, "_SECONDS_BETWEEN_LINES", -1.0)
+  assert list(prepare.progress(iter("ab"), 2, "reading")) == ["a", "b"]
+  assert capsys.readouterr().err == "reading: 1 of 2\nreading: 2 of 2\n"
+
+
+def test_report_lies_beside_the_data(tmp_path, monkeypatch):
+  from tests.fixtures import ckplus_tree
+
+  entries = ckplus_tree.plan(subjects=7, sequences=7, labelled_subjects=7, class_counts=(1,) * 7)
+  ckplus_tree.write(tmp_path / "source", entries)
+  data_dir = tmp_path / "data"
+  report = prepare.prepare("ckplus", tmp_path / "source", data_dir, num_frames=2, image_size=16)
+  (written,) = data_dir.rglob("report.json")
+  assert str(written.parent) == report.folder
+  assert json.loads(written.read_text()) == json.loads(report.to_json())
+  before = records.load("ckplus", data_dir, num_frames=2, image_size=16)
+
+  def interrupt(builder):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(records, "read", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+      prepare.prepare("ckplus", tmp_path / "source", data_dir, num_frames=2, image_size=16)
+  assert [path.name for path in data_dir.iterdir()] == ["ckplus"]
+  assert records.load("ckplus", data_dir, num_frames=2, image_size=16).fingerprint == before.fingerprint
