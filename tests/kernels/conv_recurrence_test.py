@@ -1,0 +1,147 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxfer.kernels import conv_recurrence as recurrence
+from jaxfer.kernels.conv_recurrence import Cell, reference
+
+FULL = {"temporal_gate": True, "temporal_skip": True, "spatial_skip": True}
+CELLS = {
+  **{
+    f"{kind} gate={tg} skip={ts} spatial={ss}": Cell(kind, bool(tg), bool(ts), bool(ss))
+    for kind in ("conv_lstm", "conv_gru")
+    for tg, ts, ss in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (1, 1, 1)]
+  },
+  "conv_lstm gate without x": Cell("conv_lstm", **FULL, gate_sees_x=False),
+  "conv_lstm peephole": Cell("conv_lstm", **FULL, peephole=True),
+}
+
+
+def params_of(cell, channels=3, features=4, size=(5, 3), dtype=jnp.float32, seed=0):
+  rng = np.random.default_rng(seed)
+  shapes = recurrence.parameter_shapes(cell, channels, features, (3, 3), size)
+  return {name: jnp.asarray(0.4 * rng.standard_normal(shape), dtype) for name, shape in shapes.items()}
+
+
+def clip(time=3, batch=2, size=(5, 3), channels=3, dtype=jnp.float32):
+  return jnp.asarray(np.random.default_rng(1).standard_normal((batch, time, *size, channels)), dtype)
+
+
+def everything(unroll, cell, params, x, state=None, mask=None):
+  """Outputs, last state, and gradients of a scalar of both with respect to parameters, input and first state."""
+  if state is None:
+    state = recurrence.initial_state(cell, (x.shape[0], *x.shape[2:4], params["input_bias"].shape[0] // cell.gates))
+    state = jax.tree.map(lambda a: a + 0.1, state)
+
+  results, pull = jax.vjp(lambda *args: unroll(cell, *args, mask), params, x, state)
+  return results, pull(jax.tree.map(lambda a: jnp.cos(jnp.arange(a.size, dtype=a.dtype)).reshape(a.shape), results))
+
+
+def assert_close(got, want, tolerance=1e-5):
+  for (path, g), w in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(want), strict=True):
+    g, w = np.asarray(g, np.float32), np.asarray(w, np.float32)
+    np.testing.assert_allclose(g, w, rtol=0, atol=tolerance * max(np.abs(w).max(), 1e-3), err_msg=str(path))
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_values_and_gradients_equal_the_reference(name):
+  cell = CELLS[name]
+  params, x = params_of(cell), clip()
+  mask = jnp.asarray([[True, True, False], [True, False, False]])
+  got = jax.jit(lambda p, x: everything(recurrence.unroll, cell, p, x, mask=mask))(params, x)
+  want = jax.jit(lambda p, x: everything(reference.unroll, cell, p, x, mask=mask))(params, x)
+  assert_close(got, want)
+
+
+@pytest.mark.parametrize("time", [1, 2])
+@pytest.mark.parametrize("kind", ["conv_lstm", "conv_gru"])
+def test_short_sequences_and_batch_one(kind, time):
+  cell = Cell(kind, **FULL)
+  params, x = params_of(cell), clip(time=time, batch=1)
+  got, want = (
+    jax.jit(lambda p, x, f=f: everything(f.unroll, cell, p, x))(params, x) for f in (recurrence, reference)
+  )
+  assert_close(got, want)
+
+
+def test_bfloat16_computes_in_bfloat16_and_keeps_the_cell_state_in_float32():
+  cell = Cell("conv_lstm", **FULL)
+  params, x = params_of(cell), clip()
+  cast = jax.tree.map(lambda a: a.astype(jnp.bfloat16), (params, x))
+  outputs, state = recurrence.unroll(cell, *cast)
+  assert outputs.dtype == state.h.dtype == jnp.bfloat16
+  assert state.c.dtype == jnp.float32
+  assert_close(outputs, reference.unroll(cell, params, x)[0], tolerance=3e-2)
+
+
+def test_steps_one_by_one_equal_the_unrolled_sequence():
+  cell = Cell("conv_gru", **FULL)
+  params, x = params_of(cell), clip()
+  want, last = recurrence.unroll(cell, params, x)
+  state = recurrence.initial_state(cell, last.h.shape)
+  for t in range(x.shape[1]):
+    state, y = recurrence.step(cell, params, state, x[:, t])
+    np.testing.assert_allclose(y, want[:, t], rtol=0, atol=1e-6)
+  assert_close(state, last, 1e-6)
+
+
+def test_members_run_as_they_do_alone():
+  cell = Cell("conv_lstm", **FULL)
+  several = [params_of(cell, seed=seed) for seed in range(3)]
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *several)
+  x = clip()
+  run = jax.jit(lambda p: everything(recurrence.unroll, cell, p, x))
+  together = jax.vmap(run)(stacked)
+  for k, params in enumerate(several):
+    assert_close(jax.tree.map(lambda a, k=k: a[k], together), run(params))
+
+
+def convolutions(jaxpr, in_loop=False):
+  """Convolutions inside loops, as an accelerator lowers them (the default branch of `platform_dependent`)."""
+  count = 0
+  for equation in jaxpr.eqns:
+    name = equation.primitive.name
+    count += in_loop and name == "conv_general_dilated"
+    inner = [equation.params["branches"][-1]] if name == "cond" else jax.tree.leaves(list(equation.params.values()))
+    for sub in inner:
+      sub = getattr(sub, "jaxpr", sub)
+      if hasattr(sub, "eqns"):
+        count += convolutions(sub, in_loop or name in ("scan", "while"))
+  return count
+
+
+def test_the_loops_hold_the_convolution_of_the_state_alone():
+  """Plain ConvLSTM: one convolution in the forward loop, one in the reverse loop; written plainly it is two and four."""
+  cell = Cell("conv_lstm")
+
+  def count(unroll):
+    gradient = jax.grad(lambda p, x: unroll(cell, p, x)[0].sum(), (0, 1))
+    return convolutions(jax.make_jaxpr(gradient)(params_of(cell), clip()).jaxpr)
+
+  assert count(recurrence.unroll) == 2
+  assert count(reference.unroll) == 6
+
+
+def test_future_frames_do_not_reach_the_past():
+  cell = Cell("conv_lstm", **FULL)
+  params, x = params_of(cell), clip(time=4)
+  before = recurrence.unroll(cell, params, x)[0]
+  after = recurrence.unroll(cell, params, x.at[:, 2].add(1.0))[0]
+  np.testing.assert_array_equal(before[:, :2], after[:, :2])
+  assert (before[:, 2:] != after[:, 2:]).any((0, 2, 3, 4)).all()
+
+
+def test_the_temporal_skip_carries_more_gradient_back():
+  """Specs 2.12: with small recurrent weights the last state feels the first input more with the skip than without."""
+  norms = []
+  for skip in (False, True):
+    cell = Cell("conv_gru", temporal_skip=skip)
+    params = {name: 0.1 * p for name, p in params_of(cell).items()}
+    if skip:
+      half = 0.5 * jnp.eye(4)
+      params["temporal_skip_kernel"] = jnp.concatenate([half, half])
+    x = clip(time=8)
+    grad = jax.grad(lambda x: recurrence.unroll(cell, params, x)[1].h.sum())(x)  # noqa: B023
+    norms.append(float(jnp.linalg.norm(grad[:, 0])))
+  assert norms[1] > norms[0]

@@ -1,0 +1,159 @@
+import json
+import pathlib
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxfer.errors import UserError
+from jaxfer.layers.conv_rnn import ConvGRU, ConvGRUCell, ConvLSTM, ConvLSTMCell
+
+GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "conv_rnn.npz")
+CASES = json.loads(str(GOLDEN["cases"]))
+LAYERS = {"lstm": ConvLSTM, "gru": ConvGRU}
+GATES = {"lstm": "ifco", "gru": "zrh"}
+FULL = {"temporal_gate": True, "temporal_skip": True, "spatial_skip": True}
+# Float32 at the matmul precision of the backend against float64: relative to the largest value.
+TOLERANCE = 1e-5
+
+
+def ours(cell, oracle, names):
+  """The oracle's parameters under our names; `names` are those that the layer declares."""
+
+  def beside(*keys):
+    return np.concatenate([oracle[key] for key in keys], axis=-1)
+
+  gates = GATES[cell]
+  table = {
+    "input_kernel": lambda: beside(*(f"W_x{g}" for g in gates)),
+    "input_bias": lambda: beside(*(f"b_{g}" for g in gates)),
+    "state_kernel": lambda: beside(*(f"W_h{g}" for g in ("ifco" if cell == "lstm" else "zr"))),
+    "candidate_kernel": lambda: oracle["W_hh"],
+    "gate_input_kernel": lambda: oracle["W_xg"],
+    "gate_state_kernel": lambda: oracle["W_gg"],
+    "gate_bias": lambda: oracle["b_g"],
+    "temporal_skip_kernel": lambda: oracle["P_T"],
+    "temporal_skip_bias": lambda: oracle["b_T"],
+    "spatial_skip_kernel": lambda: oracle["P_S"],
+    "spatial_skip_bias": lambda: oracle["b_S"],
+    "peephole": lambda: np.stack([oracle["W_ci"], oracle["W_cf"], oracle["W_co"]]),
+  }
+  return {name: jnp.asarray(table[name](), jnp.float32) for name in names}
+
+
+def from_golden(prefix):
+  return {key[len(prefix) :]: GOLDEN[key] for key in GOLDEN.files if key.startswith(prefix)}
+
+
+@pytest.mark.parametrize("label", CASES)
+def test_values_and_gradients_equal_the_float64_loops(label):
+  case = CASES[label]
+  cell = case["cell"]
+  layer = LAYERS[cell](4, **case["options"])
+  x = jnp.asarray(GOLDEN["x"])
+  mask = jnp.asarray(GOLDEN["mask"]) if case["masked"] else None
+  names = jax.eval_shape(layer.init, jax.random.key(0), x)["params"]
+  params = ours(cell, from_golden(f"{cell}/params/"), names)
+  directions = ours(cell, from_golden(f"{cell}/direction/"), names)
+
+  @jax.jit
+  def run(params, x):
+    outputs, pull = jax.vjp(lambda p, x: layer.apply({"params": p}, x, mask), params, x)
+    return outputs, *pull(jnp.asarray(GOLDEN["cotangent"]))
+
+  outputs, d_params, d_x = run(params, x)
+  want = GOLDEN[f"{label}/Y"]
+  np.testing.assert_allclose(outputs, want, rtol=0, atol=TOLERANCE * np.abs(want).max())
+  # The golden's slopes are along random directions; ours stack gates side by side, so slopes add up.
+  slopes = from_golden(f"{label}/slope/")
+  got = sum(float((directions[name] * d_params[name]).sum()) for name in names)
+  expected = sum(float(value) for name, value in slopes.items() if name != "x")
+  scale = sum(abs(float(value)) for value in slopes.values())
+  assert got == pytest.approx(expected, abs=TOLERANCE * scale)
+  assert float((GOLDEN["direction/x"] * np.asarray(d_x)).sum()) == pytest.approx(
+    float(slopes["x"]), abs=TOLERANCE * scale
+  )
+
+
+# Specs 2.12: one pixel, one channel, X = 1, every convolution weight 0.5, biases 0, T = 3.
+SCALAR = {
+  (ConvLSTM, False): [0.174269718656, 0.309058930642, 0.407190655144],
+  (ConvLSTM, True): [0.587134859328, 0.645072816910, 0.688264961672],
+  (ConvGRU, False): [0.287649136645, 0.448490244595, 0.531927370837],
+  (ConvGRU, True): [0.643824568322, 0.684944899236, 0.721998173957],
+}
+
+
+@pytest.mark.parametrize(("layer", "enhanced"), SCALAR)
+def test_worked_scalar_table(layer, enhanced):
+  module = layer(1, (1, 1), **(FULL if enhanced else {}))
+  x = jnp.ones((1, 3, 1, 1, 1))
+  shapes = jax.eval_shape(module.init, jax.random.key(0), x)
+  variables = jax.tree.map_with_path(
+    lambda path, a: jnp.full(a.shape, 0.0 if "bias" in str(path[-1]) else 0.5), shapes
+  )
+  np.testing.assert_allclose(module.apply(variables, x).ravel(), SCALAR[layer, enhanced], rtol=1e-6)
+
+
+@pytest.mark.parametrize("layer", [ConvLSTM, ConvGRU])
+def test_identity_merges_reduce_the_enhanced_cell_to_the_plain_one(layer):
+  x = jax.random.normal(jax.random.key(1), (2, 4, 5, 4, 3))
+  enhanced = layer(4, **FULL)
+  params = enhanced.init(jax.random.key(0), x)["params"]
+  for name in ("temporal_skip_kernel", "spatial_skip_kernel"):
+    params[name] = jnp.eye(*params[name].shape)
+  plain = {name: p for name, p in params.items() if not name.startswith(("gate", "temporal", "spatial"))}
+  np.testing.assert_allclose(
+    enhanced.apply({"params": params}, x), layer(4).apply({"params": plain}, x), rtol=1e-6, atol=1e-7
+  )
+
+
+def test_a_closed_gate_shuts_and_an_open_gate_passes_the_older_state():
+  x = jax.random.normal(jax.random.key(1), (1, 4, 5, 4, 3))
+  gated, raw = ConvLSTM(4, temporal_gate=True, temporal_skip=True), ConvLSTM(4, temporal_skip=True)
+  params = gated.init(jax.random.key(0), x)["params"]
+  rest = {name: p for name, p in params.items() if not name.startswith("gate")}
+  opened = gated.apply({"params": params | {"gate_bias": jnp.full(4, 50.0)}}, x)
+  np.testing.assert_allclose(opened, raw.apply({"params": rest}, x), rtol=1e-6, atol=1e-7)
+  half = rest["temporal_skip_kernel"].at[4:].set(0)
+  closed = gated.apply({"params": params | {"gate_bias": jnp.full(4, -50.0)}}, x)
+  without = raw.apply({"params": rest | {"temporal_skip_kernel": half}}, x)
+  np.testing.assert_allclose(closed, without, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(("layer", "cell"), [(ConvLSTM, ConvLSTMCell), (ConvGRU, ConvGRUCell)])
+def test_the_cell_in_flaxs_own_loop_equals_the_layer(layer, cell):
+  x = jax.random.normal(jax.random.key(1), (2, 3, 5, 4, 3))
+  variables = layer(4, **FULL).init(jax.random.key(0), x)
+  loop = nn.RNN(cell(4, **FULL, name="cell"))
+  np.testing.assert_allclose(
+    loop.apply({"params": {"cell": variables["params"]}}, x), layer(4, **FULL).apply(variables, x), atol=1e-6
+  )
+
+
+def test_initial_parameters():
+  params = ConvLSTM(8, **FULL).init(jax.random.key(0), jnp.zeros((1, 1, 4, 4, 3)))["params"]
+  np.testing.assert_array_equal(params["input_bias"], np.repeat([0, 1, 0, 0], 8))
+  limit = np.sqrt(6 / (9 * (3 + 8)))  # Glorot uniform of one gate.
+  assert 0.9 * limit < np.abs(params["input_kernel"]).max() <= limit
+  merge = params["temporal_skip_kernel"] - np.eye(16, 8)
+  assert 0.005 < np.asarray(merge).std() < 0.02
+
+
+def test_padding_after_the_end_changes_nothing():
+  layer = ConvLSTM(4, **FULL)
+  x = jax.random.normal(jax.random.key(1), (2, 5, 5, 4, 3))
+  variables = layer.init(jax.random.key(0), x)
+  mask = jnp.arange(5) < jnp.asarray([[5], [3]])
+  padded = layer.apply(variables, x, mask)
+  np.testing.assert_allclose(padded[1, :3], layer.apply(variables, x[1:, :3])[0], atol=1e-6)
+  np.testing.assert_array_equal(padded[1, 3:], 0)
+
+
+def test_an_even_kernel_or_an_empty_sequence_is_refused():
+  with pytest.raises(UserError, match=r"kernel_size \(2, 3\).*odd"):
+    ConvLSTM(4, (2, 3)).init(jax.random.key(0), jnp.zeros((1, 1, 4, 4, 3)))
+  with pytest.raises(UserError, match="time >= 1"):
+    ConvGRU(4).init(jax.random.key(0), jnp.zeros((1, 0, 4, 4, 3)))
