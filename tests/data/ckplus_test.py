@@ -282,7 +282,7 @@ def test_all_bad_files_are_listed_before_stopping(tree, tmp_path, capsys):
 
 def test_oddities_do_not_stop(tree, tmp_path):
   ckplus_tree.truncate(_frame(tree, UNLABELLED[0], 3))
-  assert LABELLED[2] is SMALL[2]  # The one of the other height.
+  assert LABELLED[1] is SMALL[2]  # The one of the other height.
   shutil.copy(_frame(tree, LABELLED[1], 1), _frame(tree, LABELLED[2], 1))
   (tree / ckplus_tree.LANDMARKS / LABELLED[4].folder / f"{LABELLED[4].key}_00000001_landmarks.txt").unlink()
   (tree / ckplus_tree.IMAGES / LABELLED[5].folder / "notes.txt").write_text("")
