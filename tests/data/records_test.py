@@ -94,7 +94,7 @@ def toy(toy_module, monkeypatch):
   return toy_module.Builder
 
 
-def test_round_trip_is_exact_and_sorted(toy, tmp_path, capfd):
+def test_round_trip_is_exact_and_sorted(toy, tmp_path, capfd, caplog):
   loaded = records.load("toy", tmp_path)
   assert loaded.keys == tuple(f"k{i}" for i in range(COUNT))
   assert loaded.label_names == ("calm", "cross")
@@ -112,7 +112,8 @@ def test_round_trip_is_exact_and_sorted(toy, tmp_path, capfd):
     "subject": "int32",
   }
   captured = capfd.readouterr()
-  assert captured.out + captured.err == ""  # Neither TFDS's prints nor its bars nor its warnings.
+  assert captured.out + captured.err == ""  # Neither TFDS's prints nor its bars,
+  assert not caplog.records  # nor its warnings.
   assert records.load("toy", tmp_path).fingerprint == loaded.fingerprint
 
 
