@@ -1,0 +1,1 @@
+"""Still drawings of parametric faces: TFDS builder."""

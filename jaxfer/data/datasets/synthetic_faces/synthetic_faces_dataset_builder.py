@@ -1,0 +1,90 @@
+"""Parametric faces as a TFDS builder that needs no TensorFlow: labelled stills of any number of people."""
+
+import dataclasses
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from jaxfer.data.synthetic import LABELS, generate_stills
+from jaxfer.data.synthetic.action_units import ORDER
+from jaxfer.errors import UserError
+
+
+@dataclasses.dataclass
+class Config(tfds.core.BuilderConfig):
+  """The options of the data set.
+
+  Attributes:
+    num_subjects: people, named S000, S001, ...; more people leave the first ones as they are.
+    images_per_subject: pictures of each; a multiple of seven shows every class equally often.
+    image_size: S >= 16, side in pixels.
+    channels: 1 (grey) or 3 (RGB).
+    seed: chooses the people and everything else.
+  """
+
+  num_subjects: int = 60
+  images_per_subject: int = 21
+  image_size: int = 64
+  channels: int = 3
+  seed: int = 0
+
+  def __post_init__(self) -> None:
+    for name, least in (("num_subjects", 1), ("images_per_subject", 1), ("image_size", 16), ("seed", 0)):
+      if getattr(self, name) < least:
+        value = getattr(self, name)
+        raise UserError(f"option {name} of data set 'synthetic_faces' is {value}: give at least {least}")
+    if self.channels not in (1, 3):
+      raise UserError(f"option channels of data set 'synthetic_faces' is {self.channels}: give 1 or 3")
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+  """Draws the stills and writes them as PNG."""
+
+  VERSION = tfds.core.Version("1.0.0")
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    size = self.builder_config.image_size
+    features = {
+      "key": tfds.features.Text(),
+      "subject": tfds.features.Text(),
+      "label": tfds.features.ClassLabel(names=list(LABELS)),
+      "image": tfds.features.Image(shape=(size, size, self.builder_config.channels), encoding_format="png"),
+      "action_units": tfds.features.Tensor(shape=(len(ORDER),), dtype=np.float32),
+      "landmarks": tfds.features.Tensor(shape=(37, 2), dtype=np.float32),
+    }
+    return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+  def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
+    return {"train": self._generate_examples()}
+
+  def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    config = self.builder_config
+    arrays = generate_stills(
+      config.num_subjects, config.images_per_subject, config.image_size, config.channels, config.seed
+    )
+    for i, label in enumerate(arrays["label"]):
+      subject = f"S{arrays['subject'][i]:03d}"
+      key = f"{subject}_{arrays['take'][i]:03d}"
+      yield (
+        key,
+        {
+          "key": key,
+          "subject": subject,
+          "label": int(label),
+          "image": png(arrays["image"][i]),
+          "action_units": arrays["action_units"][i],
+          "landmarks": arrays["landmarks"][i],
+        },
+      )
+
+
+def png(image: np.ndarray) -> io.BytesIO:
+  """Encodes [S, S, 1 or 3] uint8."""
+  buffer = io.BytesIO()
+  Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "png", compress_level=1)
+  buffer.seek(0)
+  return buffer

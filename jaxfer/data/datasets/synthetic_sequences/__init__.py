@@ -1,0 +1,1 @@
+"""Sequences of parametric faces with exact optical flow: TFDS builder."""

@@ -1,0 +1,187 @@
+"""Draws labelled sets of stills and sequences: who, which expression, when, filmed how, all from one seed.
+
+Subject s of seed k is the same person however many subjects there are and whichever set is drawn. Pose, light,
+background, blur, noise, blinks and the order of classes within a subject are drawn without looking at the label.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfer.data.synthetic import action_units, geometry, render, timecourse
+from jaxfer.data.synthetic.identity import Identity, Pose, Scene, sample_identity, sample_pose, sample_scene
+
+_CHUNK = 32  # pictures drawn at once: one compiled program whatever the set's size
+_STRAY = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 16, 17, 20, 23, 26)  # units that may stir uninvited
+_STRAYING = np.isin(action_units.ORDER, _STRAY).astype(np.float32)
+_BLINK = action_units.ORDER.index(45)
+
+
+def _two_sided(who: Identity, values: jax.Array) -> jax.Array:
+  """This person's way of showing action units [..., 33]: [..., 2, 33], left and right of the picture."""
+  tilt = 0.5 * who.asymmetry
+  return jnp.stack([values * (1.0 + tilt), values * (1.0 - tilt)], -2)
+
+
+def _expression(key: jax.Array, who: Identity, label: jax.Array, intensity: jax.Array) -> jax.Array:
+  """The label's action units [33] at an intensity, in this person's measure, with the take's own variation."""
+  key_scale, key_stray, key_pick = jax.random.split(key, 3)
+  table = jnp.asarray(action_units.emotion_table())[label]
+  varied = jnp.exp(0.16 * jax.random.normal(key_scale, table.shape))
+  stray = jnp.abs(jax.random.normal(key_stray, table.shape)) * (jax.random.uniform(key_pick, table.shape) < 0.4)
+  stray = 0.10 * stray / action_units.GAINS * _STRAYING
+  return jnp.clip(table * intensity * who.gain * varied + stray, 0.0, 1.0)
+
+
+def _subject_key(seed: jax.Array, subject: jax.Array) -> jax.Array:
+  return jax.random.fold_in(jax.random.key(seed), subject)
+
+
+def _labels(num_subjects: int, per_subject: int, seed: int) -> np.ndarray:
+  """Labels [subjects, per_subject]: classes in equal numbers, in an order of each subject's own."""
+  num = len(action_units.LABELS)
+  return np.stack(
+    [np.random.default_rng((seed, s)).permutation(np.arange(per_subject) % num) for s in range(num_subjects)]
+  ).astype(np.int32)
+
+
+def _bytes(picture: jax.Array, channels: int) -> jax.Array:
+  if channels == 1:
+    picture = (picture @ jnp.array(render.LUMA))[..., None]
+  return jnp.round(picture * 255.0).astype(jnp.uint8)
+
+
+@functools.partial(jax.jit, static_argnames=("size", "channels"))
+def _draw_stills(seed: jax.Array, subject: jax.Array, take: jax.Array, label: jax.Array, size: int, channels: int) -> dict[str, jax.Array]:
+  def one(subject: jax.Array, take: jax.Array, label: jax.Array) -> dict[str, jax.Array]:
+    key = _subject_key(seed, subject)
+    who = sample_identity(jax.random.fold_in(key, 0))
+    keys = jax.random.split(jax.random.fold_in(key, 1 + take), 4)
+    intensity = jax.random.uniform(keys[0], minval=0.5, maxval=1.0)
+    shown = jnp.clip(_two_sided(who, _expression(keys[1], who, label, intensity) + who.rest), 0.0, 1.0)
+    face = geometry.Face(who, action_units.controls(shown), sample_pose(keys[2]))
+    scene = sample_scene(keys[3])
+    picture, _ = render.render(face, scene, size)
+    return {
+      "image": _bytes(render.sensor(picture, scene), channels),
+      "action_units": shown.mean(0),
+      "landmarks": geometry.landmarks(face, size),
+    }
+
+  return jax.vmap(one)(subject, take, label)
+
+
+@functools.partial(jax.jit, static_argnames=("size", "num_frames", "time_course"))
+def _draw_sequences(
+  seed: jax.Array, subject: jax.Array, take: jax.Array, label: jax.Array, size: int, num_frames: int, time_course: str
+) -> dict[str, jax.Array]:
+  def one(subject: jax.Array, take: jax.Array, label: jax.Array) -> dict[str, jax.Array]:
+    key = _subject_key(seed, subject)
+    who = sample_identity(jax.random.fold_in(key, 0))
+    keys = jax.random.split(jax.random.fold_in(key, 1_000_000 + take), 9)
+    intensity = jax.random.uniform(keys[0], minval=0.6, maxval=1.0)
+    apex = _expression(keys[1], who, label, intensity)
+    time = jnp.linspace(0.0, 1.0, num_frames)
+    duration = jnp.clip(0.55 / who.speed * jnp.exp(0.12 * jax.random.normal(keys[2])), 0.3, 0.8)
+    delay = jax.random.uniform(keys[3], maxval=0.08) + who.lag
+    active = timecourse.course(time[:, None], delay, jnp.minimum(duration, 1.0 - delay), time_course)
+    values = active * apex + who.rest
+    # A blink now and then, of about a sixth of the course, never at its end.
+    when = jax.random.uniform(keys[4], minval=0.15, maxval=0.7)
+    blink = jnp.maximum(1.0 - jnp.abs(time - when) / 0.10, 0.0) * (jax.random.uniform(keys[5]) < 0.25)
+    values = values.at[:, _BLINK].add(blink)
+    shown = jnp.clip(_two_sided(who, values), 0.0, 1.0)
+    start, drift = sample_pose(keys[6]), sample_pose(keys[7], 0.3)
+    sway = jnp.sin(time * jax.random.uniform(keys[8], minval=0.5, maxval=2.5))
+    rest = sample_pose(keys[7], 0.0)
+    pose = Pose(*(a + sway * (b - c) for a, b, c in zip(start, drift, rest, strict=True)))
+    scene = sample_scene(jax.random.fold_in(keys[8], 1))
+    return _film(who, scene, pose, shown, size)
+
+  return jax.vmap(one)(subject, take, label)
+
+
+def _film(who: Identity, scene: Scene, pose: Pose, shown: jax.Array, size: int) -> dict[str, jax.Array]:
+  """Draws the frames [T, S, S, 3] and flows of one sequence, from a pose [T] and action units [T, 2, 33]."""
+
+  def frame(pose: Pose, shown: jax.Array, old_pose: Pose, old_shown: jax.Array, number: jax.Array) -> tuple[jax.Array, ...]:
+    face = geometry.Face(who, action_units.controls(shown), pose)
+    previous = geometry.Face(who, action_units.controls(old_shown), old_pose)
+    picture, flow = render.render(face, scene, size, previous)
+    return _bytes(render.sensor(picture, scene, number), 3), flow, geometry.landmarks(face, size)
+
+  earlier = jnp.maximum(jnp.arange(shown.shape[0]) - 1, 0)
+  old_pose = jax.tree.map(lambda leaf: leaf[earlier], pose)
+  frames, flow, landmarks = jax.vmap(frame)(pose, shown, old_pose, shown[earlier], jnp.arange(shown.shape[0]))
+  return {"frames": frames, "flow": quantize_flow(flow), "action_units": shown.mean(1), "landmarks": landmarks}
+
+
+def quantize_flow(flow: jax.Array) -> jax.Array:
+  """Pixels to the stored form: clipped to +-20 pixels, int16 = round(flow 32767 / 20)."""
+  return jnp.round(jnp.clip(flow, -20.0, 20.0) * (32767 / 20)).astype(jnp.int16)
+
+
+def _chunks(draw: Any, labels: np.ndarray, chunk: int) -> dict[str, np.ndarray]:
+  """Calls `draw(subject, take, label)` over all takes in chunks of one size and joins what it returns."""
+  num_subjects, takes = labels.shape
+  subject, take = (grid.reshape(-1) for grid in np.indices((num_subjects, takes), np.int32))
+  total = len(subject)
+  parts = []
+  for start in range(0, total, chunk):
+    rows = np.arange(start, start + chunk) % total  # the last chunk is filled up and cut
+    parts.append(draw(subject[rows], take[rows], labels.reshape(-1)[rows]))
+  arrays = {name: np.concatenate([np.asarray(p[name]) for p in parts])[:total] for name in parts[0]}
+  return arrays | {"subject": subject, "take": take, "label": labels.reshape(-1)}
+
+
+def generate_stills(
+  num_subjects: int = 60, images_per_subject: int = 21, image_size: int = 64, channels: int = 1, seed: int = 0
+) -> dict[str, np.ndarray]:
+  """Draws stills near the apex (intensity 0.5 to 1 of Table 4), classes in equal numbers per subject.
+
+  Args:
+    num_subjects: People.
+    images_per_subject: Pictures of each; a multiple of seven gives every class equally often.
+    image_size: Side in pixels.
+    channels: 1 (grey, BT.601 luma) or 3 (RGB).
+    seed: Chooses the people and everything else.
+
+  Returns:
+    Arrays over n = num_subjects * images_per_subject pictures, subject by subject: `image` [n, S, S, channels] uint8,
+    `label` [n] int32 (index into `action_units.LABELS`), `subject` and `take` [n] int32, `action_units` [n, 33] float32
+    in [0, 1] (the mean of both sides, the resting face's included), `landmarks` [n, 37, 2] float32 pixels.
+  """
+  draw = functools.partial(_draw_stills, np.uint32(seed), size=image_size, channels=channels)
+  return _chunks(draw, _labels(num_subjects, images_per_subject, seed), _CHUNK)
+
+
+def generate_sequences(
+  num_subjects: int = 40,
+  sequences_per_subject: int = 7,
+  num_frames: int = 8,
+  image_size: int = 64,
+  time_course: str = "onset_apex",
+  seed: int = 0,
+) -> dict[str, np.ndarray]:
+  """Draws RGB sequences that start at the person's resting face, with exact optical flow.
+
+  Args:
+    num_subjects: People.
+    sequences_per_subject: Sequences of each; seven shows every class once.
+    num_frames: Frames T, evenly over the course.
+    image_size: Side in pixels.
+    time_course: "onset_apex" or "onset_apex_offset".
+    seed: Chooses the people and everything else.
+
+  Returns:
+    Arrays over n sequences, subject by subject: `frames` [n, T, S, S, 3] uint8, `flow` [n, T, S, S, 2] int16 from frame
+    t - 1 to t at frame t's pixels (see `render.render`; stored 32767 is 20 pixels, flow[:, 0] is 0), `label`,
+    `subject`, `take` [n] int32, `action_units` [n, T, 33] float32, `landmarks` [n, T, 37, 2] float32 pixels.
+  """
+  draw = functools.partial(
+    _draw_sequences, np.uint32(seed), size=image_size, num_frames=num_frames, time_course=time_course
+  )
+  return _chunks(draw, _labels(num_subjects, sequences_per_subject, seed), max(1, _CHUNK // num_frames))
