@@ -138,7 +138,7 @@ def sample_identity(key: jax.Array) -> Identity:
   num_units = len(action_units.ORDER)
   fem = jax.nn.sigmoid(n(2.0))
   tone = u(0.0, 1.0)
-  skin = _palette(n(0.04, 3), _SKIN, tone)
+  skin = _palette(n(0.015, 3), _SKIN, tone)
   # Dark skin goes with dark hair and eyes more often than not.
   hair_at = u(0.0, 1.0) * (1.0 - 0.75 * tone)
   iris_at = u(0.0, 1.0) * (1.0 - 0.7 * tone)
@@ -176,7 +176,7 @@ def sample_identity(key: jax.Array) -> Identity:
     mouth_width=0.345 + n(0.022),
     lip_upper=0.070 + n(0.012) + 0.015 * fem + 0.025 * tone,
     lip_lower=0.098 + n(0.013) + 0.015 * fem + 0.02 * tone,
-    mouth_curve=n(0.012),
+    mouth_curve=n(0.009) - 0.010,
     lip_color=skin * jnp.array([0.86, 0.66, 0.66]) * (1 - lip_tint) + lip_red * lip_tint,
     skin=skin,
     blush=u(0.1, 0.8),
@@ -187,7 +187,7 @@ def sample_identity(key: jax.Array) -> Identity:
     hairline=-0.80 + n(0.05) - 1.2 * bald,
     fringe=u(0.0, 0.34) * chance(0.45) * (1 - bald),
     parting=u(-0.6, 0.6),
-    hair_volume=(0.07 + 0.16 * u(0.0, 1.0) + 0.05 * long) * (1 - bald),
+    hair_volume=(0.06 + 0.13 * u(0.0, 1.0) + 0.06 * long) * (1 - bald),
     hair_length=jnp.where(long > 0, u(0.7, 2.4), u(0.0, 0.32)) - 3.0 * bald,
     glasses=chance(0.2),
     glasses_shape=u(2.0, 4.5),
@@ -219,8 +219,8 @@ def sample_scene(key: jax.Array) -> Scene:
     spots=jnp.concatenate([u(-1.1, 1.1, 3, 2), u(0.8, 3.0, 3, 1), jnp.clip(spot_color, 0.0, 1.0)], -1),
     stripes=jnp.stack([u(4.0, 14.0), angle, jnp.maximum(u(-0.12, 0.1), 0.0)]),
     gaze=n(1.0, 2) * jnp.array([0.016, 0.008]),
-    blur=u(0.0, 0.010),
-    noise=u(0.004, 0.025),
+    blur=0.009 * u(0.0, 1.0) ** 2,
+    noise=0.004 + 0.022 * u(0.0, 1.0) ** 2,
     noise_key=jax.random.fold_in(key, 2),
   )
 

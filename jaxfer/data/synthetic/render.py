@@ -51,10 +51,14 @@ def render(face: Face, scene: Scene, size: int, previous: Face | None = None) ->
   bx, by = (px - pose.x) / pose.scale, (py - pose.y) / pose.scale
 
   # Light.
+  back, front, shadow, strands = shapes.hair(who, x, v, radius, foot)
   z = shapes.relief(face, x, y, jnp.minimum(radius, 1.0))
   diffuse, gloss = _light(face, scene, z, x, v, foot)
   strength = 1.25 * (1.0 - scene.ambient)
   lit = scene.ambient + strength * diffuse
+  hair_radius = jnp.where(v < 0.0, radius, ax / who.head_width) / (1.12 + who.hair_volume)
+  hair_diffuse, hair_gloss = _light(face, scene, shapes.dome(hair_radius), x, v, foot)
+  hair_lit = scene.ambient + strength * hair_diffuse
   flat = scene.ambient + strength * 0.78 * scene.light[2]  # of what stands upright behind the face
 
   # Shapes behind the face.
@@ -62,7 +66,6 @@ def render(face: Face, scene: Scene, size: int, previous: Face | None = None) ->
   spots = [0.5 * bump(((px - s[0]) ** 2 + (py - s[1]) ** 2) * s[2] ** 2) for s in scene.spots]
   frequency, phase, contrast = scene.stripes
   stripes = 1.0 + contrast * jnp.sin(frequency * (px * jnp.cos(phase) + py * jnp.sin(phase)) + phase)
-  back, front, shadow, strands = shapes.hair(who, x, v, radius, foot)
   neck, shoulders, neck_light, cloth_light = _body(who, bx, by, foot)
   hanging = back * cover(by - 0.9, 0.5) * cover(jnp.abs(bx) - 0.60, 0.12) * (who.hair_length > 0.9)
   ear = 1.0 - jnp.sqrt(((ax - who.head_width) / 0.13) ** 2 + ((y - 0.20) / 0.27) ** 2)
@@ -96,7 +99,7 @@ def render(face: Face, scene: Scene, size: int, previous: Face | None = None) ->
   mouth_light = mouth_light * (0.45 + 0.55 * flat)
   rims, lenses = shapes.glasses(who, hx, hy, foot)
   rim_light = 0.4 + 0.6 * lit
-  hair_shine = 0.12 * gloss
+  hair_shine = 0.12 * hair_gloss
 
   # One channel after the other, so that the planes above are computed once and shared.
   def channel(c: dict[str, jax.Array]) -> jax.Array:
@@ -108,10 +111,10 @@ def render(face: Face, scene: Scene, size: int, previous: Face | None = None) ->
       color = paint(color, c["spots"][i], spot)
     color = color * stripes
     hair = c["hair"] * strands + hair_shine
-    color = paint(color, hair * (0.70 * flat), back)
+    color = paint(color, hair * 0.72 * hair_lit * c["light"], back)
     color = paint(color, c["skin"] * flat * neck_light, neck)
     color = paint(color, c["clothes"] * flat * cloth_light, shoulders)
-    color = paint(color, hair * (0.85 * flat), hanging)
+    color = paint(color, hair * 0.9 * hair_lit * c["light"], hanging)
     color = paint(color, c["skin"] * c["warm"] * ear_light, ears)
     skin = c["skin"] * mottle * (1.0 - blush * c["blush"]) * (1.0 - hollow * c["hollow"])
     skin = paint(skin, 0.8 * c["hair"] + 0.03, beard)
@@ -126,7 +129,7 @@ def render(face: Face, scene: Scene, size: int, previous: Face | None = None) ->
     inside = paint(paint(c["mouth"], c["tongue"], tongue), c["enamel"], teeth) * mouth_light
     skin = paint(skin, inside, mouth_open)
     color = paint(color, skin, head)
-    color = paint(color, hair * lit * c["light"], front)
+    color = paint(color, hair * hair_lit * c["light"], front)
     color = paint(paint(color, 1.0, 0.05 * lenses), c["rim"] * rim_light, rims)
     color = color * scene.exposure
     return jnp.where(color < 0.7, color, 1.0 - 0.3 * jnp.exp((0.7 - color) / 0.3))  # highlights burn out softly

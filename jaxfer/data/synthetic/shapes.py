@@ -29,10 +29,15 @@ def stroke(distance: jax.Array, width: _Size, foot: jax.Array) -> jax.Array:
 def outline(who: Identity, x: jax.Array, y: jax.Array) -> jax.Array:
   """The head's outline: below 1 inside, in shares of the radius in that direction."""
   ax = jnp.abs(x) / who.head_width
-  top = jnp.sqrt(ax * ax + (y / who.head_top) ** 2 + 1e-9)
+  top = (jnp.maximum(ax, 1e-4) ** 2.3 + jnp.abs(y / who.head_top) ** 2.3) ** (1.0 / 2.3)
   low_y = jnp.maximum(y, 0.0) / who.chin
   low = (ax * (1.0 + 0.16 * low_y * low_y)) ** who.jaw + low_y**who.jaw + 1e-9
   return jnp.where(y < 0.0, top, low ** (1.0 / who.jaw))
+
+
+def dome(radius: jax.Array) -> jax.Array:
+  """Height of a rounded head, or of the hair around it, at a share `radius` of its outline."""
+  return 0.80 * jnp.sqrt(jnp.maximum(1.0 - radius * radius, 0.0) + 0.015)
 
 
 def relief(face: Face, x: jax.Array, y: jax.Array, radius: jax.Array) -> jax.Array:
@@ -43,7 +48,7 @@ def relief(face: Face, x: jax.Array, y: jax.Array, radius: jax.Array) -> jax.Arr
   n, m = who.nose_length, who.mouth_y
   upper, lower = geometry.lip_thickness(face, x)
   slit = geometry.mouth_edges(face, x).slit
-  z = 0.80 * jnp.sqrt(jnp.maximum(1.0 - radius * radius, 0.0) + 0.015)
+  z = dome(radius)
   # The nose: a ridge that widens downwards, the ball of its tip, its wings.
   down = jnp.clip(y / n, 0.0, 1.0)
   ridge = jnp.maximum(1.0 - (x / (0.15 + 0.05 * down)) ** 2, 0.0) ** 2
@@ -57,12 +62,12 @@ def relief(face: Face, x: jax.Array, y: jax.Array, radius: jax.Array) -> jax.Arr
   z += 0.045 * hill(ax - 0.34, y - who.brow_y - 0.03, 0.36, 0.19) - 0.075 * hill(ax - 0.31, y + 0.02, 0.34, 0.26)
   z += 0.050 * hill(ax - who.eye_x, y, 0.27, 0.18)
   z += 0.055 * hill(ax - 0.52, y - 0.38, 0.40, 0.36)
-  z += (0.045 * s(c.cheek_raise) + 0.03 * jnp.maximum(s(c.corner_up), 0.0)) * hill(ax - 0.48, y - 0.40, 0.40, 0.34)
+  z += (0.075 * s(c.cheek_raise) + 0.03 * jnp.maximum(s(c.corner_up), 0.0)) * hill(ax - 0.48, y - 0.40, 0.40, 0.34)
   z += 0.10 * s(c.puff) * hill(ax - 0.58, y - m + 0.02, 0.36, 0.40)
   z += 0.05 * hill(x, y - (who.chin - 0.16), 0.30, 0.24) - 0.040 * hill(x, y - (m + 0.20), 0.28, 0.12)
   z += 0.06 * s(c.jaw_thrust) * hill(x, y - (who.chin - 0.2), 0.4, 0.4)
   # Lips and the groove above them.
-  z += 0.050 * bump(((y - slit + 0.45 * upper) / (upper + 0.02)) ** 2) * (upper > 0.004)
+  z += 0.038 * bump(((y - slit + 0.45 * upper) / (upper + 0.02)) ** 2) * (upper > 0.004)
   z += 0.065 * bump(((y - slit - 0.5 * lower) / (0.75 * lower + 0.02)) ** 2) * (lower > 0.004)
   return z - 0.015 * hill(x, y - 0.5 * (n + m) + 0.03, 0.06, 0.13)
 
@@ -84,10 +89,10 @@ def creases(face: Face, x: jax.Array, y: jax.Array, foot: jax.Array) -> jax.Arra
   dark += (lift * (0.6 + 0.6 * who.age) + 0.15 * who.age) * lines
   # Crow's feet and the fold under the eye.
   outer = ax - who.eye_x - who.eye_width
-  feet = (0.7 * s(c.cheek_raise) + 0.25 * who.age) * bump(((outer - 0.10) / 0.11) ** 2) * bump((y / 0.15) ** 2)
+  feet = (0.9 * s(c.cheek_raise) + 0.25 * who.age) * bump(((outer - 0.10) / 0.11) ** 2) * bump((y / 0.15) ** 2)
   dark += feet * jnp.maximum(jnp.cos(y / (outer + 0.16) * 13.0), 0.0) ** 4
   under = y - who.eye_lower - 0.075 + 0.96 * (ax - who.eye_x) ** 2
-  pouch = 0.10 + 0.25 * who.age + 0.42 * s(c.cheek_raise) + 0.25 * s(c.lid_tight)
+  pouch = 0.10 + 0.25 * who.age + 0.60 * s(c.cheek_raise) + 0.25 * s(c.lid_tight)
   dark += pouch * stroke(under, 0.020, foot) * bump(((ax - who.eye_x + 0.03) / 0.25) ** 2)
   # Nasolabial fold: from the nose's wing round the mouth's corner.
   along = jnp.clip((y - n + 0.08) / (m - n + 0.16), -0.4, 1.5)
@@ -121,9 +126,9 @@ def nose_lines(who: Identity, x: jax.Array, y: jax.Array, foot: jax.Array) -> ja
   ax = jnp.abs(x)
   wing = who.nose_width
   nostril = hill(ax - 0.48 * wing, y - who.nose_length + 0.012, 0.080, 0.046)
-  ring = jnp.sqrt(((ax - 0.55 * wing) / 0.50) ** 2 + ((y - who.nose_length + 0.06) / 0.50) ** 2 + 1e-9) * wing
-  groove = stroke(ring - wing, 0.05, 2.0 * foot) * cover(ax - 0.80 * wing, 0.06) * cover(who.nose_length + 0.02 - y, 0.06)
-  return jnp.clip(0.90 * jnp.clip(1.3 * nostril, 0.0, 1.0) + 0.28 * groove, 0.0, 0.9)
+  ring = jnp.sqrt((ax - 0.50 * wing) ** 2 + (y - who.nose_length + 0.06) ** 2 + 1e-9)
+  groove = stroke(ring - 0.52 * wing, 0.020, foot) * cover(ax - 0.80 * wing, 0.08) * cover(who.nose_length - y, 0.08)
+  return jnp.clip(0.90 * jnp.clip(1.3 * nostril, 0.0, 1.0) + 0.35 * groove, 0.0, 0.9)
 
 
 def brows(who: Identity, x: jax.Array, y: jax.Array, foot: jax.Array) -> jax.Array:
@@ -131,7 +136,7 @@ def brows(who: Identity, x: jax.Array, y: jax.Array, foot: jax.Array) -> jax.Arr
   t = (jnp.abs(x) - who.eye_x - 0.025) / geometry.BROW_REACH
   _, centre = geometry.brow_curve(who, t)
   half = who.brow_thickness * (0.90 - 0.35 * t) * jnp.clip((1.05 - jnp.abs(t)) * 3.0, 0.0, 1.0)
-  hairs = 0.85 + 0.15 * jnp.sin(110.0 * jnp.abs(x) + 60.0 * (y - centre) + who.texture[3])
+  hairs = 0.90 + 0.10 * jnp.sin(120.0 * jnp.abs(x) + 60.0 * (y - centre) + who.texture[3])
   return cover(half - jnp.abs(y - centre), 1.6 * foot + 0.03) * hairs * (jnp.abs(t) < 1.06)
 
 
@@ -151,7 +156,7 @@ def beard(who: Identity, x: jax.Array, y: jax.Array) -> jax.Array:
   jawline = cover(y - 0.60 - 0.45 * (0.85 - ax), 0.22) * jnp.clip((ax - 0.10) * 3 + (y - who.mouth_y) * 6, 0.0, 1.0)
   jawline *= 1.0 - hill(x, y - who.mouth_y, 0.42, 0.16)
   moustache = hill(x, y - 0.5 * (who.nose_length + who.mouth_y) - 0.02, 0.40, 0.15)
-  hairs = 0.85 + 0.15 * jnp.sin(83.0 * x + 7.0 * jnp.sin(9.0 * y)) * jnp.sin(71.0 * y)
+  hairs = 0.90 + 0.10 * jnp.sin(123.0 * x + 5.0 * jnp.sin(17.0 * y)) * jnp.sin(111.0 * y + 4.0 * jnp.sin(13.0 * x))
   return jnp.clip(jnp.clip(jnp.maximum(jawline, 1.6 * moustache), 0.0, 1.0) * hairs * who.beard, 0.0, 0.88)
 
 
@@ -165,12 +170,15 @@ def hair(who: Identity, x: jax.Array, y: jax.Array, radius: jax.Array, foot: jax
   present = (who.hairline > -1.5).astype(x.dtype)
   long = cover(who.hair_length - 0.6, 0.2)
   # The outer boundary: a shell around the skull that hangs down from the ears' height.
-  shell = (1.0 + who.hair_volume - radius) * 0.9
-  hang = jnp.minimum(who.head_width * (1.0 + who.hair_volume) + long * (0.06 + 0.05 * jnp.sin(2.2 * y)) - ax, who.hair_length - y + 0.04 * strands)
-  around = jnp.where(y < 0.0, shell, jnp.minimum(hang, jnp.where(long > 0.5, 1.0, shell)))
+  taper = 1.0 - (1.0 - long) * cover(y + 0.25, 0.9)  # short hair lies close at the ears
+  shell = (1.0 + who.hair_volume * taper - radius) * 0.9
+  width = who.head_width * (1.0 + who.hair_volume) + 0.12 * jnp.sin(1.7 * jnp.maximum(y, 0.0)) - ax
+  hang = jnp.minimum(jnp.where(long > 0.5, width, shell), who.hair_length - y + 0.04 * strands)
+  around = jnp.where(y < 0.0, shell, hang)
   # The face's opening: below a hairline over the forehead (a fringe falls on one side), between the side strands.
   sweep = cover(-across * jnp.where(who.parting < 0.0, -1.0, 1.0), 0.9)
-  edge = who.hairline + who.fringe * (0.35 + 0.65 * sweep) + 0.10 * ax * ax + 0.02 * strands * (0.4 + 2.5 * who.fringe)
+  arch = 0.10 * ax * ax + 0.42 * (ax / 0.85) ** 4
+  edge = who.hairline + who.fringe * (0.35 + 0.65 * sweep) + arch + 0.02 * strands * (0.4 + 2.5 * who.fringe)
   strip = who.head_width * (0.93 - 0.07 * long - 0.10 * cover(-0.15 - y, 0.8))
   edge_distance = jnp.maximum(edge - y, jnp.minimum(ax - strip - 0.015 * strands, who.hair_length - y))
   front = jnp.minimum(edge_distance, around)
