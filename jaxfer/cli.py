@@ -1,0 +1,153 @@
+"""The command line: `jaxfer train | evaluate | prepare | list`."""
+
+import argparse
+import ast
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from jaxfer.errors import UserError
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog="jaxfer", description="Facial-expression recognition on accelerators: five published methods."
+  )
+  commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+  where = argparse.ArgumentParser(add_help=False)
+  where.add_argument(
+    "--data-dir", type=pathlib.Path, help="folder of prepared data (default: $JAXFER_DATA_DIR, else ~/jaxfer_data)"
+  )
+
+  train = commands.add_parser(
+    "train",
+    parents=[where],
+    help="train a config and judge it",
+    description="Trains what CONFIG describes, every fold of it unless split.fold is given, and judges it on people "
+    "that the training never saw.",
+  )
+  train.add_argument("config", type=pathlib.Path, metavar="CONFIG", help="a Python file, such as configs/quickstart.py")
+  train.add_argument(
+    "overrides", nargs="*", metavar="a.b=value", help="change a value, such as batch_size=8 or model.cell=conv_gru"
+  )
+  train.add_argument("--workdir", type=pathlib.Path, required=True, help="folder for metrics, checkpoints, figures")
+  train.add_argument("--resume", action="store_true", help="go on with the run in --workdir")
+
+  evaluate = commands.add_parser("evaluate", parents=[where], help="judge a trained run again")
+  evaluate.add_argument("workdir", type=pathlib.Path, metavar="WORKDIR")
+
+  prepare = commands.add_parser(
+    "prepare",
+    parents=[where],
+    help="import a data set from its distributor's files",
+    description="Reads a data set as its distributor ships it, checks it, and writes it for training.",
+  )
+  prepare.add_argument("dataset", metavar="DATASET", help="a name that `jaxfer list datasets` shows")
+  prepare.add_argument(
+    "options", nargs="*", metavar="option=value", help="options of the data set, such as num_frames=8"
+  )
+  prepare.add_argument("--source", type=pathlib.Path, required=True, help="the distributor's folder")
+  prepare.add_argument("--skip-bad", action="store_true", help="leave bad files out instead of stopping at them")
+
+  listing = commands.add_parser("list", help="show what there is")
+  listing.add_argument("what", choices=["models", "datasets", "configs"])
+  return parser
+
+
+def _data_dir(args: argparse.Namespace) -> pathlib.Path:
+  from jaxfer.data.records import default_data_dir
+
+  return args.data_dir.expanduser() if args.data_dir else default_data_dir()
+
+
+def _cache_compilations() -> None:
+  """Keeps compiled programs between runs, unless JAX was told where to keep them."""
+  import jax
+
+  if jax.config.jax_compilation_cache_dir is None:
+    home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    jax.config.update("jax_compilation_cache_dir", str(home / "jaxfer" / "xla"))
+
+
+def _train(args: argparse.Namespace) -> None:
+  from jaxfer import config
+  from jaxfer.experiments import run
+
+  configured = config.override(config.load(args.config), args.overrides, run.options_of)
+  _cache_compilations()
+  run.train(configured, args.workdir, _data_dir(args), resume=args.resume)
+  print(f"written to {args.workdir}: metrics.jsonl, evaluation.json, predictions.csv, confusion.png, curves.png")
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+  from jaxfer.experiments import run
+
+  _cache_compilations()
+  run.evaluate(args.workdir, _data_dir(args))
+
+
+def _prepare(args: argparse.Namespace) -> None:
+  from jaxfer import config
+  from jaxfer.config import Call
+  from jaxfer.data.prepare import prepare
+  from jaxfer.errors import unknown
+  from jaxfer.experiments import run
+
+  valid, options = run.options_of("data", Call(args.dataset)), {}
+  for assignment in args.options:
+    name, equals, text = assignment.partition("=")
+    if not equals:
+      raise UserError(f"option '{assignment}' has no '=': write option=value, such as num_frames=8")
+    if name not in valid:
+      raise unknown(f"option of data set '{args.dataset}'", name, valid)
+    options[name] = config.parse(text, valid[name], name)
+  print(prepare(args.dataset, args.source, _data_dir(args), skip_bad=args.skip_bad, **options).table())
+
+
+def _list(args: argparse.Namespace) -> None:
+  for name, line in {"models": _models, "datasets": _datasets, "configs": _configs}[args.what]().items():
+    print(f"{name:<50}  {line}" if args.what == "configs" else f"{name:<22}  {line}")
+
+
+def _models() -> dict[str, str]:
+  from jaxfer.models import MODELS
+
+  return {name: (model.__doc__ or "").strip().splitlines()[0] for name, model in MODELS.items()}
+
+
+def _datasets() -> dict[str, str]:
+  from jaxfer.data.datasets import DATASETS
+
+  return {name: f"{dataset.description} ({dataset.licence})" for name, dataset in DATASETS.items()}
+
+
+def _configs() -> dict[str, str]:
+  lines = {}
+  for path in sorted(pathlib.Path("configs").rglob("*.py")):
+    doc = ast.get_docstring(ast.parse(path.read_text()))
+    lines[str(path)] = (doc or "").splitlines()[0] if doc else ""
+  if not lines:
+    raise UserError("no configs/ in this directory: run from a checkout of jaxfer, or name a config file to train")
+  return lines
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs a command; returns 0, 2 after a user's mistake (one line on stderr), 128 + signal when stopped."""
+  args = _parser().parse_args(argv)
+  command = {"train": _train, "evaluate": _evaluate, "prepare": _prepare, "list": _list}[args.command]
+  try:
+    command(args)
+  except UserError as error:
+    print(f"jaxfer: {error}", file=sys.stderr)
+    return 2
+  except Exception as error:
+    if type(error).__name__ == "Interrupted":
+      print(f"jaxfer: {error}", file=sys.stderr)
+      return 128 + error.signal
+    raise
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())

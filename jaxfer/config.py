@@ -1,0 +1,271 @@
+"""A run's configuration: frozen dataclasses, one Python file a run, `a.b=value` overrides, JSON round trip.
+
+A config names callables and their keyword arguments and never restates their defaults:
+
+  def get_config() -> RunConfig:
+    return RunConfig(
+      model=Call("two_stream_conv_rnn", cell="conv_lstm"),
+      data=Call("ckplus", num_frames=16),
+      recipe=Call("two_stream_conv_rnn", epochs=100),
+    )
+"""
+
+import ast
+import dataclasses
+import json
+import pathlib
+import runpy
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
+
+from jaxfer.errors import UserError, unknown
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class Call:
+  """A callable by its name in a registry, and keyword arguments for it."""
+
+  name: str
+  options: Mapping[str, Any]
+
+  def __init__(self, name: str, /, **options: Any):
+    object.__setattr__(self, "name", name)
+    object.__setattr__(self, "options", {key: _frozen(value) for key, value in options.items()})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Split:
+  """Who trains and who is tested; no subject is ever on both sides.
+
+  Attributes:
+    folds: number of person-independent folds; 0 divides the subjects once, by `test`.
+    fold: the fold that is tested; None trains one run a fold.
+    test: share of the subjects that is tested where there are no folds.
+    validation: share of the other subjects that is held back to watch the training.
+    seed: of the division; folds are dealt in the order of the subjects' names and need none.
+  """
+
+  folds: int = 0
+  fold: int | None = None
+  test: float = 0.2
+  validation: float = 0.0
+  seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Execution:
+  """How a run is carried out; changes its numbers by rounding alone.
+
+  Attributes:
+    backend: "pmap", or "jit" with shardings.
+    devices: how many; None takes the largest number at hand that divides the batch.
+    driver: "scan" compiles many steps into one program, "steps" calls one step from the host; "auto" takes "steps"
+      on CPU and "scan" elsewhere.
+    steps_per_call: at most so many steps between two looks of the host at metrics, signals and checkpoints.
+    checkpoint_seconds: least time between two checkpoints within a stage.
+    keep: how many checkpoints stay.
+  """
+
+  backend: Literal["pmap", "jit"] = "pmap"
+  devices: int | None = None
+  driver: Literal["auto", "scan", "steps"] = "auto"
+  steps_per_call: int = 32
+  checkpoint_seconds: float = 30.0
+  keep: int = 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+  """One training and how it is judged.
+
+  Attributes:
+    recipe: the system (a key of `jaxfer.experiments.EXPERIMENTS`) and its stages' numbers.
+    model: a key of `jaxfer.models.MODELS` and its attributes.
+    data: a key of `jaxfer.data.datasets.DATASETS` and its options.
+    split: who trains and who is tested.
+    batch_size: rows of a training batch, over all devices.
+    remainder: "wrap" completes the last batch of an epoch with rows from its start, "drop" leaves the rest out.
+    dtype: of the model's computation; parameters are float32.
+    seed: of the parameters, the order of the rows, and every other draw.
+    execution: devices, driver, checkpoints.
+  """
+
+  recipe: Call
+  model: Call
+  data: Call
+  split: Split = Split()
+  batch_size: int = 16
+  remainder: Literal["drop", "wrap"] = "wrap"
+  dtype: Literal["float32", "bfloat16"] = "float32"
+  seed: int = 0
+  execution: Execution = Execution()
+
+
+# (field, call) -> the keyword arguments that the callable takes, with their types
+OptionsOf = Callable[[str, Call], Mapping[str, Any]]
+
+
+def load(path: str | pathlib.Path) -> RunConfig:
+  """Returns what `get_config()` of the Python file at `path` returns.
+
+  Raises:
+    UserError: no such file, or it does not define `get_config`.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise UserError(f"no config at {path}: `jaxfer list configs` names those of this directory")
+  namespace = runpy.run_path(str(path))
+  if "get_config" not in namespace:
+    raise UserError(f"{path} is no config: it defines no get_config()")
+  return namespace["get_config"]()
+
+
+def override(config: RunConfig, assignments: Iterable[str], options_of: OptionsOf) -> RunConfig:
+  """Returns the config with each `a.b=value` applied.
+
+  Args:
+    config: to start from.
+    assignments: such as "batch_size=8", "split.fold=3", "model.temporal_gate=false" (an option of the model),
+      "model.name=..." (another model). Values are read by the type of what they are given to.
+    options_of: says which options a `Call` takes.
+
+  Raises:
+    UserError: an unknown name (with the nearest valid one), a value that is not of its type, no "=".
+  """
+  for assignment in assignments:
+    path, equals, text = assignment.partition("=")
+    if not equals:
+      raise UserError(f"override '{assignment}' has no '=': write name=value, such as batch_size=8")
+    config = _assign(config, path.split("."), text, path, options_of)
+  return config
+
+
+def check(config: RunConfig, options_of: OptionsOf) -> RunConfig:
+  """Returns the config; raises `UserError` where a call names an option that its callable does not take."""
+  for field in dataclasses.fields(config):
+    call = getattr(config, field.name)
+    if isinstance(call, Call):
+      for name in call.options:
+        if name not in (valid := options_of(field.name, call)):
+          raise unknown(f"option of {field.name} '{call.name}'", name, valid)
+  return config
+
+
+def _assign(node, path, text, whole, options_of):
+  name, *rest = path
+  hints = typing.get_type_hints(type(node))
+  if name not in hints:
+    raise unknown("config key", whole, _keys(node, whole.removesuffix(".".join(path)), options_of))
+  value = getattr(node, name)
+  if isinstance(value, Call) and rest:
+    return dataclasses.replace(node, **{name: _assign_option(name, value, ".".join(rest), text, whole, options_of)})
+  if dataclasses.is_dataclass(value):
+    if not rest:
+      raise unknown("config key", whole, _keys(value, f"{whole}.", options_of))
+    return dataclasses.replace(node, **{name: _assign(value, rest, text, whole, options_of)})
+  if rest:
+    raise unknown("config key", whole, _keys(node, whole.removesuffix(".".join(path)), options_of))
+  return dataclasses.replace(node, **{name: parse(text, hints[name], whole)})
+
+
+def _assign_option(field: str, call: Call, option: str, text: str, whole: str, options_of: OptionsOf) -> Call:
+  if option == "name":
+    return Call(text, **call.options)
+  valid = options_of(field, call)
+  if option not in valid:
+    raise unknown("config key", whole, [f"{field}.{name}" for name in ("name", *valid)])
+  return Call(call.name, **{**call.options, option: parse(text, valid[option], whole)})
+
+
+def _keys(node, prefix: str, options_of: OptionsOf) -> list[str]:
+  return [f"{prefix}{field.name}" for field in dataclasses.fields(node)]
+
+
+def parse(text: str, kind: Any, name: str) -> Any:
+  """Reads `text` as a value of the type `kind`, for the key `name`.
+
+  Raises:
+    UserError: it is not of that type.
+  """
+  origin, args = typing.get_origin(kind), typing.get_args(kind)
+  if origin in (typing.Union, types.UnionType):
+    if type(None) in args and text.lower() == "none":
+      return None
+    errors = []
+    for each in (a for a in args if a is not type(None)):
+      try:
+        return parse(text, each, name)
+      except UserError as error:
+        errors.append(error)
+    raise errors[0]
+  if origin is Literal:
+    if text not in args:
+      raise unknown(f"value of {name}", text, args)
+    return text
+  if kind is bool:
+    if text.lower() not in ("true", "false"):
+      raise UserError(f"{name}={text}: write true or false")
+    return text.lower() == "true"
+  if kind in (int, float):
+    try:
+      return kind(text)
+    except ValueError:
+      raise UserError(f"{name}={text}: not {'a whole number' if kind is int else 'a number'}") from None
+  if kind is str:
+    return text
+  try:
+    value = _frozen(ast.literal_eval(text))
+  except (ValueError, SyntaxError):
+    value = text
+  if origin is tuple and not isinstance(value, tuple):
+    raise UserError(f"{name}={text}: write a tuple, such as (3, 3)")
+  return value
+
+
+def _frozen(value: Any) -> Any:
+  """Lists as tuples, all the way down, so that a config equals itself after a trip through JSON."""
+  return tuple(_frozen(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def to_json(config: RunConfig) -> str:
+  """The config as JSON text."""
+  return json.dumps(dataclasses.asdict(config), indent=2)
+
+
+def from_json(text: str) -> RunConfig:
+  """The config that `to_json` wrote."""
+
+  def build(kind, tree):
+    if kind is Call:
+      return Call(tree["name"], **tree["options"])
+    hints = typing.get_type_hints(kind)
+    return kind(**{
+      name: build(hints[name], value) if dataclasses.is_dataclass(hints[name]) else value
+      for name, value in tree.items()
+    })  # fmt: skip
+
+  return build(RunConfig, json.loads(text))
+
+
+def differences(one: RunConfig, other: RunConfig) -> list[str]:
+  """Keys in which two configs differ, `execution` aside."""
+
+  def flat(config):
+    tree = dataclasses.asdict(config)
+    del tree["execution"]
+    leaves = {}
+
+    def walk(prefix, node):
+      for key, value in node.items():
+        if isinstance(value, dict):
+          walk(f"{prefix}{key}." if key != "options" else prefix, value)
+        else:
+          leaves[prefix + key] = value
+
+    walk("", tree)
+    return leaves
+
+  a, b = flat(one), flat(other)
+  return [key for key in sorted({*a, *b}) if a.get(key) != b.get(key)]

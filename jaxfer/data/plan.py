@@ -1,0 +1,65 @@
+"""The index plan: which row of the data stands where in which training batch, drawn on the host.
+
+The device only gathers, so every way to run a training (devices, drivers, backends, resident or streamed data) reads
+the same rows in the same order.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from jaxfer.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """Shuffled training batches over some rows of a data set.
+
+  Attributes:
+    rows: indices of the rows that may be drawn.
+    batch_size: rows of a batch, over all devices.
+    remainder: "drop" leaves the rows of an incomplete last batch out of the epoch, "wrap" completes it with rows from
+      the epoch's start. Batches are never padded, so statistics over a batch see real rows alone.
+    seed: words of entropy; the epoch's order depends on (seed, stage, epoch).
+  """
+
+  rows: np.ndarray
+  batch_size: int
+  remainder: Literal["drop", "wrap"]
+  seed: Sequence[int]
+
+  def __post_init__(self):
+    if self.batch_size < 1:
+      raise UserError(f"batch_size={self.batch_size}: a batch needs at least one row")
+    if len(self.rows) < (self.batch_size if self.remainder == "drop" else 1):
+      raise UserError(
+        f"batch_size={self.batch_size}: there are {len(self.rows)} training rows, fewer than a batch; "
+        f"take batch_size={max(len(self.rows), 1)} or remainder=wrap"
+      )
+
+  @property
+  def steps(self) -> int:
+    """Batches of an epoch."""
+    full, rest = divmod(len(self.rows), self.batch_size)
+    return full + (1 if rest and self.remainder == "wrap" else 0)
+
+  def epoch(self, stage: int, epoch: int) -> np.ndarray:
+    """The rows of an epoch's batches, [steps, batch_size] int32."""
+    order = np.random.default_rng([*self.seed, stage, epoch]).permutation(self.rows)
+    return np.resize(order, self.steps * self.batch_size).astype(np.int32).reshape(self.steps, self.batch_size)
+
+
+def chunks(steps: int, start: int, per_call: int) -> list[tuple[int, int]]:
+  """Divides steps start..steps into calls of equal length, never of one step.
+
+  An epoch of S steps is k = ceil(S / per_call) chunks of ceil(S / k) steps. The last may reach beyond S: those steps
+  are planned inactive. A loop of one step would compile to another program than a longer one.
+
+  Returns:
+    (first, end) of each chunk that is not yet done, where `start` is the first step of one of them.
+  """
+  count = -(-steps // max(per_call, 2))
+  length = max(-(-steps // count), 2)
+  return [(first, first + length) for first in range(0, steps, length) if first >= start]

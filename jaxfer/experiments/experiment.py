@@ -1,0 +1,41 @@
+"""What a system hands to the one runner: its stages, how its data become batches, how it predicts."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from jaxfer.data.records import Records
+from jaxfer.train.stage import Batch, Stage, Variables
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """A system.
+
+  Attributes:
+    recipe: (model, steps an epoch, **numbers of the config) -> stages and the numbers that they read by name.
+    resident: records -> the arrays that the device holds, [n, ...] each.
+    example: (data, rows) -> a batch without augmentation, as evaluation reads it.
+    inputs: a batch -> the model's positional arguments.
+    published: rows of the paper's table, (name, model attributes that tell it, accuracy).
+    source: of the published rows.
+  """
+
+  recipe: Callable[..., tuple[tuple[Stage, ...], Mapping[str, float]]]
+  resident: Callable[[Records], dict[str, np.ndarray]]
+  example: Callable[[Mapping[str, jax.Array], jax.Array], Batch]
+  inputs: Callable[[Batch], Sequence[jax.Array]]
+  published: Sequence[tuple[str, Mapping[str, Any], float]]
+  source: str
+
+  def init(self, model: nn.Module, data: Mapping[str, np.ndarray], key: jax.Array) -> Variables:
+    """Initial variables of the model for these data."""
+    return model.init(key, *self.inputs(self.example(data, np.zeros(1, np.int32))))
+
+  def predict(self, model: nn.Module, variables: Variables, batch: Batch) -> jax.Array:
+    """Logits [batch, classes] as evaluation computes them."""
+    return model.apply(variables, *self.inputs(batch))

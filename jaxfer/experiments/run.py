@@ -1,0 +1,301 @@
+"""Trains a configured run and judges it, whatever the system: data, folds, training, accuracy pooled over folds."""
+
+import dataclasses
+import inspect
+import json
+import pathlib
+import subprocess
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+import jaxfer
+from jaxfer import config as configuration
+from jaxfer import losses, metrics
+from jaxfer.config import Call, RunConfig
+from jaxfer.data import folds, records
+from jaxfer.data.plan import Plan
+from jaxfer.errors import UserError, unknown
+from jaxfer.experiments import EXPERIMENTS
+from jaxfer.experiments.experiment import Experiment
+from jaxfer.models import MODELS, create_model
+from jaxfer.report import plots, tables
+from jaxfer.train import loop, parallel
+from jaxfer.train.checkpoint import exists
+from jaxfer.train.stage import Variables
+
+
+def options_of(field: str, call: Call) -> Mapping[str, Any]:
+  """The options, with their types, that a call of a config takes: `field` is "recipe", "model" or "data".
+
+  Raises:
+    UserError: there is no such recipe, model or data set.
+  """
+  if field == "recipe":
+    parameters = inspect.signature(_experiment(call.name).recipe).parameters.values()
+    return {p.name: p.annotation for p in parameters if p.kind is p.KEYWORD_ONLY}
+  if field == "model":
+    if call.name not in MODELS:
+      raise unknown("model", call.name, MODELS)
+    hints = typing.get_type_hints(MODELS[call.name])
+    ours = {f.name for f in dataclasses.fields(MODELS[call.name])} - {"parent", "name", "dtype", "param_dtype"}
+    return {name: hints[name] for name in ours}
+  fields = records.option_fields(type(records.make_config(call.name, {})))
+  return {name: field.type for name, field in fields.items()}
+
+
+def _experiment(name: str) -> Experiment:
+  if name not in EXPERIMENTS:
+    raise unknown("recipe", name, EXPERIMENTS)
+  return EXPERIMENTS[name]
+
+
+def _model(config: RunConfig, num_classes: int) -> nn.Module:
+  dtype = None if config.dtype == "float32" else config.dtype
+  return create_model(config.model.name, **{"num_classes": num_classes, **config.model.options}, dtype=dtype)
+
+
+def split_of(config: RunConfig, subjects: np.ndarray) -> folds.Split:
+  """Who trains, who watches, who is tested, as masks over the records."""
+  split = config.split
+  if split.folds:
+    return folds.fold_split(
+      subjects, split.fold or 0, split.folds, validation_fraction=split.validation, seed=split.seed
+    )
+  aside = (1 - split.test) * split.validation
+  return folds.holdout_split(subjects, (1 - split.test - aside, aside, split.test), split.seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+  """A run made ready: everything that training and evaluation share."""
+
+  config: RunConfig
+  experiment: Experiment
+  model: nn.Module
+  data: Mapping[str, np.ndarray]
+  records: records.Records
+  split: folds.Split
+  devices: parallel.Parallel
+  devices_line: str
+  predict: Callable[[Variables, Mapping[str, jax.Array], np.ndarray], np.ndarray]
+
+  def training(self) -> loop.Training:
+    """The stages over the training rows."""
+    config, experiment = self.config, self.experiment
+    plan = Plan(np.flatnonzero(self.split.train), config.batch_size, config.remainder, [config.seed])
+    stages, hyper = experiment.recipe(self.model, plan.steps, **config.recipe.options)
+    shapes = {name: jax.ShapeDtypeStruct((1, *array.shape[1:]), array.dtype) for name, array in self.data.items()}
+
+    def init(key):
+      zeros = {name: np.zeros(a.shape, a.dtype) for name, a in shapes.items()}
+      return experiment.init(self.model, zeros, key)
+
+    rows = np.flatnonzero(self.split.validation)
+
+    def watch(variables, data):
+      logits, labels = self.predict(variables, data, rows), self.data["label"][rows]
+      loss = float(np.asarray(losses.cross_entropy(logits, labels)).mean())
+      accuracy = float((logits.argmax(-1) == labels).mean())
+      return [{"split": "validation", "loss": loss, "accuracy": accuracy}]
+
+    return loop.Training(stages, init, self.data, plan, hyper, watch if len(rows) else None)
+
+
+def prepare(config: RunConfig, data: records.Records) -> Setup:
+  """Builds the model, splits the people and takes the devices; nothing is compiled yet."""
+  configuration.check(config, options_of)
+  experiment = _experiment(config.recipe.name)
+  model = _model(config, len(data.label_names))
+  devices, line = parallel.choose(config.execution.backend, config.batch_size, config.execution.devices)
+
+  def logits(variables, data, plan):
+    return experiment.predict(model, variables, experiment.example(data, plan["row"]))
+
+  compiled = devices.evaluator(logits)
+
+  def predict(variables, data, rows):
+    batch = config.batch_size
+    padded = np.resize(rows, -(-len(rows) // batch) * batch).astype(np.int32)
+    parts = [compiled(variables, data, {"row": part}) for part in padded.reshape(-1, batch)]
+    return np.concatenate(jax.device_get(parts))[: len(rows)]
+
+  return Setup(
+    config, experiment, model, experiment.resident(data), data, split_of(config, data.subjects), devices, line, predict
+  )
+
+
+def revision() -> str:
+  """The version, and the commit where this is a checkout."""
+  root = pathlib.Path(jaxfer.__file__).parent
+  try:
+    commit = subprocess.run(
+      ["git", "-C", root, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+  except (OSError, subprocess.CalledProcessError):
+    return jaxfer.__version__
+  return f"{jaxfer.__version__}+{commit}"
+
+
+def load_data(config: RunConfig, data_dir: pathlib.Path) -> records.Records:
+  """Reads the configured data set; a synthetic one is generated on first use."""
+  options_of("data", config.data)
+  return records.load(config.data.name, data_dir, **config.data.options)
+
+
+def fold_dirs(config: RunConfig, workdir: pathlib.Path) -> dict[pathlib.Path, RunConfig]:
+  """The work directory of each training of a config: itself, or one a fold where no fold is chosen."""
+  if config.split.folds and config.split.fold is None:
+    return {
+      workdir / f"fold{k}": dataclasses.replace(config, split=dataclasses.replace(config.split, fold=k))
+      for k in range(config.split.folds)
+    }
+  return {workdir: config}
+
+
+def train(
+  config: RunConfig,
+  workdir: pathlib.Path,
+  data_dir: pathlib.Path,
+  *,
+  resume: bool = False,
+  say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+  """Trains a config (every fold of it), then judges it; returns `evaluate`'s result.
+
+  Raises:
+    UserError, Interrupted: see `loop.run`.
+  """
+  configuration.check(config, options_of)
+  if not resume and any(exists(folder) for folder in fold_dirs(config, workdir)):
+    raise UserError(f"{workdir} already holds a run: go on with --resume, or choose another --workdir")
+  data = load_data(config, data_dir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  (workdir / "config.json").write_text(configuration.to_json(config))
+  for k, (folder, fold) in enumerate(fold_dirs(config, workdir).items()):
+    setup = prepare(fold, data)
+    if k == 0:
+      people = [len(np.unique(data.subjects[mask])) for mask in (setup.split.train, setup.split.test)]
+      size = sum(a.size for a in jax.tree.leaves(jax.eval_shape(setup.training().init, jax.random.key(0))["params"]))
+      say(
+        f"{config.model.name}: {size:,} parameters, {config.dtype}; {setup.devices_line}; {config.data.name}: "
+        f"{len(data)} records, {people[0]} people train, {people[1]} are tested"
+      )
+    if folder != workdir:
+      say(f"{folder.name}:")
+    loop.run(setup.training(), fold, setup.devices, folder, resume=resume, revision=revision())
+  return evaluate(workdir, data_dir, data=data, say=say)
+
+
+def evaluate(
+  workdir: pathlib.Path,
+  data_dir: pathlib.Path,
+  *,
+  data: records.Records | None = None,
+  say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+  """Judges a trained run on its test people; over folds the counts are pooled.
+
+  Writes `evaluation.json`, `predictions.csv`, `confusion.txt`, `confusion.png` and `curves.png` to `workdir`.
+
+  Returns:
+    The contents of `evaluation.json`.
+
+  Raises:
+    UserError: no run there, or an unfinished one; or the data are not those of the training.
+  """
+  path = workdir / "config.json"
+  if not path.is_file():
+    raise UserError(f"{workdir} holds no run: there is no config.json in it")
+  config = configuration.from_json(path.read_text())
+  data = load_data(config, data_dir) if data is None else data
+  classes = len(data.label_names)
+  confusion = np.zeros((classes, classes))
+  lines, by_fold = ["key,subject,label,predicted,fold"], {}
+  for folder, fold in fold_dirs(config, workdir).items():
+    setup = prepare(fold, data)
+    if not exists(folder):
+      raise UserError(f"{folder} is not trained yet: go on with `jaxfer train ... --resume`")
+    variables, meta = loop.restore_variables(setup.training(), setup.devices, folder)
+    if meta["position"]["stage"] < len(setup.training().stages):
+      raise UserError(f"{folder} is not trained to its end yet: go on with `jaxfer train ... --resume`")
+    rows = np.flatnonzero(setup.split.test)
+    logits = setup.predict(variables, setup.devices.place(setup.data), rows)
+    if not np.isfinite(logits).all():
+      raise UserError(f"{folder}: the trained net gives logits that are not finite")
+    labels, predicted = setup.data["label"][rows], np.asarray(metrics.predict(logits))
+    matrix = np.asarray(metrics.confusion_matrix(labels, predicted, classes), np.float64)
+    confusion += matrix
+    name = folder.name if folder != workdir else str(config.split.fold or 0)
+    by_fold[name] = float(np.trace(matrix) / matrix.sum())
+    for row, guess in zip(rows, predicted, strict=True):
+      label = data.label_names[data.arrays["label"][row]]
+      lines.append(f"{data.keys[row]},{data.subjects[row]},{label},{data.label_names[guess]},{name}")
+  summary = metrics.summarize(confusion)
+  published = _published(config, setup)
+  low, high = metrics.wilson_interval(summary["correct"], summary["count"])
+  result = {
+    "accuracy": summary["accuracy"],
+    "correct": int(summary["correct"]),
+    "count": int(summary["count"]),
+    "interval_95": [low, high],
+    "chance": 1 / classes,
+    "average_accuracy": summary["average_accuracy"],
+    "recall": dict(zip(data.label_names, summary["recall"].tolist(), strict=True)),
+    "accuracy_by_fold": by_fold,
+    "confusion": confusion.astype(int).tolist(),
+    "label_names": list(data.label_names),
+    "published": published,
+    "source": setup.experiment.source,
+    "data": {"name": config.data.name, **config.data.options, "fingerprint": data.fingerprint},
+    "revision": revision(),
+  }
+  _write_report(workdir, result, lines, list(fold_dirs(config, workdir)))
+  _say_result(result, say)
+  return result
+
+
+def _published(config: RunConfig, setup: Setup) -> dict[str, float]:
+  """The paper's row that has this model's attributes, if one has."""
+  return {
+    name: accuracy
+    for name, attributes, accuracy in setup.experiment.published
+    if all(getattr(setup.model, key) == value for key, value in attributes.items())
+  }
+
+
+def _write_report(workdir: pathlib.Path, result: dict[str, Any], lines: list[str], folders: list[pathlib.Path]) -> None:
+  names = result["label_names"]
+  (workdir / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n")
+  (workdir / "predictions.csv").write_text("\n".join(lines) + "\n")
+  (workdir / "confusion.txt").write_text(tables.text(*tables.confusion_table(result["confusion"], names)))
+  title = f"{result['data']['name']}: {result['correct']} of {result['count']} correct ({result['accuracy']:.1%})"
+  plots.confusion_png(result["confusion"], names, workdir / "confusion.png", title)
+  rows = [
+    {**json.loads(line), "fold": k}
+    for k, folder in enumerate(folders)
+    for line in (folder / "metrics.jsonl").read_text().splitlines()
+  ]
+  if rows:
+    plots.learning_curves_png(rows, workdir / "curves.png")
+
+
+def _say_result(result: dict[str, Any], say: Callable[[str], None]) -> None:
+  low, high = result["interval_95"]
+  say("")
+  say(tables.text(*tables.confusion_table(result["confusion"], result["label_names"]), digits=3).rstrip())
+  say("")
+  say(
+    f"accuracy {result['accuracy']:.4f} ({result['correct']} of {result['count']}, 95 % interval {low:.3f} to "
+    f"{high:.3f}, chance {result['chance']:.3f}) on people that the training never saw"
+  )
+  if len(result["accuracy_by_fold"]) > 1:
+    values = list(result["accuracy_by_fold"].values())
+    say(f"pooled over {len(values)} folds; folds on their own {min(values):.3f} to {max(values):.3f}")
+  for name, accuracy in result["published"].items():
+    comparable = " (other data than the paper's)" if result["data"]["name"] != "ckplus" else ""
+    say(f"published, {name}: {accuracy:.4f}{comparable}; {result['source']}")

@@ -1,0 +1,47 @@
+"""Optimizers by name, and the two pieces that optax lacks here: a rate that members may differ in, epochs as steps."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxfer.errors import unknown
+
+Schedule = Callable[[jax.Array], jax.Array]
+
+
+def scale_by_hyper(name: str, schedule: Schedule) -> optax.GradientTransformationExtraArgs:
+  """Multiplies the update by -hyper[name] * schedule(count): a learning rate that is read by name at every step.
+
+  Raises:
+    KeyError: at tracing, where the step's `hyper` has no such number.
+  """
+
+  def update(updates, state, params=None, *, hyper: Mapping[str, jax.Array], **extra: Any):
+    del params, extra
+    rate = -hyper[name] * schedule(state.count)
+    scaled = jax.tree.map(lambda u: (rate * u).astype(u.dtype), updates)
+    return scaled, optax.ScaleByScheduleState(count=optax.safe_increment(state.count))
+
+  return optax.GradientTransformationExtraArgs(
+    lambda params: optax.ScaleByScheduleState(count=jnp.zeros((), jnp.int32)), update
+  )
+
+
+def schedule(name: str, steps: int) -> Schedule:
+  """A factor of the learning rate over `steps` optimizer steps: "constant" or "cosine" (from 1 to 0)."""
+  schedules = {
+    "constant": lambda: optax.constant_schedule(1.0),
+    "cosine": lambda: optax.cosine_decay_schedule(1.0, max(steps, 1)),
+  }
+  if name not in schedules:
+    raise unknown("schedule", name, schedules)
+  return schedules[name]()
+
+
+def adam(rate: str, factor: Schedule, *, clip_norm: float | None = None) -> optax.GradientTransformation:
+  """Adam (b1 0.9, b2 0.999, eps 1e-8) with rate hyper[rate] * factor(count), after clipping to a global norm."""
+  clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+  return optax.chain(*clip, optax.scale_by_adam(), scale_by_hyper(rate, factor))

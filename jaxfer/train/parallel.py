@@ -1,0 +1,167 @@
+"""The only file that names devices: where arrays lie, and how the step is compiled over them.
+
+One training on many devices: the batch is split, everything else is on each of them. `pmap` maps the step over the
+devices with an axis name; `jit` compiles the same function for the whole batch and lets XLA divide it. Both take the
+state without a device axis, so checkpoints know nothing of either.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxfer.errors import UserError
+from jaxfer.train.stage import Context, PyTree, Stage
+from jaxfer.train.state import Moving, State
+from jaxfer.train.step import planned_step
+
+_AXIS = "data"
+
+
+@dataclasses.dataclass(frozen=True)
+class Parallel:
+  """Devices that share every batch, and the transform that spreads the step over them."""
+
+  backend: Literal["pmap", "jit"]
+  devices: tuple[jax.Device, ...]
+
+  @functools.cached_property
+  def _mesh(self) -> Mesh:
+    return Mesh(np.array(self.devices), (_AXIS,))
+
+  def _sharding(self, *spec: str | None) -> NamedSharding:
+    return NamedSharding(self._mesh, PartitionSpec(*spec))
+
+  @property
+  def platform(self) -> str:
+    """Platform of the devices, such as "cpu"."""
+    return self.devices[0].platform
+
+  def place(self, tree: PyTree) -> PyTree:
+    """Puts a tree on every device, as strongly typed arrays of the sharding that the step is compiled for."""
+
+    def put(leaf):
+      if not jnp.issubdtype(getattr(leaf, "dtype", jnp.float32), jax.dtypes.prng_key):
+        leaf = np.asarray(leaf) if not isinstance(leaf, jax.Array) else lax.convert_element_type(leaf, leaf.dtype)
+      return jax.device_put(leaf, self._sharding())
+
+    return jax.tree.map(put, tree)
+
+  def abstract(self, tree: PyTree) -> PyTree:
+    """Shapes, dtypes and shardings of a tree of shapes once it is placed."""
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=self._sharding()), tree)
+
+  def begin(self, make_state: Callable[[PyTree], State], variables: PyTree) -> State:
+    """Runs `make_state` compiled, so that its result owns every buffer once and can be donated."""
+    return jax.jit(make_state, out_shardings=self._sharding())(variables)
+
+  def _split_rows(self, array: np.ndarray) -> np.ndarray:
+    """[..., rows] -> [devices, ..., rows / devices]."""
+    array = array.reshape(*array.shape[:-1], len(self.devices), -1)
+    return np.moveaxis(array, -2, 0)
+
+  def _spread(self, fn: Callable, replicated: int, *, donate: bool) -> Callable:
+    """Compiles fn(axis_name, *replicated arguments, *arguments split along their last axis) -> replicated results."""
+    donated = (0,) if donate else ()
+    if self.backend == "pmap":
+      axes = (None,) * replicated + (0,)
+      mapped = jax.pmap(
+        functools.partial(fn, _AXIS), _AXIS, in_axes=axes, out_axes=None, devices=self.devices, donate_argnums=donated
+      )
+      return lambda *args: mapped(*args[:-1], jax.tree.map(self._split_rows, args[-1]))
+
+    compiled = jax.jit(functools.partial(fn, None), out_shardings=self._sharding(), donate_argnums=donated)
+
+    def put(array):
+      return jax.device_put(array, self._sharding(*(None,) * (array.ndim - 1), _AXIS))
+
+    def call(*args):
+      return compiled(*args[:-1], jax.tree.map(put, args[-1]))
+
+    return call
+
+  def trainer(self, stage: Stage, driver: Literal["scan", "steps"]) -> Callable[..., tuple[Moving, PyTree]]:
+    """Compiles a chunk of a stage's steps.
+
+    Returns:
+      chunk(moving, still, data, stage_key, hyper, columns, active) -> (moving, (metrics, alive)), where columns are
+      host arrays [steps, batch] and active [steps]; metrics and alive come back per step, on the device. `moving` is
+      donated. With the driver "scan" the chunk is one program, with "steps" one program a step.
+    """
+
+    def one(axis_name, moving, still, data, stage_key, hyper, active, plan):
+      context = Context(hyper, axis_name=axis_name)
+      moving, metrics = planned_step(stage, State(moving, still), data, plan, active, stage_key, context)
+      return moving, (metrics, moving.alive)
+
+    def many(axis_name, moving, still, data, stage_key, hyper, active, plan):
+      body = functools.partial(one, axis_name)
+      return lax.scan(lambda moving, at: body(moving, still, data, stage_key, hyper, *at), moving, (active, plan))
+
+    compiled = self._spread(one if driver == "steps" else many, 6, donate=True)
+
+    def chunk(moving, still, data, stage_key, hyper, columns: Mapping[str, np.ndarray], active: np.ndarray):
+      rows = columns["row"].shape
+      plan = {**columns, "position": np.broadcast_to(np.arange(rows[1], dtype=np.int32), rows)}
+      if driver == "scan":
+        return compiled(moving, still, data, stage_key, hyper, active, plan)
+      results = []
+      for k in np.flatnonzero(active):
+        at = {name: array[k] for name, array in plan.items()}
+        moving, result = compiled(moving, still, data, stage_key, hyper, active[k], at)
+        results.append(result)
+      return moving, jax.tree.map(lambda *steps: list(steps), *results)
+
+    return chunk
+
+  def evaluator(self, outputs: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """Compiles outputs(variables, data, plan) -> [rows, ...], one output a planned row, in the plan's order.
+
+    The plan holds host arrays [rows], "row" among them; the devices must divide their length.
+    """
+
+    def gathered(axis_name, variables, data, plan):
+      result = outputs(variables, data, plan)
+      return result if axis_name is None else lax.all_gather(result, axis_name, tiled=True)
+
+    return self._spread(gathered, 2, donate=False)
+
+
+def choose(
+  backend: Literal["pmap", "jit"], batch_size: int, requested: int | None = None
+) -> tuple[Parallel, str]:
+  """Takes the devices for batches of `batch_size` rows, each the same number of rows.
+
+  Args:
+    backend: see `Parallel`.
+    batch_size: rows of a batch, over all devices.
+    requested: how many devices; None takes the largest number at hand that divides the batch.
+
+  Returns:
+    The devices, and one line that says what was taken.
+
+  Raises:
+    UserError: more devices requested than there are, or a number that does not divide the batch.
+  """
+  devices = jax.devices()
+  if requested is not None:
+    if not 1 <= requested <= len(devices):
+      raise UserError(f"execution.devices={requested}: this machine has {len(devices)} ({devices[0].device_kind})")
+    if batch_size % requested:
+      below, above = batch_size // requested * requested, -(-batch_size // requested) * requested
+      nearest = f"{below} or {above}" if below else f"{above}"
+      raise UserError(
+        f"execution.devices={requested} does not divide batch_size={batch_size}: take batch_size {nearest}, "
+        "or leave devices open"
+      )
+  count = requested or max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)
+  line = f"{count} x {devices[0].device_kind} by {backend}"
+  if requested is None and count < len(devices):
+    line += f" (batch_size={batch_size} does not divide over all {len(devices)})"
+  return Parallel(backend, tuple(devices[:count])), line

@@ -1,0 +1,55 @@
+"""What a person sees of a training: a bar with the time left on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import rich.console
+import rich.progress
+
+
+class Progress:
+  """Shows steps done of a known total, and one line an epoch."""
+
+  def __init__(self, total: int, done: int = 0):
+    self._console = rich.console.Console(highlight=False, soft_wrap=True)
+    self._total, self._done, self._first = total, done, done
+    self._start = time.monotonic()
+    self._bar = rich.progress.Progress(
+      rich.progress.TextColumn("{task.description}"),
+      rich.progress.BarColumn(),
+      rich.progress.MofNCompleteColumn(),
+      rich.progress.TextColumn("steps, left"),
+      rich.progress.TimeRemainingColumn(),
+      console=self._console,
+      disable=not self._console.is_terminal,
+      transient=True,
+    )
+    self._task = self._bar.add_task("train", total=total, completed=done)
+
+  def __enter__(self) -> "Progress":
+    self._bar.start()
+    return self
+
+  def __exit__(self, *exception: Any) -> None:
+    self._bar.stop()
+
+  def say(self, line: str) -> None:
+    """Prints a line, above the bar where there is one."""
+    self._console.print(line, markup=False)
+
+  def advance(self, stage: str, steps: int) -> None:
+    """Counts steps of a stage."""
+    self._done += steps
+    self._bar.update(self._task, description=stage, completed=self._done)
+
+  def epoch(self, stage: str, epoch: int, epochs: int, rows: list[Mapping[str, Any]]) -> None:
+    """Prints an epoch's line from its rows of metrics, and elsewhere than on a terminal the time left."""
+    parts = [f"{stage} {epoch:>{len(str(epochs))}}/{epochs}"]
+    for row in rows:
+      numbers = [f"{key} {value:.4g}" for key, value in row.items() if isinstance(value, float)]
+      parts.append(f"{row['split']} {' '.join(numbers)}")
+    if not self._console.is_terminal and self._done > self._first:
+      rate = (time.monotonic() - self._start) / (self._done - self._first)
+      parts.append(f"{round(rate * (self._total - self._done))} s left")
+    self.say("  ".join(parts))

@@ -1,0 +1,108 @@
+"""The training step, a pure function: devices, seeds, epochs and logging wrap it from outside."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from jaxfer.train.stage import Batch, Context, Stage, Sums
+from jaxfer.train.state import Moving, State, merge, subset, with_hyper
+
+
+def _all_devices(tree, axis_name):
+  return tree if axis_name is None else lax.psum(tree, axis_name)
+
+
+def _ratio(total: jax.Array, weight: jax.Array) -> jax.Array:
+  """total / weight, and 0 with no gradient where nothing was weighed."""
+  return jnp.where(weight > 0, total / jnp.where(weight > 0, weight, 1), 0)
+
+
+def step(stage: Stage, state: State, batch: Batch, keys: jax.Array, context: Context) -> tuple[Moving, Sums]:
+  """Applies the stage's updates, in order, to one batch.
+
+  Args:
+    stage: what to do; static.
+    state: the training's state.
+    batch: this device's rows, [rows, ...] each.
+    keys: [rows] typed keys, one an example.
+    context: member's numbers, and the axis name where the step is mapped.
+
+  Returns:
+    The new `moving` and the metrics as (sum, weight) over all devices, named "update/term". Where a loss or gradient
+    is not finite, `moving` is as it was but for `alive`, which is False.
+  """
+  moving, metrics, finite = state.moving, {}, jnp.ones((), bool)
+  for position, update in enumerate(stage.updates):
+    update_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, position)
+
+    def objective(params, moving=moving, update=update, update_keys=update_keys, context=context):
+      variables = merge(merge(state.still, moving.variables), {"params": params})
+      out = update.loss(variables, batch, update_keys, context)
+      weights = _all_devices(lax.stop_gradient({name: weight for name, (_, weight) in out.loss.items()}), context.axis_name)
+      share = sum(_ratio(total, weights[name]) for name, (total, _) in out.loss.items())
+      return share, out
+
+    params = subset(moving.variables["params"], update.trainable)
+    with jax.named_scope(update.name):
+      (_, out), grads = jax.value_and_grad(objective, has_aux=True)(params)
+      grads = _all_devices(grads, context.axis_name)
+      sums = _all_devices({**out.loss, **out.metrics}, context.axis_name)
+      changes, optimizer = with_hyper(update.optimizer).update(
+        grads, moving.optimizers[update.name], params, hyper=context.hyper
+      )
+      params = optax.apply_updates(params, changes)
+    finite &= jnp.isfinite(optax.global_norm(grads)) & jnp.isfinite(sum(sums[name][0] for name in out.loss))
+    metrics |= {f"{update.name}/{name}": pair for name, pair in sums.items()}
+    moving = moving.replace(
+      variables=merge(moving.variables, {"params": params, **out.collections}),
+      optimizers={**moving.optimizers, update.name: optimizer},
+    )
+    context = context.replace(passed=lax.stop_gradient(out.passed))
+  moving = moving.replace(step=state.moving.step + 1)
+  kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moving, state.moving)
+  return kept.replace(alive=finite), metrics
+
+
+def gated_step(
+  stage: Stage, state: State, batch: Batch, keys: jax.Array, context: Context, active: jax.Array
+) -> tuple[Moving, Sums]:
+  """`step` where `active` is True and the training is alive; otherwise nothing moves and no metric has weight."""
+  moving, metrics = step(stage, state, batch, keys, context)
+  open_ = active & state.moving.alive
+  moving = jax.tree.map(lambda new, old: jnp.where(open_, new, old), moving, state.moving)
+  return moving, jax.tree.map(lambda a: jnp.where(open_, a, 0), metrics)
+
+
+def example_keys(stage_key: jax.Array, step: jax.Array, positions: jax.Array) -> jax.Array:
+  """Keys [rows] of the examples at `positions` in the global batch of a stage's `step`."""
+  key = jax.random.fold_in(stage_key, step)
+  return jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
+
+
+def planned_step(
+  stage: Stage,
+  state: State,
+  data: Mapping[str, jax.Array],
+  plan: Mapping[str, jax.Array],
+  active: jax.Array,
+  stage_key: jax.Array,
+  context: Context,
+) -> tuple[Moving, Sums]:
+  """One planned step: draws keys, samples the batch on the device, and takes the gated step.
+
+  Args:
+    stage: static.
+    state: the training's state.
+    data: resident arrays, [n, ...] each.
+    plan: "row" (and the stage's further columns) [rows], and "position" [rows] in the global batch.
+    active: [] whether the step takes place.
+    stage_key: typed key of the stage.
+    context: see `step`.
+  """
+  keys = example_keys(stage_key, state.moving.step, plan["position"])
+  columns = {name: column for name, column in plan.items() if name != "position"}
+  batch = stage.sample(data, columns, keys)
+  return gated_step(stage, state, batch, keys, context, active)
