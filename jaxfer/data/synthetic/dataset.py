@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfer.data.synthetic import action_units, geometry, render, timecourse
+from jaxfer.data.synthetic.geometry import Face
 from jaxfer.data.synthetic.identity import Identity, Pose, Scene, sample_identity, sample_pose, sample_scene
 
+_SEQUENCES = 1 << 20  # added to a take's number: sequences share no key with stills
 _CHUNK = 32  # pictures drawn at once: one compiled program whatever the set's size
 _STRAY = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 16, 17, 20, 23, 26)  # units that may stir uninvited
 _STRAYING = np.isin(action_units.ORDER, _STRAY).astype(np.float32)
@@ -54,69 +56,84 @@ def _bytes(picture: jax.Array, channels: int) -> jax.Array:
   return jnp.round(picture * 255.0).astype(jnp.uint8)
 
 
-@functools.partial(jax.jit, static_argnames=("size", "channels"))
-def _draw_stills(seed: jax.Array, subject: jax.Array, take: jax.Array, label: jax.Array, size: int, channels: int) -> dict[str, jax.Array]:
-  def one(subject: jax.Array, take: jax.Array, label: jax.Array) -> dict[str, jax.Array]:
+@jax.jit
+def _cast_stills(seed: jax.Array, subject: jax.Array, take: jax.Array, label: jax.Array) -> tuple[Any, ...]:
+  """Who stands how before which camera, showing what: (Face, Scene, action units), each batched."""
+
+  def one(subject: jax.Array, take: jax.Array, label: jax.Array) -> tuple[Any, ...]:
     key = _subject_key(seed, subject)
     who = sample_identity(jax.random.fold_in(key, 0))
     keys = jax.random.split(jax.random.fold_in(key, 1 + take), 4)
     intensity = jax.random.uniform(keys[0], minval=0.5, maxval=1.0)
     shown = jnp.clip(_two_sided(who, _expression(keys[1], who, label, intensity) + who.rest), 0.0, 1.0)
-    face = geometry.Face(who, action_units.controls(shown), sample_pose(keys[2]))
-    scene = sample_scene(keys[3])
+    face = Face(who, action_units.controls(shown), sample_pose(keys[2]))
+    return face, sample_scene(keys[3]), shown.mean(0)
+
+  return jax.vmap(one)(subject, take, label)
+
+
+@functools.partial(jax.jit, static_argnames=("time_course", "num_frames"))
+def _cast_sequences(
+  seed: jax.Array, subject: jax.Array, take: jax.Array, label: jax.Array, time_course: str, num_frames: int
+) -> tuple[Any, ...]:
+  """As `_cast_stills`; pose, controls and action units of the face have a time axis [T] after the batch's."""
+
+  def one(subject: jax.Array, take: jax.Array, label: jax.Array) -> tuple[Any, ...]:
+    key = _subject_key(seed, subject)
+    who = sample_identity(jax.random.fold_in(key, 0))
+    keys = jax.random.split(jax.random.fold_in(key, _SEQUENCES + take), 5)
+    draw = jax.random.uniform(keys[0], (6,))
+    intensity = 0.6 + 0.4 * draw[0]
+    apex = _expression(keys[1], who, label, intensity)
+    time = jnp.linspace(0.0, 1.0, num_frames)
+    duration = jnp.clip(0.55 / who.speed * (0.85 + 0.3 * draw[1]), 0.3, 0.8)
+    delay = 0.08 * draw[2] + who.lag
+    active = timecourse.course(time[:, None], delay, jnp.minimum(duration, 1.0 - delay), time_course)
+    # A blink now and then, of about a fifth of the course, over before its end.
+    blink = jnp.maximum(1.0 - jnp.abs(time - 0.15 - 0.55 * draw[3]) / 0.10, 0.0) * (draw[4] < 0.25)
+    values = (active * apex + who.rest).at[:, _BLINK].add(blink)
+    shown = jnp.clip(_two_sided(who, values), 0.0, 1.0)
+    # The head sways from its first pose towards another.
+    start, other, centre = sample_pose(keys[2]), sample_pose(keys[3], 0.3), sample_pose(keys[3], 0.0)
+    sway = jnp.sin(time * (0.5 + 2.0 * draw[5]))
+    pose = Pose(*(a + sway * (b - c) for a, b, c in zip(start, other, centre, strict=True)))
+    face = Face(who, jax.vmap(action_units.controls)(shown), pose)
+    return face, sample_scene(keys[4]), shown.mean(1)
+
+  return jax.vmap(one)(subject, take, label)
+
+
+# Casting and drawing are compiled apart: else the compiler draws people and light anew for every pixel.
+@functools.partial(jax.jit, static_argnames=("size", "channels"))
+def _draw_stills(faces: Face, scenes: Scene, size: int, channels: int) -> dict[str, jax.Array]:
+  def one(face: Face, scene: Scene) -> dict[str, jax.Array]:
     picture, _ = render.render(face, scene, size)
+    image = _bytes(render.sensor(picture, scene), channels)
+    return {"image": image, "landmarks": geometry.landmarks(face, size)}
+
+  return jax.vmap(one)(faces, scenes)
+
+
+@functools.partial(jax.jit, static_argnames=("size",))
+def _draw_sequences(faces: Face, scenes: Scene, size: int) -> dict[str, jax.Array]:
+  def frame(face: Face, previous: Face, scene: Scene, number: jax.Array) -> dict[str, jax.Array]:
+    picture, flow = render.render(face, scene, size, previous)
     return {
-      "image": _bytes(render.sensor(picture, scene), channels),
-      "action_units": shown.mean(0),
+      "frames": _bytes(render.sensor(picture, scene, number), 3),
+      "flow": quantize_flow(flow),
       "landmarks": geometry.landmarks(face, size),
     }
 
-  return jax.vmap(one)(subject, take, label)
+  def one(face: Face, scene: Scene) -> dict[str, jax.Array]:
+    count = len(face.pose.x)
+    earlier = jnp.maximum(jnp.arange(count) - 1, 0)
+    moving = (face.controls, face.pose)
+    before = jax.tree.map(lambda leaf: leaf[earlier], moving)
+    return jax.vmap(lambda now, then, i: frame(Face(face.identity, *now), Face(face.identity, *then), scene, i))(
+      moving, before, jnp.arange(count)
+    )
 
-
-@functools.partial(jax.jit, static_argnames=("size", "num_frames", "time_course"))
-def _draw_sequences(
-  seed: jax.Array, subject: jax.Array, take: jax.Array, label: jax.Array, size: int, num_frames: int, time_course: str
-) -> dict[str, jax.Array]:
-  def one(subject: jax.Array, take: jax.Array, label: jax.Array) -> dict[str, jax.Array]:
-    key = _subject_key(seed, subject)
-    who = sample_identity(jax.random.fold_in(key, 0))
-    keys = jax.random.split(jax.random.fold_in(key, 1_000_000 + take), 9)
-    intensity = jax.random.uniform(keys[0], minval=0.6, maxval=1.0)
-    apex = _expression(keys[1], who, label, intensity)
-    time = jnp.linspace(0.0, 1.0, num_frames)
-    duration = jnp.clip(0.55 / who.speed * jnp.exp(0.12 * jax.random.normal(keys[2])), 0.3, 0.8)
-    delay = jax.random.uniform(keys[3], maxval=0.08) + who.lag
-    active = timecourse.course(time[:, None], delay, jnp.minimum(duration, 1.0 - delay), time_course)
-    values = active * apex + who.rest
-    # A blink now and then, of about a sixth of the course, never at its end.
-    when = jax.random.uniform(keys[4], minval=0.15, maxval=0.7)
-    blink = jnp.maximum(1.0 - jnp.abs(time - when) / 0.10, 0.0) * (jax.random.uniform(keys[5]) < 0.25)
-    values = values.at[:, _BLINK].add(blink)
-    shown = jnp.clip(_two_sided(who, values), 0.0, 1.0)
-    start, drift = sample_pose(keys[6]), sample_pose(keys[7], 0.3)
-    sway = jnp.sin(time * jax.random.uniform(keys[8], minval=0.5, maxval=2.5))
-    rest = sample_pose(keys[7], 0.0)
-    pose = Pose(*(a + sway * (b - c) for a, b, c in zip(start, drift, rest, strict=True)))
-    scene = sample_scene(jax.random.fold_in(keys[8], 1))
-    return _film(who, scene, pose, shown, size)
-
-  return jax.vmap(one)(subject, take, label)
-
-
-def _film(who: Identity, scene: Scene, pose: Pose, shown: jax.Array, size: int) -> dict[str, jax.Array]:
-  """Draws the frames [T, S, S, 3] and flows of one sequence, from a pose [T] and action units [T, 2, 33]."""
-
-  def frame(pose: Pose, shown: jax.Array, old_pose: Pose, old_shown: jax.Array, number: jax.Array) -> tuple[jax.Array, ...]:
-    face = geometry.Face(who, action_units.controls(shown), pose)
-    previous = geometry.Face(who, action_units.controls(old_shown), old_pose)
-    picture, flow = render.render(face, scene, size, previous)
-    return _bytes(render.sensor(picture, scene, number), 3), flow, geometry.landmarks(face, size)
-
-  earlier = jnp.maximum(jnp.arange(shown.shape[0]) - 1, 0)
-  old_pose = jax.tree.map(lambda leaf: leaf[earlier], pose)
-  frames, flow, landmarks = jax.vmap(frame)(pose, shown, old_pose, shown[earlier], jnp.arange(shown.shape[0]))
-  return {"frames": frames, "flow": quantize_flow(flow), "action_units": shown.mean(1), "landmarks": landmarks}
+  return jax.vmap(one)(faces, scenes)
 
 
 def quantize_flow(flow: jax.Array) -> jax.Array:
@@ -124,15 +141,16 @@ def quantize_flow(flow: jax.Array) -> jax.Array:
   return jnp.round(jnp.clip(flow, -20.0, 20.0) * (32767 / 20)).astype(jnp.int16)
 
 
-def _chunks(draw: Any, labels: np.ndarray, chunk: int) -> dict[str, np.ndarray]:
-  """Calls `draw(subject, take, label)` over all takes in chunks of one size and joins what it returns."""
+def _chunks(cast: Any, draw: Any, labels: np.ndarray, chunk: int) -> dict[str, np.ndarray]:
+  """Casts all takes and draws them, in chunks of one size, and joins the arrays."""
   num_subjects, takes = labels.shape
   subject, take = (grid.reshape(-1) for grid in np.indices((num_subjects, takes), np.int32))
   total = len(subject)
   parts = []
   for start in range(0, total, chunk):
     rows = np.arange(start, start + chunk) % total  # the last chunk is filled up and cut
-    parts.append(draw(subject[rows], take[rows], labels.reshape(-1)[rows]))
+    faces, scenes, shown = cast(subject[rows], take[rows], labels.reshape(-1)[rows])
+    parts.append(draw(faces, scenes) | {"action_units": shown})
   arrays = {name: np.concatenate([np.asarray(p[name]) for p in parts])[:total] for name in parts[0]}
   return arrays | {"subject": subject, "take": take, "label": labels.reshape(-1)}
 
@@ -154,8 +172,9 @@ def generate_stills(
     `label` [n] int32 (index into `action_units.LABELS`), `subject` and `take` [n] int32, `action_units` [n, 33] float32
     in [0, 1] (the mean of both sides, the resting face's included), `landmarks` [n, 37, 2] float32 pixels.
   """
-  draw = functools.partial(_draw_stills, np.uint32(seed), size=image_size, channels=channels)
-  return _chunks(draw, _labels(num_subjects, images_per_subject, seed), _CHUNK)
+  cast = functools.partial(_cast_stills, np.uint32(seed))
+  draw = functools.partial(_draw_stills, size=image_size, channels=channels)
+  return _chunks(cast, draw, _labels(num_subjects, images_per_subject, seed), _CHUNK)
 
 
 def generate_sequences(
@@ -181,7 +200,6 @@ def generate_sequences(
     t - 1 to t at frame t's pixels (see `render.render`; stored 32767 is 20 pixels, flow[:, 0] is 0), `label`,
     `subject`, `take` [n] int32, `action_units` [n, T, 33] float32, `landmarks` [n, T, 37, 2] float32 pixels.
   """
-  draw = functools.partial(
-    _draw_sequences, np.uint32(seed), size=image_size, num_frames=num_frames, time_course=time_course
-  )
-  return _chunks(draw, _labels(num_subjects, sequences_per_subject, seed), max(1, _CHUNK // num_frames))
+  cast = functools.partial(_cast_sequences, np.uint32(seed), time_course=time_course, num_frames=num_frames)
+  draw = functools.partial(_draw_sequences, size=image_size)
+  return _chunks(cast, draw, _labels(num_subjects, sequences_per_subject, seed), max(1, _CHUNK // num_frames))

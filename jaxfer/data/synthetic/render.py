@@ -163,20 +163,20 @@ def render(face: Face, scene: Scene, size: int, previous: Face | None = None) ->
 
   # Flow: where each material point is now, minus where it was.
   opening = jnp.maximum(eye_open, mouth_open) > 0.5
-  on_head = jnp.maximum(jnp.maximum(head, front), jnp.maximum(ears, back)) > 0.5
-  on_head = on_head & (jnp.maximum(neck, shoulders) * (1.0 - jnp.maximum(head, hanging)) < 0.5)
-  now, then = (
-    geometry.place(state, x, jnp.where(opening, v, geometry.part(state, x, y))) for state in (face, previous)
-  )
-  height = geometry.depth(who, x, v)
-  stiff_now, stiff_then = (geometry.project(p, hx, hy, height) for p in (pose, previous.pose))
-  person = (on_head | (jnp.maximum(neck, shoulders) > 0.5)).astype(px.dtype)
-  trunk = (pose.x - previous.pose.x + 0 * px, pose.y - previous.pose.y + 0 * px)
-  planes = [
-    person * jnp.where(rims > 0.5, stiff_now[i] - stiff_then[i], jnp.where(on_head, now[i] - then[i], trunk[i]))
-    for i in (0, 1)
-  ]
-  return picture, jnp.stack(planes, -1) * (size / 2)
+  covered = jnp.maximum(neck, shoulders) * (1.0 - jnp.maximum(head, hanging)) > 0.5
+  on_head = (jnp.maximum(jnp.maximum(head, front), jnp.maximum(ears, back)) > 0.5) & ~covered
+  still = ~on_head & ~covered
+
+  def position(state: Face) -> list[jax.Array]:
+    skin = geometry.place(state, x, jnp.where(opening, v, geometry.part(state, x, y)))
+    stiff = geometry.project(state.pose, hx, hy, geometry.depth(who, x, v))
+    trunk = (state.pose.x, state.pose.y)
+    return [
+      jnp.where(still, 0.0, jnp.where(rims > 0.5, stiff[i], jnp.where(on_head, skin[i], trunk[i]))) for i in (0, 1)
+    ]
+
+  places = jax.lax.map(position, jax.tree.map(lambda a, b: jnp.stack([a, b]), face, previous))
+  return picture, jnp.stack([now - then for now, then in places], -1) * (size / 2)
 
 
 def sensor(picture: jax.Array, scene: Scene, frame: jax.Array | int = 0) -> jax.Array:
