@@ -19,8 +19,8 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 
 # Elements of a block of patches: 8 MB of float32, so that the product reads them from the cache.
 _BLOCK = 2**21
-# Below so many output pixels an image, XLA's own forward convolution on CPU is the faster one.
-_SMALL_IMAGE = 128
+# Below so many channels, features or output pixels an image, XLA's own forward convolution on CPU is the faster one.
+_NARROW, _SMALL_IMAGE = 32, 256
 
 
 def same_padding(kernel_size: Sequence[int]) -> Padding:
@@ -42,7 +42,8 @@ def _plain_or_patches(x: jax.Array, kernel: jax.Array, strides: tuple[int, int],
     (n + sum(pads) - k) // s + 1
     for n, pads, k, s in zip(x.shape[1:3], padding, kernel.shape[:2], strides, strict=True)
   )
-  on_cpu = by_xla if math.prod(sizes) < _SMALL_IMAGE else by_patches
+  wide = min(kernel.shape[2:]) >= _NARROW and math.prod(sizes) >= _SMALL_IMAGE
+  on_cpu = by_patches if wide else by_xla
   return lax.platform_dependent(x, kernel, cpu=on_cpu, default=by_xla)
 
 
@@ -109,7 +110,7 @@ def input_gradient(
 
   def dilated_explicitly(dy, flipped):
     spread = lax.pad(dy, jnp.zeros((), dy.dtype), ((0, 0, 0), *((0, 0, s - 1) for s in strides), (0, 0, 0)))
-    return patch_conv(spread, flipped, (1, 1), (pads[0], pads[1]))
+    return _plain_or_patches(spread, flipped, (1, 1), (pads[0], pads[1]))
 
   return lax.platform_dependent(dy, flipped, cpu=dilated_explicitly, default=dilated_by_xla)
 

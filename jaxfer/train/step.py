@@ -54,7 +54,7 @@ def step(stage: Stage, state: State, batch: Batch, keys: jax.Array, context: Con
         grads, moving.optimizers[update.name], params, hyper=context.hyper
       )
       params = optax.apply_updates(params, changes)
-    finite &= jnp.isfinite(optax.global_norm(grads)) & jnp.isfinite(sum(sums[name][0] for name in out.loss))
+    finite &= jnp.isfinite(optax.tree.norm(grads)) & jnp.isfinite(sum(sums[name][0] for name in out.loss))
     metrics |= {f"{update.name}/{name}": pair for name, pair in sums.items()}
     moving = moving.replace(
       variables=merge(moving.variables, {"params": params, **out.collections}),

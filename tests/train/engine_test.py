@@ -1,0 +1,273 @@
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tests.train import toy
+
+from jaxfer.errors import UserError
+from jaxfer.train import loop, optim, parallel, state, step
+from jaxfer.train.stage import Context, LossOut, Stage, Update
+
+# Float32 rounding, relative to a leaf's largest value, after the steps of these tests.
+TOLERANCE = 2e-5
+
+
+def run(tmp_path, training=None, batch_size=4, backend="pmap", devices=1, resume=False, **execution):
+  config = toy.config(batch_size, backend=backend, devices=devices, **execution)
+  spread, _ = parallel.choose(backend, batch_size, devices)
+  return loop.run(training or toy.training(batch_size), config, spread, tmp_path, resume=resume)
+
+
+def assert_same(got, want, tolerance=TOLERANCE):
+  for (path, a), b in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(want), strict=True):
+    a, b = np.asarray(a), np.asarray(b)
+    np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max(), err_msg=jax.tree_util.keystr(path))
+
+
+def assert_identical(got, want):
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(got), jax.device_get(want))
+
+
+@pytest.mark.parametrize("remainder", ["drop", "wrap"])
+@pytest.mark.parametrize(("batch_size", "devices"), [(8, 4), (10, 2)])
+def test_pmap_and_jit_on_many_devices_equal_one_device(tmp_path, batch_size, devices, remainder):
+  """23 rows: neither 8 nor 10 divides them; 10 rows on four devices run on two."""
+  chosen, line = parallel.choose("pmap", batch_size)
+  assert len(chosen.devices) == devices
+  assert ("does not divide" in line) == (devices < 4)
+  training = toy.training(batch_size, remainder)
+  one = run(tmp_path / "one", training, batch_size)
+  for backend in ("pmap", "jit"):
+    many = run(tmp_path / backend, training, batch_size, backend, None)
+    assert_same(many, one)
+  rows = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("one", "pmap", "jit")]
+  for lines in zip(*rows, strict=True):
+    first, *others = map(json.loads, lines)
+    for other in others:
+      assert other.keys() == first.keys()
+      assert [v for v in other.values() if isinstance(v, str)] == [v for v in first.values() if isinstance(v, str)]
+      numbers = [[v for v in row.values() if not isinstance(v, str)] for row in (first, other)]
+      np.testing.assert_allclose(*numbers, rtol=1e-4)
+
+
+def test_the_scan_driver_equals_the_steps_driver(tmp_path):
+  """Six steps an epoch in calls of four: two chunks of three; and in calls of five steps, of which one is inactive."""
+  want = run(tmp_path / "steps", driver="steps")
+  for per_call in (4, 5):
+    assert_same(run(tmp_path / f"scan{per_call}", driver="scan", steps_per_call=per_call), want)
+
+
+def test_dropout_and_batch_statistics_matter_here(tmp_path):
+  """What the equalities above would hide: both change the result."""
+  variables = run(tmp_path)
+  assert np.abs(variables["batch_stats"]["norm"]["mean"]).max() > 0.01
+  other = toy.training()
+  seeded = dataclasses.replace(other, plan=dataclasses.replace(other.plan, seed=[8]))
+  with pytest.raises(AssertionError):
+    assert_same(run(tmp_path / "other", seeded), variables)
+
+
+def test_what_no_update_names_stays_bit_for_bit():
+  training = toy.training()
+  variables = training.init(jax.random.key(0))
+  head = training.stages[1]
+  before = state.begin(head, variables)
+  assert set(before.moving.variables["params"]) == {"fc2"}
+  assert jax.tree.structure(before.moving.optimizers["net"][-2].mu) == jax.tree.structure(
+    {"fc2": variables["params"]["fc2"]}
+  )
+  batch = {name: jnp.asarray(a[:4]) for name, a in training.data.items()}
+  moving, _ = step.step(head, before, batch, jax.random.split(jax.random.key(1), 4), Context({"net/rate": 0.1}))
+  after = state.variables_of(state.State(moving, before.still))
+  for name in ("fc1", "critic", "norm"):
+    assert_identical(after["params"][name], variables["params"][name])
+  assert_identical(after["batch_stats"], variables["batch_stats"])
+  assert (after["params"]["fc2"]["kernel"] != variables["params"]["fc2"]["kernel"]).all()
+
+
+def test_a_name_that_matches_no_submodule_is_refused():
+  update = Update("net", toy.net_loss, ("fc9",), optax.sgd(0.1))
+  with pytest.raises(UserError, match=r"'fc9'.*did you mean 'fc[12]'"):
+    state.begin(Stage("s", (update,), 1), toy.training().init(jax.random.key(0)))
+
+
+def test_a_term_that_weighs_nothing_drops_out():
+  def loss(variables, batch, keys, context):
+    del keys, context
+    total = (variables["params"]["w"]["w"] * batch["x"]).sum()
+    return LossOut(loss={"here": (total, jnp.float32(2)), "nowhere": (total / 0.0, jnp.float32(0))})
+
+  stage = Stage("s", (Update("u", loss, ("w",), optax.sgd(1.0)),), 1)
+  before = state.begin(stage, {"params": {"w": {"w": jnp.ones(())}}})
+  keys = jax.random.split(jax.random.key(0), 1)
+  moving, sums = step.step(stage, before, {"x": jnp.asarray([3.0, 5.0])}, keys, Context({}))
+  # "nowhere" is not finite even so: its sum is reported, and the step refused.
+  assert not moving.alive
+  good = Stage("s", (Update("u", lambda *a: dataclasses.replace(loss(*a), loss={"here": loss(*a).loss["here"]}), ("w",), optax.sgd(1.0)),), 1)  # fmt: skip  # noqa: E501
+  moving, sums = step.step(good, before, {"x": jnp.asarray([3.0, 5.0])}, keys, Context({}))
+  assert float(moving.variables["params"]["w"]["w"]) == 1 - 8 / 2
+  assert tuple(map(float, sums["u/here"])) == (8.0, 2.0)
+
+
+def test_a_closed_gate_moves_nothing_and_weighs_nothing():
+  training = toy.training()
+  stage = training.stages[0]
+  before = state.begin(stage, training.init(jax.random.key(0)))
+  batch = {name: jnp.asarray(a[:4]) for name, a in training.data.items()}
+  keys = jax.random.split(jax.random.key(1), 4)
+  context = Context({"net/rate": 0.1, "critic/rate": 0.1})
+  moving, sums = step.gated_step(stage, before, batch, keys, context, jnp.asarray(False))
+  assert_identical(moving, before.moving)
+  assert all(float(weight) == 0 for _, weight in sums.values())
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_place(tmp_path):
+  def poisoned(variables, batch, keys, context):
+    out = toy.net_loss(variables, batch, keys, context)
+    bad = (batch["x"][:, 0] > 1e3).any()
+    total, weight = out.loss["cross_entropy"]
+    return out.replace(loss=dict(out.loss) | {"cross_entropy": (jnp.where(bad, jnp.nan, total), weight)})
+
+  training = toy.training(net=poisoned)
+  row = training.plan.epoch(0, 1)[2, 0]  # In the third batch of the second epoch.
+  values = dict(training.data)
+  values["x"] = values["x"].copy()
+  values["x"][row, 0] = 1e4
+  first = [k for k in range(training.plan.steps) if row in training.plan.epoch(0, 0)[k]]
+  expected = (1, first[0] + 1) if first else (2, 3)
+  with pytest.raises(UserError, match=f"stage 'both', epoch {expected[0]}, step {expected[1]}:"):
+    run(tmp_path, dataclasses.replace(training, data=values))
+
+
+class Stop(Exception):
+  pass
+
+
+def stop_after(monkeypatch, chunks):
+  """Raises in place of the chunk after so many, as a kill would: nothing is saved on the way out."""
+  left = [chunks]
+  original = parallel.Parallel.trainer
+
+  def trainer(self, stage, driver):
+    chunk = original(self, stage, driver)
+
+    def counted(*args):
+      left[0] -= 1
+      if left[0] < 0:
+        raise Stop
+      return chunk(*args)
+
+    return counted
+
+  monkeypatch.setattr(parallel.Parallel, "trainer", trainer)
+
+
+@pytest.mark.parametrize(("driver", "chunks"), [("steps", 2), ("steps", 9), ("scan", 4)])
+def test_a_killed_run_resumes_bit_for_bit(tmp_path, monkeypatch, driver, chunks):
+  """Three chunks an epoch, two epochs a stage: stopped within the first epoch, the second, and the second stage."""
+  settings = {"driver": driver, "steps_per_call": 2, "checkpoint_seconds": 0.0, "keep": 3}
+  want = run(tmp_path / "whole", **settings)
+  with monkeypatch.context() as patch:
+    stop_after(patch, chunks)
+    with pytest.raises(Stop):
+      run(tmp_path / "cut", **settings)
+  got = run(tmp_path / "cut", resume=True, **settings)
+  assert_identical(got, want)
+  assert (tmp_path / "cut/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+  assert len(list((tmp_path / "cut/checkpoints").glob("[0-9]*"))) == 3
+
+
+def test_resuming_otherwise_says_so_and_another_configuration_is_refused(tmp_path, capsys):
+  run(tmp_path)
+  run(tmp_path, backend="jit", resume=True)
+  assert "not bit-identical from here on (backend pmap -> jit)" in capsys.readouterr().out
+  with pytest.raises(UserError, match="already holds a run"):
+    run(tmp_path)
+  spread, _ = parallel.choose("pmap", 4, 1)
+  with pytest.raises(UserError, match="another configuration .batch_size differ"):
+    loop.run(toy.training(), dataclasses.replace(toy.config(), batch_size=2), spread, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("damage", ["flip", "remove"])
+def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, damage):
+  run(tmp_path)
+  newest = max((tmp_path / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
+  file = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+  if damage == "flip":
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+  else:
+    file.unlink()
+  with pytest.raises(UserError, match=f"{file.name} {'has changed' if damage == 'flip' else 'is missing'}"):
+    run(tmp_path, resume=True)
+
+
+def test_a_checkpoint_restores_on_another_number_of_devices(tmp_path):
+  want = run(tmp_path, devices=1)
+  four, _ = parallel.choose("jit", 4, 4)
+  got, meta = loop.restore_variables(toy.training(), four, tmp_path)
+  assert_identical(got, want)
+  assert len(jax.tree.leaves(got)[0].sharding.device_set) == 4
+  assert meta["arithmetic"]["devices"] == 1
+
+
+def test_a_number_of_devices_that_does_not_divide_is_refused():
+  with pytest.raises(UserError, match=r"devices=4 does not divide batch_size=10: take batch_size 8 or 12"):
+    parallel.choose("pmap", 10, 4)
+  with pytest.raises(UserError, match=r"devices=9: this machine has 4"):
+    parallel.choose("pmap", 18, 9)
+
+
+@pytest.mark.parametrize("driver", ["steps", "scan"])
+@pytest.mark.parametrize("backend", ["pmap", "jit"])
+def test_a_step_compiles_once_and_its_state_is_donated(backend, driver):
+  """Over chunks, epochs and a restored state: one trace a stage, and the buffers handed in are gone."""
+  traces = []
+
+  def counted(variables, batch, keys, context):
+    traces.append(1)
+    return toy.net_without_statistics(variables, batch, keys, context)
+
+  training = toy.training()
+  stage = Stage("s", (Update("net", counted, ("fc2",), optim.adam("net/rate", optim.schedule("constant", 1))),), 1)
+  spread, _ = parallel.choose(backend, 4)
+  current = spread.begin(lambda v: state.begin(stage, v), training.init(jax.random.key(0)))
+  chunk = spread.trainer(stage, driver)
+  key, data = spread.place(jax.random.key(0)), spread.place(training.data)
+  hyper = spread.place({"net/rate": np.float32(0.1)})
+  moving, before = current.moving, None
+  for epoch in range(3):
+    rows = training.plan.epoch(0, epoch)[:2]
+    before = jax.tree.leaves(moving.variables) + jax.tree.leaves(moving.optimizers)
+    moving, _ = chunk(moving, current.still, data, key, hyper, {"row": rows}, np.ones(2, bool))
+    assert all(leaf.is_deleted() for leaf in before)
+  host = jax.device_get(moving)
+  moving, _ = chunk(spread.place(host), current.still, data, key, hyper, {"row": rows}, np.asarray([True, False]))
+  assert len(traces) == 1
+
+
+def test_a_learning_rate_is_read_by_name():
+  transform = optim.scale_by_hyper("rate", lambda count: 0.5**count)
+  gradient = {"w": jnp.asarray(2.0)}
+  memory = transform.init(gradient)
+  for want in (-0.2, -0.1):
+    update, memory = transform.update(gradient, memory, hyper={"rate": jnp.asarray(0.1)})
+    assert float(update["w"]) == pytest.approx(want)
+  with pytest.raises(KeyError, match="rate"):
+    transform.update(gradient, memory, hyper={})
+  with pytest.raises(UserError, match="unknown schedule 'cosinus': did you mean 'cosine'"):
+    optim.schedule("cosinus", 3)
+
+
+def test_an_examples_key_depends_on_its_place_alone():
+  stage_key = jax.random.fold_in(jax.random.key(5), 1)
+  whole = step.example_keys(stage_key, jnp.int32(3), jnp.arange(8))
+  part = step.example_keys(stage_key, jnp.int32(3), jnp.arange(4, 8))
+  assert (jax.random.key_data(whole[4:]) == jax.random.key_data(part)).all()
+  later = step.example_keys(stage_key, jnp.int32(4), jnp.arange(8))
+  assert (jax.random.key_data(whole) != jax.random.key_data(later)).any(-1).all()
