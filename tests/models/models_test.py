@@ -1,0 +1,112 @@
+"""What every registered model must do, in one table; a model without a row fails."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxfer.errors import UserError
+from jaxfer.models import MODELS, create_model
+
+FULL = {"temporal_gate": True, "temporal_skip": True, "spatial_skip": True}
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+  """Attributes of a tiny instance, shapes of its inputs, and of its outputs; all inputs have the leading axis 2."""
+
+  attributes: dict[str, Any]
+  inputs: tuple[tuple[int, ...], ...]
+  output: tuple[int, ...]
+  differs_in_training: bool = True
+
+
+CLIP = ((2, 3, 8, 8, 3), (2, 3, 8, 8, 2))
+SPECS = {
+  "two_stream_conv_rnn": Spec({**FULL, "features": (4, 6), "dense": (8, 8), "num_classes": 5}, CLIP, (2, 5)),
+}
+
+
+def build(name, **attributes):
+  spec = SPECS[name]
+  model = create_model(name, **{**spec.attributes, **attributes})
+  rng = np.random.default_rng(0)
+  inputs = [jnp.asarray(rng.uniform(-1, 1, shape), jnp.float32) for shape in spec.inputs]
+  return model, jax.jit(model.init)(jax.random.key(0), *inputs), inputs
+
+
+def test_every_model_has_a_row():
+  assert set(SPECS) == set(MODELS)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_shapes_dtypes_and_jit_equals_eager(name):
+  model, variables, inputs = build(name)
+  eager, compiled = model.apply(variables, *inputs), jax.jit(model.apply)(variables, *inputs)
+  assert eager.shape == SPECS[name].output
+  assert eager.dtype == jnp.float32
+  np.testing.assert_allclose(compiled, eager, rtol=1e-4, atol=1e-5)
+  assert {leaf.dtype for leaf in jax.tree.leaves(variables["params"])} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_every_parameter_gets_a_gradient_and_bfloat16_computes_close(name):
+  model, variables, inputs = build(name)
+  keys = jax.random.split(jax.random.key(1), 2)
+
+  @jax.jit
+  def gradient(params):
+    def scalar(params):
+      logits = model.apply({**variables, "params": params}, *inputs, train=True, keys=keys)
+      return (logits * jnp.arange(1, logits.size + 1).reshape(logits.shape)).sum()
+
+    return jax.grad(scalar)(params)
+
+  for path, leaf in jax.tree.leaves_with_path(gradient(variables["params"])):
+    assert np.isfinite(leaf).all()
+    assert np.abs(leaf).max() > 0, jax.tree_util.keystr(path)
+  low = create_model(name, **SPECS[name].attributes, dtype=jnp.bfloat16)
+  got, want = jax.jit(low.apply)(variables, *inputs), model.apply(variables, *inputs)
+  assert got.dtype == jnp.float32
+  np.testing.assert_allclose(got, want, rtol=0, atol=0.05 * np.abs(want).max())
+  assert (got != want).any()
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_training_differs_only_where_it_should(name):
+  model, variables, inputs = build(name)
+  keys = jax.random.split(jax.random.key(1), 2)
+  run = jax.jit(lambda keys: model.apply(variables, *inputs, train=True, keys=keys))
+  np.testing.assert_array_equal(run(keys), run(keys))
+  assert (run(keys) != model.apply(variables, *inputs)).any() == SPECS[name].differs_in_training
+  assert (run(keys) != run(keys[::-1])).any()
+  if "dropout_rate" in {f.name for f in dataclasses.fields(model)}:
+    still = create_model(name, **SPECS[name].attributes, dropout_rate=0.0)
+    got = jax.jit(lambda: still.apply(variables, *inputs, train=True, keys=keys))()
+    np.testing.assert_allclose(got, model.apply(variables, *inputs), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_examples_do_not_see_each_other(name):
+  model, variables, inputs = build(name)
+  apply = jax.jit(model.apply)
+  swapped = apply(variables, *(x[::-1] for x in inputs))[::-1]
+  np.testing.assert_allclose(swapped, apply(variables, *inputs), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_submodules_have_given_names(name):
+  """Names are the checkpoint format; Flax's automatic ones end in a count."""
+  _, variables, _ = build(name)
+  for path, _ in jax.tree.leaves_with_path(variables):
+    assert not any(str(part.key).rpartition("_")[2].isdigit() for part in path), path
+
+
+def test_unknown_models_and_attributes_are_refused_with_the_nearest_name():
+  with pytest.raises(UserError, match="unknown model 'two_stream': did you mean 'two_stream_conv_rnn'"):
+    create_model("two_stream")
+  with pytest.raises(UserError, match="'temporal_gates': did you mean 'temporal_gate'"):
+    create_model("two_stream_conv_rnn", temporal_gates=True)
