@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfer.data.synthetic import action_units, geometry, render, timecourse
+from jaxfer.data.synthetic.draws import Draws
 from jaxfer.data.synthetic.geometry import Face
 from jaxfer.data.synthetic.identity import Identity, Pose, Scene, sample_identity, sample_pose, sample_scene
 
@@ -30,10 +31,10 @@ def _two_sided(who: Identity, values: jax.Array) -> jax.Array:
 
 def _expression(key: jax.Array, who: Identity, label: jax.Array, intensity: jax.Array) -> jax.Array:
   """The label's action units [33] at an intensity, in this person's measure, with the take's own variation."""
-  key_scale, key_stray, key_pick = jax.random.split(key, 3)
   table = jnp.asarray(action_units.emotion_table())[label]
-  varied = jnp.exp(0.16 * jax.random.normal(key_scale, table.shape))
-  stray = jnp.abs(jax.random.normal(key_stray, table.shape)) * (jax.random.uniform(key_pick, table.shape) < 0.4)
+  draws = Draws(key, 3 * len(table))
+  varied = jnp.exp(draws.normal(0.16, len(table)))
+  stray = jnp.abs(draws.normal(1.0, len(table))) * (draws.uniform(0.0, 1.0, len(table)) < 0.4)
   stray = 0.10 * stray / action_units.GAINS * _STRAYING
   return jnp.clip(table * intensity * who.gain * varied + stray, 0.0, 1.0)
 
@@ -64,7 +65,7 @@ def _cast_stills(seed: jax.Array, subject: jax.Array, take: jax.Array, label: ja
     key = _subject_key(seed, subject)
     who = sample_identity(jax.random.fold_in(key, 0))
     keys = jax.random.split(jax.random.fold_in(key, 1 + take), 4)
-    intensity = jax.random.uniform(keys[0], minval=0.5, maxval=1.0)
+    intensity = Draws(keys[0], 1).uniform(0.5, 1.0)
     shown = jnp.clip(_two_sided(who, _expression(keys[1], who, label, intensity) + who.rest), 0.0, 1.0)
     face = Face(who, action_units.controls(shown), sample_pose(keys[2]))
     return face, sample_scene(keys[3]), shown.mean(0)
@@ -82,20 +83,20 @@ def _cast_sequences(
     key = _subject_key(seed, subject)
     who = sample_identity(jax.random.fold_in(key, 0))
     keys = jax.random.split(jax.random.fold_in(key, _SEQUENCES + take), 5)
-    draw = jax.random.uniform(keys[0], (6,))
-    intensity = 0.6 + 0.4 * draw[0]
-    apex = _expression(keys[1], who, label, intensity)
+    draws = Draws(keys[0], 12)
+    u = draws.uniform
+    apex = _expression(keys[1], who, label, u(0.6, 1.0))
     time = jnp.linspace(0.0, 1.0, num_frames)
-    duration = jnp.clip(0.55 / who.speed * (0.85 + 0.3 * draw[1]), 0.3, 0.8)
-    delay = 0.08 * draw[2] + who.lag
+    duration = jnp.clip(0.55 / who.speed * u(0.85, 1.15), 0.3, 0.8)
+    delay = u(0.0, 0.08) + who.lag
     active = timecourse.course(time[:, None], delay, jnp.minimum(duration, 1.0 - delay), time_course)
     # A blink now and then, of about a fifth of the course, over before its end.
-    blink = jnp.maximum(1.0 - jnp.abs(time - 0.15 - 0.55 * draw[3]) / 0.10, 0.0) * (draw[4] < 0.25)
+    blink = jnp.maximum(1.0 - jnp.abs(time - u(0.15, 0.7)) / 0.10, 0.0) * draws.chance(0.25)
     values = (active * apex + who.rest).at[:, _BLINK].add(blink)
     shown = jnp.clip(_two_sided(who, values), 0.0, 1.0)
     # The head sways from its first pose towards another.
     start, other, centre = sample_pose(keys[2]), sample_pose(keys[3], 0.3), sample_pose(keys[3], 0.0)
-    sway = jnp.sin(time * (0.5 + 2.0 * draw[5]))
+    sway = jnp.sin(time * u(0.5, 2.5))
     pose = Pose(*(a + sway * (b - c) for a, b, c in zip(start, other, centre, strict=True)))
     face = Face(who, jax.vmap(action_units.controls)(shown), pose)
     return face, sample_scene(keys[4]), shown.mean(1)

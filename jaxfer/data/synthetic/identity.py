@@ -4,7 +4,6 @@ Lengths are in face units: the head's half-width is about 1, x runs right, y dow
 near 0.83, the chin near 1.3. Colours are sRGB in [0, 1].
 """
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfer.data.synthetic import action_units
+from jaxfer.data.synthetic.draws import Draws
 
 _SKIN = ((0.95, 0.79, 0.69), (0.91, 0.71, 0.58), (0.83, 0.61, 0.46), (0.70, 0.49, 0.35), (0.52, 0.35, 0.25), (0.38, 0.25, 0.18))
 _HAIR = ((0.07, 0.06, 0.06), (0.15, 0.10, 0.07), (0.30, 0.19, 0.11), (0.47, 0.30, 0.16), (0.72, 0.55, 0.33), (0.52, 0.24, 0.12))
@@ -99,28 +99,6 @@ class Pose(NamedTuple):
   scale: jax.Array
 
 
-class _Draws:
-  """Hands out numbers from one uniform and one normal draw: a draw each would cost seconds of compilation."""
-
-  def __init__(self, key: jax.Array, count: int):
-    self._uniform = jax.random.uniform(jax.random.fold_in(key, 0), (count,))
-    self._normal = jax.random.normal(jax.random.fold_in(key, 1), (count,)).clip(-2.2, 2.2)
-    self._at = 0
-
-  def _take(self, values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    start, self._at = self._at, self._at + math.prod(shape)
-    return values[start : self._at].reshape(shape)
-
-  def uniform(self, low: float, high: float, *shape: int) -> jax.Array:
-    return low + (high - low) * self._take(self._uniform, shape)
-
-  def normal(self, scale: float, *shape: int) -> jax.Array:
-    return scale * self._take(self._normal, shape)
-
-  def chance(self, probability: jax.Array | float) -> jax.Array:
-    return (self.uniform(0.0, 1.0) < probability).astype(jnp.float32)
-
-
 def _palette(noise: jax.Array, colors: tuple[tuple[float, float, float], ...], at: jax.Array) -> jax.Array:
   """The colour at `at` in [0, 1] along a palette, each channel varied by the given noise [3]."""
   table = jnp.array(colors)
@@ -132,7 +110,7 @@ def _palette(noise: jax.Array, colors: tuple[tuple[float, float, float], ...], a
 
 def sample_identity(key: jax.Array) -> Identity:
   """Draws a person from a typed key; one latent (masculine to feminine) ties traits together so that faces cohere."""
-  draws = _Draws(key, 512)
+  draws = Draws(key, 320)
   u, n, chance = draws.uniform, draws.normal, draws.chance
 
   num_units = len(action_units.ORDER)
@@ -203,7 +181,7 @@ def sample_identity(key: jax.Array) -> Identity:
 
 def sample_scene(key: jax.Array) -> Scene:
   """Draws light, background, gaze, blur and noise from a typed key."""
-  draws = _Draws(key, 64)
+  draws = Draws(key, 48)
   u, n = draws.uniform, draws.normal
   light = jnp.stack([u(-0.75, 0.75), u(-0.85, 0.15), jnp.array(0.9)])
   grey, tint = u(0.05, 0.9, 2, 1), u(-1.0, 1.0, 2, 3) * u(0.0, 0.35)
@@ -226,6 +204,6 @@ def sample_scene(key: jax.Array) -> Scene:
 
 
 def sample_pose(key: jax.Array, extent: float = 1.0) -> Pose:
-  """Draws a head pose; `extent` scales how far it may be from frontal and centred (at 1 at most 15, 10 and 9 degrees)."""
-  n = extent * 0.5 * jax.random.truncated_normal(key, -2.0, 2.0, (6,))
-  return Pose(0.26 * n[0], 0.18 * n[1], 0.16 * n[2], 0.10 * n[3], 0.10 * n[4] - 0.11, 0.60 * (1.0 + 0.12 * n[5]))
+  """Draws a head pose; `extent` scales how far it may be from frontal and centred (at 1 at most 16, 11 and 9 degrees)."""
+  n = extent * 0.5 * Draws(key, 6).normal(1.0, 6)
+  return Pose(0.26 * n[0], 0.18 * n[1], 0.14 * n[2], 0.08 * n[3], 0.08 * n[4] - 0.11, 0.60 * (1.0 + 0.10 * n[5]))

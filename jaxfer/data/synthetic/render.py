@@ -162,15 +162,16 @@ def render(face: Face, scene: Scene, size: int, previous: Face | None = None) ->
     return picture, jnp.zeros((size, size, 2))
 
   # Flow: where each material point is now, minus where it was.
-  opening = jnp.maximum(eye_open, mouth_open) > 0.5
+  hairy = jnp.maximum(front, back * (1.0 - head)) > 0.5
+  unparted = (jnp.maximum(eye_open, mouth_open) > 0.5) | hairy  # drawn at v, whatever lids and jaw do
   covered = jnp.maximum(neck, shoulders) * (1.0 - jnp.maximum(head, hanging)) > 0.5
   on_head = (jnp.maximum(jnp.maximum(head, front), jnp.maximum(ears, back)) > 0.5) & ~covered
   still = ~on_head & ~covered
 
   def position(state: Face) -> list[jax.Array]:
-    skin = geometry.place(state, x, jnp.where(opening, v, geometry.part(state, x, y)))
+    skin = geometry.place(state, x, jnp.where(unparted, v, geometry.part(state, x, y)))
     stiff = geometry.project(state.pose, hx, hy, geometry.depth(who, x, v))
-    trunk = (state.pose.x, state.pose.y)
+    trunk = (bx * state.pose.scale + state.pose.x, by * state.pose.scale + state.pose.y)
     return [
       jnp.where(still, 0.0, jnp.where(rims > 0.5, stiff[i], jnp.where(on_head, skin[i], trunk[i]))) for i in (0, 1)
     ]

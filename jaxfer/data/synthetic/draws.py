@@ -1,0 +1,38 @@
+"""Random numbers by the handful: one draw from a key feeds many traits, since every draw costs compilation."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+
+class Draws:
+  """Hands out the numbers of one draw in the order they are asked for.
+
+  Args:
+    key: A typed key.
+    count: How many numbers there are at most.
+  """
+
+  def __init__(self, key: jax.Array, count: int):
+    self._uniform = jax.random.uniform(key, (count,))
+    self._normal = math.sqrt(2.0) * jax.lax.erf_inv(1.9444 * self._uniform - 0.9722)
+    self._at = 0
+
+  def _take(self, values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    start, self._at = self._at, self._at + math.prod(shape)
+    if self._at > len(values):
+      raise ValueError(f"{self._at} numbers asked for, {len(values)} drawn")
+    return values[start : self._at].reshape(shape)
+
+  def uniform(self, low: float, high: float, *shape: int) -> jax.Array:
+    """Uniform in [low, high)."""
+    return low + (high - low) * self._take(self._uniform, shape)
+
+  def normal(self, scale: float, *shape: int) -> jax.Array:
+    """Normal with the given standard deviation, cut off at 2.2 of them."""
+    return scale * self._take(self._normal, shape)
+
+  def chance(self, probability: jax.Array | float) -> jax.Array:
+    """1.0 with the given probability, else 0.0."""
+    return (self.uniform(0.0, 1.0) < probability).astype(jnp.float32)

@@ -1,0 +1,121 @@
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from jaxfer.data import records
+from jaxfer.data.synthetic import LABELS, action_units, dataset, generate_sequences, generate_stills, timecourse
+from jaxfer.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def stills():
+  return generate_stills(num_subjects=3, images_per_subject=14, image_size=16, channels=1, seed=7)
+
+
+@pytest.fixture(scope="module")
+def sequences():
+  return generate_sequences(num_subjects=2, num_frames=4, image_size=16, seed=7)
+
+
+def test_stills_are_what_is_promised(stills):
+  assert stills["image"].shape == (42, 16, 16, 1)
+  assert stills["image"].dtype == np.uint8
+  assert stills["action_units"].shape == (42, 33)
+  assert stills["landmarks"].shape == (42, 37, 2)
+  labels = stills["label"].reshape(3, 14)
+  assert all((np.bincount(row, minlength=7) == 2).all() for row in labels)
+  assert not (labels[0] == labels[1]).all()  # the order of the takes says nothing about the class
+
+
+def test_subjects_do_not_depend_on_how_many_there_are(stills):
+  fewer = generate_stills(num_subjects=2, images_per_subject=14, image_size=16, channels=1, seed=7)
+  for name, array in fewer.items():
+    np.testing.assert_array_equal(array, stills[name][:28], err_msg=name)
+  other = generate_stills(num_subjects=2, images_per_subject=14, image_size=16, channels=1, seed=8)
+  assert not (other["image"] == fewer["image"]).all()
+
+
+def test_action_units_tell_the_classes_apart_on_people_never_seen():
+  labels = np.tile(np.arange(7, dtype=np.int32), 30)
+  subject = np.repeat(np.arange(30, dtype=np.int32), 7)
+  _, _, shown = dataset._cast_stills(np.uint32(0), subject, labels, labels)
+  moved = np.asarray(shown) * action_units.GAINS / (1 + (action_units.GAINS - 1) * np.asarray(shown))
+  known = subject < 20
+  centres = np.stack([moved[known & (labels == c)].mean(0) for c in range(7)])
+  guess = ((moved[~known][:, None] - centres) ** 2).sum(-1).argmin(1)
+  assert 0.8 < (guess == labels[~known]).mean()
+
+
+def test_nothing_but_the_expression_depends_on_the_label():
+  rows = np.zeros(7, np.int32)
+  labels = np.arange(7, dtype=np.int32)
+  for cast in (
+    lambda: dataset._cast_stills(np.uint32(3), rows, rows, labels),
+    lambda: dataset._cast_sequences(np.uint32(3), rows, rows, labels, time_course="onset_apex", num_frames=4),
+  ):
+    face, scene, shown = cast()
+    scene = scene._replace(noise_key=jax.random.key_data(scene.noise_key))
+    for leaf in jax.tree.leaves((face.identity, face.pose, scene)):
+      np.testing.assert_array_equal(leaf, np.broadcast_to(np.asarray(leaf)[:1], leaf.shape))
+    assert len(np.unique(np.asarray(shown).reshape(7, -1), axis=0)) == 7
+
+
+def test_sequences_start_at_rest_and_end_at_the_apex(sequences):
+  assert sequences["frames"].shape == (14, 4, 16, 16, 3)
+  assert sequences["flow"].shape == (14, 4, 16, 16, 2)
+  assert sequences["flow"].dtype == np.int16
+  assert not sequences["flow"][:, 0].any()
+  assert sequences["flow"][:, 1:].any((2, 3, 4)).all()
+  units, label = sequences["action_units"], sequences["label"]
+  for subject in range(2):
+    rows = units[sequences["subject"] == subject]
+    np.testing.assert_allclose(rows[:, 0], np.broadcast_to(rows[0, 0], rows[:, 0].shape), atol=1e-6)  # the same rest
+  grown = (units[:, -1] - units[:, 0]).sum(-1)
+  assert grown[label != LABELS.index("neutral")].min() > grown[label == LABELS.index("neutral")].max()
+
+
+def test_time_courses():
+  time = np.linspace(0, 1, 9)
+  onset = timecourse.course(time, 0.1, 0.6, "onset_apex")
+  both = timecourse.course(time, 0.1, 0.6, "onset_apex_offset")
+  assert onset[0] == both[0] == 0.0
+  assert onset[-1] == 1.0
+  assert (np.diff(onset) >= 0).all()
+  assert both.max() > 0.95
+  assert both[-1] < 0.1
+  assert both.argmax() < 7
+
+
+def test_builders_are_read_like_real_sets(tmp_path, stills):
+  faces = records.load(
+    "synthetic_faces", tmp_path, num_subjects=3, images_per_subject=14, image_size=16, channels=1, seed=7
+  )
+  np.testing.assert_array_equal(faces.arrays["image"], stills["image"])
+  np.testing.assert_array_equal(faces.arrays["label"], stills["label"])
+  np.testing.assert_array_equal(faces.arrays["landmarks"], stills["landmarks"])
+  assert faces.label_names == LABELS
+  assert faces.keys[:2] == ("S000_000", "S000_001")
+  assert "tensorflow" not in sys.modules
+
+
+def test_sequence_builder(tmp_path, sequences):
+  loaded = records.load("synthetic_sequences", tmp_path, num_subjects=2, num_frames=4, image_size=16, seed=7)
+  for name in ("frames", "flow", "label", "subject", "action_units", "landmarks"):
+    np.testing.assert_array_equal(loaded.arrays[name], sequences[name], err_msg=name)
+  assert "tensorflow" not in sys.modules
+
+
+@pytest.mark.parametrize(
+  ("name", "options", "message"),
+  [
+    ("synthetic_faces", {"channels": 2}, "channels .* is 2: give 1 or 3"),
+    ("synthetic_faces", {"num_subjects": 0}, "num_subjects .* is 0: give at least 1"),
+    ("synthetic_sequences", {"num_frames": 1}, "num_frames .* is 1: give at least 2"),
+    ("synthetic_sequences", {"time_course": "onset_apx"}, "did you mean 'onset_apex'"),
+  ],
+)
+def test_bad_options(tmp_path, name, options, message):
+  with pytest.raises(UserError, match=message):
+    records.load(name, tmp_path, **options)
