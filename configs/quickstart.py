@@ -1,6 +1,6 @@
 """Enhanced ConvLSTM, small, on embedded synthetic sequences: minutes on two CPU cores.
 
-  jaxfer train configs/quickstart.py --workdir runs/quickstart
+jaxfer train configs/quickstart.py --workdir runs/quickstart
 """
 
 from jaxfer.config import Call, RunConfig, Split

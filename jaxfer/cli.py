@@ -7,7 +7,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from jaxfer.errors import UserError
+from jaxfer.errors import Interrupted, UserError
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -17,7 +17,9 @@ def _parser() -> argparse.ArgumentParser:
   commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
   where = argparse.ArgumentParser(add_help=False)
   where.add_argument(
-    "--data-dir", type=pathlib.Path, help="folder of prepared data (default: $JAXFER_DATA_DIR, else ~/jaxfer_data)"
+    "--data-dir",
+    type=pathlib.Path,
+    help="folder of prepared data (default: $JAXFER_DATA_DIR, else ~/jaxfer_data)",
   )
 
   train = commands.add_parser(
@@ -27,11 +29,18 @@ def _parser() -> argparse.ArgumentParser:
     description="Trains what CONFIG describes, every fold of it unless split.fold is given, and judges it on people "
     "that the training never saw.",
   )
-  train.add_argument("config", type=pathlib.Path, metavar="CONFIG", help="a Python file, such as configs/quickstart.py")
   train.add_argument(
-    "overrides", nargs="*", metavar="a.b=value", help="change a value, such as batch_size=8 or model.cell=conv_gru"
+    "config", type=pathlib.Path, metavar="CONFIG", help="a Python file, such as configs/quickstart.py"
   )
-  train.add_argument("--workdir", type=pathlib.Path, required=True, help="folder for metrics, checkpoints, figures")
+  train.add_argument(
+    "overrides",
+    nargs="*",
+    metavar="a.b=value",
+    help="change a value, such as batch_size=8 or model.cell=conv_gru",
+  )
+  train.add_argument(
+    "--workdir", type=pathlib.Path, required=True, help="folder for metrics, checkpoints, figures"
+  )
   train.add_argument("--resume", action="store_true", help="go on with the run in --workdir")
 
   evaluate = commands.add_parser("evaluate", parents=[where], help="judge a trained run again")
@@ -48,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     "options", nargs="*", metavar="option=value", help="options of the data set, such as num_frames=8"
   )
   prepare.add_argument("--source", type=pathlib.Path, required=True, help="the distributor's folder")
-  prepare.add_argument("--skip-bad", action="store_true", help="leave bad files out instead of stopping at them")
+  prepare.add_argument(
+    "--skip-bad", action="store_true", help="leave bad files out instead of stopping at them"
+  )
 
   listing = commands.add_parser("list", help="show what there is")
   listing.add_argument("what", choices=["models", "datasets", "configs"])
@@ -65,7 +76,7 @@ def _cache_compilations() -> None:
   """Keeps compiled programs between runs, unless JAX was told where to keep them."""
   import jax
 
-  if jax.config.jax_compilation_cache_dir is None:
+  if jax.config.values["jax_compilation_cache_dir"] is None:
     home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     jax.config.update("jax_compilation_cache_dir", str(home / "jaxfer" / "xla"))
 
@@ -77,7 +88,9 @@ def _train(args: argparse.Namespace) -> None:
   configured = config.override(config.load(args.config), args.overrides, run.options_of)
   _cache_compilations()
   run.train(configured, args.workdir, _data_dir(args), resume=args.resume)
-  print(f"written to {args.workdir}: metrics.jsonl, evaluation.json, predictions.csv, confusion.png, curves.png")
+  print(
+    f"written to {args.workdir}: metrics.jsonl, evaluation.json, predictions.csv, confusion.png, curves.png"
+  )
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -128,7 +141,9 @@ def _configs() -> dict[str, str]:
     doc = ast.get_docstring(ast.parse(path.read_text()))
     lines[str(path)] = (doc or "").splitlines()[0] if doc else ""
   if not lines:
-    raise UserError("no configs/ in this directory: run from a checkout of jaxfer, or name a config file to train")
+    raise UserError(
+      "no configs/ in this directory: run from a checkout of jaxfer, or name a config file to train"
+    )
   return lines
 
 
@@ -141,11 +156,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   except UserError as error:
     print(f"jaxfer: {error}", file=sys.stderr)
     return 2
-  except Exception as error:
-    if type(error).__name__ == "Interrupted":
-      print(f"jaxfer: {error}", file=sys.stderr)
-      return 128 + error.signal
-    raise
+  except Interrupted as error:
+    print(f"jaxfer: {error}", file=sys.stderr)
+    return 128 + error.signal
   return 0
 
 

@@ -160,7 +160,9 @@ def _assign(node, path, text, whole, options_of):
     raise unknown("config key", whole, _keys(node, whole.removesuffix(".".join(path)), options_of))
   value = getattr(node, name)
   if isinstance(value, Call) and rest:
-    return dataclasses.replace(node, **{name: _assign_option(name, value, ".".join(rest), text, whole, options_of)})
+    return dataclasses.replace(
+      node, **{name: _assign_option(name, value, ".".join(rest), text, whole, options_of)}
+    )
   if dataclasses.is_dataclass(value):
     if not rest:
       raise unknown("config key", whole, _keys(value, f"{whole}.", options_of))

@@ -1,11 +1,20 @@
-"""The one exception for what a user can cause, and the hint that goes with a misspelt name."""
+"""What a user can cause: bad input, with the hint that goes with a misspelt name, and a stop by signal."""
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
 class UserError(Exception):
   """Bad input: a file, a value or an option. The message names all three and the fix; the CLI prints it alone."""
+
+
+class Interrupted(Exception):
+  """A signal asked a training to stop, and its state is saved. `signal` is the signal's number."""
+
+  def __init__(self, number: int):
+    super().__init__(f"stopped by {signal.Signals(number).name}, state saved: go on with --resume")
+    self.signal = number
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:

@@ -1,10 +1,12 @@
 """Losses an example; whoever calls them reduces."""
 
 import jax
+import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
   """Softmax cross-entropy, nats.
 
   Args:
@@ -14,4 +16,4 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
   Returns:
     [batch].
   """
-  return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+  return optax.softmax_cross_entropy_with_integer_labels(jnp.asarray(logits), jnp.asarray(labels))

@@ -32,7 +32,11 @@ def test_overrides_are_read_by_the_type_of_their_field():
     "data.image_size=32",
     "dtype=bfloat16",
   )
-  assert (changed.batch_size, changed.split, changed.execution.devices) == (8, Split(fold=3, validation=0.1), None)
+  assert (changed.batch_size, changed.split, changed.execution.devices) == (
+    8,
+    Split(fold=3, validation=0.1),
+    None,
+  )
   assert changed.model.options == {"features": (4, 8), "temporal_gate": True, "cell": "conv_gru"}
   assert changed.recipe.options == {"epochs": 2, "learning_rate": 1e-3}
   assert changed.data.options == {"num_frames": 4, "image_size": 32}
@@ -44,7 +48,10 @@ def test_overrides_are_read_by_the_type_of_their_field():
   [
     ("batchsize=8", "unknown config key 'batchsize': did you mean 'batch_size'"),
     ("split.folde=3", "unknown config key 'split.folde': did you mean 'split.fold'"),
-    ("model.temporalgate=true", "unknown config key 'model.temporalgate': did you mean 'model.temporal_gate'"),
+    (
+      "model.temporalgate=true",
+      "unknown config key 'model.temporalgate': did you mean 'model.temporal_gate'",
+    ),
     ("recipe.lr=1", "unknown config key 'recipe.lr'"),
     ("data.size=1", "unknown config key 'data.size'"),
     ("data.name=ck", "unknown data set 'ck': did you mean 'ckplus'"),
@@ -66,7 +73,9 @@ def test_what_cannot_be_meant_is_refused(assignment, message):
 
 def test_an_unknown_option_in_a_file_is_refused():
   wrong = dataclasses.replace(BASE, model=Call("two_stream_conv_rnn", temporal_gates=True))
-  with pytest.raises(UserError, match="unknown option of model .*'temporal_gates': did you mean 'temporal_gate'"):
+  with pytest.raises(
+    UserError, match=r"unknown option of model .*'temporal_gates': did you mean 'temporal_gate'"
+  ):
     config.check(wrong, options_of)
 
 

@@ -54,7 +54,9 @@ def test_no_file_imports_from_its_own_floor_or_above():
       other = room(module)
       if other is not None and other != own:
         allowed = FLOORS[other] < FLOORS[own] or other == "errors"
-        assert allowed, f"{path.relative_to(ROOT)} (floor {FLOORS[own]}) imports {module} (floor {FLOORS[other]})"
+        assert allowed, (
+          f"{path.relative_to(ROOT)} (floor {FLOORS[own]}) imports {module} (floor {FLOORS[other]})"
+        )
 
 
 def test_no_module_imports_itself_in_a_circle():

@@ -48,7 +48,9 @@ class Plan:
   def epoch(self, stage: int, epoch: int) -> np.ndarray:
     """The rows of an epoch's batches, [steps, batch_size] int32."""
     order = np.random.default_rng([*self.seed, stage, epoch]).permutation(self.rows)
-    return np.resize(order, self.steps * self.batch_size).astype(np.int32).reshape(self.steps, self.batch_size)
+    return (
+      np.resize(order, self.steps * self.batch_size).astype(np.int32).reshape(self.steps, self.batch_size)
+    )
 
 
 def chunks(steps: int, start: int, per_call: int) -> list[tuple[int, int]]:

@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxfer.data.records import Records
 from jaxfer.train.stage import Batch, Stage, Variables
@@ -27,7 +28,7 @@ class Experiment:
 
   recipe: Callable[..., tuple[tuple[Stage, ...], Mapping[str, float]]]
   resident: Callable[[Records], dict[str, np.ndarray]]
-  example: Callable[[Mapping[str, jax.Array], jax.Array], Batch]
+  example: Callable[[Mapping[str, ArrayLike], ArrayLike], Batch]
   inputs: Callable[[Batch], Sequence[jax.Array]]
   published: Sequence[tuple[str, Mapping[str, Any], float]]
   source: str
@@ -38,4 +39,6 @@ class Experiment:
 
   def predict(self, model: nn.Module, variables: Variables, batch: Batch) -> jax.Array:
     """Logits [batch, classes] as evaluation computes them."""
-    return model.apply(variables, *self.inputs(batch))
+    logits = model.apply(variables, *self.inputs(batch))
+    assert isinstance(logits, jax.Array)
+    return logits

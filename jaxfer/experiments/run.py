@@ -42,7 +42,12 @@ def options_of(field: str, call: Call) -> Mapping[str, Any]:
     if call.name not in MODELS:
       raise unknown("model", call.name, MODELS)
     hints = typing.get_type_hints(MODELS[call.name])
-    ours = {f.name for f in dataclasses.fields(MODELS[call.name])} - {"parent", "name", "dtype", "param_dtype"}
+    ours = {f.name for f in dataclasses.fields(MODELS[call.name])} - {
+      "parent",
+      "name",
+      "dtype",
+      "param_dtype",
+    }
     return {name: hints[name] for name in ours}
   fields = records.option_fields(type(records.make_config(call.name, {})))
   return {name: field.type for name, field in fields.items()}
@@ -89,7 +94,9 @@ class Setup:
     config, experiment = self.config, self.experiment
     plan = Plan(np.flatnonzero(self.split.train), config.batch_size, config.remainder, [config.seed])
     stages, hyper = experiment.recipe(self.model, plan.steps, **config.recipe.options)
-    shapes = {name: jax.ShapeDtypeStruct((1, *array.shape[1:]), array.dtype) for name, array in self.data.items()}
+    shapes = {
+      name: jax.ShapeDtypeStruct((1, *array.shape[1:]), array.dtype) for name, array in self.data.items()
+    }
 
     def init(key):
       zeros = {name: np.zeros(a.shape, a.dtype) for name, a in shapes.items()}
@@ -125,7 +132,15 @@ def prepare(config: RunConfig, data: records.Records) -> Setup:
     return np.concatenate(jax.device_get(parts))[: len(rows)]
 
   return Setup(
-    config, experiment, model, experiment.resident(data), data, split_of(config, data.subjects), devices, line, predict
+    config,
+    experiment,
+    model,
+    experiment.resident(data),
+    data,
+    split_of(config, data.subjects),
+    devices,
+    line,
+    predict,
   )
 
 
@@ -180,7 +195,9 @@ def train(
     setup = prepare(fold, data)
     if k == 0:
       people = [len(np.unique(data.subjects[mask])) for mask in (setup.split.train, setup.split.test)]
-      size = sum(a.size for a in jax.tree.leaves(jax.eval_shape(setup.training().init, jax.random.key(0))["params"]))
+      size = sum(
+        a.size for a in jax.tree.leaves(jax.eval_shape(setup.training().init, jax.random.key(0))["params"])
+      )
       say(
         f"{config.model.name}: {size:,} parameters, {config.dtype}; {setup.devices_line}; {config.data.name}: "
         f"{len(data)} records, {people[0]} people train, {people[1]} are tested"
@@ -268,12 +285,16 @@ def _published(config: RunConfig, setup: Setup) -> dict[str, float]:
   }
 
 
-def _write_report(workdir: pathlib.Path, result: dict[str, Any], lines: list[str], folders: list[pathlib.Path]) -> None:
+def _write_report(
+  workdir: pathlib.Path, result: dict[str, Any], lines: list[str], folders: list[pathlib.Path]
+) -> None:
   names = result["label_names"]
   (workdir / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n")
   (workdir / "predictions.csv").write_text("\n".join(lines) + "\n")
   (workdir / "confusion.txt").write_text(tables.text(*tables.confusion_table(result["confusion"], names)))
-  title = f"{result['data']['name']}: {result['correct']} of {result['count']} correct ({result['accuracy']:.1%})"
+  title = (
+    f"{result['data']['name']}: {result['correct']} of {result['count']} correct ({result['accuracy']:.1%})"
+  )
   plots.confusion_png(result["confusion"], names, workdir / "confusion.png", title)
   rows = [
     {**json.loads(line), "fold": k}

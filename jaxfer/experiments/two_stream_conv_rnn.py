@@ -6,17 +6,19 @@ frames and flow alike.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxfer import losses, metrics
 from jaxfer.data.augment import random_affine
 from jaxfer.data.records import Records
 from jaxfer.experiments.experiment import Experiment
 from jaxfer.kernels import warp
+from jaxfer.models.two_stream_conv_rnn import TwoStreamConvRNN
 from jaxfer.train import optim
 from jaxfer.train.stage import Batch, Context, LossOut, Stage, Update
 
@@ -26,7 +28,7 @@ def resident(records: Records) -> dict[str, np.ndarray]:
   return {name: records.arrays[name] for name in ("frames", "flow", "label")}
 
 
-def example(data: Mapping[str, jax.Array], rows: jax.Array) -> Batch:
+def example(data: Mapping[str, ArrayLike], rows: ArrayLike) -> Batch:
   """Frames and flow in [-1, 1] (flow in units of 20 pixels) and labels of some rows."""
   return {
     "frames": jnp.asarray(data["frames"])[rows].astype(jnp.float32) / 127.5 - 1,
@@ -41,7 +43,7 @@ def inputs(batch: Batch) -> tuple[jax.Array, jax.Array]:
 
 
 def recipe(
-  model: nn.Module,
+  model: TwoStreamConvRNN,
   steps: int,
   *,
   epochs: int = 100,
@@ -68,7 +70,8 @@ def recipe(
 
   def sample(data, columns, keys):
     batch = dict(example(data, columns["row"]))
-    matrices = random_affine(keys, batch["frames"].shape[2:4], flip=flip, rotation=rotation, shift=shift)
+    height, width = batch["frames"].shape[2:4]
+    matrices = random_affine(keys, (height, width), flip=flip, rotation=rotation, shift=shift)
     return batch | {
       "frames": warp.affine(batch["frames"], matrices),
       "flow": warp.affine_flow(batch["flow"], matrices),
@@ -76,7 +79,7 @@ def recipe(
 
   def loss(variables, batch, keys, context: Context) -> LossOut:
     del context
-    logits = model.apply(variables, *inputs(batch), train=True, keys=keys)
+    logits: Any = model.apply(variables, *inputs(batch), train=True, keys=keys)
     count = jnp.asarray(len(logits), jnp.float32)
     correct = (metrics.predict(logits) == batch["label"]).sum(dtype=jnp.float32)
     return LossOut(
@@ -86,7 +89,9 @@ def recipe(
 
   modules = ("rgb", "flow", *(f"fc{k + 1}" for k in range(len(model.dense) + 1)))
   optimizer = optim.adam("learning_rate", optim.schedule(schedule, epochs * steps), clip_norm=clip_norm)
-  return (Stage("train", (Update("net", loss, modules, optimizer),), epochs, sample),), {"learning_rate": learning_rate}
+  return (Stage("train", (Update("net", loss, modules, optimizer),), epochs, sample),), {
+    "learning_rate": learning_rate
+  }
 
 
 _ENHANCED = {"temporal_gate": True, "temporal_skip": True, "spatial_skip": True}

@@ -34,7 +34,9 @@ def conv_reference(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], pa
   return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def _plain_or_patches(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Padding) -> jax.Array:
+def _plain_or_patches(
+  x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Padding
+) -> jax.Array:
   """`conv_reference` by the formulation that is fast on the platform; no gradient rule of its own."""
   by_xla = functools.partial(conv_reference, strides=strides, padding=padding)
   by_patches = functools.partial(patch_conv, strides=strides, padding=padding)
@@ -139,7 +141,9 @@ def weight_gradient(
     return lax.platform_dependent(x, dy, cpu=by_patches, default=by_xla)
 
 
-def _patches(x: jax.Array, kernel_size: tuple[int, int], strides: tuple[int, int], size: tuple[int, int]) -> jax.Array:
+def _patches(
+  x: jax.Array, kernel_size: tuple[int, int], strides: tuple[int, int], size: tuple[int, int]
+) -> jax.Array:
   """Windows of the padded x as rows: [batch * size[0] * size[1], kernel_height * kernel_width * channels]."""
   windows = [
     lax.slice(
@@ -156,7 +160,9 @@ def _patches(x: jax.Array, kernel_size: tuple[int, int], strides: tuple[int, int
 
 def _blocks(batch: int, elements: int) -> int:
   """Into how many equal blocks a batch is split, given the patch elements of one image."""
-  return next(n for n in range(1, batch + 1) if batch % n == 0 and (batch // n * elements <= _BLOCK or n == batch))
+  return next(
+    n for n in range(1, batch + 1) if batch % n == 0 and (batch // n * elements <= _BLOCK or n == batch)
+  )
 
 
 def _pad(x: jax.Array, padding: Padding) -> jax.Array:

@@ -16,7 +16,9 @@ def affine(images: jax.Array, matrices: jax.Array) -> jax.Array:
     As `images`.
   """
   height, width, channels = images.shape[-3:]
-  y, x = jnp.meshgrid(jnp.arange(height, dtype=jnp.float32), jnp.arange(width, dtype=jnp.float32), indexing="ij")
+  y, x = jnp.meshgrid(
+    jnp.arange(height, dtype=jnp.float32), jnp.arange(width, dtype=jnp.float32), indexing="ij"
+  )
   grid = jnp.stack([x, y, jnp.ones_like(x)]).reshape(3, -1)
 
   def one(images, matrix):

@@ -7,7 +7,7 @@ peephole weights.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -33,7 +33,7 @@ def _gates(blocks: int) -> nn.initializers.Initializer:
 
 def _merge(key, shape, dtype):
   """[identity; 0] + N(0, 0.01) for a point-wise kernel [2 features or more, features]."""
-  return jnp.eye(*shape, dtype=dtype) + 0.01 * jax.random.normal(key, shape, dtype)
+  return jnp.eye(shape[0], shape[1], dtype=dtype) + 0.01 * jax.random.normal(key, shape, dtype)
 
 
 def _forget_bias(key, shape, dtype):
@@ -53,11 +53,13 @@ class _Recurrent(nn.RNNCellBase):
   dtype: Dtype | None = None
   param_dtype: Dtype = jnp.float32
 
-  kind = "conv_lstm"
+  kind: ClassVar[Literal["conv_lstm", "conv_gru"]] = "conv_lstm"
 
   def _cell(self) -> Cell:
     if any(k % 2 == 0 or k < 1 for k in self.kernel_size):
-      raise UserError(f"kernel_size {self.kernel_size} of a conv-RNN must be odd, so that the state keeps its size")
+      raise UserError(
+        f"kernel_size {self.kernel_size} of a conv-RNN must be odd, so that the state keeps its size"
+      )
     switches = {f.name for f in dataclasses.fields(Cell)} - {"kind"}
     return Cell(self.kind, **{name: getattr(self, name) for name in switches if hasattr(self, name)})
 
@@ -71,7 +73,9 @@ class _Recurrent(nn.RNNCellBase):
       "temporal_skip_kernel": _merge,
       "spatial_skip_kernel": _merge,
     }
-    shapes = conv_recurrence.parameter_shapes(cell, x.shape[-1], self.features, self.kernel_size, x.shape[-3:-1])
+    shapes = conv_recurrence.parameter_shapes(
+      cell, x.shape[-1], self.features, self.kernel_size, (x.shape[-3], x.shape[-2])
+    )
     params = {}
     for name, shape in shapes.items():
       default = nn.initializers.glorot_uniform() if name.endswith("kernel") else zeros
@@ -143,7 +147,7 @@ class ConvLSTM(_Layer):
 class ConvGRU(_Layer):
   """Convolutional GRU over a sequence; all switches off is Ballas et al. 2016. Attributes as in `ConvLSTM`."""
 
-  kind = "conv_gru"
+  kind: ClassVar[Literal["conv_lstm", "conv_gru"]] = "conv_gru"
 
 
 class ConvLSTMCell(_StepCell):
@@ -155,4 +159,4 @@ class ConvLSTMCell(_StepCell):
 class ConvGRUCell(_StepCell):
   """One step of `ConvGRU`, with Flax's `RNNCellBase` protocol and the same parameters."""
 
-  kind = "conv_gru"
+  kind: ClassVar[Literal["conv_lstm", "conv_gru"]] = "conv_gru"

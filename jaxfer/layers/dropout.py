@@ -22,5 +22,7 @@ class Dropout(nn.Module):
     if keys is None:
       raise ValueError(f"dropout at {'/'.join(self.path)} needs keys [batch] in training")
     place = zlib.crc32("/".join(self.path).encode())
-    kept = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, place), 1 - self.rate, x.shape[1:]))(keys)
+    kept = jax.vmap(
+      lambda key: jax.random.bernoulli(jax.random.fold_in(key, place), 1 - self.rate, x.shape[1:])
+    )(keys)
     return jnp.where(kept, x / (1 - self.rate), jnp.zeros((), x.dtype))

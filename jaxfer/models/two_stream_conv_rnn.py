@@ -4,7 +4,7 @@
                                                                                         +-> 3 dense layers -> logits
   optical flow  -> conv-RNN, pool, conv-RNN, pool, ..., conv-RNN -> average over space -+
 
-The paper fixes the two streams, the cell's three additions and the three dense layers (section 2). Our choices, since it
+The paper fixes the two streams, the cell's three additions and the three dense layers (section 2). Our choices, as it
 gives no sizes (specs 2.4, 2.10): four layers of 16, 32, 64, 128 features, 3 x 3 kernels, 2 x 2 max pooling between
 them, the last step's output, dense layers of 256 and 128 with ReLU and dropout 0.5.
 
@@ -113,8 +113,18 @@ class TwoStreamConvRNN(nn.Module):
       raise UserError(f"frames {frames.shape} and flow {flow.shape} differ in batch, time, height or width")
     smallest = min(frames.shape[2:4]) >> (len(self.features) - 1)
     if smallest < 1:
-      raise UserError(f"images of {frames.shape[2:4]} are too small to be pooled {len(self.features) - 1} times")
-    shared = ("temporal_gate", "temporal_skip", "spatial_skip", "gate_sees_x", "kernel_size", "dtype", "param_dtype")
+      raise UserError(
+        f"images of {frames.shape[2:4]} are too small to be pooled {len(self.features) - 1} times"
+      )
+    shared = (
+      "temporal_gate",
+      "temporal_skip",
+      "spatial_skip",
+      "gate_sees_x",
+      "kernel_size",
+      "dtype",
+      "param_dtype",
+    )
     settings = {name: getattr(self, name) for name in shared}
 
     def stream(name, x):
@@ -124,5 +134,7 @@ class TwoStreamConvRNN(nn.Module):
     for k, units in enumerate(self.dense):
       x = nn.relu(nn.Dense(units, dtype=self.dtype, param_dtype=self.param_dtype, name=f"fc{k + 1}")(x))
       x = Dropout(self.dropout_rate, name=f"dropout{k + 1}")(x, keys, train=train)
-    x = nn.Dense(self.num_classes, dtype=self.dtype, param_dtype=self.param_dtype, name=f"fc{len(self.dense) + 1}")(x)
+    x = nn.Dense(
+      self.num_classes, dtype=self.dtype, param_dtype=self.param_dtype, name=f"fc{len(self.dense) + 1}"
+    )(x)
     return x.astype(jnp.float32)

@@ -116,5 +116,3 @@ class Checkpoints:
 def exists(workdir: pathlib.Path) -> bool:
   """Whether a run has begun to save checkpoints in `workdir`."""
   return (pathlib.Path(workdir) / "checkpoints").is_dir()
-
-

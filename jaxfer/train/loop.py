@@ -15,20 +15,12 @@ import numpy as np
 
 from jaxfer import config as configuration
 from jaxfer.data.plan import Plan, chunks
-from jaxfer.errors import UserError
+from jaxfer.errors import Interrupted, UserError
 from jaxfer.train.checkpoint import Checkpoints, exists
 from jaxfer.train.parallel import Parallel
 from jaxfer.train.progress import Progress
 from jaxfer.train.stage import PyTree, Stage, Variables
 from jaxfer.train.state import State, begin, variables_of
-
-
-class Interrupted(Exception):
-  """A signal asked the training to stop; its state is saved. `signal` is the signal's number."""
-
-  def __init__(self, number: int):
-    super().__init__(f"stopped by {signal.Signals(number).name}, state saved: go on with --resume")
-    self.signal = number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +33,8 @@ class Training:
     data: resident arrays, [n, ...] each.
     plan: the batches of training rows.
     hyper: numbers that the stages read by name.
-    watch: (variables, placed data) -> rows of metrics such as {"split": "validation", "accuracy": 0.8}, after each epoch.
+    watch: (variables, placed data) -> rows of metrics such as {"split": "validation", "accuracy": 0.8},
+      asked for after each epoch.
   """
 
   stages: tuple[Stage, ...]
@@ -84,7 +77,9 @@ def _template(training: Training, stage: int, key: jax.Array) -> State:
   return jax.eval_shape(make, key)
 
 
-def restore_variables(training: Training, parallel: Parallel, workdir: pathlib.Path) -> tuple[Variables, dict]:
+def restore_variables(
+  training: Training, parallel: Parallel, workdir: pathlib.Path
+) -> tuple[Variables, dict]:
   """The variables and meta data of the newest checkpoint of a work directory.
 
   Raises:
@@ -98,7 +93,9 @@ def restore_variables(training: Training, parallel: Parallel, workdir: pathlib.P
 def _restore(checkpoints, training, parallel, workdir):
   number = checkpoints.latest()
   if number is None:
-    raise UserError(f"{workdir} holds no whole checkpoint yet: train again without --resume in an empty directory")
+    raise UserError(
+      f"{workdir} holds no whole checkpoint yet: train again without --resume in an empty directory"
+    )
   meta = checkpoints.meta(number)
   key = initial_key(0)
   stage = min(meta["position"]["stage"], len(training.stages) - 1)
@@ -110,7 +107,7 @@ def _restore(checkpoints, training, parallel, workdir):
 def _signals() -> Iterator[list[int]]:
   """Collects SIGTERM and SIGINT instead of dying of them; a second one of a kind acts as usual."""
   caught: list[int] = []
-  previous = {}
+  previous: dict[int, Any] = {}
 
   def handle(number, frame):
     del frame
@@ -123,8 +120,8 @@ def _signals() -> Iterator[list[int]]:
   try:
     yield caught
   finally:
-    for number, handler in previous.items():
-      signal.signal(number, handler)
+    for which, handler in previous.items():
+      signal.signal(which, handler)
 
 
 class _Log:
@@ -237,7 +234,9 @@ class _Loop:
         f"{self.workdir} was trained with another configuration ({', '.join(keys)} differ): resume with the same, "
         "or choose another --workdir"
       )
-    changed = [f"{k} {meta['arithmetic'][k]} -> {v}" for k, v in self.arithmetic.items() if meta["arithmetic"][k] != v]
+    changed = [
+      f"{k} {meta['arithmetic'][k]} -> {v}" for k, v in self.arithmetic.items() if meta["arithmetic"][k] != v
+    ]
     line = "resumed at stage {stage}, epoch {epoch}, step {step}".format(**meta["position"])
     return [f"{line}: not bit-identical from here on ({', '.join(changed)})" if changed else line]
 
@@ -308,7 +307,7 @@ class _Loop:
     # One update needs no prefix.
     prefix = f"{stage.updates[0].name}/" if len(stage.updates) == 1 else ""
     means = {name.removeprefix(prefix): s / w for name, (s, w) in position.sums.items() if w}
-    rows = [{**where, "split": "train", **means}]
+    rows: list[dict[str, Any]] = [{**where, "split": "train", **means}]
     if self.training.watch is not None:
       rows += [{**where, **row} for row in self.training.watch(variables_of(state), self.data)]
     self.metrics.write(rows)

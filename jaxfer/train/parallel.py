@@ -8,7 +8,7 @@ state without a device axis, so checkpoints know nothing of either.
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,9 @@ class Parallel:
 
     def put(leaf):
       if not jnp.issubdtype(getattr(leaf, "dtype", jnp.float32), jax.dtypes.prng_key):
-        leaf = np.asarray(leaf) if not isinstance(leaf, jax.Array) else lax.convert_element_type(leaf, leaf.dtype)
+        leaf = (
+          np.asarray(leaf) if not isinstance(leaf, jax.Array) else lax.convert_element_type(leaf, leaf.dtype)
+        )
       return jax.device_put(leaf, self._sharding())
 
     return jax.tree.map(put, tree)
@@ -72,7 +74,12 @@ class Parallel:
     if self.backend == "pmap":
       axes = (None,) * replicated + (0,)
       mapped = jax.pmap(
-        functools.partial(fn, _AXIS), _AXIS, in_axes=axes, out_axes=None, devices=self.devices, donate_argnums=donated
+        functools.partial(fn, _AXIS),
+        _AXIS,
+        in_axes=axes,
+        out_axes=None,
+        devices=self.devices,
+        donate_argnums=donated,
       )
       return lambda *args: mapped(*args[:-1], jax.tree.map(self._split_rows, args[-1]))
 
@@ -102,7 +109,9 @@ class Parallel:
 
     def many(axis_name, moving, still, data, stage_key, hyper, active, plan):
       body = functools.partial(one, axis_name)
-      return lax.scan(lambda moving, at: body(moving, still, data, stage_key, hyper, *at), moving, (active, plan))
+      return lax.scan(
+        lambda moving, at: body(moving, still, data, stage_key, hyper, *at), moving, (active, plan)
+      )
 
     compiled = self._spread(one if driver == "steps" else many, 6, donate=True)
 
@@ -152,7 +161,9 @@ def choose(
   devices = jax.devices()
   if requested is not None:
     if not 1 <= requested <= len(devices):
-      raise UserError(f"execution.devices={requested}: this machine has {len(devices)} ({devices[0].device_kind})")
+      raise UserError(
+        f"execution.devices={requested}: this machine has {len(devices)} ({devices[0].device_kind})"
+      )
     if batch_size % requested:
       below, above = batch_size // requested * requested, -(-batch_size // requested) * requested
       nearest = f"{below} or {above}" if below else f"{above}"

@@ -1,7 +1,7 @@
 """What a person sees of a training: a bar with the time left on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import rich.console
@@ -43,7 +43,7 @@ class Progress:
     self._done += steps
     self._bar.update(self._task, description=stage, completed=self._done)
 
-  def epoch(self, stage: str, epoch: int, epochs: int, rows: list[Mapping[str, Any]]) -> None:
+  def epoch(self, stage: str, epoch: int, epochs: int, rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints an epoch's line from its rows of metrics, and elsewhere than on a terminal the time left."""
     parts = [f"{stage} {epoch:>{len(str(epochs))}}/{epochs}"]
     for row in rows:

@@ -1,5 +1,6 @@
 """The training step, a pure function: devices, seeds, epochs and logging wrap it from outside."""
 
+import dataclasses
 from collections.abc import Mapping
 
 import jax
@@ -34,14 +35,17 @@ def step(stage: Stage, state: State, batch: Batch, keys: jax.Array, context: Con
     The new `moving` and the metrics as (sum, weight) over all devices, named "update/term". Where a loss or gradient
     is not finite, `moving` is as it was but for `alive`, which is False.
   """
-  moving, metrics, finite = state.moving, {}, jnp.ones((), bool)
+  moving, finite = state.moving, jnp.ones((), bool)
+  metrics: dict[str, tuple[jax.Array, jax.Array]] = {}
   for position, update in enumerate(stage.updates):
     update_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, position)
 
     def objective(params, moving=moving, update=update, update_keys=update_keys, context=context):
       variables = merge(merge(state.still, moving.variables), {"params": params})
       out = update.loss(variables, batch, update_keys, context)
-      weights = _all_devices(lax.stop_gradient({name: weight for name, (_, weight) in out.loss.items()}), context.axis_name)
+      weights = _all_devices(
+        lax.stop_gradient({name: weight for name, (_, weight) in out.loss.items()}), context.axis_name
+      )
       share = sum(_ratio(total, weights[name]) for name, (total, _) in out.loss.items())
       return share, out
 
@@ -56,14 +60,15 @@ def step(stage: Stage, state: State, batch: Batch, keys: jax.Array, context: Con
       params = optax.apply_updates(params, changes)
     finite &= jnp.isfinite(optax.tree.norm(grads)) & jnp.isfinite(sum(sums[name][0] for name in out.loss))
     metrics |= {f"{update.name}/{name}": pair for name, pair in sums.items()}
-    moving = moving.replace(
+    moving = dataclasses.replace(
+      moving,
       variables=merge(moving.variables, {"params": params, **out.collections}),
       optimizers={**moving.optimizers, update.name: optimizer},
     )
-    context = context.replace(passed=lax.stop_gradient(out.passed))
-  moving = moving.replace(step=state.moving.step + 1)
+    context = dataclasses.replace(context, passed=lax.stop_gradient(out.passed))
+  moving = dataclasses.replace(moving, step=state.moving.step + 1)
   kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moving, state.moving)
-  return kept.replace(alive=finite), metrics
+  return dataclasses.replace(kept, alive=finite), metrics
 
 
 def gated_step(

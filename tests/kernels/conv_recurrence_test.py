@@ -31,11 +31,15 @@ def clip(time=3, batch=2, size=(5, 3), channels=3, dtype=jnp.float32):
 def everything(unroll, cell, params, x, state=None, mask=None):
   """Outputs, last state, and gradients of a scalar of both with respect to parameters, input and first state."""
   if state is None:
-    state = recurrence.initial_state(cell, (x.shape[0], *x.shape[2:4], params["input_bias"].shape[0] // cell.gates))
+    state = recurrence.initial_state(
+      cell, (x.shape[0], *x.shape[2:4], params["input_bias"].shape[0] // cell.gates)
+    )
     state = jax.tree.map(lambda a: a + 0.1, state)
 
   results, pull = jax.vjp(lambda *args: unroll(cell, *args, mask), params, x, state)
-  return results, pull(jax.tree.map(lambda a: jnp.cos(jnp.arange(a.size, dtype=a.dtype)).reshape(a.shape), results))
+  return results, pull(
+    jax.tree.map(lambda a: jnp.cos(jnp.arange(a.size, dtype=a.dtype)).reshape(a.shape), results)
+  )
 
 
 def assert_close(got, want, tolerance=1e-5):
@@ -103,7 +107,9 @@ def convolutions(jaxpr, in_loop=False):
   for equation in jaxpr.eqns:
     name = equation.primitive.name
     count += in_loop and name == "conv_general_dilated"
-    inner = [equation.params["branches"][-1]] if name == "cond" else jax.tree.leaves(list(equation.params.values()))
+    inner = (
+      [equation.params["branches"][-1]] if name == "cond" else jax.tree.leaves(list(equation.params.values()))
+    )
     for sub in inner:
       sub = getattr(sub, "jaxpr", sub)
       if hasattr(sub, "eqns"):
@@ -112,7 +118,7 @@ def convolutions(jaxpr, in_loop=False):
 
 
 def test_the_loops_hold_the_convolution_of_the_state_alone():
-  """Plain ConvLSTM: one convolution in the forward loop, one in the reverse loop; written plainly it is two and four."""
+  """ConvLSTM: one convolution in the forward loop, one in the reverse loop; written plainly it is two and four."""
   cell = Cell("conv_lstm")
 
   def count(unroll):

@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tests.train import toy
 
 from jaxfer.errors import UserError
 from jaxfer.train import loop, optim, parallel, state, step
 from jaxfer.train.stage import Context, LossOut, Stage, Update
+from tests.train import toy
 
 # Float32 rounding, relative to a leaf's largest value, after the steps of these tests.
 TOLERANCE = 2e-5
@@ -25,7 +25,9 @@ def run(tmp_path, training=None, batch_size=4, backend="pmap", devices=1, resume
 def assert_same(got, want, tolerance=TOLERANCE):
   for (path, a), b in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(want), strict=True):
     a, b = np.asarray(a), np.asarray(b)
-    np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max(), err_msg=jax.tree_util.keystr(path))
+    np.testing.assert_allclose(
+      a, b, rtol=0, atol=tolerance * np.abs(b).max(), err_msg=jax.tree_util.keystr(path)
+    )
 
 
 def assert_identical(got, want):
@@ -49,7 +51,9 @@ def test_pmap_and_jit_on_many_devices_equal_one_device(tmp_path, batch_size, dev
     first, *others = map(json.loads, lines)
     for other in others:
       assert other.keys() == first.keys()
-      assert [v for v in other.values() if isinstance(v, str)] == [v for v in first.values() if isinstance(v, str)]
+      assert [v for v in other.values() if isinstance(v, str)] == [
+        v for v in first.values() if isinstance(v, str)
+      ]
       numbers = [[v for v in row.values() if not isinstance(v, str)] for row in (first, other)]
       np.testing.assert_allclose(*numbers, rtol=1e-4)
 
@@ -81,7 +85,9 @@ def test_what_no_update_names_stays_bit_for_bit():
     {"fc2": variables["params"]["fc2"]}
   )
   batch = {name: jnp.asarray(a[:4]) for name, a in training.data.items()}
-  moving, _ = step.step(head, before, batch, jax.random.split(jax.random.key(1), 4), Context({"net/rate": 0.1}))
+  moving, _ = step.step(
+    head, before, batch, jax.random.split(jax.random.key(1), 4), Context({"net/rate": 0.1})
+  )
   after = state.variables_of(state.State(moving, before.still))
   for name in ("fc1", "critic", "norm"):
     assert_identical(after["params"][name], variables["params"][name])
@@ -188,7 +194,7 @@ def test_resuming_otherwise_says_so_and_another_configuration_is_refused(tmp_pat
   with pytest.raises(UserError, match="already holds a run"):
     run(tmp_path)
   spread, _ = parallel.choose("pmap", 4, 1)
-  with pytest.raises(UserError, match="another configuration .batch_size differ"):
+  with pytest.raises(UserError, match=r"another configuration .batch_size differ"):
     loop.run(toy.training(), dataclasses.replace(toy.config(), batch_size=2), spread, tmp_path, resume=True)
 
 
@@ -234,7 +240,9 @@ def test_a_step_compiles_once_and_its_state_is_donated(backend, driver):
     return toy.net_without_statistics(variables, batch, keys, context)
 
   training = toy.training()
-  stage = Stage("s", (Update("net", counted, ("fc2",), optim.adam("net/rate", optim.schedule("constant", 1))),), 1)
+  stage = Stage(
+    "s", (Update("net", counted, ("fc2",), optim.adam("net/rate", optim.schedule("constant", 1))),), 1
+  )
   spread, _ = parallel.choose(backend, 4)
   current = spread.begin(lambda v: state.begin(stage, v), training.init(jax.random.key(0)))
   chunk = spread.trainer(stage, driver)
@@ -247,7 +255,9 @@ def test_a_step_compiles_once_and_its_state_is_donated(backend, driver):
     moving, _ = chunk(moving, current.still, data, key, hyper, {"row": rows}, np.ones(2, bool))
     assert all(leaf.is_deleted() for leaf in before)
   host = jax.device_get(moving)
-  moving, _ = chunk(spread.place(host), current.still, data, key, hyper, {"row": rows}, np.asarray([True, False]))
+  moving, _ = chunk(
+    spread.place(host), current.still, data, key, hyper, {"row": rows}, np.asarray([True, False])
+  )
   assert len(traces) == 1
 
 

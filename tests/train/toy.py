@@ -62,7 +62,9 @@ def stages(epochs=2, rounds=1, net=net_loss):
     ),
     epochs,
   )
-  second = Stage("head", (Update("net", net_without_statistics, ("fc2",), optim.adam("net/rate", schedule)),), epochs)
+  second = Stage(
+    "head", (Update("net", net_without_statistics, ("fc2",), optim.adam("net/rate", schedule)),), epochs
+  )
   return (first, second) * rounds
 
 

@@ -104,6 +104,7 @@ def _reach_back(cell: Cell, state: State, affine) -> jax.Array:
   if not cell.looks_back:
     return state.h
   s = state.h_previous
+  assert s is not None
   if cell.temporal_gate:
     s = (jax.nn.sigmoid(affine("gate", s).astype(jnp.float32)) * s).astype(s.dtype)
   if cell.temporal_skip:
@@ -112,6 +113,7 @@ def _reach_back(cell: Cell, state: State, affine) -> jax.Array:
 
 
 def _lstm_step(cell: Cell, state: State, affine, constants) -> tuple[State, jax.Array]:
+  assert state.c is not None
   h = _reach_back(cell, state, affine)
   i, f, g, o = jnp.split(affine("state", h).astype(jnp.float32), 4, axis=-1)
   if cell.peephole:
@@ -196,9 +198,7 @@ def unroll(
     state = initial_state(cell, (batch, height, width, features), x.dtype)
   x = x.swapaxes(0, 1)
   flat = x.reshape(time * batch, height, width, channels)
-  inputs = {
-    name: a.reshape(time, batch, *a.shape[1:]) for name, a in _input_maps(cell, params, flat).items()
-  }
+  inputs = {name: a.reshape(time, batch, *a.shape[1:]) for name, a in _input_maps(cell, params, flat).items()}
   mask = None if mask is None else mask.swapaxes(0, 1)
   outputs, state = scan(_step_of(cell), *_state_maps(cell, params), inputs, state, mask)
   if cell.spatial_skip:

@@ -63,5 +63,5 @@ def unroll(
 
   if mask is None:
     mask = jnp.ones(x.shape[:2], bool)
-  state, outputs = lax.scan(body, state, (x.swapaxes(0, 1), mask.swapaxes(0, 1)))
-  return outputs.swapaxes(0, 1), state
+  last, outputs = lax.scan(body, state, (x.swapaxes(0, 1), mask.swapaxes(0, 1)))
+  return outputs.swapaxes(0, 1), last

@@ -1,0 +1,1 @@
+"""Throughput of the kernels and the training step: one script a question, results committed."""
