@@ -65,7 +65,7 @@ LABELS: tuple[str, ...] = tuple(EMOTIONS)
 
 
 class Controls(NamedTuple):
-  """What muscles do to the drawn face, each about 0 at rest and 1 at full motion; two-sided, [..., 2] (image left, right)."""
+  """What muscles do to the drawn face, each [2] (picture's left, right), 0 at rest and about 1 at full motion."""
 
   brow_inner: jax.Array
   brow_outer: jax.Array
@@ -93,7 +93,7 @@ class Controls(NamedTuple):
 
 # Unit -> (gain, share of each control at full motion).
 RIG: dict[int, tuple[float, dict[str, float]]] = {
-  1: (1.5, {"brow_inner": 1.0}),
+  1: (2.0, {"brow_inner": 1.0}),
   2: (1.5, {"brow_outer": 1.0}),
   4: (1.5, {"brow_knit": 1.0}),
   5: (1.5, {"lid_raise": 1.0}),

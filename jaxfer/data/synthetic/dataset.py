@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfer.data.synthetic import action_units, geometry, render, timecourse
+from jaxfer.data.synthetic import action_units, render, timecourse
 from jaxfer.data.synthetic.draws import Draws
 from jaxfer.data.synthetic.geometry import Face
 from jaxfer.data.synthetic.identity import Identity, Pose, Scene, sample_identity, sample_pose, sample_scene
+from jaxfer.data.synthetic.landmarks import landmarks
 
 _SEQUENCES = 1 << 20  # added to a take's number: sequences share no key with stills
 _CHUNK = 32  # pictures drawn at once: one compiled program whatever the set's size
@@ -35,7 +36,7 @@ def _expression(key: jax.Array, who: Identity, label: jax.Array, intensity: jax.
   draws = Draws(key, 3 * len(table))
   varied = jnp.exp(draws.normal(0.16, len(table)))
   stray = jnp.abs(draws.normal(1.0, len(table))) * (draws.uniform(0.0, 1.0, len(table)) < 0.4)
-  stray = 0.10 * stray / action_units.GAINS * _STRAYING
+  stray = 0.09 * stray / action_units.GAINS * _STRAYING
   return jnp.clip(table * intensity * who.gain * varied + stray, 0.0, 1.0)
 
 
@@ -110,7 +111,7 @@ def _draw_stills(faces: Face, scenes: Scene, size: int, channels: int) -> dict[s
   def one(face: Face, scene: Scene) -> dict[str, jax.Array]:
     picture, _ = render.render(face, scene, size)
     image = _bytes(render.sensor(picture, scene), channels)
-    return {"image": image, "landmarks": geometry.landmarks(face, size)}
+    return {"image": image, "landmarks": landmarks(face, size)}
 
   return jax.vmap(one)(faces, scenes)
 
@@ -122,7 +123,7 @@ def _draw_sequences(faces: Face, scenes: Scene, size: int) -> dict[str, jax.Arra
     return {
       "frames": _bytes(render.sensor(picture, scene, number), 3),
       "flow": quantize_flow(flow),
-      "landmarks": geometry.landmarks(face, size),
+      "landmarks": landmarks(face, size),
     }
 
   def one(face: Face, scene: Scene) -> dict[str, jax.Array]:
@@ -130,9 +131,9 @@ def _draw_sequences(faces: Face, scenes: Scene, size: int) -> dict[str, jax.Arra
     earlier = jnp.maximum(jnp.arange(count) - 1, 0)
     moving = (face.controls, face.pose)
     before = jax.tree.map(lambda leaf: leaf[earlier], moving)
-    return jax.vmap(lambda now, then, i: frame(Face(face.identity, *now), Face(face.identity, *then), scene, i))(
-      moving, before, jnp.arange(count)
-    )
+    return jax.vmap(
+      lambda now, then, i: frame(Face(face.identity, *now), Face(face.identity, *then), scene, i)
+    )(moving, before, jnp.arange(count))
 
   return jax.vmap(one)(faces, scenes)
 
@@ -157,7 +158,7 @@ def _chunks(cast: Any, draw: Any, labels: np.ndarray, chunk: int) -> dict[str, n
 
 
 def generate_stills(
-  num_subjects: int = 60, images_per_subject: int = 21, image_size: int = 64, channels: int = 1, seed: int = 0
+  num_subjects: int = 60, images_per_subject: int = 21, image_size: int = 64, channels: int = 3, seed: int = 0
 ) -> dict[str, np.ndarray]:
   """Draws stills near the apex (intensity 0.5 to 1 of Table 4), classes in equal numbers per subject.
 

@@ -19,8 +19,11 @@ import jax.numpy as jnp
 from jaxfer.data.synthetic.action_units import Controls
 from jaxfer.data.synthetic.identity import Identity, Pose
 
+_Size = jax.Array | float
+
 _ITERATIONS = 7
 BROW_REACH = 0.26  # half-length of a brow
+_LID_REACH = 0.24  # height over which the skin follows a lid's edge
 
 
 class Face(NamedTuple):
@@ -37,7 +40,7 @@ def bump(r2: jax.Array) -> jax.Array:
   return rest * rest * rest
 
 
-def hill(x: jax.Array, y: jax.Array, radius_x: float | jax.Array, radius_y: float | jax.Array) -> jax.Array:
+def hill(x: jax.Array, y: jax.Array, radius_x: _Size, radius_y: _Size) -> jax.Array:
   """A bump at the origin with the given radii."""
   return bump((x / radius_x) ** 2 + (y / radius_y) ** 2)
 
@@ -100,14 +103,13 @@ def mouth_edges(face: Face, x: jax.Array) -> MouthEdges:
   t = x / who.mouth_width
   inside = jnp.maximum(1.0 - t * t, 0.0)
   profile = inside * (1.0 + 0.45 * t * t)
-  slit = who.mouth_y + who.mouth_curve * jnp.minimum(t * t, 2.0) + 0.012 * inside * (1.0 - 3.0 * inside * t * t)
+  slit = (
+    who.mouth_y + who.mouth_curve * jnp.minimum(t * t, 2.0) + 0.012 * inside * (1.0 - 3.0 * inside * t * t)
+  )
   jaw = 0.40 * jnp.maximum(side(c.jaw_drop, x), 0.0)
   up = (0.075 * jnp.maximum(side(c.upper_lip, x), 0.0)) * profile
   drop = (0.13 * jnp.maximum(side(c.lower_lip, x), 0.0)) * profile
   return MouthEdges(t, profile, slit, up, drop + jaw * profile, jaw)
-
-
-_LID_REACH = 0.24
 
 
 def _mouth_heights(who: Identity) -> tuple[jax.Array, jax.Array]:
@@ -120,7 +122,11 @@ def part(face: Face, x: jax.Array, y: jax.Array) -> jax.Array:
   eye = eye_edges(face, x)
   above = jnp.clip(1.0 - (eye.upper_rest - y) / _LID_REACH, 0.0, 1.0)
   below = jnp.clip(1.0 - (y - eye.lower_rest) / _LID_REACH, 0.0, 1.0)
-  lid = jnp.where(y < 0.5 * (eye.upper_rest + eye.lower_rest), (eye.upper - eye.upper_rest) * above, (eye.lower - eye.lower_rest) * below)
+  lid = jnp.where(
+    y < 0.5 * (eye.upper_rest + eye.lower_rest),
+    (eye.upper - eye.upper_rest) * above,
+    (eye.lower - eye.lower_rest) * below,
+  )
   mouth = mouth_edges(face, x)
   reach_up, reach_down = _mouth_heights(face.identity)
   up = -mouth.up * jnp.clip(1.0 - (mouth.slit - y) / reach_up, 0.0, 1.0)
@@ -144,7 +150,7 @@ def unpart(face: Face, x: jax.Array, y: jax.Array) -> Parted:
   eye, mouth = eye_edges(face, x), mouth_edges(face, x)
   reach_up, reach_down = _mouth_heights(face.identity)
 
-  def shrink(distance: jax.Array, shift: jax.Array, reach: jax.Array | float) -> jax.Array:
+  def shrink(distance: jax.Array, shift: jax.Array, reach: _Size) -> jax.Array:
     # Distance d from an edge moved by `shift` away from it, fading over `reach`: d + shift (1 - d / reach).
     near = (distance - shift) / (1.0 - shift / reach)
     return jnp.where(near < reach, jnp.maximum(near, 0.0), distance)
@@ -161,34 +167,33 @@ def unpart(face: Face, x: jax.Array, y: jax.Array) -> Parted:
   return Parted(
     jnp.where(y < 0.34, lids, lips),
     jnp.where(jnp.abs(eye.t) < 1.0, jnp.minimum(y - eye.upper, eye.lower - y), -1.0),
-    jnp.where(jnp.abs(mouth.t) < 1.0, jnp.minimum(y - mouth.slit + mouth.up, mouth.slit + mouth.down - y), -1.0),
+    jnp.where(
+      jnp.abs(mouth.t) < 1.0, jnp.minimum(y - mouth.slit + mouth.up, mouth.slit + mouth.down - y), -1.0
+    ),
     eye,
     mouth,
   )
 
 
-def _bumps(face: Face) -> list[tuple[jax.Array, ...]]:
-  """The smooth movements, on the right side and mirrored: centre x, y, radii, and two-sided shifts [2] outward and down."""
+def _bumps(face: Face) -> list[tuple[_Size, _Size, _Size, _Size, jax.Array, jax.Array]]:
+  """The smooth movements of both sides: centre x, y, radii in x, y, and the shifts [2] outward and down."""
   who, c = face.identity, face.controls
-  x0, y0 = jnp.zeros(()), jnp.zeros(2)
-  r = lambda value: jnp.asarray(value)  # noqa: E731
   brow, mouth = who.brow_y, who.mouth_y
+  still = jnp.zeros(2)
+  knit = c.brow_knit * (1.0 - 0.8 * c.brow_inner)  # lowered and raised at once, the brow turns oblique
+  outer = -0.16 * c.brow_outer + 0.03 * c.brow_knit + 0.025 * c.cheek_raise
+  corner = 0.14 * c.corner_out - 0.17 * c.pucker - 0.14 * c.jaw_drop + 0.04 * c.dimple
   return [
-    # Lowering gives way to raising: the two together make the oblique brow.
-    (x0 + 0.16, brow - 0.02, r(0.42), r(0.42), -0.055 * c.brow_knit, 0.11 * c.brow_knit * (1.0 - 0.8 * c.brow_inner)),
-    (x0 + 0.18, brow - 0.06, r(0.46), r(0.44), y0, -0.17 * c.brow_inner),
-    (who.eye_x + 0.20, brow - 0.05, r(0.44), r(0.42), y0, -0.16 * c.brow_outer + 0.03 * c.brow_knit + 0.025 * c.cheek_raise),
-    (who.eye_x + 0.10, r(0.36), r(0.48), r(0.44), 0.03 * c.cheek_raise, -0.11 * c.cheek_raise),
-    (who.nose_width, who.nose_length - 0.03, r(0.36), r(0.40), 0.03 * c.nose_wrinkle, -0.075 * c.nose_wrinkle),
-    (x0 + 0.15, mouth - 0.06, r(0.42), r(0.26), y0, -0.045 * c.upper_lip - 0.03 * c.nose_wrinkle),
-    (
-      who.mouth_width + 0.04, mouth, r(0.40), r(0.46),
-      0.14 * c.corner_out - 0.17 * c.pucker - 0.14 * c.jaw_drop + 0.04 * c.dimple,
-      -0.17 * c.corner_up + 0.03 * c.jaw_drop,
-    ),
-    (x0, mouth + 0.12, r(0.40), r(0.34), y0, -0.075 * c.chin_raise + 0.02 * c.corner_up),
-    (x0, who.chin - 0.08, r(0.50), r(0.30), y0, -0.05 * c.chin_raise + 0.09 * c.jaw_thrust),
-    (x0 + 0.66, mouth - 0.02, r(0.44), r(0.50), 0.10 * c.puff, y0),
+    (0.16, brow - 0.02, 0.42, 0.42, -0.055 * c.brow_knit, 0.11 * knit),
+    (0.18, brow - 0.06, 0.46, 0.44, still, -0.17 * c.brow_inner),
+    (who.eye_x + 0.20, brow - 0.05, 0.44, 0.42, still, outer),
+    (who.eye_x + 0.10, 0.36, 0.48, 0.44, 0.03 * c.cheek_raise, -0.11 * c.cheek_raise),
+    (who.nose_width, who.nose_length - 0.03, 0.36, 0.40, 0.03 * c.nose_wrinkle, -0.075 * c.nose_wrinkle),
+    (0.15, mouth - 0.06, 0.42, 0.26, still, -0.045 * c.upper_lip - 0.03 * c.nose_wrinkle),
+    (who.mouth_width + 0.04, mouth, 0.40, 0.46, corner, -0.17 * c.corner_up + 0.03 * c.jaw_drop),
+    (0.0, mouth + 0.12, 0.40, 0.34, still, -0.075 * c.chin_raise + 0.02 * c.corner_up),
+    (0.0, who.chin - 0.08, 0.50, 0.30, still, -0.05 * c.chin_raise + 0.09 * c.jaw_thrust),
+    (0.66, mouth - 0.02, 0.44, 0.50, 0.10 * c.puff, still),
   ]
 
 
@@ -252,38 +257,6 @@ def unplace(face: Face, px: jax.Array, py: jax.Array) -> tuple[jax.Array, jax.Ar
     return x + (ux - hx), y + (uy - hy)
 
   return jax.lax.fori_loop(0, _ITERATIONS, closer, (ux, uy))
-
-
-def landmarks(face: Face, size: int) -> jax.Array:
-  """The 37 points of RAF-DB's automatic annotation, [37, 2] (x, y) in pixels (pixel i covers i to i + 1).
-
-  Order: 0-2 left brow, 3-5 right brow, 6-12 nose (bridge, middle, tip, then the base from left to right), 13-18 left eye,
-  19-24 right eye, 25-36 outline of the lips (25 and 31 its corners); left is the picture's left. Both loops run from
-  the left corner over the top. An eye's centre is the mean of its loop.
-  """
-  who, c = face.identity, face.controls
-  eye, width = who.eye_x, who.eye_width
-  brow_t = jnp.array([-1.0, 0.0, 1.0])
-  brow_x, brow_y = brow_curve(who, brow_t)
-  lid_t = jnp.array([-1.0, -0.4, 0.4, 1.0, 0.4, -0.4])
-  lid_x = eye + width * lid_t
-  rest = eye_edges(face, lid_x)
-  lid_y = jnp.where(jnp.arange(6) < 4, rest.upper_rest, rest.lower_rest)
-  # Half a thousandth off the slit puts a point on its lid.
-  lid_y = lid_y + jnp.array([0.0, -1.0, -1.0, 0.0, 1.0, 1.0]) * 5e-4
-  mirror = jnp.array([3, 2, 1, 0, 5, 4])
-  n, w = who.nose_length, who.nose_width
-  nose_x = jnp.array([0.0, 0.0, 0.0, -1.0, -0.45, 0.45, 1.0]) * w
-  nose_y = jnp.array([-0.02, 0.25, 0.44, n - 0.05, n + 0.01, n + 0.01, n - 0.05])
-  lip_t = jnp.array([-1.0, -0.62, -0.25, 0.0, 0.25, 0.62, 1.0, 0.62, 0.28, 0.0, -0.28, -0.62])
-  lip_x = who.mouth_width * lip_t
-  upper, lower = lip_thickness(face, lip_x)
-  slit = mouth_edges(face, lip_x).slit
-  lip_y = slit + jnp.where(jnp.arange(12) < 7, -upper, lower)
-  x = jnp.concatenate([-brow_x[::-1], brow_x, nose_x, -lid_x[mirror], lid_x, lip_x])
-  y = jnp.concatenate([brow_y[::-1], brow_y, nose_y, lid_y[mirror], lid_y, lip_y])
-  px, py = to_picture(face, x, y)
-  return jnp.stack([px + 1.0, py + 1.0], -1) * (size / 2)
 
 
 def brow_curve(who: Identity, t: jax.Array) -> tuple[jax.Array, jax.Array]:

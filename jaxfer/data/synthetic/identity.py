@@ -13,9 +13,30 @@ import numpy as np
 from jaxfer.data.synthetic import action_units
 from jaxfer.data.synthetic.draws import Draws
 
-_SKIN = ((0.95, 0.79, 0.69), (0.91, 0.71, 0.58), (0.83, 0.61, 0.46), (0.70, 0.49, 0.35), (0.52, 0.35, 0.25), (0.38, 0.25, 0.18))
-_HAIR = ((0.07, 0.06, 0.06), (0.15, 0.10, 0.07), (0.30, 0.19, 0.11), (0.47, 0.30, 0.16), (0.72, 0.55, 0.33), (0.52, 0.24, 0.12))
-_IRIS = ((0.20, 0.12, 0.07), (0.34, 0.21, 0.11), (0.42, 0.36, 0.18), (0.30, 0.42, 0.32), (0.35, 0.50, 0.63), (0.42, 0.46, 0.50))
+_SKIN = (
+  (0.95, 0.79, 0.69),
+  (0.91, 0.71, 0.58),
+  (0.83, 0.61, 0.46),
+  (0.70, 0.49, 0.35),
+  (0.52, 0.35, 0.25),
+  (0.38, 0.25, 0.18),
+)
+_HAIR = (
+  (0.07, 0.06, 0.06),
+  (0.15, 0.10, 0.07),
+  (0.30, 0.19, 0.11),
+  (0.47, 0.30, 0.16),
+  (0.72, 0.55, 0.33),
+  (0.52, 0.24, 0.12),
+)
+_IRIS = (
+  (0.20, 0.12, 0.07),
+  (0.34, 0.21, 0.11),
+  (0.42, 0.36, 0.18),
+  (0.30, 0.42, 0.32),
+  (0.35, 0.50, 0.63),
+  (0.42, 0.46, 0.50),
+)
 
 # A resting face may hold these a little; an open mouth, closed eyes and the rare units of Table 5 it may not.
 _RESTING = np.isin(action_units.ORDER, (1, 2, 4, 6, 7, 12, 15, 17, 20, 23, 24)).astype(np.float32)
@@ -204,6 +225,8 @@ def sample_scene(key: jax.Array) -> Scene:
 
 
 def sample_pose(key: jax.Array, extent: float = 1.0) -> Pose:
-  """Draws a head pose; `extent` scales how far it may be from frontal and centred (at 1 at most 16, 11 and 9 degrees)."""
+  """Draws a head pose; `extent` scales its distance from frontal and centred (at 1 up to 16, 11 and 9 degrees)."""
   n = extent * 0.5 * Draws(key, 6).normal(1.0, 6)
-  return Pose(0.26 * n[0], 0.18 * n[1], 0.14 * n[2], 0.08 * n[3], 0.08 * n[4] - 0.11, 0.60 * (1.0 + 0.10 * n[5]))
+  return Pose(
+    0.26 * n[0], 0.18 * n[1], 0.14 * n[2], 0.08 * n[3], 0.08 * n[4] - 0.11, 0.60 * (1.0 + 0.10 * n[5])
+  )

@@ -62,7 +62,9 @@ def render(face: Face, scene: Scene, size: int, previous: Face | None = None) ->
   flat = scene.ambient + strength * 0.78 * scene.light[2]  # of what stands upright behind the face
 
   # Shapes behind the face.
-  along = jnp.clip(0.5 + 0.45 * (px * scene.background_direction[0] + py * scene.background_direction[1]), 0.0, 1.0)
+  along = jnp.clip(
+    0.5 + 0.45 * (px * scene.background_direction[0] + py * scene.background_direction[1]), 0.0, 1.0
+  )
   spots = [0.5 * bump(((px - s[0]) ** 2 + (py - s[1]) ** 2) * s[2] ** 2) for s in scene.spots]
   frequency, phase, contrast = scene.stripes
   stripes = 1.0 + contrast * jnp.sin(frequency * (px * jnp.cos(phase) + py * jnp.sin(phase)) + phase)
@@ -75,7 +77,9 @@ def render(face: Face, scene: Scene, size: int, previous: Face | None = None) ->
 
   # The face's skin and what grows on it.
   mottle = jnp.sin(13.0 * x + 5.0 * y + who.texture[0]) * jnp.sin(11.0 * y - 4.0 * x + who.texture[1])
-  mottle = 1.0 + 0.018 * (mottle + 0.8 * jnp.sin(29.0 * x + who.texture[2]) * jnp.sin(31.0 * y + who.texture[3]))
+  mottle = 1.0 + 0.018 * (
+    mottle + 0.8 * jnp.sin(29.0 * x + who.texture[2]) * jnp.sin(31.0 * y + who.texture[3])
+  )
   blush = who.blush * (0.5 * hill(ax - 0.52, y - 0.40, 0.36, 0.30) + 0.25 * hill(x, y - 0.42, 0.2, 0.16))
   hollow = shapes.hollows(who, x, y, radius)
   beard = shapes.beard(who, x, y)
@@ -132,7 +136,9 @@ def render(face: Face, scene: Scene, size: int, previous: Face | None = None) ->
     color = paint(color, hair * hair_lit * c["light"], front)
     color = paint(paint(color, 1.0, 0.05 * lenses), c["rim"] * rim_light, rims)
     color = color * scene.exposure
-    return jnp.where(color < 0.7, color, 1.0 - 0.3 * jnp.exp((0.7 - color) / 0.3))  # highlights burn out softly
+    return jnp.where(
+      color < 0.7, color, 1.0 - 0.3 * jnp.exp((0.7 - color) / 0.3)
+    )  # highlights burn out softly
 
   rgb = lambda *values: jnp.array(values)  # noqa: E731
   picture = jax.lax.map(
@@ -173,7 +179,8 @@ def render(face: Face, scene: Scene, size: int, previous: Face | None = None) ->
     stiff = geometry.project(state.pose, hx, hy, geometry.depth(who, x, v))
     trunk = (bx * state.pose.scale + state.pose.x, by * state.pose.scale + state.pose.y)
     return [
-      jnp.where(still, 0.0, jnp.where(rims > 0.5, stiff[i], jnp.where(on_head, skin[i], trunk[i]))) for i in (0, 1)
+      jnp.where(still, 0.0, jnp.where(rims > 0.5, stiff[i], jnp.where(on_head, skin[i], trunk[i])))
+      for i in (0, 1)
     ]
 
   places = jax.lax.map(position, jax.tree.map(lambda a, b: jnp.stack([a, b]), face, previous))
@@ -199,7 +206,9 @@ def _light(
   dx = jnp.clip(toward @ difference.T / step, -2.2, 2.2)
   dy = jnp.clip(difference @ toward / step, -2.2, 2.2)
   norm = jax.lax.rsqrt(dx * dx + dy * dy + 1.0)
-  diffuse = jnp.clip(0.12 + 0.88 * (scene.light[2] - scene.light[0] * dx - scene.light[1] * dy) * norm, 0.0, 1.0)
+  diffuse = jnp.clip(
+    0.12 + 0.88 * (scene.light[2] - scene.light[0] * dx - scene.light[1] * dy) * norm, 0.0, 1.0
+  )
   half = scene.light + jnp.array([0.0, 0.0, 1.0])
   half = half / jnp.linalg.norm(half)
   gloss = jnp.clip((half[2] - half[0] * dx - half[1] * dy) * norm, 0.0, 1.0)

@@ -59,16 +59,20 @@ def relief(face: Face, x: jax.Array, y: jax.Array, radius: jax.Array) -> jax.Arr
     + 0.050 * hill(ax - 0.60 * who.nose_width, y - (n - 0.06), 0.13, 0.12)
   )
   # Brow ridge, sockets, eyeballs under the lids, cheekbones, chin and the hollow above it.
-  z += 0.045 * hill(ax - 0.34, y - who.brow_y - 0.03, 0.36, 0.19) - 0.075 * hill(ax - 0.31, y + 0.02, 0.34, 0.26)
+  z += 0.045 * hill(ax - 0.34, y - who.brow_y - 0.03, 0.36, 0.19) - 0.075 * hill(
+    ax - 0.31, y + 0.02, 0.34, 0.26
+  )
   z += 0.050 * hill(ax - who.eye_x, y, 0.27, 0.18)
   z += 0.055 * hill(ax - 0.52, y - 0.38, 0.40, 0.36)
-  z += (0.075 * s(c.cheek_raise) + 0.03 * jnp.maximum(s(c.corner_up), 0.0)) * hill(ax - 0.48, y - 0.40, 0.40, 0.34)
+  z += (0.075 * s(c.cheek_raise) + 0.03 * jnp.maximum(s(c.corner_up), 0.0)) * hill(
+    ax - 0.48, y - 0.40, 0.40, 0.34
+  )
   z += 0.10 * s(c.puff) * hill(ax - 0.58, y - m + 0.02, 0.36, 0.40)
   z += 0.05 * hill(x, y - (who.chin - 0.16), 0.30, 0.24) - 0.040 * hill(x, y - (m + 0.20), 0.28, 0.12)
   z += 0.06 * s(c.jaw_thrust) * hill(x, y - (who.chin - 0.2), 0.4, 0.4)
   # Lips and the groove above them.
-  z += 0.038 * bump(((y - slit + 0.45 * upper) / (upper + 0.02)) ** 2) * (upper > 0.004)
-  z += 0.065 * bump(((y - slit - 0.5 * lower) / (0.75 * lower + 0.02)) ** 2) * (lower > 0.004)
+  z += 0.40 * upper * bump(((y - slit + 0.35 * upper) / (upper + 0.05)) ** 2)
+  z += 0.60 * lower * bump(((y - slit - 0.5 * lower) / (0.75 * lower + 0.03)) ** 2)
   return z - 0.015 * hill(x, y - 0.5 * (n + m) + 0.03, 0.06, 0.13)
 
 
@@ -79,9 +83,15 @@ def creases(face: Face, x: jax.Array, y: jax.Array, foot: jax.Array) -> jax.Arra
   s = lambda pair: side(pair, x)  # noqa: E731
   brow, n, m = who.brow_y, who.nose_length, who.mouth_y
   # Frown lines between the brows, vertical, and the nose root's horizontal ones.
-  frown = stroke(ax - 0.070 - 0.10 * (y - brow - 0.1) ** 2, 0.016, foot) * bump(((y - brow + 0.01) / 0.20) ** 2)
+  frown = stroke(ax - 0.070 - 0.10 * (y - brow - 0.1) ** 2, 0.016, foot) * bump(
+    ((y - brow + 0.01) / 0.20) ** 2
+  )
   dark = 0.80 * s(c.brow_knit) * frown
-  dark += s(c.nose_wrinkle) * hill(x, y - 0.04, 0.17, 0.17) * (0.35 + 0.35 * jnp.cos((y - 0.04 + 0.9 * x * x) * 70.0))
+  dark += (
+    s(c.nose_wrinkle)
+    * hill(x, y - 0.04, 0.17, 0.17)
+    * (0.35 + 0.35 * jnp.cos((y - 0.04 + 0.9 * x * x) * 70.0))
+  )
   # The forehead's lines, drawn up by the brows.
   lift = 0.5 * s(c.brow_inner) * bump((x / 0.6) ** 2) + 0.5 * s(c.brow_outer) * bump(((ax - 0.5) / 0.45) ** 2)
   wave = y - (brow - 0.30) + 0.05 * x * x + 0.012 * jnp.sin(9.0 * x + who.texture[0])
@@ -89,14 +99,18 @@ def creases(face: Face, x: jax.Array, y: jax.Array, foot: jax.Array) -> jax.Arra
   dark += (lift * (0.6 + 0.6 * who.age) + 0.15 * who.age) * lines
   # Crow's feet and the fold under the eye.
   outer = ax - who.eye_x - who.eye_width
-  feet = (0.9 * s(c.cheek_raise) + 0.25 * who.age) * bump(((outer - 0.10) / 0.11) ** 2) * bump((y / 0.15) ** 2)
+  feet = (
+    (0.9 * s(c.cheek_raise) + 0.25 * who.age) * bump(((outer - 0.10) / 0.11) ** 2) * bump((y / 0.15) ** 2)
+  )
   dark += feet * jnp.maximum(jnp.cos(y / (outer + 0.16) * 13.0), 0.0) ** 4
   under = y - who.eye_lower - 0.075 + 0.96 * (ax - who.eye_x) ** 2
   pouch = 0.10 + 0.25 * who.age + 0.60 * s(c.cheek_raise) + 0.25 * s(c.lid_tight)
   dark += pouch * stroke(under, 0.020, foot) * bump(((ax - who.eye_x + 0.03) / 0.25) ** 2)
   # Nasolabial fold: from the nose's wing round the mouth's corner.
   along = jnp.clip((y - n + 0.08) / (m - n + 0.16), -0.4, 1.5)
-  fold = ax - who.nose_width - 0.035 - (who.mouth_width - who.nose_width + 0.075) * along * (0.55 + 0.45 * along)
+  fold = (
+    ax - who.nose_width - 0.035 - (who.mouth_width - who.nose_width + 0.075) * along * (0.55 + 0.45 * along)
+  )
   depth = 0.05 + 0.25 * who.age + 0.65 * jnp.clip(s(c.fold), 0.0, 1.2)
   dark += depth * stroke(fold, 0.028, foot) * bump(((along - 0.40) / 0.75) ** 2)
   # Dimples, depressed corners, the furrow above the chin and the chin's ball.
@@ -116,7 +130,9 @@ def hollows(who: Identity, x: jax.Array, y: jax.Array, radius: jax.Array) -> jax
   """Share of the light that does not reach: eye sockets, under the nose and the lower lip, the face's rim."""
   ax = jnp.abs(x)
   dark = 0.26 * hill(ax - 0.215, y - 0.02, 0.20, 0.22) + 0.15 * hill(ax - who.eye_x, y + 0.115, 0.30, 0.13)
-  dark += 0.30 * hill(x, y - who.nose_length - 0.045, 0.20, 0.08) + 0.18 * hill(x, y - who.mouth_y - 0.19, 0.26, 0.09)
+  dark += 0.30 * hill(x, y - who.nose_length - 0.045, 0.20, 0.08) + 0.18 * hill(
+    x, y - who.mouth_y - 0.19, 0.26, 0.09
+  )
   dark += 0.30 * jnp.clip((radius - 0.72) / 0.28, 0.0, 1.0) ** 2
   return jnp.clip(dark, 0.0, 0.6)
 
@@ -127,7 +143,9 @@ def nose_lines(who: Identity, x: jax.Array, y: jax.Array, foot: jax.Array) -> ja
   wing = who.nose_width
   nostril = hill(ax - 0.48 * wing, y - who.nose_length + 0.012, 0.080, 0.046)
   ring = jnp.sqrt((ax - 0.50 * wing) ** 2 + (y - who.nose_length + 0.06) ** 2 + 1e-9)
-  groove = stroke(ring - 0.52 * wing, 0.020, foot) * cover(ax - 0.80 * wing, 0.08) * cover(who.nose_length - y, 0.08)
+  groove = (
+    stroke(ring - 0.52 * wing, 0.020, foot) * cover(ax - 0.80 * wing, 0.08) * cover(who.nose_length - y, 0.08)
+  )
   return jnp.clip(0.90 * jnp.clip(1.3 * nostril, 0.0, 1.0) + 0.35 * groove, 0.0, 0.9)
 
 
@@ -147,20 +165,30 @@ def lips(face: Face, x: jax.Array, y: jax.Array, foot: jax.Array) -> tuple[jax.A
   over = y - mouth.slit
   soft = 1.6 * foot + 0.015
   within = jnp.abs(mouth.t) < 1.0
-  return cover(upper + over, soft) * (over < 0) * within, cover(lower - over, soft) * (over >= 0) * within, over
+  return (
+    cover(upper + over, soft) * (over < 0) * within,
+    cover(lower - over, soft) * (over >= 0) * within,
+    over,
+  )
 
 
 def beard(who: Identity, x: jax.Array, y: jax.Array) -> jax.Array:
   """Cover of moustache and beard."""
   ax = jnp.abs(x)
-  jawline = cover(y - 0.60 - 0.45 * (0.85 - ax), 0.22) * jnp.clip((ax - 0.10) * 3 + (y - who.mouth_y) * 6, 0.0, 1.0)
+  jawline = cover(y - 0.60 - 0.45 * (0.85 - ax), 0.22) * jnp.clip(
+    (ax - 0.10) * 3 + (y - who.mouth_y) * 6, 0.0, 1.0
+  )
   jawline *= 1.0 - hill(x, y - who.mouth_y, 0.42, 0.16)
   moustache = hill(x, y - 0.5 * (who.nose_length + who.mouth_y) - 0.02, 0.40, 0.15)
-  hairs = 0.90 + 0.10 * jnp.sin(123.0 * x + 5.0 * jnp.sin(17.0 * y)) * jnp.sin(111.0 * y + 4.0 * jnp.sin(13.0 * x))
+  hairs = 0.90 + 0.10 * jnp.sin(123.0 * x + 5.0 * jnp.sin(17.0 * y)) * jnp.sin(
+    111.0 * y + 4.0 * jnp.sin(13.0 * x)
+  )
   return jnp.clip(jnp.clip(jnp.maximum(jawline, 1.6 * moustache), 0.0, 1.0) * hairs * who.beard, 0.0, 0.88)
 
 
-def hair(who: Identity, x: jax.Array, y: jax.Array, radius: jax.Array, foot: jax.Array) -> tuple[jax.Array, ...]:
+def hair(
+  who: Identity, x: jax.Array, y: jax.Array, radius: jax.Array, foot: jax.Array
+) -> tuple[jax.Array, ...]:
   """Cover of the hair behind the head, of that in front, the shadow it throws on the face, and its strands about 1."""
   ax = jnp.abs(x)
   across = x - who.parting
