@@ -50,7 +50,8 @@ def options_of(field: str, call: Call) -> Mapping[str, Any]:
     }
     return {name: hints[name] for name in ours}
   fields = records.option_fields(type(records.make_config(call.name, {})))
-  return {name: field.type for name, field in fields.items()}
+  # Where to import from and how strictly are arguments of `prepare`, not properties of the data.
+  return {name: field.type for name, field in fields.items() if name not in ("source", "skip_bad")}
 
 
 def _experiment(name: str) -> Experiment:

@@ -19,7 +19,7 @@ FORMAT = 1
 
 
 class Checkpoints:
-  """The checkpoints of a work directory, numbered by the steps done; the oldest beyond `keep` are pruned."""
+  """The checkpoints of a work directory, numbered in the order of the training; the oldest beyond `keep` are pruned."""
 
   def __init__(self, workdir: pathlib.Path, keep: int = 2):
     self._directory = pathlib.Path(workdir).absolute() / "checkpoints"

@@ -249,7 +249,9 @@ class _Loop:
       "revision": self.revision,
       "arithmetic": self.arithmetic,
     }
-    self.checkpoints.save(self.position.done, {"state": state, "key": self.key}, meta)
+    # The end of a stage and the start of the next have the same steps behind them.
+    number = self.position.done + self.position.stage
+    self.checkpoints.save(number, {"state": state, "key": self.key}, meta)
     self.saved = time.monotonic()
 
   def _stage(self, state: State) -> State:

@@ -1,0 +1,172 @@
+"""The command line end to end, on a training of seconds."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from jaxfer import cli, config
+from jaxfer.experiments import run
+
+ROOT = pathlib.Path(__file__).parents[1]
+TINY = [
+  str(ROOT / "configs/quickstart.py"),
+  "data.num_subjects=6",
+  "data.num_frames=3",
+  "data.image_size=16",
+  "model.features=(4,)",
+  "model.dense=(8, 8)",
+  "recipe.epochs=3",
+  "batch_size=4",
+  "split.test=0.34",
+  "execution.devices=1",
+  "execution.steps_per_call=2",
+]
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+  return tmp_path_factory.mktemp("data")
+
+
+def jaxfer(*arguments):
+  return cli.main([str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, data_dir):
+  workdir = tmp_path_factory.mktemp("run") / "tiny"
+  assert jaxfer("train", *TINY, "--workdir", workdir, "--data-dir", data_dir) == 0
+  return workdir
+
+
+def final_state(workdir, data_dir):
+  configured = config.from_json((workdir / "config.json").read_text())
+  setup = run.prepare(configured, run.load_data(configured, data_dir))
+  variables, meta = run.loop.restore_variables(setup.training(), setup.devices, workdir)
+  assert meta["position"]["stage"] == 1
+  return variables
+
+
+def test_training_leaves_metrics_figures_and_a_checkpoint(trained):
+  rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+  assert [(row["split"], row["epoch"]) for row in rows] == [
+    (split, epoch) for epoch in (1, 2, 3) for split in ("train", "validation")
+  ]
+  assert all(np.isfinite(row["loss"]) and 0 <= row["accuracy"] <= 1 for row in rows)
+  result = json.loads((trained / "evaluation.json").read_text())
+  assert result["count"] == 14 == np.sum(result["confusion"])
+  assert result["correct"] == np.trace(result["confusion"])
+  assert result["published"] == {"enhanced ConvLSTM": 296 / 327}
+  for name in ("confusion.png", "curves.png"):
+    assert (trained / name).read_bytes()[:4] == b"\x89PNG"
+  lines = (trained / "predictions.csv").read_text().splitlines()
+  assert len(lines) == 15
+  assert sum(line.split(",")[2] == line.split(",")[3] for line in lines[1:]) == result["correct"]
+
+
+def test_evaluating_again_gives_the_same(trained, data_dir, capsys):
+  before = (trained / "evaluation.json").read_text()
+  assert jaxfer("evaluate", trained, "--data-dir", data_dir) == 0
+  assert (trained / "evaluation.json").read_text() == before
+  assert "on people that the training never saw" in capsys.readouterr().out
+
+
+def test_folds_pool_their_counts(tmp_path, data_dir):
+  arguments = [*TINY, "recipe.epochs=1", "split.folds=2", "split.validation=0.0"]
+  assert jaxfer("train", *arguments, "--workdir", tmp_path / "r", "--data-dir", data_dir) == 0
+  result = json.loads((tmp_path / "r/evaluation.json").read_text())
+  assert result["count"] == 42  # Every clip is tested once.
+  tested = [line.split(",") for line in (tmp_path / "r/predictions.csv").read_text().splitlines()[1:]]
+  assert len({row[0] for row in tested}) == 42
+  people = [{row[1] for row in tested if row[4] == fold} for fold in ("fold0", "fold1")]
+  assert not people[0] & people[1]
+
+
+def process(workdir, data_dir, *more):
+  """Starts a training of its own process, which fails if TensorFlow or PyTorch gets imported on the way."""
+  code = (
+    "import sys; from jaxfer import cli; code = cli.main(sys.argv[1:]);"
+    "assert not {'tensorflow', 'torch'} & set(sys.modules); sys.exit(code)"
+  )
+  arguments = [*TINY, "recipe.epochs=12", "execution.checkpoint_seconds=0", "--workdir", workdir, *more]
+  environment = os.environ | {
+    "JAX_COMPILATION_CACHE_DIR": str(data_dir / "xla"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+  }
+  command = [sys.executable, "-c", code, "train", *map(str, arguments), "--data-dir", str(data_dir)]
+  return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, trained, data_dir):
+  workdir = tmp_path_factory.mktemp("undisturbed") / "run"
+  running = process(workdir, data_dir)
+  _, errors = running.communicate()
+  assert running.returncode == 0, errors
+  return workdir
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_stopped_process_resumes_to_the_same_bits(tmp_path, undisturbed, data_dir, number):
+  running = process(tmp_path, data_dir, "--resume")  # Nothing to resume yet: begins.
+  while not list((tmp_path / "digests").glob("*.json")):
+    assert running.poll() is None, running.communicate()
+    time.sleep(0.02)
+  running.send_signal(number)
+  _, errors = running.communicate()
+  if number == signal.SIGTERM:
+    assert running.returncode == 128 + signal.SIGTERM
+    assert b"stopped by SIGTERM, state saved: go on with --resume" in errors
+  else:
+    assert running.returncode == -signal.SIGKILL
+  assert not (tmp_path / "evaluation.json").exists()
+  resumed = process(tmp_path, data_dir, "--resume")
+  _, errors = resumed.communicate()
+  assert resumed.returncode == 0, errors
+  assert (tmp_path / "metrics.jsonl").read_bytes() == (undisturbed / "metrics.jsonl").read_bytes()
+  states = [jax.device_get(final_state(workdir, data_dir)) for workdir in (tmp_path, undisturbed)]
+  jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (["train", "absent.py", "--workdir", "w"], "no config at absent.py"),
+    (["train", TINY[0], "batchsize=3", "--workdir", "w"], "did you mean 'batch_size'"),
+    (["train", *TINY, "execution.devices=3", "--workdir", "w"], "does not divide batch_size=4: take batch_size 3 or 6"),
+    (["evaluate", "absent"], "absent holds no run"),
+    (["prepare", "ckplu", "--source", "."], "did you mean 'ckplus'"),
+    (["prepare", "ckplus", "frames=3", "--source", "."], "did you mean 'num_frames'"),
+    (["prepare", "ckplus", "num_frames", "--source", "."], "has no '='"),
+    (["train", str(ROOT / "configs/two_stream_conv_rnn/conv_gru.py"), "--workdir", "w"], "jaxfer prepare ckplus"),
+  ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(arguments, message, data_dir, tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv("JAXFER_DATA_DIR", str(data_dir))
+  assert jaxfer(*arguments) == 2
+  captured = capsys.readouterr()
+  assert message in captured.err
+  assert captured.err.startswith("jaxfer: ")
+  assert captured.err.count("\n") == 1
+
+
+def test_a_directory_that_holds_a_run_is_not_trained_over(trained, data_dir, capsys):
+  assert jaxfer("train", *TINY, "--workdir", trained, "--data-dir", data_dir) == 2
+  assert "already holds a run: go on with --resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["models", "datasets", "configs"])
+def test_listing_names_what_there_is(what, capsys, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  assert jaxfer("list", what) == 0
+  expected = {"models": "two_stream_conv_rnn", "datasets": "ckplus", "configs": "configs/quickstart.py"}
+  assert expected[what] in capsys.readouterr().out
