@@ -44,6 +44,11 @@ def _subject_key(seed: jax.Array, subject: jax.Array) -> jax.Array:
   return jax.random.fold_in(jax.random.key(seed), subject)
 
 
+def _close_up(pose: Pose) -> Pose:
+  """Frames a pose as the importers crop real sequences: the box from brows to chin and a fifth of it beyond."""
+  return pose._replace(x=0.5 * pose.x, y=0.5 * (pose.y + 0.11) - 0.40, scale=0.88 / 0.60 * pose.scale)
+
+
 def _labels(num_subjects: int, per_subject: int, seed: int) -> np.ndarray:
   """Labels [subjects, per_subject]: classes in equal numbers, in an order of each subject's own."""
   num = len(action_units.LABELS)
@@ -99,7 +104,7 @@ def _cast_sequences(
     start, other, centre = sample_pose(keys[2]), sample_pose(keys[3], 0.3), sample_pose(keys[3], 0.0)
     sway = jnp.sin(time * u(0.5, 2.5))
     pose = Pose(*(a + sway * (b - c) for a, b, c in zip(start, other, centre, strict=True)))
-    face = Face(who, jax.vmap(action_units.controls)(shown), pose)
+    face = Face(who, jax.vmap(action_units.controls)(shown), _close_up(pose))
     return face, sample_scene(keys[4]), shown.mean(1)
 
   return jax.vmap(one)(subject, take, label)
@@ -187,7 +192,7 @@ def generate_sequences(
   time_course: str = "onset_apex",
   seed: int = 0,
 ) -> dict[str, np.ndarray]:
-  """Draws RGB sequences that start at the person's resting face, with exact optical flow.
+  """Draws RGB sequences, close up, that start at the person's resting face, with exact optical flow.
 
   Args:
     num_subjects: People.
