@@ -14,7 +14,11 @@ from jaxfer.config import Call, RunConfig, Split
 def get_config() -> RunConfig:
   return RunConfig(
     recipe=Call("two_stream_conv_rnn"),
-    model=Call("two_stream_conv_rnn", cell="conv_lstm"),
+    model=Call(
+      "two_stream_conv_rnn",
+      cell="conv_lstm",
+      flow_gain=20.0,  # Flow in pixels. Our choice, as is everything about the flow.
+    ),
     data=Call("ckplus"),
     split=Split(folds=10),
   )

@@ -20,6 +20,7 @@ def get_config() -> RunConfig:
       temporal_gate=True,
       temporal_skip=True,
       spatial_skip=True,
+      flow_gain=20.0,  # Flow in pixels. Our choice, as is everything about the flow.
     ),
     data=Call("ckplus"),
     split=Split(folds=10),

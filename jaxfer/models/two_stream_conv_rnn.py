@@ -68,6 +68,8 @@ class TwoStreamConvRNN(nn.Module):
     kernel_size: of the recurrent layers.
     dense: units of the first two dense layers; the third gives the logits.
     dropout_rate: after each of the first two.
+    flow_gain: factor on the flow before its first layer. Faces move by well under a pixel a frame, so flow in units of
+      20 pixels is tiny beside the frames; a gain that brings it to their scale lets the stream learn from the start.
     pool: "last" takes the last step's output, "mean" the average over time.
     dtype: of the recurrent and dense layers' computation; logits are float32.
     param_dtype: of the parameters.
@@ -83,6 +85,7 @@ class TwoStreamConvRNN(nn.Module):
   kernel_size: tuple[int, int] = (3, 3)
   dense: tuple[int, int] = (256, 128)
   dropout_rate: float = 0.5
+  flow_gain: float = 1.0
   pool: Literal["last", "mean"] = "last"
   dtype: Any = None
   param_dtype: Any = jnp.float32
@@ -130,7 +133,7 @@ class TwoStreamConvRNN(nn.Module):
     def stream(name, x):
       return Stream(self.cell, self.features, self.pool, settings, name=name)(x, mask)
 
-    x = jnp.concatenate([stream("rgb", frames), stream("flow", flow)], axis=-1)
+    x = jnp.concatenate([stream("rgb", frames), stream("flow", self.flow_gain * flow)], axis=-1)
     for k, units in enumerate(self.dense):
       x = nn.relu(nn.Dense(units, dtype=self.dtype, param_dtype=self.param_dtype, name=f"fc{k + 1}")(x))
       x = Dropout(self.dropout_rate, name=f"dropout{k + 1}")(x, keys, train=train)
