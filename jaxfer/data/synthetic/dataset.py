@@ -2,6 +2,11 @@
 
 Subject s of seed k is the same person however many subjects there are and whichever set is drawn. Pose, light,
 background, blur, noise, blinks and the order of classes within a subject are drawn without looking at the label.
+
+How hard it is, measured on people never seen: 64 pixel grey stills of 100 people, 28 each, 65 people to train, 10 to
+choose, 25 to test; three sets (seeds 0, 1, 2). Logistic regression on standardised pixels, C chosen among 1e-3 to 1:
+51.3, 46.7, 49.4 % of seven classes. Two 3 x 3 convolutions (32, 64), each with 2 x 2 pooling, dropout 0.5, a dense
+layer of 128; Adam 1e-3, 20 epochs, the best epoch chosen: 80.7, 79.4, 76.4 %.
 """
 
 import functools
