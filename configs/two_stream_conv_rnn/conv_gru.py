@@ -3,9 +3,9 @@
   jaxfer prepare ckplus --source <the distributor's folder>
   jaxfer train configs/two_stream_conv_rnn/conv_gru.py --workdir runs/conv_gru
 
-Published: 86.54 % (283 of 327). Ours: not yet run, for want of the data (CK+ is given out on request); see the README for the same
-nets on embedded sequences. The paper states neither sizes nor training; ours are in the docstrings of the model and of
-`jaxfer.experiments.two_stream_conv_rnn`.
+Published: 86.54 % (283 of 327). Ours: not yet run, for want of the data (CK+ is given out on
+request); see the README for the same nets on embedded sequences. The paper states neither sizes nor training; ours are
+in the docstrings of the model and of `jaxfer.experiments.two_stream_conv_rnn`.
 """
 
 from jaxfer.config import Call, RunConfig, Split

@@ -3,9 +3,9 @@
   jaxfer prepare ckplus --source <the distributor's folder>
   jaxfer train configs/two_stream_conv_rnn/enhanced_conv_gru.py --workdir runs/enhanced_conv_gru
 
-Published: 88.99 % (291 of 327). Ours: not yet run, for want of the data (CK+ is given out on request); see the README for the same
-nets on embedded sequences. The paper states neither sizes nor training; ours are in the docstrings of the model and of
-`jaxfer.experiments.two_stream_conv_rnn`.
+Published: 88.99 % (291 of 327). Ours: not yet run, for want of the data (CK+ is given out on
+request); see the README for the same nets on embedded sequences. The paper states neither sizes nor training; ours are
+in the docstrings of the model and of `jaxfer.experiments.two_stream_conv_rnn`.
 """
 
 from jaxfer.config import Call, RunConfig, Split

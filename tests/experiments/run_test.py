@@ -1,0 +1,88 @@
+"""Every config becomes a training whose step traces, on records of the right shape, with no data set at hand."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxfer import config
+from jaxfer.data.records import Records
+from jaxfer.experiments import EXPERIMENTS, run
+from jaxfer.experiments import two_stream_conv_rnn as conv_rnn
+from jaxfer.train import state, step
+from jaxfer.train.stage import Context
+
+CONFIGS = sorted((pathlib.Path(__file__).parents[2] / "configs").rglob("*.py"))
+
+
+def blank_records(configured):
+  """Twenty people with one record of each class: zeros of the shapes that the config's data set has."""
+  options = {"num_frames": 16, "image_size": 64, **configured.data.options}
+  people, classes = 20, 7
+  clip = (people * classes, options["num_frames"], options["image_size"], options["image_size"])
+  arrays = {
+    "frames": np.zeros((*clip, 3), np.uint8),
+    "flow": np.zeros((*clip, 2), np.int16),
+    "label": np.tile(np.arange(classes), people),
+  }
+  keys = [f"{k:03d}" for k in range(people * classes)]
+  return Records.from_arrays(arrays, keys, [f"class{k}" for k in range(classes)], [key[:2] for key in keys])
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_one_step_of_every_config_traces(path):
+  configured = config.load(path)
+  setup = run.prepare(configured, blank_records(configured))
+  training = setup.training()
+  assert not set(setup.records.subjects[setup.split.train]) & set(setup.records.subjects[setup.split.test])
+
+  def one(key, rows):
+    begun = state.begin(training.stages[0], training.init(key))
+    data = {name: jnp.zeros(a.shape, a.dtype) for name, a in training.data.items()}
+    context = Context({name: jnp.float32(value) for name, value in training.hyper.items()})
+    plan = {"row": rows, "position": rows}
+    return step.planned_step(training.stages[0], begun, data, plan, jnp.asarray(True), key, context)
+
+  rows = jnp.zeros(configured.batch_size, jnp.int32)
+  moving, metrics = jax.eval_shape(one, jax.random.key(0), rows)
+  assert {"net/loss", "net/accuracy"} == set(metrics)
+  assert set(moving.variables["params"]) == {"rgb", "flow", "fc1", "fc2", "fc3"}
+
+
+def test_the_published_accuracies_are_whole_counts_of_327():
+  for _, _, accuracy in EXPERIMENTS["two_stream_conv_rnn"].published:
+    assert (accuracy * 327) == pytest.approx(round(accuracy * 327), abs=1e-9)
+  printed = [f"{100 * accuracy:.2f}" for _, _, accuracy in EXPERIMENTS["two_stream_conv_rnn"].published]
+  assert printed == ["86.54", "85.93", "88.99", "90.52"]
+
+
+def test_examples_are_scaled_as_the_models_read_them():
+  data = {
+    "frames": np.asarray([0, 255], np.uint8).reshape(2, 1, 1, 1, 1),
+    "flow": np.asarray([32767, -16384], np.int16).reshape(2, 1, 1, 1, 1),
+    "label": np.asarray([4, 5]),
+  }
+  batch = conv_rnn.example(data, jnp.asarray([1, 0]))
+  np.testing.assert_allclose(batch["frames"].ravel(), [1, -1])
+  np.testing.assert_allclose(batch["flow"].ravel(), [-0.5, 1], atol=1e-4)  # -10 and 20 pixels.
+  np.testing.assert_array_equal(batch["label"], [5, 4])
+
+
+def test_augmentation_moves_frames_and_flow_as_one():
+  """A clip whose flow says where its frames' gradient points still says so after any transform."""
+  _y, x = np.meshgrid(np.arange(16), np.arange(16), indexing="ij")
+  frames = np.repeat((8 * x)[None, None, :, :, None], 3, -1).astype(np.uint8)
+  flow = np.stack([np.full((16, 16), 3000), np.zeros((16, 16))], -1)[None, None].astype(np.int16)
+  data = {"frames": frames, "flow": flow, "label": np.zeros(1, np.int32)}
+  model = run.create_model("two_stream_conv_rnn")
+  stages, _ = conv_rnn.recipe(model, 1, rotation=30.0)
+  keys = jax.random.split(jax.random.key(0), 8)
+  batch = stages[0].sample(data, {"row": jnp.zeros(8, jnp.int32)}, keys)
+  brightness, vector = np.asarray(batch["frames"])[:, 0, 5:11, 5:11, 0], np.asarray(batch["flow"])[:, 0, 8, 8]
+  rise = np.stack([np.diff(brightness, axis=2).mean((1, 2)), np.diff(brightness, axis=1).mean((1, 2))], -1)
+  cosine = (rise * vector).sum(-1) / np.linalg.norm(rise, axis=-1) / np.linalg.norm(vector, axis=-1)
+  np.testing.assert_allclose(cosine, 1, atol=1e-3)
+  assert (vector[:, 0] < 0).any()
+  assert (vector[:, 0] > 0).any()
