@@ -1,0 +1,201 @@
+"""How fast are the conv-RNN layers, forward, gradient and training step, beside those of other libraries?
+
+Operations: `forward` gives the outputs; `gradient` is that of sum(outputs * fixed weights) with respect to parameters
+and input; `train_step` descends on the mean squared distance from fixed targets by SGD with momentum 0.9, ours through
+the engine (`jaxfer.train.step.step`, jitted, state donated). Cells: ConvLSTM and ConvGRU, plain, and enhanced with
+temporal gate, temporal skip and spatial skip. A case of several layers is a stream of the two-stream net: layers with
+2 x 2 max pooling between them, mean over space and time.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from benchmarks import conv_rnn_peers as peers
+from benchmarks import harness
+from benchmarks.conv_rnn_problem import ENHANCED, OPERATIONS, SGD, Problem, inputs_of, named, operate, pooled
+from jaxfer.kernels.conv_recurrence import reference
+from jaxfer.layers.conv_rnn import ConvGRU, ConvLSTM
+from jaxfer.models.two_stream_conv_rnn import Stream
+from jaxfer.train import step as engine
+from jaxfer.train.stage import Context, LossOut, Stage, Update
+from jaxfer.train.state import begin
+
+LAYERS = {"conv_lstm": ConvLSTM, "conv_gru": ConvGRU}
+KINDS: tuple[Literal["conv_lstm", "conv_gru"], ...] = ("conv_lstm", "conv_gru")
+REFERENCE = "the plain scan, float32"
+_MINUTE = 60.0
+
+
+class Net(nn.Module):
+  """The layer, or the layers as the two-stream net has them; parameters `layer1`, `layer2`, ..."""
+
+  problem: Problem
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """[batch, time, size, size, channels] -> the same of features; of several layers [batch, features]."""
+    p = self.problem
+    switches = {**(ENHANCED if p.enhanced else {}), "dtype": jnp.dtype(p.dtype)}
+    if len(p.features) == 1:
+      return LAYERS[p.kind](p.features[0], **switches, name="layer1")(x)
+    return Stream(p.kind, p.features, "mean", switches, name="stream")(x, None)
+
+
+def variables_of(problem: Problem, params: Mapping[str, Any]) -> dict[str, Any]:
+  """Parameters as `Net` has them."""
+  return {"params": dict(params) if len(problem.features) == 1 else {"stream": params}}
+
+
+def reference_net(problem: Problem, params: Mapping[str, Any], x: jax.Array) -> jax.Array:
+  """`Net` by the plain scan, float32."""
+  for k in range(len(problem.features)):
+    if k:
+      x = nn.max_pool(x.reshape(-1, *x.shape[2:]), (2, 2), (2, 2)).reshape(*x.shape[:2], *pooled(x))
+    x = reference.unroll(problem.cell, params[f"layer{k + 1}"], x)[0]
+  return x if len(problem.features) == 1 else x.mean((1, 2, 3))
+
+
+def reference_result(problem: Problem, inputs: Mapping[str, Any]) -> dict[str, Any]:
+  """Forward and gradient by the plain scan in full float32 precision."""
+  apply = functools.partial(reference_net, problem)
+  with jax.default_matmul_precision("highest"):
+    run = jax.jit(functools.partial(operate, problem.operation, apply))
+    return named(jax.device_get(run(inputs["params"], inputs["x"], inputs["weights"])))
+
+
+def prepare(problem: Problem, inputs: Mapping[str, Any]) -> harness.Program:
+  """Our own layer."""
+  net, single = Net(problem), len(problem.features) == 1
+
+  def apply(params, x):
+    return net.apply(variables_of(problem, params), x)
+
+  x, weights = inputs["x"], inputs["weights"]
+  if problem.operation != "train_step":
+    x = x.astype(jnp.dtype(problem.dtype))
+    run = functools.partial(operate, problem.operation, apply)
+    return harness.jax_program(run, inputs["params"], x, weights, named=named)
+
+  def loss(variables, batch, keys, context):
+    del keys, context
+    outputs: Any = net.apply(variables, batch["x"])
+    error = jnp.square(outputs.astype(jnp.float32) - batch["targets"])
+    return LossOut(loss={"error": (error.sum(), jnp.asarray(error.size, jnp.float32))})
+
+  modules = ("layer1",) if single else ("stream",)
+  stage = Stage("train", (Update("net", loss, modules, optax.sgd(**SGD)),), 1)
+  state = jax.jit(functools.partial(begin, stage))(variables_of(problem, inputs["params"]))
+
+  def train(moving, still, batch, keys):
+    return engine.step(
+      stage, dataclasses.replace(state, moving=moving, still=still), batch, keys, Context({})
+    )
+
+  def result(out):
+    moving, metrics = out
+    total, count = metrics["net/error"]
+    # The first step's momentum is its gradient.
+    momentum = moving.optimizers["net"][0].trace
+    return named({"params": momentum if single else momentum["stream"], "loss": total / count})
+
+  batch = {"x": x, "targets": weights}
+  keys = jax.random.split(jax.random.key(0), problem.batch)
+  return harness.jax_program(train, state.moving, state.still, batch, keys, named=result, stepping=True)
+
+
+def measure(session: harness.Session, problem: Problem, budget: float | None) -> None:
+  """One case: ours and the peers that are asked for."""
+  inputs = inputs_of(problem)
+  case = harness.Case(
+    name=problem.name,
+    settings=dataclasses.asdict(problem),
+    work={"samples": problem.batch, "frames": problem.batch * problem.time, "flops": problem.flops},
+    tolerance=tolerance(problem, session),
+    dtype=problem.dtype,
+    budget=budget,
+  )
+  contenders = [harness.Contender("jaxfer", functools.partial(prepare, problem, inputs))]
+  for name, make in peers.PEERS.items():
+    contenders += session.peer(name, functools.partial(make, problem, inputs, session))
+  session.measure(case, contenders, functools.partial(reference_result, problem, inputs), REFERENCE)
+
+
+def tolerance(problem: Problem, session: harness.Session) -> float:
+  """Of the largest value of each array: rounding of the arithmetic, grown over the steps of time."""
+  if problem.dtype == "bfloat16":
+    return 0.1
+  exact = session.platform == "cpu" or session.arguments.precision == "highest"
+  return 1e-4 if exact else 1e-2  # TF32 on GPU.
+
+
+def problems(platform: str, quick: bool) -> list[Problem]:
+  """The default sweep; the first is always the gradient of ConvLSTM [8, 16, 32, 32, 32] -> 32."""
+  first = Problem()
+  if quick:
+    first = dataclasses.replace(first, batch=2, time=3, size=8, channels=4, features=(4,))
+  cells = [(kind, enhanced) for enhanced in (False, True) for kind in KINDS]
+  every = [
+    dataclasses.replace(first, operation=operation, kind=kind, enhanced=enhanced)
+    for kind, enhanced in cells
+    for operation in OPERATIONS
+  ]
+  if quick:
+    stack = dataclasses.replace(first, operation="train_step", features=(4, 6))
+    return _unique([first, *every, stack, dataclasses.replace(first, dtype="bfloat16")])
+  if platform == "cpu":
+    sweep: list[dict[str, Any]] = [
+      {"time": 4},
+      {"time": 64},
+      {"size": 16},
+      {"size": 64},
+      {"batch": 1},
+      {"batch": 32},
+    ]
+    sweep += [{"channels": 3, "features": (16,)}, {"channels": 64, "features": (64,)}]
+    stack = Problem("train_step", batch=4, size=64, channels=3, features=(16, 32, 64, 128))
+    return _unique([first, *every, *(dataclasses.replace(first, **at) for at in sweep), stack])
+  stacks = [
+    Problem("train_step", kind, enhanced, batch, 16, 64, 3, (16, 32, 64, 128), dtype)
+    for dtype in ("bfloat16", "float32")
+    for batch in (16, 64, 256)
+    for kind, enhanced in (cells[:1] if batch != 64 else cells)
+  ]
+  layers = [
+    Problem("train_step", "conv_lstm", False, 64, 16, 64, features, (features,), "bfloat16")
+    for features in (16, 32, 64, 128)
+  ]
+  both = [dataclasses.replace(p, dtype=dtype) for dtype in ("float32", "bfloat16") for p in every]
+  return _unique([first, *stacks, *layers, *both])
+
+
+def _unique(problems: list[Problem]) -> list[Problem]:
+  return list(dict.fromkeys(problems))
+
+
+def main() -> None:
+  flags = harness.parser(__doc__)
+  flags.add_argument("--only", default="", help="run the cases whose name contains this")
+  flags.add_argument("--list", action="store_true", help="print the cases' names and stop")
+  arguments = flags.parse_args()
+  if arguments.list:
+    for problem in problems(arguments.device or "cpu", arguments.quick):
+      print(problem.name)
+    return
+  session = harness.session("conv_rnn", arguments)
+  chosen = problems(session.platform, session.quick)
+  for problem in chosen:
+    if arguments.only in problem.name:
+      # The first case takes all runs of every contender, however slow; the others stop a slow one after a minute.
+      measure(session, problem, None if problem == chosen[0] else _MINUTE)
+  harness.finish(session)
+
+
+if __name__ == "__main__":
+  main()

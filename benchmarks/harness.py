@@ -1,0 +1,365 @@
+"""Times implementations of the same case beside each other, after checking that they agree.
+
+A *contender* is one implementation of a *case*; its `prepare` compiles and returns a `Program`. `Session.measure`
+
+1. prepares the contenders; one whose package is not there, or that fails, is recorded as such, never left out;
+2. compares every result with the reference; one that disagrees is recorded and not timed;
+3. warms up, then runs the contenders in turn (ours, peer, ours, peer, ...), in an order that rotates from round to
+   round, so that a drift of the machine hits all alike; on CPU 20 ms apart;
+4. writes a record each (records.py) and prints a line each.
+
+Each call is timed to its end (`block_until_ready`, or the peer's own synchronisation). A call under 2 ms is repeated
+within a run, each time to its end, and the run's time divided.
+"""
+
+import argparse
+import dataclasses
+import datetime
+import math
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks import machine, records
+
+RUNS, QUICK_RUNS, LEAST_RUNS = 20, 3, 5
+_SHORT, _PAUSE = 2e-3, 0.02
+RESULTS = pathlib.Path(__file__).parent / "results"
+
+Arrays = Mapping[str, Any]
+
+
+class Missing(Exception):
+  """A contender that cannot run here, and why: its package is not installed, or has no such thing."""
+
+
+@dataclasses.dataclass
+class Program:
+  """A contender, compiled.
+
+  Attributes:
+    call: one run; returns when its work is done.
+    result: arrays by name to compare with the reference's; asked for once, before the first `call`.
+    facts: "lower_seconds", "compile_seconds", "memory", "flops_by_compiler", where they are known.
+  """
+
+  call: Callable[[], Any]
+  result: Callable[[], Arrays]
+  facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+  """A name ("jaxfer" is ours, others are peers or variants), and what makes its program."""
+
+  name: str
+  prepare: Callable[[], Program]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """What is measured.
+
+  Attributes:
+    name: unique in its benchmark; the same name means the same work in every file.
+    settings: shapes and switches, as JSON.
+    work: of one call: "samples", "frames", "flops" (counted by formula; see README.md), whichever apply.
+    tolerance: largest difference from the reference, relative to the largest value of each array.
+    dtype: of the computation.
+    budget: seconds after which a contender has run often enough (5 runs at least); None always takes all runs.
+  """
+
+  name: str
+  settings: Mapping[str, Any]
+  work: Mapping[str, float]
+  tolerance: float
+  dtype: str = "float32"
+  budget: float | None = None
+
+
+def jax_program(
+  fn: Callable, *arguments: Any, named: Callable[[Any], Arrays], stepping: bool = False
+) -> Program:
+  """Lowers and compiles fn(*arguments).
+
+  Args:
+    fn: what is timed.
+    arguments: placed on the device before.
+    named: fn's result -> arrays by name.
+    stepping: fn's result begins with a new first argument, which each call passes to the next and donates.
+  """
+  arguments = jax.device_put(arguments)
+  start = time.perf_counter()
+  lowered = jax.jit(fn, donate_argnums=(0,) if stepping else ()).lower(*arguments)
+  lower_seconds = time.perf_counter() - start
+  start = time.perf_counter()
+  compiled = lowered.compile()
+  compile_seconds = time.perf_counter() - start
+  carried = jax.tree.map(lambda a: a.copy(), arguments[0]) if stepping else None
+
+  def result():
+    first = jax.tree.map(lambda a: a.copy(), arguments[0]) if stepping else arguments[0]
+    return named(compiled(first, *arguments[1:]))
+
+  def call():
+    nonlocal carried
+    if not stepping:
+      return jax.block_until_ready(compiled(*arguments))
+    out = jax.block_until_ready(compiled(carried, *arguments[1:]))
+    carried = out[0]
+    return out
+
+  facts = {"lower_seconds": lower_seconds, "compile_seconds": compile_seconds, **_analysis(compiled)}
+  return Program(call, result, facts)
+
+
+def _analysis(compiled) -> dict[str, Any]:
+  facts: dict[str, Any] = {}
+  if (memory := compiled.memory_analysis()) is not None:
+    sizes = {
+      name: int(getattr(memory, f"{name}_size_in_bytes"))
+      for name in ("argument", "output", "temp", "alias", "generated_code")
+    }
+    peak = sizes["argument"] + sizes["output"] + sizes["temp"] - sizes["alias"]
+    facts["memory"] = {**{f"{name}_bytes": size for name, size in sizes.items()}, "peak_bytes": peak}
+  if "flops" in (cost := compiled.cost_analysis() or {}):
+    facts["flops_by_compiler"] = float(cost["flops"])
+  return facts
+
+
+def relative_error(got: Arrays, want: Arrays) -> float:
+  """Largest difference over the arrays that both have, each relative to its largest wanted value; NaN is infinite.
+
+  Raises:
+    ValueError: no array in common, an array that is not wanted, or another shape.
+  """
+  if not got or set(got) - set(want):
+    raise ValueError(f"arrays {sorted(got)} are not among {sorted(want)}")
+  worst = 0.0
+  for name, array in got.items():
+    g, w = np.asarray(array, np.float64), np.asarray(want[name], np.float64)
+    if g.shape != w.shape:
+      raise ValueError(f"{name} has shape {g.shape}, the reference {w.shape}")
+    error = np.abs(g - w).max() / max(np.abs(w).max(), 1e-30)
+    worst = max(worst, float(error) if np.isfinite(error) else math.inf)
+  return worst
+
+
+def interleave(
+  calls: Sequence[Callable[[], Any]], runs: Sequence[int], repeats: Sequence[int], pause: float = 0.0
+) -> list[list[float]]:
+  """Seconds of each run of each call: in turn, the first of each round rotating, with a pause before each run."""
+  taken: list[list[float]] = [[] for _ in calls]
+  for index in range(max(runs, default=0)):
+    for offset in range(len(calls)):
+      which = (index + offset) % len(calls)
+      if index >= runs[which]:
+        continue
+      time.sleep(pause)
+      start = time.perf_counter()
+      for _ in range(repeats[which]):
+        calls[which]()
+      taken[which].append((time.perf_counter() - start) / repeats[which])
+  return taken
+
+
+class Session:
+  """A run of one benchmark script: its flags, its machine, its output file."""
+
+  def __init__(self, benchmark: str, arguments: argparse.Namespace):
+    self.benchmark, self.arguments = benchmark, arguments
+    self.quick: bool = arguments.quick
+    self.environment = machine.environment()
+    self.ceilings = machine.ceilings(self.quick)
+    date = datetime.datetime.now(datetime.UTC).date()
+    # Quick numbers say nothing and are not kept among the results.
+    folder = pathlib.Path("runs/benchmarks") if self.quick else RESULTS
+    self.path = arguments.output or folder / f"{machine.slug(self.environment)}-{date}.jsonl"
+    self.broken = False
+    rates = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in self.ceilings["matmul"].items())
+    print(f"{benchmark} on {machine.slug(self.environment)}, {self.environment['threads']} threads, "
+          f"load {self.environment['load_average']}; ceilings: {rates}, "
+          f"copy {self.ceilings['copy'] / 1e9:.0f} GB/s -> {self.path}", flush=True)  # fmt: skip
+
+  @property
+  def platform(self) -> str:
+    """Of the devices, such as "cpu"."""
+    return self.environment["platform"]
+
+  def peer(self, name: str, prepare: Callable[[], Program]) -> list[Contender]:
+    """A peer, if peers are asked for at all; one that is not among those asked for is recorded as missing."""
+    asked = self.arguments.peers
+    if asked is None:
+      return []
+    if asked != "all" and name not in asked.split(","):
+
+      def prepare():
+        raise Missing(f"not asked for: --peers {asked}")
+
+    return [Contender(name, prepare)]
+
+  def measure(
+    self, case: Case, contenders: Sequence[Contender], reference: Callable[[], Arrays], reference_name: str
+  ) -> list[records.Record]:
+    """Checks, times and records the contenders of a case; see the module docstring."""
+    want = {name: np.asarray(a) for name, a in reference().items()}
+    made = [self._prepare(case, contender, want, reference_name) for contender in contenders]
+    ready = [(record, program) for record, program in made if program is not None]
+    runs, repeats = [], []
+    for record, program in ready:
+      start = time.perf_counter()
+      program.call()
+      record["first_call_seconds"] = time.perf_counter() - start
+      start = time.perf_counter()
+      program.call()
+      second = time.perf_counter() - start
+      repeats.append(max(1, min(1000, math.ceil(_SHORT / max(second, 1e-9)))))
+      wanted = QUICK_RUNS if self.quick else self.arguments.runs
+      if case.budget is not None and not self.quick:
+        wanted = min(wanted, max(LEAST_RUNS, int(case.budget / second)))
+      runs.append(wanted)
+    # On CPU the pools of other libraries spin on our cores for a while after their work: let them fall asleep.
+    pause = _PAUSE if self.platform == "cpu" and len(ready) > 1 else 0.0
+    taken = interleave([program.call for _, program in ready], runs, repeats, pause)
+    for (record, program), seconds, repeat in zip(ready, taken, repeats, strict=True):
+      record.update(status="ok", reason=None, seconds=records.statistics(seconds, repeat))
+      self._derive(record, case)
+      if self.arguments.profile is not None:
+        folder = self.benchmark, case.name.replace("/", "_"), record["implementation"]
+        with jax.profiler.trace(str(self.arguments.profile.joinpath(*folder))):
+          program.call()
+    done = [record for record, _ in made]
+    records.append(self.path, done)
+    for record in done:
+      print(line(record), flush=True)
+      self.broken |= record["implementation"].startswith("jaxfer") and record["status"] != "ok"
+    return done
+
+  def _prepare(self, case, contender, want, reference_name) -> tuple[records.Record, Program | None]:
+    record: records.Record = {
+      "schema": records.SCHEMA,
+      "benchmark": self.benchmark,
+      "case": case.name,
+      "implementation": contender.name,
+      "status": "failed",
+      "reason": None,
+      "quick": self.quick,
+      "settings": dict(case.settings),
+      "dtype": case.dtype,
+      "matmul_precision": self.arguments.precision,
+      "seconds": None,
+      "lower_seconds": None,
+      "compile_seconds": None,
+      "first_call_seconds": None,
+      "work": dict(case.work),
+      "rates": {},
+      "shares": {},
+      "memory": None,
+      "agreement": None,
+      "environment": self.environment,
+      "ceilings": self.ceilings,
+    }
+    try:
+      program = contender.prepare()
+      result = program.result()
+      error = relative_error(result, want)
+    except Missing as missing:
+      record.update(status="missing", reason=str(missing))
+      return record, None
+    except Exception as failure:  # A peer may fail in any way; the record says how, and the others go on.
+      record["reason"] = f"{type(failure).__name__}: {(str(failure) or 'no message').splitlines()[0][:300]}"
+      return record, None
+    facts = program.facts
+    record |= {name: facts.get(name) for name in ("lower_seconds", "compile_seconds", "memory")}
+    if "flops_by_compiler" in facts:
+      record["work"]["flops_by_compiler"] = facts["flops_by_compiler"]
+    record["agreement"] = {
+      "reference": reference_name,
+      "arrays": sorted(result),
+      "error": error if math.isfinite(error) else None,
+      "tolerance": case.tolerance,
+    }
+    if not error <= case.tolerance:
+      reason = f"differs from {reference_name} by {error:.1e}, tolerance {case.tolerance:.0e}"
+      record.update(status="mismatch", reason=reason)
+      return record, None
+    return record, program
+
+  def _derive(self, record: records.Record, case: Case) -> None:
+    seconds = record["seconds"]["median"]
+    record["rates"] = {f"{name}_per_second": amount / seconds for name, amount in case.work.items()}
+    ceiling = case.dtype
+    if ceiling == "float32" and self.arguments.precision == "highest":
+      ceiling = "float32_highest"
+    if "flops" in case.work:
+      record["shares"]["matmul"] = case.work["flops"] / seconds / self.ceilings["matmul"][ceiling]
+    if record["memory"] is not None and "argument_bytes" in record["memory"]:
+      # Arguments read once and results written once: the least that must move.
+      moved = record["memory"]["argument_bytes"] + record["memory"]["output_bytes"]
+      record["shares"]["copy"] = moved / seconds / self.ceilings["copy"]
+
+
+def line(record: records.Record) -> str:
+  """A record for people."""
+  head = f"  {record['case']:<52} {record['implementation']:<20}"
+  if record["status"] != "ok":
+    return f"{head} {record['status']}: {record['reason']}"
+  s = record["seconds"]
+  parts = [
+    f"{1e3 * s['median']:10.3f} ms (p10 {1e3 * s['p10']:.3f}, p90 {1e3 * s['p90']:.3f}, {s['runs']} runs)"
+  ]
+  if record["compile_seconds"] is not None:
+    parts.append(f"compile {record['compile_seconds']:.1f} s")
+  if "matmul" in record["shares"]:
+    parts.append(f"{record['shares']['matmul']:.0%} of matmul")
+  if record["memory"] is not None:
+    parts.append(f"{record['memory']['peak_bytes'] / 2**20:.0f} MiB")
+  parts.append(f"error {record['agreement']['error']:.0e}")
+  return f"{head} {', '.join(parts)}"
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+  """The flags that all benchmarks share."""
+  flags = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+  flags.add_argument("--device", choices=["cpu", "gpu"], help="default: what JAX takes by itself")
+  flags.add_argument(
+    "--quick", action="store_true", help="tiny sizes and 3 runs, to see that everything works"
+  )
+  flags.add_argument(
+    "--peers", nargs="?", const="all", help="also time peers: all, or names joined by commas"
+  )
+  flags.add_argument("--profile", type=pathlib.Path, metavar="DIR", help="write a trace of one call of each")
+  flags.add_argument(
+    "--output", type=pathlib.Path, help="JSON lines to append to (default: benchmarks/results/...)"
+  )
+  flags.add_argument("--runs", type=int, default=RUNS, help=f"runs of each contender (default {RUNS})")
+  flags.add_argument(
+    "--precision", choices=["default", "highest"], default="default", help="of float32 matrix products"
+  )
+  return flags
+
+
+def session(benchmark: str, arguments: argparse.Namespace) -> Session:
+  """Settles device, precision and memory, before JAX starts its backend."""
+  if arguments.runs < LEAST_RUNS:
+    sys.exit(f"--runs {arguments.runs}: take {LEAST_RUNS} at least")
+  if arguments.peers:
+    # Peers live in the same process: leave them memory, and threads as many as XLA has.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.45")
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+  if arguments.device:
+    jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[arguments.device])
+  jax.config.update("jax_default_matmul_precision", arguments.precision)
+  jax.config.update("jax_enable_compilation_cache", False)
+  return Session(benchmark, arguments)
+
+
+def finish(session: Session) -> None:
+  """Ends the script: exit code 1 where an implementation of ours failed or disagreed with its reference."""
+  sys.exit(1 if session.broken else 0)

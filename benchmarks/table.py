@@ -1,0 +1,162 @@
+"""The README's performance section from committed results: python -m benchmarks.table RESULTS.jsonl ... [--write]
+
+Prints Markdown, or with --write puts it between the markers `<!-- performance -->` and `<!-- /performance -->` of
+README.md. With --papers a table of the times that the papers publish stands beside ours.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from benchmarks import machine, records
+from benchmarks.records import BadRecords, Record
+
+BEGIN, END = "<!-- performance -->", "<!-- /performance -->"
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+  """A time that a paper states, and the measurement of ours that stands beside it."""
+
+  paper: str
+  what: str
+  time: str
+  device: str
+  case: tuple[str, str]  # Benchmark and case.
+  amount: float  # What the paper's time is for, in the case's unit ...
+  unit: str  # ... of `rates`, such as "samples_per_second"; 0 and "" where ours is the case's own time.
+
+
+PUBLISHED = (
+  Published("002", "an epoch of training on 12,271 images", "15 min", "NVIDIA RTX A5000",
+            ("convnets", "landmark_fusion/train_step"), 12_271, "samples_per_second"),
+  Published("002", "evaluation on 3,068 test images", "about 1 min", "NVIDIA RTX A5000",
+            ("convnets", "landmark_fusion/evaluate"), 3_068, "samples_per_second"),
+  Published("004", "pre-training", "more than a day", "a supercomputer",
+            ("convnets", "elderly_transfer/pretrain"), 0, ""),
+  Published("004", "fine-tuning", "1-2 h", "a desktop", ("convnets", "elderly_transfer/finetune"), 0, ""),
+)  # fmt: skip
+
+
+def milliseconds(seconds: float) -> str:
+  """Three significant digits: "0.123 ms", "4.56 ms", "789 ms", "1,230 ms"."""
+  value = 1e3 * seconds
+  digits = 3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0
+  return f"{value:,.{digits}f} ms"
+
+
+def duration(seconds: float) -> str:
+  """For people: "0.4 s", "38 s", "12 min", "3.1 h"."""
+  for limit, divisor, unit in ((10, 1, "s"), (120, 1, "s"), (7200, 60, "min")):
+    if seconds < limit:
+      return f"{seconds / divisor:.{1 if limit == 10 else 0}f} {unit}"
+  return f"{seconds / 3600:.1f} h"
+
+
+def _cell(record: Record | None, ours: Record | None, notes: list[str]) -> str:
+  if record is None:
+    return ""
+  if record["status"] != "ok":
+    note = f"{record['implementation']}, {record['status']}: {record['reason']}"
+    if note not in notes:
+      notes.append(note)
+    return f"{record['status']} ({notes.index(note) + 1})"
+  s = record["seconds"]
+  text = f"{milliseconds(s['median'])} ({milliseconds(s['p10'])[:-3]}-{milliseconds(s['p90'])[:-3]})"
+  if "matmul" in record["shares"]:
+    text += f", {record['shares']['matmul']:.0%}"
+  if ours is not None and ours is not record and ours["seconds"]:
+    text += f", {s['median'] / ours['seconds']['median']:.2f}x"
+  return text
+
+
+def section(name: str, found: Sequence[Record]) -> str:
+  """One file's part: what it ran on, and a table for each benchmark."""
+  latest = records.latest(found)
+  env = found[-1]["environment"]
+  versions = ", ".join(f"{package} {v}" for package, v in env["versions"].items() if v)
+  commits = ", ".join(dict.fromkeys(record["environment"]["commit"][:12] for record in found))
+  ceilings = found[-1]["ceilings"]
+  rates = ", ".join(f"{dtype} {rate / 1e12:.2f} TFLOP/s" for dtype, rate in ceilings["matmul"].items())
+  lines = [
+    f"**{env['device_kind'] if env['platform'] != 'cpu' else env['cpu']}**, {env['threads']} CPU threads; "
+    f"{versions}; Python {env['python']}; commit {commits}. From `{name}`.",
+    "",
+    f"Ceilings measured in the same run: matrix product {rates}; copy {ceilings['copy'] / 1e9:.0f} GB/s. "
+    "A cell reads: median (p10-p90), share of the matrix-product ceiling of its dtype, time relative to ours.",
+  ]
+  if any(record["quick"] for record in found):
+    lines += ["", "**Some of these are runs of `--quick`, whose times say nothing.**"]
+  for benchmark in dict.fromkeys(key[0] for key in latest):
+    keys = [key for key in latest if key[0] == benchmark]
+    implementations = list(dict.fromkeys(key[2] for key in keys))
+    notes: list[str] = []
+    lines += ["", f"`{benchmark}`", "", f"| case | {' | '.join(implementations)} |"]
+    lines.append("|---" * (len(implementations) + 1) + "|")
+    for case in dict.fromkeys(key[1] for key in keys):
+      ours = latest.get((benchmark, case, "jaxfer"))
+      cells = [_cell(latest.get((benchmark, case, i)), ours, notes) for i in implementations]
+      lines.append(f"| {case} | {' | '.join(cells)} |")
+    lines += [""] * bool(notes) + [f"({k}) {note}" + "  " for k, note in enumerate(notes, 1)]
+  return "\n".join(lines)
+
+
+def papers(found: Sequence[Record]) -> str:
+  """The papers' own times beside ours."""
+  lines = ["| paper | what | published | on | ours | on |", "|---|---|---|---|---|---|"]
+  for p in PUBLISHED:
+    mine = [r for r in found if (r["benchmark"], r["case"]) == p.case and r["status"] == "ok"]
+    mine = [r for r in mine if r["implementation"].startswith("jaxfer") and not r["quick"]]
+    ours, device = "not measured", ""
+    if mine:
+      best = min(mine, key=lambda r: r["seconds"]["median"])
+      seconds = p.amount / best["rates"][p.unit] if p.unit else best["seconds"]["median"]
+      env = best["environment"]
+      ours, device = duration(seconds), env["cpu"] if env["platform"] == "cpu" else env["device_kind"]
+    lines.append(f"| {p.paper} | {p.what} | {p.time} | {p.device} | {ours} | {device} |")
+  return "\n".join(lines)
+
+
+def write(readme: pathlib.Path, text: str) -> None:
+  """Replaces what stands between the markers.
+
+  Raises:
+    BadRecords: the file is not there, or has not exactly one pair of markers.
+  """
+  old = readme.read_text() if readme.exists() else ""
+  if old.count(BEGIN) != 1 or old.count(END) != 1 or old.index(BEGIN) > old.index(END):
+    raise BadRecords(f"{readme} must hold {BEGIN} and, after it, {END}, once each")
+  before, after = old[: old.index(BEGIN) + len(BEGIN)], old[old.index(END) :]
+  readme.write_text(f"{before}\n\n{text}\n\n{after}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  flags.add_argument("results", type=pathlib.Path, nargs="+")
+  flags.add_argument("--papers", action="store_true", help="add the papers' own times")
+  flags.add_argument("--write", action="store_true", help="write the section into README.md")
+  parsed = flags.parse_args(arguments)
+  try:
+    files = {}
+    for path in parsed.results:
+      absolute = path.resolve()
+      inside = absolute.is_relative_to(machine.ROOT)
+      files[str(absolute.relative_to(machine.ROOT)) if inside else path.name] = records.read(path)
+    parts = [section(name, found) for name, found in files.items()]
+    if parsed.papers:
+      parts.append(papers([record for found in files.values() for record in found]))
+    text = "\n\n".join(parts)
+    if parsed.write:
+      write(machine.ROOT / "README.md", text)
+    else:
+      print(text)
+  except BadRecords as error:
+    print(error, file=sys.stderr)
+    return 2
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())
