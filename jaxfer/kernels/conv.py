@@ -17,8 +17,9 @@ from jax import lax
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
-# Elements of a block of patches: 8 MB of float32, so that the product reads them from the cache.
-_BLOCK = 2**21
+# Elements of a block of patches: 8 MB and 4 MB of float32, so that the product reads them from the cache. The smaller
+# is for weight gradients, which read a second array of the kind beside them.
+_BLOCK, _WEIGHT_BLOCK = 2**21, 2**20
 # Below so many channels, features or output pixels an image, XLA's own forward convolution on CPU is the faster one.
 _NARROW, _SMALL_IMAGE = 32, 256
 
@@ -39,13 +40,13 @@ def _plain_or_patches(
 ) -> jax.Array:
   """`conv_reference` by the formulation that is fast on the platform; no gradient rule of its own."""
   by_xla = functools.partial(conv_reference, strides=strides, padding=padding)
-  by_patches = functools.partial(patch_conv, strides=strides, padding=padding)
-  sizes = (
-    (n + sum(pads) - k) // s + 1
-    for n, pads, k, s in zip(x.shape[1:3], padding, kernel.shape[:2], strides, strict=True)
-  )
-  wide = min(kernel.shape[2:]) >= _NARROW and math.prod(sizes) >= _SMALL_IMAGE
-  on_cpu = by_patches if wide else by_xla
+  # The products' scratch is the narrower of patches (channels) and shifted products (features).
+  if strides == (1, 1) and kernel.shape[2] > kernel.shape[3]:
+    by_products = functools.partial(shift_conv, padding=padding)
+  else:
+    by_products = functools.partial(patch_conv, strides=strides, padding=padding)
+  wide = min(kernel.shape[2:]) >= _NARROW and math.prod(_size(x, kernel, strides, padding)) >= _SMALL_IMAGE
+  on_cpu = by_products if wide else by_xla
   return lax.platform_dependent(x, kernel, cpu=on_cpu, default=by_xla)
 
 
@@ -158,11 +159,20 @@ def _patches(
   return jnp.concatenate(windows, axis=-1).reshape(-1, kernel_size[0] * kernel_size[1] * x.shape[3])
 
 
-def _blocks(batch: int, elements: int) -> int:
-  """Into how many equal blocks a batch is split, given the patch elements of one image."""
+def _blocks(batch: int, elements: int, limit: int) -> int:
+  """Into how many equal blocks a batch is split: the fewest that hold at most `limit`, at `elements` an image."""
   return next(
-    n for n in range(1, batch + 1) if batch % n == 0 and (batch // n * elements <= _BLOCK or n == batch)
+    n for n in range(1, batch + 1) if batch % n == 0 and (batch // n * elements <= limit or n == batch)
   )
+
+
+def _size(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Padding) -> tuple[int, int]:
+  """Height and width of the output."""
+  height, width = (
+    (n + sum(pads) - k) // s + 1
+    for n, pads, k, s in zip(x.shape[1:3], padding, kernel.shape[:2], strides, strict=True)
+  )
+  return height, width
 
 
 def _pad(x: jax.Array, padding: Padding) -> jax.Array:
@@ -172,17 +182,33 @@ def _pad(x: jax.Array, padding: Padding) -> jax.Array:
 def patch_conv(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Padding) -> jax.Array:
   """`conv_reference` as matrix products of patches of x and the kernel, a few images at a time."""
   kh, kw, channels, features = kernel.shape
-  x = _pad(x, padding)
-  size = (x.shape[1] - kh) // strides[0] + 1, (x.shape[2] - kw) // strides[1] + 1
-  blocks = _blocks(x.shape[0], size[0] * size[1] * kh * kw * channels)
+  size = _size(x, kernel, strides, padding)
+  blocks = _blocks(x.shape[0], size[0] * size[1] * kh * kw * channels, _BLOCK)
 
   def product(x):
-    rows = _patches(x, (kh, kw), strides, size) @ kernel.reshape(-1, features)
+    rows = _patches(_pad(x, padding), (kh, kw), strides, size) @ kernel.reshape(-1, features)
     return rows.reshape(-1, *size, features)
 
   if blocks == 1:
     return product(x)
   return lax.map(product, x.reshape(blocks, -1, *x.shape[1:])).reshape(-1, *size, features)
+
+
+def shift_conv(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+  """`conv_reference` at stride 1 as one matrix product of pixels and kernel, whose parts are shifted and added."""
+  kh, kw, channels, features = kernel.shape
+  height, width = _size(x, kernel, (1, 1), padding)
+  blocks = _blocks(x.shape[0], (height + kh - 1) * (width + kw - 1) * kh * kw * features, _BLOCK)
+  columns = kernel.transpose(2, 0, 1, 3).reshape(channels, -1)
+
+  def product(x):
+    parts = jnp.split(_pad(x, padding) @ columns, kh * kw, axis=-1)
+    shifts = [(u, v) for u in range(kh) for v in range(kw)]
+    return sum(part[:, u : u + height, v : v + width] for part, (u, v) in zip(parts, shifts, strict=True))
+
+  if blocks == 1:
+    return product(x)
+  return lax.map(product, x.reshape(blocks, -1, *x.shape[1:])).reshape(-1, height, width, features)
 
 
 def patch_product(
@@ -191,17 +217,16 @@ def patch_product(
   """`weight_gradient` as matrix products of patches of x and dy, a few images at a time."""
   kh, kw, channels, features = shape
   batch, *size, _ = dy.shape
-  x = _pad(x, padding)
 
   def product(x, dy):
     return lax.dot_general(
-      _patches(x, (kh, kw), strides, (size[0], size[1])),
+      _patches(_pad(x, padding), (kh, kw), strides, (size[0], size[1])),
       dy.reshape(-1, features),
       (((0,), (0,)), ((), ())),
       preferred_element_type=jnp.float32,
     )
 
-  blocks = _blocks(batch, size[0] * size[1] * kh * kw * channels)
+  blocks = _blocks(batch, size[0] * size[1] * kh * kw * channels, _WEIGHT_BLOCK)
   if blocks == 1:
     return product(x, dy).reshape(shape)
   split = jax.tree.map(lambda a: a.reshape(blocks, -1, *a.shape[1:]), (x, dy))

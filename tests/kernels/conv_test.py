@@ -53,10 +53,13 @@ def test_values_and_gradients_equal_the_reference(case, small, dtype, monkeypatc
 
 @pytest.mark.parametrize("case", SHAPES)
 def test_patch_products_in_blocks_equal_the_reference(case, monkeypatch):
-  monkeypatch.setattr(convolution, "_BLOCK", 1)  # One image at a time.
+  for limit in ("_BLOCK", "_WEIGHT_BLOCK"):
+    monkeypatch.setattr(convolution, limit, 1)  # One image at a time.
   x, w, strides, padding = arrays(case)
   y, pull = jax.vjp(lambda x, w: convolution.conv_reference(x, w, strides, padding), x, w)
   close(convolution.patch_conv(x, w, strides, padding), y, 1e-5)
+  if strides == (1, 1):
+    close(convolution.shift_conv(x, w, padding), y, 1e-5)
   close(convolution.patch_product(x, y, w.shape, strides, padding), pull(y)[1], 1e-5)
 
 
@@ -84,7 +87,7 @@ def test_the_weight_gradient_that_other_platforms_take(case, monkeypatch):
 
 
 def test_blocks_divide_the_batch():
-  assert convolution._blocks(12, convolution._BLOCK // 4) == 3
-  assert convolution._blocks(7, convolution._BLOCK // 4) == 7
-  assert convolution._blocks(5, 10 * convolution._BLOCK) == 5
-  assert convolution._blocks(5, 1) == 1
+  assert convolution._blocks(12, 10, 40) == 3
+  assert convolution._blocks(7, 10, 40) == 7
+  assert convolution._blocks(5, 100, 40) == 5
+  assert convolution._blocks(5, 1, 40) == 1

@@ -50,8 +50,7 @@ def scan(
   Returns:
     outputs [time, batch, ...] and the state after the last step.
   """
-  outputs, carry, _ = _run(step, kernels, biases, constants, inputs, carry, mask, keep=False)
-  return outputs, carry
+  return _run(step, kernels, biases, constants, inputs, carry, mask)
 
 
 def _affine_value(name, s, kernels, biases, inputs):
@@ -73,7 +72,23 @@ def _masked(step, carry, affine, constants, mask):
   return jax.tree.map(keep, new, carry), keep(output, jnp.zeros_like(output))
 
 
-def _run(step, kernels, biases, constants, inputs, carry, mask, *, keep):
+def _run(step, kernels, biases, constants, inputs, carry, mask):
+  def body(carry, at):
+    inputs, mask = at
+
+    def affine(name, s):
+      return _affine_value(name, s, kernels, biases, inputs)
+
+    return _masked(step, carry, affine, constants, mask)
+
+  with jax.named_scope("recurrence"):
+    last, outputs = lax.scan(body, carry, (inputs, mask))
+  return outputs, last
+
+
+def _forward(step, kernels, biases, constants, inputs, carry, mask):
+  """Also keeps the state before each step and the affine maps' values."""
+
   def body(carry, at):
     inputs, mask = at
     values = {}
@@ -83,16 +98,12 @@ def _run(step, kernels, biases, constants, inputs, carry, mask, *, keep):
       return values[name]
 
     new, output = _masked(step, carry, affine, constants, mask)
-    return new, (output, (carry, values) if keep else None)
+    return new, (output, carry, values)
 
   with jax.named_scope("recurrence"):
-    last, (outputs, kept) = lax.scan(body, carry, (inputs, mask))
-  return outputs, last, kept
-
-
-def _forward(step, kernels, biases, constants, inputs, carry, mask):
-  outputs, last, (carries, values) = _run(step, kernels, biases, constants, inputs, carry, mask, keep=True)
-  return (outputs, last), (kernels, biases, constants, {name: None for name in inputs}, carries, values, mask)
+    last, (outputs, carries, values) = lax.scan(body, carry, (inputs, mask))
+  names = {name: None for name in inputs}
+  return (outputs, last), (kernels, biases, constants, names, values, carries, mask)
 
 
 @jax.custom_vjp
@@ -117,32 +128,60 @@ def _known_backward(residuals, d_value):
 _known.defvjp(_known_forward, _known_backward)
 
 
+def _scan_in_place(body, state, buffers, xs, *, reverse=False):
+  """`lax.scan` whose body(state, slices, x) -> (state, slices, y) also replaces each step of `buffers` [time, ...].
+
+  A stacked result would be a second buffer of the size, filled with zeros first, which costs as much as a convolution.
+  """
+
+  def inner(carry, at):
+    state, buffers = carry
+    t, x = at
+    slices = jax.tree.map(lambda b: lax.dynamic_index_in_dim(b, t, keepdims=False), buffers)
+    state, slices, y = body(state, slices, x)
+    buffers = jax.tree.map(lambda b, v: lax.dynamic_update_index_in_dim(b, v, t, 0), buffers, slices)
+    return (state, buffers), y
+
+  steps = jnp.arange(len(jax.tree.leaves(buffers)[0]))
+  (state, buffers), ys = lax.scan(inner, (state, buffers), (steps, xs), reverse=reverse)
+  return state, buffers, ys
+
+
 def _backward(step, residuals, cotangents):
-  kernels, biases, constants, input_names, carries, values, mask = residuals
+  kernels, biases, constants, inputs, values, carries, mask = residuals
   d_outputs, d_last = cotangents
 
-  def body(state, at):
+  unchanged: dict[str, int] = {}  # Maps that read a leaf of the carry as it is: that is on record already.
+
+  def body(state, values, at):
     d_carry, d_constants = state
-    d_output, carry, values, mask = at
+    d_output, carry, mask = at
 
     def replay(carry, values, constants):
       read = {}
+      leaves = [id(leaf) for leaf in jax.tree.leaves(carry)]
 
       def affine(name, s):
-        read[name] = s
+        if id(s) in leaves:
+          unchanged[name] = leaves.index(id(s))
+        else:
+          read[name] = s
         return _known(values[name], s, kernels[name])
 
       return _masked(step, carry, affine, constants, mask), read
 
     _, pull, read = jax.vjp(replay, carry, values, constants, has_aux=True)
     d_carry, d_values, d_here = pull((d_carry, d_output))
-    return (d_carry, jax.tree.map(jnp.add, d_constants, d_here)), (d_values, read)
+    return (d_carry, jax.tree.map(jnp.add, d_constants, d_here)), d_values, read
 
   zeros = jax.tree.map(jnp.zeros_like, constants)
   with jax.named_scope("recurrence_gradient"):
-    (d_carry, d_constants), (d_values, reads) = lax.scan(
-      body, (d_last, zeros), (d_outputs, carries, values, mask), reverse=True
+    # The cotangents take the values' place.
+    (d_carry, d_constants), d_values, reads = _scan_in_place(
+      body, (d_last, zeros), values, (d_outputs, carries, mask), reverse=True
     )
+
+  reads |= {name: jax.tree.leaves(carries)[k] for name, k in unchanged.items()}
 
   def over_time_and_batch(a):
     return a.reshape(-1, *a.shape[2:])
@@ -161,7 +200,7 @@ def _backward(step, residuals, cotangents):
     name: d_values[name].sum(range(d_values[name].ndim - 1), dtype=jnp.float32).astype(bias.dtype)
     for name, bias in biases.items()
   }
-  return d_kernels, d_biases, d_constants, {name: d_values[name] for name in input_names}, d_carry, None
+  return d_kernels, d_biases, d_constants, {name: d_values[name] for name in inputs}, d_carry, None
 
 
 scan.defvjp(_forward, _backward)
