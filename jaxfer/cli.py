@@ -89,7 +89,8 @@ def _train(args: argparse.Namespace) -> None:
   _cache_compilations()
   run.train(configured, args.workdir, _data_dir(args), resume=args.resume)
   print(
-    f"written to {args.workdir}: metrics.jsonl, evaluation.json, predictions.csv, confusion.png, curves.png"
+    f"written to {args.workdir}: metrics.jsonl, evaluation.json, predictions.csv, confusion.png, curves.png, "
+    "examples.png"
   )
 
 

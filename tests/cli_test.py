@@ -65,7 +65,7 @@ def test_training_leaves_metrics_figures_and_a_checkpoint(trained):
   assert result["count"] == 14 == np.sum(result["confusion"])
   assert result["correct"] == np.trace(result["confusion"])
   assert result["published"] == {"enhanced ConvLSTM": 296 / 327}
-  for name in ("confusion.png", "curves.png"):
+  for name in ("confusion.png", "curves.png", "examples.png"):
     assert (trained / name).read_bytes()[:4] == b"\x89PNG"
   lines = (trained / "predictions.csv").read_text().splitlines()
   assert len(lines) == 15
@@ -141,15 +141,23 @@ def test_a_stopped_process_resumes_to_the_same_bits(tmp_path, undisturbed, data_
   [
     (["train", "absent.py", "--workdir", "w"], "no config at absent.py"),
     (["train", TINY[0], "batchsize=3", "--workdir", "w"], "did you mean 'batch_size'"),
-    (["train", *TINY, "execution.devices=3", "--workdir", "w"], "does not divide batch_size=4: take batch_size 3 or 6"),
+    (
+      ["train", *TINY, "execution.devices=3", "--workdir", "w"],
+      "does not divide batch_size=4: take batch_size 3 or 6",
+    ),
     (["evaluate", "absent"], "absent holds no run"),
     (["prepare", "ckplu", "--source", "."], "did you mean 'ckplus'"),
     (["prepare", "ckplus", "frames=3", "--source", "."], "did you mean 'num_frames'"),
     (["prepare", "ckplus", "num_frames", "--source", "."], "has no '='"),
-    (["train", str(ROOT / "configs/two_stream_conv_rnn/conv_gru.py"), "--workdir", "w"], "jaxfer prepare ckplus"),
+    (
+      ["train", str(ROOT / "configs/two_stream_conv_rnn/conv_gru.py"), "--workdir", "w"],
+      "jaxfer prepare ckplus",
+    ),
   ],
 )
-def test_a_users_mistake_is_one_line_and_exit_code_2(arguments, message, data_dir, tmp_path, monkeypatch, capsys):
+def test_a_users_mistake_is_one_line_and_exit_code_2(
+  arguments, message, data_dir, tmp_path, monkeypatch, capsys
+):
   monkeypatch.chdir(tmp_path)
   monkeypatch.setenv("JAXFER_DATA_DIR", str(data_dir))
   assert jaxfer(*arguments) == 2

@@ -23,7 +23,7 @@ from jaxfer.errors import UserError, unknown
 from jaxfer.experiments import EXPERIMENTS
 from jaxfer.experiments.experiment import Experiment
 from jaxfer.models import MODELS, create_model
-from jaxfer.report import plots, tables
+from jaxfer.report import grids, plots, tables
 from jaxfer.train import loop, parallel
 from jaxfer.train.checkpoint import exists
 from jaxfer.train.stage import Variables
@@ -218,7 +218,8 @@ def evaluate(
 ) -> dict[str, Any]:
   """Judges a trained run on its test people; over folds the counts are pooled.
 
-  Writes `evaluation.json`, `predictions.csv`, `confusion.txt`, `confusion.png` and `curves.png` to `workdir`.
+  Writes `evaluation.json`, `predictions.csv`, `confusion.txt`, and the figures `confusion.png`, `curves.png` and
+  `examples.png` (a tested record of each class) to `workdir`.
 
   Returns:
     The contents of `evaluation.json`.
@@ -234,6 +235,9 @@ def evaluate(
   classes = len(data.label_names)
   confusion = np.zeros((classes, classes))
   lines, by_fold = ["key,subject,label,predicted,fold"], {}
+  examples: dict[
+    int, tuple[int, int]
+  ] = {}  # Class -> the first tested record of it, and what it was taken for.
   for folder, fold in fold_dirs(config, workdir).items():
     setup = prepare(fold, data)
     if not exists(folder):
@@ -251,8 +255,10 @@ def evaluate(
     name = folder.name if folder != workdir else str(config.split.fold or 0)
     by_fold[name] = float(np.trace(matrix) / matrix.sum())
     for row, guess in zip(rows, predicted, strict=True):
-      label = data.label_names[data.arrays["label"][row]]
-      lines.append(f"{data.keys[row]},{data.subjects[row]},{label},{data.label_names[guess]},{name}")
+      label = int(data.arrays["label"][row])
+      examples.setdefault(label, (int(row), int(guess)))
+      names = f"{data.label_names[label]},{data.label_names[guess]}"
+      lines.append(f"{data.keys[row]},{data.subjects[row]},{names},{name}")
   summary = metrics.summarize(confusion)
   published = _published(config, setup)
   low, high = metrics.wilson_interval(summary["correct"], summary["count"])
@@ -273,6 +279,7 @@ def evaluate(
     "revision": revision(),
   }
   _write_report(workdir, result, lines, list(fold_dirs(config, workdir)))
+  _draw_examples(workdir, data, examples)
   _say_result(result, say)
   return result
 
@@ -304,6 +311,19 @@ def _write_report(
   ]
   if rows:
     plots.learning_curves_png(rows, workdir / "curves.png")
+
+
+def _draw_examples(
+  workdir: pathlib.Path, data: records.Records, examples: Mapping[int, tuple[int, int]]
+) -> None:
+  chosen = [examples[label] for label in sorted(examples)]
+  rows = [row for row, _ in chosen]
+  pictures = data.arrays["frames"][rows] if "frames" in data.arrays else data.arrays["image"][rows][:, None]
+  names = [
+    data.label_names[label] + ("" if label == guess else f"\ntaken for {data.label_names[guess]}")
+    for label, (_, guess) in sorted(examples.items())
+  ]
+  grids.rows_png(pictures, names, workdir / "examples.png", "One tested record of each class")
 
 
 def _say_result(result: dict[str, Any], say: Callable[[str], None]) -> None:

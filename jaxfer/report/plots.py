@@ -86,7 +86,7 @@ def confusion_png(
   totals = matrix.sum(1, keepdims=True)
   share = np.divide(matrix, totals, out=np.full_like(matrix, np.nan), where=totals > 0)
   with style():
-    figure = _figure(WIDTH * 0.86)
+    figure = new_figure(WIDTH * 0.86)
     axes = figure.add_subplot()
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     font = max(5.0, min(11.0, 85 / max(size, 1)))
@@ -113,7 +113,7 @@ def confusion_png(
     bar.ax.set_yticklabels(["0", "25", "50", "75", "100"])
     bar.set_label("% of the true class")
     bar.outline.set_visible(False)
-    _save(figure, path, title)
+    write_png(figure, path, title)
 
 
 def learning_curves_png(
@@ -140,7 +140,7 @@ def learning_curves_png(
       f"{path}: nothing to draw, no row holds a loss or an accuracy; let the run finish one epoch"
     )
   with style():
-    figure = _figure(WIDTH * (0.3 + 0.32 * len(panels)))
+    figure = new_figure(WIDTH * (0.3 + 0.32 * len(panels)))
     axes_of = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, panel in zip(axes_of, panels, strict=True):
       scale = 100 if panel == "accuracy" else 1
@@ -181,7 +181,7 @@ def learning_curves_png(
     drawn = [pair for axes in axes_of for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
     handles = {label: handle for handle, label in drawn}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles))
-    _save(figure, path, title)
+    write_png(figure, path, title)
 
 
 def per_class_bars_png(
@@ -211,7 +211,7 @@ def per_class_bars_png(
   places = np.arange(len(label_names))
   width = 0.8 / len(summaries)
   with style():
-    figure = _figure(WIDTH * 0.55)
+    figure = new_figure(WIDTH * 0.55)
     axes = figure.add_subplot()
     for k, (name, summary) in enumerate(summaries.items()):
       values = 100 * np.asarray(summary[metric], np.float64)
@@ -240,10 +240,10 @@ def per_class_bars_png(
         loc="outside lower center",
         ncols=len(summaries) if len(summaries) < 5 else math.ceil(len(summaries) / 2),
       )
-    _save(figure, path, title or f"{name_of_metric.capitalize()} by class")
+    write_png(figure, path, title or f"{name_of_metric.capitalize()} by class")
 
 
-def _figure(height: float) -> Any:
+def new_figure(height: float) -> Any:
   """Returns an empty figure of the common width; it brings its own Agg canvas."""
   from matplotlib.figure import Figure
 
@@ -257,7 +257,7 @@ def _label_classes(axes: Any, label_names: Sequence[str], room: int) -> None:
   axes.set_xticks(range(len(label_names)), label_names, **({} if level else slant))
 
 
-def _save(figure: Any, path: str | pathlib.Path, title: str) -> None:
+def write_png(figure: Any, path: str | pathlib.Path, title: str) -> None:
   """Writes the PNG without time or version, so that the same numbers give the same file."""
   figure.suptitle(title)
   figure.savefig(path, format="png", metadata={"Software": None})
