@@ -142,21 +142,9 @@ def weight_gradient(
     return lax.platform_dependent(x, dy, cpu=by_patches, default=by_xla)
 
 
-def _patches(
-  x: jax.Array, kernel_size: tuple[int, int], strides: tuple[int, int], size: tuple[int, int]
-) -> jax.Array:
-  """Windows of the padded x as rows: [batch * size[0] * size[1], kernel_height * kernel_width * channels]."""
-  windows = [
-    lax.slice(
-      x,
-      (0, u, v, 0),
-      (x.shape[0], u + (size[0] - 1) * strides[0] + 1, v + (size[1] - 1) * strides[1] + 1, x.shape[3]),
-      (1, *strides, 1),
-    )
-    for u in range(kernel_size[0])
-    for v in range(kernel_size[1])
-  ]
-  return jnp.concatenate(windows, axis=-1).reshape(-1, kernel_size[0] * kernel_size[1] * x.shape[3])
+def _window(x: jax.Array, first: int, stride: int, size: int, axis: int) -> jax.Array:
+  """What one place of a kernel sees along an axis, when the kernel moves by `stride` to `size` positions."""
+  return lax.slice_in_dim(x, first, first + (size - 1) * stride + 1, stride, axis)
 
 
 def _blocks(batch: int, elements: int, limit: int) -> int:
@@ -184,10 +172,15 @@ def patch_conv(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], paddin
   kh, kw, channels, features = kernel.shape
   size = _size(x, kernel, strides, padding)
   blocks = _blocks(x.shape[0], size[0] * size[1] * kh * kw * channels, _BLOCK)
+  columns = kernel.reshape(-1, features)
 
   def product(x):
-    rows = _patches(_pad(x, padding), (kh, kw), strides, size) @ kernel.reshape(-1, features)
-    return rows.reshape(-1, *size, features)
+    x = _pad(x, padding)
+    rows = [_window(x, u, strides[0], size[0], axis=1) for u in range(kh)]
+    return (
+      jnp.concatenate([_window(row, v, strides[1], size[1], axis=2) for row in rows for v in range(kw)], -1)
+      @ columns
+    )
 
   if blocks == 1:
     return product(x)
@@ -214,22 +207,29 @@ def shift_conv(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
 def patch_product(
   x: jax.Array, dy: jax.Array, shape: tuple[int, ...], strides: tuple[int, int], padding: Padding
 ) -> jax.Array:
-  """`weight_gradient` as matrix products of patches of x and dy, a few images at a time."""
+  """`weight_gradient` as matrix products of patches of x and dy, a few images at a time.
+
+  The patches are one kernel row wide: a product for each kernel row reads them at its own height. They fill a third of
+  the memory that whole 3 x 3 patches would.
+  """
   kh, kw, channels, features = shape
   batch, *size, _ = dy.shape
 
   def product(x, dy):
-    return lax.dot_general(
-      _patches(_pad(x, padding), (kh, kw), strides, (size[0], size[1])),
-      dy.reshape(-1, features),
-      (((0,), (0,)), ((), ())),
-      preferred_element_type=jnp.float32,
-    )
+    x = _pad(x, padding)
+    wide = jnp.concatenate([_window(x, v, strides[1], size[1], axis=2) for v in range(kw)], -1)
+    heights = (_window(wide, u, strides[0], size[0], axis=1) for u in range(kh))
+    rows = dy.reshape(-1, features)
+    contract = (((0,), (0,)), ((), ()))
+    return jnp.stack([
+      lax.dot_general(at.reshape(-1, kw * channels), rows, contract, preferred_element_type=jnp.float32)
+      for at in heights
+    ])  # fmt: skip
 
   blocks = _blocks(batch, size[0] * size[1] * kh * kw * channels, _WEIGHT_BLOCK)
   if blocks == 1:
     return product(x, dy).reshape(shape)
   split = jax.tree.map(lambda a: a.reshape(blocks, -1, *a.shape[1:]), (x, dy))
-  zero = jnp.zeros((kh * kw * channels, features), jnp.float32)
+  zero = jnp.zeros((kh, kw * channels, features), jnp.float32)
   total, _ = lax.scan(lambda total, xy: (total + product(*xy), None), zero, split)
   return total.reshape(shape)
