@@ -150,7 +150,13 @@ def _configs() -> dict[str, str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs a command; returns 0, 2 after a user's mistake (one line on stderr), 128 + signal when stopped."""
-  args = _parser().parse_args(argv)
+  parser = _parser()
+  args, late = parser.parse_known_args(argv)
+  # argparse takes no `a.b=value` after an option such as --workdir; we do.
+  if late and (args.command not in ("train", "prepare") or any(word.startswith("-") for word in late)):
+    parser.error(f"unrecognized arguments: {' '.join(late)}")
+  if late:
+    (args.overrides if args.command == "train" else args.options).extend(late)
   command = {"train": _train, "evaluate": _evaluate, "prepare": _prepare, "list": _list}[args.command]
   try:
     command(args)

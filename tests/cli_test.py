@@ -141,6 +141,8 @@ def test_a_stopped_process_resumes_to_the_same_bits(tmp_path, undisturbed, data_
   [
     (["train", "absent.py", "--workdir", "w"], "no config at absent.py"),
     (["train", TINY[0], "batchsize=3", "--workdir", "w"], "did you mean 'batch_size'"),
+    (["train", TINY[0], "--workdir", "w", "batchsize=3"], "did you mean 'batch_size'"),
+    (["prepare", "ckplus", "--source", ".", "frames=3"], "did you mean 'num_frames'"),
     (
       ["train", *TINY, "execution.devices=3", "--workdir", "w"],
       "does not divide batch_size=4: take batch_size 3 or 6",

@@ -109,7 +109,7 @@ class Setup:
       logits, labels = self.predict(variables, data, rows), self.data["label"][rows]
       loss = float(np.asarray(losses.cross_entropy(logits, labels)).mean())
       accuracy = float((logits.argmax(-1) == labels).mean())
-      return [{"split": "validation", "loss": loss, "accuracy": accuracy}]
+      return [{"split": "validation", "accuracy": accuracy, "loss": loss}]
 
     return loop.Training(stages, init, self.data, plan, hyper, watch if len(rows) else None)
 
