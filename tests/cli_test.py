@@ -174,6 +174,13 @@ def test_a_directory_that_holds_a_run_is_not_trained_over(trained, data_dir, cap
   assert "already holds a run: go on with --resume" in capsys.readouterr().err
 
 
+def test_resuming_with_another_configuration_leaves_the_record_as_it_was(trained, data_dir, capsys):
+  before = (trained / "config.json").read_text()
+  assert jaxfer("train", *TINY, "seed=5", "--resume", "--workdir", trained, "--data-dir", data_dir) == 2
+  assert "another configuration (seed differ)" in capsys.readouterr().err
+  assert (trained / "config.json").read_text() == before
+
+
 @pytest.mark.parametrize("what", ["models", "datasets", "configs"])
 def test_listing_names_what_there_is(what, capsys, monkeypatch):
   monkeypatch.chdir(ROOT)

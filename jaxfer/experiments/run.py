@@ -189,9 +189,17 @@ def train(
   configuration.check(config, options_of)
   if not resume and any(exists(folder) for folder in fold_dirs(config, workdir)):
     raise UserError(f"{workdir} already holds a run: go on with --resume, or choose another --workdir")
+  record = workdir / "config.json"
+  if record.is_file() and (
+    keys := configuration.differences(configuration.from_json(record.read_text()), config)
+  ):
+    raise UserError(
+      f"{workdir} was begun with another configuration ({', '.join(keys)} differ): go on with the same, "
+      "or choose another --workdir"
+    )
   data = load_data(config, data_dir)
   workdir.mkdir(parents=True, exist_ok=True)
-  (workdir / "config.json").write_text(configuration.to_json(config))
+  record.write_text(configuration.to_json(config))
   for k, (folder, fold) in enumerate(fold_dirs(config, workdir).items()):
     setup = prepare(fold, data)
     if k == 0:
