@@ -1,9 +1,15 @@
+import json
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from jaxfer.kernels import conv as convolution
+from jaxfer.kernels.conv import choices, formulations, ops
+from jaxfer.kernels.conv.choices import Shape
 
 # (batch, height, width, channels, features, kernel, strides, padding); None keeps the size.
 SHAPES = {
@@ -13,81 +19,226 @@ SHAPES = {
   "stride skips the last column": (2, 9, 10, 3, 2, (3, 3), (2, 2), ((1, 1), (0, 0))),
   "7x7 stem, unequal strides": (1, 10, 8, 1, 2, (7, 7), (2, 3), ((3, 3), (3, 3))),
   "1x1 downsample": (2, 5, 5, 2, 3, (1, 1), (2, 2), ((0, 0), (0, 0))),
+  "stride wider than the kernel": (1, 8, 9, 2, 2, (2, 3), (3, 3), ((0, 0), (1, 2))),
+  "more padding than kernel": (1, 4, 5, 2, 3, (3, 3), (2, 2), ((4, 3), (3, 4))),
+  "8x8 stride 4": (1, 18, 16, 1, 2, (8, 8), (4, 4), ((0, 0), (1, 1))),
   "non-square kernel": (2, 6, 7, 2, 3, (3, 5), (1, 1), None),
 }
+# (batch, height, width, channels, features, kernel, strides, padding, output padding) of transposed convolutions.
+TRANSPOSED = {
+  "kernel 4": (2, 4, 5, 3, 2, (4, 4), (2, 2), ((1, 1), (1, 1)), (0, 0)),
+  "kernel 3, output padding": (2, 4, 5, 3, 2, (3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1)),
+  "kernel 3, no output padding": (2, 4, 3, 2, 3, (3, 3), (2, 2), ((1, 1), (1, 1)), (0, 0)),
+  "stride 1": (2, 5, 4, 3, 2, (3, 3), (1, 1), ((1, 1), (1, 1)), (0, 0)),
+  "unequal strides": (1, 3, 4, 2, 2, (5, 2), (3, 1), ((0, 2), (1, 0)), (2, 0)),
+}
+FORMULATIONS = ("xla", "patches", "shifts", "patches_of_dy", "dilated", "phases", "folded")
+STRIDE_1, STRIDED = FORMULATIONS[:4], ("xla", "patches", "dilated", "phases", "folded")
 TOLERANCE = {jnp.float32: 1e-5, jnp.bfloat16: 2e-2}  # Of the largest value.
 
 
-def close(got, want, tolerance):
+def close(got, want, tolerance=1e-5):
   got, want = np.asarray(got, np.float32), np.asarray(want, np.float32)
   assert got.shape == want.shape
   np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * np.abs(want).max())
 
 
-def arrays(case, dtype=jnp.float32):
-  batch, height, width, channels, features, kernel, strides, padding = SHAPES[case]
+def arrays(case, dtype=jnp.float32, members=()):
+  batch, height, width, channels, features, kernel, strides, padding, *rest = (SHAPES | TRANSPOSED)[case]
   rng = np.random.default_rng(0)
-  x = jnp.asarray(rng.standard_normal((batch, height, width, channels)), dtype)
-  w = jnp.asarray(rng.standard_normal((*kernel, channels, features)), dtype)
-  return x, w, strides, padding or convolution.same_padding(kernel)
+  x = jnp.asarray(rng.standard_normal((*members, batch, height, width, channels)), dtype)
+  w = jnp.asarray(rng.standard_normal((*members, *kernel, channels, features)), dtype)
+  return x, w, strides, padding or convolution.same_padding(kernel), *rest
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("small", [True, False], ids=["xla", "patches"])
-@pytest.mark.parametrize("case", SHAPES)
-def test_values_and_gradients_equal_the_reference(case, small, dtype, monkeypatch):
-  monkeypatch.setattr(convolution, "_SMALL_IMAGE", 10**9 if small else 0)
-  monkeypatch.setattr(convolution, "_NARROW", 0)
-  x, w, strides, padding = arrays(case, dtype)
+def force(monkeypatch, name):
+  """Takes the formulation of this name in every operation that has it."""
 
-  def value_and_pull(f):
-    y, pull = jax.vjp(f, x, w)
-    return y, *pull(jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape).astype(dtype))
+  def choose(platform, operation, shape, among):
+    return name if name in among else choices.DEFAULTS[operation]
 
-  got = jax.jit(lambda: value_and_pull(lambda x, w: convolution.conv(x, w, strides, padding)))()
-  want = value_and_pull(lambda x, w: convolution.conv_reference(x, w, strides, padding))
+  monkeypatch.setattr(choices, "platforms", lambda: ("cpu",))
+  monkeypatch.setattr(choices, "choose", choose)
+
+
+def value_and_pull(f, x, w):
+  y, pull = jax.vjp(f, x, w)
+  return y, *pull(jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape).astype(y.dtype))
+
+
+def transposed_reference(x, kernel, strides, padding, output_padding):
+  """A convolution of x spread apart, with the pads of specs 0.1."""
+  pads = [
+    (k - 1 - lo, k - 1 - hi + more)
+    for k, (lo, hi), more in zip(kernel.shape[:2], padding, output_padding, strict=True)
+  ]
+  return lax.conv_general_dilated(
+    x, kernel[::-1, ::-1], (1, 1), pads, strides, dimension_numbers=("NHWC", "HWIO", "NHWC")
+  )
+
+
+def each(cases):
+  """Every case with every formulation that it may take."""
+  pairs = [
+    (case, name)
+    for case, settings in cases.items()
+    for name in (STRIDE_1 if settings[6] == (1, 1) else STRIDED)
+  ]
+  return pytest.mark.parametrize(("case", "name"), pairs, ids=[" by ".join(pair) for pair in pairs])
+
+
+@each(SHAPES)
+def test_values_and_gradients_equal_the_reference(case, name, monkeypatch):
+  force(monkeypatch, name)
+  x, w, strides, padding = arrays(case)
+  got = jax.jit(lambda x, w: value_and_pull(lambda x, w: convolution.conv(x, w, strides, padding), x, w))(
+    x, w
+  )
+  want = value_and_pull(lambda x, w: convolution.conv_reference(x, w, strides, padding), x, w)
   for g, v in zip(got, want, strict=True):
-    assert g.dtype == dtype
-    close(g, v, TOLERANCE[dtype])
+    close(g, v)
+
+
+@each(TRANSPOSED)
+def test_transposed_values_and_gradients_equal_the_reference(case, name, monkeypatch):
+  force(monkeypatch, name)
+  x, w, *settings = arrays(case)
+  got = jax.jit(lambda x, w: value_and_pull(lambda x, w: convolution.conv_transpose(x, w, *settings), x, w))(
+    x, w
+  )
+  want = value_and_pull(lambda x, w: transposed_reference(x, w, *settings), x, w)
+  for g, v in zip(got, want, strict=True):
+    close(g, v)
+
+
+def test_a_transposed_convolution_by_hand():
+  """Specs 0.1: x = [1, 2], w = [a, b, c] of PyTorch's kernel 3, stride 2, padding 1, output padding 1."""
+  a, b, c = 3.0, 5.0, 7.0
+  x = jnp.array([1.0, 2.0]).reshape(1, 1, 2, 1)
+  w = jnp.array([a, b, c]).reshape(1, 3, 1, 1)
+  y = convolution.conv_transpose(x, w, (1, 2), ((0, 0), (1, 1)), (0, 1))
+  np.testing.assert_array_equal(y.ravel(), [b, c + 2 * a, 2 * b, 2 * c])
+
+
+@each(
+  {
+    case: (SHAPES | TRANSPOSED)[case]
+    for case in ("3x3", "7x7 stem, unequal strides", "kernel 3, output padding")
+  }
+)
+def test_bfloat16(case, name, monkeypatch):
+  force(monkeypatch, name)
+  x, w, *settings = arrays(case, jnp.bfloat16)
+  ours, plain = (
+    (convolution.conv_transpose, transposed_reference)
+    if case in TRANSPOSED
+    else (convolution.conv, convolution.conv_reference)
+  )
+  got = value_and_pull(lambda x, w: ours(x, w, *settings), x, w)
+  want = value_and_pull(lambda x, w: plain(x, w, *settings), x, w)
+  for g, v in zip(got, want, strict=True):
+    assert g.dtype == jnp.bfloat16
+    close(g, v, TOLERANCE[jnp.bfloat16])
 
 
 @pytest.mark.parametrize("case", SHAPES)
 def test_patch_products_in_blocks_equal_the_reference(case, monkeypatch):
   for limit in ("_BLOCK", "_WEIGHT_BLOCK"):
-    monkeypatch.setattr(convolution, limit, 1)  # One image at a time.
+    monkeypatch.setattr(formulations, limit, 1)  # One image at a time.
   x, w, strides, padding = arrays(case)
   y, pull = jax.vjp(lambda x, w: convolution.conv_reference(x, w, strides, padding), x, w)
-  close(convolution.patch_conv(x, w, strides, padding), y, 1e-5)
-  if strides == (1, 1):
-    close(convolution.shift_conv(x, w, padding), y, 1e-5)
-  close(convolution.patch_product(x, y, w.shape, strides, padding), pull(y)[1], 1e-5)
+  close(formulations.patch_conv(x, w, strides, padding), y)
+  close(formulations.shift_conv(x, w, strides, padding), y)
+  close(formulations.weights_by_patches(x, y, w.shape[:2], strides, padding), pull(y)[1])
+
+
+@pytest.mark.parametrize("way", ["map", "grouped", "batched"])
+@pytest.mark.parametrize("differs", [(0, 0), (0, None), (None, 0)], ids=["both", "images", "kernels"])
+@pytest.mark.parametrize(
+  "case", ["non-square kernel", "stride skips the last column", "kernel 3, output padding"]
+)
+def test_members_equal_one_after_another(case, differs, way, monkeypatch):
+  force(monkeypatch, way)
+  n = 3
+  x, w, *settings = arrays(case, members=(n,))
+  f = convolution.conv_transpose if case in TRANSPOSED else convolution.conv
+  x, w = (a if axis == 0 else a[0] for a, axis in zip((x, w), differs, strict=True))
+
+  def one(x, w):
+    return value_and_pull(lambda x, w: f(x, w, *settings), x, w)
+
+  got = jax.jit(jax.vmap(one, differs))(x, w)
+  for k in range(n):
+    want = one(*(a[k] if axis == 0 else a for a, axis in zip((x, w), differs, strict=True)))
+    for g, v in zip(got, want, strict=True):
+      close(g[k], v)
+
+
+def test_members_of_members_equal_one_after_another():
+  x, w, *settings = arrays("3x3", members=(2, 3))
+  one = lambda x, w: value_and_pull(lambda x, w: convolution.conv(x, w, *settings), x, w)  # noqa: E731
+  got = jax.jit(jax.vmap(jax.vmap(one, (0, 0)), (0, None)))(x, w[0])
+  want = one(x[1, 2], w[0, 2])
+  for g, v in zip(got, want, strict=True):
+    close(g[1, 2], v)
+
+
+def test_what_members_share_is_not_repeated():
+  """Images of all members with one kernel are one convolution; kernels of all members on one image too."""
+  x, w, *settings = arrays("3x3", members=(3,))
+  f = lambda x, w: convolution.conv(x, w, *settings)  # noqa: E731
+  for axes, args in [((0, None), (x, w[0])), ((None, 0), (x[0], w))]:
+    module = jax.export.export(jax.jit(jax.vmap(f, axes)), platforms=["tpu"])(*args).mlir_module()
+    assert module.count("stablehlo.convolution") == 1
+    assert "feature_group_count = 1" in module
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 @pytest.mark.parametrize("case", SHAPES)
-def test_other_platforms_take_xlas_own_convolutions(case, platform):
+def test_other_platforms_take_real_convolutions(case, platform, monkeypatch):
+  monkeypatch.setattr(choices, "platforms", tuple)  # None was measured.
   x, w, strides, padding = arrays(case)
 
   def gradient(x, w):
     return jax.grad(lambda x, w: convolution.conv(x, w, strides, padding).sum(), (0, 1))(x, w)
 
   module = jax.export.export(jax.jit(gradient), platforms=[platform])(x, w).mlir_module()
-  assert module.count("stablehlo.convolution") == 2  # Input and weight gradient; the value is not asked for.
-
-
-@pytest.mark.parametrize("case", SHAPES)
-def test_the_weight_gradient_that_other_platforms_take(case, monkeypatch):
-  """The branch that a CPU never lowers, run on it all the same."""
-  monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, cpu, default: default(*args))
-  x, w, strides, padding = arrays(case)
-  y, pull = jax.vjp(lambda x, w: convolution.conv_reference(x, w, strides, padding), x, w)
-  dx, dw = pull(y)
-  close(convolution.weight_gradient(x, y, w.shape, strides, padding), dw, 1e-5)
-  close(convolution.input_gradient(y, w, x.shape, strides, padding), dx, 1e-5)
+  # Weight gradient, and input gradient: one convolution a phase of the stride that meets the kernel.
+  meets = math.prod(min(s, k) for s, k in zip(strides, w.shape[:2], strict=True))
+  assert module.count("stablehlo.convolution") == 1 + meets
+  assert "dot_general" not in module
 
 
 def test_blocks_divide_the_batch():
-  assert convolution._blocks(12, 10, 40) == 3
-  assert convolution._blocks(7, 10, 40) == 7
-  assert convolution._blocks(5, 100, 40) == 5
-  assert convolution._blocks(5, 1, 40) == 1
+  assert formulations._blocks(12, 10, 40) == 3
+  assert formulations._blocks(7, 10, 40) == 7
+  assert formulations._blocks(5, 100, 40) == 5
+  assert formulations._blocks(5, 1, 40) == 1
+
+
+def test_a_choice_is_that_of_the_nearest_measured_shape(monkeypatch):
+  small, large = Shape((3, 3), (1, 1), 8, 8, 64), Shape((3, 3), (1, 1), 128, 128, 64)
+  rows = ((small, "xla"), (large, "patches"))
+  monkeypatch.setattr(choices, "_rows", lambda platform, operation: rows)
+  choices.choose.cache_clear()
+  among = ("xla", "patches")
+  assert choices.choose("cpu", "forward", Shape((3, 3), (1, 1), 16, 16, 32), among) == "xla"
+  assert choices.choose("cpu", "forward", Shape((3, 3), (1, 1), 64, 100, 128), among) == "patches"
+  # Nothing strided was measured, and what cannot be had is not chosen.
+  assert choices.choose("cpu", "forward", Shape((3, 3), (2, 2), 128, 128, 64), among) == "xla"
+  assert choices.choose("cpu", "forward", large, ("xla",)) == "xla"
+  choices.choose.cache_clear()
+
+
+def test_the_committed_table_names_formulations_that_exist():
+  table = json.loads(choices.TABLE.read_text())
+  assert table["schema"] == 1
+  x, w, strides, padding = arrays("3x3")
+  for platform, entry in table["platforms"].items():
+    assert platform in ("cpu", "cuda", "tpu", "rocm")
+    assert entry["source"].endswith(".jsonl")
+    assert set(entry["choices"]) <= set(choices.DEFAULTS)
+    for operation, rows in entry["choices"].items():
+      names = {"map", "grouped", "batched"} if operation.endswith("_members") else set(FORMULATIONS)
+      assert {row["formulation"] for row in rows} <= names
+  assert ops.conv(x, w, strides, padding).shape == (3, 7, 6, 5)

@@ -190,7 +190,7 @@ def _backward(step, residuals, cotangents):
     name: convolution.weight_gradient(
       over_time_and_batch(reads[name]),
       over_time_and_batch(d_values[name]),
-      kernel.shape,
+      kernel.shape[:2],
       (1, 1),
       convolution.same_padding(kernel.shape[:2]),
     ).astype(kernel.dtype)

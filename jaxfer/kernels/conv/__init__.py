@@ -1,0 +1,14 @@
+"""2-D convolution and transposed convolution, fast forward and backward on every backend, also inside loops."""
+
+from jaxfer.kernels.conv.formulations import Padding, conv_reference, same_padding
+from jaxfer.kernels.conv.ops import conv, conv_transpose, input_gradient, weight_gradient
+
+__all__ = [
+  "Padding",
+  "conv",
+  "conv_reference",
+  "conv_transpose",
+  "input_gradient",
+  "same_padding",
+  "weight_gradient",
+]

@@ -1,0 +1,83 @@
+"""Which formulation runs where: read from `choices.json`, measured and written by `python -m benchmarks.choose`.
+
+A row of the table is a measured shape and the formulation that was fastest there. A shape's class is the nearest
+measured shape of the same operation: logarithmic distance in channels, features, output pixels and kernel area, and a
+stride is another stride or none. Platforms that the table does not name take the default of each operation.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+TABLE = pathlib.Path(__file__).with_name("choices.json")
+# What a platform without measurements runs: XLA's own, but for transposed convolutions, which it runs slowly on CPU and
+# GPU alike, and n members' convolutions as one grouped convolution.
+DEFAULTS = {
+  "forward": "xla",
+  "transpose": "phases",
+  "weight_gradient": "xla",
+  "forward_members": "grouped",
+  "transpose_members": "grouped",
+  "weight_gradient_members": "grouped",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+  """What a choice may depend on; channels and features are those of the convolution that an operation belongs to.
+
+  Attributes:
+    kernel_size: height and width.
+    strides: of height and width.
+    channels: of the convolution's input.
+    features: of its output.
+    pixels: height times width of its output.
+  """
+
+  kernel_size: tuple[int, int]
+  strides: tuple[int, int]
+  channels: int
+  features: int
+  pixels: int
+
+  def distance(self, other: "Shape") -> float:
+    """How far apart two shapes are, in powers of two; infinite where only one has a stride."""
+    if (max(self.strides) > 1) != (max(other.strides) > 1):
+      return math.inf
+    pairs = [(getattr(self, name), getattr(other, name)) for name in ("channels", "features", "pixels")] + [
+      (math.prod(self.kernel_size), math.prod(other.kernel_size))
+    ]
+    return sum(abs(math.log2(a / b)) for a, b in pairs)
+
+
+@functools.cache
+def _table() -> Mapping[str, Any]:
+  return json.loads(TABLE.read_text())["platforms"]
+
+
+@functools.cache
+def _rows(platform: str, operation: str) -> tuple[tuple[Shape, str], ...]:
+  rows = _table()[platform]["choices"].get(operation, [])
+  return tuple(
+    (Shape(*(tuple(v) if isinstance(v, list) else v for v in row["shape"])), row["formulation"])
+    for row in rows
+  )
+
+
+def platforms() -> tuple[str, ...]:
+  """Platforms that the table names, such as "cpu" or "cuda"."""
+  return tuple(_table())
+
+
+@functools.cache
+def choose(platform: str, operation: str, shape: Shape, among: Iterable[str]) -> str:
+  """The formulation for an operation on a platform, one of `among`."""
+  rows = [(row, name) for row, name in _rows(platform, operation) if name in among]
+  near = min(rows, key=lambda at: shape.distance(at[0]), default=None)
+  if near is None or math.isinf(shape.distance(near[0])):
+    return DEFAULTS[operation]
+  return near[1]

@@ -1,0 +1,293 @@
+"""The three linear maps of a convolution, each in several formulations: the same numbers, other speed.
+
+`forward` convolves; `transpose` is its adjoint with respect to the input (the gradient of a convolution, the value of a
+transposed one); `weight_gradient` is the adjoint with respect to the kernel. `ops` chooses among them.
+
+XLA on CPU runs the weight gradient of a convolution inside a loop (time, `lax.map`, steps of an epoch) about thirty
+times slower than outside, and input-dilated convolutions slowly everywhere (on GPU too). Hence matrix products over
+patches, a few images at a time to stay in the cache, and transposed convolutions as one small convolution a phase of
+the stride. Layout: images [batch, height, width, channels], kernels [height, width, channels, features].
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Pair = tuple[int, int]
+Padding = tuple[Pair, Pair]
+Forward = Callable[[jax.Array, jax.Array, Pair, Padding], jax.Array]
+
+# Elements of a block of patches: 8 MB and 4 MB of float32, so that the product reads them from the cache. The smaller
+# is for weight gradients, which read a second array of the kind beside them.
+_BLOCK, _WEIGHT_BLOCK = 2**21, 2**20
+_IMAGES = ("NHWC", "HWIO", "NHWC")
+
+
+def same_padding(kernel_size: Sequence[int]) -> Padding:
+  """Zero padding that keeps height and width at stride 1 (odd kernels: the same on both sides)."""
+  (top, bottom), (left, right) = (((k - 1) // 2, k // 2) for k in kernel_size)
+  return (top, bottom), (left, right)
+
+
+def output_size(size: Sequence[int], kernel_size: Sequence[int], strides: Pair, padding: Padding) -> Pair:
+  """Height and width that a convolution gives."""
+  height, width = (
+    (n + sum(pads) - k) // s + 1 for n, pads, k, s in zip(size, padding, kernel_size, strides, strict=True)
+  )
+  return height, width
+
+
+def _window(x: jax.Array, first: int, stride: int, size: int, axis: int) -> jax.Array:
+  """What one place of a kernel sees along an axis, when the kernel moves by `stride` to `size` positions."""
+  return lax.slice_in_dim(x, first, first + (size - 1) * stride + 1, stride, axis)
+
+
+def _blocks(batch: int, elements: int, limit: int) -> int:
+  """Into how many equal blocks a batch is split: the fewest that hold at most `limit`, at `elements` an image."""
+  return next(
+    n for n in range(1, batch + 1) if batch % n == 0 and (batch // n * elements <= limit or n == batch)
+  )
+
+
+def _pad(x: jax.Array, padding: Padding) -> jax.Array:
+  return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((lo, hi, 0) for lo, hi in padding), (0, 0, 0)))
+
+
+def _in_blocks(product: Callable[[jax.Array], jax.Array], x: jax.Array, blocks: int) -> jax.Array:
+  """product(x) of a batch, `blocks` parts of it one after another."""
+  if blocks == 1:
+    return product(x)
+  y = lax.map(product, x.reshape(blocks, -1, *x.shape[1:]))
+  return y.reshape(-1, *y.shape[2:])
+
+
+# forward: (x, kernel, strides, padding) -> [batch, out_height, out_width, features], of x's dtype
+
+
+def conv_reference(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
+  """The plain convolution by XLA that everything is compared with; its own gradients too."""
+  return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_IMAGES)
+
+
+def patch_conv(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
+  """Matrix products of patches of x and the kernel."""
+  kh, kw, channels, features = kernel.shape
+  size = output_size(x.shape[1:3], (kh, kw), strides, padding)
+  columns = kernel.reshape(-1, features)
+
+  def product(x):
+    x = _pad(x, padding)
+    rows = [_window(x, u, strides[0], size[0], axis=1) for u in range(kh)]
+    return (
+      jnp.concatenate([_window(row, v, strides[1], size[1], axis=2) for row in rows for v in range(kw)], -1)
+      @ columns
+    )
+
+  return _in_blocks(product, x, _blocks(x.shape[0], size[0] * size[1] * kh * kw * channels, _BLOCK))
+
+
+def shift_conv(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
+  """One matrix product of pixels and kernel, whose parts are shifted and added: less scratch where features are few."""
+  kh, kw, channels, features = kernel.shape
+  height, width = output_size(x.shape[1:3], (kh, kw), strides, padding)
+  columns = kernel.transpose(2, 0, 1, 3).reshape(channels, -1)
+
+  def product(x):
+    x = _pad(x, padding)
+    parts = jnp.split(x @ columns, kh * kw, axis=-1)
+    places = itertools.product(range(kh), range(kw))
+    return sum(
+      _window(_window(part, u, strides[0], height, axis=1), v, strides[1], width, axis=2)
+      for part, (u, v) in zip(parts, places, strict=True)
+    )
+
+  padded = [n + sum(pads) for n, pads in zip(x.shape[1:3], padding, strict=True)]
+  return _in_blocks(product, x, _blocks(x.shape[0], padded[0] * padded[1] * kh * kw * features, _BLOCK))
+
+
+def _fold(x: jax.Array, taps: Pair, size: Pair, strides: Pair, padding: Padding) -> jax.Array:
+  """Space to depth: pixels of a stride's step become channels, as many steps as `taps` a step reach from `size`."""
+  steps = [n - 1 + k for n, k in zip(size, taps, strict=True)]
+  ends = [
+    (lo, step * s - n - lo) for step, s, n, (lo, _) in zip(steps, strides, x.shape[1:3], padding, strict=True)
+  ]
+  x = _pad(x, (ends[0], ends[1])).reshape(x.shape[0], steps[0], strides[0], steps[1], strides[1], -1)
+  return x.swapaxes(2, 3).reshape(x.shape[0], *steps, -1)
+
+
+def _folded_taps(kernel_size: Pair, strides: Pair) -> Pair:
+  """Kernel size once a stride's step is one pixel."""
+  height, width = (-(-k // s) for k, s in zip(kernel_size, strides, strict=True))
+  return height, width
+
+
+def folded_conv(
+  forward: Forward, x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding
+) -> jax.Array:
+  """Space to depth, then a convolution of stride 1 with a smaller, deeper kernel (filled up with zeros)."""
+  kh, kw, channels, features = kernel.shape
+  taps = _folded_taps((kh, kw), strides)
+  size = output_size(x.shape[1:3], (kh, kw), strides, padding)
+  whole = [(0, k * s - n) for k, s, n in zip(taps, strides, (kh, kw), strict=True)]
+  kernel = jnp.pad(kernel, (*whole, (0, 0), (0, 0)))
+  kernel = kernel.reshape(taps[0], strides[0], taps[1], strides[1], channels, features).swapaxes(1, 2)
+  x = _fold(x, taps, size, strides, padding)
+  return forward(x, kernel.reshape(*taps, -1, features), (1, 1), ((0, 0), (0, 0)))
+
+
+# transpose: (dy, kernel, size, strides, padding) -> [batch, *size, channels]; strides and padding of the convolution
+
+
+def flipped(kernel: jax.Array) -> jax.Array:
+  """The kernel of the adjoint: turned about, channels and features exchanged."""
+  return kernel[::-1, ::-1].swapaxes(2, 3)
+
+
+def spread_padding(dy: jax.Array, kernel: jax.Array, size: Pair, strides: Pair, padding: Padding) -> Padding:
+  """Padding of dy, spread `strides` apart, for the flipped kernel to give an image of `size`."""
+  # y[i] reads x[i s + u - lo]; what the last window did not reach of x is the remainder on the right.
+  top, left = (
+    (k - 1 - lo, n - ((m - 1) * s + 1) + lo)
+    for k, (lo, _), n, m, s in zip(kernel.shape[:2], padding, size, dy.shape[1:3], strides, strict=True)
+  )
+  return top, left
+
+
+def dilated_by_xla(
+  dy: jax.Array, kernel: jax.Array, size: Pair, strides: Pair, padding: Padding
+) -> jax.Array:
+  """An input-dilated convolution by XLA."""
+  pads = spread_padding(dy, kernel, size, strides, padding)
+  return lax.conv_general_dilated(
+    dy, flipped(kernel), (1, 1), pads, lhs_dilation=strides, dimension_numbers=_IMAGES
+  )
+
+
+def dilated(
+  forward: Forward, dy: jax.Array, kernel: jax.Array, size: Pair, strides: Pair, padding: Padding
+) -> jax.Array:
+  """Zeros between the pixels of dy, then a convolution."""
+  pads = spread_padding(dy, kernel, size, strides, padding)
+  spread = lax.pad(dy, jnp.zeros((), dy.dtype), ((0, 0, 0), *((0, 0, s - 1) for s in strides), (0, 0, 0)))
+  return forward(spread, flipped(kernel), (1, 1), pads)
+
+
+def _phase(phase: int, size: int, k: int, stride: int, lo: int, small: int, full: int) -> tuple[int, Pair]:
+  """How one phase of the stride, along one axis, is a convolution of dy.
+
+  Outputs o = phase + j stride read taps u = first, first + stride, ... of the kernel.
+
+  Returns:
+    first, and the padding of dy with which the flipped taps give `full` outputs (those past `size` mean nothing).
+  """
+  first = (phase + lo) % stride
+  taps = len(range(first, k, stride))
+  offset = (phase + lo - first) // stride  # Output j reads dy[offset + j - m] by tap m.
+  before = taps - 1 - offset
+  return first, (before, full + taps - 1 - small - before)
+
+
+def phases(
+  forward: Forward, dy: jax.Array, kernel: jax.Array, size: Pair, strides: Pair, padding: Padding
+) -> jax.Array:
+  """One convolution of dy a phase of the stride, by the taps that meet it; the results interleave."""
+  full = [-(-n // s) for n, s in zip(size, strides, strict=True)]
+  rows = []
+  for a in range(strides[0]):
+    u, vertical = _phase(a, size[0], kernel.shape[0], strides[0], padding[0][0], dy.shape[1], full[0])
+    row = []
+    for b in range(strides[1]):
+      v, horizontal = _phase(b, size[1], kernel.shape[1], strides[1], padding[1][0], dy.shape[2], full[1])
+      taps = kernel[u :: strides[0], v :: strides[1]]
+      if 0 in taps.shape:  # A stride wider than the kernel leaves pixels that nothing reads.
+        row.append(jnp.zeros((dy.shape[0], *full, kernel.shape[2]), dy.dtype))
+      else:
+        row.append(forward(dy, flipped(taps), (1, 1), (vertical, horizontal)))
+    rows.append(jnp.stack(row, axis=3))
+  whole = jnp.stack(rows, axis=2)  # [batch, height, phase, width, phase, channels]
+  whole = whole.reshape(dy.shape[0], full[0] * strides[0], full[1] * strides[1], -1)
+  return whole[:, : size[0], : size[1]]
+
+
+# weight_gradient: (x, dy, kernel_size, strides, padding) -> [*kernel_size, channels, features], float32
+
+
+def weights_by_xla(
+  x: jax.Array, dy: jax.Array, kernel_size: Pair, strides: Pair, padding: Padding
+) -> jax.Array:
+  """A convolution by XLA that contracts the batch."""
+  # The batch plays the channels, and x's channels play the batch. Windows that the stride left out at the far end must
+  # not be visited, hence the trimmed (perhaps negative) padding there.
+  pads = []
+  for axis in (0, 1):
+    k, s, lo = kernel_size[axis], strides[axis], padding[axis][0]
+    pads.append((lo, (dy.shape[axis + 1] - 1) * s + k - x.shape[axis + 1] - lo))
+  return lax.conv_general_dilated(
+    x, dy, (1, 1), pads, rhs_dilation=strides, dimension_numbers=("CHWN", "IHWO", "HWNC"),
+    preferred_element_type=jnp.float32,
+  )  # fmt: skip
+
+
+def weights_by_patches(
+  x: jax.Array, dy: jax.Array, kernel_size: Pair, strides: Pair, padding: Padding
+) -> jax.Array:
+  """Matrix products of patches of x and dy.
+
+  The patches are one kernel row wide: a product for each kernel row reads them at its own height. They fill a third of
+  the memory that whole 3 x 3 patches would.
+  """
+  kh, kw = kernel_size
+  batch, *size, features = dy.shape
+  channels = x.shape[3]
+
+  def product(x, dy):
+    x = _pad(x, padding)
+    wide = jnp.concatenate([_window(x, v, strides[1], size[1], axis=2) for v in range(kw)], -1)
+    heights = (_window(wide, u, strides[0], size[0], axis=1) for u in range(kh))
+    rows = dy.reshape(-1, features)
+    contract = (((0,), (0,)), ((), ()))
+    return jnp.stack([
+      lax.dot_general(at.reshape(-1, kw * channels), rows, contract, preferred_element_type=jnp.float32)
+      for at in heights
+    ])  # fmt: skip
+
+  shape = (kh, kw, channels, features)
+  blocks = _blocks(batch, size[0] * size[1] * kh * kw * channels, _WEIGHT_BLOCK)
+  if blocks == 1:
+    return product(x, dy).reshape(shape)
+  split = jax.tree.map(lambda a: a.reshape(blocks, -1, *a.shape[1:]), (x, dy))
+  zero = jnp.zeros((kh, kw * channels, features), jnp.float32)
+  total, _ = lax.scan(lambda total, xy: (total + product(*xy), None), zero, split)
+  return total.reshape(shape)
+
+
+def weights_by_patches_of_dy(
+  x: jax.Array, dy: jax.Array, kernel_size: Pair, strides: Pair, padding: Padding
+) -> jax.Array:
+  """The same with the patches taken of dy, at stride 1: less scratch where features are few."""
+  assert strides == (1, 1)
+  pads = tuple(
+    (k - 1 - lo, n - m + lo)
+    for k, (lo, _), n, m in zip(kernel_size, padding, x.shape[1:3], dy.shape[1:3], strict=True)
+  )
+  return flipped(weights_by_patches(dy, x, kernel_size, strides, (pads[0], pads[1])))
+
+
+def folded_weights(
+  weights: Callable[..., jax.Array],
+  x: jax.Array,
+  dy: jax.Array,
+  kernel_size: Pair,
+  strides: Pair,
+  padding: Padding,
+) -> jax.Array:
+  """The weight gradient of `folded_conv`."""
+  taps = _folded_taps(kernel_size, strides)
+  x_folded = _fold(x, taps, dy.shape[1:3], strides, padding)
+  d_kernel = weights(x_folded, dy, taps, (1, 1), ((0, 0), (0, 0)))
+  d_kernel = d_kernel.reshape(*taps, *strides, x.shape[3], -1).swapaxes(1, 2)
+  whole = d_kernel.reshape(taps[0] * strides[0], taps[1] * strides[1], x.shape[3], -1)
+  return whole[: kernel_size[0], : kernel_size[1]]

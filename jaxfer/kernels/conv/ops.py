@@ -1,0 +1,236 @@
+"""Convolution and transposed convolution whose values and gradients run in the formulation that measured fastest.
+
+Both are made of the three linear maps of `formulations`. Which formulation runs is settled when the program is lowered
+(`lax.platform_dependent`), so one traced program exports for every platform. Under `vmap` (the members of a study) what
+all members share is not repeated: images with one kernel join the batch, kernels on one image stand side by side as
+features; where both differ, how n convolutions run is a choice of its own.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxfer.kernels.conv import choices, formulations
+from jaxfer.kernels.conv.choices import Shape
+from jaxfer.kernels.conv.formulations import Padding, Pair, output_size, same_padding
+
+Map = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def _by_platform(operation: str, shape: Shape, options: Mapping[str, Map], *arrays: jax.Array) -> jax.Array:
+  """Runs the option that is the choice of the platform for which the program is lowered."""
+  default = options[choices.DEFAULTS[operation]]
+  chosen = {p: options[choices.choose(p, operation, shape, tuple(options))] for p in choices.platforms()}
+  chosen = {platform: option for platform, option in chosen.items() if option is not default}
+  return lax.platform_dependent(*arrays, default=default, **chosen) if chosen else default(*arrays)
+
+
+def _join(a: jax.Array, axis: int) -> jax.Array:
+  """[n, ...] -> the members side by side in `axis` of one member's array."""
+  a = jnp.moveaxis(a, 0, axis)
+  return a.reshape(*a.shape[:axis], -1, *a.shape[axis + 2 :])
+
+
+def _part(a: jax.Array, axis: int, n: int) -> jax.Array:
+  """Undoes `_join`."""
+  return jnp.moveaxis(a.reshape(*a.shape[:axis], n, -1, *a.shape[axis + 1 :]), axis, 0)
+
+
+def _with_members(
+  operation: str,
+  shape: Shape,
+  options: Mapping[str, Map],
+  axes: tuple[Pair, Pair],
+  a: jax.Array,
+  b: jax.Array,
+) -> jax.Array:
+  """An operation on two arrays that knows what to do under `vmap`.
+
+  Args:
+    operation: its name among the choices.
+    shape: of the convolution.
+    options: formulations by name.
+    axes: for each argument, if it alone differs from member to member: the axis of it where members may stand side by
+      side, and the axis of the result where they then do.
+    a, b: the arguments.
+  """
+
+  @jax.custom_batching.custom_vmap
+  def run(a, b):
+    return _by_platform(operation, shape, options, a, b)
+
+  @run.def_vmap
+  def members(n, differs, a, b):
+    if all(differs):
+      ways = {
+        "map": lambda a, b: lax.map(lambda ab: run(*ab), (a, b)),
+        "grouped": jax.vmap(options["xla"]),
+        "batched": jax.vmap(options["patches"]),
+      }
+      return _by_platform(operation + "_members", shape, ways, a, b), True
+    alone = differs.index(True)
+    axis, result_axis = axes[alone]
+    y = run(_join(a, axis), b) if alone == 0 else run(a, _join(b, axis))
+    return _part(y, result_axis, n), True
+
+  return run(a, b)
+
+
+def _forward(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
+  """[batch, height, width, channels] -> [batch, out_height, out_width, features]; no gradient rule."""
+  kernel_size = kernel.shape[:2]
+  size = output_size(x.shape[1:3], kernel_size, strides, padding)
+  shape = Shape(kernel_size, strides, *kernel.shape[2:], math.prod(size))
+  settings = {"strides": strides, "padding": padding}
+  options = {
+    "xla": functools.partial(formulations.conv_reference, **settings),
+    "patches": functools.partial(formulations.patch_conv, **settings),
+    "shifts": functools.partial(formulations.shift_conv, **settings),
+  }
+  if strides != (1, 1):
+    options["folded"] = functools.partial(formulations.folded_conv, _forward, **settings)
+  return _with_members("forward", shape, options, ((0, 0), (3, 3)), x, kernel)
+
+
+def _transpose(dy: jax.Array, kernel: jax.Array, size: Pair, strides: Pair, padding: Padding) -> jax.Array:
+  """The adjoint of `_forward` in x: [batch, out_height, out_width, features] -> [batch, *size, channels]."""
+  if strides == (1, 1):
+    pads = formulations.spread_padding(dy, kernel, size, strides, padding)
+    return _forward(dy, formulations.flipped(kernel), strides, pads)
+  shape = Shape(kernel.shape[:2], strides, *kernel.shape[2:], math.prod(dy.shape[1:3]))
+  settings = {"size": size, "strides": strides, "padding": padding}
+  options = {
+    "xla": functools.partial(formulations.dilated_by_xla, **settings),
+    "dilated": functools.partial(formulations.dilated, _forward, **settings),
+    "phases": functools.partial(formulations.phases, _forward, **settings),
+    "patches": functools.partial(formulations.phases, formulations.patch_conv, **settings),
+  }
+  return _with_members("transpose", shape, options, ((0, 0), (2, 3)), dy, kernel)
+
+
+def _weight_gradient(
+  x: jax.Array, dy: jax.Array, kernel_size: Pair, strides: Pair, padding: Padding
+) -> jax.Array:
+  """The adjoint of `_forward` in the kernel: [*kernel_size, channels, features], float32 whatever the dtypes."""
+  shape = Shape(kernel_size, strides, x.shape[3], dy.shape[3], math.prod(dy.shape[1:3]))
+  settings = {"kernel_size": kernel_size, "strides": strides, "padding": padding}
+  options = {
+    "xla": functools.partial(formulations.weights_by_xla, **settings),
+    "patches": functools.partial(formulations.weights_by_patches, **settings),
+  }
+  if strides == (1, 1):
+    options["patches_of_dy"] = functools.partial(formulations.weights_by_patches_of_dy, **settings)
+  else:
+    options["folded"] = functools.partial(formulations.folded_weights, _weight_gradient, **settings)
+  with jax.named_scope("weight_gradient"):
+    return _with_members("weight_gradient", shape, options, ((3, 2), (3, 3)), x, dy)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _conv(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
+  return _forward(x, kernel, strides, padding)
+
+
+def _conv_fwd(x, kernel, strides, padding):
+  return _forward(x, kernel, strides, padding), (x, kernel)
+
+
+def _conv_bwd(strides, padding, residuals, dy):
+  x, kernel = residuals
+  return (
+    _transpose(dy, kernel, x.shape[1:3], strides, padding),
+    _weight_gradient(x, dy, kernel.shape[:2], strides, padding).astype(kernel.dtype),
+  )
+
+
+_conv.defvjp(_conv_fwd, _conv_bwd)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _conv_transpose(x, kernel, size, strides, padding):
+  return _transpose(x, kernel, size, strides, padding)
+
+
+def _conv_transpose_fwd(x, kernel, size, strides, padding):
+  return _transpose(x, kernel, size, strides, padding), (x, kernel)
+
+
+def _conv_transpose_bwd(size, strides, padding, residuals, dy):
+  x, kernel = residuals
+  return (
+    _forward(dy, kernel, strides, padding),
+    _weight_gradient(dy, x, kernel.shape[:2], strides, padding).astype(kernel.dtype),
+  )
+
+
+_conv_transpose.defvjp(_conv_transpose_fwd, _conv_transpose_bwd)
+
+
+def conv(
+  x: jax.Array, kernel: jax.Array, strides: Pair = (1, 1), padding: Padding | None = None
+) -> jax.Array:
+  """Convolution (cross-correlation, as in every deep-learning library) with fast gradients.
+
+  Args:
+    x: [batch, height, width, channels].
+    kernel: [kernel_height, kernel_width, channels, features], of x's dtype.
+    strides: step in height and width.
+    padding: zeros (before, after) of height and width; None keeps the size at stride 1.
+
+  Returns:
+    [batch, (height + pads - kernel_height) // stride + 1, ..., features], of x's dtype.
+  """
+  with jax.named_scope("conv"):
+    return _conv(x, kernel, tuple(strides), padding or same_padding(kernel.shape[:2]))
+
+
+def conv_transpose(
+  x: jax.Array,
+  kernel: jax.Array,
+  strides: Pair = (2, 2),
+  padding: Padding = ((1, 1), (1, 1)),
+  output_padding: Pair = (0, 0),
+) -> jax.Array:
+  """Transposed convolution, as PyTorch's `ConvTranspose2d` defines it, with fast values and gradients.
+
+  y[i stride + u - padding] sums x[i] times kernel[u], so that the kernel is not turned about: PyTorch's
+  (channels, features, height, width) weight is transposed by (2, 3, 0, 1). Pads are explicit since 'SAME' of JAX and
+  Flax gives another result for kernel 3, stride 2 (specs 0.1).
+
+  Args:
+    x: [batch, height, width, channels].
+    kernel: [kernel_height, kernel_width, channels, features], of x's dtype.
+    strides: how far apart the pixels of x lie in the output.
+    padding: rows and columns (before, after) that the output loses.
+    output_padding: rows and columns that it gains at the far end; less than the stride.
+
+  Returns:
+    [batch, (height - 1) stride - pads + kernel_height + output_padding, ..., features], of x's dtype.
+  """
+  size = tuple(
+    (n - 1) * s - sum(pads) + k + extra
+    for n, s, pads, k, extra in zip(
+      x.shape[1:3], strides, padding, kernel.shape, output_padding, strict=False
+    )
+  )
+  # `_conv` of this padding gives back x's size, so that its maps are the adjoints.
+  with jax.named_scope("conv_transpose"):
+    return _conv_transpose(x, kernel.swapaxes(2, 3), size, tuple(strides), padding)
+
+
+def input_gradient(
+  dy: jax.Array, kernel: jax.Array, shape: tuple[int, ...], strides: Pair, padding: Padding
+) -> jax.Array:
+  """Gradient of `conv` with respect to its input of `shape` [batch, height, width, channels], given dy."""
+  return _transpose(dy, kernel, shape[1:3], strides, padding)
+
+
+def weight_gradient(
+  x: jax.Array, dy: jax.Array, kernel_size: Pair, strides: Pair, padding: Padding
+) -> jax.Array:
+  """Gradient of `conv` with respect to its kernel [*kernel_size, channels, features], given x and dy; float32."""
+  return _weight_gradient(x, dy, kernel_size, strides, padding)
