@@ -61,11 +61,18 @@ def _table() -> Mapping[str, Any]:
 
 @functools.cache
 def _rows(platform: str, operation: str) -> tuple[tuple[Shape, str], ...]:
-  rows = _table()[platform]["choices"].get(operation, [])
-  return tuple(
-    (Shape(*(tuple(v) if isinstance(v, list) else v for v in row["shape"])), row["formulation"])
-    for row in rows
-  )
+  def shape(row):
+    return Shape(
+      tuple(row["kernel_size"]), tuple(row["strides"]), row["channels"], row["features"], row["pixels"]
+    )
+
+  return tuple((shape(row), row["formulation"]) for row in _table()[platform]["choices"].get(operation, []))
+
+
+def reload() -> None:
+  """Reads the table anew; programs that are traced already keep their choices."""
+  for cached in (_table, _rows, choose):
+    cached.cache_clear()
 
 
 def platforms() -> tuple[str, ...]:

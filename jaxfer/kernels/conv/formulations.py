@@ -286,7 +286,7 @@ def folded_weights(
 ) -> jax.Array:
   """The weight gradient of `folded_conv`."""
   taps = _folded_taps(kernel_size, strides)
-  x_folded = _fold(x, taps, dy.shape[1:3], strides, padding)
+  x_folded = _fold(x, taps, (dy.shape[1], dy.shape[2]), strides, padding)
   d_kernel = weights(x_folded, dy, taps, (1, 1), ((0, 0), (0, 0)))
   d_kernel = d_kernel.reshape(*taps, *strides, x.shape[3], -1).swapaxes(1, 2)
   whole = d_kernel.reshape(taps[0] * strides[0], taps[1] * strides[1], x.shape[3], -1)

@@ -9,6 +9,7 @@ features; where both differ, how n convolutions run is a choice of its own.
 import functools
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ from jaxfer.kernels.conv.formulations import Padding, Pair, output_size, same_pa
 Map = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def _by_platform(operation: str, shape: Shape, options: Mapping[str, Map], *arrays: jax.Array) -> jax.Array:
+def by_platform(operation: str, shape: Shape, options: Mapping[str, Map], *arrays: jax.Array) -> jax.Array:
   """Runs the option that is the choice of the platform for which the program is lowered."""
   default = options[choices.DEFAULTS[operation]]
   chosen = {p: options[choices.choose(p, operation, shape, tuple(options))] for p in choices.platforms()}
@@ -40,6 +41,15 @@ def _part(a: jax.Array, axis: int, n: int) -> jax.Array:
   return jnp.moveaxis(a.reshape(*a.shape[:axis], n, -1, *a.shape[axis + 1 :]), axis, 0)
 
 
+def member_ways(run: Map, options: Mapping[str, Map]) -> dict[str, Map]:
+  """How n members' maps of two arrays [n, ...] each may run: one after another, or by one program for all."""
+  return {
+    "map": lambda a, b: lax.map(lambda ab: run(*ab), (a, b)),
+    "grouped": jax.vmap(options["xla"]),
+    "batched": jax.vmap(options["patches"]),
+  }
+
+
 def _with_members(
   operation: str,
   shape: Shape,
@@ -56,22 +66,18 @@ def _with_members(
     options: formulations by name.
     axes: for each argument, if it alone differs from member to member: the axis of it where members may stand side by
       side, and the axis of the result where they then do.
-    a, b: the arguments.
+    a: the first argument.
+    b: the second.
   """
 
   @jax.custom_batching.custom_vmap
   def run(a, b):
-    return _by_platform(operation, shape, options, a, b)
+    return by_platform(operation, shape, options, a, b)
 
   @run.def_vmap
   def members(n, differs, a, b):
     if all(differs):
-      ways = {
-        "map": lambda a, b: lax.map(lambda ab: run(*ab), (a, b)),
-        "grouped": jax.vmap(options["xla"]),
-        "batched": jax.vmap(options["patches"]),
-      }
-      return _by_platform(operation + "_members", shape, ways, a, b), True
+      return by_platform(operation + "_members", shape, member_ways(run, options), a, b), True
     alone = differs.index(True)
     axis, result_axis = axes[alone]
     y = run(_join(a, axis), b) if alone == 0 else run(a, _join(b, axis))
@@ -80,20 +86,50 @@ def _with_members(
   return run(a, b)
 
 
-def _forward(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
-  """[batch, height, width, channels] -> [batch, out_height, out_width, features]; no gradient rule."""
-  kernel_size = kernel.shape[:2]
-  size = output_size(x.shape[1:3], kernel_size, strides, padding)
-  shape = Shape(kernel_size, strides, *kernel.shape[2:], math.prod(size))
-  settings = {"strides": strides, "padding": padding}
-  options = {
+def forward_options(strides: Pair, padding: Padding) -> dict[str, Map]:
+  """Formulations of (x, kernel) -> y."""
+  settings: dict[str, Any] = {"strides": strides, "padding": padding}
+  options: dict[str, Map] = {
     "xla": functools.partial(formulations.conv_reference, **settings),
     "patches": functools.partial(formulations.patch_conv, **settings),
     "shifts": functools.partial(formulations.shift_conv, **settings),
   }
   if strides != (1, 1):
     options["folded"] = functools.partial(formulations.folded_conv, _forward, **settings)
-  return _with_members("forward", shape, options, ((0, 0), (3, 3)), x, kernel)
+  return options
+
+
+def transpose_options(size: Pair, strides: Pair, padding: Padding) -> dict[str, Map]:
+  """Formulations of (dy, kernel) -> x of `size`, where there is a stride."""
+  settings: dict[str, Any] = {"size": size, "strides": strides, "padding": padding}
+  return {
+    "xla": functools.partial(formulations.dilated_by_xla, **settings),
+    "dilated": functools.partial(formulations.dilated, _forward, **settings),
+    "phases": functools.partial(formulations.phases, _forward, **settings),
+    "patches": functools.partial(formulations.phases, formulations.patch_conv, **settings),
+  }
+
+
+def weight_options(kernel_size: Pair, strides: Pair, padding: Padding) -> dict[str, Map]:
+  """Formulations of (x, dy) -> kernel."""
+  settings: dict[str, Any] = {"kernel_size": kernel_size, "strides": strides, "padding": padding}
+  options: dict[str, Map] = {
+    "xla": functools.partial(formulations.weights_by_xla, **settings),
+    "patches": functools.partial(formulations.weights_by_patches, **settings),
+  }
+  if strides == (1, 1):
+    options["patches_of_dy"] = functools.partial(formulations.weights_by_patches_of_dy, **settings)
+  else:
+    options["folded"] = functools.partial(formulations.folded_weights, _weight_gradient, **settings)
+  return options
+
+
+def _forward(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
+  """[batch, height, width, channels] -> [batch, out_height, out_width, features]; no gradient rule."""
+  kernel_height, kernel_width, channels, features = kernel.shape
+  size = output_size(x.shape[1:3], kernel.shape[:2], strides, padding)
+  shape = Shape((kernel_height, kernel_width), strides, channels, features, math.prod(size))
+  return _with_members("forward", shape, forward_options(strides, padding), ((0, 0), (3, 3)), x, kernel)
 
 
 def _transpose(dy: jax.Array, kernel: jax.Array, size: Pair, strides: Pair, padding: Padding) -> jax.Array:
@@ -101,14 +137,9 @@ def _transpose(dy: jax.Array, kernel: jax.Array, size: Pair, strides: Pair, padd
   if strides == (1, 1):
     pads = formulations.spread_padding(dy, kernel, size, strides, padding)
     return _forward(dy, formulations.flipped(kernel), strides, pads)
-  shape = Shape(kernel.shape[:2], strides, *kernel.shape[2:], math.prod(dy.shape[1:3]))
-  settings = {"size": size, "strides": strides, "padding": padding}
-  options = {
-    "xla": functools.partial(formulations.dilated_by_xla, **settings),
-    "dilated": functools.partial(formulations.dilated, _forward, **settings),
-    "phases": functools.partial(formulations.phases, _forward, **settings),
-    "patches": functools.partial(formulations.phases, formulations.patch_conv, **settings),
-  }
+  kernel_height, kernel_width, channels, features = kernel.shape
+  shape = Shape((kernel_height, kernel_width), strides, channels, features, math.prod(dy.shape[1:3]))
+  options = transpose_options(size, strides, padding)
   return _with_members("transpose", shape, options, ((0, 0), (2, 3)), dy, kernel)
 
 
@@ -117,15 +148,7 @@ def _weight_gradient(
 ) -> jax.Array:
   """The adjoint of `_forward` in the kernel: [*kernel_size, channels, features], float32 whatever the dtypes."""
   shape = Shape(kernel_size, strides, x.shape[3], dy.shape[3], math.prod(dy.shape[1:3]))
-  settings = {"kernel_size": kernel_size, "strides": strides, "padding": padding}
-  options = {
-    "xla": functools.partial(formulations.weights_by_xla, **settings),
-    "patches": functools.partial(formulations.weights_by_patches, **settings),
-  }
-  if strides == (1, 1):
-    options["patches_of_dy"] = functools.partial(formulations.weights_by_patches_of_dy, **settings)
-  else:
-    options["folded"] = functools.partial(formulations.folded_weights, _weight_gradient, **settings)
+  options = weight_options(kernel_size, strides, padding)
   with jax.named_scope("weight_gradient"):
     return _with_members("weight_gradient", shape, options, ((3, 2), (3, 3)), x, dy)
 
@@ -223,10 +246,10 @@ def conv_transpose(
 
 
 def input_gradient(
-  dy: jax.Array, kernel: jax.Array, shape: tuple[int, ...], strides: Pair, padding: Padding
+  dy: jax.Array, kernel: jax.Array, size: Pair, strides: Pair, padding: Padding
 ) -> jax.Array:
-  """Gradient of `conv` with respect to its input of `shape` [batch, height, width, channels], given dy."""
-  return _transpose(dy, kernel, shape[1:3], strides, padding)
+  """Gradient of `conv` with respect to its input [batch, *size, channels], given dy."""
+  return _transpose(dy, kernel, size, strides, padding)
 
 
 def weight_gradient(

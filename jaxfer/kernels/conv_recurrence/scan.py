@@ -114,14 +114,14 @@ def _known(value, s, kernel):
 
 
 def _known_forward(value, s, kernel):
-  return value, (s.shape, kernel)
+  return value, (s.shape[1:3], kernel)
 
 
 def _known_backward(residuals, d_value):
-  shape, kernel = residuals
+  size, kernel = residuals
   padding = convolution.same_padding(kernel.shape[:2])
   # The kernel's own gradient is deferred; nobody reads this zero, and XLA removes it.
-  d_s = convolution.input_gradient(d_value, kernel, shape, (1, 1), padding)
+  d_s = convolution.input_gradient(d_value, kernel, size, (1, 1), padding)
   return d_value, d_s, jnp.zeros_like(kernel)
 
 

@@ -1,0 +1,274 @@
+"""Which formulation of a convolution is fastest where?
+
+With `--write` the answer becomes jaxfer/kernels/conv/choices.json; with `--from RESULTS.jsonl` the table is made from
+measurements that are already there. Each of the three maps of a convolution (`forward`, `transpose`,
+`weight_gradient`) is timed in every formulation, on the shapes that the five systems have, inside a loop of two
+(`lax.map`), since that is where they run: in steps of time, of an epoch, of members. `..._members` are the same maps of
+four members at once. The default of an operation stays the choice where nothing else is 5 % faster.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import pathlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from benchmarks import harness, records
+from jaxfer.kernels.conv import choices, ops
+from jaxfer.kernels.conv.choices import Shape
+from jaxfer.kernels.conv.formulations import Padding, same_padding
+
+_LOOP, _MEMBERS, _GAIN, _BUDGET = 2, 4, 1.05, 1.0
+_OPERATIONS = ("forward", "transpose", "weight_gradient")
+
+
+def _shape(kernel: int, stride: int, channels: int, features: int, size: int) -> Shape:
+  return Shape((kernel, kernel), (stride, stride), channels, features, size * size)
+
+
+# kernel, stride, channels, features, height of the output.
+SHAPES = [
+  _shape(*numbers)
+  for numbers in [
+    # Conv-RNN: inputs, states, their gradients.
+    (3, 1, 3, 64, 64), (3, 1, 16, 64, 64), (3, 1, 64, 16, 64), (3, 1, 8, 32, 24), (3, 1, 32, 8, 24),
+    (3, 1, 32, 32, 32), (3, 1, 32, 128, 32), (3, 1, 128, 32, 32), (3, 1, 64, 256, 16), (3, 1, 256, 64, 16),
+    (3, 1, 128, 512, 8), (3, 1, 512, 128, 8), (1, 1, 64, 32, 32), (1, 1, 32, 64, 32), (1, 1, 16, 8, 24),
+    # Paper 003's nets, and at a quarter of their widths.
+    (3, 1, 16, 16, 64), (3, 1, 16, 3, 64), (3, 1, 3, 16, 64), (3, 1, 64, 64, 16), (3, 1, 128, 128, 8),
+    (3, 1, 256, 256, 4), (3, 1, 8, 8, 32), (3, 1, 16, 16, 16), (3, 1, 32, 32, 8),
+    (2, 1, 256, 128, 4), (2, 1, 128, 64, 8), (2, 1, 64, 32, 16), (2, 1, 32, 16, 32),
+    (3, 2, 3, 32, 32), (3, 2, 32, 64, 16), (3, 2, 64, 128, 8), (3, 2, 128, 256, 4), (3, 2, 16, 32, 32),
+    (3, 2, 8, 16, 16), (4, 2, 128, 256, 4), (4, 2, 64, 128, 8), (4, 2, 16, 32, 8),
+    # ResNets, the landmark net, ARM.
+    (7, 2, 3, 64, 56), (3, 1, 64, 64, 28), (3, 1, 128, 128, 14), (3, 1, 512, 512, 4), (3, 1, 64, 64, 56),
+    (3, 2, 64, 128, 28), (1, 2, 64, 128, 28), (1, 2, 256, 512, 7), (1, 1, 64, 256, 28), (1, 1, 256, 64, 28),
+    (5, 1, 1, 32, 110), (3, 1, 32, 64, 54), (4, 1, 128, 128, 7), (32, 8, 1, 1, 11),
+  ]
+]  # fmt: skip
+MEMBER_SHAPES = [
+  _shape(*numbers)
+  for numbers in [
+    (3, 1, 8, 32, 24), (3, 1, 32, 128, 32), (3, 1, 128, 128, 8), (3, 2, 32, 64, 16), (4, 2, 64, 128, 8),
+    (1, 1, 64, 32, 32),
+  ]
+]  # fmt: skip
+QUICK = [_shape(3, 1, 4, 8, 6), _shape(4, 2, 3, 2, 4), _shape(1, 1, 4, 2, 5)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+  """An operation on a batch of one shape, `members` times; 0 members is no member axis."""
+
+  operation: str
+  shape: Shape
+  batch: int
+  dtype: str
+  members: int = 0
+
+  @property
+  def name(self) -> str:
+    """Unique in the benchmark."""
+    s = self.shape
+    return (
+      f"{self.full_operation}/k{s.kernel_size[0]}-s{s.strides[0]}-c{s.channels}-f{s.features}-p{s.pixels}/"
+      f"{self.dtype}"
+    )
+
+  @property
+  def full_operation(self) -> str:
+    """Its name in the table."""
+    return self.operation + ("_members" if self.members else "")
+
+  @property
+  def padding(self) -> Padding:
+    """Same padding; none for a kernel as large as ARM's."""
+    return ((0, 0), (0, 0)) if self.shape.kernel_size[0] > 7 else same_padding(self.shape.kernel_size)
+
+  @property
+  def sizes(self) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Height and width of the convolution's input and output."""
+    side = math.isqrt(self.shape.pixels)
+    k, s, pads = self.shape.kernel_size[0], self.shape.strides[0], sum(self.padding[0])
+    # The largest even input of that output, as the nets have them.
+    n = (side - 1) * s + k - pads + (s - 1)
+    n -= n % 2 if s > 1 else 0
+    return (n, n), (side, side)
+
+  @property
+  def flops(self) -> float:
+    """Two a multiplication, padding counted as work."""
+    s = self.shape
+    per_image = 2.0 * s.pixels * math.prod(s.kernel_size) * s.channels * s.features
+    return _LOOP * self.batch * max(self.members, 1) * per_image
+
+
+def arrays_of(problem: Problem) -> tuple[jax.Array, jax.Array]:
+  """The operation's two arguments, each for every turn of the loop."""
+  s, rng = problem.shape, np.random.default_rng(0)
+  before, after = problem.sizes
+  x = (problem.batch, *before, s.channels)
+  y = (problem.batch, *after, s.features)
+  kernel = (*s.kernel_size, s.channels, s.features)
+  pair = {"forward": (x, kernel), "transpose": (y, kernel), "weight_gradient": (x, y)}[problem.operation]
+  lead = (_LOOP, problem.members) if problem.members else (_LOOP,)
+  first, second = (
+    jnp.asarray(rng.standard_normal((*lead, *shape), np.float32), problem.dtype) for shape in pair
+  )
+  return first, second
+
+
+def options_of(problem: Problem) -> dict[str, Callable]:
+  """Formulations of the problem's operation."""
+  s = problem.shape
+  settings: dict[str, Any] = {"strides": s.strides, "padding": problem.padding}
+  if problem.operation == "forward":
+    options = ops.forward_options(**settings)
+  elif problem.operation == "transpose":
+    options = ops.transpose_options(problem.sizes[0], **settings)
+  else:
+    options = ops.weight_options(s.kernel_size, **settings)
+  if max(s.kernel_size) > 7:  # A thousand slices compile for minutes; `folded` is the same on fewer.
+    options.pop("patches")
+    options.pop("shifts", None)
+  if problem.members:
+    run = functools.partial(ops.by_platform, problem.operation, s, options)
+    return ops.member_ways(run, options)
+  return options
+
+
+def prepare(option: Callable, arguments: tuple[jax.Array, jax.Array]) -> harness.Program:
+  """The operation in a loop."""
+
+  def loop(a, b):
+    return lax.map(lambda at: option(*at), (a, b))
+
+  return harness.jax_program(loop, *arguments, named=lambda y: {"result": y})
+
+
+def reference(problem: Problem, arguments: tuple[jax.Array, jax.Array]) -> dict[str, jax.Array]:
+  """XLA's own, one after another, in float32."""
+  plain = options_of(dataclasses.replace(problem, members=0))["xla"]
+  with jax.default_matmul_precision("highest"):
+    run = jax.jit(plain)
+    flat = [a.astype(jnp.float32).reshape(-1, *a.shape[-4:]) for a in arguments]
+    results = jnp.stack([run(a, b) for a, b in zip(*flat, strict=True)])
+  return {"result": results.reshape(*arguments[0].shape[:-4], *results.shape[1:])}
+
+
+def problems(operation: str, platform: str, quick: bool) -> list[Problem]:
+  """What is measured of an operation; shapes without a stride have no transpose of their own."""
+  dtype = "float32" if platform == "cpu" else "bfloat16"
+  if quick:
+    shapes, members, batch, count = QUICK, QUICK, 2, 2
+  else:
+    shapes, members, batch, count = SHAPES, MEMBER_SHAPES, 16 if platform == "cpu" else 64, _MEMBERS
+  strided = operation == "transpose"
+  return [
+    Problem(operation, shape, batch, dtype, n)
+    for n, some in ((0, shapes), (count, members))
+    for shape in some
+    if not (strided and max(shape.strides) == 1)
+  ]
+
+
+def table_of(rows: Iterable[records.Record]) -> dict[str, list[dict[str, Any]]]:
+  """Operation -> shapes with the choice and the times it was made from, of `choose` records."""
+  cases: dict[str, dict[str, Any]] = {}
+  for record in rows:
+    if record["benchmark"] == "choose" and record["status"] == "ok" and not record["quick"]:
+      case = cases.setdefault(record["case"], {"settings": record["settings"], "times": {}})
+      case["times"][record["implementation"].removeprefix("jaxfer_")] = record["seconds"]["median"]
+  found: dict[str, list[dict[str, Any]]] = {}
+  for case in cases.values():
+    settings, times = case["settings"], case["times"]
+    operation = settings["operation"]
+    default = choices.DEFAULTS[operation]
+    best = min(times, key=times.__getitem__)
+    if default in times and times[default] <= _GAIN * times[best]:
+      best = default
+    names = [field.name for field in dataclasses.fields(Shape)]
+    found.setdefault(operation, []).append({
+      **{name: settings[name] for name in names},
+      "formulation": best,
+      "milliseconds": {name: float(f"{1e3 * t:.3g}") for name, t in sorted(times.items(), key=lambda at: at[1])},
+    })  # fmt: skip
+  return found
+
+
+def write(path: pathlib.Path) -> None:
+  """Puts the choices of a results file into the table, in place of its platform's."""
+  latest = [r for r in records.latest(records.read(path)).values() if r["benchmark"] == "choose"]
+  if not latest:
+    raise records.BadRecords(f"{path}: no records of the benchmark `choose`")
+  environment = latest[-1]["environment"]
+  platform = {"gpu": "cuda"}.get(environment["platform"], environment["platform"])
+  table = json.loads(choices.TABLE.read_text())
+  table["platforms"][platform] = {
+    "source": f"benchmarks/results/{path.name}",
+    "device": environment["device_kind"] if platform != "cpu" else environment["cpu"],
+    "choices": table_of(latest),
+  }
+  choices.TABLE.write_text(_json(table))
+  choices.reload()
+
+
+def _json(table: Mapping[str, Any]) -> str:
+  """One line a shape, so that a change of the table reads well."""
+  head = json.dumps(table, indent=1)
+  for entry in table["platforms"].values():
+    for rows in entry["choices"].values():
+      for row in rows:
+        spread = json.dumps(row, indent=1).replace("\n", "\n     ")
+        head = head.replace(spread, json.dumps(row), 1)
+  return head + "\n"
+
+
+def main() -> None:
+  flags = harness.parser(__doc__)
+  flags.add_argument("--write", action="store_true", help="put the choices into the table")
+  flags.add_argument(
+    "--from", dest="source", type=pathlib.Path, metavar="RESULTS", help="write the table from this file"
+  )
+  flags.add_argument("--only", default="", help="run the cases whose name contains this")
+  arguments = flags.parse_args()
+  if arguments.source is not None:
+    write(arguments.source)
+    return
+  session = harness.session("choose", arguments)
+  for operation in _OPERATIONS:
+    for problem in problems(operation, session.platform, session.quick):
+      if arguments.only in problem.name:
+        _measure(session, problem)
+    if arguments.write and not session.quick and session.path.exists():
+      write(session.path)  # What comes next builds on these choices.
+  harness.finish(session)
+
+
+def _measure(session: harness.Session, problem: Problem) -> None:
+  arguments = arrays_of(problem)
+  case = harness.Case(
+    name=problem.name,
+    settings={**dataclasses.asdict(problem.shape), "operation": problem.full_operation, "batch": problem.batch,
+              "members": problem.members, "loop": _LOOP},
+    work={"flops": problem.flops},
+    tolerance=1e-4 if problem.dtype == "float32" and session.platform == "cpu" else 3e-2,
+    dtype=problem.dtype,
+    budget=_BUDGET,
+  )  # fmt: skip
+  contenders = [
+    harness.Contender(f"jaxfer_{name}", functools.partial(prepare, option, arguments))
+    for name, option in options_of(problem).items()
+  ]
+  session.measure(case, contenders, functools.partial(reference, problem, arguments), "XLA's own, float32")
+
+
+if __name__ == "__main__":
+  main()
