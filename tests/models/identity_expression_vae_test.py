@@ -1,0 +1,98 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxfer.errors import UserError
+from jaxfer.models.identity_expression_vae import Decoder, Discriminator, Encoder
+
+# Specs 4.2-4.4: by image size, the totals and the layers' own counts in order (kernel and bias together).
+ENCODER = (896, 9_248, 18_496, 36_928, 73_856, 147_584, 295_168, 590_080)
+DECODER = (528_384, 524_416, 147_584, 131_136, 36_928, 18_464, 9_248, 4_624, 2_320)
+COUNTS = {
+  (Encoder, 64): (1_205_152, (*ENCODER, 16_448, 16_448)),
+  (Encoder, 128): (2_385_312, (*ENCODER, 590_080, 590_080, 16_448, 16_448)),
+  (Discriminator, 64): (1_172_513, (*ENCODER, 257)),
+  (Discriminator, 128): (2_352_673, (*ENCODER, 590_080, 590_080, 257)),
+  (Decoder, 64): (1_403_539, (*DECODER, 435)),
+  (Decoder, 128): (1_405_067, (*DECODER, 1_160, 584, 219)),
+}
+QUARTER = 0.25
+
+
+def count(tree):
+  return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def shapes_of(net, size):
+  x = jnp.zeros((2, 128)) if isinstance(net, Decoder) else jnp.zeros((2, size, size, 3))
+  return x, jax.eval_shape(net.init, jax.random.key(0), x)
+
+
+@pytest.mark.parametrize(("net", "size"), COUNTS)
+def test_parameter_counts_of_the_specification(net, size):
+  net_ = Decoder(image_size=size) if net is Decoder else net()
+  x, variables = shapes_of(net_, size)
+  total, layers = COUNTS[net, size]
+  assert count(variables) == total
+  assert sorted(count(layer) for layer in variables["params"].values()) == sorted(layers)
+  out = jax.eval_shape(net_.apply, variables, x)
+  want = {Encoder: ((2, 64), (2, 64)), Discriminator: (2,), Decoder: (2, size, size, 3)}[net]
+  assert jax.tree.map(jnp.shape, out) == want
+
+
+def test_uniform_kernels_and_a_quarter_of_the_widths():
+  _, variables = shapes_of(Decoder(image_size=128, uniform_4x4=True), 128)
+  assert [count(variables["params"][f"deconv{k}a"]) for k in (3, 4, 5)] == [32_800, 8_208, 2_056]
+  _, variables = shapes_of(Encoder(width=QUARTER), 64)
+  assert variables["params"]["conv1a"]["kernel"].shape == (3, 3, 3, 8)
+  assert variables["params"]["fc_mean"]["kernel"].shape == (64, 64)
+
+
+@pytest.fixture(scope="module")
+def decoder():
+  """A quarter of the widths, its compiled `apply`, and random variables of He's spread."""
+  net = Decoder(width=QUARTER)
+  rng = np.random.default_rng(0)
+  _, shapes = shapes_of(net, 64)
+
+  def draw(leaf):
+    scale = (2 / np.prod(leaf.shape[:-1])) ** 0.5 if len(leaf.shape) > 1 else 0.1
+    return jnp.asarray(scale * rng.standard_normal(leaf.shape), jnp.float32)
+
+  return jax.jit(net.apply), jax.tree.map(draw, shapes)
+
+
+def test_the_decoder_reshapes_to_channels_height_width(decoder):
+  """With all weights alike, fc1's number c 16 + h 4 + w lights up the image around the cell (h, w) of its 4 x 4."""
+  apply, variables = decoder
+  alike = jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.02), variables)
+  z = jnp.zeros((1, 128))
+  dark = apply(alike, z)[0]
+  fc1, height, width = alike["params"]["fc1"], 2, 1
+  fc1["bias"] = fc1["bias"].at[7 * 16 + height * 4 + width].add(1.0)
+  light = np.asarray(apply(alike, z)[0] - dark).sum(-1)
+  centre = [(light.sum(axis) * np.arange(64)).sum() / light.sum() // 16 for axis in (1, 0)]
+  assert centre == [height, width]
+
+
+def test_images_are_between_0_and_1_and_bfloat16_computes_close(decoder):
+  apply, variables = decoder
+  z = jnp.asarray(np.random.default_rng(1).standard_normal((1, 128)), jnp.float32)
+  image = apply(variables, z)
+  low = jax.jit(Decoder(width=QUARTER, dtype=jnp.bfloat16).apply)(variables, z)
+  assert 0 < image.min() < image.max() < 1
+  assert low.dtype == jnp.float32
+  assert 0 < np.abs(low - image).max() < 0.02
+
+
+def test_sizes_and_widths_that_do_not_exist_are_refused():
+  key = jax.random.key(0)
+  with pytest.raises(UserError, match="images of 96 px: the networks of paper 003 take 64 or 128"):
+    Encoder().init(key, jnp.zeros((1, 96, 96, 3)))
+  with pytest.raises(UserError, match="images of 32 px"):
+    Decoder(image_size=32).init(key, jnp.zeros((1, 128)))
+  with pytest.raises(UserError, match=r"reads images \[batch, size, size, 3\], not \(1, 64, 64, 1\)"):
+    Discriminator().init(key, jnp.zeros((1, 64, 64, 1)))
+  with pytest.raises(UserError, match=r"width 0\.3: 32 channels times it must be a whole number"):
+    Encoder(width=0.3).init(key, jnp.zeros((1, 64, 64, 3)))
