@@ -34,16 +34,17 @@ def fan_in_uniform(fan_in: int) -> Initializer:
   return init
 
 
-def _pair(value: int | Pair) -> Pair:
+def as_pair(value: int | Pair) -> Pair:
+  """For height and width; one number stands for both."""
   return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
-def _pads(padding: Pads) -> kernels.Padding:
+def as_pads(padding: Pads) -> kernels.Padding:
   """Zeros (before, after) of height and width; one number stands for both of a pair."""
   if isinstance(padding, str):
     raise UserError(f"padding '{padding}': give zeros as numbers, as 1 or ((1, 1), (1, 1))")
   height, width = (padding, padding) if isinstance(padding, int) else padding
-  return _pair(height), _pair(width)
+  return as_pair(height), as_pair(width)
 
 
 class _Layer(nn.Module):
@@ -61,7 +62,7 @@ class _Layer(nn.Module):
 
   def _cast(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """x, kernel and bias (or None) in the dtype of computation; declares the parameters."""
-    shape = (*_pair(self.kernel_size), x.shape[-1], self.features)
+    shape = (*as_pair(self.kernel_size), x.shape[-1], self.features)
     kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
     bias = self.param("bias", self.bias_init, shape[-1:], self.param_dtype) if self.use_bias else None
     dtype = self.dtype or jnp.promote_types(x.dtype, self.param_dtype)
@@ -87,7 +88,7 @@ class Conv(_Layer):
   def __call__(self, x: jax.Array) -> jax.Array:
     """[batch, height, width, channels] -> [batch, (height + pads - kernel) // stride + 1, ..., features]."""
     x, kernel, bias = self._cast(x)
-    y = kernels.conv(x, kernel, _pair(self.strides), _pads(self.padding))
+    y = kernels.conv(x, kernel, as_pair(self.strides), as_pads(self.padding))
     return y if bias is None else y + bias
 
 
@@ -106,6 +107,6 @@ class ConvTranspose(_Layer):
     """[batch, height, width, channels] -> [batch, (height - 1) stride - pads + kernel + output_padding, ...]."""
     x, kernel, bias = self._cast(x)
     y = kernels.conv_transpose(
-      x, kernel, _pair(self.strides), _pads(self.padding), _pair(self.output_padding)
+      x, kernel, as_pair(self.strides), as_pads(self.padding), as_pair(self.output_padding)
     )
     return y if bias is None else y + bias
