@@ -148,7 +148,8 @@ def test_patch_products_in_blocks_equal_the_reference(case, monkeypatch):
   x, w, strides, padding = arrays(case)
   y, pull = jax.vjp(lambda x, w: convolution.conv_reference(x, w, strides, padding), x, w)
   close(formulations.patch_conv(x, w, strides, padding), y)
-  close(formulations.shift_conv(x, w, strides, padding), y)
+  if strides == (1, 1):
+    close(formulations.shift_conv(x, w, padding), y)
   close(formulations.weights_by_patches(x, y, w.shape[:2], strides, padding), pull(y)[1])
 
 
@@ -219,15 +220,16 @@ def test_blocks_divide_the_batch():
 def test_a_choice_is_that_of_the_nearest_measured_shape(monkeypatch):
   small, large = Shape((3, 3), (1, 1), 8, 8, 64), Shape((3, 3), (1, 1), 128, 128, 64)
   rows = ((small, "xla"), (large, "patches"))
+  choices.reload()
   monkeypatch.setattr(choices, "_rows", lambda platform, operation: rows)
-  choices.choose.cache_clear()
   among = ("xla", "patches")
   assert choices.choose("cpu", "forward", Shape((3, 3), (1, 1), 16, 16, 32), among) == "xla"
   assert choices.choose("cpu", "forward", Shape((3, 3), (1, 1), 64, 100, 128), among) == "patches"
   # Nothing strided was measured, and what cannot be had is not chosen.
   assert choices.choose("cpu", "forward", Shape((3, 3), (2, 2), 128, 128, 64), among) == "xla"
   assert choices.choose("cpu", "forward", large, ("xla",)) == "xla"
-  choices.choose.cache_clear()
+  monkeypatch.undo()
+  choices.reload()
 
 
 def test_the_committed_table_names_formulations_that_exist():

@@ -89,20 +89,19 @@ def patch_conv(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding)
   return _in_blocks(product, x, _blocks(x.shape[0], size[0] * size[1] * kh * kw * channels, _BLOCK))
 
 
-def shift_conv(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
-  """One matrix product of pixels and kernel, whose parts are shifted and added: less scratch where features are few."""
+def shift_conv(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+  """At stride 1, one matrix product of pixels and kernel, whose parts are shifted and added.
+
+  Less scratch than patches where features are few.
+  """
   kh, kw, channels, features = kernel.shape
-  height, width = output_size(x.shape[1:3], (kh, kw), strides, padding)
+  height, width = output_size(x.shape[1:3], (kh, kw), (1, 1), padding)
   columns = kernel.transpose(2, 0, 1, 3).reshape(channels, -1)
 
   def product(x):
-    x = _pad(x, padding)
-    parts = jnp.split(x @ columns, kh * kw, axis=-1)
-    places = itertools.product(range(kh), range(kw))
-    return sum(
-      _window(_window(part, u, strides[0], height, axis=1), v, strides[1], width, axis=2)
-      for part, (u, v) in zip(parts, places, strict=True)
-    )
+    parts = jnp.split(_pad(x, padding) @ columns, kh * kw, axis=-1)
+    shifts = itertools.product(range(kh), range(kw))
+    return sum(part[:, u : u + height, v : v + width] for part, (u, v) in zip(parts, shifts, strict=True))
 
   padded = [n + sum(pads) for n, pads in zip(x.shape[1:3], padding, strict=True)]
   return _in_blocks(product, x, _blocks(x.shape[0], padded[0] * padded[1] * kh * kw * features, _BLOCK))

@@ -92,9 +92,10 @@ def forward_options(strides: Pair, padding: Padding) -> dict[str, Map]:
   options: dict[str, Map] = {
     "xla": functools.partial(formulations.conv_reference, **settings),
     "patches": functools.partial(formulations.patch_conv, **settings),
-    "shifts": functools.partial(formulations.shift_conv, **settings),
   }
-  if strides != (1, 1):
+  if strides == (1, 1):
+    options["shifts"] = functools.partial(formulations.shift_conv, padding=padding)
+  else:
     options["folded"] = functools.partial(formulations.folded_conv, _forward, **settings)
   return options
 
