@@ -87,6 +87,9 @@ class _Recurrent(nn.RNNCellBase):
 
 
 class _Layer(_Recurrent):
+  recompute: bool = False
+  checkpoint_every: int | None = None
+
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
     """Runs over a batch of sequences from a zero state.
@@ -102,7 +105,17 @@ class _Layer(_Recurrent):
       raise UserError(f"a conv-RNN reads [batch, time >= 1, height, width, channels], not {x.shape}")
     cell = self._cell()
     params = self._params(cell, x)
-    return conv_recurrence.unroll(cell, params, x.astype(self._dtype(x)), mask=mask)[0]
+    if self.checkpoint_every is not None and self.checkpoint_every < 1:
+      raise UserError(f"checkpoint_every={self.checkpoint_every}: take a number of steps, 1 or more, or None")
+    outputs, _ = conv_recurrence.unroll(
+      cell,
+      params,
+      x.astype(self._dtype(x)),
+      mask=mask,
+      recompute=self.recompute,
+      checkpoint_every=self.checkpoint_every,
+    )
+    return outputs
 
 
 class _StepCell(_Recurrent):
@@ -139,6 +152,8 @@ class ConvLSTM(_Layer):
     peephole: gates see the cell state through elementwise weights, which tie the parameters to height and width.
     dtype: of the computation; the cell state stays float32.
     param_dtype: of the parameters.
+    recompute: keep less for the backward pass and take the gates again there (`kernels.conv_recurrence.unroll`).
+    checkpoint_every: keep the input and the state at every so many steps alone, for long sequences.
   """
 
   peephole: bool = False

@@ -73,6 +73,8 @@ class TwoStreamConvRNN(nn.Module):
     pool: "last" takes the last step's output, "mean" the average over time.
     dtype: of the recurrent and dense layers' computation; logits are float32.
     param_dtype: of the parameters.
+    recompute: see `ConvLSTM`; so is checkpoint_every. They save memory on long clips.
+    checkpoint_every: see `ConvLSTM`.
   """
 
   num_classes: int = 7
@@ -89,6 +91,8 @@ class TwoStreamConvRNN(nn.Module):
   pool: Literal["last", "mean"] = "last"
   dtype: Any = None
   param_dtype: Any = jnp.float32
+  recompute: bool = False
+  checkpoint_every: int | None = None
 
   @nn.compact
   def __call__(
@@ -127,6 +131,8 @@ class TwoStreamConvRNN(nn.Module):
       "kernel_size",
       "dtype",
       "param_dtype",
+      "recompute",
+      "checkpoint_every",
     )
     settings = {name: getattr(self, name) for name in shared}
 

@@ -1,9 +1,12 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxfer.kernels import conv_recurrence as recurrence
+from jaxfer.kernels.conv import formulations
 from jaxfer.kernels.conv_recurrence import Cell, reference
 
 FULL = {"temporal_gate": True, "temporal_skip": True, "spatial_skip": True}
@@ -56,6 +59,34 @@ def test_values_and_gradients_equal_the_reference(name):
   got = jax.jit(lambda p, x: everything(recurrence.unroll, cell, p, x, mask=mask))(params, x)
   want = jax.jit(lambda p, x: everything(reference.unroll, cell, p, x, mask=mask))(params, x)
   assert_close(got, want)
+
+
+@pytest.mark.parametrize(
+  "options", [{"recompute": True}, {"checkpoint_every": 2}, {"checkpoint_every": 9}], ids=str
+)
+@pytest.mark.parametrize("name", ["conv_gru gate=1 skip=1 spatial=1", "conv_lstm gate without x"])
+def test_saving_memory_changes_nothing(name, options):
+  cell = CELLS[name]
+  params, x = params_of(cell), clip(time=5)
+  mask = jnp.asarray([[True] * 5, [True, True, True, False, False]])
+  saving = functools.partial(recurrence.unroll, **options)
+  got = jax.jit(lambda p, x: everything(saving, cell, p, x, mask=mask))(params, x)
+  want = jax.jit(lambda p, x: everything(recurrence.unroll, cell, p, x, mask=mask))(params, x)
+  assert_close(got, want)
+
+
+@pytest.mark.parametrize("options", [{"recompute": True}, {"checkpoint_every": 4}], ids=str)
+def test_saving_memory_does(options, monkeypatch):
+  for block in ("_BLOCK", "_WEIGHT_BLOCK"):  # As small beside the sequence as they are beside a real one.
+    monkeypatch.setattr(formulations, block, 2**12)
+  cell, x = Cell("conv_lstm"), clip(time=32, size=(8, 8), channels=4)
+
+  def temporary(**options):
+    loss = lambda p, x: recurrence.unroll(cell, p, x, **options)[0].sum()  # noqa: E731
+    compiled = jax.jit(jax.grad(loss)).lower(params_of(cell, channels=4), x).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+  assert temporary(**options) < 0.8 * temporary()
 
 
 @pytest.mark.parametrize("time", [1, 2])

@@ -119,7 +119,7 @@ def _lstm_step(cell: Cell, state: State, affine, constants) -> tuple[State, jax.
   if cell.peephole:
     w_i, w_f, w_o = constants["peephole"]
     i, f = i + w_i * state.c, f + w_f * state.c
-  c = jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)
+  c = (jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)).astype(state.c.dtype)
   if cell.peephole:
     o = o + w_o * c
   h = (jax.nn.sigmoid(o) * jnp.tanh(c)).astype(state.h.dtype)
@@ -178,9 +178,19 @@ def _step_of(cell: Cell):
 
 
 def unroll(
-  cell: Cell, params: Params, x: jax.Array, state: State | None = None, mask: jax.Array | None = None
+  cell: Cell,
+  params: Params,
+  x: jax.Array,
+  state: State | None = None,
+  mask: jax.Array | None = None,
+  *,
+  recompute: bool = False,
+  checkpoint_every: int | None = None,
 ) -> tuple[jax.Array, State]:
   """Runs the cell over a sequence.
+
+  What the backward pass needs grows with time: by default the state and the gates before their nonlinearities of every
+  step. Both options trade memory for the forward pass again (measured in benchmarks/memory.py).
 
   Args:
     cell: kind and switches.
@@ -188,25 +198,55 @@ def unroll(
     x: [batch, time, height, width, channels].
     state: the state before the first step; None is zeros.
     mask: [batch, time], True where a sequence is still running. Masked steps leave the state as it was and give zeros.
+    recompute: keep the states and the inputs' maps, and take the gates again in the reverse scan.
+    checkpoint_every: keep x and the state at every so many steps alone, and run these steps again (`jax.checkpoint`).
 
   Returns:
     outputs [batch, time, height, width, features] (Y of the equations) and the last state.
   """
-  batch, time, height, width, channels = x.shape
+  batch, time, height, width, _ = x.shape
   features = params["input_bias"].shape[0] // cell.gates
-  if state is None:
-    state = initial_state(cell, (batch, height, width, features), x.dtype)
-  x = x.swapaxes(0, 1)
-  flat = x.reshape(time * batch, height, width, channels)
+  first = initial_state(cell, (batch, height, width, features), x.dtype) if state is None else state
+  run = functools.partial(_unroll, cell, recompute)
+  sequence = x.swapaxes(0, 1), None if mask is None else mask.swapaxes(0, 1)
+  if checkpoint_every is None:
+    outputs, last = run(params, first, sequence)
+    return outputs.swapaxes(0, 1), last
+
+  whole = time // checkpoint_every
+  chunks, rest = (
+    jax.tree.map(lambda a, part=part: a[part], sequence)
+    for part in (slice(whole * checkpoint_every), slice(whole * checkpoint_every, None))
+  )
+  chunks = jax.tree.map(lambda a: a.reshape(whole, checkpoint_every, *a.shape[1:]), chunks)
+  # Inside a scan nothing can merge the second run with the first.
+  again = jax.checkpoint(run, prevent_cse=False)
+
+  def body(state, chunk):
+    outputs, state = again(params, state, chunk)
+    return state, outputs
+
+  last, outputs = jax.lax.scan(body, first, chunks)
+  outputs = outputs.reshape(whole * checkpoint_every, *outputs.shape[2:])
+  if time % checkpoint_every:
+    end, last = jax.checkpoint(run)(params, last, rest)
+    outputs = jnp.concatenate([outputs, end])
+  return outputs.swapaxes(0, 1), last
+
+
+def _unroll(cell: Cell, recompute: bool, params: Params, state: State, sequence) -> tuple[jax.Array, State]:
+  """`unroll` of x and mask with time first; outputs have time first too."""
+  x, mask = sequence
+  time, batch = x.shape[:2]
+  flat = x.reshape(time * batch, *x.shape[2:])
   inputs = {name: a.reshape(time, batch, *a.shape[1:]) for name, a in _input_maps(cell, params, flat).items()}
-  mask = None if mask is None else mask.swapaxes(0, 1)
-  outputs, state = scan(_step_of(cell), *_state_maps(cell, params), inputs, state, mask)
+  outputs, state = scan(_step_of(cell), recompute, *_state_maps(cell, params), inputs, state, mask)
   if cell.spatial_skip:
     outputs = _spatial_skip(params, outputs.reshape(time * batch, *outputs.shape[2:]), flat)
     outputs = outputs.reshape(time, batch, *outputs.shape[1:])
     if mask is not None:
       outputs = jnp.where(mask[..., None, None, None], outputs, 0)
-  return outputs.swapaxes(0, 1), state
+  return outputs, state
 
 
 def step(cell: Cell, params: Params, state: State, x: jax.Array) -> tuple[State, jax.Array]:

@@ -5,7 +5,10 @@ pointwise functions. The input enters by addition alone, so its convolution runs
 steps. The forward scan keeps the state and the affine maps' values; the reverse scan replays only the pointwise part
 from them, moves the gradient of the state through the convolutions, and hands out each map's input and cotangent.
 From these two every weight gradient is one product over time and batch together. Stock reverse-mode differentiation
-takes it step by step inside the loop, which XLA on CPU runs about thirty times slower.
+takes it step by step inside the loop, which XLA on CPU runs about a hundred times slower.
+
+With `recompute` the maps' values are not kept: the reverse scan convolves the state once more, and the memory of the
+inputs, which it then needs, becomes that of their cotangents.
 """
 
 import functools
@@ -24,9 +27,10 @@ Affine = Callable[[str, jax.Array], jax.Array]
 Step = Callable[[Carry, Affine, Mapping[str, jax.Array]], tuple[Carry, jax.Array]]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def scan(
   step: Step,
+  recompute: bool,
   kernels: Mapping[str, jax.Array],
   biases: Mapping[str, jax.Array],
   constants: Mapping[str, jax.Array],
@@ -39,6 +43,7 @@ def scan(
   Args:
     step: one time step; `affine(name, s)` gives conv(s, kernels[name]) + inputs[name][t] + biases[name], the last two
       where there are such entries.
+    recompute: whether the backward pass takes the affine maps again rather than keeping their values.
     kernels: name -> [kernel_height, kernel_width, channels, features], odd sizes; zero padding keeps height and width.
     biases: name -> [features].
     constants: further differentiable arrays that the step reads (peephole weights).
@@ -50,7 +55,8 @@ def scan(
   Returns:
     outputs [time, batch, ...] and the state after the last step.
   """
-  return _run(step, kernels, biases, constants, inputs, carry, mask)
+  del recompute
+  return _run(step, lambda carry, values: None, kernels, biases, constants, inputs, carry, mask)[:2]
 
 
 def _affine_value(name, s, kernels, biases, inputs):
@@ -72,22 +78,8 @@ def _masked(step, carry, affine, constants, mask):
   return jax.tree.map(keep, new, carry), keep(output, jnp.zeros_like(output))
 
 
-def _run(step, kernels, biases, constants, inputs, carry, mask):
-  def body(carry, at):
-    inputs, mask = at
-
-    def affine(name, s):
-      return _affine_value(name, s, kernels, biases, inputs)
-
-    return _masked(step, carry, affine, constants, mask)
-
-  with jax.named_scope("recurrence"):
-    last, outputs = lax.scan(body, carry, (inputs, mask))
-  return outputs, last
-
-
-def _forward(step, kernels, biases, constants, inputs, carry, mask):
-  """Also keeps the state before each step and the affine maps' values."""
+def _run(step, keep, kernels, biases, constants, inputs, carry, mask):
+  """(outputs, last state, keep(state before the step, its affine maps' values) of every step)."""
 
   def body(carry, at):
     inputs, mask = at
@@ -98,12 +90,21 @@ def _forward(step, kernels, biases, constants, inputs, carry, mask):
       return values[name]
 
     new, output = _masked(step, carry, affine, constants, mask)
-    return new, (output, carry, values)
+    return new, (output, keep(carry, values))
 
   with jax.named_scope("recurrence"):
-    last, (outputs, carries, values) = lax.scan(body, carry, (inputs, mask))
-  names = {name: None for name in inputs}
-  return (outputs, last), (kernels, biases, constants, names, values, carries, mask)
+    last, (outputs, kept) = lax.scan(body, carry, (inputs, mask))
+  return outputs, last, kept
+
+
+def _forward(step, recompute, kernels, biases, constants, inputs, carry, mask):
+  def keep(carry, values):
+    return carry, {} if recompute else values
+
+  outputs, last, (carries, kept) = _run(step, keep, kernels, biases, constants, inputs, carry, mask)
+  # Of the inputs the backward pass needs the names, and the arrays only to recompute.
+  inputs = inputs if recompute else {name: None for name in inputs}
+  return (outputs, last), (kernels, biases, constants, inputs, kept, carries, mask)
 
 
 @jax.custom_vjp
@@ -147,17 +148,20 @@ def _scan_in_place(body, state, buffers, xs, *, reverse=False):
   return state, buffers, ys
 
 
-def _backward(step, residuals, cotangents):
-  kernels, biases, constants, inputs, values, carries, mask = residuals
+def _backward(step, recompute, residuals, cotangents):
+  kernels, biases, constants, inputs, kept, carries, mask = residuals
   d_outputs, d_last = cotangents
+  if recompute:
+    steps = jax.tree.leaves(carries)[0].shape[:-1]
+    kept = {name: jnp.zeros((*steps, k.shape[-1]), k.dtype) for name, k in kernels.items()} | inputs
 
   unchanged: dict[str, int] = {}  # Maps that read a leaf of the carry as it is: that is on record already.
 
-  def body(state, values, at):
+  def body(state, kept, at):
     d_carry, d_constants = state
     d_output, carry, mask = at
 
-    def replay(carry, values, constants):
+    def replay(carry, kept, constants):
       read = {}
       leaves = [id(leaf) for leaf in jax.tree.leaves(carry)]
 
@@ -166,19 +170,22 @@ def _backward(step, residuals, cotangents):
           unchanged[name] = leaves.index(id(s))
         else:
           read[name] = s
-        return _known(values[name], s, kernels[name])
+        value = kept[name]
+        if recompute:
+          value = value + lax.stop_gradient(_affine_value(name, s, kernels, biases, {}))
+        return _known(value, s, kernels[name])
 
       return _masked(step, carry, affine, constants, mask), read
 
-    _, pull, read = jax.vjp(replay, carry, values, constants, has_aux=True)
+    _, pull, read = jax.vjp(replay, carry, kept, constants, has_aux=True)
     d_carry, d_values, d_here = pull((d_carry, d_output))
     return (d_carry, jax.tree.map(jnp.add, d_constants, d_here)), d_values, read
 
   zeros = jax.tree.map(jnp.zeros_like, constants)
   with jax.named_scope("recurrence_gradient"):
-    # The cotangents take the values' place.
+    # The cotangents take the values' place, or the inputs'.
     (d_carry, d_constants), d_values, reads = _scan_in_place(
-      body, (d_last, zeros), values, (d_outputs, carries, mask), reverse=True
+      body, (d_last, zeros), kept, (d_outputs, carries, mask), reverse=True
     )
 
   reads |= {name: jax.tree.leaves(carries)[k] for name, k in unchanged.items()}
