@@ -1,0 +1,119 @@
+"""Reads programs: what a lowered one computes and in which loops, and which program a training compiles."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+
+
+class Loop(NamedTuple):
+  """A loop of a program: which one, and how often it runs (None where that is no constant)."""
+
+  number: int
+  steps: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Contraction:
+  """A convolution or a matrix product.
+
+  Attributes:
+    kind: "convolution" or "dot_general".
+    dtypes: element types of its two operands, such as "f32".
+    summed: over how many products each element of the result is a sum.
+    work: multiply-adds of one pass.
+    loops: around it, the outermost first.
+    over_leading: whether it is a convolution that sums over the leading axis of both operands: where images are
+      [batch, height, width, channels], that is the gradient of a kernel.
+  """
+
+  kind: str
+  dtypes: tuple[str, str]
+  summed: int
+  work: int
+  loops: tuple[Loop, ...]
+  over_leading: bool
+
+
+def contractions(lowered: jax.stages.Lowered) -> list[Contraction]:
+  """Every convolution and matrix product of a program for one platform; those of a function as often as it is called."""
+  module: Any = lowered.compiler_ir("stablehlo")
+  functions = {op.attributes["sym_name"].value: op.operation for op in module.body.operations}
+  number = iter(range(10**6))
+
+  def walk(op, loops: tuple[Loop, ...]) -> Iterator[Contraction]:
+    name = op.name.removeprefix("stablehlo.")
+    if name in ("convolution", "dot_general"):
+      yield _contraction(name, op, loops)
+    elif name in ("func.call", "call"):
+      yield from walk(functions[op.attributes["callee"].value], loops)
+    elif name == "while":
+      loops = (*loops, Loop(next(number), _steps(op)))
+    for region in op.regions:
+      for block in region.blocks:
+        for inner in block.operations:
+          yield from walk(inner.operation, loops)
+
+  return list(walk(functions["main"], ()))
+
+
+def _contraction(kind: str, op, loops: tuple[Loop, ...]) -> Contraction:
+  left, right, result = (list(value.type.shape) for value in (*op.operands, *op.results))
+  over_leading = False
+  if kind == "convolution":
+    # Such as #stablehlo.conv<[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]>.
+    images, kernel, _ = (
+      labels.split(", ") for labels in re.findall(r"\[(.*?)\]", str(op.attributes["dimension_numbers"]))
+    )
+    summed = math.prod(right) // right[kernel.index("o")]
+    over_leading = images[0] == "f" and kernel[0] == "i"
+  else:
+    axes = re.search(r"lhs_contracting_dimensions = \[(.*?)\]", str(op.attributes["dot_dimension_numbers"]))
+    summed = math.prod(left[int(axis)] for axis in axes[1].split(", ")) if axes else 1
+  dtypes = tuple(str(value.type.element_type) for value in op.operands)
+  return Contraction(kind, (dtypes[0], dtypes[1]), summed, math.prod(result) * summed, loops, over_leading)
+
+
+def _steps(op) -> int | None:
+  """The bound of a counted loop: the constant that its condition compares the counter with."""
+  for inner in op.regions[0].blocks[0].operations:
+    if inner.operation.name == "stablehlo.compare":
+      for operand in inner.operation.operands:
+        if bound := re.search(r"stablehlo.constant dense<(\d+)>", str(operand.owner)):
+          return int(bound[1])
+  return None
+
+
+class Program(NamedTuple):
+  """A function that `jax.jit` or `jax.pmap` made, and the arguments of a call of it."""
+
+  function: Any
+  arguments: tuple[Any, ...]
+
+
+class _Called(Exception):
+  """Carries the program that was about to run."""
+
+
+def chunk_program(spread, stage, driver: str, *arguments) -> Program:
+  """The program that `spread.trainer(stage, driver)` would run on these arguments (of `chunk`); arrays may be shapes."""
+
+  class Caught:
+    def __init__(self, function):
+      self.function = function
+
+    def __call__(self, *arguments):
+      raise _Called(Program(self.function, arguments))
+
+  jit, pmap = jax.jit, jax.pmap
+  jax.jit, jax.pmap = (lambda *a, f=f, **k: Caught(f(*a, **k)) for f in (jit, pmap))
+  try:
+    spread.trainer(stage, driver)(*arguments)
+  except _Called as called:
+    return called.args[0]
+  finally:
+    jax.jit, jax.pmap = jit, pmap
+  raise AssertionError("the trainer ran without a compiled function")

@@ -1,0 +1,372 @@
+"""What keeps training fast, read from the programs themselves: no clock, and nothing of size runs.
+
+What must hold on every platform is read from programs lowered for it on this CPU, what the compiler made of them from
+those compiled for the CPU. Beside each reader stands a program that breaks the rule, so that the reader can be trusted.
+`python -m tests.invariants_test` writes the bounds of `invariants.json` anew.
+"""
+
+import functools
+import json
+import math
+import pathlib
+import tempfile
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxfer import config
+from jaxfer.data import records
+from jaxfer.experiments import EXPERIMENTS, run
+from jaxfer.kernels import conv_recurrence
+from jaxfer.kernels.conv import conv_reference
+from jaxfer.kernels.conv_recurrence import Cell, reference
+from jaxfer.train import loop, parallel, state
+from tests.compiled import chunk_program, contractions
+from tests.train import toy
+
+ENHANCED = {"temporal_gate": True, "temporal_skip": True, "spatial_skip": True}
+CELLS = {
+  "conv_lstm": Cell("conv_lstm"),
+  "conv_gru": Cell("conv_gru"),
+  "enhanced_conv_lstm": Cell("conv_lstm", **ENHANCED),
+  "enhanced_conv_gru": Cell("conv_gru", **ENHANCED),
+}
+# The kernels that act on the state: what each loop over time must apply once a step, and nothing else.
+STATE_KERNELS = ("state_kernel", "candidate_kernel", "gate_state_kernel", "temporal_skip_kernel")
+PLATFORMS = ("cpu", "tpu", "cuda")
+
+# (batch, time, height, width, channels, features). No kernel has a factor 5, 7, 11 or 13, so that a sum of a multiple
+# of one of them runs over time, batch or pixels: a gradient of weights.
+SMALL = (7, 5, 11, 13, 3, 4)
+# Wide and large enough for the formulations that real nets take on CPU.
+REAL = (2, 8, 16, 16, 4, 32)
+
+ROOT = pathlib.Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
+QUICKSTART = ROOT / "configs/quickstart.py"
+TINY = (
+  "model.features=(8, 32)",
+  "model.dense=(8, 8)",
+  # The plain cell compiles faster; the enhanced ones have tests of their own.
+  *(f"model.{switch}=false" for switch in ENHANCED),
+  "data.num_frames=4",
+  "data.image_size=32",
+  "batch_size=4",
+  "execution.backend=jit",
+)
+BOUNDS = pathlib.Path(__file__).with_suffix("").with_name("invariants.json")
+
+
+def shapes_of(cell, size):
+  _, _, height, width, channels, features = size
+  return conv_recurrence.parameter_shapes(cell, channels, features, (3, 3), (height, width))
+
+
+def trace(unroll, cell, size, dtype=jnp.float32, differentiate=True):
+  """A recurrence over a clip, or its gradient with respect to the parameters."""
+  params = {name: jax.ShapeDtypeStruct(shape, dtype) for name, shape in shapes_of(cell, size).items()}
+  x = jax.ShapeDtypeStruct(size[:5], dtype)
+
+  def total(params, x):
+    return unroll(cell, params, x)[0].astype(jnp.float32).sum()
+
+  return jax.jit(jax.grad(total) if differentiate else total).trace(params, x)
+
+
+def lower(traced, platform):
+  return contractions(traced.lower(lowering_platforms=(platform,)))
+
+
+def loops_over_time(found):
+  """The contractions within each loop of as many steps as the clip has frames, in the order of the program."""
+  loops = {}
+  for contraction in found:
+    for around in contraction.loops:
+      if around.steps == SMALL[1]:
+        loops.setdefault(around, []).append(contraction)
+  return list(loops.values())
+
+
+def weight_gradients(found):
+  return [c for c in found if any(c.summed % prime == 0 for prime in (5, 7, 11, 13))]
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("name", CELLS)
+def test_loops_over_time_apply_the_kernels_of_the_state_and_move_its_gradient(name, platform):
+  shapes = shapes_of(CELLS[name], SMALL)
+  kernels = [shapes[kernel] for kernel in STATE_KERNELS if kernel in shapes]
+  least = math.prod(SMALL[i] for i in (0, 2, 3)) * sum(map(math.prod, kernels))
+  found = lower(trace(conv_recurrence.unroll, CELLS[name], SMALL), platform)
+  forward_and_reverse = loops_over_time(found)
+  assert len(forward_and_reverse) == 2
+  for inside in forward_and_reverse:
+    assert not weight_gradients(inside)
+    # A formulation may also multiply zeros of the padding, which weighs at this size.
+    assert least <= sum(c.work for c in inside) <= 1.5 * least
+    if platform != "cpu":
+      assert len(inside) == len(kernels)
+    if platform == "tpu":
+      assert {c.kind for c in inside} == {"convolution"}
+  assert weight_gradients(found)
+
+
+def test_the_counter_finds_the_convolutions_of_plain_recurrences():
+  """Three in the reverse loop: the gradients of the state and of two kernels. Written plainly, and Flax's own."""
+  layer = nn.RNN(nn.ConvLSTMCell(SMALL[5], (3, 3)))
+  x = jnp.zeros(SMALL[:5])
+  variables = jax.eval_shape(layer.init, jax.random.key(0), x)
+  stock = jax.jit(jax.grad(lambda v: layer.apply(v, x).sum())).trace(variables)
+  for traced in (stock, trace(reference.unroll, CELLS["conv_lstm"], SMALL)):
+    for platform in PLATFORMS:
+      forward, reverse = loops_over_time(lower(traced, platform))
+      assert (len(forward), len(reverse)) == (2, 3)
+      assert (len(weight_gradients(forward)), len(weight_gradients(reverse))) == (0, 2)
+      assert sum(c.over_leading for c in reverse) == 2
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_recurrences_convolve_in_bfloat16_alone(name):
+  def upcast(cell, params, x):
+    return conv_recurrence.unroll(cell, params, x.astype(jnp.float32))
+
+  for differentiate in (False, True):
+    traced = trace(conv_recurrence.unroll, CELLS[name], SMALL, jnp.bfloat16, differentiate)
+    for platform in PLATFORMS:
+      assert {c.dtypes for c in lower(traced, platform)} == {("bf16", "bf16")}
+  if name == "conv_lstm":
+    with pytest.raises(TypeError, match="same dtype"):
+      trace(upcast, CELLS[name], SMALL, jnp.bfloat16)
+    wide = trace(conv_recurrence.unroll, CELLS[name], SMALL)
+    assert {c.dtypes for c in lower(wide, "tpu")} == {("f32", "f32")}
+
+
+def blank_records(data):
+  """Twenty people with one record of each class of a data set, all zeros and of no size: nothing needs preparing."""
+  with tempfile.TemporaryDirectory() as folder:
+    builder = records.open_builder(data.name, records.make_config(data.name, data.options), folder)
+  features = builder.info.features
+  classes, people = features["label"].names, 20
+  rows = np.arange(people * len(classes), dtype=np.int32)
+  arrays = {
+    name: np.broadcast_to(np.zeros((), feature.np_dtype), (len(rows), *feature.shape))
+    for name, feature in features.items()
+    if name not in ("key", "subject", "label")
+  }
+  arrays |= {"label": rows % len(classes), "subject": rows // len(classes)}
+  subjects = tuple(f"{k:02d}" for k in range(people))
+  return records.Records(arrays, tuple(f"{k:05d}" for k in rows), tuple(classes), subjects, "")
+
+
+def training_of(path, *overrides):
+  """The training that a config describes, and its devices: one, so that any batch size will do."""
+  overrides = ("execution.devices=1", *overrides)
+  configured = config.override(config.load(path), overrides, run.options_of)
+  setup = run.prepare(configured, blank_records(configured.data))
+  return setup.training(), setup.devices
+
+
+def abstract_chunk(training, spread, stage, driver):
+  """The compiled function of a chunk of two steps, shapes of its arguments, and the bytes of `moving` among them."""
+  begun = jax.eval_shape(lambda key: state.begin(stage, training.init(key)), jax.random.key(0))
+  begun, data = spread.abstract(begun), spread.abstract(training.data)
+  key = spread.abstract(jax.eval_shape(lambda: jax.random.key(0)))
+  hyper = spread.abstract({name: jax.ShapeDtypeStruct((), jnp.float32) for name in training.hyper})
+  columns = {"row": training.plan.epoch(0, 0)[:2]}
+  active = np.ones(2, bool)
+  program = chunk_program(spread, stage, driver, begun.moving, begun.still, data, key, hyper, columns, active)
+  size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(begun.moving))
+  return *program, size
+
+
+def test_every_experiment_has_a_config():
+  assert {config.load(path).recipe.name for path in CONFIGS} == set(EXPERIMENTS)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_exports_for_accelerators_and_keeps_weight_gradients_of_its_loop_fast_on_cpu(path):
+  """Lowered for TPU and CUDA as `scan` chunks; on CPU such a chunk holds no weight gradient by XLA's own convolution."""
+  training, spread = training_of(path, "execution.backend=jit")
+  for stage in dict.fromkeys(training.stages):
+    function, arguments, _ = abstract_chunk(training, spread, stage, "scan")
+    exported = jax.export.export(function, platforms=("tpu", "cuda"))(*arguments)
+    assert exported.platforms == ("tpu", "cuda")
+    found = lower(function.trace(*arguments), "cpu")
+    assert any(c.loops for c in found)
+    assert not [c for c in found if c.loops and c.over_leading]
+
+
+@pytest.mark.parametrize("system", EXPERIMENTS)
+def test_a_step_mapped_by_pmap_exports_too(system):
+  path = next(path for path in CONFIGS if config.load(path).recipe.name == system)
+  training, spread = training_of(path, "execution.backend=pmap")
+  function, arguments, _ = abstract_chunk(training, spread, training.stages[0], "scan")
+  assert jax.export.export(jax.jit(function), platforms=("tpu", "cuda"))(*arguments).nr_devices == 1
+
+
+def test_what_cannot_be_exported_and_slow_weight_gradients_are_found():
+  with pytest.raises(NotImplementedError, match="tpu"):
+    jax.export.export(jax.jit(jnp.linalg.eig), platforms=("tpu", "cuda"))(jnp.zeros((3, 3)))
+
+  def stock(kernel, xs):
+    def body(kernel, x):
+      gradient = jax.grad(lambda k: conv_reference(x, k, (1, 1), ((1, 1), (1, 1))).sum())(kernel)
+      return kernel - gradient, None
+
+    return jax.lax.scan(body, kernel, xs)[0]
+
+  found = lower(jax.jit(stock).trace(jnp.zeros((3, 3, 4, 8)), jnp.zeros((2, 5, 8, 8, 4))), "cpu")
+  assert [(c.over_leading, len(c.loops)) for c in found] == [(True, 1)]
+
+
+def test_the_train_step_convolves_in_bfloat16_alone():
+  training, spread = training_of(QUICKSTART, *TINY, "dtype=bfloat16")
+  function, arguments, _ = abstract_chunk(training, spread, training.stages[0], "steps")
+  traced = function.trace(*arguments)
+  for platform in PLATFORMS:
+    found = lower(traced, platform)
+    wide = [c for c in found if "f32" in c.dtypes]
+    assert not [c for c in wide if c.kind == "convolution"]
+    # What is left moves pixels about: the augmentation's matrices.
+    assert sum(c.work for c in wide) < 0.005 * sum(c.work for c in found)
+  names = traced.lower().as_text(debug_info=True)
+  for scope in ("net", "rgb", "layer1", "recurrence", "recurrence_gradient", "conv", "weight_gradient"):
+    assert f"{scope}/" in names or f"({scope})" in names, scope
+
+
+class Watch:
+  """Looks on while a training runs: what each call of a chunk compiles, and where the new state lies."""
+
+  def __init__(self):
+    self.calls: list[
+      tuple[str, int, bool]
+    ] = []  # Stage, programs compiled, whether all buffers were used again.
+    self._compiled = 0
+
+  def _count(self, event, duration, **details):
+    del duration, details
+    self._compiled += event == "/jax/core/compile/backend_compile_duration"
+
+  def __enter__(self):
+    jax.monitoring.register_event_duration_secs_listener(self._count)
+    return self
+
+  def __exit__(self, *error):
+    jax.monitoring.unregister_event_duration_listener(self._count)
+
+  def trainer(self, original, *args, **kwargs):
+    """In place of `Parallel.trainer`."""
+    chunk = original(*args, **kwargs)
+    stage = args[1]
+
+    def watched(moving, *rest):
+      jax.block_until_ready(moving)
+      old, before = addresses(moving), self._compiled
+      leaves = jax.tree.leaves(moving)
+      result = chunk(moving, *rest)
+      reused = all(leaf.is_deleted() for leaf in leaves) and old <= addresses(result[0])
+      self.calls.append((stage.name, self._compiled - before, reused))
+      return result
+
+    return watched
+
+
+def addresses(tree):
+  return {
+    shard.data.unsafe_buffer_pointer() for leaf in jax.tree.leaves(tree) for shard in leaf.addressable_shards
+  }
+
+
+@pytest.fixture
+def watch(monkeypatch):
+  with Watch() as watch:
+    original = parallel.Parallel.trainer
+    monkeypatch.setattr(
+      parallel.Parallel, "trainer", lambda self, *a, **k: watch.trainer(original, self, *a, **k)
+    )
+    yield watch
+
+
+@pytest.mark.parametrize("driver", ["scan", "steps"])
+@pytest.mark.parametrize("backend", ["pmap", "jit"])
+def test_a_training_compiles_each_stage_once_and_donates_its_state(tmp_path, watch, backend, driver):
+  """Two stages of two epochs of three chunks, twice over, on two devices."""
+  settings = {"driver": driver, "steps_per_call": 2, "checkpoint_seconds": 1e9}
+  spread, _ = parallel.choose(backend, 4, 2)
+  loop.run(toy.training(rounds=2), toy.config(4, backend=backend, **settings), spread, tmp_path)
+  assert len(watch.calls) == 2 * 2 * 2 * 3
+  for name in ("both", "head"):
+    assert [compiled for stage, compiled, _ in watch.calls if stage == name] == [1] + [0] * 11
+  assert all(reused for _, _, reused in watch.calls)
+
+
+def test_the_watch_sees_a_second_compilation_and_a_held_buffer(watch):
+  """A state that was not placed compiles another program; a NumPy view of a state keeps it from being donated."""
+  training, spread = toy.training(), parallel.choose("jit", 4, 2)[0]
+  stage = training.stages[1]
+  chunk = spread.trainer(stage, "steps")
+  data, key = spread.place(training.data), spread.place(jax.random.key(0))
+  hyper = spread.place({name: np.float32(value) for name, value in training.hyper.items()})
+  begun = jax.jit(lambda key: state.begin(stage, training.init(key)))(jax.random.key(0))
+  moving, rows = begun.moving, training.plan.epoch(0, 0)
+  held = None
+  for _ in range(3):
+    moving, _ = chunk(moving, begun.still, data, key, hyper, {"row": rows[:1]}, np.ones(1, bool))
+    held = held or [np.asarray(leaf.addressable_shards[0].data) for leaf in jax.tree.leaves(moving)]
+  assert [compiled for _, compiled, _ in watch.calls] == [1, 1, 0]
+  assert [reused for _, _, reused in watch.calls[1:]] == [False, True]
+
+
+@pytest.mark.parametrize("backend", ["pmap", "jit"])
+def test_the_compiled_step_writes_its_state_in_place(backend):
+  training, spread = toy.training(), parallel.choose(backend, 4, 2)[0]
+  function, arguments, size = abstract_chunk(training, spread, training.stages[0], "scan")
+  assert function.lower(*arguments).compile().memory_analysis().alias_size_in_bytes >= size
+  if backend == "jit":
+    kept = jax.jit(lambda *a: function(*a)).lower(*arguments).compile()
+    assert kept.memory_analysis().alias_size_in_bytes == 0
+
+
+def measure(name):
+  """What the compiler says of a recurrence's gradient or of the two-stream net's train step."""
+  if name in CELLS:
+    compiled = trace(conv_recurrence.unroll, CELLS[name], REAL).lower().compile()
+  else:
+    training, spread = training_of(QUICKSTART, *TINY)
+    function, arguments, size = abstract_chunk(training, spread, training.stages[0], "scan")
+    compiled = function.lower(*arguments).compile()
+    assert compiled.memory_analysis().alias_size_in_bytes >= size
+  memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+  return {
+    "temporary_bytes": memory.temp_size_in_bytes,
+    "flops": int(cost["flops"]),
+    "bytes_accessed": int(cost["bytes accessed"]),
+  }
+
+
+@functools.cache
+def bounds():
+  return json.loads(BOUNDS.read_text())
+
+
+@pytest.mark.parametrize("name", [*CELLS, "two_stream_conv_rnn"])
+def test_memory_and_cost_stay_within_their_bounds(name):
+  """Bounds have a tenth of headroom; XLA counts what is in a loop once."""
+  for what, value in measure(name).items():
+    assert value <= bounds()[name][what], (
+      f"{what} of {name}: `python -m tests.invariants_test` if this is wanted"
+    )
+
+
+def write_bounds():
+  """A tenth above what this version of JAX gives."""
+  names = (*CELLS, "two_stream_conv_rnn")
+  above = {name: {what: int(1.1 * value) for what, value in measure(name).items()} for name in names}
+  BOUNDS.write_text(json.dumps(above, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+  write_bounds()
