@@ -1,6 +1,6 @@
 """Which formulation of a convolution is fastest where?
 
-With `--write` the answer becomes jaxfer/kernels/conv/choices.json; with `--from RESULTS.jsonl` the table is made from
+With `--write` the answer becomes jaxfer/kernels/conv/choices.json; with `--from RESULTS.jsonl` it is made from
 measurements that are already there. Each of the three maps of a convolution (`forward`, `transpose`,
 `weight_gradient`) is timed in every formulation, on the shapes that the five systems have, inside a loop of two
 (`lax.map`), since that is where they run: in steps of time, of an epoch, of members. `..._members` are the same maps of

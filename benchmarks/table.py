@@ -1,7 +1,7 @@
 """The README's performance section from committed results: python -m benchmarks.table RESULTS.jsonl ... [--write]
 
-Prints Markdown, or with --write puts it between the markers `<!-- performance -->` and `<!-- /performance -->` of
-README.md. With --papers a table of the times that the papers publish stands beside ours.
+Prints all of it as Markdown, or with --write puts the headlines between the markers `<!-- performance -->` and
+`<!-- /performance -->` of README.md. With --papers a table of the times that the papers publish stands beside ours.
 """
 
 import argparse
@@ -14,6 +14,15 @@ from benchmarks import machine, records
 from benchmarks.records import BadRecords, Record
 
 BEGIN, END = "<!-- performance -->", "<!-- /performance -->"
+# What the README shows: of each benchmark the cases whose name holds one of these.
+HEADLINES = {
+  "conv_rnn": ("gradient/b8-t16-s32-c32-f32/float32", "f16-32-64-128"),
+  "convnets": ("decoder_gradient", "train_step"),
+  "members": ("",),
+  "kmeans": ("",),
+  "train_step": ("driver", "dtype"),
+  "memory": ("options",),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +79,18 @@ def _cell(record: Record | None, ours: Record | None, notes: list[str]) -> str:
   if ours is not None and ours is not record and ours["seconds"]:
     text += f", {s['median'] / ours['seconds']['median']:.2f}x"
   return text
+
+
+def headlines(found: Sequence[Record]) -> list[Record]:
+  """The records that the README shows.
+
+  Raises:
+    BadRecords: there is none.
+  """
+  shown = [r for r in found if any(text in r["case"] for text in HEADLINES.get(r["benchmark"], ()))]
+  if not shown:
+    raise BadRecords(f"none of the {len(found)} records is of a case that the README shows")
+  return shown
 
 
 def section(name: str, found: Sequence[Record]) -> str:
@@ -144,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
       absolute = path.resolve()
       inside = absolute.is_relative_to(machine.ROOT)
       files[str(absolute.relative_to(machine.ROOT)) if inside else path.name] = records.read(path)
-    parts = [section(name, found) for name, found in files.items()]
+    parts = [section(name, headlines(found) if parsed.write else found) for name, found in files.items()]
     if parsed.papers:
       parts.append(papers([record for found in files.values() for record in found]))
     text = "\n\n".join(parts)
