@@ -42,6 +42,13 @@ def _parser() -> argparse.ArgumentParser:
     "--workdir", type=pathlib.Path, required=True, help="folder for metrics, checkpoints, figures"
   )
   train.add_argument("--resume", action="store_true", help="go on with the run in --workdir")
+  train.add_argument(
+    "--profile",
+    type=pathlib.Path,
+    metavar="DIR",
+    help="record the second chunk of steps (the first one compiles) for xprof or Perfetto; chunks are "
+    "execution.steps_per_call steps long",
+  )
 
   evaluate = commands.add_parser("evaluate", parents=[where], help="judge a trained run again")
   evaluate.add_argument("workdir", type=pathlib.Path, metavar="WORKDIR")
@@ -87,7 +94,7 @@ def _train(args: argparse.Namespace) -> None:
 
   configured = config.override(config.load(args.config), args.overrides, run.options_of)
   _cache_compilations()
-  run.train(configured, args.workdir, _data_dir(args), resume=args.resume)
+  run.train(configured, args.workdir, _data_dir(args), resume=args.resume, profile=args.profile)
   print(
     f"written to {args.workdir}: metrics.jsonl, evaluation.json, predictions.csv, confusion.png, curves.png, "
     "examples.png"

@@ -181,6 +181,32 @@ def test_resuming_with_another_configuration_leaves_the_record_as_it_was(trained
   assert (trained / "config.json").read_text() == before
 
 
+def test_a_profile_is_a_trace_of_the_named_parts_of_a_chunk(tmp_path, data_dir, capsys):
+  traces = tmp_path / "traces"
+  arguments = [*TINY, "recipe.epochs=2", "--workdir", tmp_path / "run", "--profile", traces]
+  assert jaxfer("train", *arguments, "--data-dir", data_dir) == 0
+  line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("trace of"))
+  assert f"`xprof --logdir {traces}`" in line
+  assert "ui.perfetto.dev" in line
+  (recorded,) = traces.rglob("*.xplane.pb")
+  assert list(recorded.parent.glob("*.trace.json.gz"))
+  # Names that the programs were given, among them the enhanced cell's recurrence of the RGB stream.
+  assert b"rgb/layer1/recurrence" in recorded.read_bytes()
+
+
+def test_a_training_too_short_to_be_profiled_says_so_and_is_saved(tmp_path, data_dir, capsys):
+  arguments = [*TINY, "recipe.epochs=1", "execution.steps_per_call=99", "--workdir", tmp_path / "run"]
+  assert jaxfer("train", *arguments, "--data-dir", data_dir, "--profile", tmp_path / "traces") == 2
+  error = capsys.readouterr().err
+  assert "nothing recorded in" in error
+  assert "lower execution.steps_per_call or train for more epochs" in error
+  assert jaxfer("evaluate", tmp_path / "run", "--data-dir", data_dir) == 0
+  (tmp_path / "file").touch()
+  arguments[-1] = tmp_path / "other"
+  assert jaxfer("train", *arguments, "--data-dir", data_dir, "--profile", tmp_path / "file") == 2
+  assert f"--profile {tmp_path / 'file'} cannot be written" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("what", ["models", "datasets", "configs"])
 def test_listing_names_what_there_is(what, capsys, monkeypatch):
   monkeypatch.chdir(ROOT)

@@ -188,7 +188,7 @@ def test_every_experiment_has_a_config():
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_exports_for_accelerators_and_keeps_weight_gradients_of_its_loop_fast_on_cpu(path):
-  """Lowered for TPU and CUDA as `scan` chunks; on CPU such a chunk holds no weight gradient by XLA's own convolution."""
+  """As chunks of the driver `scan`, whose loop on CPU must hold no weight gradient by XLA's own convolution."""
   training, spread = training_of(path, "execution.backend=jit")
   for stage in dict.fromkeys(training.stages):
     function, arguments, _ = abstract_chunk(training, spread, stage, "scan")

@@ -20,7 +20,7 @@ from jaxfer.config import Call, RunConfig
 from jaxfer.data import folds, records
 from jaxfer.data.plan import Plan
 from jaxfer.errors import UserError, unknown
-from jaxfer.experiments import EXPERIMENTS
+from jaxfer.experiments import EXPERIMENTS, profiling
 from jaxfer.experiments.experiment import Experiment
 from jaxfer.models import MODELS, create_model
 from jaxfer.report import grids, plots, tables
@@ -179,12 +179,22 @@ def train(
   data_dir: pathlib.Path,
   *,
   resume: bool = False,
+  profile: pathlib.Path | None = None,
   say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
   """Trains a config (every fold of it), then judges it; returns `evaluate`'s result.
 
+  Args:
+    config: what to train.
+    workdir: for metrics, checkpoints and figures.
+    data_dir: the folder of prepared data.
+    resume: whether to go on with the run in `workdir`.
+    profile: a folder for a trace of one chunk of steps of the (first fold's) training; None records none.
+    say: takes the lines for the reader.
+
   Raises:
-    UserError, Interrupted: see `loop.run`.
+    UserError, Interrupted: see `loop.run`; also where `profile` is asked for and the training ends before its second
+      chunk of steps.
   """
   configuration.check(config, options_of)
   if not resume and any(exists(folder) for folder in fold_dirs(config, workdir)):
@@ -213,7 +223,12 @@ def train(
       )
     if folder != workdir:
       say(f"{folder.name}:")
-    loop.run(setup.training(), fold, setup.devices, folder, resume=resume, revision=revision())
+    if profile is not None and k == 0:
+      devices = profiling.profiled(setup.devices, profile)
+      loop.run(setup.training(), fold, devices, folder, resume=resume, revision=revision())
+      say(devices.line())
+    else:
+      loop.run(setup.training(), fold, setup.devices, folder, resume=resume, revision=revision())
   return evaluate(workdir, data_dir, data=data, say=say)
 
 
