@@ -224,8 +224,10 @@ class Session:
       if case.budget is not None and not self.quick:
         wanted = min(wanted, max(LEAST_RUNS, int(case.budget / second)))
       runs.append(wanted)
-    # On CPU the pools of other libraries spin on our cores for a while after their work: let them fall asleep.
-    pause = _PAUSE if self.platform == "cpu" and len(ready) > 1 else 0.0
+    # On CPU the pools of other libraries spin on our cores for a while after their work: let them fall asleep. Among
+    # ours a pause would only put the one pool to sleep, and slow the short calls.
+    foreign = any(not record["implementation"].startswith("jaxfer") for record, _ in ready)
+    pause = _PAUSE if self.platform == "cpu" and foreign else 0.0
     taken = interleave([program.call for _, program in ready], runs, repeats, pause)
     for (record, program), seconds, repeat in zip(ready, taken, repeats, strict=True):
       record.update(status="ok", reason=None, seconds=records.statistics(seconds, repeat))

@@ -32,8 +32,9 @@ TRANSPOSED = {
   "stride 1": (2, 5, 4, 3, 2, (3, 3), (1, 1), ((1, 1), (1, 1)), (0, 0)),
   "unequal strides": (1, 3, 4, 2, 2, (5, 2), (3, 1), ((0, 2), (1, 0)), (2, 0)),
 }
-FORMULATIONS = ("xla", "patches", "shifts", "patches_of_dy", "dilated", "phases", "folded")
-STRIDE_1, STRIDED = FORMULATIONS[:4], ("xla", "patches", "dilated", "phases", "folded")
+STRIDE_1 = ("xla", "patches", "shifts", "rows", "patches_of_dy")
+STRIDED = ("xla", "patches", "dilated", "phases", "folded")
+FORMULATIONS = {*STRIDE_1, *STRIDED}
 TOLERANCE = {jnp.float32: 1e-5, jnp.bfloat16: 2e-2}  # Of the largest value.
 
 
@@ -150,6 +151,8 @@ def test_patch_products_in_blocks_equal_the_reference(case, monkeypatch):
   close(formulations.patch_conv(x, w, strides, padding), y)
   if strides == (1, 1):
     close(formulations.shift_conv(x, w, padding), y)
+    close(formulations.row_conv(x, w, padding), y)
+    close(formulations.weights_by_rows(x, y, w.shape[:2], strides, padding), pull(y)[1])
   close(formulations.weights_by_patches(x, y, w.shape[:2], strides, padding), pull(y)[1])
 
 
@@ -241,6 +244,6 @@ def test_the_committed_table_names_formulations_that_exist():
     assert entry["source"].endswith(".jsonl")
     assert set(entry["choices"]) <= set(choices.DEFAULTS)
     for operation, rows in entry["choices"].items():
-      names = {"map", "grouped", "batched"} if operation.endswith("_members") else set(FORMULATIONS)
+      names = {"map", "grouped", "batched"} if operation.endswith("_members") else FORMULATIONS
       assert {row["formulation"] for row in rows} <= names
   assert ops.conv(x, w, strides, padding).shape == (3, 7, 6, 5)

@@ -64,6 +64,18 @@ def _in_blocks(product: Callable[[jax.Array], jax.Array], x: jax.Array, blocks: 
   return y.reshape(-1, *y.shape[2:])
 
 
+def _sum_in_blocks(
+  product: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, dy: jax.Array, blocks: int
+) -> jax.Array:
+  """product(x, dy), a sum over the batch, of `blocks` parts of it one after another."""
+  if blocks == 1:
+    return product(x, dy)
+  split = jax.tree.map(lambda a: a.reshape(blocks, -1, *a.shape[1:]), (x, dy))
+  zero = jnp.zeros(jax.eval_shape(product, *jax.tree.map(lambda a: a[0], split)).shape, jnp.float32)
+  total, _ = lax.scan(lambda total, xy: (total + product(*xy), None), zero, split)
+  return total
+
+
 # forward: (x, kernel, strides, padding) -> [batch, out_height, out_width, features], of x's dtype
 
 
@@ -105,6 +117,25 @@ def shift_conv(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
 
   padded = [n + sum(pads) for n, pads in zip(x.shape[1:3], padding, strict=True)]
   return _in_blocks(product, x, _blocks(x.shape[0], padded[0] * padded[1] * kh * kw * features, _BLOCK))
+
+
+def row_conv(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+  """At stride 1, patches one kernel row wide times all rows of the kernel, whose parts are shifted in height and added.
+
+  Between `patch_conv` and `shift_conv`: for narrow images, to which either would give a long and thin product.
+  """
+  kh, kw, channels, features = kernel.shape
+  height, width = output_size(x.shape[1:3], (kh, kw), (1, 1), padding)
+  columns = kernel.transpose(1, 2, 0, 3).reshape(kw * channels, kh * features)
+
+  def product(x):
+    x = _pad(x, padding)
+    wide = jnp.concatenate([_window(x, v, 1, width, axis=2) for v in range(kw)], -1)
+    parts = jnp.split(wide @ columns, kh, axis=-1)
+    return sum(part[:, u : u + height] for u, part in enumerate(parts))
+
+  row = kw * channels + kh * features
+  return _in_blocks(product, x, _blocks(x.shape[0], (height + kh - 1) * width * row, _BLOCK))
 
 
 def _fold(x: jax.Array, taps: Pair, size: Pair, strides: Pair, padding: Padding) -> jax.Array:
@@ -253,14 +284,34 @@ def weights_by_patches(
       for at in heights
     ])  # fmt: skip
 
-  shape = (kh, kw, channels, features)
   blocks = _blocks(batch, size[0] * size[1] * kh * kw * channels, _WEIGHT_BLOCK)
-  if blocks == 1:
-    return product(x, dy).reshape(shape)
-  split = jax.tree.map(lambda a: a.reshape(blocks, -1, *a.shape[1:]), (x, dy))
-  zero = jnp.zeros((kh, kw * channels, features), jnp.float32)
-  total, _ = lax.scan(lambda total, xy: (total + product(*xy), None), zero, split)
-  return total.reshape(shape)
+  return _sum_in_blocks(product, x, dy, blocks).reshape(kh, kw, channels, features)
+
+
+def weights_by_rows(
+  x: jax.Array, dy: jax.Array, kernel_size: Pair, strides: Pair, padding: Padding
+) -> jax.Array:
+  """At stride 1, one product of patches of x, one kernel row wide, and of dy, one kernel column high.
+
+  The same work in one product that is as wide as it is high where channels and features are few.
+  """
+  assert strides == (1, 1)
+  kh, kw = kernel_size
+  batch, height, width, features = dy.shape
+  channels = x.shape[3]
+
+  def product(x, dy):
+    x = _pad(x, padding)[:, : height + kh - 1]
+    wide = jnp.concatenate([_window(x, v, 1, width, axis=2) for v in range(kw)], -1)
+    high = jnp.concatenate([_pad(dy, ((u, kh - 1 - u), (0, 0))) for u in range(kh)], -1)
+    return lax.dot_general(
+      wide.reshape(-1, kw * channels), high.reshape(-1, kh * features), (((0,), (0,)), ((), ())),
+      preferred_element_type=jnp.float32,
+    )  # fmt: skip
+
+  row = kw * channels + kh * features
+  total = _sum_in_blocks(product, x, dy, _blocks(batch, (height + kh - 1) * width * row, _WEIGHT_BLOCK))
+  return total.reshape(kw, channels, kh, features).transpose(2, 0, 1, 3)
 
 
 def weights_by_patches_of_dy(

@@ -95,6 +95,7 @@ def forward_options(strides: Pair, padding: Padding) -> dict[str, Map]:
   }
   if strides == (1, 1):
     options["shifts"] = functools.partial(formulations.shift_conv, padding=padding)
+    options["rows"] = functools.partial(formulations.row_conv, padding=padding)
   else:
     options["folded"] = functools.partial(formulations.folded_conv, _forward, **settings)
   return options
@@ -120,6 +121,7 @@ def weight_options(kernel_size: Pair, strides: Pair, padding: Padding) -> dict[s
   }
   if strides == (1, 1):
     options["patches_of_dy"] = functools.partial(formulations.weights_by_patches_of_dy, **settings)
+    options["rows"] = functools.partial(formulations.weights_by_rows, **settings)
   else:
     options["folded"] = functools.partial(formulations.folded_weights, _weight_gradient, **settings)
   return options
