@@ -6,7 +6,6 @@ NCHW, as channels-last and, on request, through `torch.compile`; in bfloat16 und
 """
 
 import functools
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import harness, machine
+from benchmarks import harness, torch_peer
 from benchmarks.conv_rnn_problem import SGD, Problem, named, operate, pooled
 from jaxfer.kernels.conv_recurrence import Cell
 
@@ -224,27 +223,16 @@ def torch(
   compiled: bool = False,
 ) -> harness.Program:
   """PyTorch on the same device kind and as many threads as XLA has."""
-  try:
-    import torch as library
-  except ImportError as error:
-    raise harness.Missing(f"torch is not installed ({error})") from error
-  if session.platform not in ("cpu", "gpu"):
-    raise harness.Missing(f"torch is not compared on {session.platform}")
-  if session.platform == "gpu" and not library.cuda.is_available():
-    raise harness.Missing("this torch has no CUDA")
-  library.set_num_threads(machine.threads())
-  exact = session.arguments.precision == "highest"
-  library.set_float32_matmul_precision("highest" if exact else "high")
-  library.backends.cudnn.allow_tf32 = not exact
-  library.backends.cudnn.benchmark = True
-  device = "cuda" if session.platform == "gpu" else "cpu"
-  layout = library.channels_last if channels_last else library.contiguous_format
+  torch_ = torch_peer.begin(session, channels_last=channels_last, compiled=compiled)
+  library = torch_.library
   nets = [
     _torch_layer()(problem.cell, inputs["params"][f"layer{k + 1}"]) for k in range(len(problem.features))
   ]
   pool = library.nn.functional.max_pool2d
 
-  class Net(library.nn.Module):
+  base: Any = library.nn.Module
+
+  class Net(base):
     def __init__(self):
       super().__init__()
       self.layers = library.nn.ModuleList(nets)
@@ -256,73 +244,36 @@ def torch(
         x = layer(x)
       return x if len(self.layers) == 1 else x.float().mean((1, 3, 4))
 
-  net = Net().to(device).to(memory_format=layout)
-  run = library.compile(net) if compiled else net
+  net = torch_.place(Net())
 
   def clip(array):
     """[batch, time, height, width, channels] -> the same as [batch, time, channels, height, width]."""
-    moved = library.from_numpy(array).to(device).permute(0, 1, 4, 2, 3)
-    return moved.flatten(0, 1).contiguous(memory_format=layout).unflatten(0, array.shape[:2])
+    return torch_.images(array.reshape(-1, *array.shape[2:])).unflatten(0, array.shape[:2])
 
-  x = clip(inputs["x"])
+  x = clip(inputs["x"]).requires_grad_(problem.operation == "gradient")
   weights = inputs["weights"]
-  weights = clip(weights) if weights.ndim == 5 else library.from_numpy(weights).to(device)
-  optimizer = library.optim.SGD(net.parameters(), SGD["learning_rate"], momentum=SGD["momentum"])
-  if problem.operation == "gradient":
-    x.requires_grad_(True)
+  weights = clip(weights) if weights.ndim == 5 else library.from_numpy(weights).to(torch_.device)
 
-  def amp():
-    return library.autocast(device, library.bfloat16, enabled=problem.dtype == "bfloat16")
-
-  def once():
-    net.zero_grad(set_to_none=True)
-    x.grad = None
-    if problem.operation == "forward":
-      with library.no_grad(), amp():
-        return run(x)
-    with amp():
-      y = run(x)
+  def scalar(y):
     if problem.operation == "gradient":
-      value = (y.float() * weights).sum()
-      value.backward()
-    else:
-      value = (y.float() - weights).square().mean()
-      value.backward()
-      optimizer.step()
-    return value
+      return (y.float() * weights).sum()
+    return (y.float() - weights).square().mean()
 
-  def wait():
-    if device == "cuda":
-      library.cuda.synchronize()
-
-  def call():
-    once()
-    wait()
-
-  def numpy(tensor):
-    return tensor.detach().float().cpu().numpy()
-
-  start = time.perf_counter()
-  first = once()
-  wait()
-  first_seconds = time.perf_counter() - start
-  found: dict[str, Any] = {}
-  if problem.operation == "forward":
-    found["output"] = numpy(first.permute(0, 1, 3, 4, 2) if first.ndim == 5 else first)
-  else:
+  def named_(first):
+    if problem.operation == "forward":
+      return {"output": torch_.numpy(first.permute(0, 1, 3, 4, 2) if first.ndim == 5 else first)}
+    found: dict[str, Any] = {}
     for k, layer in enumerate(net.layers):
       for name, parameter in layer.named_parameters():
         like = inputs["params"][f"layer{k + 1}"][name]
-        found[f"layer{k + 1}/{name}"] = _from_torch(numpy(parameter.grad), like)
+        found[f"layer{k + 1}/{name}"] = _from_torch(torch_.numpy(parameter.grad), like)
     if problem.operation == "gradient":
-      found["x"] = numpy(x.grad.permute(0, 1, 3, 4, 2))
-    else:
-      found["loss"] = numpy(first)
-  facts: dict[str, Any] = {"compile_seconds": first_seconds} if compiled else {}
-  if device == "cuda":
-    facts["memory"] = {"peak_bytes": library.cuda.max_memory_allocated()}
-    library.cuda.reset_peak_memory_stats()
-  return harness.Program(call, lambda: found, facts)
+      return found | {"x": torch_.numpy(x.grad.permute(0, 1, 3, 4, 2))}
+    return found | {"loss": torch_.numpy(first)}
+
+  return torch_peer.program(
+    torch_, net, (x,), operation=problem.operation, dtype=problem.dtype, scalar=scalar, sgd=SGD, named=named_
+  )
 
 
 PEERS: dict[str, Callable[..., harness.Program]] = {

@@ -1,0 +1,137 @@
+"""How fast are the convolutional nets beside stock Flax and PyTorch? The first case is the headline.
+
+identity_expression_vae/decoder_gradient       of sum(outputs * fixed weights) with respect to parameters and z
+identity_expression_vae/encoder_gradient       the same of (mean, log-variance), with respect to parameters and images
+identity_expression_vae/autoencoder_gradient   of the mean loss (divergence and squared error) of both encoders and the
+                                               decoder, with respect to parameters and images
+resnet18/train_step, resnet50/train_step       SGD with momentum 0.9 on the cross-entropy, BatchNorm in training, ours
+                                               through the engine (`jaxfer.train.step.step`, jitted, state donated)
+resnet18/forward                               inference with running statistics
+
+followed by /b<batch>-s<image size>[-w<width>]/<dtype>. Compared before timing: outputs, gradients, or loss and first
+momentum. "flax" is the same net with Flax's own convolutions, transposed convolutions and BatchNorm.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from benchmarks import convnets_peers as peers
+from benchmarks import harness
+from benchmarks.convnets_problem import (
+  SGD,
+  Problem,
+  cross_entropy,
+  flops,
+  inputs_of,
+  named,
+  operate,
+  problems,
+  stock,
+)
+from jaxfer.train import step as engine
+from jaxfer.train.stage import Context, LossOut, Stage, Update
+from jaxfer.train.state import begin
+
+REFERENCE = "stock Flax, float32, highest precision"
+_MINUTE = 60.0
+
+
+def reference_result(problem: Problem, inputs: Mapping[str, Any]) -> dict[str, Any]:
+  """The operation by Flax's own layers in full float32 precision."""
+  plain = dataclasses.replace(problem, dtype="float32")
+  with jax.default_matmul_precision("highest"), nn.intercept_methods(stock):
+    run = jax.jit(functools.partial(operate, plain))
+    result = run(inputs["variables"], inputs["weights"], *inputs["x"])
+  return named(jax.device_get(result))
+
+
+def prepare(problem: Problem, inputs: Mapping[str, Any]) -> harness.Program:
+  """Our own net."""
+  variables, x, weights = inputs["variables"], inputs["x"], inputs["weights"]
+  if problem.operation != "train_step":
+    return harness.jax_program(functools.partial(operate, problem), variables, weights, *x, named=named)
+  net = problem.module
+
+  def loss(variables, batch, keys, context):
+    del keys
+    logits, new = net.apply(
+      variables, batch["images"], train=True, axis_name=context.axis_name, mutable=["batch_stats"]
+    )
+    losses = cross_entropy(logits, batch["labels"])
+    return LossOut({"cross_entropy": (losses.sum(), jnp.asarray(losses.size, jnp.float32))}, collections=new)
+
+  stage = Stage("train", (Update("net", loss, ("trunk", "fc"), optax.sgd(**SGD)),), 1)
+  state = jax.jit(functools.partial(begin, stage))(variables)
+
+  def train(moving, still, batch, keys):
+    return engine.step(
+      stage, dataclasses.replace(state, moving=moving, still=still), batch, keys, Context({})
+    )
+
+  def result(out):
+    moving, metrics = out
+    total, count = metrics["net/cross_entropy"]
+    # The first step's momentum is its gradient.
+    return named({"params": moving.optimizers["net"][0].trace, "loss": total / count})
+
+  batch = {"images": x[0], "labels": weights}
+  keys = jax.random.split(jax.random.key(0), problem.batch)
+  return harness.jax_program(train, state.moving, state.still, batch, keys, named=result, stepping=True)
+
+
+def measure(session: harness.Session, problem: Problem, budget: float | None) -> None:
+  """One case: ours and the peers that are asked for."""
+  inputs = inputs_of(problem)
+  case = harness.Case(
+    name=problem.name,
+    settings=dataclasses.asdict(problem),
+    work={"samples": problem.batch, "flops": flops(problem, inputs)},
+    tolerance=tolerance(problem, session),
+    dtype=problem.dtype,
+    budget=budget,
+  )
+  contenders = [harness.Contender("jaxfer", functools.partial(prepare, problem, inputs))]
+  for name, make in peers.PEERS.items():
+    contenders += session.peer(name, functools.partial(make, problem, inputs, session))
+  session.measure(case, contenders, functools.partial(reference_result, problem, inputs), REFERENCE)
+
+
+def tolerance(problem: Problem, session: harness.Session) -> float:
+  """Of the largest value of each array: rounding of the arithmetic, grown through the layers of the net.
+
+  In bfloat16 the gradients of stock Flax and PyTorch are off by as much as ours, 0.2 to 0.5 at the real widths; an
+  array in the wrong place or layout is off by 1 or more.
+  """
+  if problem.dtype == "bfloat16":
+    return {"forward": 0.1, "gradient": 0.6, "train_step": 0.8}[problem.operation]
+  exact = session.platform == "cpu" or session.arguments.precision == "highest"
+  return 1e-3 if exact else 0.05  # TF32 on GPU.
+
+
+def main() -> None:
+  flags = harness.parser(__doc__)
+  flags.add_argument("--only", default="", help="run the cases whose name contains this")
+  flags.add_argument("--list", action="store_true", help="print the cases' names and stop")
+  arguments = flags.parse_args()
+  if arguments.list:
+    for problem in problems(arguments.device or "cpu", arguments.quick):
+      print(problem.name)
+    return
+  session = harness.session("convnets", arguments)
+  chosen = problems(session.platform, session.quick)
+  for problem in chosen:
+    if arguments.only in problem.name:
+      # The first case takes all runs of every contender, however slow; the others stop a slow one after a minute.
+      measure(session, problem, None if problem == chosen[0] else _MINUTE)
+  harness.finish(session)
+
+
+if __name__ == "__main__":
+  main()

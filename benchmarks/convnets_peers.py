@@ -1,0 +1,99 @@
+"""The same convolutional nets in stock Flax and PyTorch: same variables, inputs and results."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import optax
+
+from benchmarks import harness, torch_peer
+from benchmarks.convnets_problem import SGD, VAE, Problem, named, operate, stock
+
+Inputs = Mapping[str, Any]
+
+
+def flax(problem: Problem, inputs: Inputs, session: harness.Session) -> harness.Program:
+  """Our net with `nn.Conv` and `nn.ConvTranspose` in it, stepped by plain optax."""
+  del session
+  variables, x, weights = inputs["variables"], inputs["x"], inputs["weights"]
+
+  def run(variables, weights, *x):
+    with nn.intercept_methods(stock):
+      return operate(problem, variables, weights, *x)
+
+  if problem.operation != "train_step":
+    return harness.jax_program(run, variables, weights, *x, named=named)
+  optimizer = optax.sgd(**SGD)
+
+  def train(state, weights, *x):
+    variables, optimizer_state = state
+    out = run(variables, weights, *x)
+    changes, optimizer_state = optimizer.update(out["params"], optimizer_state, variables["params"])
+    params = optax.apply_updates(variables["params"], changes)
+    return ({**out["fixed"], "params": params}, optimizer_state), out["loss"]
+
+  def result(out):
+    (_, optimizer_state), loss = out
+    return named({"params": optimizer_state[0].trace, "loss": loss})
+
+  state = variables, optimizer.init(variables["params"])
+  return harness.jax_program(train, state, weights, *x, named=result, stepping=True)
+
+
+def torch(
+  problem: Problem,
+  inputs: Inputs,
+  session: harness.Session,
+  *,
+  channels_last: bool = False,
+  compiled: bool = False,
+) -> harness.Program:
+  """PyTorch on the same device kind and as many threads as XLA has."""
+  torch_ = torch_peer.begin(session, channels_last=channels_last, compiled=compiled)
+  library = torch_.library
+  from benchmarks import torch_nets
+
+  def encoder(p, x):
+    return library.cat(torch_nets.encoder(p, x), -1)
+
+  function, arguments = {
+    VAE + "decoder": (torch_nets.decoder, ()),
+    VAE + "encoder": (encoder, ()),
+    VAE + "autoencoder": (torch_nets.autoencoder, ()),
+  }.get(problem.net, (torch_nets.resnet, tuple(problem.trained.values())))
+  net = torch_.place(torch_nets.Net(function, inputs["variables"], *arguments))
+
+  def placed(array):
+    return torch_.images(array) if array.ndim == 4 else library.from_numpy(array).to(torch_.device)
+
+  def unplaced(tensor):
+    return torch_.numpy(tensor.permute(0, 2, 3, 1) if tensor.ndim == 4 else tensor)
+
+  x = [placed(array) for array in inputs["x"]]
+  x[0].requires_grad_(problem.operation == "gradient")
+  weights = placed(inputs["weights"])
+
+  def scalar(y):
+    if problem.operation == "gradient":
+      return (y.float() * weights).sum()
+    return library.nn.functional.cross_entropy(y.float(), weights.long())
+
+  def named_(first):
+    if problem.operation == "forward":
+      return {"output": unplaced(first)}
+    if problem.operation == "gradient":
+      return net.gradients() | {"x": unplaced(x[0].grad)}
+    return net.gradients() | {"loss": torch_.numpy(first)}
+
+  return torch_peer.program(
+    torch_, net, x, operation=problem.operation, dtype=problem.dtype, scalar=scalar, sgd=SGD, named=named_
+  )
+
+
+PEERS: dict[str, Callable[..., harness.Program]] = {
+  "flax": flax,
+  "torch": torch,
+  "torch_channels_last": functools.partial(torch, channels_last=True),
+  "torch_compile": functools.partial(torch, channels_last=True, compiled=True),
+}

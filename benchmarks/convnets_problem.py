@@ -1,0 +1,236 @@
+"""What the convolutional nets' benchmark computes: cases, their nets and inputs, and the operations, whoever runs them.
+
+Every implementation gets the same variables (`variables` as our modules have them), inputs and weights, and returns
+arrays by the names of `named`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxfer.layers.conv import Conv, ConvTranspose, as_pads, as_pair
+from jaxfer.layers.resnet import ResNet
+from jaxfer.models.identity_expression_vae import LATENT, Decoder, Encoder
+
+VAE = "identity_expression_vae/"
+SGD = {"learning_rate": 0.05, "momentum": 0.9}
+KL_WEIGHT, ERROR_WEIGHT = 1e-5, 0.01  # Specs 4.5.
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+  """One case: an operation on a net and a batch of images [batch, size, size, 3]."""
+
+  net: str = VAE + "decoder"
+  operation: str = "gradient"
+  batch: int = 32
+  size: int = 64
+  dtype: str = "float32"
+  width: float = 1.0
+  num_classes: int = 1000
+
+  @property
+  def name(self) -> str:
+    """Unique in the benchmark; a width other than the paper's is part of it."""
+    joint = "_" if "/" in self.net else "/"
+    narrow = "" if self.width == 1 else f"-w{self.width}"
+    return f"{self.net}{joint}{self.operation}/b{self.batch}-s{self.size}{narrow}/{self.dtype}"
+
+  @property
+  def module(self) -> nn.Module:
+    """Our net."""
+    settings: dict[str, Any] = {"width": self.width, "dtype": jnp.dtype(self.dtype)}
+    if self.net == VAE + "decoder":
+      return Decoder(image_size=self.size, **settings)
+    if self.net == VAE + "encoder":
+      return _Encoder(**settings)
+    if self.net == VAE + "autoencoder":
+      return Autoencoder(**settings)
+    return ResNet(self.num_classes, int(self.net.removeprefix("resnet")), **settings)
+
+  @property
+  def trained(self) -> dict[str, Any]:
+    """Keyword arguments of the net's call."""
+    return {"train": self.operation == "train_step"} if self.net.startswith("resnet") else {}
+
+
+class _Encoder(Encoder):
+  """Mean and log-variance as one array [batch, 128]."""
+
+  def __call__(self, images: jax.Array) -> Any:
+    return jnp.concatenate(super().__call__(images), -1)
+
+
+class Autoencoder(nn.Module):
+  """Both encoders and the decoder as a training step runs them: images and noise -> a loss for each image [batch]."""
+
+  width: float
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, images: jax.Array, noise: jax.Array) -> jax.Array:
+    """Divergence from the prior plus squared error; noise [batch, 128] is of the two codes."""
+    settings: dict[str, Any] = {"width": self.width, "dtype": self.dtype}
+    identity = Encoder(**settings, name="identity_encoder")(images)
+    expression = Encoder(**settings, name="expression_encoder")(images)
+    mean, log_variance = (jnp.concatenate(pair, -1) for pair in zip(identity, expression, strict=True))
+    z = mean + jnp.exp(log_variance / 2) * noise
+    decoded = Decoder(image_size=images.shape[1], **settings, name="decoder")(z)
+    divergence = 0.5 * (mean**2 + jnp.exp(log_variance) - 1 - log_variance).sum(-1)
+    return KL_WEIGHT * divergence + ERROR_WEIGHT * ((decoded - images) ** 2).sum((1, 2, 3))
+
+
+def inputs_of(problem: Problem) -> dict[str, Any]:
+  """Random float32 arrays on the host.
+
+  Returns:
+    "variables" of the net, "x" its inputs (a tuple), and "weights": labels [batch] of a training step, of the other
+    operations what the outputs are weighed by.
+  """
+  rng = np.random.default_rng(0)
+  images = rng.uniform(0, 1, (problem.batch, problem.size, problem.size, 3)).astype(np.float32)
+  code = rng.standard_normal((problem.batch, 2 * LATENT), np.float32)
+  x = {VAE + "decoder": (code,), VAE + "autoencoder": (images, code)}.get(problem.net, (images,))
+  net = problem.module
+  shapes = jax.eval_shape(lambda *x: net.init(jax.random.key(0), *x, **problem.trained), *x)
+
+  def draw(path, leaf):
+    name, shape = path[-1].key, leaf.shape
+    if name in ("scale", "var"):
+      # The last norm of a residual branch is small, as in a trained net: a deep stack of random branches of full size
+      # turns rounding in bfloat16 into gradients that have nothing in common, whoever computes them.
+      last = name == "scale" and path[-2].key == {"resnet18": "bn2", "resnet50": "bn3"}.get(problem.net)
+      return ((0.1 if last else 1) * rng.uniform(0.5, 1.5, shape)).astype(np.float32)
+    # Random biases too: no zero and no symmetry, so that a parameter copied to the wrong place shows.
+    spread = (2 / math.prod(shape[:-1])) ** 0.5 if name == "kernel" else 0.1
+    return np.float32(spread) * rng.standard_normal(shape, np.float32)
+
+  variables = jax.tree_util.tree_map_with_path(draw, shapes)
+  if problem.operation == "train_step":
+    weights = rng.integers(0, problem.num_classes, problem.batch).astype(np.int32)
+  else:
+    y = jax.eval_shape(lambda v, *x: net.apply(v, *x, **problem.trained), variables, *x)
+    # The autoencoder's losses are averaged; other outputs get weights of both signs.
+    mean = np.full(y.shape, 1 / problem.batch, np.float32)
+    weights = mean if y.ndim == 1 else rng.standard_normal(y.shape, np.float32)
+  return {"variables": variables, "x": x, "weights": weights}
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """The training step's loss of each image."""
+  return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def operate(problem: Problem, variables: Any, weights: jax.Array, *x: jax.Array) -> dict[str, Any]:
+  """What `forward` and `gradient` compute; of `train_step` loss, gradient and new statistics."""
+  net, fixed = problem.module, {name: tree for name, tree in variables.items() if name != "params"}
+  if problem.operation == "forward":
+    return {"output": net.apply(variables, *x, **problem.trained)}
+  if problem.operation == "gradient":
+
+    def weighed(params, first):
+      y: Any = net.apply({**fixed, "params": params}, first, *x[1:], **problem.trained)
+      return (y * weights).sum()
+
+    d_params, d_x = jax.grad(weighed, argnums=(0, 1))(variables["params"], x[0])
+    return {"params": d_params, "x": d_x}
+
+  def loss(params):
+    logits, new = net.apply({**fixed, "params": params}, *x, **problem.trained, mutable=["batch_stats"])
+    return cross_entropy(logits, weights).mean(), new
+
+  (value, new), d_params = jax.value_and_grad(loss, has_aux=True)(variables["params"])
+  return {"params": d_params, "loss": value, "fixed": new}
+
+
+def named(result: Mapping[str, Any]) -> dict[str, Any]:
+  """Arrays by name, parameters as "trunk/conv1/kernel"; statistics are left out."""
+  flat = {name: array for name, array in result.items() if name not in ("params", "fixed")}
+  for path, array in jax.tree_util.tree_flatten_with_path(result.get("params", {}))[0]:
+    flat["/".join(part.key for part in path)] = array
+  return flat
+
+
+def stock(call: Callable, args: Any, kwargs: Any, context: Any) -> Any:
+  """Interceptor that runs Flax's own layers where ours stand, with the same parameters (`nn.intercept_methods`)."""
+  layer = context.module
+  if not isinstance(layer, Conv | ConvTranspose) or context.method_name != "__call__":
+    return call(*args, **kwargs)
+  if layer.is_initializing():
+    return call(*args, **kwargs)
+  params, kernel_size, strides = (
+    dict(layer.variables["params"]),
+    as_pair(layer.kernel_size),
+    as_pair(layer.strides),
+  )
+  pads = as_pads(layer.padding)
+  shared: dict[str, Any] = {"use_bias": layer.use_bias, "dtype": layer.dtype, "parent": None}
+  if isinstance(layer, Conv):
+    theirs: nn.Module = nn.Conv(layer.features, kernel_size, strides, pads, **shared)
+  else:
+    # Flax neither flips the kernel nor knows an output padding: its pads are those of the spread input.
+    params["kernel"] = params["kernel"][::-1, ::-1]
+    more = as_pair(layer.output_padding)
+    spread = [(k - 1 - lo, k - 1 - hi + m) for k, (lo, hi), m in zip(kernel_size, pads, more, strict=True)]
+    theirs = nn.ConvTranspose(layer.features, kernel_size, strides, spread, **shared)
+  return theirs.apply({"params": params}, *args)
+
+
+def flops(problem: Problem, inputs: Mapping[str, Any]) -> float:
+  """Of convolutions and dense layers, two a multiplication, padding counted as work; the rest is left out.
+
+  A convolution's forward pass multiplies kernel area x channels x features for each pixel of its output, a transposed
+  one for each pixel of its input. A gradient is three times the forward pass (value, input's and kernel's gradient);
+  a training step does without the gradient of the images.
+  """
+  works = []
+
+  def count(call, args, kwargs, context):
+    y = call(*args, **kwargs)
+    layer = context.module
+    if isinstance(layer, Conv | ConvTranspose | nn.Dense) and context.method_name == "__call__":
+      pixels = args[0] if isinstance(layer, ConvTranspose) else y
+      works.append(2.0 * math.prod(pixels.shape[:-1]) * math.prod(layer.variables["params"]["kernel"].shape))
+    return y
+
+  net = problem.module
+  with nn.intercept_methods(count):
+    jax.eval_shape(lambda v, *x: net.apply(v, *x, **problem.trained, mutable=["batch_stats"]),
+                   inputs["variables"], *inputs["x"])  # fmt: skip
+  if problem.operation == "forward":
+    return sum(works)
+  return 3 * sum(works) - (works[0] if problem.operation == "train_step" else 0)
+
+
+def problems(platform: str, quick: bool) -> list[Problem]:
+  """The default sweep; the first is always the gradient of paper 003's decoder, batch 32, 64 px."""
+  nets = ("decoder", "encoder", "autoencoder")
+  if quick:
+    vae = [Problem(VAE + net, batch=2, width=0.125) for net in nets]
+    tiny: dict[str, Any] = {"batch": 4, "size": 64, "width": 0.125, "num_classes": 10}
+    steps = [Problem("resnet18", "forward", **tiny), Problem("resnet18", "train_step", **tiny)]
+    steps.append(Problem("resnet50", "train_step", **{**tiny, "width": 0.0625}))
+    return [*vae, *steps]
+  vae = [Problem(VAE + net) for net in nets]
+  if platform == "cpu":
+    resnets = [Problem("resnet18", operation, 8, 112) for operation in ("train_step", "forward")]
+    return [*vae, Problem(VAE + "decoder", size=128), *resnets, Problem("resnet50", "train_step", 8, 64)]
+  vae += [Problem(VAE + net, batch=256, dtype=dtype) for dtype in ("bfloat16", "float32") for net in nets]
+  steps = [
+    Problem(net, "train_step", batch, 224, dtype)
+    for dtype in ("bfloat16", "float32")
+    for net in ("resnet18", "resnet50")
+    for batch in (128, 256)
+  ]
+  return [
+    *vae,
+    *steps,
+    *(Problem("resnet18", "forward", 128, 224, dtype) for dtype in ("bfloat16", "float32")),
+  ]

@@ -1,0 +1,148 @@
+"""The convolutional nets in PyTorch, written from the papers' tables, with the parameters of ours under our names.
+
+Imported where PyTorch is installed alone: by the peers of `benchmarks.convnets` and the generator of the goldens.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from benchmarks.convnets_problem import ERROR_WEIGHT, KL_WEIGHT
+
+
+def to_torch(path: str, array: np.ndarray) -> np.ndarray:
+  """Our parameter "layer/kernel" -> PyTorch's: conv OIHW, transposed conv IOHW, dense [out, in]; vectors stay."""
+  if array.ndim == 4:
+    return array.transpose((2, 3, 0, 1) if "deconv" in path else (3, 2, 0, 1))
+  return array.T if array.ndim == 2 else array
+
+
+def from_torch(path: str, array: np.ndarray) -> np.ndarray:
+  """The reverse of `to_torch`."""
+  if array.ndim == 4:
+    return array.transpose((2, 3, 0, 1) if "deconv" in path else (2, 3, 1, 0))
+  return array.T if array.ndim == 2 else array
+
+
+class Tree(torch.nn.Module):
+  """Nested parameters and running statistics, as attributes."""
+
+  def __init__(self, params: Mapping[str, Any], statistics: Mapping[str, Any], path: str = ""):
+    super().__init__()
+    for name, value in params.items():
+      if isinstance(value, Mapping):
+        self.add_module(name, Tree(value, statistics.get(name, {}), f"{path}{name}/"))
+      else:
+        array = np.array(to_torch(path, np.asarray(value)), order="C")
+        self.register_parameter(name, torch.nn.Parameter(torch.from_numpy(array)))
+    for name, value in statistics.items():
+      if not isinstance(value, Mapping):
+        self.register_buffer(name, torch.from_numpy(np.array(value)))
+
+  def __contains__(self, name: str) -> bool:
+    return name in self._modules or name in self._parameters
+
+
+def _conv(p: Any, x: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
+  return functional.conv2d(x, p.kernel, p.bias if "bias" in p else None, stride, padding)
+
+
+def _norm(p: Any, x: Tensor, train: bool) -> Tensor:
+  """PyTorch's momentum 0.1; the statistics are updated in place, the variance by its unbiased estimate."""
+  return functional.batch_norm(x, p.mean, p.var, p.scale, p.bias, train, 0.1, 1e-5)
+
+
+def _dense(p: Any, x: Tensor) -> Tensor:
+  return functional.linear(x, p.kernel, p.bias)
+
+
+def encoder(p: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+  """Paper 003, Table 1."""
+  k = 1
+  while f"conv{k}a" in p:
+    x = functional.relu(_conv(getattr(p, f"conv{k}a"), x, 2, 1))
+    x = functional.relu(_conv(getattr(p, f"conv{k}b"), x, 1, 1))
+    k += 1
+  x = functional.avg_pool2d(x, 4).flatten(1)
+  return _dense(p.fc_mean, x), _dense(p.fc_log_variance, x)
+
+
+def decoder(p: Any, z: Tensor) -> Tensor:
+  """Paper 003, Table 2: kernel 4 for the first two deconvolutions, then kernel 3 with output padding 1."""
+  x = functional.relu(_dense(p.fc1, z))
+  x = x.view(len(z), -1, 4, 4)
+  k = 1
+  while f"deconv{k}a" in p:
+    up = getattr(p, f"deconv{k}a")
+    extra = 0 if k <= 2 else 1
+    x = functional.relu(functional.conv_transpose2d(x, up.kernel, up.bias, 2, 1, extra))
+    x = functional.relu(_conv(getattr(p, f"conv{k}b"), x, 1, 1))
+    k += 1
+  return torch.sigmoid(_conv(p.conv6, x, 1, 1))
+
+
+def autoencoder(p: Any, images: Tensor, noise: Tensor) -> Tensor:
+  """Both encoders and the decoder -> the loss of each image."""
+  codes = encoder(p.identity_encoder, images), encoder(p.expression_encoder, images)
+  mean, log_variance = (torch.cat(pair, -1).float() for pair in zip(*codes, strict=True))
+  z = mean + torch.exp(log_variance / 2) * noise
+  divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(-1)
+  return KL_WEIGHT * divergence + ERROR_WEIGHT * (decoder(p.decoder, z) - images).square().sum((1, 2, 3))
+
+
+def _block(p: Any, x: Tensor, stride: int, train: bool) -> Tensor:
+  if "conv3" in p:
+    y = functional.relu(_norm(p.bn1, _conv(p.conv1, x), train))
+    y = functional.relu(_norm(p.bn2, _conv(p.conv2, y, stride, 1), train))
+    y = _norm(p.bn3, _conv(p.conv3, y), train)
+  else:
+    y = functional.relu(_norm(p.bn1, _conv(p.conv1, x, stride, 1), train))
+    y = _norm(p.bn2, _conv(p.conv2, y, 1, 1), train)
+  if "downsample_conv" in p:
+    x = _norm(p.downsample_bn, _conv(p.downsample_conv, x, stride), train)
+  return functional.relu(x + y)
+
+
+def resnet_trunk(p: Any, x: Tensor, train: bool) -> Tensor:
+  """Torchvision's ResNet up to layer4; basic or bottleneck blocks, as the parameters have them."""
+  x = functional.relu(_norm(p.bn1, _conv(p.conv1, x, 2, 3), train))
+  x = functional.max_pool2d(x, 3, 2, 1)
+  for k in (1, 2, 3, 4):
+    layer = getattr(p, f"layer{k}")
+    for b in range(len(layer._modules)):
+      x = _block(getattr(layer, f"block{b}"), x, 2 if k > 1 and b == 0 else 1, train)
+  return x
+
+
+def resnet(p: Any, x: Tensor, train: bool) -> Tensor:
+  """Torchvision's ResNet."""
+  return _dense(p.fc, resnet_trunk(p.trunk, x, train).mean((2, 3)))
+
+
+class Net(torch.nn.Module):
+  """One of the functions above with its parameters; `arguments` follow the inputs."""
+
+  def __init__(self, function: Any, variables: Mapping[str, Any], *arguments: Any):
+    super().__init__()
+    self.function, self.arguments = function, arguments
+    self.tree = Tree(variables["params"], variables.get("batch_stats", {}))
+
+  def forward(self, *x: Tensor) -> Any:
+    """Of images [batch, channels, height, width] or codes [batch, latent]."""
+    return self.function(self.tree, *x, *self.arguments)
+
+  def gradients(self) -> dict[str, np.ndarray]:
+    """Of the last backward pass, by our names and in our layout."""
+    found = {}
+    for name, parameter in self.tree.named_parameters():
+      path = name.replace(".", "/")
+      found[path] = from_torch(path, parameter.grad.detach().cpu().numpy())
+    return found
+
+  def statistics(self) -> dict[str, np.ndarray]:
+    """The running statistics, by our names."""
+    return {name.replace(".", "/"): buffer.cpu().numpy() for name, buffer in self.tree.named_buffers()}
