@@ -330,18 +330,25 @@ def test_the_compiled_step_writes_its_state_in_place(backend):
     assert kept.memory_analysis().alias_size_in_bytes == 0
 
 
+# Memory is held tight. Which formulation the choice table names moves the others, as XLA counts a loop's body once:
+# of the arithmetic all passes of the loops are counted here, and XLA's own count must stay below that.
+HEADROOM = {"temporary_bytes": 1.1, "multiply_adds": 1.2, "flops": 2.4, "bytes_accessed": 1.5}
+
+
 def measure(name):
-  """What the compiler says of a recurrence's gradient or of the two-stream net's train step."""
+  """What a recurrence's gradient or the two-stream net's train step takes; "flops" and the bytes by XLA's count."""
   if name in CELLS:
-    compiled = trace(conv_recurrence.unroll, CELLS[name], REAL).lower().compile()
+    lowered = trace(conv_recurrence.unroll, CELLS[name], REAL).lower()
   else:
     training, spread = training_of(QUICKSTART, *TINY)
-    function, arguments, size = abstract_chunk(training, spread, training.stages[0], "scan")
-    compiled = function.lower(*arguments).compile()
-    assert compiled.memory_analysis().alias_size_in_bytes >= size
-  memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    function, arguments, _ = abstract_chunk(training, spread, training.stages[0], "scan")
+    lowered = function.lower(*arguments)
+  work = sum(c.work * math.prod(around.steps for around in c.loops) for c in contractions(lowered))
+  compiled = lowered.compile()
+  cost = compiled.cost_analysis()
   return {
-    "temporary_bytes": memory.temp_size_in_bytes,
+    "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,
+    "multiply_adds": work,
     "flops": int(cost["flops"]),
     "bytes_accessed": int(cost["bytes accessed"]),
   }
@@ -354,7 +361,6 @@ def bounds():
 
 @pytest.mark.parametrize("name", [*CELLS, "two_stream_conv_rnn"])
 def test_memory_and_cost_stay_within_their_bounds(name):
-  """Bounds have a tenth of headroom; XLA counts what is in a loop once."""
   for what, value in measure(name).items():
     assert value <= bounds()[name][what], (
       f"{what} of {name}: `python -m tests.invariants_test` if this is wanted"
@@ -362,10 +368,13 @@ def test_memory_and_cost_stay_within_their_bounds(name):
 
 
 def write_bounds():
-  """A tenth above what this version of JAX gives."""
-  names = (*CELLS, "two_stream_conv_rnn")
-  above = {name: {what: int(1.1 * value) for what, value in measure(name).items()} for name in names}
-  BOUNDS.write_text(json.dumps(above, indent=2) + "\n")
+  """The bounds that what this version of JAX gives asks for."""
+  bounds = {}
+  for name in (*CELLS, "two_stream_conv_rnn"):
+    measured = measure(name)
+    measured["flops"] = measured["multiply_adds"]
+    bounds[name] = {what: int(HEADROOM[what] * value) for what, value in measured.items()}
+  BOUNDS.write_text(json.dumps(bounds, indent=2) + "\n")
 
 
 if __name__ == "__main__":
