@@ -39,7 +39,7 @@ class Contraction:
 
 
 def contractions(lowered: jax.stages.Lowered) -> list[Contraction]:
-  """Every convolution and matrix product of a program for one platform; those of a function as often as it is called."""
+  """Every convolution and matrix product of a program for one platform; a function's as often as it is called."""
   module: Any = lowered.compiler_ir("stablehlo")
   functions = {op.attributes["sym_name"].value: op.operation for op in module.body.operations}
   number = iter(range(10**6))
@@ -99,7 +99,7 @@ class _Called(Exception):
 
 
 def chunk_program(spread, stage, driver: str, *arguments) -> Program:
-  """The program that `spread.trainer(stage, driver)` would run on these arguments (of `chunk`); arrays may be shapes."""
+  """The program that `spread.trainer(stage, driver)` would run on these arguments; arrays may be shapes."""
 
   class Caught:
     def __init__(self, function):
