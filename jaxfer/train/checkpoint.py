@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 
 from jaxfer.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Checkpoints:

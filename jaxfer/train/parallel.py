@@ -3,12 +3,15 @@
 One training on many devices: the batch is split, everything else is on each of them. `pmap` maps the step over the
 devices with an axis name; `jit` compiles the same function for the whole batch and lets XLA divide it. Both take the
 state without a device axis, so checkpoints know nothing of either.
+
+Many trainings at once are in stacked.py. Both offer the loop the same methods, in which it speaks of a list of members:
+here, of one.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +20,26 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxfer.errors import UserError
-from jaxfer.train.stage import Context, PyTree, Stage
-from jaxfer.train.state import Moving, State
+from jaxfer.train.stage import Context, PyTree, Stage, Variables
+from jaxfer.train.state import Moving, State, begin
 from jaxfer.train.step import planned_step
 
 _AXIS = "data"
+
+Driver = Literal["scan", "steps"]
+Columns = Mapping[str, np.ndarray]
+
+
+def is_key(leaf: Any) -> bool:
+  """Whether a leaf of a tree is a typed key."""
+  return jnp.issubdtype(getattr(leaf, "dtype", jnp.float32), jax.dtypes.prng_key)
+
+
+def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
+  """On the device as a strongly typed array."""
+  if not is_key(leaf):
+    leaf = np.asarray(leaf) if not isinstance(leaf, jax.Array) else lax.convert_element_type(leaf, leaf.dtype)
+  return jax.device_put(leaf, sharding)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,25 +61,49 @@ class Parallel:
     """Platform of the devices, such as "cpu"."""
     return self.devices[0].platform
 
+  @property
+  def arithmetic(self) -> dict[str, Any]:
+    """What the order of floating-point operations depends on."""
+    return {"backend": self.backend, "devices": len(self.devices), "platform": self.platform}
+
   def place(self, tree: PyTree) -> PyTree:
     """Puts a tree on every device, as strongly typed arrays of the sharding that the step is compiled for."""
+    return jax.tree.map(lambda leaf: put(leaf, self._sharding()), tree)
 
-    def put(leaf):
-      if not jnp.issubdtype(getattr(leaf, "dtype", jnp.float32), jax.dtypes.prng_key):
-        leaf = (
-          np.asarray(leaf) if not isinstance(leaf, jax.Array) else lax.convert_element_type(leaf, leaf.dtype)
-        )
-      return jax.device_put(leaf, self._sharding())
+  def stack(self, trees: Sequence[PyTree]) -> PyTree:
+    """Places what belongs to the only member."""
+    (tree,) = trees
+    return self.place(tree)
 
-    return jax.tree.map(put, tree)
+  def lay(self, columns: Columns, active: np.ndarray) -> tuple[Columns, np.ndarray]:
+    """Planned columns [steps, 1, batch] and active [steps, 1] as `trainer` takes them."""
+    return {name: array[:, 0] for name, array in columns.items()}, active[:, 0]
 
-  def abstract(self, tree: PyTree) -> PyTree:
-    """Shapes, dtypes and shardings of a tree of shapes once it is placed."""
+  def abstract(self, tree: PyTree, saved: Mapping[str, Any] | None = None) -> PyTree:
+    """Shapes, dtypes and shardings of a tree of shapes once it is placed, whoever `saved` it."""
+    del saved
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=self._sharding()), tree)
 
   def begin(self, make_state: Callable[[PyTree], State], variables: PyTree) -> State:
     """Runs `make_state` compiled, so that its result owns every buffer once and can be donated."""
     return jax.jit(make_state, out_shardings=self._sharding())(variables)
+
+  def adopt(self, state: State) -> State:
+    """Copies a restored state, so that it can be donated."""
+    return self.begin(lambda state: state, state)
+
+  def init(self, init: Callable[[jax.Array], Variables], key: jax.Array) -> Variables:
+    """Initial variables."""
+    return jax.jit(init)(key)
+
+  def joined(self, stage: Stage, variables: Variables) -> Variables:
+    """The variables: a training alone shares none with others."""
+    del stage
+    return variables
+
+  def start(self, stage: Stage, variables: Variables) -> State:
+    """The state at the start of a stage, which owns every buffer."""
+    return self.begin(functools.partial(begin, stage), variables)
 
   def _split_rows(self, array: np.ndarray) -> np.ndarray:
     """[..., rows] -> [devices, ..., rows / devices]."""
@@ -93,7 +135,7 @@ class Parallel:
 
     return call
 
-  def trainer(self, stage: Stage, driver: Literal["scan", "steps"]) -> Callable[..., tuple[Moving, PyTree]]:
+  def trainer(self, stage: Stage, driver: Driver) -> Callable[..., tuple[Moving, PyTree]]:
     """Compiles a chunk of a stage's steps.
 
     Returns:
@@ -115,7 +157,7 @@ class Parallel:
 
     compiled = self._spread(one if driver == "steps" else many, 6, donate=True)
 
-    def chunk(moving, still, data, stage_key, hyper, columns: Mapping[str, np.ndarray], active: np.ndarray):
+    def chunk(moving, still, data, stage_key, hyper, columns: Columns, active: np.ndarray):
       rows = columns["row"].shape
       plan = {**columns, "position": np.broadcast_to(np.arange(rows[1], dtype=np.int32), rows)}
       if driver == "scan":

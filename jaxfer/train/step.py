@@ -87,6 +87,19 @@ def example_keys(stage_key: jax.Array, step: jax.Array, positions: jax.Array) ->
   return jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
 
 
+def draw(
+  stage: Stage,
+  data: Mapping[str, jax.Array],
+  plan: Mapping[str, jax.Array],
+  stage_key: jax.Array,
+  step: jax.Array,
+) -> tuple[Batch, jax.Array]:
+  """The batch of a stage's `step`, sampled on the device, and the keys of its examples; see `planned_step`."""
+  keys = example_keys(stage_key, step, plan["position"])
+  columns = {name: column for name, column in plan.items() if name != "position"}
+  return stage.sample(data, columns, keys), keys
+
+
 def planned_step(
   stage: Stage,
   state: State,
@@ -107,7 +120,5 @@ def planned_step(
     stage_key: typed key of the stage.
     context: see `step`.
   """
-  keys = example_keys(stage_key, state.moving.step, plan["position"])
-  columns = {name: column for name, column in plan.items() if name != "position"}
-  batch = stage.sample(data, columns, keys)
+  batch, keys = draw(stage, data, plan, stage_key, state.moving.step)
   return gated_step(stage, state, batch, keys, context, active)

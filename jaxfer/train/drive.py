@@ -1,0 +1,330 @@
+"""The one loop: drives the stages of a training, or of several side by side; epochs, metrics, checkpoints, resume."""
+
+import contextlib
+import dataclasses
+import pathlib
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxfer import config as configuration
+from jaxfer.data.plan import Plan, chunks
+from jaxfer.errors import Interrupted, UserError
+from jaxfer.train.checkpoint import Checkpoints
+from jaxfer.train.parallel import Driver, Parallel
+from jaxfer.train.progress import Progress
+from jaxfer.train.stacked import Stacked
+from jaxfer.train.stage import PyTree, Stage, Variables
+from jaxfer.train.state import State, begin, variables_of
+from jaxfer.train.upkeep import Log, signals
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+  """Trainings of the same stages on the same data, side by side; a training alone is a group of one.
+
+  Attributes:
+    stages: in order; a repeated stage stands here as often as it runs.
+    init: typed key -> variables, without what the members share.
+    data: resident arrays, [n, ...] each, on the host or placed.
+    seeds: of each member's keys.
+    plans: of each member; one with fewer steps an epoch than others pauses at its end.
+    hypers: of each member.
+    steps: of an epoch, the members' largest or more.
+    watch: (the state's variables, placed data) -> for each member, rows of metrics.
+    names: of the members in rows of metrics. None: a training alone, which a number that is not finite ends; a named
+      member is marked failed, and the others go on.
+  """
+
+  stages: tuple[Stage, ...]
+  init: Callable[[jax.Array], Variables]
+  data: Mapping[str, Any]
+  seeds: Sequence[int]
+  plans: Sequence[Plan]
+  hypers: Sequence[Mapping[str, float]]
+  steps: int
+  watch: Callable[[Variables, Mapping[str, jax.Array]], Sequence[list[dict[str, Any]]]] | None = None
+  names: Sequence[str] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+  """What a checkpoint must have been trained from.
+
+  Attributes:
+    record: as JSON.
+    differences: a record that was saved -> keys in which it differs.
+    revision: of the program, to be named where a later one cannot read the checkpoint.
+  """
+
+  record: dict[str, Any]
+  differences: Callable[[dict[str, Any]], list[str]]
+  revision: str = "unknown"
+
+
+@dataclasses.dataclass
+class _Position:
+  """Where a group stands.
+
+  `step` batches of `epoch` of `stage` are done, with these sums of metrics so far, name -> ([members], [members]).
+  `failed` says of a member, by its number, where it was not finite.
+  """
+
+  stage: int = 0
+  epoch: int = 0
+  step: int = 0
+  done: int = 0
+  sums: dict[str, Any] = dataclasses.field(default_factory=dict)
+  failed: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def driver_of(settings: configuration.Execution, platform: str) -> Driver:
+  """The driver that "auto" stands for on a platform: XLA on CPU runs convolutions in loops slowly."""
+  if settings.driver != "auto":
+    return settings.driver
+  return "steps" if platform == "cpu" else "scan"
+
+
+def initial_key(seed: int) -> jax.Array:
+  """The key of a run's every draw on the device."""
+  return jax.random.key(seed)
+
+
+def abstract_state(
+  group: Any, spread: Parallel | Stacked, number: int, saved: Mapping[str, Any] | None = None
+) -> State:
+  """The placed state in a stage, by its number, of a `Group` or `Training`, as shapes; see `abstract` of a spread."""
+
+  def make(key):
+    variables = group.init(key)
+    for stage in group.stages[: number + 1]:
+      variables = spread.joined(stage, variables)
+    return begin(group.stages[number], variables)
+
+  return spread.abstract(jax.eval_shape(make, initial_key(0)), saved)
+
+
+def restore(
+  checkpoints: Checkpoints, group: Any, spread: Parallel | Stacked, workdir: pathlib.Path
+) -> tuple[State, dict[str, Any]]:
+  """The state and meta data of the newest checkpoint of a `Group` or `Training`; raises as `restore_variables`."""
+  number = checkpoints.latest()
+  if number is None:
+    raise UserError(
+      f"{workdir} holds no whole checkpoint yet: train again without --resume in an empty directory"
+    )
+  meta = checkpoints.meta(number)
+  stage = min(meta["position"]["stage"], len(group.stages) - 1)
+  return checkpoints.restore(number, abstract_state(group, spread, stage, meta["arithmetic"])), meta
+
+
+def drive(
+  group: Group,
+  execution: configuration.Execution,
+  spread: Parallel | Stacked,
+  workdir: pathlib.Path,
+  identity: Identity,
+) -> tuple[State, dict[int, str]]:
+  """Trains a group, or goes on where `workdir` holds a checkpoint of it; writes and raises as `run` does.
+
+  Returns:
+    The state at its end, and of each member that failed, by its number, where.
+  """
+  workdir.mkdir(parents=True, exist_ok=True)
+  with contextlib.closing(Checkpoints(workdir, execution.keep)) as checkpoints:
+    loop = _Loop(group, execution, spread, workdir, checkpoints, identity)
+    state = loop.run()
+    return state, {int(member): where for member, where in loop.position.failed.items()}
+
+
+class _Loop:
+  """The state of `drive`, one group long."""
+
+  def __init__(self, group, execution, spread, workdir, checkpoints, identity):
+    self.group, self.execution, self.spread = group, execution, spread
+    self.workdir, self.checkpoints, self.identity = workdir, checkpoints, identity
+    self.driver = driver_of(execution, spread.platform)
+    # What the order of floating-point operations depends on, beside the configuration.
+    self.arithmetic = {
+      "driver": self.driver,
+      **spread.arithmetic,
+      "steps_per_call": execution.steps_per_call,
+    }
+    self.position = _Position()
+    self.trainers: dict[Stage, Callable] = {}
+
+  def run(self) -> State:
+    group = self.group
+    state, sizes = None, {"metrics": 0, "timing": 0}
+    notes = []
+    if self.checkpoints.latest() is not None:
+      saved, meta = restore(self.checkpoints, group, self.spread, self.workdir)
+      notes = self._check(meta)
+      state, sizes = self.spread.adopt(saved), meta["sizes"]
+      self.position = _Position(**meta["position"])
+      self.position.sums = {name: np.asarray(sums) for name, sums in self.position.sums.items()}
+    total = sum(stage.epochs for stage in group.stages) * group.steps
+    self.metrics = Log(self.workdir / "metrics.jsonl", sizes["metrics"])
+    self.timing = Log(self.workdir / "timing.jsonl", sizes["timing"])
+    self.data = self.spread.place(group.data)
+    numbers = [{name: np.float32(value) for name, value in hyper.items()} for hyper in group.hypers]
+    self.hyper, self.saved = self.spread.stack(numbers), time.monotonic()
+    with (
+      contextlib.closing(self.metrics),
+      contextlib.closing(self.timing),
+      signals() as self.caught,
+      Progress(total, self.position.done) as self.progress,
+    ):
+      for note in notes:
+        self.progress.say(note)
+      if state is None:
+        variables = self.spread.init(group.init, self._keys(zlib.crc32(b"init")))
+        state = self.spread.start(group.stages[0], variables)
+      while self.position.stage < len(group.stages):
+        state = self._stage(state)
+        self.position = dataclasses.replace(self.position, stage=self.position.stage + 1, epoch=0, step=0)
+        if self.position.stage < len(group.stages):
+          state = self.spread.start(group.stages[self.position.stage], variables_of(state))
+      self._save(state)
+      self.checkpoints.wait()
+    return state
+
+  def _keys(self, number: int) -> jax.Array:
+    """Every member's key, folded with a number."""
+    return self.spread.stack([jax.random.fold_in(initial_key(seed), number) for seed in self.group.seeds])
+
+  def _check(self, meta) -> list[str]:
+    if keys := self.identity.differences(meta["config"]):
+      raise UserError(
+        f"{self.workdir} was trained with another configuration ({', '.join(keys)} differ): resume with the same, "
+        "or choose another --workdir"
+      )
+    changed = [
+      f"{k} {meta['arithmetic'][k]} -> {v}" for k, v in self.arithmetic.items() if meta["arithmetic"][k] != v
+    ]
+    line = "resumed at stage {stage}, epoch {epoch}, step {step}".format(**meta["position"])
+    return [f"{line}: not bit-identical from here on ({', '.join(changed)})" if changed else line]
+
+  def _save(self, state: State) -> None:
+    position = dataclasses.asdict(self.position)
+    meta = {
+      "position": position | {"sums": {name: sums.tolist() for name, sums in self.position.sums.items()}},
+      "sizes": {"metrics": self.metrics.size, "timing": self.timing.size},
+      "config": self.identity.record,
+      "revision": self.identity.revision,
+      "arithmetic": self.arithmetic,
+    }
+    # The end of a stage and the start of the next have the same steps behind them.
+    number = self.position.done + self.position.stage
+    self.checkpoints.save(number, state, meta)
+    self.saved = time.monotonic()
+
+  def _planned(self, rows: list[np.ndarray], first: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows [steps, members, batch] of steps first..end of an epoch, and which members take them [steps, members]."""
+    at = np.arange(first, end)
+    active = np.stack([at < len(member) for member in rows], axis=1)
+    active[:, [int(member) for member in self.position.failed]] = False
+    return np.stack([member[at % len(member)] for member in rows], axis=1), active
+
+  def _stage(self, state: State) -> State:
+    group, number = self.group, self.position.stage
+    stage = group.stages[number]
+    chunk = self.trainers.setdefault(stage, self.spread.trainer(stage, self.driver))
+    stage_keys = self._keys(number)
+    moving, still = state.moving, state.still
+    while self.position.epoch < stage.epochs:
+      rows = [plan.epoch(number, self.position.epoch) for plan in group.plans]
+      started, first_step, pending = time.monotonic(), self.position.step, None
+      for first, end in chunks(group.steps, first_step, self.execution.steps_per_call):
+        planned, active = self._planned(rows, first, end)
+        results = None
+        if active.any():
+          columns, gates = self.spread.lay({"row": planned}, active)
+          moving, results = chunk(moving, still, self.data, stage_keys, self.hyper, columns, gates)
+        # The metrics of the chunk before are fetched while this one runs.
+        self._absorb(stage, pending)
+        pending = first, min(end, group.steps) - first, active, results
+        due = time.monotonic() - self.saved > self.execution.checkpoint_seconds
+        if end >= group.steps or due or self.caught:
+          self._absorb(stage, pending)
+          pending = None
+          if end >= group.steps:
+            self._end_epoch(stage, State(moving, still), time.monotonic() - started, first_step)
+          if due or self.caught:
+            self._save(State(moving, still))
+          if self.caught:
+            self.checkpoints.wait()
+            raise Interrupted(self.caught[0])
+    return State(moving, still)
+
+  def _absorb(self, stage: Stage, pending: tuple[int, int, np.ndarray, PyTree] | None) -> None:
+    """Adds up the metrics of a chunk that was called, step by step, up to where a member was not finite."""
+    if pending is None:
+      return
+    first, count, active, results = pending
+    members = active.shape[1]
+    if results is not None:
+      metrics, alive = jax.device_get(results)
+      for k in np.flatnonzero(active.any(1)):
+        finite = np.reshape(alive[k], -1)[:members]
+        for member in np.flatnonzero(~finite):
+          self._fail(stage, int(member), int(first + k + 1))
+        for name, pair in metrics.items():
+          step = np.stack([np.reshape(part[k], -1)[:members].astype(np.float64) for part in pair])
+          self.position.sums[name] = self.position.sums.get(name, 0.0) + np.where(finite, step, 0.0)
+    self.position.step = first + count
+    self.position.done += count
+    self.progress.advance(stage.name, count)
+
+  def _fail(self, stage: Stage, member: int, step: int) -> None:
+    where = f"stage '{stage.name}', epoch {self.position.epoch + 1}, step {step}"
+    if self.group.names is None:
+      raise UserError(
+        f"loss or gradient is not finite in {where}: lower the learning rate, or look at the data; "
+        "the last checkpoint is from before"
+      )
+    if str(member) not in self.position.failed:
+      self.position.failed[str(member)] = where
+      self.progress.say(f"{self.group.names[member]} failed: not finite in {where}; the others go on")
+
+  def _end_epoch(self, stage: Stage, state: State, seconds: float, first_step: int) -> None:
+    group, position = self.group, self.position
+    # One update needs no prefix.
+    prefix = f"{stage.updates[0].name}/" if len(stage.updates) == 1 else ""
+    watched = None if group.watch is None else group.watch(variables_of(state), self.data)
+    rows: list[dict[str, Any]] = []
+    for member, plan in enumerate(group.plans):
+      if str(member) in position.failed:
+        continue
+      step = position.done // group.steps * plan.steps
+      where = {"stage": stage.name, "epoch": position.epoch + 1, "step": step}
+      if group.names is not None:
+        where = {"member": group.names[member], **where}
+      sums = {name: (float(s[member]), float(w[member])) for name, (s, w) in position.sums.items()}
+      means = {name.removeprefix(prefix): s / w for name, (s, w) in sums.items() if w}
+      rows += [{**where, "split": "train", **means}]
+      rows += [{**where, **row} for row in watched[member]] if watched is not None else []
+    self.metrics.write(rows)
+    trained = sum(plan.batch_size * max(plan.steps - first_step, 0) for plan in group.plans)
+    where = {"stage": stage.name, "epoch": position.epoch + 1, "step": position.done}
+    rate = {"seconds": round(seconds, 3), "examples_per_second": round(trained / seconds, 2)}
+    self.timing.write([{**where, **rate}])
+    self.position = dataclasses.replace(position, epoch=position.epoch + 1, step=0, sums={})
+    self.progress.epoch(stage.name, position.epoch + 1, stage.epochs, _averaged(rows))
+
+
+def _averaged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+  """The mean over members of each number, a row a split."""
+  splits = list(dict.fromkeys(row["split"] for row in rows))
+  averaged = []
+  for split in splits:
+    same = [row for row in rows if row["split"] == split]
+    names = [name for name, value in same[0].items() if isinstance(value, float)]
+    averaged.append(
+      {"split": split} | {n: float(np.mean([row[n] for row in same if n in row])) for n in names}
+    )
+  return averaged

@@ -1,0 +1,369 @@
+"""Many small trainings of the same stages and shapes: seeds x folds x variants, some at once and the rest in turn.
+
+Members run in groups. `vmap` puts as many into one as the memory holds, spread over the devices; `sequential` one a
+device, through the step of a training alone, which compiles once for all of them. Either way member k draws what a
+training alone with its seed and plan draws, and its numbers are the same up to rounding.
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from jaxfer.config import Execution
+from jaxfer.data.plan import Plan, chunks
+from jaxfer.errors import UserError, unknown
+from jaxfer.train.checkpoint import exists
+from jaxfer.train.drive import Group, Identity, abstract_state, drive, driver_of
+from jaxfer.train.stacked import Stacked
+from jaxfer.train.stage import Stage, Variables
+from jaxfer.train.state import split, variables_of
+
+Mode = Literal["auto", "vmap", "sequential"]
+# Share of a device's memory that a program may take: the rest is for what the allocator cannot use.
+_SHARE = 0.9
+_NOTHING = np.zeros(0, np.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+  """One training among others.
+
+  Attributes:
+    name: unique; in rows of metrics and messages.
+    seed: of its parameters and every draw on the device.
+    plan: the batches of the rows it may train on, in the order of its own seed.
+    hyper: numbers that the stages read by name; the same names for all members.
+    watched: rows judged after each epoch.
+    tested: rows whose outputs are asked for at the end.
+  """
+
+  name: str
+  seed: int
+  plan: Plan
+  hyper: Mapping[str, float]
+  watched: np.ndarray = dataclasses.field(default_factory=lambda: _NOTHING)
+  tested: np.ndarray = dataclasses.field(default_factory=lambda: _NOTHING)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """How members are judged.
+
+  Attributes:
+    outputs: (variables, data, plan) -> [rows, ...], one output for each of plan["row"], without regard to the others.
+    judge: (outputs, rows), both on the host -> numbers by name, for the watched rows.
+    batch_size: rows of a call and member.
+  """
+
+  outputs: Callable[[Variables, Mapping[str, jax.Array], Mapping[str, jax.Array]], jax.Array]
+  judge: Callable[[np.ndarray, np.ndarray], Mapping[str, float]]
+  batch_size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """A member at its end.
+
+  Attributes:
+    member: which.
+    variables: on the host; of a failed member those before the step that was not finite.
+    failed: where its loss or gradient was not finite, or None.
+    history: its rows of metrics, as in metrics.jsonl.
+    outputs: [tested rows, ...]; None where no evaluation was given.
+  """
+
+  member: Member
+  variables: Variables
+  failed: str | None
+  history: list[dict[str, Any]]
+  outputs: np.ndarray | None
+
+
+def mode_of(mode: Mode, platform: str) -> Mode:
+  """What "auto" stands for on a platform: on CPU one after another is faster (design, section 4)."""
+  if mode not in ("auto", "vmap", "sequential"):
+    raise unknown("way to run members", mode, ("auto", "vmap", "sequential"))
+  if mode != "auto":
+    return mode
+  return "sequential" if platform == "cpu" else "vmap"
+
+
+def train(
+  stages: tuple[Stage, ...],
+  members: Sequence[Member],
+  init: Callable[[jax.Array], Variables],
+  data: Mapping[str, np.ndarray],
+  workdir: pathlib.Path,
+  *,
+  execution: Execution | None = None,
+  mode: Mode = "auto",
+  shared: Variables | None = None,
+  evaluation: Evaluation | None = None,
+  limit_bytes: int | None = None,
+  record: Mapping[str, Any] | None = None,
+  resume: bool = False,
+  revision: str = "unknown",
+  say: Callable[[str], None] = print,
+) -> list[Result]:
+  """Trains all members, or goes on with them, and returns how each ended, in their order.
+
+  Writes to `workdir`: `members.json`, and a folder a group as `loop.run` writes it, its rows of metrics with a
+  "member" each.
+
+  Args:
+    stages: the same for all, schedules included: those count a member's own steps.
+    members: of equal batch size. Where all have the same seed and plan, a batch is drawn once for all of them.
+    init: typed key -> variables.
+    data: resident arrays, [n, ...] each.
+    workdir: of this call alone.
+    execution: driver, steps a call, checkpoints; `devices` is how many to spread over (None: all at hand).
+    mode: see the module.
+    shared: submodules that take the place of those of `init`, the same for every member, such as pre-trained ones. As
+      long as no stage trains one, there is one copy of it.
+    evaluation: for watched and tested rows.
+    limit_bytes: memory that a group may take on a device; None asks the device, which a CPU does not tell.
+    record: what else the trainings follow from, as JSON; resuming with another is refused.
+    resume: go on with what `workdir` holds.
+    revision: see `Identity`.
+    say: prints a line.
+
+  Raises:
+    UserError: members that do not fit together; or as `loop.run`, but for losses that are not finite.
+    Interrupted: see `loop.run`.
+  """
+  _check(members)
+  execution = execution or Execution()
+  devices = _devices(execution, len(members))
+  mode = mode_of(mode, devices[0].platform)
+  shared = {"params": {}} if shared is None else shared
+  names = tuple(shared["params"])
+
+  def own_init(key):
+    return split(init(key), names)[1]
+
+  alike = len({(m.seed, _digest(m.plan)) for m in members}) == 1
+  spread = Stacked(devices, 1, shared, alike)
+  whole = Group(
+    stages,
+    own_init,
+    spread.place(data),
+    [m.seed for m in members],
+    [m.plan for m in members],
+    [m.hyper for m in members],
+    max(m.plan.steps for m in members),
+    names=[m.name for m in members],
+  )
+  identity = _identity(stages, members, record or {}, revision)
+  before = _read(workdir, identity, resume)
+  if before is not None:
+    groups = before
+    spread = dataclasses.replace(spread, slots=-(-max(map(len, groups)) // len(devices)))
+  else:
+    if mode == "vmap":
+      spread = _fitting(whole, spread, execution, limit_bytes or _memory(devices[0]), say)
+    count = -(-len(members) // (len(devices) * spread.slots))
+    groups = [part.tolist() for part in np.array_split(np.arange(len(members)), count)]
+    workdir.mkdir(parents=True, exist_ok=True)
+    record = {"identity": identity.record, "groups": groups}
+    (workdir / "members.json").write_text(json.dumps(record, indent=2))
+  how = f"{len(groups)} groups of up to {max(map(len, groups))}" if len(groups) > 1 else "all at once"
+  say(f"{len(members)} trainings on {len(devices)} x {devices[0].device_kind}, {how}")
+  return [
+    result
+    for number, group in enumerate(groups)
+    for result in _train_group(
+      [members[k] for k in group],
+      _part(whole, group),
+      spread,
+      evaluation,
+      workdir / f"group{number}",
+      execution,
+      identity,
+    )
+  ]
+
+
+def _train_group(
+  members: Sequence[Member],
+  group: Group,
+  spread: Stacked,
+  evaluation: Evaluation | None,
+  workdir: pathlib.Path,
+  execution: Execution,
+  identity: Identity,
+) -> list[Result]:
+  def watch(variables, data):
+    assert evaluation is not None
+    outputs = _outputs(evaluation, spread, variables, data, [m.watched for m in members])
+    return [
+      [{"split": "validation", **evaluation.judge(out, m.watched)}] if len(m.watched) else []
+      for out, m in zip(outputs, members, strict=True)
+    ]
+
+  if evaluation is not None and any(len(m.watched) for m in members):
+    group = dataclasses.replace(group, watch=watch)
+  state, failed = drive(group, execution, spread, workdir, identity)
+  own = variables_of(state)
+  outputs: Sequence[np.ndarray | None] = [None] * len(members)
+  if evaluation is not None:
+    outputs = _outputs(evaluation, spread, own, group.data, [m.tested for m in members])
+  rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+  return [
+    Result(
+      member,
+      spread.whole(variables),
+      failed.get(k),
+      [row for row in rows if row["member"] == member.name],
+      outputs[k],
+    )
+    for k, (member, variables) in enumerate(zip(members, spread.unstack(own, len(members)), strict=True))
+  ]
+
+
+def _outputs(
+  evaluation: Evaluation,
+  spread: Stacked,
+  variables: Variables,
+  data: Mapping[str, jax.Array],
+  rows: Sequence[np.ndarray],
+) -> list[np.ndarray]:
+  """Outputs for each member's own rows, of which there may be different numbers."""
+  batch = evaluation.batch_size
+  count = -(-max(max(map(len, rows)), 1) // batch)
+  padded = np.stack([np.resize(own if len(own) else [0], count * batch).astype(np.int32) for own in rows])
+  compiled = spread.evaluator(evaluation.outputs)
+  parts = [compiled(variables, data, {"row": part}) for part in np.split(padded, count, axis=1)]
+  flat = [part.reshape(-1, *part.shape[2:]) for part in jax.device_get(parts)]
+  whole = np.concatenate(flat, axis=1)
+  return [whole[k, : len(own)] for k, own in enumerate(rows)]
+
+
+def _part(whole: Group, group: Sequence[int]) -> Group:
+  def of(values):
+    return [values[k] for k in group]
+
+  return dataclasses.replace(
+    whole, seeds=of(whole.seeds), plans=of(whole.plans), hypers=of(whole.hypers), names=of(whole.names)
+  )
+
+
+def _fitting(
+  whole: Group, spread: Stacked, execution: Execution, limit: int | None, say: Callable[[str], None]
+) -> Stacked:
+  """The devices with the most slots, for groups of equal size, whose program stays within `limit` bytes on each."""
+  members, devices, groups = len(whole.seeds), len(spread.devices), 1
+  fixed = sum(a.nbytes for a in jax.tree.leaves(whole.data))
+  needs: list[int] = []
+  while True:
+    spread = dataclasses.replace(spread, slots=-(-members // (devices * groups)))
+    if limit is None:
+      return spread
+    needs.append(_needed(whole, spread, execution))
+    if needs[-1] <= limit or spread.slots == 1:
+      break
+    # Beside the data, the need grows with the members.
+    slots = int(spread.slots * max(limit - fixed, 0) / max(needs[-1] - fixed, 1))
+    slots = min(max(slots, 1), spread.slots - 1)
+    groups = -(-members // (devices * slots))
+  if groups > 1:
+    first, held, last = map(_size, (needs[0], limit, needs[-1]))
+    say(f"{members} trainings at once would take {first} of {held} a device: {groups} groups of {last} each")
+  return spread
+
+
+def _needed(whole: Group, spread: Stacked, execution: Execution) -> int:
+  """Bytes on a device in the stage that takes most."""
+  driver = driver_of(execution, spread.platform)
+  (_, length), *_ = chunks(whole.steps, 0, execution.steps_per_call)
+  needs: dict[Stage, int] = {}
+  for number, stage in enumerate(whole.stages):
+    if stage not in needs:
+      state = abstract_state(whole, spread, number)
+      batch, names = whole.plans[0].batch_size, tuple(whole.hypers[0])
+      needs[stage] = spread.needed(stage, driver, state, whole.data, names, batch, length)
+  return max(needs.values())
+
+
+def _size(count: int) -> str:
+  unit = min(max(count.bit_length() - 1, 10) // 10, 3)
+  return f"{count / 2 ** (10 * unit):.3g} {' KMG'[unit]}iB"
+
+
+def _memory(device: jax.Device) -> int | None:
+  """Bytes that a program may take on a device, where it tells."""
+  limit = (device.memory_stats() or {}).get("bytes_limit")
+  return None if limit is None else int(limit * _SHARE)
+
+
+def _devices(execution: Execution, members: int) -> tuple[jax.Device, ...]:
+  devices = jax.devices()
+  if execution.devices is not None and not 1 <= execution.devices <= len(devices):
+    raise UserError(
+      f"execution.devices={execution.devices}: this machine has {len(devices)} ({devices[0].device_kind})"
+    )
+  return tuple(devices[: min(execution.devices or len(devices), members)])
+
+
+def _check(members: Sequence[Member]) -> None:
+  if not members:
+    raise UserError("0 members: a study needs at least one training")
+  names, first = [m.name for m in members], members[0]
+  if repeated := [name for name in names if names.count(name) > 1]:
+    raise UserError(f"two members are called '{repeated[0]}': give each a name of its own")
+  for m in members:
+    if m.plan.batch_size != first.plan.batch_size:
+      raise UserError(
+        f"member '{m.name}' has batch_size={m.plan.batch_size}, '{first.name}' {first.plan.batch_size}: "
+        "another shape is another call"
+      )
+    if set(m.hyper) != set(first.hyper):
+      raise UserError(
+        f"member '{m.name}' sets {', '.join(sorted(m.hyper)) or 'nothing'}, '{first.name}' "
+        f"{', '.join(sorted(first.hyper)) or 'nothing'}: give all the same hyper numbers"
+      )
+
+
+def _digest(plan: Plan) -> str:
+  rows = hashlib.sha256(np.ascontiguousarray(plan.rows, np.int64).tobytes()).hexdigest()
+  return f"{rows[:16]} {plan.batch_size} {plan.remainder} {list(plan.seed)}"
+
+
+def _identity(
+  stages: Sequence[Stage], members: Sequence[Member], record: Mapping[str, Any], revision: str
+) -> Identity:
+  now = {
+    "record": json.loads(json.dumps(record)),
+    "stages": [[stage.name, stage.epochs] for stage in stages],
+    **{
+      f"member {m.name}": {"seed": m.seed, "plan": _digest(m.plan), "hyper": dict(m.hyper)} for m in members
+    },
+  }
+
+  def differences(before):
+    return [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+
+  return Identity(now, differences, revision)
+
+
+def _read(workdir: pathlib.Path, identity: Identity, resume: bool) -> list[list[int]] | None:
+  """How the members were grouped in what `workdir` holds, if it holds anything."""
+  path = workdir / "members.json"
+  if not path.is_file():
+    return None
+  if not resume and exists(workdir / "group0"):
+    raise UserError(f"{workdir} already holds a run: go on with --resume, or choose another --workdir")
+  before = json.loads(path.read_text())
+  if keys := identity.differences(before["identity"]):
+    if not exists(workdir / "group0"):
+      return None
+    raise UserError(
+      f"{workdir} was begun with other trainings ({', '.join(keys[:3])} differ): go on with the same, "
+      "or choose another --workdir"
+    )
+  return before["groups"]

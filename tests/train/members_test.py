@@ -1,0 +1,405 @@
+import dataclasses
+import functools
+import json
+import re
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxfer import losses
+from jaxfer.config import Execution
+from jaxfer.data.plan import Plan
+from jaxfer.errors import UserError
+from jaxfer.experiments import two_stream_conv_rnn
+from jaxfer.layers.dropout import Dropout
+from jaxfer.models.two_stream_conv_rnn import TwoStreamConvRNN
+from jaxfer.train import loop, members, optim, parallel, stacked
+from jaxfer.train.stage import LossOut, Stage, Update
+from tests.train import toy
+
+# Float32 rounding, relative to a leaf's largest value, after 20 steps. Batch statistics over four rows enlarge it: the
+# variance of a feature that hardly varies is a difference of near equals.
+TOLERANCES = {"dense": 1e-5, "conv_rnn": 1e-5, "batch_statistics": 1e-3}
+
+
+class Net(nn.Module):
+  """Two outputs, the second on what the first learns."""
+
+  @nn.compact
+  def __call__(self, x, *, train=False, keys=None):
+    x = nn.tanh(nn.Dense(16, name="fc1")(x))
+    x = Dropout(0.3, name="dropout")(x, keys, train=train)
+    return nn.Dense(3, name="fc2")(x), nn.Dense(1, name="critic")(x)
+
+
+MODEL = Net()
+
+
+def net_loss(variables, batch, keys, context):
+  del context
+  logits, _ = MODEL.apply(variables, batch["x"], train=True, keys=keys)
+  return LossOut(
+    loss={"cross_entropy": (losses.cross_entropy(logits, batch["label"]).sum(), jnp.float32(len(logits)))},
+    passed=logits,
+  )
+
+
+def critic_loss(variables, batch, keys, context):
+  """Also on what the update before passed on, and on draws of its own."""
+  _, value = MODEL.apply(variables, batch["x"])
+  wanted = context.passed.max(-1) if len(context.passed) else 0.0
+  noise = jax.vmap(lambda k: jax.random.normal(k, ()))(keys)
+  error = (value[:, 0] - wanted - noise) ** 2
+  return LossOut(loss={"error": (error.sum(), jnp.float32(len(error)))})
+
+
+def adam(name):
+  return optim.adam(f"{name}/rate", optim.schedule("constant", 1))
+
+
+NET, CRITIC = (
+  Update("net", net_loss, ("fc1", "fc2"), adam("net")),
+  Update("critic", critic_loss, ("critic",), adam("critic")),
+)
+HYPER = {"net/rate": 0.02, "critic/rate": 0.01}
+
+
+def dense():
+  head = dataclasses.replace(NET, trainable=("fc2",))
+  stages = Stage("both", (NET, CRITIC), 2), Stage("head", (head,), 2)
+  return stages, lambda key: MODEL.init(key, jnp.zeros((1, 5))), toy.data(), HYPER
+
+
+def batch_statistics():
+  training = toy.training()
+  return training.stages, training.init, training.data, HYPER
+
+
+def conv_rnn():
+  model = TwoStreamConvRNN(features=(2,), dense=(5, 4), num_classes=3, temporal_gate=True)
+  rng = np.random.default_rng(0)
+  data = {
+    "frames": rng.integers(0, 256, (26, 3, 4, 4, 3), np.uint8),
+    "flow": rng.integers(-9000, 9000, (26, 3, 4, 4, 2)).astype(np.int16),
+    "label": rng.integers(0, 3, 26).astype(np.int32),
+  }
+  stages, hyper = two_stream_conv_rnn.recipe(model, 5, epochs=4, learning_rate=3e-3)
+  example = two_stream_conv_rnn.example(data, np.zeros(1, np.int32))
+  return stages, lambda key: model.init(key, *two_stream_conv_rnn.inputs(example)), data, hyper
+
+
+METHODS = {"dense": dense, "conv_rnn": conv_rnn, "batch_statistics": batch_statistics}
+
+
+def folds(hyper, count=3, data=26):
+  """Members of unequal folds (5, 4 and 3 steps an epoch of 4 rows), seeds and rates."""
+  return [
+    members.Member(
+      f"m{k}",
+      seed=k,
+      plan=Plan(np.arange(data)[k : k + 20 - 4 * (k % 3)], 4, "drop", [k]),
+      hyper={name: value * (1 + k % 3) for name, value in hyper.items()},
+      tested=np.arange(k + 1),
+    )
+    for k in range(count)
+  ]
+
+
+def alone(tmp_path, method, one):
+  stages, init, data, _ = method
+  spread, _ = parallel.choose("pmap", 4, 1)
+  config = dataclasses.replace(toy.config(4, devices=1), seed=one.seed)
+  return loop.run(loop.Training(stages, init, data, one.plan, one.hyper), config, spread, tmp_path / one.name)
+
+
+@pytest.fixture(scope="module")
+def methods():
+  return {name: make() for name, make in METHODS.items()}
+
+
+@pytest.fixture(scope="module")
+def alones(methods, tmp_path_factory):
+  """A method's name -> variables and metrics of each training alone."""
+
+  @functools.cache
+  def of(name):
+    folder = tmp_path_factory.mktemp(name)
+    chosen = folds(methods[name][-1])
+    variables = [jax.device_get(alone(folder, methods[name], one)) for one in chosen]
+    rows = [(folder / one.name / "metrics.jsonl").read_text().splitlines() for one in chosen]
+    return variables, [list(map(json.loads, lines)) for lines in rows]
+
+  return of
+
+
+def train(
+  tmp_path, method, chosen, mode="vmap", devices=1, resume=False, say=print, execution=None, **kwargs
+):
+  stages, init, data, _ = method
+  settings = Execution(devices=devices, **(execution or {}))
+  return members.train(
+    stages, chosen, init, data, tmp_path, execution=settings, mode=mode, resume=resume, say=say, **kwargs
+  )
+
+
+def assert_same(got, want, tolerance=TOLERANCES["dense"]):
+  for (path, a), b in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(want), strict=True):
+    a, b = np.asarray(a), np.asarray(b)
+    where = jax.tree_util.keystr(path)
+    np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max(), err_msg=where)
+
+
+def assert_identical(got, want):
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(got), jax.device_get(want))
+
+
+@pytest.mark.parametrize("mode", ["vmap", "sequential"])
+@pytest.mark.parametrize("name", METHODS)
+def test_members_equal_their_trainings_alone(tmp_path, methods, alones, name, mode):
+  """Unequal folds and learning rates, 20 steps of the longest; dropout, augmentation, statistics and two stages."""
+  results = train(tmp_path, methods[name], folds(methods[name][-1]), mode)
+  variables, rows = alones(name)
+  assert max(row["step"] for row in rows[0]) == 20
+  assert [result.history[-1]["step"] for result in results] == [20, 16, 12]
+  for result, want, history in zip(results, variables, rows, strict=True):
+    assert result.failed is None
+    assert_same(result.variables, want, TOLERANCES[name])
+    assert len(result.history) == len(history)
+    for got, wanted in zip(result.history, history, strict=True):
+      assert got.pop("member") == result.member.name
+      assert list(got) == list(wanted)
+      numbers = [[v for v in row.values() if not isinstance(v, str)] for row in (got, wanted)]
+      np.testing.assert_allclose(*numbers, rtol=10 * TOLERANCES[name], atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["vmap", "sequential"])
+def test_members_over_four_devices(tmp_path, methods, alones, mode, capsys):
+  """Five members: two on each of three devices, or four and then one; idle slots train nothing."""
+  chosen = folds(methods["dense"][-1], 5)
+  results = train(tmp_path, methods["dense"], chosen, mode, devices=4)
+  assert len(list(tmp_path.glob("group*"))) == (1 if mode == "vmap" else 2)
+  for result, want in zip(results, alones("dense")[0], strict=False):
+    assert_same(result.variables, want)
+  assert_same(results[4].variables, alone(tmp_path, methods["dense"], chosen[4]))
+  assert "5 trainings on 4 x cpu" in capsys.readouterr().out
+
+
+def test_the_scan_driver_gives_the_same(tmp_path, methods, alones):
+  for mode in ("vmap", "sequential"):
+    results = train(
+      tmp_path / mode,
+      methods["dense"],
+      folds(methods["dense"][-1]),
+      mode,
+      execution={"driver": "scan", "steps_per_call": 2},
+    )
+    for result, want in zip(results, alones("dense")[0], strict=True):
+      assert_same(result.variables, want)
+
+
+def counted(stages, traces):
+  """The stages, counting how often each update's loss is traced."""
+
+  def count(update):
+    def loss(*args):
+      traces.append(update.name)
+      return update.loss(*args)
+
+    return dataclasses.replace(update, loss=loss)
+
+  return tuple(dataclasses.replace(s, updates=tuple(map(count, s.updates))) for s in stages)
+
+
+@pytest.mark.parametrize("driver", ["steps", "scan"])
+def test_one_after_another_compiles_once(tmp_path, methods, driver):
+  stages, *rest = methods["dense"]
+  traces = []
+  method = (counted(stages, traces), *rest)
+  train(tmp_path, method, folds(rest[-1], 4), "sequential", execution={"driver": driver, "steps_per_call": 2})
+  assert len(list(tmp_path.glob("group*"))) == 4
+  assert sorted(traces) == ["critic", "net", "net"]  # Once a stage, over four members of unequal folds.
+
+
+def test_a_member_that_is_not_finite_fails_alone(tmp_path, methods, alones, capsys):
+  """And stays as it was before that step, through the stages that follow."""
+  stages, init, data, hyper = methods["dense"]
+  chosen = folds(hyper)
+  chosen[1] = dataclasses.replace(chosen[1], hyper=chosen[1].hyper | {"net/rate": float("inf")})
+  results = train(tmp_path, (stages, init, data, hyper), chosen)
+  assert [result.failed for result in results] == [None, "stage 'both', epoch 1, step 1", None]
+  assert "m1 failed: not finite in stage 'both', epoch 1, step 1" in capsys.readouterr().out
+  assert results[1].history == []
+  for k in (0, 2):
+    assert_same(results[k].variables, alones("dense")[0][k])
+  resumed = train(tmp_path, (stages, init, data, hyper), chosen, resume=True)
+  assert [result.failed for result in resumed] == [result.failed for result in results]
+
+
+def test_groups_of_what_the_memory_holds(tmp_path, methods, alones):
+  lines = []
+  method, chosen = methods["dense"], folds(methods["dense"][-1])
+  train(tmp_path / "whole", method, chosen, say=lines.append, limit_bytes=2**30)
+  assert lines == ["3 trainings on 1 x cpu, all at once"]
+  results = train(tmp_path / "parts", method, chosen, say=lines.append, limit_bytes=8_000)
+  assert len(list((tmp_path / "parts").glob("group*"))) > 1
+  assert re.fullmatch(
+    r"3 trainings at once would take [\d.]+ KiB of 7.81 KiB a device: 3 groups of [\d.]+ KiB each", lines[1]
+  )
+  for result, want in zip(results, alones("dense")[0], strict=True):
+    assert_same(result.variables, want)
+
+
+class Stop(Exception):
+  pass
+
+
+def stop_after(monkeypatch, chunks):
+  """Raises in place of the chunk after so many, as a kill would: nothing is saved on the way out."""
+  left, original = [chunks], stacked.Stacked.trainer
+
+  def trainer(self, stage, driver):
+    chunk = original(self, stage, driver)
+
+    def stopping(*args):
+      left[0] -= 1
+      if left[0] < 0:
+        raise Stop
+      return chunk(*args)
+
+    return stopping
+
+  monkeypatch.setattr(stacked.Stacked, "trainer", trainer)
+
+
+@pytest.mark.parametrize(("mode", "chunks"), [("vmap", 2), ("vmap", 8), ("sequential", 14)])
+def test_killed_members_resume_bit_for_bit(tmp_path, monkeypatch, methods, mode, chunks):
+  """In the first epoch, the second stage, the second of three groups."""
+  method, chosen = methods["dense"], folds(methods["dense"][-1])
+  settings = {"steps_per_call": 2, "checkpoint_seconds": 0.0}
+  want = train(tmp_path / "whole", method, chosen, mode, execution=settings)
+  with monkeypatch.context() as patch:
+    stop_after(patch, chunks)
+    with pytest.raises(Stop):
+      train(tmp_path / "cut", method, chosen, mode, execution=settings)
+  with pytest.raises(UserError, match="already holds a run"):
+    train(tmp_path / "cut", method, chosen, mode)
+  others = [dataclasses.replace(m, seed=m.seed + 1) for m in chosen]
+  with pytest.raises(UserError, match=r"other trainings \(member m0, member m1, member m2 differ\)"):
+    train(tmp_path / "cut", method, others, mode, resume=True)
+  got = train(tmp_path / "cut", method, chosen, mode, resume=True, execution=settings)
+  for one, other in zip(got, want, strict=True):
+    assert_identical(one.variables, other.variables)
+    assert one.history == other.history
+
+
+def test_members_resume_on_other_devices(tmp_path, monkeypatch, methods, alones, capsys):
+  method, chosen = methods["dense"], folds(methods["dense"][-1])
+  settings = {"steps_per_call": 2, "checkpoint_seconds": 0.0}
+  with monkeypatch.context() as patch:
+    stop_after(patch, 8)
+    with pytest.raises(Stop):
+      train(tmp_path, method, chosen, execution=settings)
+  results = train(tmp_path, method, chosen, devices=2, resume=True, execution=settings)
+  assert "not bit-identical from here on (devices 1 -> 2, slots 3 -> 2)" in capsys.readouterr().out
+  for result, want in zip(results, alones("dense")[0], strict=True):
+    assert_same(result.variables, want)
+
+
+def variants(hyper):
+  """Members that differ in a rate alone."""
+  first = folds(hyper)[0]
+  return [
+    dataclasses.replace(first, name=f"v{k}", hyper={n: v * (1 + k) for n, v in hyper.items()})
+    for k in range(3)
+  ]
+
+
+@pytest.mark.parametrize("mode", ["vmap", "sequential"])
+def test_shared_variables_are_held_once_until_a_stage_trains_them(tmp_path, methods, monkeypatch, mode):
+  """Members of one key and plan: one batch for all; `fc1` stays shared, `fc2` until the second stage."""
+  stages, init, data, hyper = methods["dense"]
+  stages = Stage("critic", (CRITIC,), 2), stages[1]
+  given = jax.device_get(init(jax.random.key(9)))
+  shared = {"params": {name: given["params"][name] for name in ("fc1", "fc2")}}
+  states, original = [], stacked.Stacked.start
+
+  def start(self, stage, variables):
+    states.append(original(self, stage, variables))
+    return states[-1]
+
+  monkeypatch.setattr(stacked.Stacked, "start", start)
+  method = (stages, init, data, hyper)
+  results = train(tmp_path / "all", method, variants(hyper), mode, shared=shared)
+  assert set(states[0].moving.variables["params"]) == {"critic"}
+  assert states[0].still["params"] == {}
+  assert set(states[1].moving.variables["params"]) == {"fc2"}
+  assert set(states[1].still["params"]) == {"critic"}
+
+  def init_with_shared(key):
+    return {"params": {**init(key)["params"], **shared["params"]}}
+
+  for result in results:
+    want = alone(tmp_path, (stages, init_with_shared, data, hyper), result.member)
+    assert_same(result.variables, want)
+  assert (
+    results[0].variables["params"]["critic"]["kernel"] != results[1].variables["params"]["critic"]["kernel"]
+  ).all()
+
+
+def test_evaluation_of_members(tmp_path, methods):
+  stages, init, data, hyper = methods["dense"]
+  chosen = [dataclasses.replace(m, watched=np.arange(3 * k)) for k, m in enumerate(folds(hyper))]
+
+  def outputs(variables, data, plan):
+    return MODEL.apply(variables, data["x"][plan["row"]])[0]
+
+  def judge(outputs, rows):
+    return {"accuracy": float((outputs.argmax(-1) == data["label"][rows]).mean())}
+
+  evaluation = members.Evaluation(outputs, judge, batch_size=2)
+  for mode, devices in (("vmap", 1), ("vmap", 2), ("sequential", 1)):
+    folder = tmp_path / f"{mode}{devices}"
+    results = train(folder, (stages, init, data, hyper), chosen, mode, devices, evaluation=evaluation)
+    for result in results:
+      rows = result.member.tested
+      want = MODEL.apply(result.variables, jnp.asarray(data["x"][rows]))[0]
+      np.testing.assert_allclose(result.outputs, want, atol=1e-5)
+      last = [row for row in result.history if row["split"] == "validation"][-1:]
+      watched = result.member.watched
+      assert bool(last) == bool(len(watched))
+      if last:
+        logits = MODEL.apply(result.variables, jnp.asarray(data["x"][watched]))[0]
+        assert last[0]["accuracy"] == judge(np.asarray(logits), watched)["accuracy"]
+
+
+def test_members_that_do_not_fit_together_are_refused(tmp_path, methods):
+  method, chosen = methods["dense"], folds(methods["dense"][-1])
+  other = dataclasses.replace(chosen[1], plan=dataclasses.replace(chosen[1].plan, batch_size=2))
+  for wrong, message in (
+    ([], "0 members"),
+    ([chosen[0], chosen[0]], "two members are called 'm0'"),
+    ([chosen[0], other], "'m1' has batch_size=2, 'm0' 4"),
+    ([chosen[0], dataclasses.replace(chosen[1], hyper={})], "'m1' sets nothing, 'm0' critic/rate, net/rate"),
+  ):
+    with pytest.raises(UserError, match=message):
+      train(tmp_path, method, wrong)
+  with pytest.raises(UserError, match="unknown way to run members 'vmpa': did you mean 'vmap'"):
+    train(tmp_path, method, chosen, "vmpa")
+  with pytest.raises(UserError, match="unknown submodule to train 'fc7'"):
+    train(tmp_path, method, chosen, shared={"params": {"fc7": {}}})
+  assert members.mode_of("auto", "cpu") == "sequential"
+  assert members.mode_of("auto", "gpu") == "vmap"
+
+
+def test_a_stage_of_plain_sgd_needs_no_hyper(tmp_path, methods):
+  _, init, data, _ = methods["dense"]
+  stage = Stage("s", (Update("net", net_loss, ("fc2",), optax.sgd(0.1)),), 1)
+  chosen = [dataclasses.replace(m, hyper={}) for m in folds({})]
+  first, second, _ = train(tmp_path, ((stage,), init, data, {}), chosen)
+  assert not np.array_equal(
+    first.variables["params"]["fc2"]["bias"], second.variables["params"]["fc2"]["bias"]
+  )
