@@ -238,6 +238,7 @@ def main() -> None:
     "--from", dest="source", type=pathlib.Path, metavar="RESULTS", help="write the table from this file"
   )
   flags.add_argument("--only", default="", help="run the cases whose name contains this")
+  flags.add_argument("--formulations", help="time these alone, joined by commas; others keep what is on file")
   arguments = flags.parse_args()
   if arguments.source is not None:
     write(arguments.source)
@@ -253,7 +254,7 @@ def main() -> None:
 
 
 def _measure(session: harness.Session, problem: Problem) -> None:
-  arguments = arrays_of(problem)
+  arguments, wanted = arrays_of(problem), session.arguments.formulations
   case = harness.Case(
     name=problem.name,
     settings={**dataclasses.asdict(problem.shape), "operation": problem.full_operation, "batch": problem.batch,
@@ -266,8 +267,10 @@ def _measure(session: harness.Session, problem: Problem) -> None:
   contenders = [
     harness.Contender(f"jaxfer_{name}", functools.partial(prepare, option, arguments))
     for name, option in options_of(problem).items()
+    if wanted is None or name in wanted.split(",")
   ]
-  session.measure(case, contenders, functools.partial(reference, problem, arguments), "XLA's own, float32")
+  if contenders:
+    session.measure(case, contenders, functools.partial(reference, problem, arguments), "XLA's own, float32")
 
 
 if __name__ == "__main__":
