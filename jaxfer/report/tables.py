@@ -98,9 +98,9 @@ def _layout(
 ) -> tuple[list[list[str]], list[int], list[bool]]:
   """Returns the cells as text (header first), the width of each column, and whether it goes to the right."""
   _check(header, rows)
-  cells = [list(header), *([_show(cell, digits) for cell in row] for row in rows)]
+  cells = [list(header), *([show(cell, digits) for cell in row] for row in rows)]
   widths = [max(len(line[k]) for line in cells) for k in range(len(header))]
-  right = [_is_numeric([row[k] for row in rows]) for k in range(len(header))]
+  right = [is_numeric([row[k] for row in rows]) for k in range(len(header))]
   return cells, widths, right
 
 
@@ -110,7 +110,8 @@ def _check(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
       raise ValueError(f"a row of {len(row)} cells under a header of {len(header)}: {list(row)}")
 
 
-def _is_numeric(column: Sequence[Cell]) -> bool:
+def is_numeric(column: Sequence[Cell]) -> bool:
+  """Whether a column goes to the right: numbers, and at least one."""
   filled = [cell for cell in column if cell is not None]
   return bool(filled) and not any(isinstance(cell, str | bool | np.bool_) for cell in filled)
 
@@ -136,7 +137,8 @@ def _plain(cell: Cell) -> Any:
   return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _show(cell: Cell, digits: int) -> str:
+def show(cell: Cell, digits: int) -> str:
+  """Returns a cell as `text` prints it."""
   value = cell.item() if isinstance(cell, np.generic) else cell
   if value is None:
     return "-"
