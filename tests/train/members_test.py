@@ -228,14 +228,17 @@ def test_a_member_that_is_not_finite_fails_alone(tmp_path, methods, alones, caps
   """And stays as it was before that step, through the stages that follow."""
   stages, init, data, hyper = methods["dense"]
   chosen = folds(hyper)
-  chosen[1] = dataclasses.replace(chosen[1], hyper=chosen[1].hyper | {"net/rate": float("inf")})
-  results = train(tmp_path, (stages, init, data, hyper), chosen)
-  assert [result.failed for result in results] == [None, "stage 'both', epoch 1, step 1", None]
-  assert "m1 failed: not finite in stage 'both', epoch 1, step 1" in capsys.readouterr().out
+  chosen[1] = dataclasses.replace(chosen[1], hyper=chosen[1].hyper | {"critic/rate": float("inf")})
+  results = train(tmp_path / "all", (stages, init, data, hyper), chosen)
+  assert [result.failed for result in results] == [None, "stage 'both', epoch 1, step 2", None]
+  assert "m1 failed: not finite in stage 'both', epoch 1, step 2" in capsys.readouterr().out
   assert results[1].history == []
   for k in (0, 2):
     assert_same(results[k].variables, alones("dense")[0][k])
-  resumed = train(tmp_path, (stages, init, data, hyper), chosen, resume=True)
+  first_stage = train(tmp_path / "first", (stages[:1], init, data, hyper), chosen)
+  assert_identical(results[1].variables, first_stage[1].variables)
+  assert np.isfinite(results[1].variables["params"]["fc2"]["kernel"]).all()
+  resumed = train(tmp_path / "all", (stages, init, data, hyper), chosen, resume=True)
   assert [result.failed for result in resumed] == [result.failed for result in results]
 
 

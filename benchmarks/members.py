@@ -1,0 +1,184 @@
+"""How much faster are n trainings at once than one after another?
+
+A call is a chunk of steps of n trainings of the two-stream conv-RNN (augmentation included), each with its own
+parameters, keys, rows and learning rate: `jaxfer_vmap` as one program, `jaxfer_sequential` through one training's
+program, n times. Rates count all members' samples. CPU takes the sizes of configs/quickstart.py, GPU those of CK+.
+
+`table1/...`, on GPU: ten folds at once for each of the four models of paper 001's Table 1, and from their times the
+wall time of the whole table: extrapolated, as the last line says.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import harness
+from benchmarks.conv_rnn_problem import ENHANCED, Problem
+from jaxfer.config import Execution
+from jaxfer.experiments.two_stream_conv_rnn import recipe
+from jaxfer.models.two_stream_conv_rnn import TwoStreamConvRNN
+from jaxfer.train.drive import driver_of
+from jaxfer.train.stacked import Stacked
+
+MEMBERS, QUICK_MEMBERS = (1, 2, 5, 10, 40), (1, 2, 3)
+# CK+: 327 sequences in ten folds, of which a training reads nine; the recipe's 100 epochs.
+FOLDS, TRAIN_ROWS, EPOCHS = 10, 295, 100
+MODELS = (("conv_gru", False), ("conv_lstm", False), ("conv_gru", True), ("conv_lstm", True))
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+  """Shapes of a training: `rows` resident clips [frames, size, size], steps of a chunk."""
+
+  rows: int
+  frames: int
+  size: int
+  batch: int
+  features: tuple[int, ...]
+  steps: int
+
+
+QUICK = Sizes(8, 2, 4, 2, (2,), 2)
+CPU = Sizes(64, 8, 24, 8, (8, 16, 32), 4)
+CKPLUS = Sizes(327, 16, 64, 16, (16, 32, 64, 128), 8)
+
+
+def flops(sizes: Sizes, cell: Any, enhanced: bool, members: int) -> float:
+  """Of the convolutions of a chunk of all members, by formula, both streams."""
+  streams = (
+    Problem("train_step", cell, enhanced, sizes.batch, sizes.frames, sizes.size, channels, sizes.features)
+    for channels in (3, 2)
+  )
+  return members * sizes.steps * sum(stream.flops for stream in streams)
+
+
+def table_total(chunks: Sequence[float], sizes: Sizes) -> float:
+  """What a table takes, extrapolated: for each model, all folds at once, EPOCHS epochs of whole batches.
+
+  Args:
+    chunks: of each model's folds, seconds of a chunk (or anything else that adds up, such as FLOP).
+    sizes: of the chunk.
+  """
+  epoch = -(-TRAIN_ROWS // sizes.batch)  # The last batch is completed.
+  return sum(chunks) / sizes.steps * epoch * EPOCHS
+
+
+class Bench:
+  """A model at some sizes, and random clips for it."""
+
+  def __init__(self, sizes: Sizes, cell: Any, enhanced: bool):
+    self.sizes = sizes
+    rng = np.random.default_rng(0)
+    shape = sizes.rows, sizes.frames, sizes.size, sizes.size
+    self.data = {
+      "frames": rng.integers(0, 256, (*shape, 3), np.uint8),
+      "flow": rng.integers(-3000, 3000, (*shape, 2), np.int16),
+      "label": rng.integers(0, 7, sizes.rows).astype(np.int32),
+    }
+    switches: dict[str, Any] = ENHANCED if enhanced else {}
+    model = TwoStreamConvRNN(cell=cell, features=sizes.features, **switches)
+    (self.stage,), self.hyper = recipe(model, sizes.steps)
+    clips = [jnp.zeros((1, *shape[1:], channels)) for channels in (3, 2)]
+    self.init = lambda key: model.init(key, *clips)
+
+  def program(self, members: int, *, at_once: bool) -> harness.Program:
+    """The chunk of all members."""
+    sizes = self.sizes
+    spread = Stacked(tuple(jax.devices()[:1]), members if at_once else 1)
+    driver = driver_of(Execution(), spread.platform)
+    groups = [list(range(members))] if at_once else [[k] for k in range(members)]
+    plan = np.random.default_rng(1).integers(0, sizes.rows, (sizes.steps, members, sizes.batch))
+    data, run = spread.place(self.data), spread.trainer(self.stage, driver)
+
+    def prepared(group):
+      hyper = [{name: np.float32(v * (1 + 0.1 * k)) for name, v in self.hyper.items()} for k in group]
+      columns = {"row": plan[:, group].astype(np.int32)}
+      keys = spread.stack([jax.random.key(k) for k in group])
+      return keys, spread.stack(hyper), *spread.lay(columns, np.ones((sizes.steps, len(group)), bool))
+
+    inputs = [prepared(group) for group in groups]
+
+    def fresh():
+      return [spread.start(self.stage, spread.init(self.init, keys)) for keys, *_ in inputs]
+
+    def go(states):
+      return [run(moving, still, data, *own) for (moving, still), own in zip(states, inputs, strict=True)]
+
+    states = [(state.moving, state.still) for state in fresh()]
+    start = time.perf_counter()
+    peak = spread.needed(self.stage, driver, fresh()[0], data, tuple(self.hyper), sizes.batch, sizes.steps)
+    facts = {"compile_seconds": time.perf_counter() - start, "memory": {"peak_bytes": peak}}
+
+    def call():
+      nonlocal states
+      out = go(states)
+      states = [(moving, still) for (moving, _), (_, still) in zip(out, states, strict=True)]
+      jax.block_until_ready(out)
+
+    def result():
+      out = jax.device_get([results for _, results in go([(s.moving, s.still) for s in fresh()])])
+      steps = range(sizes.steps)
+      losses = [np.stack([metrics["net/loss"][0][k].reshape(-1) for k in steps]) for metrics, _ in out]
+      return {"losses": np.concatenate(losses, axis=1)}
+
+    return harness.Program(call, result, facts)
+
+
+def measure(
+  session: harness.Session, prefix: str, sizes: Sizes, cell: Any, enhanced: bool, members: int, *, both: bool
+) -> float | None:
+  """Measures a case; returns the seconds of a chunk of its first contender."""
+  bench = Bench(sizes, cell, enhanced)
+  model = ("enhanced_" if enhanced else "") + cell
+  settings: Mapping[str, Any] = {**dataclasses.asdict(sizes), "model": model, "members": members}
+  work = {
+    "samples": members * sizes.steps * sizes.batch,
+    "flops": flops(sizes, cell, enhanced, members),
+  }
+  name = f"{prefix}/{model}/m{members}-b{sizes.batch}-t{sizes.frames}-s{sizes.size}/float32"
+  # Adam and rounding drive two orders of summation apart from step to step.
+  case = harness.Case(name, settings, work, 1e-2, budget=60.0)
+  ways = {"jaxfer_vmap": True, "jaxfer_sequential": False} if members > 1 else {"jaxfer_sequential": False}
+  contenders = [
+    harness.Contender(way, functools.partial(bench.program, members, at_once=at_once))
+    for way, at_once in ways.items()
+    if both or at_once
+  ]
+  records = session.measure(
+    case,
+    contenders,
+    lambda: bench.program(members, at_once=False).result(),
+    "losses of one after another",
+  )
+  return records[0]["seconds"]["median"] if records[0]["status"] == "ok" else None
+
+
+def main() -> None:
+  arguments = harness.parser(__doc__).parse_args()
+  session = harness.session("members", arguments)
+  gpu = session.platform != "cpu"
+  sizes = QUICK if session.quick else CKPLUS if gpu else CPU
+  for members in QUICK_MEMBERS if session.quick else MEMBERS:
+    measure(session, "at_once", sizes, "conv_lstm", True, members, both=True)
+  if gpu or session.quick:
+    folds = 2 if session.quick else FOLDS
+    chunks = [measure(session, "table1", sizes, *model, folds, both=False) for model in MODELS]
+    done = [seconds for seconds in chunks if seconds is not None]
+    if len(done) == len(chunks):
+      total = table_total([flops(sizes, *model, folds) for model in MODELS], sizes)
+      print(
+        f"  Table 1, 4 models x {folds} folds x {EPOCHS} epochs at these sizes: {table_total(done, sizes) / 60:.1f} "
+        f"minutes, extrapolated from chunks of {sizes.steps} steps; {total:.2e} FLOP counted",
+        flush=True,
+      )
+  harness.finish(session)
+
+
+if __name__ == "__main__":
+  main()
