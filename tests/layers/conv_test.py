@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import nets_cases
 import numpy as np
 import pytest
 
@@ -99,3 +100,8 @@ def test_initialisers_have_the_spread_that_they_are_named_after():
   assert kernel.std() == pytest.approx((2 / (9 * 128)) ** 0.5, rel=0.02)
   bias = fan_in_uniform(25)(jax.random.key(0), (10_000,), jnp.float32)
   assert 0.199 < jnp.abs(bias).max() <= 0.2
+
+
+def test_values_and_gradients_equal_pytorch():
+  y, gradients, _ = nets_cases.run("layers")
+  nets_cases.compare("layers", y, gradients)

@@ -1,5 +1,8 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import nets_cases
+import numpy as np
 import pytest
 
 from jaxfer.errors import UserError
@@ -53,3 +56,71 @@ def test_an_eighth_of_the_widths_and_what_does_not_exist():
     shapes(ResNetTrunk(34))
   with pytest.raises(UserError, match=r"width 0\.3: 64 channels times it must be a whole number"):
     shapes(ResNetTrunk(18, 0.3))
+
+
+@pytest.mark.parametrize("depth", STAGES)
+def test_evaluation_equals_pytorch(depth):
+  label = f"resnet{depth}_eval"
+  own = nets_cases.drawn(label)
+  nets_cases.compare(label, jax.jit(nets_cases.CASES[label].apply)(own["variables"], own["x"])[0])
+
+
+def counts(label):
+  """How many values a channel each norm of a case sees: name -> n."""
+  case, own, found = nets_cases.CASES[label], nets_cases.drawn(label), {}
+
+  def note(call, args, kwargs, context):
+    if isinstance(context.module, nn.BatchNorm):
+      found["/".join(context.module.path)] = args[0][..., 0].size
+    return call(*args, **kwargs)
+
+  with nn.intercept_methods(note):
+    jax.eval_shape(case.apply, own["variables"], own["x"])
+  return found
+
+
+def compare_statistics(label, new):
+  """Means are PyTorch's; of the variance, the batch's part is (n - 1) / n of its unbiased estimate."""
+  want, old, norms = nets_cases.golden(), nets_cases.drawn(label)["variables"]["batch_stats"], counts(label)
+  got = {nets_cases.name(path): leaf for path, leaf in jax.tree.leaves_with_path(new["batch_stats"])}
+  before = {nets_cases.name(path): leaf for path, leaf in jax.tree.leaves_with_path(old)}
+  assert {name.rpartition("/")[0] for name in got} == set(norms)
+  assert len(got) == sum(name.startswith(f"{label}/statistics/") for name in want)
+  for name, value in got.items():
+    norm, _, kind = name.rpartition("/")
+    theirs = want[f"{label}/statistics/{name}"]
+    if kind == "var":
+      kept = np.float32(0.9) * before[name]
+      theirs = kept + (theirs - kept) * (norms[norm] - 1) / norms[norm]
+    nets_cases.close(value, theirs)
+
+
+def test_a_training_pass_equals_pytorch():
+  y, gradients, new = nets_cases.run("resnet50_train")
+  nets_cases.compare("resnet50_train", y, gradients)
+  compare_statistics("resnet50_train", new)
+
+
+def test_a_training_pass_on_two_devices_equals_pytorch_on_the_whole_batch():
+  label = "resnet18_train"
+  own, net = nets_cases.drawn(label), nets_cases.CASES[label].net
+
+  @jax.jit
+  def program(variables, x):
+    def scalar(params, x):
+      def share(x):
+        return net.apply(
+          {**variables, "params": params}, x, train=True, axis_name="data", mutable=["batch_stats"]
+        )
+
+      y, new = jax.vmap(share, axis_name="data")(x.reshape(2, -1, *x.shape[1:]))
+      y = y.reshape(-1, *y.shape[2:])
+      return (y * own["cotangent"]).sum(), (y, new)
+
+    (_, (y, new)), (d_params, d_x) = jax.value_and_grad(scalar, (0, 1), has_aux=True)(variables["params"], x)
+    return y, nets_cases.gradients_of(d_params, d_x), new
+
+  y, gradients, new = program(own["variables"], own["x"])
+  nets_cases.compare(label, y, gradients)
+  for device in (0, 1):
+    compare_statistics(label, jax.tree.map(lambda leaf, device=device: leaf[device], new))

@@ -1,5 +1,6 @@
 import jax
 import jax.numpy as jnp
+import nets_cases
 import numpy as np
 import pytest
 
@@ -96,3 +97,9 @@ def test_sizes_and_widths_that_do_not_exist_are_refused():
     Discriminator().init(key, jnp.zeros((1, 64, 64, 1)))
   with pytest.raises(UserError, match=r"width 0\.3: 32 channels times it must be a whole number"):
     Encoder(width=0.3).init(key, jnp.zeros((1, 64, 64, 3)))
+
+
+@pytest.mark.parametrize("label", ["encoder", "decoder"])
+def test_values_and_gradients_equal_pytorch(label):
+  y, gradients, _ = nets_cases.run(label)
+  nets_cases.compare(label, y, gradients)

@@ -1,0 +1,153 @@
+"""The cases of nets.npz: nets, and inputs, weights and directions drawn from seeds, for the generator and the tests."""
+
+import dataclasses
+import functools
+import math
+import pathlib
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfer.layers.conv import Conv, ConvTranspose
+from jaxfer.layers.resnet import ResNetTrunk
+from jaxfer.models.identity_expression_vae import Decoder, Encoder
+
+PATH = pathlib.Path(__file__).with_name("nets.npz")
+# Float32 against PyTorch's float64, relative to the largest value, or to the length of the gradient for a slope.
+TOLERANCE = 1e-4
+
+
+class Layers(nn.Module):
+  """Each kind of layer on the same images; outputs flattened, side by side."""
+
+  @nn.compact
+  def __call__(self, x):
+    outputs = [
+      Conv(4, 3, 2, 1, name="conv3")(x),
+      Conv(4, 7, 2, 3, use_bias=False, name="conv7")(x),
+      Conv(4, 1, 2, name="conv1")(x),
+      Conv(4, (3, 2), (1, 2), ((0, 0), (1, 1)), name="conv_uneven")(x),
+      ConvTranspose(4, 4, 2, 1, name="deconv4")(x),
+      ConvTranspose(4, 3, 2, 1, output_padding=1, name="deconv3")(x),
+    ]
+    return jnp.concatenate([y.reshape(len(y), -1) for y in outputs], -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """A net, the shape of its input, its call's arguments, and the norm that ends each residual branch."""
+
+  net: nn.Module
+  shape: tuple[int, ...]
+  arguments: Any = dataclasses.field(default_factory=dict)
+  last_norm: str = ""
+
+  def apply(self, variables, x):
+    """The output as one array, and new statistics."""
+    y, new = self.net.apply(variables, x, **self.arguments, mutable=["batch_stats"])
+    return jnp.concatenate(y, -1) if isinstance(y, tuple) else y, new
+
+
+IMAGES = (4, 64, 64, 3)
+CASES = {
+  "layers": Case(Layers(), (2, 7, 6, 3)),
+  "encoder": Case(Encoder(width=0.25), (2, 64, 64, 3)),
+  "decoder": Case(Decoder(width=0.25), (1, 128)),
+  "resnet18_eval": Case(ResNetTrunk(18, 0.125), IMAGES, {"train": False}, "bn2"),
+  "resnet18_train": Case(ResNetTrunk(18, 0.125), IMAGES, {"train": True}, "bn2"),
+  "resnet50_eval": Case(ResNetTrunk(50, 0.125), (2, 32, 32, 3), {"train": False}, "bn3"),
+  "resnet50_train": Case(ResNetTrunk(50, 0.125), IMAGES, {"train": True}, "bn3"),
+}
+
+
+def name(path):
+  """A leaf's path, such as "layer1/block0/conv1/kernel"."""
+  return "/".join(part.key for part in path)
+
+
+@functools.cache
+def drawn(label):
+  """Returns {"variables", "x", "cotangent" of the output, "directions" by parameter's name and "x"}, all float32."""
+  case, rng = CASES[label], np.random.default_rng([ord(c) for c in label])
+  shapes = jax.eval_shape(
+    lambda x: case.net.init(jax.random.key(0), x, **case.arguments), jnp.zeros(case.shape)
+  )
+
+  def draw(path, leaf):
+    kind, shape = path[-1].key, leaf.shape
+    if kind in ("scale", "var"):
+      # Random branches of full size make a deep net chaotic in training: float32 then says nothing.
+      small = 0.2 if kind == "scale" and path[-2].key == case.last_norm else 1
+      return (small * rng.uniform(0.5, 1.5, shape)).astype(np.float32)
+    spread = (2 / math.prod(shape[:-1])) ** 0.5 if kind == "kernel" else 0.1
+    return (spread * rng.standard_normal(shape)).astype(np.float32)
+
+  variables = jax.tree_util.tree_map_with_path(draw, shapes)
+  x = rng.standard_normal(case.shape).astype(np.float32)
+  y, _ = jax.eval_shape(case.apply, variables, x)
+  cotangent = rng.standard_normal(y.shape).astype(np.float32)
+  directions = {
+    name(path): rng.standard_normal(leaf.shape).astype(np.float32)
+    for path, leaf in jax.tree.leaves_with_path(variables["params"])
+  }
+  directions["x"] = rng.standard_normal(case.shape).astype(np.float32)
+  return {"variables": variables, "x": x, "cotangent": cotangent, "directions": directions}
+
+
+def checksum(label):
+  """Changes if anything drawn does: NumPy may change a stream some day."""
+  leaves = jax.tree.leaves(drawn(label))
+  return np.float64(sum((k + 1) * np.float64(leaf).sum() for k, leaf in enumerate(leaves)))
+
+
+@functools.cache
+def golden():
+  with np.load(PATH) as file:
+    return dict(file)
+
+
+def compare(label, y, gradients=None):
+  """Holds an output, and gradients of sum(cotangent * output) by parameter's name and "x", to the golden."""
+  want, own = golden(), drawn(label)
+  np.testing.assert_allclose(checksum(label), want[f"{label}/checksum"], rtol=1e-9, err_msg="draw anew")
+  close(y, want[f"{label}/output"])
+  if gradients is None:
+    return
+  slopes = dict(zip(want[f"{label}/names"], want[f"{label}/slopes"], strict=True))
+  assert set(gradients) == set(slopes) == set(own["directions"])
+  for key, slope in slopes.items():
+    gradient = np.float64(gradients[key])
+    got = (own["directions"][key] * gradient).sum()
+    assert abs(got - slope) <= TOLERANCE * np.linalg.norm(gradient), (key, got, slope)
+
+
+def close(got, want):
+  got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
+  assert got.shape == want.shape
+  np.testing.assert_allclose(got, want, rtol=0, atol=TOLERANCE * np.abs(want).max())
+
+
+def gradients_of(d_params, d_x):
+  """Gradients by name, as `compare` takes them."""
+  return {"x": d_x, **{name(path): leaf for path, leaf in jax.tree.leaves_with_path(d_params)}}
+
+
+def run(label):
+  """Our output, gradients and new statistics of a case, in one program."""
+  case, own = CASES[label], drawn(label)
+
+  @jax.jit
+  def program(variables, x):
+    fixed = {key: tree for key, tree in variables.items() if key != "params"}
+
+    def scalar(params, x):
+      y, new = case.apply({**fixed, "params": params}, x)
+      return (y * own["cotangent"]).sum(), (y, new)
+
+    (_, (y, new)), (d_params, d_x) = jax.value_and_grad(scalar, (0, 1), has_aux=True)(variables["params"], x)
+    return y, gradients_of(d_params, d_x), new
+
+  return program(own["variables"], own["x"])
