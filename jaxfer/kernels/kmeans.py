@@ -170,7 +170,8 @@ def nearest_points(points: jax.Array, centres: jax.Array) -> jax.Array:
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def _trials(keys, points, k, max_iterations, tolerance):
   def trial(key):
-    centres = seed_centres(key, points, k)
+    with jax.named_scope("seed_centres"):
+      centres = seed_centres(key, points, k)
     return lloyd(points, centres, max_iterations=max_iterations, tolerance=tolerance)
 
   return jax.vmap(trial)(keys)

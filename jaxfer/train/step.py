@@ -54,10 +54,11 @@ def step(stage: Stage, state: State, batch: Batch, keys: jax.Array, context: Con
       (_, out), grads = jax.value_and_grad(objective, has_aux=True)(params)
       grads = _all_devices(grads, context.axis_name)
       sums = _all_devices({**out.loss, **out.metrics}, context.axis_name)
-      changes, optimizer = with_hyper(update.optimizer).update(
-        grads, moving.optimizers[update.name], params, hyper=context.hyper
-      )
-      params = optax.apply_updates(params, changes)
+      with jax.named_scope("optimizer"):
+        changes, optimizer = with_hyper(update.optimizer).update(
+          grads, moving.optimizers[update.name], params, hyper=context.hyper
+        )
+        params = optax.apply_updates(params, changes)
     finite &= jnp.isfinite(optax.tree.norm(grads)) & jnp.isfinite(sum(sums[name][0] for name in out.loss))
     metrics |= {f"{update.name}/{name}": pair for name, pair in sums.items()}
     moving = dataclasses.replace(
@@ -97,7 +98,8 @@ def draw(
   """The batch of a stage's `step`, sampled on the device, and the keys of its examples; see `planned_step`."""
   keys = example_keys(stage_key, step, plan["position"])
   columns = {name: column for name, column in plan.items() if name != "position"}
-  return stage.sample(data, columns, keys), keys
+  with jax.named_scope("sample"):
+    return stage.sample(data, columns, keys), keys
 
 
 def planned_step(
