@@ -97,10 +97,10 @@ def figures(captioned: Sequence[tuple[str | pathlib.Path, str]]) -> Html:
 
 
 def results(rows: Sequence[Mapping[str, Any]], single: str = "per seed") -> Html:
-  """Published beside ours, with the spread drawn on one axis for all rows.
+  """Published beside ours, with the spread drawn on one axis for all rows; a column that no row fills is left out.
 
   Args:
-    rows: as `write_study` documents them.
+    rows: as `write_study` documents them; `failed` may be None where nothing can fail.
     single: the name of the column of `per_seed`.
 
   Raises:
@@ -109,32 +109,30 @@ def results(rows: Sequence[Mapping[str, Any]], single: str = "per seed") -> Html
   for row in rows:
     _require(row, _ROW, f"row '{row.get('name', '?')}' of the results")
   span = _span(rows)
-  header = ("", "published", "ours", "± std", "95 % interval", single, "failed", "on one axis")
+  columns = {
+    "published": [_percent(row["published"]) for row in rows],
+    "ours": [element("strong", _percent(row["mean"])) for row in rows],
+    "± std": [_percent(row["std"]) for row in rows],
+    "95 % interval": [" – ".join(map(_percent, row["interval"] or ())) or "-" for row in rows],
+    single: [" ".join(map(_percent, row["per_seed"])) or "-" for row in rows],
+    "failed": [_failures(row["failed"]) for row in rows],
+    "on one axis": [_axis(row, span) for row in rows],
+  }
+  columns = {name: cells for name, cells in columns.items() if any(cell != "-" for cell in cells)}
   body = []
-  for row in rows:
-    low_high = row["interval"] and f"{_percent(row['interval'][0])} – {_percent(row['interval'][1])}"
-    cells = (
-      element("span", row["name"]),
-      _percent(row["published"]),
-      element("strong", _percent(row["mean"])),
-      _percent(row["std"]),
-      low_high or "-",
-      " ".join(_percent(value) for value in row["per_seed"]) or "-",
-      element("strong", len(row["failed"]), class_="failed") if row["failed"] else "0",
-      _axis(row, span),
-    )
-    columns = [
-      element("td", element("span", cell), **{"data-label": name})
-      for name, cell in zip(header[1:], cells[1:], strict=True)
+  for k, row in enumerate(rows):
+    cells = [
+      element("td", element("span", values[k]), **{"data-label": name}) for name, values in columns.items()
     ]
-    body.append(element("tr", element("th", cells[0], scope="row"), *columns))
-  head = element("thead", element("tr", *(element("th", name) for name in header)))
-  key = f"In %. Axis from {_percent(span[0])} to {_percent(span[1])}: bar 95 % interval, dots {single}, "
+    body.append(element("tr", element("th", row["name"], scope="row"), *cells))
+  head = element("thead", element("tr", *(element("th", name) for name in ("", *columns))))
+  dots = f"dots {single}, " if single in columns else ""
+  key = f"In %. Axis from {span[0]:.0%} to {span[1]:.0%}: bar 95 % interval, {dots}"
   blocks = [
     element("div", element("table", head, element("tbody", *body), class_="results"), class_="scroll"),
     element("p", key + "stroke our mean, diamond published.", class_="small"),
   ]
-  failed = [f"{row['name']}: {line}" for row in rows for line in row["failed"]]
+  failed = [f"{row['name']}: {line}" for row in rows for line in row["failed"] or ()]
   if failed:
     blocks.append(element("ul", *(element("li", line) for line in failed), class_="failed"))
   return Html("".join(blocks))
@@ -189,10 +187,11 @@ def write_study(path: str | pathlib.Path, study: Mapping[str, Any]) -> None:
   drawn = study.get("figures", ())
   more = [(name, [table(header, body)]) for name, header, body in study.get("tables", ())]
   sections: list[Section] = [
+    _what_was_run(study.get("command"), study.get("config")),
     ("Published beside ours", shown),
-    ("Figures", [figures(drawn)] if drawn else []),
     *more,
-    *_background(study.get("command"), study.get("config"), study["data"], study["environment"]),
+    ("Figures", [figures(drawn)] if drawn else []),
+    *_background(study["data"], study["environment"]),
   ]
   write_report(path, study["title"], summary, sections)
 
@@ -215,7 +214,7 @@ def write_run(
     "std": None,
     "per_seed": by_fold if len(by_fold) > 1 else [],
     "interval": result["interval_95"],
-    "failed": [],
+    "failed": None,
   }
   published = result["published"] or {config["model"]["name"]: None}
   rows = [{"name": name, "published": value, **ours} for name, value in published.items()]
@@ -232,31 +231,30 @@ def write_run(
   )
   drawn = [(workdir / name, caption) for name, caption in _FIGURES.items() if (workdir / name).is_file()]
   sections: list[Section] = [
+    _what_was_run(command, config),
     ("Published beside ours", shown),
     ("By class", [table(*by_class, digits=3)]),
     ("Figures", [figures(drawn)] if drawn else []),
-    *_background(command, config, result["data"], {**environment, **_times(workdir)}),
+    *_background(result["data"], {**environment, **_times(workdir)}),
   ]
   write_report(
     workdir / "report.html", f"{config['model']['name']} on {config['data']['name']}", summary, sections
   )
 
 
-def _background(
-  command: str | None, config: Mapping | None, data: Mapping, environment: Mapping
-) -> list[Section]:
-  """What was run, on which data, where."""
+def _what_was_run(command: str | None, config: Mapping[str, Any] | None) -> Section:
+  typed = [element("pre", element("code", command))] if command else []
+  return "What was run", typed + ([folded("Configuration", pairs(config))] if config else [])
+
+
+def _background(data: Mapping[str, Any], environment: Mapping[str, Any]) -> list[Section]:
+  """On which data, where."""
   _require(data, ("name", "fingerprint"), "data")
   known = DATASETS.get(data["name"])
   origin = (
     [prose(f"{known.description[0].upper()}{known.description[1:]} ({known.licence}).")] if known else []
   )
-  typed = [element("pre", element("code", command))] if command else []
-  return [
-    ("What was run", typed + ([folded("configuration", pairs(config))] if config else [])),
-    ("Data", [*origin, pairs(data)]),
-    ("Environment", [pairs(environment)]),
-  ]
+  return [("Data", [*origin, pairs(data)]), ("Environment", [pairs(environment)])]
 
 
 def _times(workdir: pathlib.Path) -> dict[str, str]:
@@ -296,6 +294,12 @@ def _percent(value: float | None) -> str:
   if value is None:
     return "-"
   return f"{100 * value:.2f}" if math.isfinite(value) else "nan"
+
+
+def _failures(lines: Sequence[str] | None) -> str:
+  if lines is None:
+    return "-"
+  return element("strong", len(lines), class_="failed") if lines else "0"
 
 
 def _numbers(row: Mapping[str, Any]) -> list[float]:
@@ -352,9 +356,11 @@ header p { font-size: 1.1rem; color: var(--soft); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9375rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .4rem .9rem .4rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: middle; }
+th:last-child, td:last-child { padding-right: 0; }
 thead th { color: var(--soft); font-weight: 600; white-space: nowrap; }
 .number { text-align: right; }
-.pairs th { font-weight: 400; color: var(--soft); white-space: nowrap; vertical-align: top; }
+.pairs th, .pairs td { padding: .2rem 1.2rem .2rem 0; vertical-align: top; }
+.pairs th { font-weight: 400; color: var(--soft); overflow-wrap: break-word; }
 .pairs td { overflow-wrap: anywhere; font-family: ui-monospace, monospace; font-size: .875rem; }
 .results { width: 100%; }
 .results td { white-space: nowrap; }
@@ -376,7 +382,8 @@ summary { cursor: pointer; color: var(--ours); margin-bottom: .5rem; }
 @media (max-width: 46rem) {
   main { padding: 1.5rem 1rem 3rem; }
   h1 { font-size: 1.5rem; }
-  .pairs th { white-space: normal; overflow-wrap: anywhere; }
+  table { font-size: .875rem; }
+  th, td { padding-right: .6rem; }
   .results, .results tbody, .results tr, .results th, .results td { display: block; }
   .results thead { display: none; }
   .results tr { margin-bottom: 1rem; padding: .7rem .9rem; border: 1px solid var(--line); border-radius: 6px; }
