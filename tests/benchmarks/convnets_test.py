@@ -10,6 +10,7 @@ from benchmarks import convnets, convnets_peers, harness
 from benchmarks.convnets_problem import VAE, Problem, flops, inputs_of, named, problems
 
 SESSION = types.SimpleNamespace(platform="cpu", arguments=types.SimpleNamespace(precision="default"))
+TOLERANCE = 1e-3  # Tiny nets have few activations at the kink of a ReLU.
 TINY = {
   "decoder": Problem(VAE + "decoder", batch=2, width=0.125),
   "resnet18": Problem("resnet18", "train_step", batch=4, size=32, width=1 / 32, num_classes=5),
@@ -31,7 +32,7 @@ def test_ours_and_stock_flax_agree_with_the_reference(name):
   for program in programs:
     got = program.result()
     assert set(got) == arrays == set(want)
-    assert harness.relative_error(got, want) < convnets.tolerance(problem, SESSION)
+    assert harness.relative_error(got, want) < TOLERANCE
     program.call()
     program.call()
 
