@@ -103,9 +103,9 @@ def measure(session: harness.Session, problem: Problem, budget: float | None) ->
   session.measure(case, contenders, functools.partial(reference_result, problem, inputs), REFERENCE)
 
 
-# By arithmetic and operation, of the largest value of each array. Values are exact to 1e-5 in float32, and so are nearly
-# all gradients; but where an activation lies within rounding of zero, a ReLU takes the other side in one library and
-# a channel's gradient changes with it: by up to 6e-2 in ResNet50 (ours and stock Flax from PyTorch in float64), and in
+# By arithmetic and operation, of the largest value of each array. Values are exact to 1e-5 in float32, and so are
+# nearly all gradients; but where an activation lies within rounding of zero, a ReLU takes the other side in one library
+# and a channel's gradient changes with it: by up to 6e-2 in ResNet50 (ours and stock Flax from PyTorch in float64), in
 # bfloat16 by 0.2 to 0.5 (all three from float32). An array in the wrong place or layout is off by 1 or more.
 _TOLERANCE = {
   "float32": {"forward": 1e-4, "gradient": 0.02, "train_step": 0.2},
