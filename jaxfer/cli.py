@@ -1,4 +1,4 @@
-"""The command line: `jaxfer train | evaluate | prepare | list`."""
+"""The command line: `jaxfer train | evaluate | study | prepare | list`."""
 
 import argparse
 import ast
@@ -53,6 +53,29 @@ def _parser() -> argparse.ArgumentParser:
   evaluate = commands.add_parser("evaluate", parents=[where], help="judge a trained run again")
   evaluate.add_argument("workdir", type=pathlib.Path, metavar="WORKDIR")
 
+  study = commands.add_parser(
+    "study",
+    parents=[where],
+    help="train a whole table and print it beside the paper's",
+    description="Trains every row of the table that CONFIG describes, folds x seeds each, judges them by the paper's "
+    "protocol, and prints the published numbers beside ours.",
+  )
+  study.add_argument(
+    "config", type=pathlib.Path, metavar="CONFIG", nargs="?", help="`jaxfer study --list` names them"
+  )
+  study.add_argument(
+    "overrides",
+    nargs="*",
+    metavar="a.b=value",
+    help="change a value that all rows share, such as seeds=5 or recipe.epochs=20",
+  )
+  study.add_argument("--workdir", type=pathlib.Path, help="folder for the table, figures, trainings")
+  study.add_argument("--preset", help="size of the study: smoke, small or paper (default: as CONFIG says)")
+  study.add_argument("--resume", action="store_true", help="go on with the study in --workdir")
+  study.add_argument(
+    "--list", action="store_true", help="name every study, what it repeats and which data it needs"
+  )
+
   prepare = commands.add_parser(
     "prepare",
     parents=[where],
@@ -69,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
   )
 
   listing = commands.add_parser("list", help="show what there is")
-  listing.add_argument("what", choices=["models", "datasets", "configs"])
+  listing.add_argument("what", choices=["models", "datasets", "configs", "studies"])
   return parser
 
 
@@ -108,6 +131,24 @@ def _evaluate(args: argparse.Namespace) -> None:
   run.evaluate(args.workdir, _data_dir(args))
 
 
+def _study(args: argparse.Namespace) -> None:
+  from jaxfer import config, study
+
+  if args.list:
+    print(study.listing(pathlib.Path("configs")))
+    return
+  if args.config is None or args.workdir is None:
+    raise UserError(
+      "a study needs CONFIG and --workdir: `jaxfer study --list` names the configs of this directory"
+    )
+  _cache_compilations()
+  configured = config.load_study(args.config)
+  study.run(configured, args.preset, args.overrides, args.workdir, _data_dir(args), resume=args.resume)
+  print(
+    f"written to {args.workdir}: table.json, table.md, accuracy.png; confusion.png and curves.png of each row"
+  )
+
+
 def _prepare(args: argparse.Namespace) -> None:
   from jaxfer import config
   from jaxfer.config import Call
@@ -127,6 +168,11 @@ def _prepare(args: argparse.Namespace) -> None:
 
 
 def _list(args: argparse.Namespace) -> None:
+  if args.what == "studies":
+    from jaxfer import study
+
+    print(study.listing(pathlib.Path("configs")))
+    return
   for name, line in {"models": _models, "datasets": _datasets, "configs": _configs}[args.what]().items():
     print(f"{name:<50}  {line}" if args.what == "configs" else f"{name:<22}  {line}")
 
@@ -160,11 +206,15 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser = _parser()
   args, late = parser.parse_known_args(argv)
   # argparse takes no `a.b=value` after an option such as --workdir; we do.
-  if late and (args.command not in ("train", "prepare") or any(word.startswith("-") for word in late)):
+  if late and (
+    args.command not in ("train", "study", "prepare") or any(word.startswith("-") for word in late)
+  ):
     parser.error(f"unrecognized arguments: {' '.join(late)}")
   if late:
-    (args.overrides if args.command == "train" else args.options).extend(late)
-  command = {"train": _train, "evaluate": _evaluate, "prepare": _prepare, "list": _list}[args.command]
+    (args.options if args.command == "prepare" else args.overrides).extend(late)
+  command = {"train": _train, "evaluate": _evaluate, "study": _study, "prepare": _prepare, "list": _list}[
+    args.command
+  ]
   try:
     command(args)
   except UserError as error:

@@ -1,4 +1,4 @@
-"""A run's configuration: frozen dataclasses, one Python file a run, `a.b=value` overrides, JSON round trip.
+"""The configuration of a run or a study: frozen dataclasses, one Python file each, `a.b=value` overrides, JSON.
 
 A config names callables and their keyword arguments and never restates their defaults:
 
@@ -103,11 +103,53 @@ class RunConfig:
   execution: Execution = Execution()
 
 
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """A row of a study's table: a variant of its base.
+
+  Attributes:
+    name: as the table shows it.
+    overrides: of the base, such as "model.cell=conv_gru".
+    published: the paper's accuracy, 0 to 1; None where it gives none.
+  """
+
+  name: str
+  overrides: tuple[str, ...] = ()
+  published: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+  """A published table, or one like it: rows x folds x seeds of one training.
+
+  Attributes:
+    title: of the table.
+    source: of the published accuracies, and what they were measured on.
+    base: what the rows are variants of; its split says which folds, its seed is the first.
+    rows: of the table.
+    seeds: how many trainings of each fold; seeds count on from the base's.
+    compared: pairs of rows (one, other) whose paired difference, one minus other, the table reads.
+    presets: name -> overrides of `seeds` and of the base.
+    preset: the one that holds where none is asked for.
+    note: what a reader must know of the data or the comparison.
+  """
+
+  title: str
+  source: str
+  base: RunConfig
+  rows: tuple[Row, ...]
+  seeds: int = 1
+  compared: tuple[tuple[str, str], ...] = ()
+  presets: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+  preset: str = "small"
+  note: str = ""
+
+
 # (field, call) -> the keyword arguments that the callable takes, with their types
 OptionsOf = Callable[[str, Call], Mapping[str, Any]]
 
 
-def load(path: str | pathlib.Path) -> RunConfig:
+def read(path: str | pathlib.Path) -> RunConfig | StudyConfig:
   """Returns what `get_config()` of the Python file at `path` returns.
 
   Raises:
@@ -120,6 +162,22 @@ def load(path: str | pathlib.Path) -> RunConfig:
   if "get_config" not in namespace:
     raise UserError(f"{path} is no config: it defines no get_config()")
   return namespace["get_config"]()
+
+
+def load(path: str | pathlib.Path) -> RunConfig:
+  """Reads a run's config; raises `UserError` as `read` does, and where the file describes a study."""
+  config = read(path)
+  if isinstance(config, StudyConfig):
+    raise UserError(f"{path} describes a study: run it by `jaxfer study {path}`")
+  return config
+
+
+def load_study(path: str | pathlib.Path) -> StudyConfig:
+  """Reads a study; raises `UserError` as `read` does, and where the file describes a run."""
+  study = read(path)
+  if isinstance(study, RunConfig):
+    raise UserError(f"{path} describes a single run: train it by `jaxfer train {path}`")
+  return study
 
 
 def override(config: RunConfig, assignments: Iterable[str], options_of: OptionsOf) -> RunConfig:
@@ -140,6 +198,50 @@ def override(config: RunConfig, assignments: Iterable[str], options_of: OptionsO
       raise UserError(f"override '{assignment}' has no '=': write name=value, such as batch_size=8")
     config = _assign(config, path.split("."), text, path, options_of)
   return config
+
+
+def resolve(
+  study: StudyConfig, preset: str | None, assignments: Iterable[str], options_of: OptionsOf
+) -> tuple[StudyConfig, dict[str, RunConfig]]:
+  """Applies a preset, then overrides, to a study's base and to `seeds`.
+
+  Args:
+    study: as its file describes it.
+    preset: one of its presets, or None for its own choice.
+    assignments: as for `override`, and "seeds=...".
+    options_of: as for `override`.
+
+  Returns:
+    The study, without further presets, and each row's config by the row's name.
+
+  Raises:
+    UserError: no such preset; as `override` and `check`; an override of what a row sets; rows of one name.
+  """
+  preset = study.preset if preset is None else preset
+  if preset not in study.presets:
+    raise unknown("preset", preset, study.presets)
+  owners = {key.partition("=")[0]: row.name for row in study.rows for key in row.overrides}
+  seeds, base = study.seeds, study.base
+  for assignment in (*study.presets[preset], *assignments):
+    key, equals, text = assignment.partition("=")
+    if key in owners:
+      raise UserError(
+        f"{key} differs from row to row of this study (row '{owners[key]}' sets it): leave it out"
+      )
+    if key == "seeds" and equals:
+      seeds = parse(text, int, key)
+    else:
+      base = override(base, [assignment], options_of)
+  if seeds < 1:
+    raise UserError(f"seeds={seeds}: a study needs at least one")
+  rows = {row.name: check(override(base, row.overrides, options_of), options_of) for row in study.rows}
+  if not rows or len(rows) < len(study.rows):
+    raise UserError(
+      f"{len(study.rows)} rows of {len(rows)} names: a study needs rows, each of a name of its own"
+    )
+  if strangers := [name for pair in study.compared for name in pair if name not in rows]:
+    raise unknown("row", strangers[0], rows)
+  return dataclasses.replace(study, seeds=seeds, base=base, presets={}, preset=preset), rows
 
 
 def check(config: RunConfig, options_of: OptionsOf) -> RunConfig:
@@ -251,12 +353,22 @@ def from_json(text: str) -> RunConfig:
   return build(RunConfig, json.loads(text))
 
 
+def identity(config: RunConfig) -> dict[str, Any]:
+  """What a run's numbers follow from, as JSON: all but `execution`."""
+  tree = json.loads(to_json(config))
+  del tree["execution"]
+  return tree
+
+
 def differences(one: RunConfig, other: RunConfig) -> list[str]:
   """Keys in which two configs differ, `execution` aside."""
+  return tree_differences(identity(one), identity(other))
 
-  def flat(config):
-    tree = dataclasses.asdict(config)
-    del tree["execution"]
+
+def tree_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+  """Keys in which two trees of JSON differ, as overrides name them."""
+
+  def flat(tree):
     leaves = {}
 
     def walk(prefix, node):

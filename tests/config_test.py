@@ -4,7 +4,7 @@ import pathlib
 import pytest
 
 from jaxfer import config
-from jaxfer.config import Call, RunConfig, Split
+from jaxfer.config import Call, Row, RunConfig, Split, StudyConfig
 from jaxfer.errors import UserError
 from jaxfer.experiments.run import options_of
 
@@ -103,6 +103,73 @@ CONFIGS = sorted(CONFIG_DIR.rglob("*.py"))
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_loads_and_says_how_to_run_it(path):
-  loaded = config.check(config.load(path), options_of)
-  assert config.from_json(config.to_json(loaded)) == loaded
-  assert f"jaxfer train configs/{path.relative_to(CONFIG_DIR)}" in path.read_text()
+  loaded = config.read(path)
+  command = "train" if isinstance(loaded, RunConfig) else "study"
+  assert f"jaxfer {command} configs/{path.relative_to(CONFIG_DIR)}" in path.read_text()
+  if isinstance(loaded, RunConfig):
+    runs = [config.check(loaded, options_of)]
+  else:
+    assert {"smoke", "small", "paper"} == set(loaded.presets)
+    runs = [
+      run for preset in loaded.presets for run in config.resolve(loaded, preset, (), options_of)[1].values()
+    ]
+  for run in runs:
+    assert config.from_json(config.to_json(run)) == run
+
+
+STUDY = StudyConfig(
+  title="two cells",
+  source="nowhere",
+  base=BASE,
+  rows=(Row("LSTM"), Row("GRU", ("model.cell=conv_gru",), 0.5)),
+  compared=(("GRU", "LSTM"),),
+  presets={"small": ("seeds=3", "recipe.epochs=4"), "paper": ("split.folds=10",)},
+)
+
+
+def resolve(preset, *assignments, study=STUDY):
+  return config.resolve(study, preset, assignments, options_of)
+
+
+def test_a_preset_goes_before_overrides_and_rows_after_both():
+  study, rows = resolve(None, "recipe.epochs=5", "batch_size=8")
+  assert (study.preset, study.seeds, study.base.batch_size) == ("small", 3, 8)
+  assert [run.recipe.options["epochs"] for run in rows.values()] == [5, 5]
+  assert rows["GRU"].model.options == {"features": (8, 16), "cell": "conv_gru"}
+  assert rows["LSTM"].model.options == {"features": (8, 16)}
+  study, rows = resolve("paper", "seeds=2")
+  assert (study.seeds, rows["GRU"].split.folds, rows["GRU"].recipe.options) == (2, 10, {"epochs": 2})
+
+
+@pytest.mark.parametrize(
+  ("preset", "assignment", "message"),
+  [
+    ("smal", "seeds=1", "unknown preset 'smal': did you mean 'small'"),
+    ("small", "recipe.epoch=1", "unknown config key 'recipe.epoch': did you mean 'recipe.epochs'"),
+    ("small", "seeds=0", "seeds=0: a study needs at least one"),
+    ("small", "seeds=few", "seeds=few: not a whole number"),
+    ("small", "seeds", "override 'seeds' has no '='"),
+    ("small", "model.cell=conv_lstm", "model.cell differs from row to row of this study (row 'GRU' sets it)"),
+  ],
+)
+def test_what_a_study_cannot_mean_is_refused(preset, assignment, message):
+  with pytest.raises(UserError) as error:
+    resolve(preset, assignment)
+  assert str(error.value).startswith(message)
+  assert "\n" not in str(error.value)
+
+
+def test_rows_have_names_of_their_own_and_pairs_name_rows():
+  for change, message in [
+    ({"rows": (Row("GRU"), Row("GRU"))}, "2 rows of 1 names"),
+    ({"compared": (("GRU", "LST"),)}, "unknown row 'LST': did you mean 'LSTM'"),
+  ]:
+    with pytest.raises(UserError, match=message):
+      resolve("small", study=dataclasses.replace(STUDY, **change))
+
+
+def test_a_run_is_no_study_and_a_study_no_run():
+  with pytest.raises(UserError, match="describes a study: run it by `jaxfer study"):
+    config.load(CONFIG_DIR / "two_stream_conv_rnn/table1_synthetic.py")
+  with pytest.raises(UserError, match="describes a single run: train it by `jaxfer train"):
+    config.load_study(CONFIG_DIR / "quickstart.py")

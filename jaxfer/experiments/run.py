@@ -1,90 +1,33 @@
 """Trains a configured run and judges it, whatever the system: data, folds, training, accuracy pooled over folds."""
 
 import dataclasses
-import inspect
 import json
 import pathlib
 import subprocess
-import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 
 import jaxfer
 from jaxfer import config as configuration
-from jaxfer import losses, metrics
-from jaxfer.config import Call, RunConfig
+from jaxfer import metrics
+from jaxfer.config import RunConfig
 from jaxfer.data import folds, records
-from jaxfer.data.plan import Plan
-from jaxfer.errors import UserError, unknown
-from jaxfer.experiments import EXPERIMENTS, profiling
-from jaxfer.experiments.experiment import Experiment
-from jaxfer.models import MODELS, create_model
+from jaxfer.errors import UserError
+from jaxfer.experiments import profiling
+from jaxfer.experiments.task import Task, options_of, split_of, task_of
 from jaxfer.report import grids, plots, tables
 from jaxfer.train import loop, parallel
 from jaxfer.train.checkpoint import exists
 from jaxfer.train.stage import Variables
 
 
-def options_of(field: str, call: Call) -> Mapping[str, Any]:
-  """The options, with their types, that a call of a config takes: `field` is "recipe", "model" or "data".
-
-  Raises:
-    UserError: there is no such recipe, model or data set.
-  """
-  if field == "recipe":
-    parameters = inspect.signature(_experiment(call.name).recipe).parameters.values()
-    return {p.name: p.annotation for p in parameters if p.kind is p.KEYWORD_ONLY}
-  if field == "model":
-    if call.name not in MODELS:
-      raise unknown("model", call.name, MODELS)
-    hints = typing.get_type_hints(MODELS[call.name])
-    ours = {f.name for f in dataclasses.fields(MODELS[call.name])} - {
-      "parent",
-      "name",
-      "dtype",
-      "param_dtype",
-    }
-    return {name: hints[name] for name in ours}
-  fields = records.option_fields(type(records.make_config(call.name, {})))
-  # Where to import from and how strictly are arguments of `prepare`, not properties of the data.
-  return {name: field.type for name, field in fields.items() if name not in ("source", "skip_bad")}
-
-
-def _experiment(name: str) -> Experiment:
-  if name not in EXPERIMENTS:
-    raise unknown("recipe", name, EXPERIMENTS)
-  return EXPERIMENTS[name]
-
-
-def _model(config: RunConfig, num_classes: int) -> nn.Module:
-  dtype = None if config.dtype == "float32" else config.dtype
-  return create_model(config.model.name, **{"num_classes": num_classes, **config.model.options}, dtype=dtype)
-
-
-def split_of(config: RunConfig, subjects: np.ndarray) -> folds.Split:
-  """Who trains, who watches, who is tested, as masks over the records."""
-  split = config.split
-  if split.folds:
-    return folds.fold_split(
-      subjects, split.fold or 0, split.folds, validation_fraction=split.validation, seed=split.seed
-    )
-  aside = (1 - split.test) * split.validation
-  return folds.holdout_split(subjects, (1 - split.test - aside, aside, split.test), split.seed)
-
-
 @dataclasses.dataclass(frozen=True)
-class Setup:
+class Setup(Task):
   """A run made ready: everything that training and evaluation share."""
 
-  config: RunConfig
-  experiment: Experiment
-  model: nn.Module
-  data: Mapping[str, np.ndarray]
-  records: records.Records
   split: folds.Split
   devices: parallel.Parallel
   devices_line: str
@@ -92,39 +35,21 @@ class Setup:
 
   def training(self) -> loop.Training:
     """The stages over the training rows."""
-    config, experiment = self.config, self.experiment
-    plan = Plan(np.flatnonzero(self.split.train), config.batch_size, config.remainder, [config.seed])
-    stages, hyper = experiment.recipe(self.model, plan.steps, **config.recipe.options)
-    shapes = {
-      name: jax.ShapeDtypeStruct((1, *array.shape[1:]), array.dtype) for name, array in self.data.items()
-    }
-
-    def init(key):
-      zeros = {name: np.zeros(a.shape, a.dtype) for name, a in shapes.items()}
-      return experiment.init(self.model, zeros, key)
-
+    plan = self.plan(self.split)
+    stages, hyper = self.stages(plan.steps)
     rows = np.flatnonzero(self.split.validation)
 
     def watch(variables, data):
-      logits, labels = self.predict(variables, data, rows), self.data["label"][rows]
-      loss = float(np.asarray(losses.cross_entropy(logits, labels)).mean())
-      accuracy = float((logits.argmax(-1) == labels).mean())
-      return [{"split": "validation", "accuracy": accuracy, "loss": loss}]
+      return [{"split": "validation", **self.judge(self.predict(variables, data, rows), rows)}]
 
-    return loop.Training(stages, init, self.data, plan, hyper, watch if len(rows) else None)
+    return loop.Training(stages, self.init, self.data, plan, hyper, watch if len(rows) else None)
 
 
 def prepare(config: RunConfig, data: records.Records) -> Setup:
   """Builds the model, splits the people and takes the devices; nothing is compiled yet."""
-  configuration.check(config, options_of)
-  experiment = _experiment(config.recipe.name)
-  model = _model(config, len(data.label_names))
+  task = task_of(config, data)
   devices, line = parallel.choose(config.execution.backend, config.batch_size, config.execution.devices)
-
-  def logits(variables, data, plan):
-    return experiment.predict(model, variables, experiment.example(data, plan["row"]))
-
-  compiled = devices.evaluator(logits)
+  compiled = devices.evaluator(task.logits)
 
   def predict(variables, data, rows):
     batch = config.batch_size
@@ -132,17 +57,9 @@ def prepare(config: RunConfig, data: records.Records) -> Setup:
     parts = [compiled(variables, data, {"row": part}) for part in padded.reshape(-1, batch)]
     return np.concatenate(jax.device_get(parts))[: len(rows)]
 
-  return Setup(
-    config,
-    experiment,
-    model,
-    experiment.resident(data),
-    data,
-    split_of(config, data.subjects),
-    devices,
-    line,
-    predict,
-  )
+  fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}
+  split = split_of(config, data.subjects)
+  return Setup(**fields, split=split, devices=devices, devices_line=line, predict=predict)
 
 
 def revision() -> str:
@@ -283,7 +200,7 @@ def evaluate(
       names = f"{data.label_names[label]},{data.label_names[guess]}"
       lines.append(f"{data.keys[row]},{data.subjects[row]},{names},{name}")
   summary = metrics.summarize(confusion)
-  published = _published(config, setup)
+  published = setup.published()
   low, high = metrics.wilson_interval(summary["correct"], summary["count"])
   result = {
     "accuracy": summary["accuracy"],
@@ -305,15 +222,6 @@ def evaluate(
   _draw_examples(workdir, data, examples)
   _say_result(result, say)
   return result
-
-
-def _published(config: RunConfig, setup: Setup) -> dict[str, float]:
-  """The paper's row that has this model's attributes, if one has."""
-  return {
-    name: accuracy
-    for name, attributes, accuracy in setup.experiment.published
-    if all(getattr(setup.model, key) == value for key, value in attributes.items())
-  }
 
 
 def _write_report(

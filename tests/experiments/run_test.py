@@ -1,5 +1,6 @@
 """Every config becomes a training whose step traces, on records of the right shape, with no data set at hand."""
 
+import dataclasses
 import pathlib
 
 import jax
@@ -11,10 +12,25 @@ from jaxfer import config
 from jaxfer.data.records import Records
 from jaxfer.experiments import EXPERIMENTS, run
 from jaxfer.experiments import two_stream_conv_rnn as conv_rnn
+from jaxfer.experiments.task import options_of
+from jaxfer.models import create_model
 from jaxfer.train import state, step
 from jaxfer.train.stage import Context
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[2] / "configs").rglob("*.py"))
+
+
+def rows():
+  """Every run of `configs/`, and every row of its studies, of each shape once."""
+  seen = {}
+  for path in CONFIGS:
+    described = config.read(path)
+    studied = [] if isinstance(described, config.RunConfig) else described.presets
+    runs = [config.resolve(described, preset, (), options_of)[1].items() for preset in studied]
+    for name, configured in [pair for each in runs for pair in each] or [(path.stem, described)]:
+      shape = dataclasses.replace(configured, split=config.Split(test=0.2), seed=0)
+      seen.setdefault(repr(shape), pytest.param(configured, id=f"{path.stem}-{name}".replace(" ", "-")))
+  return list(seen.values())
 
 
 def blank_records(configured):
@@ -31,9 +47,8 @@ def blank_records(configured):
   return Records.from_arrays(arrays, keys, [f"class{k}" for k in range(classes)], [key[:2] for key in keys])
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_one_step_of_every_config_traces(path):
-  configured = config.load(path)
+@pytest.mark.parametrize("configured", rows())
+def test_one_step_of_every_config_traces(configured):
   setup = run.prepare(configured, blank_records(configured))
   training = setup.training()
   assert not set(setup.records.subjects[setup.split.train]) & set(setup.records.subjects[setup.split.test])
@@ -76,7 +91,7 @@ def test_augmentation_moves_frames_and_flow_as_one():
   frames = np.repeat((8 * x)[None, None, :, :, None], 3, -1).astype(np.uint8)
   flow = np.stack([np.full((16, 16), 3000), np.zeros((16, 16))], -1)[None, None].astype(np.int16)
   data = {"frames": frames, "flow": flow, "label": np.zeros(1, np.int32)}
-  model = run.create_model("two_stream_conv_rnn")
+  model = create_model("two_stream_conv_rnn")
   stages, _ = conv_rnn.recipe(model, 1, rotation=30.0)
   keys = jax.random.split(jax.random.key(0), 8)
   batch = stages[0].sample(data, {"row": jnp.zeros(8, jnp.int32)}, keys)

@@ -1,0 +1,133 @@
+"""What a config comes to on its data, whatever the devices: its stages, its variables, its logits and their worth."""
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from jaxfer import config as configuration
+from jaxfer import losses
+from jaxfer.config import Call, RunConfig
+from jaxfer.data import folds, records
+from jaxfer.data.plan import Plan
+from jaxfer.errors import unknown
+from jaxfer.experiments import EXPERIMENTS
+from jaxfer.experiments.experiment import Experiment
+from jaxfer.models import MODELS, create_model
+from jaxfer.train.stage import Stage, Variables
+
+
+def options_of(field: str, call: Call) -> Mapping[str, Any]:
+  """The options, with their types, that a call of a config takes: `field` is "recipe", "model" or "data".
+
+  Raises:
+    UserError: there is no such recipe, model or data set.
+  """
+  if field == "recipe":
+    parameters = inspect.signature(_experiment(call.name).recipe).parameters.values()
+    return {p.name: p.annotation for p in parameters if p.kind is p.KEYWORD_ONLY}
+  if field == "model":
+    if call.name not in MODELS:
+      raise unknown("model", call.name, MODELS)
+    hints = typing.get_type_hints(MODELS[call.name])
+    ours = {f.name for f in dataclasses.fields(MODELS[call.name])} - {
+      "parent",
+      "name",
+      "dtype",
+      "param_dtype",
+    }
+    return {name: hints[name] for name in ours}
+  fields = records.option_fields(type(records.make_config(call.name, {})))
+  # Where to import from and how strictly are arguments of `prepare`, not properties of the data.
+  return {name: field.type for name, field in fields.items() if name not in ("source", "skip_bad")}
+
+
+def _experiment(name: str) -> Experiment:
+  if name not in EXPERIMENTS:
+    raise unknown("recipe", name, EXPERIMENTS)
+  return EXPERIMENTS[name]
+
+
+def _model(config: RunConfig, num_classes: int) -> nn.Module:
+  dtype = None if config.dtype == "float32" else config.dtype
+  return create_model(config.model.name, **{"num_classes": num_classes, **config.model.options}, dtype=dtype)
+
+
+def split_of(config: RunConfig, subjects: np.ndarray) -> folds.Split:
+  """Who trains, who watches, who is tested, as masks over the records."""
+  split = config.split
+  if split.folds:
+    return folds.fold_split(
+      subjects, split.fold or 0, split.folds, validation_fraction=split.validation, seed=split.seed
+    )
+  aside = (1 - split.test) * split.validation
+  return folds.holdout_split(subjects, (1 - split.test - aside, aside, split.test), split.seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """A config on its data.
+
+  Attributes:
+    config: as it was given.
+    experiment: its system.
+    model: with the classes of the data.
+    data: the arrays that the device holds, [n, ...] each, on the host.
+    records: what they were made from.
+  """
+
+  config: RunConfig
+  experiment: Experiment
+  model: nn.Module
+  data: Mapping[str, np.ndarray]
+  records: records.Records
+
+  def plan(self, split: folds.Split) -> Plan:
+    """The batches of the training rows, in the order of the config's seed."""
+    config = self.config
+    return Plan(np.flatnonzero(split.train), config.batch_size, config.remainder, [config.seed])
+
+  def stages(self, steps: int) -> tuple[tuple[Stage, ...], Mapping[str, float]]:
+    """The stages, and the numbers they read by name, where an epoch has so many steps."""
+    return self.experiment.recipe(self.model, steps, **self.config.recipe.options)
+
+  def init(self, key: jax.Array) -> Variables:
+    """Initial variables."""
+    one = {name: np.zeros((1, *array.shape[1:]), array.dtype) for name, array in self.data.items()}
+    return self.experiment.init(self.model, one, key)
+
+  def logits(
+    self, variables: Variables, data: Mapping[str, jax.Array], plan: Mapping[str, jax.Array]
+  ) -> jax.Array:
+    """Logits [rows, classes] of the planned rows, as evaluation computes them."""
+    return self.experiment.predict(self.model, variables, self.experiment.example(data, plan["row"]))
+
+  def judge(self, logits: np.ndarray, rows: np.ndarray) -> dict[str, float]:
+    """Accuracy and mean loss of some rows' logits."""
+    labels = self.data["label"][rows]
+    loss = float(np.asarray(losses.cross_entropy(logits, labels)).mean())
+    return {"accuracy": float((logits.argmax(-1) == labels).mean()), "loss": loss}
+
+  def published(self) -> dict[str, float]:
+    """The paper's row that has this model's attributes, if one has."""
+    return {
+      name: accuracy
+      for name, attributes, accuracy in self.experiment.published
+      if all(getattr(self.model, key) == value for key, value in attributes.items())
+    }
+
+
+def task_of(config: RunConfig, data: records.Records) -> Task:
+  """Builds the model for these data; nothing is compiled yet.
+
+  Raises:
+    UserError: an unknown name, or options that do not fit.
+  """
+  configuration.check(config, options_of)
+  experiment = _experiment(config.recipe.name)
+  return Task(config, experiment, _model(config, len(data.label_names)), experiment.resident(data), data)
