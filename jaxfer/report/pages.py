@@ -1,0 +1,205 @@
+"""`report.html` of a run and of a study: what was run, published beside ours, figures, data, environment."""
+
+import importlib.metadata
+import json
+import math
+import pathlib
+import platform
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxfer import metrics
+from jaxfer.data.datasets import DATASETS
+from jaxfer.report import html, tables
+from jaxfer.report.html import Html, Section
+
+_STUDY = ("title", "source", "rows", "config", "environment", "timing")
+_ROW = ("name", "published", "mean", "std", "per_seed", "interval", "failed", "data")
+_FIGURES = {
+  "confusion.png": "Confusion matrix of the tested records: rows are the true classes.",
+  "curves.png": "Learning curves; over folds the mean, and the range as a band.",
+  "examples.png": "One tested record of each class, and what it was taken for where that is wrong.",
+  "gates.png": "What the temporal gate of the first RGB layer lets through: a row a tested record, a column a step. "
+  "The first two steps look back on a zero state.",
+}
+
+
+def write_study(
+  path: str | pathlib.Path, table: Mapping[str, Any], figures: Sequence[tuple[str | pathlib.Path, str]] = ()
+) -> None:
+  """Writes the page of a study.
+
+  Args:
+    path: of the HTML file.
+    table: what came out, as `jaxfer.study.run` returns it and table.json holds it; of its keys the page needs
+      title: the heading.
+      source: where the published numbers stand.
+      rows: mappings of `name`; `published` (or None), `mean`, `std` over seeds (or None), all shares in 0..1;
+        `per_seed`, a list of them; `interval` (low, high), or None; `failed`, a list of lines, one a failed member;
+        `data`: `name`, `fingerprint` and options.
+      config: what the rows share, a mapping.
+      environment: names to values: versions, device, commit.
+      timing: `seconds` and `compile_seconds`, of all trainings.
+      It shows besides, where they are there: `note`, a line; `preset`; `seeds`; `comparisons`, mappings with a
+      `sentence`; of a row, `overrides`, `members`, `correct` and `count`.
+    figures: pairs of the path of a PNG and its caption.
+
+  Raises:
+    ValueError: a key that the page needs is absent.
+  """
+  _require(table, _STUDY, "study")
+  rows = table["rows"]
+  for row in rows:
+    _require(row, _ROW, f"row '{row.get('name', '?')}' of the study")
+    _require(row["data"], ("name", "fingerprint"), f"data of row '{row['name']}'")
+  failed = [f"{row['name']}: {line}" for row in rows for line in row["failed"]]
+  sentences = [comparison["sentence"] for comparison in table.get("comparisons", ())]
+  members = sum(row.get("members", 0) for row in rows)
+  summary = f"{len(rows)} rows" + (f", {members} trainings" if members else "")
+  if "preset" in table:
+    summary += f", preset {table['preset']}"
+  if "seeds" in table:
+    summary += f", seeds {', '.join(map(str, table['seeds']))}"
+  shown = [
+    _beside(rows, "per seed"),
+    html.remark(f"In %. Published: {table['source']}."),
+    *(html.prose(line) for line in [table.get("note"), *sentences] if line),
+  ]
+  if failed:
+    shown.append(html.element("ul", *(html.element("li", line) for line in failed), class_="failed"))
+  overrides = {row["name"]: " ".join(row["overrides"]) or "-" for row in rows if "overrides" in row}
+  configured = [html.folded("Rows", html.pairs(overrides))] if overrides else []
+  timing = table["timing"]
+  took = {"training": f"{timing['seconds']:.0f} s", "of it compiling": f"{timing['compile_seconds']:.0f} s"}
+  sections: list[Section] = [
+    ("What was run", [_typed(), *configured, html.folded("Configuration", html.pairs(table["config"]))]),
+    ("Published beside ours", shown),
+    ("Figures", [html.figures(figures)] if figures else []),
+    ("Data", _data(rows)),
+    ("Environment", [html.pairs({**table["environment"], **took})]),
+  ]
+  summary += f". {len(failed) or 'No'} training{'s' * (len(failed) != 1)} failed."
+  html.write_report(path, table["title"], summary.replace("No trainings", "No training"), sections)
+
+
+def write_run(workdir: pathlib.Path, result: Mapping[str, Any], device: str) -> None:
+  """Writes `report.html` of a run into its work directory, with the figures that lie there.
+
+  Args:
+    workdir: of the run: its config.json and figures, and timing.jsonl of it or of its folds.
+    result: the contents of evaluation.json.
+    device: where it was judged, in words.
+  """
+  config = json.loads((workdir / "config.json").read_text())
+  by_fold = list(result["accuracy_by_fold"].values())
+  ours = {
+    "mean": result["accuracy"],
+    "std": None,
+    "per_seed": by_fold if len(by_fold) > 1 else [],
+    "interval": result["interval_95"],
+    "failed": [],
+  }
+  published = result["published"] or {config["model"]["name"]: None}
+  rows = [{"name": name, "published": value, **ours} for name, value in published.items()]
+  shown = [_beside(rows, "per fold")]
+  if result["published"]:
+    other = "" if result["data"]["name"] == "ckplus" else " Ours are other data than the paper's."
+    shown.append(html.remark(f"In %. Published: {result['source']}.{other}"))
+  by_class = tables.class_table(metrics.summarize(result["confusion"]), result["label_names"])
+  low, high = result["interval_95"]
+  summary = (
+    f"{result['correct']} of {result['count']} correct on people that the training never saw: "
+    f"{result['accuracy']:.1%} (95 % interval {low:.1%} to {high:.1%}, chance {result['chance']:.1%})."
+  )
+  figures = [(workdir / name, caption) for name, caption in _FIGURES.items() if (workdir / name).is_file()]
+  environment = {"jaxfer": result["revision"], **versions(), "device": device, **_times(workdir)}
+  sections: list[Section] = [
+    ("What was run", [_typed(), html.folded("Configuration", html.pairs(config))]),
+    ("Published beside ours", shown),
+    ("By class", [html.table(*by_class, digits=3)]),
+    ("Figures", [html.figures(figures)] if figures else []),
+    ("Data", _data([{"name": "", "data": result["data"]}])),
+    ("Environment", [html.pairs(environment)]),
+  ]
+  title = f"{config['model']['name']} on {config['data']['name']}"
+  html.write_report(workdir / "report.html", title, summary, sections)
+
+
+def versions() -> dict[str, str]:
+  """Of Python and of the packages that the numbers depend on, and the machine's kind."""
+  packages = ("jax", "jaxlib", "flax", "optax", "numpy")
+  return {
+    "python": platform.python_version(),
+    **{name: importlib.metadata.version(name) for name in packages},
+    "machine": f"{platform.system()} {platform.machine()}",
+  }
+
+
+def _beside(rows: Sequence[Mapping[str, Any]], single: str) -> Html:
+  """Published numbers and ours, in percent; a column that no row fills is left out."""
+  columns = {
+    "published": [_percent(row["published"]) for row in rows],
+    "ours": [html.element("strong", _percent(row["mean"])) for row in rows],
+    "± std": [_percent(row["std"]) for row in rows],
+    "95 % interval": [
+      "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}".join(map(_percent, row["interval"] or ())) or "-"
+      for row in rows
+    ],
+    single: [" ".join(map(_percent, row["per_seed"])) or "-" for row in rows],
+    "correct": [f"{row['correct']}/{row['count']}" if "correct" in row else "-" for row in rows],
+    "failed": [
+      html.element("strong", len(row["failed"]), class_="failed") if row["failed"] else "-" for row in rows
+    ],
+  }
+  filled = {name: cells for name, cells in columns.items() if any(cell != "-" for cell in cells)}
+  return html.cards({"": [row["name"] for row in rows], **filled})
+
+
+def _typed() -> Html:
+  """The command that writes this page."""
+  return html.element(
+    "pre", html.element("code", shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]))
+  )
+
+
+def _data(rows: Sequence[Mapping[str, Any]]) -> list[Html]:
+  """The data sets of the rows, and where they come from."""
+  names: dict[str, list[str]] = {}
+  for row in rows:
+    names.setdefault(json.dumps(row["data"]), []).append(row["name"])
+  blocks = []
+  for text, users in names.items():
+    data = json.loads(text)
+    if len(names) > 1:
+      blocks.append(html.element("h3", ", ".join(users)))
+    if known := DATASETS.get(data["name"]):
+      blocks.append(html.prose(f"{known.description[0].upper()}{known.description[1:]} ({known.licence})."))
+    blocks.append(html.pairs(data))
+  return blocks
+
+
+def _times(workdir: pathlib.Path) -> dict[str, str]:
+  """How long the training took, by the logs of the run or of its folds."""
+  logs = [path.read_text().splitlines() for path in sorted(workdir.glob("**/timing.jsonl"))]
+  seconds = [[json.loads(line)["seconds"] for line in lines] for lines in logs if lines]
+  if not seconds:
+    return {}
+  first, rest = seconds[0][0], [value for log in seconds for value in log[1:]]
+  usual = f"; later ones {sum(rest) / len(rest):.1f} s on average" if rest else ""
+  return {
+    "training": f"{sum(map(sum, seconds)):.0f} s",
+    "epochs": f"first {first:.1f} s, compilation included{usual}",
+  }
+
+
+def _require(mapping: Mapping[str, Any], keys: Sequence[str], what: str) -> None:
+  if absent := [key for key in keys if key not in mapping]:
+    raise ValueError(f"{what} lacks {', '.join(map(repr, absent))}: it has {', '.join(mapping)}")
+
+
+def _percent(value: float | None) -> str:
+  if value is None:
+    return "-"
+  return f"{100 * value:.2f}" if math.isfinite(value) else "nan"
