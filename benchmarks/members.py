@@ -45,7 +45,7 @@ class Sizes:
 
 
 QUICK = Sizes(8, 2, 4, 2, (2,), 2)
-CPU = Sizes(64, 8, 24, 8, (8, 16, 32), 4)
+CPU = Sizes(64, 8, 24, 8, (8, 16, 32), 2)
 CKPLUS = Sizes(327, 16, 64, 16, (16, 32, 64, 128), 8)
 
 
@@ -143,7 +143,7 @@ def measure(
   }
   name = f"{prefix}/{model}/m{members}-b{sizes.batch}-t{sizes.frames}-s{sizes.size}/float32"
   # Adam and rounding drive two orders of summation apart from step to step.
-  case = harness.Case(name, settings, work, 1e-2, budget=60.0)
+  case = harness.Case(name, settings, work, 1e-2, budget=15.0)
   ways = {"jaxfer_vmap": True, "jaxfer_sequential": False} if members > 1 else {"jaxfer_sequential": False}
   contenders = [
     harness.Contender(way, functools.partial(bench.program, members, at_once=at_once))
