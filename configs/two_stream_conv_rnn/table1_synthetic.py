@@ -25,6 +25,7 @@ def get_config() -> StudyConfig:
       ),
       data=Call("synthetic_sequences", num_frames=8, image_size=16),
       split=Split(folds=5),
+      batch_size=8,
     ),
     rows=(
       Row("ConvGRU", ("model.cell=conv_gru",), 283 / 327),
