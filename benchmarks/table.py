@@ -76,6 +76,8 @@ def _cell(record: Record | None, ours: Record | None, notes: list[str]) -> str:
   text = f"{milliseconds(s['median'])} ({milliseconds(s['p10'])[:-3]}-{milliseconds(s['p90'])[:-3]})"
   if "matmul" in record["shares"]:
     text += f", {record['shares']['matmul']:.0%}"
+  if record["benchmark"] == "memory" and record["memory"]:
+    text += f", {record['memory']['peak_bytes'] / 2**20:.0f} MiB"
   if ours is not None and ours is not record and ours["seconds"]:
     text += f", {s['median'] / ours['seconds']['median']:.2f}x"
   return text
@@ -106,7 +108,8 @@ def section(name: str, found: Sequence[Record]) -> str:
     f"{versions}; Python {env['python']}; commit {commits}. From `{name}`.",
     "",
     f"Ceilings measured in the same run: matrix product {rates}; copy {ceilings['copy'] / 1e9:.0f} GB/s. "
-    "A cell reads: median (p10-p90), share of the matrix-product ceiling of its dtype, time relative to ours.",
+    "A cell reads: median (p10-p90), share of the matrix-product ceiling of its dtype, peak memory of `memory`, time "
+    "relative to ours.",
   ]
   if any(record["quick"] for record in found):
     lines += ["", "**Some of these are runs of `--quick`, whose times say nothing.**"]
