@@ -30,7 +30,6 @@ from jaxfer.train.state import begin
 LAYERS = {"conv_lstm": ConvLSTM, "conv_gru": ConvGRU}
 KINDS: tuple[Literal["conv_lstm", "conv_gru"], ...] = ("conv_lstm", "conv_gru")
 REFERENCE = "the plain scan, float32"
-_MINUTE = 60.0
 
 
 class Net(nn.Module):
@@ -180,23 +179,5 @@ def _unique(problems: list[Problem]) -> list[Problem]:
   return list(dict.fromkeys(problems))
 
 
-def main() -> None:
-  flags = harness.parser(__doc__)
-  flags.add_argument("--only", default="", help="run the cases whose name contains this")
-  flags.add_argument("--list", action="store_true", help="print the cases' names and stop")
-  arguments = flags.parse_args()
-  if arguments.list:
-    for problem in problems(arguments.device or "cpu", arguments.quick):
-      print(problem.name)
-    return
-  session = harness.session("conv_rnn", arguments)
-  chosen = problems(session.platform, session.quick)
-  for problem in chosen:
-    if arguments.only in problem.name:
-      # The first case takes all runs of every contender, however slow; the others stop a slow one after a minute.
-      measure(session, problem, None if problem == chosen[0] else _MINUTE)
-  harness.finish(session)
-
-
 if __name__ == "__main__":
-  main()
+  harness.sweep("conv_rnn", __doc__, problems, measure)

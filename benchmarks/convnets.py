@@ -40,7 +40,6 @@ from jaxfer.train.stage import Context, LossOut, Stage, Update
 from jaxfer.train.state import begin
 
 REFERENCE = "stock Flax, float32, highest precision"
-_MINUTE = 60.0
 
 
 def reference_result(problem: Problem, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,23 +120,5 @@ def tolerance(problem: Problem, session: harness.Session) -> float:
   return _TOLERANCE[arithmetic][problem.operation]
 
 
-def main() -> None:
-  flags = harness.parser(__doc__)
-  flags.add_argument("--only", default="", help="run the cases whose name contains this")
-  flags.add_argument("--list", action="store_true", help="print the cases' names and stop")
-  arguments = flags.parse_args()
-  if arguments.list:
-    for problem in problems(arguments.device or "cpu", arguments.quick):
-      print(problem.name)
-    return
-  session = harness.session("convnets", arguments)
-  chosen = problems(session.platform, session.quick)
-  for problem in chosen:
-    if arguments.only in problem.name:
-      # The first case takes all runs of every contender, however slow; the others stop a slow one after a minute.
-      measure(session, problem, None if problem == chosen[0] else _MINUTE)
-  harness.finish(session)
-
-
 if __name__ == "__main__":
-  main()
+  harness.sweep("convnets", __doc__, problems, measure)

@@ -29,7 +29,7 @@ import numpy as np
 from benchmarks import machine, records
 
 RUNS, QUICK_RUNS, LEAST_RUNS = 20, 3, 5
-_SHORT, _PAUSE = 2e-3, 0.02
+_SHORT, _PAUSE, _MINUTE = 2e-3, 0.02, 60.0
 RESULTS = pathlib.Path(__file__).parent / "results"
 
 Arrays = Mapping[str, Any]
@@ -360,6 +360,36 @@ def session(benchmark: str, arguments: argparse.Namespace) -> Session:
   jax.config.update("jax_default_matmul_precision", arguments.precision)
   jax.config.update("jax_enable_compilation_cache", False)
   return Session(benchmark, arguments)
+
+
+def sweep(
+  benchmark: str,
+  doc: str | None,
+  problems: Callable[[str, bool], Sequence[Any]],
+  measure: Callable[[Session, Any, float | None], None],
+) -> None:
+  """The main program of a benchmark that measures problems, each with a `name`, one after another.
+
+  Args:
+    benchmark: its name.
+    doc: of the script, for --help.
+    problems: (platform, quick) -> what is measured.
+    measure: (session, problem, budget in seconds).
+  """
+  flags = parser(doc)
+  flags.add_argument("--only", default="", help="run the cases whose name contains this")
+  flags.add_argument("--list", action="store_true", help="print the cases' names and stop")
+  arguments = flags.parse_args()
+  if arguments.list:
+    print("\n".join(problem.name for problem in problems(arguments.device or "cpu", arguments.quick)))
+    return
+  started = session(benchmark, arguments)
+  chosen = problems(started.platform, started.quick)
+  for problem in chosen:
+    if arguments.only in problem.name:
+      # The first case takes all runs of every contender, however slow; the others stop a slow one after a minute.
+      measure(started, problem, None if problem == chosen[0] else _MINUTE)
+  finish(started)
 
 
 def finish(session: Session) -> None:
