@@ -53,6 +53,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]], digits: int = 4)
   Raises:
     ValueError: a row is not as long as the header.
   """
+  tables.check(header, rows)
   numeric = [tables.is_numeric([row[k] for row in rows]) for k in range(len(header))]
   looks = [{"class_": "number"} if right else {} for right in numeric]
   head = [element("th", name, **look) for name, look in zip(header, looks, strict=True)]

@@ -55,7 +55,7 @@ def to_json(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
   """
   if len(set(header)) != len(header):
     raise ValueError(f"column names must differ, got {list(header)}")
-  _check(header, rows)
+  check(header, rows)
   objects = [dict(zip(header, map(_plain, row), strict=True)) for row in rows]
   return json.dumps(objects, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
@@ -97,14 +97,15 @@ def _layout(
   header: Sequence[str], rows: Sequence[Sequence[Cell]], digits: int
 ) -> tuple[list[list[str]], list[int], list[bool]]:
   """Returns the cells as text (header first), the width of each column, and whether it goes to the right."""
-  _check(header, rows)
+  check(header, rows)
   cells = [list(header), *([show(cell, digits) for cell in row] for row in rows)]
   widths = [max(len(line[k]) for line in cells) for k in range(len(header))]
   right = [is_numeric([row[k] for row in rows]) for k in range(len(header))]
   return cells, widths, right
 
 
-def _check(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+def check(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+  """Raises `ValueError` where a row is not as long as the header."""
   for row in rows:
     if len(row) != len(header):
       raise ValueError(f"a row of {len(row)} cells under a header of {len(header)}: {list(row)}")

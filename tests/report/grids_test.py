@@ -24,3 +24,50 @@ def test_each_row_stands_under_its_name_in_its_place(tmp_path, channels):
 def test_a_name_too_few_is_refused(tmp_path):
   with pytest.raises(ValueError, match="1 names for 2 rows"):
     grids.rows_png(np.zeros((2, 1, 4, 4, 3), np.uint8), ["one"], tmp_path / "grid.png", "title")
+
+
+def test_gates_colour_the_frame_by_the_map_and_shade_it_by_the_frame(tmp_path):
+  frames = np.full((2, 3, 8, 8, 3), 255, np.uint8)
+  frames[1] = 0
+  maps = np.zeros((2, 3, 4, 4))  # A layer's maps are smaller than the frame.
+  maps[:, 1] = 1
+  grids.gates_png(frames, maps, ["bright", "dark"], tmp_path / "gates.png", "title")
+  image = np.asarray(Image.open(tmp_path / "gates.png").convert("RGB"), np.float32)
+  assert image.shape[1] == 900
+  strong = np.abs(image.max(-1) - image.min(-1)) > 30
+  # Wide blocks of colour: the clips, and below them the bar.
+  lines = np.flatnonzero(strong.sum(1) > 400)
+  upper, lower = np.split(lines, np.flatnonzero(np.diff(lines) > 3) + 1)[:2]
+  top, bottom = image[upper[len(upper) // 2]], image[lower[len(lower) // 2]]
+  columns = np.flatnonzero(strong[upper[len(upper) // 2]])
+  blocks = np.split(columns, np.flatnonzero(np.diff(columns) > 3) + 1)
+  assert len(blocks) == 3
+  for k, block in enumerate(blocks):
+    red, _, blue = top[block[len(block) // 2]]
+    assert (red > blue) == (k == 1)
+    np.testing.assert_allclose(bottom[block[len(block) // 2]], 0.35 * top[block[len(block) // 2]], atol=2)
+
+
+def test_gates_of_long_clips_are_drawn_at_eight_steps(tmp_path):
+  import matplotlib.axes
+
+  drawn = []
+  show = matplotlib.axes.Axes.imshow
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(matplotlib.axes.Axes, "imshow", lambda axes, x, **k: drawn.append(x) or show(axes, x, **k))
+    grids.gates_png(
+      np.zeros((1, 15, 4, 4, 3), np.uint8),
+      np.linspace(0, 1, 15)[None, :, None, None] * np.ones((4, 4)),
+      ["clip"],
+      tmp_path / "gates.png",
+      "",
+    )
+  colours = 0.35 * matplotlib.colormaps["coolwarm"](np.arange(0, 15, 2) / 14)[:, :3]  # On a black frame.
+  np.testing.assert_allclose([x[0, 0] for x in drawn], colours, atol=0.01)
+
+
+def test_gates_that_do_not_belong_to_the_frames_are_refused(tmp_path):
+  with pytest.raises(ValueError, match="1 names and maps"):
+    grids.gates_png(
+      np.zeros((1, 2, 4, 4, 3), np.uint8), np.zeros((1, 3, 4, 4)), ["a"], tmp_path / "g.png", ""
+    )
