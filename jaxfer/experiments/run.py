@@ -1,6 +1,7 @@
 """Trains a configured run and judges it, whatever the system: data, folds, training, accuracy pooled over folds."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import subprocess
@@ -12,13 +13,13 @@ import numpy as np
 
 import jaxfer
 from jaxfer import config as configuration
-from jaxfer import metrics
+from jaxfer import explain, metrics
 from jaxfer.config import RunConfig
 from jaxfer.data import folds, records
 from jaxfer.errors import UserError
 from jaxfer.experiments import profiling
 from jaxfer.experiments.task import Task, options_of, split_of, task_of
-from jaxfer.report import grids, plots, tables
+from jaxfer.report import grids, pages, plots, tables
 from jaxfer.train import loop, parallel
 from jaxfer.train.checkpoint import exists
 from jaxfer.train.stage import Variables
@@ -158,8 +159,9 @@ def evaluate(
 ) -> dict[str, Any]:
   """Judges a trained run on its test people; over folds the counts are pooled.
 
-  Writes `evaluation.json`, `predictions.csv`, `confusion.txt`, and the figures `confusion.png`, `curves.png` and
-  `examples.png` (a tested record of each class) to `workdir`.
+  Writes `evaluation.json`, `predictions.csv`, `confusion.txt`, the figures `confusion.png`, `curves.png`,
+  `examples.png` (a tested record of each class) and, of a net with a temporal gate, `gates.png` (of the first fold),
+  and `report.html` to `workdir`.
 
   Returns:
     The contents of `evaluation.json`.
@@ -186,6 +188,8 @@ def evaluate(
     if meta["position"]["stage"] < len(setup.training().stages):
       raise UserError(f"{folder} is not trained to its end yet: go on with `jaxfer train ... --resume`")
     rows = np.flatnonzero(setup.split.test)
+    if not by_fold and getattr(setup.model, "temporal_gate", False):
+      _draw_gates(workdir, setup, variables, rows)
     logits = setup.predict(variables, setup.devices.place(setup.data), rows)
     if not np.isfinite(logits).all():
       raise UserError(f"{folder}: the trained net gives logits that are not finite")
@@ -220,6 +224,7 @@ def evaluate(
   }
   _write_report(workdir, result, lines, list(fold_dirs(config, workdir)))
   _draw_examples(workdir, data, examples)
+  pages.write_run(workdir, result, setup.devices_line)
   _say_result(result, say)
   return result
 
@@ -255,6 +260,16 @@ def _draw_examples(
     for label, (_, guess) in sorted(examples.items())
   ]
   grids.rows_png(pictures, names, workdir / "examples.png", "One tested record of each class")
+
+
+def _draw_gates(workdir: pathlib.Path, setup: Setup, variables: Variables, tested: np.ndarray) -> None:
+  """The gate over the first tested clip of each class."""
+  labels, first = np.unique(setup.data["label"][tested], return_index=True)
+  clips = {name: array[tested[first]] for name, array in setup.data.items()}
+  inputs = setup.experiment.inputs(setup.experiment.example(clips, np.arange(len(first))))
+  maps = np.asarray(jax.jit(functools.partial(explain.gate_maps, setup.model))(variables, *inputs))
+  names = [setup.records.label_names[label] for label in labels]
+  grids.gates_png(clips["frames"], maps, names, workdir / "gates.png", "What the temporal gate lets through")
 
 
 def _say_result(result: dict[str, Any], say: Callable[[str], None]) -> None:

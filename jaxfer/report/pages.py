@@ -21,8 +21,8 @@ _FIGURES = {
   "confusion.png": "Confusion matrix of the tested records: rows are the true classes.",
   "curves.png": "Learning curves; over folds the mean, and the range as a band.",
   "examples.png": "One tested record of each class, and what it was taken for where that is wrong.",
-  "gates.png": "What the temporal gate of the first RGB layer lets through: a row a tested record, a column a step. "
-  "The first two steps look back on a zero state.",
+  "gates.png": "What the temporal gate of the first RGB layer lets through: a row a tested record (of the first "
+  "fold), a column a step. The first two steps look back on a zero state.",
 }
 
 
