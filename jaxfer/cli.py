@@ -145,7 +145,8 @@ def _study(args: argparse.Namespace) -> None:
   configured = config.load_study(args.config)
   study.run(configured, args.preset, args.overrides, args.workdir, _data_dir(args), resume=args.resume)
   print(
-    f"written to {args.workdir}: table.json, table.md, accuracy.png; confusion.png and curves.png of each row"
+    f"written to {args.workdir}: report.html, table.json, table.md, accuracy.png, and below rows/ confusion.png and "
+    "curves.png of each"
   )
 
 

@@ -7,11 +7,8 @@ stops being finite stays in: its records count as wrong, and the table names it.
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import json
-import math
 import pathlib
-import platform
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +25,7 @@ from jaxfer.data.datasets import DATASETS
 from jaxfer.errors import UserError
 from jaxfer.experiments import run as runs
 from jaxfer.experiments.task import options_of, split_of, task_of
+from jaxfer.report import pages
 from jaxfer.report import study as report
 from jaxfer.train import members
 
@@ -248,9 +246,9 @@ def _table(
     "note": study.note,
     "preset": study.preset,
     "seeds": [study.base.seed + k for k in range(study.seeds)],
-    "rows": [{**_row(by_name[name]), **_published(named[name])} for name in rows],
+    "rows": [{**report.judged(by_name[name]), **_published(named[name])} for name in rows],
     "comparisons": [
-      _compare(one, by_name[one], other, by_name[other], study.base.seed) for one, other in study.compared
+      report.compare(one, by_name[one], other, by_name[other]) for one, other in study.compared
     ],
     "config": configuration.identity(study.base),
     "environment": _environment(),
@@ -265,82 +263,10 @@ def _published(row: configuration.Row) -> dict[str, Any]:
   return {"name": row.name, "overrides": list(row.overrides), "published": row.published}
 
 
-def _row(result: Mapping[str, Any]) -> dict[str, Any]:
-  """A row's accuracy by seed and its spread, and its counts pooled over folds and seeds."""
-  labels, predicted = np.asarray(result["label"]), np.asarray(result["predicted"])
-  correct = predicted == labels
-  by_seed, classes = correct.mean(1), len(result["label_names"])
-  judged = predicted >= 0
-  confusion = metrics.confusion_matrix(
-    np.broadcast_to(labels, predicted.shape), np.maximum(predicted, 0), classes, judged
-  )
-  kept = ("data", "label_names", "parameters", "folds", "members", "failed", "seconds", "compile_seconds")
-  return {
-    "mean": float(by_seed.mean()),
-    "std": float(by_seed.std(ddof=1)) if len(by_seed) > 1 else None,
-    "per_seed": by_seed.tolist(),
-    "correct": int(correct.sum()),
-    "count": int(correct.size),
-    # Of the records: more seeds make no more people.
-    "interval": list(metrics.wilson_interval(float(correct.sum() / len(correct)), len(labels))),
-    "chance": 1 / classes,
-    "confusion": np.asarray(confusion).astype(int).tolist(),
-    **{name: result[name] for name in kept},
-  }
-
-
-def _compare(
-  one: str, ours: Mapping[str, Any], other: str, theirs: Mapping[str, Any], first_seed: int
-) -> dict[str, Any]:
-  """The accuracy of one row minus that of another, record by record and seed by seed.
-
-  The 95 % interval is that of a mean over people (normal, people drawn at random): the records of a person stand or
-  fall together, and folds and seeds are averaged over. It knows the trainings at hand alone; so one row is called ahead
-  only where the interval leaves 0 out and every seed agrees.
-  """
-  if (ours["key"], ours["label"]) != (theirs["key"], theirs["label"]):
-    raise UserError(f"rows '{one}' and '{other}' were tested on different records: they cannot be compared")
-  labels = np.asarray(ours["label"])
-  correct = [(np.asarray(each["predicted"]) == labels).astype(np.float64) for each in (ours, theirs)]
-  difference = correct[0] - correct[1]
-  by_seed, mean = difference.mean(1), float(difference.mean())
-  people, person = np.unique(ours["subject"], return_inverse=True)
-  excess = np.bincount(person, difference.mean(0) - mean)
-  half = math.inf
-  if len(people) > 1:
-    half = 1.96 * math.sqrt(len(people) / (len(people) - 1) * float(excess @ excess)) / len(labels)
-  told = abs(mean) > half and bool((np.sign(by_seed) == np.sign(mean)).all())
-  low, high = max(mean - half, -1.0), min(mean + half, 1.0)
-  seeds = ", ".join(f"{100 * value:+.1f}" for value in by_seed)
-  verdict = (
-    ("ahead" if mean > 0 else "behind") if told else "neither ahead nor behind, as far as these data tell"
-  )
-  sentence = (
-    f"{one} minus {other}: {100 * mean:+.1f} points (95 % interval over {len(people)} people {100 * low:+.1f} to "
-    f"{100 * high:+.1f}; by seed {seeds}): {verdict}"
-  )
-  return {
-    "one": one,
-    "other": other,
-    "difference": mean,
-    "per_seed": by_seed.tolist(),
-    "interval": [low, high],
-    "people": len(people),
-    "told_apart": told,
-    "sentence": sentence,
-  }
-
-
-def _environment() -> dict[str, Any]:
-  packages = ("jax", "jaxlib", "flax", "optax", "numpy")
+def _environment() -> dict[str, str]:
   devices = jax.devices()
-  return {
-    "jaxfer": runs.revision(),
-    "python": platform.python_version(),
-    **{name: importlib.metadata.version(name) for name in packages},
-    "device": f"{len(devices)} x {devices[0].device_kind}",
-    "machine": f"{platform.system()} {platform.machine()}",
-  }
+  device = f"{len(devices)} x {devices[0].device_kind}"
+  return {"jaxfer": runs.revision(), **pages.versions(), "device": device}
 
 
 def listing(root: pathlib.Path) -> str:

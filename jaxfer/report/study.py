@@ -1,13 +1,89 @@
-"""A study's table beside the paper's: text, Markdown, JSON and figures, from what `table.json` holds alone."""
+"""A study's table: its rows and comparisons from what was predicted, and its text, Markdown, JSON, page and figures."""
 
 import json
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxfer.report import plots, tables
+from jaxfer import metrics
+from jaxfer.errors import UserError
+from jaxfer.report import pages, plots, tables
+
+
+def judged(result: Mapping[str, Any]) -> dict[str, Any]:
+  """A row of the table: accuracy by seed and its spread, counts pooled over folds and seeds.
+
+  Args:
+    result: as a row's `result.json` holds it: of n tested records `key`, `subject` and `label`, and for each seed
+      `predicted`, n classes, -1 where a training failed. A failed training's records count as wrong; the confusion
+      matrix leaves them out.
+  """
+  labels, predicted = np.asarray(result["label"]), np.asarray(result["predicted"])
+  correct = predicted == labels
+  by_seed, classes = correct.mean(1), len(result["label_names"])
+  judged = predicted >= 0
+  confusion = metrics.confusion_matrix(
+    np.broadcast_to(labels, predicted.shape), np.maximum(predicted, 0), classes, judged
+  )
+  kept = ("data", "label_names", "parameters", "folds", "members", "failed", "seconds", "compile_seconds")
+  return {
+    "mean": float(by_seed.mean()),
+    "std": float(by_seed.std(ddof=1)) if len(by_seed) > 1 else None,
+    "per_seed": by_seed.tolist(),
+    "correct": int(correct.sum()),
+    "count": int(correct.size),
+    # Of the records: more seeds make no more people.
+    "interval": list(metrics.wilson_interval(float(correct.sum() / len(correct)), len(labels))),
+    "chance": 1 / classes,
+    "confusion": np.asarray(confusion).astype(int).tolist(),
+    **{name: result[name] for name in kept},
+  }
+
+
+def compare(one: str, ours: Mapping[str, Any], other: str, theirs: Mapping[str, Any]) -> dict[str, Any]:
+  """The accuracy of one row minus that of another, record by record and seed by seed.
+
+  The 95 % interval is that of a mean over people (normal, people drawn at random): the records of a person stand or
+  fall together, and folds and seeds are averaged over. It knows the trainings at hand alone; so one row is called ahead
+  only where the interval leaves 0 out and every seed agrees.
+
+  Raises:
+    UserError: the rows were tested on different records.
+  """
+  if (ours["key"], ours["label"]) != (theirs["key"], theirs["label"]):
+    raise UserError(f"rows '{one}' and '{other}' were tested on different records: they cannot be compared")
+  labels = np.asarray(ours["label"])
+  correct = [(np.asarray(each["predicted"]) == labels).astype(np.float64) for each in (ours, theirs)]
+  difference = correct[0] - correct[1]
+  by_seed, mean = difference.mean(1), float(difference.mean())
+  people, person = np.unique(ours["subject"], return_inverse=True)
+  excess = np.bincount(person, difference.mean(0) - mean)
+  half = math.inf
+  if len(people) > 1:
+    half = 1.96 * math.sqrt(len(people) / (len(people) - 1) * float(excess @ excess)) / len(labels)
+  told = abs(mean) > half and bool((np.sign(by_seed) == np.sign(mean)).all())
+  low, high = max(mean - half, -1.0), min(mean + half, 1.0)
+  seeds = ", ".join(f"{100 * value:+.1f}" for value in by_seed)
+  verdict = (
+    ("ahead" if mean > 0 else "behind") if told else "neither ahead nor behind, as far as these data tell"
+  )
+  sentence = (
+    f"{one} minus {other}: {100 * mean:+.1f} points (95 % interval over {len(people)} people {100 * low:+.1f} to "
+    f"{100 * high:+.1f}; by seed {seeds}): {verdict}"
+  )
+  return {
+    "one": one,
+    "other": other,
+    "difference": mean,
+    "per_seed": by_seed.tolist(),
+    "interval": [low, high],
+    "people": len(people),
+    "told_apart": told,
+    "sentence": sentence,
+  }
 
 
 def write(
@@ -16,7 +92,7 @@ def write(
   workdir: pathlib.Path,
   folders: Sequence[str],
 ) -> None:
-  """Writes `table.json`, `table.md`, `accuracy.png`, and a row's `confusion.png` and `curves.png`.
+  """Writes `table.json`, `table.md`, `accuracy.png`, a row's `confusion.png` and `curves.png`, and `report.html`.
 
   Args:
     table: as `jaxfer.study.run` returns it.
@@ -27,14 +103,22 @@ def write(
   (workdir / "table.json").write_text(json.dumps(table, indent=2) + "\n")
   (workdir / "table.md").write_text(markdown(table))
   accuracy_png(table, workdir / "accuracy.png")
+  figures = [
+    (workdir / "accuracy.png", "Accuracy by row: ours with its 95 % interval and seeds, and as published.")
+  ]
   for row, folder in zip(table["rows"], folders, strict=True):
     at = workdir / "rows" / folder
     judged = int(np.sum(row["confusion"]))
     if judged:
       title = f"{row['name']}: {row['correct']} of {row['count']} correct ({row['mean']:.1%})"
       plots.confusion_png(row["confusion"], row["label_names"], at / "confusion.png", title)
+      figures.append((at / "confusion.png", f"{row['name']}: tested records, rows are the true classes."))
     if histories[row["name"]]:
       plots.learning_curves_png(histories[row["name"]], at / "curves.png", row["name"])
+      figures.append(
+        (at / "curves.png", f"{row['name']}: the mean of its trainings, and their range as a band.")
+      )
+  pages.write_study(workdir / "report.html", table, figures)
 
 
 def text(table: Mapping[str, Any]) -> str:

@@ -1,0 +1,243 @@
+"""A study end to end on a toy, and the arithmetic of its table by hand."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from jaxfer import cli, config, study
+from jaxfer.errors import UserError
+from jaxfer.experiments import EXPERIMENTS, run
+from jaxfer.report import study as report
+from jaxfer.train import members
+from tests import study_toy as toy
+
+ROOT = pathlib.Path(__file__).parents[1]
+# Chunks of a row: 2 seeds x 2 folds x 2 epochs x 2 chunks.
+ROW = 16
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed():
+  with pytest.MonkeyPatch.context() as patch:
+    toy.install(patch)
+    yield
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("study")
+  lines = []
+  return workdir, toy.run_study(workdir, say=lines.append), "\n".join(lines)
+
+
+def numbers(table):
+  """The table without what the clock and the checkout say."""
+  rows = [{k: v for k, v in row.items() if "seconds" not in k} for row in table["rows"]]
+  return {**table, "rows": rows, "timing": None, "environment": None}
+
+
+def test_a_study_leaves_its_table_and_figures(undisturbed):
+  workdir, table, printed = undisturbed
+  assert json.loads((workdir / "table.json").read_text()) == table
+  assert [row["name"] for row in table["rows"]] == ["narrow", "wide"]
+  for row in table["rows"]:
+    assert (row["members"], row["count"], row["failed"]) == (4, 42, [])
+    assert row["correct"] == round(21 * sum(row["per_seed"])) == np.trace(row["confusion"])
+    assert row["mean"] == pytest.approx(np.mean(row["per_seed"]))
+    assert row["std"] == pytest.approx(np.std(row["per_seed"], ddof=1))
+    low, high = row["interval"]
+    assert 0 <= low < row["mean"] < high <= 1
+    for name in ("confusion.png", "curves.png"):
+      assert (workdir / "rows" / row["name"] / name).read_bytes()[:4] == b"\x89PNG"
+  assert (workdir / "accuracy.png").read_bytes()[:4] == b"\x89PNG"
+  page = (workdir / "report.html").read_text()
+  assert page.count("<img") == 5
+  assert "wide minus narrow: " in page
+  for text in (printed, (workdir / "table.md").read_text()):
+    assert toy.records().fingerprint[:16] in text
+    assert "wide minus narrow: " in text
+    assert "8 trainings in " in text
+    assert f"jax {jax.__version__}" in text
+
+
+def test_a_seed_pools_the_folds_of_its_training(undisturbed, tmp_path):
+  """As `jaxfer train` judges the same configuration."""
+  _, table, _ = undisturbed
+  base = dataclasses.replace(toy.STUDY.base, seed=1)
+  alone = run.train(base, tmp_path, pathlib.Path("nowhere"), say=lambda line: None)
+  assert alone["count"] == 21
+  assert alone["accuracy"] == pytest.approx(table["rows"][0]["per_seed"][1])
+
+
+@pytest.mark.parametrize("chunks", [ROW // 2 + 1, ROW, ROW + 7])
+def test_a_killed_study_resumes_to_the_same_table(tmp_path, undisturbed, monkeypatch, chunks):
+  """Within the first row, between the rows, and within the second."""
+  environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "4"}
+  command = [sys.executable, "-m", "tests.study_toy", str(tmp_path), str(chunks)]
+  killed = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True)
+  assert killed.returncode == -signal.SIGKILL, killed.stderr
+  assert (tmp_path / "rows/narrow/result.json").exists() == (chunks >= ROW)
+  assert not (tmp_path / "table.json").exists()
+
+  trained, original = [], members.train
+
+  def train(stages, trainings, init, data, folder, **kwargs):
+    trained.append(folder.name)
+    return original(stages, trainings, init, data, folder, **kwargs)
+
+  monkeypatch.setattr(members, "train", train)
+  with pytest.raises(UserError, match="already holds this study: go on with --resume"):
+    toy.run_study(tmp_path)
+  table = toy.run_study(tmp_path, resume=True, say=lambda line: None)
+  assert trained == (["wide"] if chunks >= ROW else ["narrow", "wide"])
+  assert numbers(table) == numbers(undisturbed[1])
+  again = toy.run_study(tmp_path, resume=True, say=lambda line: None)
+  assert numbers(again) == numbers(table)
+  assert again["timing"] == table["timing"]
+  assert trained[-1:] == ["wide"]
+  assert len(trained) == (1 if chunks >= ROW else 2)
+
+
+def test_what_another_study_left_is_refused_and_kept(undisturbed, tmp_path):
+  workdir, _, _ = undisturbed
+  before = (workdir / "study.json").read_text()
+  for changes, named in [
+    ({"preset": "short"}, "rows.narrow.recipe.epochs, rows.wide.recipe.epochs differ"),
+    ({"config": dataclasses.replace(toy.STUDY, seeds=3)}, "seeds differ"),
+    ({"config": dataclasses.replace(toy.STUDY, rows=toy.STUDY.rows[:1], compared=())}, "and 9 more differ"),
+  ]:
+    with pytest.raises(UserError) as error:
+      toy.run_study(workdir, resume=True, **changes)
+    assert "was begun with another study, preset or override" in str(error.value)
+    assert named in str(error.value)
+  assert (workdir / "study.json").read_text() == before
+  # How it is carried out may change.
+  toy.run_study(workdir, "execution.keep=1", resume=True, say=lambda line: None)
+  (tmp_path / "config.json").write_text("{}")
+  with pytest.raises(UserError, match="holds a training, not a study"):
+    toy.run_study(tmp_path)
+
+
+def test_rows_on_data_that_changed_are_not_set_beside_each_other(tmp_path, undisturbed, monkeypatch):
+  workdir = tmp_path / "copy"
+  (workdir / "rows/narrow").mkdir(parents=True)
+  for name in ("study.json", "rows/narrow/result.json"):
+    (workdir / name).write_bytes((undisturbed[0] / name).read_bytes())
+  monkeypatch.setattr(run, "load_data", lambda config, data_dir: toy.records(seed=1))
+  with pytest.raises(UserError, match=r"the data changed between row 'narrow' .* and row 'wide'"):
+    toy.run_study(workdir, resume=True)
+
+
+def test_a_training_that_is_not_finite_counts_as_wrong_and_is_named(tmp_path):
+  rows = (config.Row("wild", ("recipe.rate=inf",)), config.Row("tame"))
+  failing = dataclasses.replace(toy.STUDY, rows=rows, compared=(("wild", "tame"),), seeds=1)
+  table = toy.run_study(tmp_path, config=failing, say=lambda line: None)
+  wild, tame = table["rows"]
+  assert (wild["correct"], wild["count"], wild["mean"]) == (0, 21, 0.0)
+  assert wild["failed"] == [
+    f"seed 0, fold {k}: not finite in stage 'train', epoch 1, step 2; its records count as wrong"
+    for k in range(2)
+  ]
+  assert np.sum(wild["confusion"]) == 0
+  assert tame["failed"] == []
+  assert tame["correct"] > 0
+  assert "failed: wild, seed 0, fold 1: not finite" in (tmp_path / "table.md").read_text()
+
+
+def test_only_the_rows_asked_for_watch_a_validation_split(tmp_path, undisturbed):
+  history = study._history(undisturbed[0] / "rows/narrow")
+  assert {row["split"] for row in history} == {"train"}
+  one = dataclasses.replace(toy.STUDY, rows=toy.STUDY.rows[:1], compared=(), seeds=1)
+  toy.run_study(tmp_path, "split.validation=0.3", config=one, say=lambda line: None)
+  history = study._history(tmp_path / "rows/narrow")
+  assert [row["split"] for row in history] == ["train", "validation"] * 4
+
+
+def result(predicted, subjects="AABBCCDD"):
+  return {"key": list("12345678"), "label": [0] * 8, "subject": list(subjects), "predicted": predicted}
+
+
+def test_a_difference_has_the_interval_of_a_mean_over_people():
+  """One seed: A gains both records, B and C one, D none: 2, 1, 1, 0 of 8, where 1 is the mean."""
+  ours, theirs = result([[0, 0, 0, 1, 0, 1, 1, 1]]), result([[1] * 8])
+  compared = report.compare("one", ours, "other", theirs)
+  half = 1.96 * np.sqrt(4 / 3 * ((2 - 1) ** 2 + (0 - 1) ** 2)) / 8
+  assert compared["difference"] == pytest.approx(4 / 8)
+  assert compared["interval"] == pytest.approx([4 / 8 - half, 4 / 8 + half])
+  assert compared["told_apart"]
+  assert compared["sentence"].endswith("by seed +50.0): ahead")
+  back = report.compare("other", theirs, "one", ours)
+  assert back["interval"] == pytest.approx([-high for high in reversed(compared["interval"])])
+  assert back["sentence"].endswith(": behind")
+
+
+def test_a_row_is_ahead_only_where_every_seed_agrees():
+  theirs = result([[1] * 7 + [0]] * 2)
+  agreed = report.compare("one", result([[0] * 8, [0] * 8]), "other", theirs)
+  assert agreed["told_apart"]
+  torn = report.compare("one", result([[0] * 8, [1] * 8]), "other", theirs)
+  assert torn["per_seed"] == [7 / 8, -1 / 8]
+  assert torn["interval"][0] > 0
+  assert not torn["told_apart"]
+  assert "neither ahead nor behind" in torn["sentence"]
+  with pytest.raises(UserError, match="tested on different records"):
+    report.compare("one", theirs, "other", {**theirs, "key": list("12345679")})
+
+
+def test_rows_of_table_1_have_the_papers_accuracies():
+  published = {name: accuracy for name, _, accuracy in EXPERIMENTS["two_stream_conv_rnn"].published}
+  for name in ("table1", "table1_synthetic"):
+    described = config.load_study(ROOT / f"configs/two_stream_conv_rnn/{name}.py")
+    assert {row.name: row.published for row in described.rows} == published
+    rows = config.resolve(described, "paper", (), study.options_of)[1]
+    for row, attributes, _ in EXPERIMENTS["two_stream_conv_rnn"].published:
+      chosen = {"temporal_gate": False, "temporal_skip": False, "spatial_skip": False} | dict(
+        rows[row].model.options
+      )
+      assert attributes.items() <= chosen.items()
+
+
+@pytest.mark.parametrize("command", [("study", "--list"), ("list", "studies")])
+def test_listing_says_what_each_study_needs(command, monkeypatch, capsys, tmp_path):
+  monkeypatch.chdir(ROOT)
+  assert cli.main(list(command)) == 0
+  printed = capsys.readouterr().out
+  for name in ("table1", "table1_synthetic", "ablation_synthetic", "time_course_synthetic"):
+    assert f"configs/two_stream_conv_rnn/{name}.py\n" in printed
+  assert "data: ckplus: signed agreement, no redistribution; ask at " in printed
+  assert "published: paper 001, Table 1: CK+" in printed
+  monkeypatch.chdir(tmp_path)
+  assert cli.main(list(command)) == 2
+  assert "no study below configs" in capsys.readouterr().err
+
+
+TABLE1 = str(ROOT / "configs/two_stream_conv_rnn/table1_synthetic.py")
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    ([TABLE1, "--workdir", "w", "--preset", "smal"], "unknown preset 'smal': did you mean 'small'"),
+    ([TABLE1, "--workdir", "w", "recipe.epoch=3"], "did you mean 'recipe.epochs'"),
+    ([TABLE1, "model.cell=conv_gru", "--workdir", "w"], "model.cell differs from row to row"),
+    ([TABLE1], "a study needs CONFIG and --workdir"),
+    (["absent.py", "--workdir", "w"], "no config at absent.py"),
+    ([str(ROOT / "configs/quickstart.py"), "--workdir", "w"], "describes a single run"),
+  ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(arguments, message, monkeypatch, tmp_path, capsys):
+  monkeypatch.chdir(tmp_path)
+  assert cli.main(["study", *arguments]) == 2
+  captured = capsys.readouterr()
+  assert message in captured.err
+  assert captured.err.startswith("jaxfer: ")
+  assert captured.err.count("\n") == 1
+  assert not (tmp_path / "w").exists()
