@@ -1,6 +1,5 @@
 """Every config becomes a training whose step traces, on records of the right shape, with no data set at hand."""
 
-import dataclasses
 import pathlib
 
 import jax
@@ -20,17 +19,13 @@ from jaxfer.train.stage import Context
 CONFIGS = sorted((pathlib.Path(__file__).parents[2] / "configs").rglob("*.py"))
 
 
-def rows():
-  """Every run of `configs/`, and every row of its studies, of each shape once."""
-  seen = {}
+def configured():
+  """Every run of `configs/`, and of each study its last row, the most enhanced, at its smallest."""
   for path in CONFIGS:
     described = config.read(path)
-    studied = [] if isinstance(described, config.RunConfig) else described.presets
-    runs = [config.resolve(described, preset, (), options_of)[1].items() for preset in studied]
-    for name, configured in [pair for each in runs for pair in each] or [(path.stem, described)]:
-      shape = dataclasses.replace(configured, split=config.Split(test=0.2), seed=0)
-      seen.setdefault(repr(shape), pytest.param(configured, id=f"{path.stem}-{name}".replace(" ", "-")))
-  return list(seen.values())
+    if isinstance(described, config.StudyConfig):
+      *_, described = config.resolve(described, "smoke", (), options_of)[1].values()
+    yield pytest.param(described, id=path.stem)
 
 
 def blank_records(configured):
@@ -47,7 +42,7 @@ def blank_records(configured):
   return Records.from_arrays(arrays, keys, [f"class{k}" for k in range(classes)], [key[:2] for key in keys])
 
 
-@pytest.mark.parametrize("configured", rows())
+@pytest.mark.parametrize("configured", configured())
 def test_one_step_of_every_config_traces(configured):
   setup = run.prepare(configured, blank_records(configured))
   training = setup.training()
