@@ -176,7 +176,8 @@ def evaluate(
   data = load_data(config, data_dir) if data is None else data
   classes = len(data.label_names)
   confusion = np.zeros((classes, classes))
-  lines, by_fold = ["key,subject,label,predicted,fold"], {}
+  lines = ["key,subject,label,predicted,fold"]
+  by_fold: dict[str, float] = {}
   examples: dict[
     int, tuple[int, int]
   ] = {}  # Class -> the first tested record of it, and what it was taken for.

@@ -68,7 +68,7 @@ def gates_png(
   with plots.style():
     figure = plots.new_figure(1.5 + plots.WIDTH * 0.8 * clips * height / (len(steps) * width))
     axes_of = figure.subplots(clips, len(steps), squeeze=False)
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.05, wspace=0, hspace=0)
     for (row, column), axes in np.ndenumerate(axes_of):
       axes.imshow(drawn[row, column], interpolation="nearest")
       axes.set(xticks=[], yticks=[])

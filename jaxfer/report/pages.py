@@ -139,7 +139,7 @@ def versions() -> dict[str, str]:
 
 def _beside(rows: Sequence[Mapping[str, Any]], single: str) -> Html:
   """Published numbers and ours, in percent; a column that no row fills is left out."""
-  columns = {
+  columns: dict[str, Sequence[Any]] = {
     "published": [_percent(row["published"]) for row in rows],
     "ours": [html.element("strong", _percent(row["mean"])) for row in rows],
     "± std": [_percent(row["std"]) for row in rows],
@@ -159,9 +159,8 @@ def _beside(rows: Sequence[Mapping[str, Any]], single: str) -> Html:
 
 def _typed() -> Html:
   """The command that writes this page."""
-  return html.element(
-    "pre", html.element("code", shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]))
-  )
+  command = shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]])
+  return Html(html.remark("This page was written by") + html.element("pre", html.element("code", command)))
 
 
 def _data(rows: Sequence[Mapping[str, Any]]) -> list[Html]:
