@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from jaxfer import cli, config, study
+from jaxfer.data.folds import person_independent_folds
 from jaxfer.errors import UserError
 from jaxfer.experiments import EXPERIMENTS, run
 from jaxfer.report import study as report
@@ -152,6 +153,26 @@ def test_a_training_that_is_not_finite_counts_as_wrong_and_is_named(tmp_path):
   assert "failed: wild, seed 0, fold 1: not finite" in (tmp_path / "table.md").read_text()
 
 
+def test_of_a_failed_training_only_its_own_records_count_as_wrong(tmp_path, undisturbed, monkeypatch):
+  """Even where the net as it was before would have had some right."""
+  original = members.train
+
+  def train(*args, **kwargs):
+    first, second, *others = original(*args, **kwargs)
+    return [first, dataclasses.replace(second, failed="stage 'train', epoch 2, step 1"), *others]
+
+  monkeypatch.setattr(members, "train", train)
+  one = dataclasses.replace(toy.STUDY, rows=toy.STUDY.rows[:1], compared=())
+  (row,) = toy.run_study(tmp_path, config=one, say=lambda line: None)["rows"]
+  whole = json.loads((undisturbed[0] / "rows/narrow/result.json").read_text())
+  held_out = np.asarray(person_independent_folds(whole["subject"], 2)) == 1
+  right = np.asarray(whole["predicted"]) == whole["label"]
+  assert right[0][held_out].any()
+  assert row["per_seed"] == [(right[0] & ~held_out).mean(), right[1].mean()]
+  assert [line.partition(":")[0] for line in row["failed"]] == ["seed 0, fold 1"]
+  assert np.sum(row["confusion"]) == 42 - held_out.sum()
+
+
 def test_only_the_rows_asked_for_watch_a_validation_split(tmp_path, undisturbed):
   history = study._history(undisturbed[0] / "rows/narrow")
   assert {row["split"] for row in history} == {"train"}
@@ -166,14 +187,14 @@ def result(predicted, subjects="AABBCCDD"):
 
 
 def test_a_difference_has_the_interval_of_a_mean_over_people():
-  """One seed: A gains both records, B and C one, D none: 2, 1, 1, 0 of 8, where 1 is the mean."""
-  ours, theirs = result([[0, 0, 0, 1, 0, 1, 1, 1]]), result([[1] * 8])
+  """One seed: A gains both records, the others one: 2, 1, 1, 1 of 8, where 1.25 is the mean."""
+  ours, theirs = result([[0, 0, 0, 1, 0, 1, 0, 1]]), result([[1] * 8])
   compared = report.compare("one", ours, "other", theirs)
-  half = 1.96 * np.sqrt(4 / 3 * ((2 - 1) ** 2 + (0 - 1) ** 2)) / 8
-  assert compared["difference"] == pytest.approx(4 / 8)
-  assert compared["interval"] == pytest.approx([4 / 8 - half, 4 / 8 + half])
+  half = 1.96 * np.sqrt(4 / 3 * (0.75**2 + 3 * 0.25**2)) / 8
+  assert compared["difference"] == pytest.approx(5 / 8)
+  assert compared["interval"] == pytest.approx([5 / 8 - half, 5 / 8 + half])
   assert compared["told_apart"]
-  assert compared["sentence"].endswith("by seed +50.0): ahead")
+  assert compared["sentence"].endswith("by seed +62.5): ahead")
   back = report.compare("other", theirs, "one", ours)
   assert back["interval"] == pytest.approx([-high for high in reversed(compared["interval"])])
   assert back["sentence"].endswith(": behind")

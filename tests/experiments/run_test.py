@@ -42,7 +42,7 @@ def blank_records(configured):
   return Records.from_arrays(arrays, keys, [f"class{k}" for k in range(classes)], [key[:2] for key in keys])
 
 
-@pytest.mark.parametrize("configured", configured())
+@pytest.mark.parametrize("configured", list(configured()))
 def test_one_step_of_every_config_traces(configured):
   setup = run.prepare(configured, blank_records(configured))
   training = setup.training()
