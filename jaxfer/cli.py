@@ -120,7 +120,7 @@ def _train(args: argparse.Namespace) -> None:
   run.train(configured, args.workdir, _data_dir(args), resume=args.resume, profile=args.profile)
   print(
     f"written to {args.workdir}: metrics.jsonl, evaluation.json, predictions.csv, confusion.png, curves.png, "
-    "examples.png"
+    "examples.png, report.html"
   )
 
 

@@ -65,8 +65,9 @@ def test_training_leaves_metrics_figures_and_a_checkpoint(trained):
   assert result["count"] == 14 == np.sum(result["confusion"])
   assert result["correct"] == np.trace(result["confusion"])
   assert result["published"] == {"enhanced ConvLSTM": 296 / 327}
-  for name in ("confusion.png", "curves.png", "examples.png"):
+  for name in ("confusion.png", "curves.png", "examples.png", "gates.png"):
     assert (trained / name).read_bytes()[:4] == b"\x89PNG"
+  assert (trained / "report.html").read_text().startswith("<!doctype html>")
   lines = (trained / "predictions.csv").read_text().splitlines()
   assert len(lines) == 15
   assert sum(line.split(",")[2] == line.split(",")[3] for line in lines[1:]) == result["correct"]
