@@ -138,7 +138,9 @@ def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 def _said(value: Any) -> str:
   if value is None or isinstance(value, bool):
     return str(value).lower()
-  return f"({', '.join(map(_said, value))})" if isinstance(value, list | tuple) else str(value)
+  if isinstance(value, list | tuple):
+    return f"({', '.join(map(_said, value))}{',' * (len(value) == 1)})"
+  return str(value)
 
 
 _HEAD = """<meta charset="utf-8">

@@ -61,7 +61,7 @@ def write_study(
   if "preset" in table:
     summary += f", preset {table['preset']}"
   if "seeds" in table:
-    summary += f", seeds {', '.join(map(str, table['seeds']))}"
+    summary += f", seed{'s' * (len(table['seeds']) != 1)} {', '.join(map(str, table['seeds']))}"
   shown = [
     _beside(rows, "per seed"),
     html.remark(f"In %. Published: {table['source']}."),

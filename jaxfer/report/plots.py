@@ -9,6 +9,7 @@ Figures are 900 pixels wide and stay legible at 600.
 import contextlib
 import math
 import pathlib
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -258,8 +259,8 @@ def _label_classes(axes: Any, label_names: Sequence[str], room: int) -> None:
 
 
 def write_png(figure: Any, path: str | pathlib.Path, title: str) -> None:
-  """Writes the PNG without time or version, so that the same numbers give the same file."""
-  figure.suptitle(title)
+  """Writes the PNG without time or version, so that the same numbers give the same file; a long title is broken."""
+  figure.suptitle("\n".join(textwrap.fill(line, 52) for line in title.split("\n")))
   figure.savefig(path, format="png", metadata={"Software": None})
 
 

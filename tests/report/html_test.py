@@ -70,7 +70,7 @@ def study(**changes):
     "title": "Table 1",
     "source": "paper 001",
     "rows": [row("plain", 0.8593, ["seed 1, fold 0: not finite"]), row("enhanced", None)],
-    "config": {"model": {"name": "net", "options": {"features": [4, 8]}}, "seed": 0},
+    "config": {"model": {"name": "net", "options": {"features": [4, 8], "dense": [6]}}, "seed": 0},
     "environment": {"jax": "0.0", "device": "1 x cpu"},
     "timing": {"seconds": 61.4, "compile_seconds": 9.6},
   } | changes
@@ -112,6 +112,7 @@ def test_configuration_data_and_environment_are_there(tmp_path):
   page = Page(tmp_path / "report.html")
   listed = {row[0]: row[1] for table in page.tables for row in table if len(row) == 2}
   assert listed["model.features"] == "(4, 8)"  # As an override names and writes it.
+  assert listed["model.dense"] == "(6,)"
   assert listed["fingerprint"] == "abc123"
   assert listed["device"] == "1 x cpu"
   assert listed["of it compiling"] == "10 s"

@@ -178,3 +178,10 @@ def test_import_is_light_and_drawing_needs_no_pyplot(tmp_path):
   )
   env = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "MPLBACKEND")}
   subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, env=env)
+
+
+def test_a_title_too_long_for_the_figure_is_broken(tmp_path):
+  plots.confusion_png(np.eye(2), ["a", "b"], tmp_path / "long.png", "confusion matrix of a long name " * 3)
+  image = pixels(tmp_path / "long.png")
+  assert (image[:, :4] > 250).all()
+  assert (image[:, -4:] > 250).all()
