@@ -3,6 +3,7 @@
 import json
 import math
 import pathlib
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -198,7 +199,7 @@ def accuracy_png(table: Mapping[str, Any], path: str | pathlib.Path) -> None:
   means = np.asarray([100 * row["mean"] for row in rows])
   bounds = 100 * np.transpose([row["interval"] for row in rows])
   with plots.style():
-    figure = plots.new_figure(1.5 + 0.42 * len(rows))
+    figure = plots.new_figure(1.7 + 0.42 * len(rows))
     axes = figure.add_subplot()
     error = np.abs(bounds - means)
     look = {"color": plots.COLOURS[0], "capsize": 3, "markersize": 7, "zorder": 3}
@@ -215,4 +216,4 @@ def accuracy_png(table: Mapping[str, Any], path: str | pathlib.Path) -> None:
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_xlabel("accuracy (%)")
     figure.legend(loc="outside lower center", ncols=4)
-    plots.write_png(figure, path, table["title"])
+    plots.write_png(figure, path, textwrap.fill(table["title"], 50))
