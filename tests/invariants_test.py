@@ -161,10 +161,16 @@ def blank_records(data):
   return records.Records(arrays, tuple(f"{k:05d}" for k in rows), tuple(classes), subjects, "")
 
 
+def run_config(path):
+  """The run that a config describes; of a study the one that its rows are variants of."""
+  described = config.read(path)
+  return described.base if isinstance(described, config.StudyConfig) else described
+
+
 def training_of(path, *overrides):
   """The training that a config describes, and its devices: one, so that any batch size will do."""
   overrides = ("execution.devices=1", *overrides)
-  configured = config.override(config.load(path), overrides, run.options_of)
+  configured = config.override(run_config(path), overrides, run.options_of)
   setup = run.prepare(configured, blank_records(configured.data))
   return setup.training(), setup.devices
 
@@ -183,7 +189,7 @@ def abstract_chunk(training, spread, stage, driver):
 
 
 def test_every_experiment_has_a_config():
-  assert {config.load(path).recipe.name for path in CONFIGS} == set(EXPERIMENTS)
+  assert {run_config(path).recipe.name for path in CONFIGS} == set(EXPERIMENTS)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -201,7 +207,7 @@ def test_every_config_exports_for_accelerators_and_keeps_weight_gradients_of_its
 
 @pytest.mark.parametrize("system", EXPERIMENTS)
 def test_a_step_mapped_by_pmap_exports_too(system):
-  path = next(path for path in CONFIGS if config.load(path).recipe.name == system)
+  path = next(path for path in CONFIGS if run_config(path).recipe.name == system)
   training, spread = training_of(path, "execution.backend=pmap")
   function, arguments, _ = abstract_chunk(training, spread, training.stages[0], "scan")
   assert jax.export.export(jax.jit(function), platforms=("tpu", "cuda"))(*arguments).nr_devices == 1
