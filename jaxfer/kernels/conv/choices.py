@@ -10,7 +10,7 @@ import functools
 import json
 import math
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 TABLE = pathlib.Path(__file__).with_name("choices.json")
@@ -81,7 +81,7 @@ def platforms() -> tuple[str, ...]:
 
 
 @functools.cache
-def choose(platform: str, operation: str, shape: Shape, among: Iterable[str]) -> str:
+def choose(platform: str, operation: str, shape: Shape, among: tuple[str, ...]) -> str:
   """The formulation for an operation on a platform, one of `among`."""
   rows = [(row, name) for row, name in _rows(platform, operation) if name in among]
   near = min(rows, key=lambda at: shape.distance(at[0]), default=None)

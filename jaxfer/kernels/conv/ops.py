@@ -123,7 +123,7 @@ def weight_options(kernel_size: Pair, strides: Pair, padding: Padding) -> dict[s
     options["patches_of_dy"] = functools.partial(formulations.weights_by_patches_of_dy, **settings)
     options["rows"] = functools.partial(formulations.weights_by_rows, **settings)
   else:
-    options["folded"] = functools.partial(formulations.folded_weights, _weight_gradient, **settings)
+    options["folded"] = functools.partial(formulations.folded_weights, weight_gradient, **settings)
   return options
 
 
@@ -135,7 +135,9 @@ def _forward(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -
   return _with_members("forward", shape, forward_options(strides, padding), ((0, 0), (3, 3)), x, kernel)
 
 
-def _transpose(dy: jax.Array, kernel: jax.Array, size: Pair, strides: Pair, padding: Padding) -> jax.Array:
+def input_gradient(
+  dy: jax.Array, kernel: jax.Array, size: Pair, strides: Pair, padding: Padding
+) -> jax.Array:
   """The adjoint of `_forward` in x: [batch, out_height, out_width, features] -> [batch, *size, channels]."""
   if strides == (1, 1):
     pads = formulations.spread_padding(dy, kernel, size, strides, padding)
@@ -146,7 +148,7 @@ def _transpose(dy: jax.Array, kernel: jax.Array, size: Pair, strides: Pair, padd
   return _with_members("transpose", shape, options, ((0, 0), (2, 3)), dy, kernel)
 
 
-def _weight_gradient(
+def weight_gradient(
   x: jax.Array, dy: jax.Array, kernel_size: Pair, strides: Pair, padding: Padding
 ) -> jax.Array:
   """The adjoint of `_forward` in the kernel: [*kernel_size, channels, features], float32 whatever the dtypes."""
@@ -168,8 +170,8 @@ def _conv_fwd(x, kernel, strides, padding):
 def _conv_bwd(strides, padding, residuals, dy):
   x, kernel = residuals
   return (
-    _transpose(dy, kernel, x.shape[1:3], strides, padding),
-    _weight_gradient(x, dy, kernel.shape[:2], strides, padding).astype(kernel.dtype),
+    input_gradient(dy, kernel, x.shape[1:3], strides, padding),
+    weight_gradient(x, dy, kernel.shape[:2], strides, padding).astype(kernel.dtype),
   )
 
 
@@ -178,18 +180,18 @@ _conv.defvjp(_conv_fwd, _conv_bwd)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _conv_transpose(x, kernel, size, strides, padding):
-  return _transpose(x, kernel, size, strides, padding)
+  return input_gradient(x, kernel, size, strides, padding)
 
 
 def _conv_transpose_fwd(x, kernel, size, strides, padding):
-  return _transpose(x, kernel, size, strides, padding), (x, kernel)
+  return input_gradient(x, kernel, size, strides, padding), (x, kernel)
 
 
 def _conv_transpose_bwd(size, strides, padding, residuals, dy):
   x, kernel = residuals
   return (
     _forward(dy, kernel, strides, padding),
-    _weight_gradient(dy, x, kernel.shape[:2], strides, padding).astype(kernel.dtype),
+    weight_gradient(dy, x, kernel.shape[:2], strides, padding).astype(kernel.dtype),
   )
 
 
@@ -246,17 +248,3 @@ def conv_transpose(
   # `_conv` of this padding gives back x's size, so that its maps are the adjoints.
   with jax.named_scope("conv_transpose"):
     return _conv_transpose(x, kernel.swapaxes(2, 3), size, tuple(strides), padding)
-
-
-def input_gradient(
-  dy: jax.Array, kernel: jax.Array, size: Pair, strides: Pair, padding: Padding
-) -> jax.Array:
-  """Gradient of `conv` with respect to its input [batch, *size, channels], given dy."""
-  return _transpose(dy, kernel, size, strides, padding)
-
-
-def weight_gradient(
-  x: jax.Array, dy: jax.Array, kernel_size: Pair, strides: Pair, padding: Padding
-) -> jax.Array:
-  """Gradient of `conv` with respect to its kernel [*kernel_size, channels, features], given x and dy; float32."""
-  return _weight_gradient(x, dy, kernel_size, strides, padding)
