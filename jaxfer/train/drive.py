@@ -177,7 +177,7 @@ class _Loop:
       contextlib.closing(self.metrics),
       contextlib.closing(self.timing),
       signals() as self.caught,
-      Progress(total, self.position.done) as self.progress,
+      Progress(total, self.position.done, _title(group.names)) as self.progress,
     ):
       for note in notes:
         self.progress.say(note)
@@ -315,6 +315,12 @@ class _Loop:
     self.timing.write([{**where, **rate}])
     self.position = dataclasses.replace(position, epoch=position.epoch + 1, step=0, sums={})
     self.progress.epoch(stage.name, position.epoch + 1, stage.epochs, _averaged(rows))
+
+
+def _title(names: Sequence[str] | None) -> str | None:
+  if names is None:
+    return None
+  return names[0] if len(names) == 1 else f"mean of {len(names)} trainings"
 
 
 def _averaged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -174,19 +175,14 @@ def train(
     (workdir / "members.json").write_text(json.dumps(record, indent=2))
   how = f"{len(groups)} groups of up to {max(map(len, groups))}" if len(groups) > 1 else "all at once"
   say(f"{len(members)} trainings on {len(devices)} x {devices[0].device_kind}, {how}")
-  return [
-    result
-    for number, group in enumerate(groups)
-    for result in _train_group(
-      [members[k] for k in group],
-      _part(whole, group),
-      spread,
-      evaluation,
-      workdir / f"group{number}",
-      execution,
-      identity,
-    )
-  ]
+  results, started = [], time.monotonic()
+  for number, group in enumerate(groups):
+    own, folder = [members[k] for k in group], workdir / f"group{number}"
+    results += _train_group(own, _part(whole, group), spread, evaluation, folder, execution, identity)
+    if number + 1 < len(groups):
+      left = (time.monotonic() - started) / (number + 1) * (len(groups) - number - 1)
+      say(f"{len(results)} of {len(members)} trainings done, {left:.0f} s left")
+  return results
 
 
 def _train_group(

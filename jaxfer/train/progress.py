@@ -7,11 +7,14 @@ from typing import Any
 import rich.console
 import rich.progress
 
+_SECONDS_BETWEEN_LINES = 10.0
+
 
 class Progress:
-  """Shows steps done of a known total, and one line an epoch."""
+  """Shows steps done of a known total, and one line an epoch; of trainings among many, named, a line now and then."""
 
-  def __init__(self, total: int, done: int = 0):
+  def __init__(self, total: int, done: int = 0, name: str | None = None):
+    self._name, self._said = name, time.monotonic()
     self._console = rich.console.Console(highlight=False, soft_wrap=True)
     self._total, self._done, self._first = total, done, done
     self._start = time.monotonic()
@@ -44,8 +47,16 @@ class Progress:
     self._bar.update(self._task, description=stage, completed=self._done)
 
   def epoch(self, stage: str, epoch: int, epochs: int, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Prints an epoch's line from its rows of metrics, and elsewhere than on a terminal the time left."""
-    parts = [f"{stage} {epoch:>{len(str(epochs))}}/{epochs}"]
+    """Prints an epoch's line from its rows of metrics, and elsewhere than on a terminal the time left.
+
+    Of named trainings only where the last line is ten seconds old: a study has thousands of epochs.
+    """
+    if self._name is not None:
+      if time.monotonic() - self._said < _SECONDS_BETWEEN_LINES:
+        return
+      self._said = time.monotonic()
+    name = "" if self._name is None else f"{self._name}: "
+    parts = [f"{name}{stage} {epoch:>{len(str(epochs))}}/{epochs}"]
     for row in rows:
       numbers = [f"{key} {value:.4g}" for key, value in row.items() if isinstance(value, float)]
       parts.append(f"{row['split']} {' '.join(numbers)}")
