@@ -1,0 +1,1 @@
+"""Japanese Female Facial Expression (JAFFE): scan, TFDS builder."""
