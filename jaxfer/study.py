@@ -122,8 +122,8 @@ def _train(
   Folds of different length share a schedule: that of the longest.
   """
   task = task_of(config, data)
-  folds = list(runs.fold_dirs(config, folder).values())
-  splits = [split_of(fold, data.subjects) for fold in folds]
+  folds = list(runs.fold_dirs(config, folder, data).values())
+  splits = [split_of(fold, data) for fold in folds]
   every = [
     dataclasses.replace(task, config=dataclasses.replace(fold, seed=config.seed + seed))
     for seed in range(seeds)
@@ -157,6 +157,10 @@ def _train(
       revision=runs.revision(),
       say=say,
     )
+  sound = next((result for result in results if result.failed is None), None)
+  figures: Mapping[str, str] = {}
+  if sound is not None:
+    figures = task.experiment.figures(task, sound.variables, sound.member.tested, folder)
   tested = np.concatenate([np.flatnonzero(split.test) for split in splits])
   predicted, failed = [], []
   for result in results:
@@ -178,6 +182,7 @@ def _train(
     "folds": len(folds),
     "members": len(trainings),
     "failed": failed,
+    "figures": dict(figures),
     "seconds": round(time.monotonic() - started, 1),
     "compile_seconds": round(sum(compilations), 1),
     "key": [data.keys[row] for row in rows],

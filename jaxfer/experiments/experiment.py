@@ -1,8 +1,9 @@
 """What a system hands to the one runner: its stages, how its data become batches, how it predicts."""
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
@@ -11,6 +12,17 @@ from jax.typing import ArrayLike
 
 from jaxfer.data.records import Records
 from jaxfer.train.stage import Batch, Stage, Variables
+
+if TYPE_CHECKING:
+  from jaxfer.experiments.task import Task
+
+
+def no_figures(
+  task: "Task", variables: Variables, tested: np.ndarray, folder: pathlib.Path
+) -> Mapping[str, str]:
+  """Draws nothing."""
+  del task, variables, tested, folder
+  return {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +36,7 @@ class Experiment:
     inputs: a batch -> the model's positional arguments.
     published: rows of the paper's table, (name, model attributes that tell it, accuracy).
     source: of the published rows.
+    figures: (task, trained variables, tested rows, folder) -> PNG files drawn into the folder, each with its caption.
   """
 
   recipe: Callable[..., tuple[tuple[Stage, ...], Mapping[str, float]]]
@@ -32,6 +45,7 @@ class Experiment:
   inputs: Callable[[Batch], Sequence[jax.Array]]
   published: Sequence[tuple[str, Mapping[str, Any], float]]
   source: str
+  figures: Callable[["Task", Variables, np.ndarray, pathlib.Path], Mapping[str, str]] = no_figures
 
   def init(self, model: nn.Module, data: Mapping[str, np.ndarray], key: jax.Array) -> Variables:
     """Initial variables of the model for these data."""

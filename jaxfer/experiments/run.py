@@ -1,7 +1,6 @@
 """Trains a configured run and judges it, whatever the system: data, folds, training, accuracy pooled over folds."""
 
 import dataclasses
-import functools
 import json
 import pathlib
 import subprocess
@@ -13,12 +12,12 @@ import numpy as np
 
 import jaxfer
 from jaxfer import config as configuration
-from jaxfer import explain, metrics
+from jaxfer import metrics
 from jaxfer.config import RunConfig
 from jaxfer.data import folds, records
 from jaxfer.errors import UserError
 from jaxfer.experiments import profiling
-from jaxfer.experiments.task import Task, options_of, split_of, task_of
+from jaxfer.experiments.task import Task, folds_of, options_of, split_of, task_of
 from jaxfer.report import grids, pages, plots, tables
 from jaxfer.train import loop, parallel
 from jaxfer.train.checkpoint import exists
@@ -59,7 +58,7 @@ def prepare(config: RunConfig, data: records.Records) -> Setup:
     return np.concatenate(jax.device_get(parts))[: len(rows)]
 
   fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}
-  split = split_of(config, data.subjects)
+  split = split_of(config, data)
   return Setup(**fields, split=split, devices=devices, devices_line=line, predict=predict)
 
 
@@ -81,12 +80,14 @@ def load_data(config: RunConfig, data_dir: pathlib.Path) -> records.Records:
   return records.load(config.data.name, data_dir, **config.data.options)
 
 
-def fold_dirs(config: RunConfig, workdir: pathlib.Path) -> dict[pathlib.Path, RunConfig]:
+def fold_dirs(
+  config: RunConfig, workdir: pathlib.Path, data: records.Records
+) -> dict[pathlib.Path, RunConfig]:
   """The work directory of each training of a config: itself, or one a fold where no fold is chosen."""
-  if config.split.folds and config.split.fold is None:
+  if count := folds_of(config, data):
     return {
       workdir / f"fold{k}": dataclasses.replace(config, split=dataclasses.replace(config.split, fold=k))
-      for k in range(config.split.folds)
+      for k in range(count)
     }
   return {workdir: config}
 
@@ -115,7 +116,7 @@ def train(
       chunk of steps.
   """
   configuration.check(config, options_of)
-  if not resume and any(exists(folder) for folder in fold_dirs(config, workdir)):
+  if not resume and any(exists(folder) for folder in (workdir, *workdir.glob("fold*"))):
     raise UserError(f"{workdir} already holds a run: go on with --resume, or choose another --workdir")
   record = workdir / "config.json"
   if record.is_file() and (
@@ -128,19 +129,20 @@ def train(
   data = load_data(config, data_dir)
   workdir.mkdir(parents=True, exist_ok=True)
   record.write_text(configuration.to_json(config))
-  for k, (folder, fold) in enumerate(fold_dirs(config, workdir).items()):
+  for k, (folder, fold) in enumerate(fold_dirs(config, workdir, data).items()):
     setup = prepare(fold, data)
     if k == 0:
-      people = [len(np.unique(data.subjects[mask])) for mask in (setup.split.train, setup.split.test)]
       size = sum(
         a.size for a in jax.tree.leaves(jax.eval_shape(setup.training().init, jax.random.key(0))["params"])
       )
       say(
         f"{config.model.name}: {size:,} parameters, {config.dtype}; {setup.devices_line}; {config.data.name}: "
-        f"{len(data)} records, {people[0]} people train, {people[1]} are tested"
+        f"{len(data)} records"
       )
-    if folder != workdir:
-      say(f"{folder.name}:")
+      for note in data.notes:
+        say(note)
+    sides = folds.describe(data.subjects, data.arrays["label"], data.label_names, setup.split)
+    say(sides if folder == workdir else f"{folder.name}: {sides}")
     if profile is not None and k == 0:
       devices = profiling.profiled(setup.devices, profile)
       loop.run(setup.training(), fold, devices, folder, resume=resume, revision=revision())
@@ -160,8 +162,8 @@ def evaluate(
   """Judges a trained run on its test people; over folds the counts are pooled.
 
   Writes `evaluation.json`, `predictions.csv`, `confusion.txt`, the figures `confusion.png`, `curves.png`,
-  `examples.png` (a tested record of each class) and, of a net with a temporal gate, `gates.png` (of the first fold),
-  and `report.html` to `workdir`.
+  `examples.png` (a tested record of each class) and those of the system (of the first fold), and `report.html` to
+  `workdir`.
 
   Returns:
     The contents of `evaluation.json`.
@@ -178,10 +180,11 @@ def evaluate(
   confusion = np.zeros((classes, classes))
   lines = ["key,subject,label,predicted,fold"]
   by_fold: dict[str, float] = {}
+  figures: Mapping[str, str] = {}
   examples: dict[
     int, tuple[int, int]
   ] = {}  # Class -> the first tested record of it, and what it was taken for.
-  for folder, fold in fold_dirs(config, workdir).items():
+  for folder, fold in fold_dirs(config, workdir, data).items():
     setup = prepare(fold, data)
     if not exists(folder):
       raise UserError(f"{folder} is not trained yet: go on with `jaxfer train ... --resume`")
@@ -189,8 +192,8 @@ def evaluate(
     if meta["position"]["stage"] < len(setup.training().stages):
       raise UserError(f"{folder} is not trained to its end yet: go on with `jaxfer train ... --resume`")
     rows = np.flatnonzero(setup.split.test)
-    if not by_fold and getattr(setup.model, "temporal_gate", False):
-      _draw_gates(workdir, setup, variables, rows)
+    if not by_fold:
+      figures = setup.experiment.figures(setup, variables, rows, workdir)
     logits = setup.predict(variables, setup.devices.place(setup.data), rows)
     if not np.isfinite(logits).all():
       raise UserError(f"{folder}: the trained net gives logits that are not finite")
@@ -223,9 +226,9 @@ def evaluate(
     "data": {"name": config.data.name, **config.data.options, "fingerprint": data.fingerprint},
     "revision": revision(),
   }
-  _write_report(workdir, result, lines, list(fold_dirs(config, workdir)))
+  _write_report(workdir, result, lines, list(fold_dirs(config, workdir, data)))
   _draw_examples(workdir, data, examples)
-  pages.write_run(workdir, result, setup.devices_line)
+  pages.write_run(workdir, result, setup.devices_line, figures)
   _say_result(result, say)
   return result
 
@@ -261,16 +264,6 @@ def _draw_examples(
     for label, (_, guess) in sorted(examples.items())
   ]
   grids.rows_png(pictures, names, workdir / "examples.png", "One tested record of each class")
-
-
-def _draw_gates(workdir: pathlib.Path, setup: Setup, variables: Variables, tested: np.ndarray) -> None:
-  """The gate over the first tested clip of each class."""
-  labels, first = np.unique(setup.data["label"][tested], return_index=True)
-  clips = {name: array[tested[first]] for name, array in setup.data.items()}
-  inputs = setup.experiment.inputs(setup.experiment.example(clips, np.arange(len(first))))
-  maps = np.asarray(jax.jit(functools.partial(explain.gate_maps, setup.model))(variables, *inputs))
-  names = [setup.records.label_names[label] for label in labels]
-  grids.gates_png(clips["frames"], maps, names, workdir / "gates.png", "What the temporal gate lets through")
 
 
 def _say_result(result: dict[str, Any], say: Callable[[str], None]) -> None:

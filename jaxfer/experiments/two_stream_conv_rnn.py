@@ -5,22 +5,28 @@ to norm 5, the weights of the last epoch; the clip mirrored, turned by up to 10 
 frames and flow alike.
 """
 
+import functools
+import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxfer import losses, metrics
+from jaxfer import explain, losses, metrics
 from jaxfer.data.augment import random_affine
 from jaxfer.data.records import Records
 from jaxfer.experiments.experiment import Experiment
 from jaxfer.kernels import warp
 from jaxfer.models.two_stream_conv_rnn import TwoStreamConvRNN
+from jaxfer.report import grids
 from jaxfer.train import optim
-from jaxfer.train.stage import Batch, Context, LossOut, Stage, Update
+from jaxfer.train.stage import Batch, Context, LossOut, Stage, Update, Variables
+
+if TYPE_CHECKING:
+  from jaxfer.experiments.task import Task
 
 
 def resident(records: Records) -> dict[str, np.ndarray]:
@@ -94,6 +100,25 @@ def recipe(
   }
 
 
+def figures(
+  task: "Task", variables: Variables, tested: np.ndarray, folder: pathlib.Path
+) -> Mapping[str, str]:
+  """`gates.png`, of a net with a temporal gate: the gate over the first tested clip of each class."""
+  if not getattr(task.model, "temporal_gate", False):
+    return {}
+  labels, first = np.unique(task.data["label"][tested], return_index=True)
+  clips = {name: array[tested[first]] for name, array in task.data.items()}
+  batch = example(clips, np.arange(len(first)))
+  maps = np.asarray(jax.jit(functools.partial(explain.gate_maps, task.model))(variables, *inputs(batch)))
+  names = [task.records.label_names[label] for label in labels]
+  title = "What the temporal gate lets through"
+  grids.gates_png(clips["frames"], maps, names, folder / "gates.png", title)
+  return {
+    "gates.png": "What the temporal gate of the first RGB layer lets through: a row a tested record (of the first "
+    "fold), a column a step. The first two steps look back on a zero state."
+  }
+
+
 _ENHANCED = {"temporal_gate": True, "temporal_skip": True, "spatial_skip": True}
 _PLAIN = dict.fromkeys(_ENHANCED, False)
 
@@ -110,4 +135,5 @@ EXPERIMENT = Experiment(
     ("enhanced ConvLSTM", {"cell": "conv_lstm", **_ENHANCED}, 296 / 327),
   ),
   source="paper 001, Table 1: CK+, ten person-independent folds, pooled",
+  figures=figures,
 )

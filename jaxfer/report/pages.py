@@ -21,8 +21,6 @@ _FIGURES = {
   "confusion.png": "Confusion matrix of the tested records: rows are the true classes.",
   "curves.png": "Learning curves; over folds the mean, and the range as a band.",
   "examples.png": "One tested record of each class, and what it was taken for where that is wrong.",
-  "gates.png": "What the temporal gate of the first RGB layer lets through: a row a tested record (of the first "
-  "fold), a column a step. The first two steps look back on a zero state.",
 }
 
 
@@ -84,13 +82,16 @@ def write_study(
   html.write_report(path, table["title"], summary.replace("No trainings", "No training"), sections)
 
 
-def write_run(workdir: pathlib.Path, result: Mapping[str, Any], device: str) -> None:
+def write_run(
+  workdir: pathlib.Path, result: Mapping[str, Any], device: str, own: Mapping[str, str] | None = None
+) -> None:
   """Writes `report.html` of a run into its work directory, with the figures that lie there.
 
   Args:
     workdir: of the run: its config.json and figures, and timing.jsonl of it or of its folds.
     result: the contents of evaluation.json.
     device: where it was judged, in words.
+    own: the system's figures in `workdir`, name -> caption.
   """
   config = json.loads((workdir / "config.json").read_text())
   by_fold = list(result["accuracy_by_fold"].values())
@@ -113,7 +114,11 @@ def write_run(workdir: pathlib.Path, result: Mapping[str, Any], device: str) -> 
     f"{result['correct']} of {result['count']} correct on people that the training never saw: "
     f"{result['accuracy']:.1%} (95 % interval {low:.1%} to {high:.1%}, chance {result['chance']:.1%})."
   )
-  figures = [(workdir / name, caption) for name, caption in _FIGURES.items() if (workdir / name).is_file()]
+  figures = [
+    (workdir / name, caption)
+    for name, caption in {**_FIGURES, **(own or {})}.items()
+    if (workdir / name).is_file()
+  ]
   environment = {"jaxfer": result["revision"], **versions(), "device": device, **_times(workdir)}
   sections: list[Section] = [
     ("What was run", [_typed(), html.folded("Configuration", html.pairs(config))]),

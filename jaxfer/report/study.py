@@ -29,7 +29,8 @@ def judged(result: Mapping[str, Any]) -> dict[str, Any]:
   confusion = metrics.confusion_matrix(
     np.broadcast_to(labels, predicted.shape), np.maximum(predicted, 0), classes, judged
   )
-  kept = ("data", "label_names", "parameters", "folds", "members", "failed", "seconds", "compile_seconds")
+  kept = ["data", "label_names", "parameters", "folds", "members", "failed", "figures"]
+  kept += ["seconds", "compile_seconds"]
   return {
     "mean": float(by_seed.mean()),
     "std": float(by_seed.std(ddof=1)) if len(by_seed) > 1 else None,
@@ -119,6 +120,7 @@ def write(
       figures.append(
         (at / "curves.png", f"{row['name']}: the mean of its trainings, and their range as a band.")
       )
+    figures += [(at / name, f"{row['name']}: {caption}") for name, caption in row["figures"].items()]
   pages.write_study(workdir / "report.html", table, figures)
 
 
