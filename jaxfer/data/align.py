@@ -7,6 +7,16 @@ from PIL import Image
 
 from jaxfer.errors import UserError
 
+# Where the five points (eyes, nose tip, corners of the mouth; image-left first) lie in a face of 112 x 112 pixels
+# (specs 5.5: InsightFace, AdaFace). They count from the middle of the first pixel, we from its corner: hence 0.5.
+TEMPLATE_112 = (
+  np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+  )
+  + 0.5
+)
+_MOST_PAD = 4  # A warp reaches at most so many times the image's longer side beyond it.
+
 
 @dataclasses.dataclass(frozen=True)
 class Square:
@@ -80,6 +90,124 @@ def crop(image: np.ndarray, square: Square, size: int) -> np.ndarray:
     image = np.pad(image, ((pad, pad), (pad, pad)) + ((0, 0),) * (image.ndim - 2), mode="edge")
   box = (square.left + pad, square.top + pad, right + pad, bottom + pad)
   return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC, box=box))
+
+
+def template_points(count: int) -> np.ndarray:
+  """The places in the 112-pixel template of 2 points (eyes), 3 (eyes, middle of the mouth) or all 5; [count, 2].
+
+  Raises:
+    ValueError: another count.
+  """
+  if count == 3:
+    return np.concatenate([TEMPLATE_112[:2], TEMPLATE_112[3:].mean(axis=0, keepdims=True)])
+  if count in (2, 5):
+    return TEMPLATE_112[:count]
+  raise ValueError(f"{count} points: expected the eyes (2), the eyes and the mouth (3), or 5")
+
+
+def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+  """The turn, scale and shift that bring points nearest to others in the sum of squares (Umeyama 1991, no mirror).
+
+  Args:
+    source: [K, 2], K >= 2, (x, y).
+    target: [K, 2].
+
+  Returns:
+    float64 [2, 3]: target is near source @ A[:, :2].T + A[:, 2].
+
+  Raises:
+    ValueError: source points that are not finite or all in one place.
+  """
+  # In complex numbers, target = a source + b with complex a, b: linear least squares.
+  z, w = (np.asarray(points, float) @ [1, 1j] for points in (source, target))
+  centred = z - z.mean()
+  spread = np.vdot(centred, centred).real
+  if not np.isfinite(z).all() or spread < 1e-12:
+    raise ValueError(f"points {np.asarray(source).tolist()} do not place a face")
+  a = np.vdot(centred, w - w.mean()) / spread
+  b = w.mean() - a * z.mean()
+  return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+
+
+def affine(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+  """The affine map [2, 3] of three points (eyes, middle of the mouth) onto three others (specs 3.4).
+
+  Raises:
+    ValueError: points on one line, or not finite.
+  """
+  matrix = np.concatenate([np.asarray(source, float), np.ones((3, 1))], axis=1)
+  if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-6:
+    raise ValueError(f"points {np.asarray(source).tolist()} lie on a line")
+  return np.linalg.solve(matrix, np.asarray(target, float)).T
+
+
+def transform(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+  """Points [K, 2] through an affine map [2, 3]."""
+  return points @ matrix[:, :2].T + matrix[:, 2]
+
+
+def square_matrix(square: Square, size: int) -> np.ndarray:
+  """The affine map [2, 3] from an image to the square cut out of it, `size` pixels wide."""
+  scale = size / square.side
+  return np.array([[scale, 0, -square.left * scale], [0, scale, -square.top * scale]])
+
+
+def points_square(points: np.ndarray) -> Square:
+  """The upright square that holds a face as the 112-pixel template does, from 2, 3 or 5 of its points.
+
+  Raises:
+    ValueError: points that do not place a face.
+  """
+  matrix = similarity(points, template_points(len(points)))
+  side = 112 / float(np.hypot(matrix[0, 0], matrix[1, 0]))
+  # The middle of the template in the image; the turn is left out.
+  centre = np.linalg.solve(matrix[:, :2], np.array([56.0, 56.0]) - matrix[:, 2])
+  return Square(float(centre[0]) - side / 2, float(centre[1]) - side / 2, side)
+
+
+def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
+  """Brings an image by an affine map into a square, anti-aliased; beyond the image its edge pixels repeat.
+
+  Args:
+    image: uint8 [H, W, C] or [H, W].
+    matrix: [2, 3], from pixels of the image to pixels of the result.
+    size: edge length of the result in pixels.
+
+  Returns:
+    uint8 [size, size, C] or [size, size].
+
+  Raises:
+    ValueError: a map that turns the face inside out, or whose square lies far outside the image.
+  """
+  determinant = float(np.linalg.det(matrix[:, :2]))
+  if not np.isfinite(matrix).all() or determinant <= 1e-12:
+    raise ValueError("the points place a face inside out or without extent")
+  height, width = image.shape[:2]
+  linear, shift = matrix[:, :2], matrix[:, 2]
+  corners = np.linalg.solve(linear, np.array([[0, 0, size, size], [0, size, 0, size]]) - shift[:, None])
+  low, high = np.floor(corners.min(axis=1)), np.ceil(corners.max(axis=1))
+  if (high <= 0).any() or low[0] >= width or low[1] >= height:
+    raise ValueError(f"the face would lie outside the {width} x {height} image")
+  if (np.maximum(-low, high - [width, height]) > _MOST_PAD * max(width, height)).any():
+    raise ValueError(f"the face would reach far beyond the {width} x {height} image")
+  # Only the part that is needed, padded where it reaches beyond the image; 2 pixels more for the interpolation.
+  left, top = (int(v) - 2 for v in low)
+  right, bottom = (int(v) + 2 for v in high)
+  inside = image[max(top, 0) : min(bottom, height), max(left, 0) : min(right, width)]
+  beyond = (max(-top, 0), max(bottom - height, 0)), (max(-left, 0), max(right - width, 0))
+  part = np.pad(inside, beyond + ((0, 0),) * (image.ndim - 2), mode="edge")
+  picture, ratio = Image.fromarray(part), np.ones(2)
+  if determinant < 1:
+    # A transform reads 4 x 4 pixels a pixel: to skip none, the image is brought to the result's scale before.
+    reduced = np.maximum(np.rint(np.array(picture.size) * np.sqrt(determinant)), 1).astype(int)
+    ratio = reduced / picture.size
+    picture = picture.resize((int(reduced[0]), int(reduced[1])), Image.Resampling.BICUBIC)
+  # From the result to the reduced part: undo the map, move to the part's corner, reduce.
+  inverse = np.linalg.inv(linear)
+  back = np.concatenate([inverse, (inverse @ -shift - [left, top])[:, None]], axis=1) * ratio[:, None]
+  return np.asarray(
+    picture.transform((size, size), Image.Transform.AFFINE, tuple(back.ravel()), Image.Resampling.BICUBIC)
+  )
 
 
 def onset_to_peak(length: int, num_frames: int) -> np.ndarray:

@@ -37,7 +37,10 @@ class Records:
     keys: the n record keys, ascending, unique.
     label_names: class names by label.
     subject_names: the people, ascending.
-    fingerprint: SHA-256 (hex) of keys, names and array bytes: equal exactly where the data are equal.
+    fingerprint: SHA-256 (hex) of keys, names, array bytes and texts: equal exactly where the data are equal.
+    texts: name -> the n texts of a further text feature; `arrays` holds numbers only. Imported stills have `split`:
+      "train", "validation" or "test" as distributed, or "" where the distributor made none.
+    notes: lines for the reader: of a mixture, what it is made of.
   """
 
   arrays: dict[str, np.ndarray]
@@ -45,6 +48,8 @@ class Records:
   label_names: tuple[str, ...]
   subject_names: tuple[str, ...]
   fingerprint: str
+  texts: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+  notes: tuple[str, ...] = ()
 
   def __len__(self) -> int:
     return len(self.keys)
@@ -61,6 +66,7 @@ class Records:
     keys: Sequence[str],
     label_names: Sequence[str],
     subjects: Sequence[str],
+    texts: Mapping[str, Sequence[str]] | None = None,
   ) -> "Records":
     """Sorts, checks and fingerprints.
 
@@ -69,11 +75,14 @@ class Records:
       keys: n unique record keys, in the order of the arrays.
       label_names: class names by label.
       subjects: the n people's names, in the order of the arrays.
+      texts: name -> n texts, in the order of the arrays.
 
     Raises:
       UserError: no records, unequal lengths, a repeated key, or a label outside `label_names`.
     """
+    texts = texts or {}
     lengths = {"keys": len(keys), "subjects": len(subjects)} | {name: len(arrays[name]) for name in arrays}
+    lengths |= {name: len(texts[name]) for name in texts}
     if len(keys) == 0 or len(set(lengths.values())) != 1:
       raise UserError(f"records need equal, non-zero lengths, found {lengths}")
     order = np.asarray(sorted(range(len(keys)), key=keys.__getitem__))
@@ -85,6 +94,7 @@ class Records:
     sorted_arrays = {name: np.ascontiguousarray(arrays[name][order]) for name in sorted(arrays)}
     sorted_arrays["label"] = sorted_arrays["label"].astype(np.int32)
     sorted_arrays["subject"] = np.asarray([index[subjects[i]] for i in order], np.int32)
+    sorted_texts = {name: tuple(texts[name][i] for i in order) for name in sorted(texts)}
     label = sorted_arrays["label"]
     if label.min() < 0 or label.max() >= len(label_names):
       raise UserError(
@@ -95,11 +105,14 @@ class Records:
       keys=keys,
       label_names=tuple(label_names),
       subject_names=subject_names,
-      fingerprint=_fingerprint(sorted_arrays, keys, label_names, subject_names),
+      fingerprint=_fingerprint(sorted_arrays, sorted_texts, keys, label_names, subject_names),
+      texts=sorted_texts,
     )
 
 
-def _fingerprint(arrays: Mapping[str, np.ndarray], *names: Sequence[str]) -> str:
+def _fingerprint(
+  arrays: Mapping[str, np.ndarray], texts: Mapping[str, Sequence[str]], *names: Sequence[str]
+) -> str:
   digest = hashlib.sha256()
   for group in names:
     digest.update(f"{len(group)}\n".encode() + "\0".join(group).encode())
@@ -107,6 +120,8 @@ def _fingerprint(arrays: Mapping[str, np.ndarray], *names: Sequence[str]) -> str
     array = arrays[name]
     digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
     digest.update(np.ascontiguousarray(array).data)
+  for name in sorted(texts):
+    digest.update(f"\n{name} text\n".encode() + "\0".join(texts[name]).encode())
   return digest.hexdigest()
 
 
@@ -170,8 +185,9 @@ def make_config(name: str, options: Mapping[str, Any]) -> Any:
 
 
 def option_fields(config_class: Any) -> dict[str, dataclasses.Field]:
-  """The fields of a builder's `Config` that are its own: the options of the data set."""
-  inherited = {field.name for field in dataclasses.fields(config_class.__mro__[1])}
+  """The fields of a builder's `Config` that are not of TFDS: the options of the data set."""
+  base = next(c for c in config_class.__mro__ if c.__module__.startswith("tensorflow_datasets."))
+  inherited = {field.name for field in dataclasses.fields(base)}
   return {f.name: f for f in dataclasses.fields(config_class) if f.name not in inherited}
 
 
@@ -248,18 +264,20 @@ def read(builder: Any) -> Records:
       raise ValueError(f"{len(source)} records of {expected}")
     chunks = (range(start, min(start + _CHUNK, expected)) for start in range(0, expected, _CHUNK))
     examples = itertools.chain.from_iterable(source.__getitems__(chunk) for chunk in chunks)
-    columns = _columns(examples, expected)
+    arrays, texts = _columns(examples, expected)
   except Exception as error:  # array_record and the codecs raise what they like on damaged bytes.
     reason = str(error).strip().splitlines() or [type(error).__name__]
     raise UserError(
       f"prepared data in {builder.data_path} are damaged ({reason[0]}): delete that folder and prepare again"
     ) from error
-  keys, subjects = columns.pop("key").tolist(), columns.pop("subject").tolist()
-  return Records.from_arrays(columns, keys, builder.info.features["label"].names, subjects)
+  keys, subjects = texts.pop("key"), texts.pop("subject")
+  return Records.from_arrays(arrays, keys, builder.info.features["label"].names, subjects, texts)
 
 
-def _columns(examples: Iterator[Mapping[str, Any]], count: int) -> dict[str, np.ndarray]:
-  """Stacks `count` examples into one array a feature, filled in place: twice the data is never held."""
+def _columns(
+  examples: Iterator[Mapping[str, Any]], count: int
+) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+  """Stacks `count` examples into one array or list a feature, filled in place: twice the data is never held."""
   columns: dict[str, np.ndarray] = {}
   texts: dict[str, list[str]] = {}
   for i, example in enumerate(examples):
@@ -271,7 +289,7 @@ def _columns(examples: Iterator[Mapping[str, Any]], count: int) -> dict[str, np.
       if i == 0:
         columns[name] = np.empty((count, *array.shape), array.dtype)
       columns[name][i] = array
-  return columns | {name: np.asarray(values) for name, values in texts.items()}
+  return columns, texts
 
 
 def _not_prepared(name: str, config: Any, options: Mapping[str, Any], path: Path) -> UserError:

@@ -1,10 +1,28 @@
-"""Still pictures of a distribution: where each lies, decoding, checks, the face's place, and the builder they share.
+"""Still pictures of a distribution: what an importer says of each, and where its bytes lie.
 
-An importer of stills is a `scan` function: it walks and parses the distributor's tree, fills the findings and returns
-one `Still` a picture. Everything after that is the same for all sets and is here.
+An importer of stills is a folder `datasets/<name>/` with a `scan` that walks and parses the distributor's tree (it
+decodes nothing), fills the findings and returns one `Still` a picture. All after that is common:
+
+- `stills_builder.Config` and `stills_builder.Builder` are the bases of the set's own `Config` and `Builder`;
+- `reading.read` reads the stills in processes: `decode.decode` checks them, `detect.find` finds the faces that the
+  distributor does not place, `align` brings them to size.
+
+Pixel i covers i to i + 1: where a distributor's (0, 0) is the middle of the first pixel, add 0.5. An EXIF rotation is
+applied before; squares and points are of the upright picture.
+
+How faces are cut out, option `crop`:
+
+- "auto": the square about the distributor's points, else its square, else the detector's, else the middle;
+- "template": points (two, three or five) by a similarity to the 112-pixel template, at any size; a picture without
+  points is bad, unless the detector gives them;
+- "middle": the largest square in the middle;
+- "whole": all of the picture, its aspect changed where it is not square.
 """
 
 import dataclasses
+import functools
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +30,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxfer.data.align import Square
+
+_LARGEST = 256 << 20  # Bytes; no picture has more.
 
 
 class Bytes(Protocol):
@@ -28,7 +48,9 @@ class File:
   path: Path
 
   def read(self) -> bytes:
-    return self.path.read_bytes()
+    """See `Bytes`."""
+    with self.path.open("rb") as stream:
+      return _bounded(stream.read(_LARGEST + 1))
 
   def __str__(self) -> str:
     return str(self.path)
@@ -44,15 +66,49 @@ class Span:
   name: str
 
   def read(self) -> bytes:
+    """See `Bytes`."""
     with self.path.open("rb") as stream:
       stream.seek(self.offset)
-      data = stream.read(self.length)
+      data = _bounded(stream.read(min(self.length, _LARGEST + 1)))
     if len(data) < self.length:
       raise ValueError(f"the file ends {self.length - len(data)} bytes early")
     return data
 
   def __str__(self) -> str:
     return f"{self.path} ({self.name})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+  """A file in a zip archive that the distributor left packed."""
+
+  archive: Path
+  name: str
+
+  def read(self) -> bytes:
+    """See `Bytes`."""
+    try:
+      with _open_zip(self.archive, self.archive.stat().st_mtime_ns).open(self.name) as stream:
+        return _bounded(stream.read(_LARGEST + 1))
+    # Damage shows as nearly anything: KeyError for a name that is not there, RuntimeError for a password.
+    except (zipfile.BadZipFile, KeyError, RuntimeError, NotImplementedError, EOFError, zlib.error) as error:
+      raise ValueError(f"cannot be unpacked ({error})") from None
+
+  def __str__(self) -> str:
+    return f"{self.archive}/{self.name}"
+
+
+@functools.lru_cache(maxsize=8)
+def _open_zip(path: Path, changed: int) -> zipfile.ZipFile:
+  """Kept open: the directory of an archive is read once, not once a member."""
+  del changed  # A new time is another archive.
+  return zipfile.ZipFile(path)
+
+
+def _bounded(data: bytes) -> bytes:
+  if len(data) > _LARGEST:
+    raise ValueError(f"more than {_LARGEST >> 20} MiB: not a picture of a face")
+  return data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +125,8 @@ class Still:
       nose tip and corners of the mouth, each pair from image-left to image-right. None where not given.
     split: "train", "validation" or "test" as distributed, or "".
     extras: further features by name, as the builder declares them.
+    landmarks: [K, 2], points to be kept, in pixels of the picture; they move with the crop and are written as the
+      feature `landmarks` in pixels of the crop, where the builder has `LANDMARKS`. None where not given.
   """
 
   key: str
@@ -79,3 +137,4 @@ class Still:
   points: np.ndarray | None = None
   split: str = ""
   extras: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  landmarks: np.ndarray | None = None

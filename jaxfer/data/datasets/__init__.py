@@ -35,6 +35,16 @@ DATASETS: dict[str, Dataset] = {
     description="Extended Cohn-Kanade: 327 labelled onset-to-peak sequences of 118 people, seven emotions",
     licence="signed agreement, no redistribution; ask at pitt.edu/~emotion/ck-spread.htm",
   ),
+  "image_folder": Dataset(
+    module=_module("image_folder"),
+    description="your own pictures in folders of classes, <class>/... or <split>/<class>/...",
+    licence="whatever holds for your pictures",
+  ),
+  "manifest": Dataset(
+    module=_module("manifest"),
+    description="your own pictures named in a csv: path, label and optionally subject, split, box, landmarks",
+    licence="whatever holds for your pictures",
+  ),
   "synthetic_faces": Dataset(
     module=_module("synthetic_faces"),
     description="still drawings of parametric faces, seven emotions, any number of people",

@@ -1,0 +1,1 @@
+"""Pictures named in a csv file."""

@@ -1,0 +1,117 @@
+"""Encoded pictures to RGB, with everything checked that a distributor's copy can have wrong."""
+
+import dataclasses
+import io
+import warnings
+
+import numpy as np
+from PIL import Image
+
+_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM")  # None whose decoder starts another program.
+_LEAST_SIDE = 8  # Pixels; no face is smaller.
+_LEAST_MEAN = 10  # Of 255; the placeholders of KDEF have a mean of 0.6 (datasets.md section 5).
+# Beyond the first a JPEG is decoded at half its size, which its decoder can; beyond the second nothing is read.
+# A picture takes up to four times three bytes a pixel on its way.
+_LARGE, _TOO_LARGE = 16 << 20, 64 << 20
+_ORIENTATION = 0x0112  # EXIF tag; its value says what makes the picture upright.
+_UPRIGHT = {
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_270,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_90,
+}
+_NOT_IMAGES = (  # How files begin that stand in for images.
+  (b"version https://git-lfs", "a Git LFS pointer: fetch the real file"),
+  (b"../.git/annex", "a git-annex pointer: fetch the real file"),
+  (b"<!doctype", "an HTML page: a download that failed"),
+  (b"<html", "an HTML page: a download that failed"),
+  (b"pk\x03\x04", "a zip archive"),
+  (b"\x1f\x8b", "a gzip archive"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoded:
+  """A picture.
+
+  Attributes:
+    pixels: uint8 [H, W, 3], RGB, upright.
+    scale: pixels of the file for one of `pixels`, (x, y); above 1 where a large JPEG was decoded smaller.
+    format: "JPEG", "PNG", ...: what the bytes are, whatever the file is called.
+    kind: format and mode, such as "JPEG CMYK", "PNG 16 bits" or "JPEG RGB rotated".
+  """
+
+  pixels: np.ndarray
+  scale: tuple[float, float]
+  format: str
+  kind: str
+
+
+def decode(data: bytes) -> Decoded:
+  """Decodes to upright RGB: grey is repeated, 16 bits are reduced to 8, what is transparent lies on white.
+
+  Raises:
+    ValueError: bytes that are not a whole image of a known format, or an image without anything to see.
+  """
+  if not data:
+    raise ValueError("the file is empty")
+  head = data[:64].lstrip().lower()
+  for start, meaning in _NOT_IMAGES:
+    if head.startswith(start):
+      raise ValueError(f"not an image but {meaning}")
+  try:
+    with warnings.catch_warnings():
+      warnings.simplefilter("ignore")  # Of metadata that does not matter here.
+      with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        return _read(image)
+  except Image.UnidentifiedImageError:
+    raise ValueError(f"not an image ({len(data)} bytes, the first {data[:4].hex(' ')})") from None
+  except Image.DecompressionBombError:
+    raise ValueError(f"image is larger than {_TOO_LARGE >> 20} megapixels") from None
+  except ValueError:
+    raise
+  # Pillow's decoders raise these and more on damaged bytes.
+  except Exception as error:
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    raise ValueError(f"cannot be decoded ({reason[0]})") from None
+
+
+def _read(image: Image.Image) -> Decoded:
+  width, height = image.size
+  if width * height > _TOO_LARGE:
+    raise ValueError(f"image is {width} x {height} pixels: at most {_TOO_LARGE >> 20} megapixels are read")
+  if min(width, height) < _LEAST_SIDE:
+    raise ValueError(f"image is {width} x {height} pixels: expected a face")
+  format, kind = str(image.format), f"{image.format} {image.mode}"
+  if image.format == "JPEG" and width * height > _LARGE:
+    image.draft(image.mode, (width // 2, height // 2))
+  drafted = image.size
+  try:
+    orientation = image.getexif().get(_ORIENTATION, 1)
+  except Exception:  # Damaged metadata of a picture that may be sound.
+    orientation = 1
+  if image.mode.startswith("I;16"):
+    # Scientific pictures use the whole range or are taken as they are; no stretching, which would differ by picture.
+    image = Image.fromarray(np.rint(np.asarray(image, np.float32) / 257).astype(np.uint8))
+    kind = f"{format} 16 bits"
+  elif image.mode in ("I", "F"):
+    raise ValueError(f"image has mode {image.mode}: expected 8 or 16 bits a channel")
+  upright, scale = image, (width / drafted[0], height / drafted[1])
+  if (turn := _UPRIGHT.get(orientation)) is not None:
+    upright, kind = image.transpose(turn), kind + " rotated"
+    if upright.size != image.size:
+      scale = scale[::-1]
+  if upright.has_transparency_data:
+    upright = upright.convert("RGBA")
+    paper = Image.new("RGBA", upright.size, "white")
+    upright = Image.alpha_composite(paper, upright)
+  pixels = np.asarray(upright.convert("RGB"))
+  low, high = pixels.min(axis=(0, 1)), pixels.max(axis=(0, 1))
+  if (low == high).all():
+    raise ValueError(f"image is constant, {'black' if not high.any() else f'all {tuple(map(int, low))}'}")
+  if (mean := pixels.mean()) < _LEAST_MEAN:
+    raise ValueError(f"image is black (mean {mean:.1f} of 255)")
+  return Decoded(pixels, scale, format, kind)

@@ -1,0 +1,241 @@
+"""Stills read, checked, cut out and encoded, in processes; one result a still, in order, with bounded memory."""
+
+import collections
+import concurrent.futures
+import dataclasses
+import hashlib
+import io
+import multiprocessing
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import PurePath
+
+import numpy as np
+from PIL import Image
+
+from jaxfer.data import align, detect
+from jaxfer.data.decode import Decoded, decode
+from jaxfer.data.prepare import Findings, Problem, progress
+from jaxfer.data.stills import Still
+from jaxfer.errors import UserError
+
+CROPS = ("auto", "template", "middle", "whole")
+_CHUNK = 32  # Stills a process gets at a time.
+_AHEAD = 2  # Chunks a process that may wait for the writer.
+_FEW = 256  # Up to so many are read in this process.
+_SUFFIXES = {
+  "jpg": "JPEG",
+  "jpeg": "JPEG",
+  "jpe": "JPEG",
+  "png": "PNG",
+  "tif": "TIFF",
+  "tiff": "TIFF",
+  "bmp": "BMP",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+  """How faces are cut out.
+
+  Attributes:
+    size: edge of the result in pixels.
+    channels: 3 (RGB) or 1 (grey, ITU-R 601 luma).
+    crop: one of `CROPS`, see `jaxfer.data.stills`.
+    detector: path of YuNet's ONNX file, or "" for the cascade.
+  """
+
+  size: int
+  channels: int = 3
+  crop: str = "auto"
+  detector: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """What became of a still.
+
+  Attributes:
+    image: PNG [size, size, channels]; None where it cannot be used.
+    landmarks: the still's, in pixels of the result.
+    problem: why it cannot be used, or what is odd about it; "" for nothing.
+    how: what placed the face.
+    kind: of the file, `Decoded.kind`.
+    size: of the picture, such as "640x490".
+    digest: of the file's bytes; None where they cannot be read.
+  """
+
+  image: bytes | None = None
+  landmarks: np.ndarray | None = None
+  problem: str = ""
+  how: str = ""
+  kind: str = ""
+  size: str = ""
+  digest: bytes | None = None
+
+
+def workers() -> int:
+  """Processes that read at a time: the cores this process may use."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def read(stills: Sequence[Still], cut: Cut, findings: Findings) -> Iterator[tuple[Still, Result]]:
+  """Yields each usable still with its picture, in order; enters into `findings` what is bad, odd or to be counted.
+
+  Raises:
+    UserError: a detector is needed and cannot be had, or the reading processes die.
+  """
+  if any(_needs_detector(still, cut) for still in stills):
+    detect.check(cut.detector)
+  hows: Counter[str] = Counter()
+  kinds: Counter[str] = Counter()
+  sizes: Counter[str] = Counter()
+  first: dict[bytes, int] = {}
+  for i, result in enumerate(progress(_results(stills, cut), len(stills), "reading pictures")):
+    still = stills[i]
+    if result.digest is not None and (other := stills[first.setdefault(result.digest, i)]) is not still:
+      findings.odd.append(Problem(str(still.source), _same(still, other)))
+    if result.image is None:
+      findings.bad.append(Problem(str(still.source), result.problem))
+      continue
+    if result.problem:
+      findings.odd.append(Problem(str(still.source), result.problem))
+    hows[result.how] += 1
+    kinds[result.kind] += 1
+    sizes[result.size] += 1
+    yield still, result
+  for title, counter in (("faces cut out", hows), ("kinds of pictures", kinds), ("sizes", sizes)):
+    if counter:
+      most = ", ".join(f"{count} {what}" for what, count in counter.most_common(8))
+      others = len(counter) - 8
+      findings.notes.append(f"{title}: {most}" + (f" and {others} more" if others > 0 else ""))
+
+
+def _same(still: Still, other: Still) -> str:
+  differs = [
+    what
+    for what, differs in (
+      ("label", still.label != other.label),
+      ("subject", still.subject != other.subject),
+      ("split", still.split != other.split),
+    )
+    if differs
+  ]
+  return f"same content as {other.source}" + (f", under another {' and '.join(differs)}" if differs else "")
+
+
+def _needs_detector(still: Still, cut: Cut) -> bool:
+  if cut.crop == "template":
+    return still.points is None and bool(cut.detector)
+  return cut.crop == "auto" and still.points is None and still.square is None
+
+
+def _results(stills: Sequence[Still], cut: Cut) -> Iterator[Result]:
+  if len(stills) <= _FEW:
+    for still in stills:
+      yield read_one(still, cut)
+    return
+  # Not forked from this process: others' threads and locks (JAX, TFDS, gRPC) do not survive it.
+  context = multiprocessing.get_context("forkserver")
+  context.set_forkserver_preload([__name__])
+  count = workers()
+  pool = concurrent.futures.ProcessPoolExecutor(count, mp_context=context, initializer=_start)
+  chunks = (stills[start : start + _CHUNK] for start in range(0, len(stills), _CHUNK))
+  waiting: collections.deque[concurrent.futures.Future[list[Result]]] = collections.deque()
+  try:
+    for chunk in chunks:
+      waiting.append(pool.submit(_read_chunk, chunk, cut))
+      if len(waiting) > _AHEAD * count:
+        yield from waiting.popleft().result()
+    while waiting:
+      yield from waiting.popleft().result()
+  except concurrent.futures.process.BrokenProcessPool as error:
+    raise UserError(
+      "a process that reads pictures died (out of memory?); from a script of your own, call prepare under "
+      "`if __name__ == '__main__':`"
+    ) from error
+  finally:
+    pool.shutdown(cancel_futures=True)
+
+
+def _start() -> None:
+  """Begins a reading process: Ctrl-C is for the parent alone, and no reader outlives it."""
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  parent = multiprocessing.parent_process()
+  assert parent is not None
+
+  def watch() -> None:
+    parent.join()
+    os._exit(1)
+
+  threading.Thread(target=watch, daemon=True).start()
+
+
+def _read_chunk(stills: Sequence[Still], cut: Cut) -> list[Result]:
+  return [read_one(still, cut) for still in stills]
+
+
+def read_one(still: Still, cut: Cut) -> Result:
+  """Reads a still; whatever is wrong with it is in the result."""
+  digest, decoded = None, None
+  try:
+    data = still.source.read()
+    digest = hashlib.blake2b(data, digest_size=16).digest()
+    decoded = decode(data)
+    picture, landmarks, how, problem = _cut(still, decoded, cut)
+  except (OSError, ValueError, UserError) as error:
+    return Result(problem=str(error), digest=digest)
+  claimed = _SUFFIXES.get(PurePath(str(still.source).split(" (")[0]).suffix.lower().lstrip("."))
+  if claimed and claimed != decoded.format:
+    problem = problem or f"named as {claimed} but holds {decoded.format}"
+  size = "x".join(str(round(n * s)) for n, s in zip(decoded.pixels.shape[1::-1], decoded.scale, strict=True))
+  return Result(_png(picture, cut.channels), landmarks, problem, how, decoded.kind, size, digest)
+
+
+def _cut(still: Still, decoded: Decoded, cut: Cut) -> tuple[np.ndarray, np.ndarray | None, str, str]:
+  """The face [size, size, 3], the landmarks in it, what placed it, and what is odd."""
+  pixels, size, scale = decoded.pixels, cut.size, np.array(decoded.scale)
+  height, width = pixels.shape[:2]
+  points = None if still.points is None else still.points / scale
+  how, problem = "distributor's points", ""
+  if cut.crop == "whole":
+    matrix = np.array([[size / width, 0, 0], [0, size / height, 0]])
+    picture = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC))
+    how = "the whole picture"
+    if width != height:
+      problem = f"not square ({width} x {height}): its aspect was changed"
+  elif cut.crop == "template":
+    if points is None and cut.detector and (face := detect.find(pixels, cut.detector)):
+      points, how = face.points, "detector"
+    if points is None:
+      raise ValueError("no points of the face for the template: choose crop=auto, or give YuNet as detector")
+    matrix = align.similarity(points, align.template_points(len(points))) * (size / 112)
+    picture = align.warp(pixels, matrix, size)
+  else:
+    square = align.centre_square(width, height)
+    if cut.crop == "middle":
+      how = "the middle square"
+    elif points is not None:
+      square = align.points_square(points)
+    elif still.square is not None:
+      square, how = (
+        align.Square(*(np.array(dataclasses.astuple(still.square)) / scale[0])),
+        "distributor's box",
+      )
+    elif face := detect.find(pixels, cut.detector):
+      square, how = face.square if face.points is None else align.points_square(face.points), "detector"
+    else:
+      how, problem = "the middle square", "no face found: the square in the middle was taken"
+    matrix, picture = align.square_matrix(square, size), align.crop(pixels, square, size)
+  landmarks = None if still.landmarks is None else align.transform(still.landmarks / scale, matrix)
+  return picture, landmarks, how, problem
+
+
+def _png(picture: np.ndarray, channels: int) -> bytes:
+  stream = io.BytesIO()
+  image = Image.fromarray(picture)
+  (image.convert("L") if channels == 1 else image).save(stream, "png", compress_level=1)
+  return stream.getvalue()

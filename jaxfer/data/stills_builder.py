@@ -1,0 +1,145 @@
+"""The TFDS builder that all sets of stills share; imported by builder modules alone, as it imports TFDS.
+
+A set's builder module:
+
+```python
+@dataclasses.dataclass
+class Config(stills_builder.Config):
+  label_source: str = "filename"              # Its own options, and other defaults of the common ones.
+
+class Builder(stills_builder.Builder):
+  VERSION = tfds.core.Version("1.0.0")
+  LABELS = ("anger", ...)                     # Or define label_names(self), where they depend on the options;
+                                              # or leave it out and have scan call self.set_label_names(names).
+  HOMEPAGE = "http://..."
+  LANDMARKS = 37                              # Where stills carry landmarks: how many.
+
+  def extras(self):                           # Further features; each still gives their values in `extras`.
+    return {"pose": tfds.features.Text(), "ratings": tfds.features.Tensor(shape=(6,), dtype=np.float32)}
+
+  def scan(self, source, findings):
+    return scan.scan(source, self.builder_config.label_source, findings)
+```
+
+Features written: key, subject, label, image, split, `landmarks` (float32 [K, 2], NaN where a still has none) where
+LANDMARKS is set, and the extras. `scan` counts what it found against what it expected; "written" is counted here.
+"""
+
+import dataclasses
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from jaxfer.data import reading
+from jaxfer.data.prepare import Count, Findings
+from jaxfer.data.stills import Still
+from jaxfer.errors import UserError, unknown
+
+
+@dataclasses.dataclass
+class Config(tfds.core.BuilderConfig):
+  """The options of every set of stills.
+
+  Attributes:
+    image_size: S >= 16, edge of the written picture in pixels.
+    channels: 3 (RGB) or 1 (grey).
+    crop: "auto", "template", "middle" or "whole"; see `jaxfer.data.stills`.
+    detector: path of YuNet's ONNX file; "" for the cascade of OpenCV's wheel.
+    source: the distributor's folder.
+    skip_bad: leave bad files out instead of stopping.
+  """
+
+  image_size: int = 64
+  channels: int = 3
+  crop: str = "auto"
+  detector: str = dataclasses.field(default="", metadata={"in_name": False})
+  source: str = dataclasses.field(default="", metadata={"in_name": False})
+  skip_bad: bool = dataclasses.field(default=False, metadata={"in_name": False})
+
+  def __post_init__(self) -> None:
+    if self.image_size < 16:
+      raise UserError(f"option image_size is {self.image_size}: give at least 16")
+    if self.channels not in (1, 3):
+      raise UserError(f"option channels is {self.channels}: give 1 (grey) or 3 (RGB)")
+    if self.crop not in reading.CROPS:
+      raise unknown("option crop", self.crop, reading.CROPS)
+
+
+class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+  """Scans, reads, writes; `findings` says what the source was like once the examples have been drawn."""
+
+  VERSION = tfds.core.Version("1.0.0")
+  LABELS: Sequence[str] = ()
+  HOMEPAGE = ""
+  LANDMARKS = 0
+
+  findings: Findings
+
+  def scan(self, source: Path, findings: Findings) -> list[Still]:
+    """Walks the distributor's tree and fills `findings`. Raises UserError where nothing of the set is there."""
+    raise NotImplementedError
+
+  def label_names(self) -> Sequence[str]:
+    """The class names under the options in `self.builder_config`; empty where only the scan knows them."""
+    return self.LABELS
+
+  def extras(self) -> Mapping[str, Any]:
+    """Further features by name."""
+    return {}
+
+  def set_label_names(self, names: Sequence[str]) -> None:
+    """Gives the class names that `scan` found; a prepared copy brings its own."""
+    self.info.features["label"].names = list(names)
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    config, names = self.builder_config, self.label_names()
+    shape = config.image_size, config.image_size, config.channels
+    features: dict[str, Any] = {
+      "key": tfds.features.Text(),
+      "subject": tfds.features.Text(),
+      "label": tfds.features.ClassLabel(names=list(names) or None),
+      "image": tfds.features.Image(shape=shape, encoding_format="png"),
+      "split": tfds.features.Text(),
+      **self.extras(),
+    }
+    if self.LANDMARKS:
+      features["landmarks"] = tfds.features.Tensor(shape=(self.LANDMARKS, 2), dtype=np.float32)
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description=type(self).__doc__,
+      features=tfds.features.FeaturesDict(features),
+      homepage=self.HOMEPAGE,
+    )
+
+  def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+    del dl_manager  # Nothing may be downloaded.
+    return {"train": self._generate_examples()}
+
+  def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    config, findings = self.builder_config, Findings()
+    self.findings = findings
+    stills = self.scan(Path(config.source), findings)
+    cut = reading.Cut(config.image_size, config.channels, config.crop, config.detector)
+    written = 0
+    for still, result in reading.read(stills, cut, findings):
+      example = {
+        "key": still.key,
+        "subject": still.subject,
+        "label": still.label,
+        "image": io.BytesIO(result.image or b""),
+        "split": still.split,
+        **still.extras,
+      }
+      if self.LANDMARKS:
+        none = np.full((self.LANDMARKS, 2), np.nan)
+        example["landmarks"] = (none if result.landmarks is None else result.landmarks).astype(np.float32)
+      written += 1
+      yield still.key, example
+    findings.counts.append(Count("written", written, len(stills)))
+    findings.finish(config.skip_bad)
+    if not written:
+      raise UserError(f"source {config.source}: none of its {len(stills)} pictures can be used")
