@@ -35,21 +35,30 @@ class Call:
     object.__setattr__(self, "options", {key: _frozen(value) for key, value in options.items()})
 
 
+SplitKind = Literal["people", "leave_one_out", "per_class", "per_class_people", "distributed"]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Split:
-  """Who trains and who is tested; no subject is ever on both sides.
+  """Who trains and who is tested, as masks over the records of `jaxfer.data.folds` and `.per_class`.
 
   Attributes:
+    kind: "people": no subject is on both sides, by `folds` or `test`. "leave_one_out": a fold a subject. "per_class":
+      `per_class` records of each class are tested, whoever they show (paper 000). "per_class_people": as many, of
+      subjects whom no training saw. "distributed": as the distributor divided the set.
     folds: number of person-independent folds; 0 divides the subjects once, by `test`.
     fold: the fold that is tested; None trains one run a fold.
     test: share of the subjects that is tested where there are no folds.
-    validation: share of the other subjects that is held back to watch the training.
+    per_class: how many records of each class are tested.
+    validation: share of the other subjects (with "per_class": records) that is held back to watch the training.
     seed: of the division; folds are dealt in the order of the subjects' names and need none.
   """
 
+  kind: SplitKind = "people"
   folds: int = 0
   fold: int | None = None
   test: float = 0.2
+  per_class: int = 10
   validation: float = 0.0
   seed: int = 0
 
@@ -245,7 +254,12 @@ def resolve(
 
 
 def check(config: RunConfig, options_of: OptionsOf) -> RunConfig:
-  """Returns the config; raises `UserError` where a call names an option that its callable does not take."""
+  """Returns the config.
+
+  Raises:
+    UserError: a call names an option that its callable does not take, or the split a number that its kind does not.
+  """
+  _check_split(config.split)
   for field in dataclasses.fields(config):
     call = getattr(config, field.name)
     if isinstance(call, Call):
@@ -253,6 +267,22 @@ def check(config: RunConfig, options_of: OptionsOf) -> RunConfig:
         if name not in (valid := options_of(field.name, call)):
           raise unknown(f"option of {field.name} '{call.name}'", name, valid)
   return config
+
+
+def _check_split(split: Split) -> None:
+  if split.kind not in typing.get_args(SplitKind):
+    raise unknown("value of split.kind", split.kind, typing.get_args(SplitKind))
+  once = split.kind == "people" and not split.folds
+  takes = {
+    "folds": split.kind == "people",
+    "fold": split.folds > 0 or split.kind == "leave_one_out",
+    "test": once,
+    "per_class": split.kind.startswith("per_class"),
+  }
+  for name, default in ((name, getattr(Split(), name)) for name in takes):
+    if getattr(split, name) != default and not takes[name]:
+      how = f"split.kind={split.kind}" + (f" with split.folds={split.folds}" if split.folds else "")
+      raise UserError(f"split.{name}={getattr(split, name)} means nothing to {how}: leave it out")
 
 
 def _assign(node, path, text, whole, options_of):

@@ -173,3 +173,33 @@ def test_a_run_is_no_study_and_a_study_no_run():
     config.load(CONFIG_DIR / "two_stream_conv_rnn/table1_synthetic.py")
   with pytest.raises(UserError, match="describes a single run: train it by `jaxfer train"):
     config.load_study(CONFIG_DIR / "quickstart.py")
+
+
+@pytest.mark.parametrize(
+  ("split", "message"),
+  [
+    (Split(fold=3), "split.fold=3 means nothing to split.kind=people: leave it out"),
+    (Split(folds=5, test=0.3), "split.test=0.3 means nothing to split.kind=people with split.folds=5"),
+    (Split(kind="per_class", folds=5), "split.folds=5 means nothing to split.kind=per_class"),
+    (Split(kind="leave_one_out", test=0.3), "split.test=0.3 means nothing to split.kind=leave_one_out"),
+    (Split(kind="distributed", per_class=5), "split.per_class=5 means nothing to split.kind=distributed"),
+    (Split(kind="perclass"), "unknown value of split.kind 'perclass': did you mean 'per_class'"),
+  ],
+)
+def test_a_split_whose_numbers_mean_nothing_is_refused(split, message):
+  with pytest.raises(UserError, match=message):
+    config.check(dataclasses.replace(BASE, split=split), options_of)
+
+
+@pytest.mark.parametrize(
+  "split",
+  [
+    Split(folds=5, fold=2, validation=0.1),
+    Split(test=0.3),
+    Split(kind="leave_one_out", fold=7),
+    Split(kind="per_class_people", per_class=5, validation=0.1),
+    Split(kind="distributed"),
+  ],
+)
+def test_a_split_that_means_something_passes(split):
+  assert config.check(dataclasses.replace(BASE, split=split), options_of).split == split

@@ -1,7 +1,8 @@
-"""Splits that keep people apart: person-independent folds and hold-outs.
+"""Who trains and who is tested: person-independent folds and hold-outs, a number a class, the distributor's own split.
 
-Every function takes one subject name a record (`Records.subjects`) and answers with masks over the records. A
-person is a subject name, never a folder: sessions of one person share it.
+Every function takes one entry a record (`Records.subjects` and the like) and answers with masks over the records. A
+person is a subject name, never a folder: sessions of one person share it. `distributed_split` and the `per_class_split`
+of per_class.py alone may have a person on two sides; `describe` says how many.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from jaxfer.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-  """Boolean masks [n] over the records: disjoint, of disjoint people, together everything.
+  """Boolean masks [n] over the records, disjoint.
 
   Attributes:
     train: what a training draws from.
@@ -43,7 +44,7 @@ def person_independent_folds(subjects: Sequence[str] | np.ndarray, num_folds: in
   Raises:
     UserError: fewer people than folds, fewer than two folds, or a record without a subject.
   """
-  names, position = _people(subjects)
+  names, position = people_of(subjects)
   if not 2 <= num_folds <= len(names):
     raise UserError(f"num_folds is {num_folds}: give 2 to {len(names)}, the number of people")
   return (position % num_folds).astype(np.int32)
@@ -74,9 +75,9 @@ def fold_split(
   if not 0 <= fold < num_folds:
     raise UserError(f"fold is {fold}: give 0 to {num_folds - 1}")
   test = folds == fold
-  _, position = _people(subjects)
+  _, position = people_of(subjects)
   train_people = np.unique(position[~test])
-  count = _share(validation_fraction, len(train_people), "validation_fraction")
+  count = share_of(validation_fraction, len(train_people), "validation_fraction")
   if count >= len(train_people):
     raise UserError(
       f"validation_fraction {validation_fraction} leaves none of {len(train_people)} people to train on"
@@ -102,11 +103,11 @@ def holdout_split(
   Raises:
     UserError: shares that do not sum to 1 or fall outside [0, 1], or too few people for them.
   """
-  names, position = _people(subjects)
+  names, position = people_of(subjects)
   if abs(sum(fractions) - 1) > 1e-6:
     raise UserError(f"fractions {fractions} sum to {sum(fractions):g}: train, validation and test sum to 1")
-  validation_count = _share(fractions[1], len(names), "the validation fraction")
-  test_count = _share(fractions[2], len(names), "the test fraction")
+  validation_count = share_of(fractions[1], len(names), "the validation fraction")
+  test_count = share_of(fractions[2], len(names), "the test fraction")
   if len(names) - validation_count - test_count < (fractions[0] > 0):
     raise UserError(
       f"{len(names)} people are too few for the fractions {fractions}: add people or a share less"
@@ -117,6 +118,85 @@ def holdout_split(
   split = Split(train=~test & ~validation, validation=validation, test=test)
   assert_disjoint(subjects, split)
   return split
+
+
+def distributed_split(
+  subjects: Sequence[str] | np.ndarray,
+  sides: Sequence[str] | np.ndarray,
+  *,
+  validation_fraction: float = 0.0,
+  seed: int = 0,
+) -> Split:
+  """The distributor's own split. Where it has no test records, those for validation are tested (AffectNet).
+
+  Args:
+    subjects: n subject names.
+    sides: n times "train", "validation" or "test".
+    validation_fraction: share of the training people to set aside, in [0, 1), where the distributor sets none aside.
+    seed: which people are set aside.
+
+  Raises:
+    UserError: records on no side or an unknown one, nobody to train on or to test, or a fraction where there is a
+      validation side already.
+  """
+  sides = np.asarray(sides)
+  train, validation, test = (sides == side for side in ("train", "validation", "test"))
+  if strangers := np.unique(sides[~(train | validation | test)]).tolist():
+    raise UserError(
+      f"{int((~(train | validation | test)).sum())} of {len(sides)} records stand on side '{strangers[0]}' of the "
+      "distributor's split, which is none of train, validation, test: choose another split.kind"
+    )
+  if not test.any():
+    validation, test = test, validation
+  if not train.any() or not test.any():
+    raise UserError(
+      f"the distributor's split has {train.sum()} records to train on and {test.sum()} to test: "
+      "choose another split.kind"
+    )
+  if validation_fraction and validation.any():
+    raise UserError(
+      f"split.validation={validation_fraction}: the distributor's split sets {validation.sum()} records aside; leave "
+      "it out"
+    )
+  _, position = people_of(subjects)
+  people = np.unique(position[train])
+  count = share_of(validation_fraction, len(people), "validation_fraction")
+  if count:
+    if count >= len(people):
+      raise UserError(
+        f"validation_fraction {validation_fraction} leaves none of {len(people)} people to train on"
+      )
+    validation = train & np.isin(position, np.random.default_rng(seed).permutation(people)[:count])
+  return Split(train=train & ~validation, validation=validation, test=test)
+
+
+def describe(
+  subjects: Sequence[str] | np.ndarray,
+  labels: Sequence[int] | np.ndarray,
+  label_names: Sequence[str],
+  split: Split,
+) -> str:
+  """Says in a line how many records of how many people stand on each side, and what is out of the ordinary."""
+  subjects, labels = np.asarray(subjects), np.asarray(labels)
+  sides = {field.name: getattr(split, field.name) for field in dataclasses.fields(split)}
+  people = {name: np.unique(subjects[mask]) for name, mask in sides.items()}
+  parts = [
+    f"{name} {sides[name].sum()} records of {len(people[name])} people" for name in sides if sides[name].any()
+  ]
+  if unused := int((~(split.train | split.validation | split.test)).sum()):
+    parts.append(f"{unused} of tested people unused")
+  tested = np.bincount(labels[split.test], minlength=len(label_names))
+  if both := len(np.intersect1d(people["train"], people["test"])):
+    parts.append(f"{both} people both train and are tested")
+  absent = [name for name, count in zip(label_names, tested, strict=True) if not count]
+  if split.test.any() and absent:
+    parts.append(f"no {', '.join(absent)} is tested")
+  elif len(set(tested.tolist())) == 1:
+    parts.append(f"{tested[0]} of each class tested")
+  elif unused:
+    counts = [f"{name} {count}" for name, count in zip(label_names, tested, strict=True)]
+    parts.append(f"tested {', '.join(counts)}")
+  return ", ".join(parts)
 
 
 def assert_disjoint(subjects: Sequence[str] | np.ndarray, split: Split) -> None:
@@ -142,15 +222,16 @@ def assert_disjoint(subjects: Sequence[str] | np.ndarray, split: Split) -> None:
         )
 
 
-def _people(subjects: Sequence[str] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the names, ascending, and each record's position among them."""
+def people_of(subjects: Sequence[str] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the names, ascending, and each record's position among them; refuses a record without a name."""
   names, position = np.unique(np.asarray(subjects), return_inverse=True)
   if names.dtype.kind == "U" and len(names) and names[0] == "":
     raise UserError("a record has no subject name: without it people cannot be kept apart")
   return names, position
 
 
-def _share(fraction: float, people: int, what: str) -> int:
+def share_of(fraction: float, people: int, what: str) -> int:
+  """How many of some people (or records) a share from 0 to 1 is: at least one where it is above 0."""
   if not 0 <= fraction <= 1:
     raise UserError(f"{what} is {fraction}: give a share from 0 to 1")
   return max(1, round(fraction * people)) if fraction > 0 else 0

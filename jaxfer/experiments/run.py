@@ -159,7 +159,7 @@ def evaluate(
   data: records.Records | None = None,
   say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-  """Judges a trained run on its test people; over folds the counts are pooled.
+  """Judges a trained run on its test side; over folds the counts are pooled.
 
   Writes `evaluation.json`, `predictions.csv`, `confusion.txt`, the figures `confusion.png`, `curves.png`,
   `examples.png` (a tested record of each class) and those of the system (of the first fold), and `report.html` to
@@ -180,6 +180,7 @@ def evaluate(
   confusion = np.zeros((classes, classes))
   lines = ["key,subject,label,predicted,fold"]
   by_fold: dict[str, float] = {}
+  apart = True
   figures: Mapping[str, str] = {}
   examples: dict[
     int, tuple[int, int]
@@ -202,6 +203,8 @@ def evaluate(
     confusion += matrix
     name = folder.name if folder != workdir else str(config.split.fold or 0)
     by_fold[name] = float(np.trace(matrix) / matrix.sum())
+    trained = setup.split.train | setup.split.validation
+    apart &= not len(np.intersect1d(data.subjects[trained], data.subjects[rows]))
     for row, guess in zip(rows, predicted, strict=True):
       label = int(data.arrays["label"][row])
       examples.setdefault(label, (int(row), int(guess)))
@@ -216,6 +219,7 @@ def evaluate(
     "count": int(summary["count"]),
     "interval_95": [low, high],
     "chance": 1 / classes,
+    "unseen": "people" if apart else "records",
     "average_accuracy": summary["average_accuracy"],
     "recall": dict(zip(data.label_names, summary["recall"].tolist(), strict=True)),
     "accuracy_by_fold": by_fold,
@@ -273,7 +277,7 @@ def _say_result(result: dict[str, Any], say: Callable[[str], None]) -> None:
   say("")
   say(
     f"accuracy {result['accuracy']:.4f} ({result['correct']} of {result['count']}, 95 % interval {low:.3f} to "
-    f"{high:.3f}, chance {result['chance']:.3f}) on people that the training never saw"
+    f"{high:.3f}, chance {result['chance']:.3f}) on {result['unseen']} that the training never saw"
   )
   if len(result["accuracy_by_fold"]) > 1:
     values = list(result["accuracy_by_fold"].values())

@@ -13,9 +13,9 @@ import numpy as np
 from jaxfer import config as configuration
 from jaxfer import losses
 from jaxfer.config import Call, RunConfig
-from jaxfer.data import folds, records
+from jaxfer.data import folds, per_class, records
 from jaxfer.data.plan import Plan
-from jaxfer.errors import unknown
+from jaxfer.errors import UserError, unknown
 from jaxfer.experiments import EXPERIMENTS
 from jaxfer.experiments.experiment import Experiment
 from jaxfer.models import MODELS, create_model
@@ -58,15 +58,37 @@ def _model(config: RunConfig, num_classes: int) -> nn.Module:
   return create_model(config.model.name, **{"num_classes": num_classes, **config.model.options}, dtype=dtype)
 
 
-def split_of(config: RunConfig, subjects: np.ndarray) -> folds.Split:
-  """Who trains, who watches, who is tested, as masks over the records."""
+def folds_of(config: RunConfig, data: records.Records) -> int:
+  """How many trainings the config's split asks for, one a fold; 0: a single one."""
   split = config.split
-  if split.folds:
-    return folds.fold_split(
-      subjects, split.fold or 0, split.folds, validation_fraction=split.validation, seed=split.seed
-    )
-  aside = (1 - split.test) * split.validation
-  return folds.holdout_split(subjects, (1 - split.test - aside, aside, split.test), split.seed)
+  if split.fold is not None:
+    return 0
+  return len(data.subject_names) if split.kind == "leave_one_out" else split.folds
+
+
+def split_of(config: RunConfig, data: records.Records) -> folds.Split:
+  """Who trains, who watches, who is tested, as masks over the records.
+
+  Raises:
+    UserError: these records cannot be divided so.
+  """
+  split, subjects, labels = config.split, data.subjects, data.arrays["label"]
+  aside: Any = {"validation_fraction": split.validation, "seed": split.seed}
+  if split.kind == "per_class":
+    return per_class.per_class_split(labels, data.label_names, split.per_class, **aside)
+  if split.kind == "per_class_people":
+    return per_class.per_class_people_split(subjects, labels, data.label_names, split.per_class, **aside)
+  if split.kind == "distributed":
+    if "split" not in data.texts:
+      raise UserError(
+        f"data set '{config.data.name}' has no split of its distributor's: choose another split.kind"
+      )
+    return folds.distributed_split(subjects, data.texts["split"], **aside)
+  count = len(data.subject_names) if split.kind == "leave_one_out" else split.folds
+  if count:
+    return folds.fold_split(subjects, split.fold or 0, count, **aside)
+  watched = (1 - split.test) * split.validation
+  return folds.holdout_split(subjects, (1 - split.test - watched, watched, split.test), split.seed)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxfer.data import folds
+from jaxfer.data import folds, per_class
 from jaxfer.errors import UserError
 
 
@@ -79,3 +79,99 @@ def test_a_person_on_both_sides_is_named():
 def test_bad_splits_are_refused(call, message):
   with pytest.raises(UserError, match=message):
     call()
+
+
+CLASSES = ("calm", "cross", "glad")
+
+
+def _labelled(people=12, of_each=4, seed=0):
+  """Twelve people, four records of each class apiece; the last two show one class alone."""
+  subjects = np.repeat([f"p{i:02d}" for i in range(people)], 3 * of_each)
+  labels = np.tile(np.repeat(np.arange(3), of_each), people)
+  keep = (subjects < f"p{people - 2:02d}") | (labels == 2)
+  order = np.random.default_rng(seed).permutation(int(keep.sum()))
+  return subjects[keep][order], labels[keep][order]
+
+
+def test_leave_one_out_is_a_fold_a_person():
+  subjects, _ = _labelled()
+  tested = [np.unique(subjects[folds.fold_split(subjects, k, 12).test]).tolist() for k in range(12)]
+  assert tested == [[f"p{k:02d}"] for k in range(12)]
+
+
+def test_per_class_tests_exactly_so_many_of_each():
+  _, labels = _labelled()
+  split = per_class.per_class_split(labels, CLASSES, 10, validation_fraction=0.2, seed=1)
+  assert np.bincount(labels[split.test]).tolist() == [10, 10, 10]
+  assert np.bincount(labels[split.validation]).tolist() == [6, 6, 8]  # A fifth of 30, 30 and 38.
+  np.testing.assert_array_equal(split.train.astype(int) + split.validation + split.test, 1)
+  again = per_class.per_class_split(labels, CLASSES, 10, validation_fraction=0.2, seed=1)
+  np.testing.assert_array_equal(split.test, again.test)
+  assert (per_class.per_class_split(labels, CLASSES, 10, seed=2).test != split.test).any()
+
+
+def test_per_class_refuses_a_class_of_no_more():
+  with pytest.raises(UserError, match=r"class 'calm' has 10 records, too few to test 10 of them"):
+    per_class.per_class_split([0] * 10 + [1] * 11, ["calm", "cross"], 10)
+  split = per_class.per_class_split([0] * 11 + [1] * 11, ["calm", "cross"], 10)
+  assert (split.test.sum(), split.train.sum()) == (20, 2)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_per_class_people_keeps_people_apart(seed):
+  subjects, labels = _labelled()
+  split = per_class.per_class_people_split(subjects, labels, CLASSES, 10, validation_fraction=0.2, seed=seed)
+  folds.assert_disjoint(subjects, split)
+  assert np.bincount(labels[split.test]).tolist() == [10, 10, 10]
+  unused = ~(split.train | split.validation | split.test)
+  assert set(subjects[unused]) <= set(subjects[split.test])  # Those of tested people alone.
+  # Three hold ten of each; those two who show a single class may come first.
+  assert len(np.unique(subjects[split.test])) <= 5
+  again = per_class.per_class_people_split(subjects, labels, CLASSES, 10, validation_fraction=0.2, seed=seed)
+  np.testing.assert_array_equal(split.test, again.test)
+
+
+def test_per_class_people_says_what_it_reached():
+  """One person alone shows class 1: tested, nothing would be left to train on."""
+  subjects = np.asarray(["a"] * 8 + ["b"] * 3 + ["c"] * 3)
+  labels = np.asarray([0, 0, 1, 1, 1, 1, 1, 1] + [0] * 6)
+  split = per_class.per_class_people_split(subjects, labels, ["calm", "cross"], 4)
+  folds.assert_disjoint(subjects, split)
+  assert "a" not in subjects[split.test]
+  line = folds.describe(subjects, labels, ["calm", "cross"], split)
+  assert (
+    line
+    == "train 8 records of 1 people, test 4 records of 2 people, 2 of tested people unused, no cross is tested"
+  )
+
+
+def test_the_distributors_split():
+  sides = np.asarray(["train", "test", "validation", "train", "train"])
+  subjects = np.asarray(["a", "b", "c", "b", "d"])
+  split = folds.distributed_split(subjects, sides)
+  for name in ("train", "validation", "test"):
+    np.testing.assert_array_equal(getattr(split, name), sides == name)
+  assert folds.describe(subjects, np.arange(5) % 2, ["calm", "cross"], split) == (
+    "train 3 records of 3 people, validation 1 records of 1 people, test 1 records of 1 people, "
+    "1 people both train and are tested, no calm is tested"
+  )
+  without = folds.distributed_split(subjects, np.where(sides == "test", "validation", sides))
+  assert (without.test.tolist(), without.validation.any()) == ([False, True, True, False, False], False)
+  aside = folds.distributed_split(
+    subjects, np.where(sides == "validation", "test", sides), validation_fraction=0.3
+  )
+  assert (aside.validation.sum(), (aside.train | aside.validation).sum()) == (1, 3)
+
+
+@pytest.mark.parametrize(
+  ("sides", "options", "message"),
+  [
+    (["train", "test", ""], {}, "1 of 3 records stand on side ''"),
+    (["train", "train", "train"], {}, "3 records to train on and 0 to test"),
+    (["train", "validation", "test"], {"validation_fraction": 0.1}, "sets 1 records aside"),
+    (["train", "train", "test"], {"validation_fraction": 0.9}, "leaves none of 2 people"),
+  ],
+)
+def test_a_distributors_split_that_cannot_be_used(sides, options, message):
+  with pytest.raises(UserError, match=message):
+    folds.distributed_split(["a", "b", "c"], sides, **options)

@@ -1,0 +1,125 @@
+"""Splits that test a number of records of each class: paper 000's, and one that keeps people apart (specs 1.2)."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from jaxfer.data.folds import Split, assert_disjoint, people_of, share_of
+from jaxfer.errors import UserError
+
+
+def per_class_split(
+  labels: Sequence[int] | np.ndarray,
+  label_names: Sequence[str],
+  count: int = 10,
+  *,
+  validation_fraction: float = 0.0,
+  seed: int = 0,
+) -> Split:
+  """Tests `count` records of each class, drawn without regard to people (paper 000, specs 1.2).
+
+  Args:
+    labels: n labels.
+    label_names: class names by label.
+    count: tested records of each class.
+    validation_fraction: share of the other records of each class to set aside, in [0, 1).
+    seed: which records.
+
+  Raises:
+    UserError: a class of no more than `count` records, or a fraction that leaves a class none to train on.
+  """
+  labels = np.asarray(labels)
+  test, validation = np.zeros(len(labels), bool), np.zeros(len(labels), bool)
+  for label, rows, rng in _classes(labels, label_names, count, seed):
+    rows = rng.permutation(rows)
+    aside = share_of(validation_fraction, len(rows) - count, "validation_fraction")
+    if count + aside >= len(rows):
+      raise UserError(
+        f"class '{label_names[label]}' has {len(rows)} records: {count} tested and {aside} for validation leave none "
+        "to train on; lower split.per_class or split.validation"
+      )
+    test[rows[:count]] = True
+    validation[rows[count : count + aside]] = True
+  return Split(train=~test & ~validation, validation=validation, test=test)
+
+
+def per_class_people_split(
+  subjects: Sequence[str] | np.ndarray,
+  labels: Sequence[int] | np.ndarray,
+  label_names: Sequence[str],
+  count: int = 10,
+  *,
+  validation_fraction: float = 0.0,
+  seed: int = 0,
+) -> Split:
+  """Tests up to `count` records of each class, of people of whom nothing is trained on.
+
+  People are taken in a random order while a class still lacks records: first those who bring more of what is lacking
+  than of what is not, then any who bring some. Nobody is taken who holds all of what is left of a class for training.
+  What the tested people have beyond `count` stands on no side. So a class has `count` tested records unless too few
+  people show it; `describe` tells what was reached.
+
+  Args:
+    subjects: n subject names.
+    labels: n labels.
+    label_names: class names by label.
+    count: tested records of each class, at most.
+    validation_fraction: share of the other people to set aside, in [0, 1).
+    seed: which people and records.
+
+  Raises:
+    UserError: a class of no more than `count` records, a record without a subject, a fraction that leaves no training,
+      or people of whom none can be tested.
+  """
+  names, position = people_of(subjects)
+  labels = np.asarray(labels)
+  classes = list(_classes(labels, label_names, count, seed))
+  has = np.zeros((len(names), len(label_names)), int)  # Records of each person and class.
+  np.add.at(has, (position, labels), 1)
+  order = np.random.default_rng([seed, len(label_names)]).permutation(len(names))
+  lacking, left = np.full(len(label_names), count), has.sum(0)
+  tested: list[int] = []
+  for wasteful in (False, True):
+    for person in order:
+      own = has[person]
+      useful = np.minimum(own, lacking).sum()
+      if person in tested or not useful or (not wasteful and 2 * useful <= own.sum()):
+        continue
+      if (own > 0)[left == own].any():
+        continue
+      tested.append(person)
+      lacking, left = lacking - np.minimum(own, lacking), left - own
+  if not tested:
+    raise UserError(
+      f"of {len(names)} people none can be tested: each holds all records of some class; take split.kind=per_class"
+    )
+  apart = np.isin(position, tested)
+  test = np.zeros(len(labels), bool)
+  for _, rows, rng in classes:
+    test[rng.permutation(rows[apart[rows]])[:count]] = True
+  others = np.setdiff1d(order, tested)
+  aside = share_of(validation_fraction, len(others), "validation_fraction")
+  if aside >= len(others):
+    raise UserError(
+      f"validation_fraction {validation_fraction} leaves none of {len(others)} people to train on"
+    )
+  validation = np.isin(position, np.random.default_rng([seed, count]).permutation(others)[:aside])
+  split = Split(train=~apart & ~validation, validation=validation, test=test)
+  assert_disjoint(subjects, split)
+  return split
+
+
+def _classes(
+  labels: np.ndarray, label_names: Sequence[str], count: int, seed: int
+) -> Iterator[tuple[int, np.ndarray, np.random.Generator]]:
+  """Each class that occurs, its rows, and a stream of random numbers of its own; refuses one of too few records."""
+  if count < 1:
+    raise UserError(f"split.per_class={count}: test at least one record of each class")
+  for label, name in enumerate(label_names):
+    rows = np.flatnonzero(labels == label)
+    if len(rows) <= count:
+      raise UserError(
+        f"class '{name}' has {len(rows)} records, too few to test {count} of them and train on the rest: lower "
+        "split.per_class"
+      )
+    yield label, rows, np.random.default_rng([seed, label])
