@@ -272,17 +272,12 @@ def check(config: RunConfig, options_of: OptionsOf) -> RunConfig:
 def _check_split(split: Split) -> None:
   if split.kind not in typing.get_args(SplitKind):
     raise unknown("value of split.kind", split.kind, typing.get_args(SplitKind))
-  once = split.kind == "people" and not split.folds
-  takes = {
-    "folds": split.kind == "people",
-    "fold": split.folds > 0 or split.kind == "leave_one_out",
-    "test": once,
-    "per_class": split.kind.startswith("per_class"),
-  }
-  for name, default in ((name, getattr(Split(), name)) for name in takes):
-    if getattr(split, name) != default and not takes[name]:
-      how = f"split.kind={split.kind}" + (f" with split.folds={split.folds}" if split.folds else "")
-      raise UserError(f"split.{name}={getattr(split, name)} means nothing to {how}: leave it out")
+  if split.folds and split.kind != "people":
+    raise UserError(
+      f"split.folds={split.folds} means nothing to split.kind={split.kind}: leave one of them out"
+    )
+  if split.fold is not None and not split.folds and split.kind != "leave_one_out":
+    raise UserError(f"split.fold={split.fold} without folds: give split.folds, or leave it out")
 
 
 def _assign(node, path, text, whole, options_of):

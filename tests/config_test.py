@@ -178,11 +178,9 @@ def test_a_run_is_no_study_and_a_study_no_run():
 @pytest.mark.parametrize(
   ("split", "message"),
   [
-    (Split(fold=3), "split.fold=3 means nothing to split.kind=people: leave it out"),
-    (Split(folds=5, test=0.3), "split.test=0.3 means nothing to split.kind=people with split.folds=5"),
+    (Split(fold=3), "split.fold=3 without folds: give split.folds"),
+    (Split(kind="per_class", fold=0), "split.fold=0 without folds"),
     (Split(kind="per_class", folds=5), "split.folds=5 means nothing to split.kind=per_class"),
-    (Split(kind="leave_one_out", test=0.3), "split.test=0.3 means nothing to split.kind=leave_one_out"),
-    (Split(kind="distributed", per_class=5), "split.per_class=5 means nothing to split.kind=distributed"),
     (Split(kind="perclass"), "unknown value of split.kind 'perclass': did you mean 'per_class'"),
   ],
 )

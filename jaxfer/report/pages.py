@@ -111,8 +111,8 @@ def write_run(
   by_class = tables.class_table(metrics.summarize(result["confusion"]), result["label_names"])
   low, high = result["interval_95"]
   summary = (
-    f"{result['correct']} of {result['count']} correct on {result.get('unseen', 'people')} that the training never saw: "
-    f"{result['accuracy']:.1%} (95 % interval {low:.1%} to {high:.1%}, chance {result['chance']:.1%})."
+    f"{result['correct']} of {result['count']} correct on {result.get('unseen', 'people')} that the training never "
+    f"saw: {result['accuracy']:.1%} (95 % interval {low:.1%} to {high:.1%}, chance {result['chance']:.1%})."
   )
   figures = [
     (workdir / name, caption)
