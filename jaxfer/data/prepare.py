@@ -146,7 +146,8 @@ class Report:
       return []
     lines = ["", f"{title} ({len(problems)}):"]
     for problem in problems[:shown]:
-      lines.append(f"  {problem.path.removeprefix(self.source).lstrip('/') or '.'}: {problem.what}")
+      where = problem.path.removeprefix(self.source).lstrip("/") or Path(self.source).name
+      lines.append(f"  {where}: {problem.what}")
     if len(problems) > shown:
       lines.append(f"  ... and {len(problems) - shown} more, all in report.json")
     return lines
@@ -159,7 +160,7 @@ def prepare(
 
   Args:
     name: a key of `DATASETS` that is not generated.
-    source: the distributor's folder, unpacked, at any of the usual nesting levels.
+    source: the distributor's folder, unpacked, at any of the usual nesting levels; a file where the set is one.
     data_dir: the folder that holds the prepared sets.
     skip_bad: leave bad files out instead of stopping after all are listed.
     **options: fields of the builder's `Config`, e.g. `num_frames=16, image_size=64`.
@@ -177,7 +178,7 @@ def prepare(
   if name not in importable:
     raise unknown("data set to prepare", name, importable)
   source = Path(source).expanduser().absolute()
-  if not source.is_dir():
+  if not (source.is_dir() or (DATASETS[name].file_source and source.is_file())):
     raise UserError(f"source {source} is not a folder: give the one that holds the unpacked distribution")
   config = records.make_config(name, options | {"source": str(source), "skip_bad": skip_bad})
   recorded = {option: getattr(config, option) for option in records.option_fields(type(config))}

@@ -22,7 +22,8 @@ class Builder(stills_builder.Builder):
 ```
 
 Features written: key, subject, label, image, split, `landmarks` (float32 [K, 2], NaN where a still has none) where
-LANDMARKS is set, and the extras. `scan` counts what it found against what it expected; "written" is counted here.
+LANDMARKS (or num_landmarks()) says K, and the extras. `scan` counts what it found against what it expected; "written"
+is counted here.
 """
 
 import dataclasses
@@ -91,6 +92,10 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     """Further features by name."""
     return {}
 
+  def num_landmarks(self) -> int:
+    """K of the feature `landmarks` under the options; 0 where it is not written."""
+    return self.LANDMARKS
+
   def set_label_names(self, names: Sequence[str]) -> None:
     """Gives the class names that `scan` found; a prepared copy brings its own."""
     self.info.features["label"].names = list(names)
@@ -106,8 +111,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
       "split": tfds.features.Text(),
       **self.extras(),
     }
-    if self.LANDMARKS:
-      features["landmarks"] = tfds.features.Tensor(shape=(self.LANDMARKS, 2), dtype=np.float32)
+    if count := self.num_landmarks():
+      features["landmarks"] = tfds.features.Tensor(shape=(count, 2), dtype=np.float32)
     return tfds.core.DatasetInfo(
       builder=self,
       description=type(self).__doc__,
@@ -134,8 +139,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         "split": still.split,
         **still.extras,
       }
-      if self.LANDMARKS:
-        none = np.full((self.LANDMARKS, 2), np.nan)
+      if count := self.num_landmarks():
+        none = np.full((count, 2), np.nan)
         example["landmarks"] = (none if result.landmarks is None else result.landmarks).astype(np.float32)
       written += 1
       yield still.key, example

@@ -16,12 +16,14 @@ class Dataset:
     module: the builder module's dotted path.
     description: one line for `jaxfer list datasets`.
     licence: the terms, and where to ask for the data.
+    file_source: True where `--source` may be a file as well as a folder.
     generated: True where the builder draws the data; False where `jaxfer prepare` imports a distribution.
   """
 
   module: str
   description: str
   licence: str
+  file_source: bool = False
   generated: bool = False
 
 
@@ -40,10 +42,21 @@ DATASETS: dict[str, Dataset] = {
     description="your own pictures in folders of classes, <class>/... or <split>/<class>/...",
     licence="whatever holds for your pictures",
   ),
+  "jaffe": Dataset(
+    module=_module("jaffe"),
+    description="JAFFE: 213 pictures of ten Japanese women, seven posed emotions, or the strongest of six rated ones",
+    licence="non-commercial research, no redistribution; ask at zenodo.org/records/14974867",
+  ),
   "manifest": Dataset(
     module=_module("manifest"),
     description="your own pictures named in a csv: path, label and optionally subject, split, box, landmarks",
     licence="whatever holds for your pictures",
+    file_source=True,
+  ),
+  "raf_db": Dataset(
+    module=_module("raf_db"),
+    description="RAF-DB: 15339 pictures from the web with seven basic emotions, or 3954 with eleven compound ones",
+    licence="non-commercial research, no redistribution; ask by a professor's e-mail at whdeng.cn/RAF/model1.html",
   ),
   "synthetic_faces": Dataset(
     module=_module("synthetic_faces"),

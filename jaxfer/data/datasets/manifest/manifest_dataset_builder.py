@@ -1,0 +1,51 @@
+"""Pictures named in a table as a TFDS builder that needs no TensorFlow."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from jaxfer.data import stills_builder
+from jaxfer.data.datasets.manifest import scan
+from jaxfer.data.prepare import Findings
+from jaxfer.data.stills import Still
+from jaxfer.errors import UserError
+
+
+@dataclasses.dataclass
+class Config(stills_builder.Config):
+  """The options of the data set.
+
+  Attributes:
+    landmarks: points a picture to write as the feature `landmarks`, 2, 3, 5, 37 or 68; 0 writes none. They place the
+      face in either case.
+  """
+
+  landmarks: int = 0
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if self.landmarks not in (0, *scan.POINTS):
+      points = ", ".join(map(str, scan.POINTS))
+      raise UserError(f"option landmarks is {self.landmarks}: give 0 or one of {points}")
+
+
+class Builder(stills_builder.Builder):
+  """Pictures named in a csv or tsv; see `scan` for its columns."""
+
+  def num_landmarks(self) -> int:
+    """As the option says."""
+    return self.builder_config.landmarks
+
+  def extras(self) -> Mapping[str, Any]:
+    """`sequence`, "" where there is none, and `frame`, -1 where there is none."""
+    return {"sequence": tfds.features.Text(), "frame": tfds.features.Scalar(np.int32)}
+
+  def scan(self, source: Path, findings: Findings) -> list[Still]:
+    """See `scan.scan`."""
+    names, stills = scan.scan(source, self.builder_config.landmarks, findings)
+    self.set_label_names(names)
+    return stills
