@@ -6,6 +6,7 @@ middle of the mouth in fixed places, so the affine map of these three points car
 
 import numpy as np
 
+from jaxfer.data import align
 from jaxfer.errors import UserError
 
 FRAME = 100  # Pixels along an edge of the aligned frame.
@@ -22,7 +23,7 @@ def alignment(points: np.ndarray) -> np.ndarray:
       corner. Which eye is left is told by x, not by the order: annotators mean the person's or the picture's.
 
   Returns:
-    float64 [2, 3], for `transform`.
+    float64 [2, 3], for `align.transform`.
 
   Raises:
     UserError: points that are not finite, on one line, or another number of them.
@@ -38,23 +39,18 @@ def alignment(points: np.ndarray) -> np.ndarray:
   area = abs(edges[0, 0] * edges[1, 1] - edges[0, 1] * edges[1, 0])
   if not area > _FLAT * (edges**2).sum(axis=1).max():
     raise UserError(f"eyes and mouth lie on one line ({corners.round(1).tolist()}): no alignment follows")
-  return np.linalg.solve(np.column_stack([corners, np.ones(3)]), TEMPLATE).T
-
-
-def transform(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-  """Maps points [..., 2] of (x, y) by an affine matrix [2, 3]; float64 of the same shape."""
-  return np.asarray(points, float) @ matrix[:, :2].T + matrix[:, 2]
+  return align.affine(corners, TEMPLATE)
 
 
 def draw(points: np.ndarray, size: int, *, frame: int = FRAME, dot: str = "disc") -> np.ndarray:
   """Draws landmarks as white dots on black.
 
-  The paper names neither scaling nor dot: pixel centres lie at whole numbers and edges at halves, so
-  x' = (x + 1/2) size / frame - 1/2; a disc has a radius of 2 pixels, a Gaussian has sigma 2, both at any size;
-  where dots meet the greater value holds. What lies outside is cut off.
+  The paper names neither scaling nor dot. A disc has a radius of 2 pixels, a Gaussian has sigma 2, both at any
+  size; where dots meet the greater value holds. What lies outside is cut off.
 
   Args:
-    points: [..., K, 2] of (x, y) in pixels of the frame; all NaN for a picture that has none, which stays black.
+    points: [..., K, 2] of (x, y) in pixels of the frame, where pixel i covers i to i + 1, as the records have them;
+      all NaN for a picture that has none, which stays black.
     size: edge of the result in pixels, >= 1.
     frame: edge of the frame that the points are given in.
     dot: a value of `DOTS`.
@@ -72,10 +68,12 @@ def draw(points: np.ndarray, size: int, *, frame: int = FRAME, dot: str = "disc"
   flat = points.reshape(-1, count, 2)
   finite = np.isfinite(flat).all(axis=(1, 2))
   if not (finite | np.isnan(flat).all(axis=(1, 2))).all():
-    raise UserError(f"landmarks of picture {int(np.argmin(finite))} are not finite: leave it out or repair them")
+    raise UserError(
+      f"landmarks of picture {int(np.argmin(finite))} are not finite: leave it out or repair them"
+    )
   which = np.flatnonzero(finite)
   # Far outside is as good as just outside, and keeps the pixel numbers within what an integer holds.
-  centres = np.clip((flat[which] + 0.5) * (size / frame) - 0.5, -100, size + 100)
+  centres = np.clip(flat[which] * (size / frame) - 0.5, -100, size + 100)
   reach = 3 if dot == "disc" else 9
   steps = np.arange(-reach, reach + 1)
   offsets = np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxfer.data import heatmap
+from jaxfer.data import align, heatmap
 from jaxfer.errors import UserError
 
 EYES_AND_MOUTH = np.array([[30.0, 40], [70, 40], [50, 80]])
@@ -12,7 +12,7 @@ EYES_AND_MOUTH = np.array([[30.0, 40], [70, 40], [50, 80]])
 def test_the_alignment_of_the_spec():
   matrix = heatmap.alignment(EYES_AND_MOUTH)
   np.testing.assert_allclose(matrix, [[1.25, 0, -12.5], [0, 1, -5]], atol=1e-12)
-  np.testing.assert_allclose(heatmap.transform(EYES_AND_MOUTH, matrix), heatmap.TEMPLATE, atol=1e-12)
+  np.testing.assert_allclose(align.transform(EYES_AND_MOUTH, matrix), heatmap.TEMPLATE, atol=1e-12)
   five = np.array([[70.0, 40], [30, 40], [48, 60], [60, 82], [40, 78]])  # Left and right as the person's own.
   np.testing.assert_allclose(heatmap.alignment(five), matrix, atol=1e-12)
 
@@ -21,9 +21,7 @@ def test_a_turned_face_is_aligned():
   turn = np.deg2rad(30)
   rotation = 2 * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
   turned = EYES_AND_MOUTH @ rotation.T + [100, 7]
-  np.testing.assert_allclose(
-    heatmap.transform(turned, heatmap.alignment(turned)), heatmap.TEMPLATE, atol=1e-10
-  )
+  np.testing.assert_allclose(align.transform(turned, heatmap.alignment(turned)), heatmap.TEMPLATE, atol=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +39,7 @@ def test_points_that_align_nothing_are_refused(points, message):
 
 
 def test_a_disc_has_radius_two_and_is_cut_at_the_edge():
-  image = heatmap.draw(np.array([[10.0, 20], [0, 0], [-1.6, 50], [500, 1e30]]), 100)
+  image = heatmap.draw(np.array([[10.0, 20], [0, 0], [-1.6, 50], [500, 1e30]]) + 0.5, 100)
   assert image.dtype == np.float32
   assert set(np.unique(image)) == {0, 1}
   disc = [[0, 0, 1, 0, 0], [0, 1, 1, 1, 0], [1, 1, 1, 1, 1], [0, 1, 1, 1, 0], [0, 0, 1, 0, 0]]
@@ -52,7 +50,8 @@ def test_a_disc_has_radius_two_and_is_cut_at_the_edge():
 
 
 def test_the_paper_scales_100_to_224_with_half_pixel_centres():
-  image = heatmap.draw(np.array([[0.0, 0], [99, 99], [25, 35]]), 224)
+  """Specs 3.4 count from the middle of the first pixel: x' = (x + 1/2) 2.24 - 1/2."""
+  image = heatmap.draw(np.array([[0.0, 0], [99, 99], [25, 35]]) + 0.5, 224)
   rows, columns = np.nonzero(image[60:100, 40:80])
   # (25.5, 35.5) * 2.24 - 0.5 = (56.62, 79.02).
   assert abs(columns.mean() + 40 - 56.62) < 0.2
@@ -66,9 +65,9 @@ def test_discs_are_those_of_the_definition():
   y, x = np.mgrid[:224, :224]
   centres = (points + 0.5) * 2.24 - 0.5
   squared = (x - centres[:, 0, None, None]) ** 2 + (y - centres[:, 1, None, None]) ** 2
-  np.testing.assert_array_equal(heatmap.draw(points, 224), (squared <= 4).any(0))
+  np.testing.assert_array_equal(heatmap.draw(points + 0.5, 224), (squared <= 4).any(0))
   gaussian = np.exp(-squared / 8).max(0)
-  np.testing.assert_allclose(heatmap.draw(points, 224, dot="gaussian"), gaussian, atol=5e-5)
+  np.testing.assert_allclose(heatmap.draw(points + 0.5, 224, dot="gaussian"), gaussian, atol=5e-5)
 
 
 def test_many_pictures_at_once_are_the_same_as_one_by_one():

@@ -1,0 +1,83 @@
+"""The lists and annotations of RAF-DB, one function a file format. All take text and raise ValueError with one line."""
+
+import re
+
+import numpy as np
+
+NUM_LANDMARKS = 37
+_LINE = re.compile(r"((?:train|test)_\d{3,5})(?:_aligned)?\.jpe?g\s+(\d{1,2})", re.IGNORECASE)
+
+
+def read_line(line: str, num_classes: int) -> tuple[str, int]:
+  """Reads a line of the list of labels, e.g. `train_00001.jpg 5`, as name and index of the class (from 0).
+
+  Raises:
+    ValueError: another form, or a label that is not 1 to `num_classes`.
+  """
+  match = _LINE.fullmatch(line.strip())
+  if match is None:
+    raise ValueError(f"{line.strip()[:40]!r}: expected a name and a label such as 'train_00001.jpg 5'")
+  if not 1 <= int(match[2]) <= num_classes:
+    raise ValueError(f"label of {match[1]} is {int(match[2])}: expected 1 to {num_classes}")
+  return match[1].lower(), int(match[2]) - 1
+
+
+def read_automatic(text: str) -> np.ndarray:
+  """Reads the automatic landmarks: `x<TAB>y` a line, in pixels of the original picture.
+
+  In order: brows 0-2 and 3-5, nose 6-12, eyes 13-18 and 19-24, mouth 25-36.
+
+  Returns:
+    float64 [37, 2].
+
+  Raises:
+    ValueError: another number of them, or what is no finite number.
+  """
+  return _numbers(text.split(), 2 * NUM_LANDMARKS, "landmarks").reshape(NUM_LANDMARKS, 2)
+
+
+def read_manual(text: str) -> np.ndarray:
+  """Reads the manual points: eyes, nose tip and corners of the mouth, separated by tabs or spaces.
+
+  Three more numbers follow: gender (0 to 2), race (0 to 2) and age group (0 to 4). They are checked, not used.
+
+  Returns:
+    float64 [5, 2], pixels of the original picture; each pair ordered by x, as the distributor does not say
+    whose left is meant.
+
+  Raises:
+    ValueError: anything else.
+  """
+  values = _numbers(text.split(), 13, "manual points and attributes")
+  for name, value, most in zip(("gender", "race", "age group"), values[10:], (2, 2, 4), strict=True):
+    if value not in range(most + 1):
+      raise ValueError(f"{name} is {value:g}: expected 0 to {most}")
+  points = values[:10].reshape(5, 2)
+  for first in (0, 3):
+    pair = slice(first, first + 2)
+    points[pair] = points[pair][np.argsort(points[pair, 0], kind="stable")]
+  return points
+
+
+def read_box(text: str) -> tuple[float, float, float, float]:
+  """Reads a face box, four or more numbers `x1 y1 x2 y2 ...`, as (x, y, width, height) in pixels.
+
+  Raises:
+    ValueError: fewer numbers, or a box without area.
+  """
+  x1, y1, x2, y2 = _numbers(text.split()[:4], 4, "face box")
+  if not (x1 < x2 and y1 < y2):
+    raise ValueError(f"face box {x1:g} {y1:g} {x2:g} {y2:g} has no area: expected x1 y1 x2 y2")
+  return float(x1), float(y1), float(x2 - x1), float(y2 - y1)
+
+
+def _numbers(words: list[str], count: int, what: str) -> np.ndarray:
+  if len(words) != count:
+    raise ValueError(f"{what}: {len(words)} numbers, expected {count}")
+  try:
+    values = np.array([float(word) for word in words])
+  except ValueError as error:
+    raise ValueError(f"{what}: {error}") from None
+  if not np.isfinite(values).all():
+    raise ValueError(f"{what}: not all numbers are finite")
+  return values
