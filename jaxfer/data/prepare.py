@@ -174,7 +174,10 @@ def prepare(
   """
   if name in DATASETS and DATASETS[name].generated:
     raise UserError(f"data set '{name}' is drawn by jaxfer on first use: nothing to prepare")
-  importable = [known for known, entry in DATASETS.items() if not entry.generated]
+  if name in DATASETS and DATASETS[name].parts:
+    parts = ", ".join(DATASETS[name].parts)
+    raise UserError(f"data set '{name}' is composed of others when it is loaded: prepare those, {parts}")
+  importable = [known for known, entry in DATASETS.items() if not entry.generated and not entry.parts]
   if name not in importable:
     raise unknown("data set to prepare", name, importable)
   source = Path(source).expanduser().absolute()

@@ -131,7 +131,7 @@ def default_data_dir() -> Path:
 
 
 def load(name: str, data_dir: str | Path, **options: Any) -> Records:
-  """Reads a prepared data set; a synthetic one is generated on first use.
+  """Reads a prepared data set; a synthetic one is generated on first use, a mixture composed of its parts.
 
   Args:
     name: a key of `jaxfer.data.datasets.DATASETS`.
@@ -144,6 +144,10 @@ def load(name: str, data_dir: str | Path, **options: Any) -> Records:
       folder that cannot be written, or damaged files.
   """
   config = make_config(name, options)
+  if DATASETS[name].parts:
+    from jaxfer.data import mixed  # It loads its parts from here.
+
+    return mixed.load(name, data_dir, options)
   builder = open_builder(name, config, data_dir)
   if not builder.data_path.exists():
     if not DATASETS[name].generated:

@@ -18,6 +18,7 @@ class Dataset:
     licence: the terms, and where to ask for the data.
     file_source: True where `--source` may be a file as well as a folder.
     generated: True where the builder draws the data; False where `jaxfer prepare` imports a distribution.
+    parts: the data sets that a mixture (`jaxfer.data.mixed`) is composed of when it is loaded; empty for others.
   """
 
   module: str
@@ -25,6 +26,7 @@ class Dataset:
   licence: str
   file_source: bool = False
   generated: bool = False
+  parts: tuple[str, ...] = ()
 
 
 def _module(name: str) -> str:
@@ -52,6 +54,18 @@ DATASETS: dict[str, Dataset] = {
     description="your own pictures named in a csv: path, label and optionally subject, split, box, landmarks",
     licence="whatever holds for your pictures",
     file_source=True,
+  ),
+  "paper000": Dataset(
+    module=f"{__name__}.paper000",
+    description="paper 000's grey stills with seven classes, of jaffe, ckplus_stills, msfde and kdef as prepared",
+    licence="those of its parts",
+    parts=("jaffe", "ckplus_stills", "msfde", "kdef"),
+  ),
+  "paper003": Dataset(
+    module=f"{__name__}.paper003",
+    description="paper 003's frames of sequences, of mug, ckplus_stills and ravdess as prepared",
+    licence="those of its parts",
+    parts=("mug", "ckplus_stills", "ravdess"),
   ),
   "raf_db": Dataset(
     module=_module("raf_db"),

@@ -1,0 +1,56 @@
+"""The stills of paper 000: JAFFE, CK+, MSFDE and KDEF, grey, seven classes (specs 1.1, Table 1).
+
+The paper's JAFFE counts are those of the strongest rated emotion, not of the posed one; its "CK" counts are those of
+CK+ without contempt, four sequences fewer. Of MSFDE it has five emotions, without neutral faces.
+"""
+
+import dataclasses
+
+import tensorflow_datasets as tfds
+
+from jaxfer.data.mixed import Mixture, Part
+from jaxfer.errors import unknown
+
+LABELS = ("happiness", "sadness", "surprise", "anger", "disgust", "fear", "neutral")
+_TABLE_1 = {
+  "jaffe": (40, 34, 41, 26, 39, 8, 25),
+  "ckplus_stills": (69, 28, 83, 44, 57, 24, 0),
+  "msfde": (31, 32, 0, 32, 32, 32, 0),
+  "kdef": (138, 130, 134, 134, 133, 136, 129),
+}
+
+
+@dataclasses.dataclass
+class Config(tfds.core.BuilderConfig):
+  """The options of the mixture.
+
+  Attributes:
+    image_size: S, edge of the pictures in pixels.
+    channels: 1 (grey) or 3 (RGB).
+    crop: as of every set of stills; the paper says only that the whole face is visible.
+    jaffe_labels: "rated" (the paper's) or "posed".
+  """
+
+  image_size: int = 64
+  channels: int = 1
+  crop: str = "middle"
+  jaffe_labels: str = "rated"
+
+  def __post_init__(self) -> None:
+    if self.jaffe_labels not in ("rated", "posed"):
+      raise unknown("option jaffe_labels of data set 'paper000'", self.jaffe_labels, ("rated", "posed"))
+
+
+def mixture(config: Config) -> Mixture:
+  """Its parts."""
+  common = {"image_size": config.image_size, "channels": config.channels, "crop": config.crop}
+  own = {
+    "jaffe": {"label_source": "ratings" if config.jaffe_labels == "rated" else "filename"},
+    "ckplus_stills": {"frames": "last:1"},
+  }
+  parts = []
+  for name, counts in _TABLE_1.items():
+    expected = dict(zip(LABELS, counts, strict=True))
+    taken = {label: label for label, count in expected.items() if count}
+    parts.append(Part(name, name, {**common, **own.get(name, {})}, taken, expected))
+  return Mixture(LABELS, tuple(parts), "paper 000, Table 1")

@@ -1,0 +1,57 @@
+"""The stills of paper 003: frames of MUG, CK+ and RAVDESS (specs 4.7).
+
+For training, frames at equal spacing of every sequence; for recognition, some about the middle (MUG) or the last ones
+(CK+, without contempt), and none of RAVDESS. The paper trains on 29,085 images of 195 people and judges on 2,037. It
+does not say how many frames of a sequence it takes, and counts more people than MUG hands out.
+"""
+
+import dataclasses
+
+import tensorflow_datasets as tfds
+
+from jaxfer.data.mixed import Mixture, Part
+from jaxfer.errors import unknown
+
+LABELS = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
+
+
+@dataclasses.dataclass
+class Config(tfds.core.BuilderConfig):
+  """The options of the mixture.
+
+  Attributes:
+    image_size: S, edge of the pictures in pixels.
+    channels: 3 (RGB) or 1 (grey).
+    use: "training" or "recognition".
+    num_frames: frames of a sequence, at equal spacing, for training.
+    channel: of RAVDESS, for training: "speech", "song" or "both".
+  """
+
+  image_size: int = 64
+  channels: int = 3
+  use: str = "training"
+  num_frames: int = 10
+  channel: str = "both"
+
+  def __post_init__(self) -> None:
+    if self.use not in ("training", "recognition"):
+      raise unknown("option use of data set 'paper003'", self.use, ("training", "recognition"))
+
+
+def mixture(config: Config) -> Mixture:
+  """Its parts."""
+  common = {"image_size": config.image_size, "channels": config.channels}
+  if config.use == "recognition":
+    parts = (
+      Part("mug", "mug", {**common, "frames": "middle:5"}),
+      Part("ckplus_stills", "ck", {**common, "frames": "last:3"}),
+    )
+    return Mixture(LABELS, parts, "")
+  spaced = {**common, "frames": f"equal:{config.num_frames}"}
+  parts = (
+    Part("mug", "mug", spaced),
+    Part("ckplus_stills", "ck", {**spaced, "contempt": True}),
+    Part("ravdess", "ravdess", {**spaced, "channel": config.channel}),
+  )
+  # Training asks for people alone: no picture need be dropped for its class.
+  return Mixture((*LABELS, "calm", "contempt"), parts, "")

@@ -1,0 +1,123 @@
+"""Mixtures: data sets composed of prepared ones when they are loaded, of which no copy is written.
+
+A mixture is a module that `jaxfer.data.datasets.DATASETS` names with its parts. It defines `Config`, the mixture's
+options, and `mixture(config)`, which says what of each part goes in under which class.
+"""
+
+import dataclasses
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxfer.data import records
+from jaxfer.data.datasets import DATASETS
+from jaxfer.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """A prepared data set in a mixture.
+
+  Attributes:
+    name: of the data set.
+    prefix: before its keys and subjects, so that people of different sets are different people.
+    options: of the data set.
+    labels: its class -> the mixture's, by name; records of other classes are dropped. None: those of the same name.
+    expected: the published number of records of a class of the mixture; 0 where it names none.
+  """
+
+  name: str
+  prefix: str
+  options: Mapping[str, Any]
+  labels: Mapping[str, str] | None = None
+  expected: Mapping[str, int] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+  """What is put together.
+
+  Attributes:
+    label_names: class names by label.
+    parts: in order.
+    source: of the expected numbers.
+  """
+
+  label_names: tuple[str, ...]
+  parts: tuple[Part, ...]
+  source: str
+
+
+def load(name: str, data_dir: str | Path, options: Mapping[str, Any]) -> records.Records:
+  """Loads the parts of a mixture and puts their pictures together; see `compose`.
+
+  Args:
+    name: a key of `DATASETS` that has parts.
+    data_dir: the folder that holds the prepared sets.
+    options: of the mixture.
+
+  Raises:
+    UserError: an unknown option; a part that is not prepared (names the command that does it); as `compose`.
+  """
+  mixture: Mixture = importlib.import_module(DATASETS[name].module).mixture(
+    records.make_config(name, options)
+  )
+  return compose(mixture, [records.load(part.name, data_dir, **part.options) for part in mixture.parts])
+
+
+def compose(mixture: Mixture, loaded: Sequence[records.Records]) -> records.Records:
+  """Puts the parts' records together under the mixture's classes.
+
+  Args:
+    mixture: what to make.
+    loaded: the parts' records, each with `image` [n, S, S, C] of equal shape.
+
+  Returns:
+    Their `image`s and labels; keys and subjects as "prefix/key". `notes` counts each part's records by class, found of
+    expected, and what was dropped.
+
+  Raises:
+    UserError: pictures of different shapes.
+  """
+  shapes = {part.name: own.arrays["image"].shape[1:] for part, own in zip(mixture.parts, loaded, strict=True)}
+  if len(set(shapes.values())) > 1:
+    raise UserError(f"pictures of different shapes cannot be mixed: {shapes}")
+  images, labels, keys, subjects, notes = [], [], [], [], []
+  for part, own in zip(mixture.parts, loaded, strict=True):
+    taken = {name: name for name in mixture.label_names} if part.labels is None else part.labels
+    index = [mixture.label_names.index(taken[name]) if name in taken else -1 for name in own.label_names]
+    label = np.asarray(index, np.int32)[own.arrays["label"]]
+    rows = np.flatnonzero(label >= 0)
+    images.append(own.arrays["image"][rows])
+    labels.append(label[rows])
+    keys += [f"{part.prefix}/{own.keys[row]}" for row in rows]
+    subjects += [f"{part.prefix}/{name}" for name in own.subjects[rows]]
+    notes += [_counts(mixture, part, label[rows]), *_dropped(part, own, label < 0)]
+  total = sum(sum(part.expected.values()) for part in mixture.parts if part.expected)
+  whole = f"{len(keys)} records" + (f", expected {total} ({mixture.source})" if total else "")
+  arrays = {"image": np.concatenate(images), "label": np.concatenate(labels)}
+  made = records.Records.from_arrays(arrays, keys, mixture.label_names, subjects)
+  return dataclasses.replace(made, notes=(*notes, whole))
+
+
+def _counts(mixture: Mixture, part: Part, label: np.ndarray) -> str:
+  found = np.bincount(label, minlength=len(mixture.label_names)).tolist()
+  if part.expected is None:
+    counts = [f"{name} {count}" for name, count in zip(mixture.label_names, found, strict=True)]
+    return f"{part.name}: {len(label)} records: {', '.join(counts)}"
+  expected = [part.expected.get(name, 0) for name in mixture.label_names]
+  counts = [
+    f"{name} {count}" + (f" (expected {want})" if count != want else "")
+    for name, count, want in zip(mixture.label_names, found, expected, strict=True)
+  ]
+  agree = "as expected" if found == expected else f"expected {sum(expected)}"
+  return f"{part.name}: {len(label)} records, {agree}: {', '.join(counts)}"
+
+
+def _dropped(part: Part, own: records.Records, dropped: np.ndarray) -> list[str]:
+  counts = np.bincount(own.arrays["label"][dropped], minlength=len(own.label_names))
+  named = [f"{name} {count}" for name, count in zip(own.label_names, counts, strict=True) if count]
+  return [f"{part.name}: {dropped.sum()} records dropped: {', '.join(named)}"] if named else []
