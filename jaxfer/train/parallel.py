@@ -35,6 +35,16 @@ def is_key(leaf: Any) -> bool:
   return jnp.issubdtype(getattr(leaf, "dtype", jnp.float32), jax.dtypes.prng_key)
 
 
+def initializer(init: Callable[..., Variables], **options: Any) -> Callable[..., Variables]:
+  """jit of what draws initial variables, hardly optimised on CPU.
+
+  It runs once, and LLVM takes ten times as long to optimise a small net's draws as to compile them.
+  """
+  if jax.default_backend() == "cpu":
+    options["compiler_options"] = {"xla_backend_optimization_level": 0}
+  return jax.jit(init, **options)
+
+
 def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
   """On the device as a strongly typed array."""
   if not is_key(leaf):
@@ -94,7 +104,7 @@ class Parallel:
 
   def init(self, init: Callable[[jax.Array], Variables], key: jax.Array) -> Variables:
     """Initial variables."""
-    return jax.jit(init)(key)
+    return initializer(init)(key)
 
   def joined(self, stage: Stage, variables: Variables) -> Variables:
     """The variables: a training alone shares none with others."""

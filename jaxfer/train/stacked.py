@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxfer.train.parallel import Columns, Driver, is_key, put
+from jaxfer.train.parallel import Columns, Driver, initializer, is_key, put
 from jaxfer.train.stage import Context, PyTree, Stage, Variables
 from jaxfer.train.state import Moving, State, begin, merge
 from jaxfer.train.step import draw, gated_step, planned_step
@@ -149,7 +149,11 @@ class Stacked:
 
   def init(self, init: Callable[[jax.Array], Variables], keys: jax.Array) -> Variables:
     """Initial variables from the members' keys."""
-    return self._compiled(("init", init), self._each(init, (0,)), (0,))(keys, ())
+    name = "init", init
+    if name not in self._programs:
+      every = jax.vmap(jax.vmap(init))  # Over devices and slots.
+      self._programs[name] = initializer(every, out_shardings=self._sharding)
+    return self._programs[name](keys)
 
   def _shared(self, keep: Callable[[str], bool]) -> Variables:
     return {c: {name: t for name, t in tree.items() if keep(name)} for c, tree in self._placed.items()}
