@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxfer.data import records
 from jaxfer.data import tree as tree_files
 from jaxfer.data.datasets.jaffe import scan
-from jaxfer.data.prepare import Findings
+from jaxfer.data.prepare import BadFiles, Findings, prepare
 from jaxfer.errors import UserError
 from tests.fixtures import jaffe_tree
 
@@ -145,6 +146,34 @@ def test_jaffe_other_nestings_and_names(tree, tmp_path):
   odd = [(problem.path.rpartition("/")[2], problem.what) for problem in findings.odd]
   assert ("thumb.jpg", "not named as a picture of JAFFE; left out") in odd
   assert ("KA.AN3.3.tiff", f"a second copy of {tmp_path / 'other' / 'KA.AN3.3.tiff'}; left out") in odd
+
+
+def test_jaffe_prepared(full_tree, tree, tmp_path):
+  report = prepare("jaffe", full_tree, tmp_path)
+  loaded = records.load("jaffe", tmp_path)
+  assert loaded.fingerprint == report.fingerprint
+  assert loaded.arrays["image"].shape == (213, 64, 64, 1)
+  assert loaded.label_names == scan.LABELS
+  assert loaded.subject_names == jaffe_tree.PEOPLE
+  assert [scan.CODES[label] for label in loaded.arrays["label"]] == [key[3:5] for key in loaded.keys]
+  assert _counts(report.findings)["written"] == 213
+  rated = prepare("jaffe", full_tree, tmp_path, label_source="ratings")
+  assert rated.folder != report.folder
+  labels = records.load("jaffe", tmp_path, label_source="ratings").arrays["label"]
+  assert (labels == scan.LABELS.index("surprise")).sum() == 62
+  path = tree / "jaffe" / "KA.AN1.1.tiff"
+  path.write_bytes(path.read_bytes()[:40])
+  with pytest.raises(BadFiles, match=r"KA\.AN1\.1\.tiff: .*nothing was written"):
+    prepare("jaffe", tree, tmp_path / "other")
+  report = prepare("jaffe", tree, tmp_path / "other", skip_bad=True)
+  assert (_counts(report.findings)["written"], len(report.findings.bad)) == (212, 1)
+
+
+def test_jaffe_options_are_checked():
+  with pytest.raises(UserError, match="did you mean 'ratings'"):
+    records.make_config("jaffe", {"label_source": "rating"})
+  with pytest.raises(UserError, match="neutral_below of data set 'jaffe' is 9: give 1 to 5"):
+    records.make_config("jaffe", {"neutral_below": 9})
 
 
 def test_jaffe_wrong_folder(tmp_path):

@@ -34,9 +34,24 @@ def _module(name: str) -> str:
 
 
 DATASETS: dict[str, Dataset] = {
+  "affectnet": Dataset(
+    module=_module("affectnet"),
+    description="AffectNet: 287651 pictures from the web with eight expressions, valence and arousal, in three forms",
+    licence="research licence signed by a professor or lab manager, no redistribution; mohammadmahoor.com/affectnet",
+  ),
+  "casia_webface": Dataset(
+    module=_module("casia_webface"),
+    description="CASIA-WebFace: half a million pictures of 10572 people, in folders or as InsightFace packs it",
+    licence="research only, of people who were not asked; the original site is withdrawn",
+  ),
   "ckplus": Dataset(
     module=_module("ckplus"),
     description="Extended Cohn-Kanade: 327 labelled onset-to-peak sequences of 118 people, seven emotions",
+    licence="signed agreement, no redistribution; ask at pitt.edu/~emotion/ck-spread.htm",
+  ),
+  "ckplus_stills": Dataset(
+    module=_module("ckplus_stills"),
+    description="frames of CK+ as stills, the last ones or at equal steps, with or without contempt",
     licence="signed agreement, no redistribution; ask at pitt.edu/~emotion/ck-spread.htm",
   ),
   "image_folder": Dataset(
@@ -44,16 +59,31 @@ DATASETS: dict[str, Dataset] = {
     description="your own pictures in folders of classes, <class>/... or <split>/<class>/...",
     licence="whatever holds for your pictures",
   ),
+  "imagenet": Dataset(
+    module=_module("imagenet"),
+    description="ImageNet (ILSVRC 2012): 1.28 million pictures of a thousand classes, from folders or tar archives",
+    licence="non-commercial research and teaching, no redistribution; ask at image-net.org",
+  ),
   "jaffe": Dataset(
     module=_module("jaffe"),
     description="JAFFE: 213 pictures of ten Japanese women, seven posed emotions, or the strongest of six rated ones",
     licence="non-commercial research, no redistribution; ask at zenodo.org/records/14974867",
+  ),
+  "kdef": Dataset(
+    module=_module("kdef"),
+    description="Karolinska Directed Emotional Faces: 70 people, seven emotions, twice, from five angles",
+    licence="non-commercial research, no redistribution; ask at kdef.se",
   ),
   "manifest": Dataset(
     module=_module("manifest"),
     description="your own pictures named in a csv: path, label and optionally subject, split, box, landmarks",
     licence="whatever holds for your pictures",
     file_source=True,
+  ),
+  "mug": Dataset(
+    module=_module("mug"),
+    description="MUG: frames of 52 people's sequences with seven emotions, or its manually annotated stills",
+    licence="signed agreement, no redistribution; ask at mug.ee.auth.gr/fed",
   ),
   "paper000": Dataset(
     module=f"{__name__}.paper000",
@@ -71,6 +101,11 @@ DATASETS: dict[str, Dataset] = {
     module=_module("raf_db"),
     description="RAF-DB: 15339 pictures from the web with seven basic emotions, or 3954 with eleven compound ones",
     licence="non-commercial research, no redistribution; ask by a professor's e-mail at whdeng.cn/RAF/model1.html",
+  ),
+  "ravdess": Dataset(
+    module=_module("ravdess"),
+    description="RAVDESS: frames of 2452 clips of 24 actors who speak and sing with eight emotions",
+    licence="CC BY-NC-SA 4.0; zenodo.org/records/1188976",
   ),
   "synthetic_faces": Dataset(
     module=_module("synthetic_faces"),

@@ -1,0 +1,1 @@
+"""Karolinska Directed Emotional Faces (KDEF and AKDEF): scan, TFDS builder."""
