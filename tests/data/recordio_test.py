@@ -103,11 +103,11 @@ def test_any_bytes_raise_a_value_error_or_are_read(tmp_path_factory, extra, posi
     b"".join(tree.frame(tree.payload((1.0, float(i)), i, b"image" * i)) for i in range(6)) + extra
   )
   sound[position % len(sound)] = byte
-  with recordio.Reader(_write(tmp_path_factory.mktemp("rec"), bytes(sound))) as reader:
-    with contextlib.suppress(ValueError):
-      for offset in reader.offsets():
-        reader.header(offset)
-        recordio.parse(reader.payload(offset)[0])
+  path = _write(tmp_path_factory.mktemp("rec"), bytes(sound))
+  with recordio.Reader(path) as reader, contextlib.suppress(ValueError):
+    for offset in reader.offsets():
+      reader.header(offset)
+      recordio.parse(reader.payload(offset)[0])
 
 
 @given(st.one_of(st.binary(max_size=100), st.text("0123456789\t\n ", max_size=60).map(str.encode)))

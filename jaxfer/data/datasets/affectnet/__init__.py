@@ -1,0 +1,1 @@
+"""AffectNet in its three forms: annotations, scan and TFDS builder."""

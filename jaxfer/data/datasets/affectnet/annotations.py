@@ -1,0 +1,240 @@
+"""What the annotation files of AffectNet's three forms say of a picture: rows of a csv, small npy files, json.
+
+All of them are read within bounds, and none can run code: npy files that hold objects are pickles, and are read by
+`unpickle` instead of numpy.
+"""
+
+import ast
+import csv
+import dataclasses
+import json
+import math
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxfer.data import unpickle
+from jaxfer.data.tree import read_text
+
+NUM_LANDMARKS = 68
+COLUMNS = (
+  "subDirectory_filePath",
+  "face_x",
+  "face_y",
+  "face_width",
+  "face_height",
+  "facial_landmarks",
+  "expression",
+  "valence",
+  "arousal",
+)
+_MAX_LINE = 1 << 14  # Characters; 68 landmarks take some 1,300.
+_MAX_FILE = 1 << 16  # Bytes of an npy or json file.
+_UNDEFINED = -2  # What the csv says for a valence or arousal that does not apply.
+_NPY = b"\x93NUMPY"
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotation:
+  """What is said of a picture.
+
+  Attributes:
+    expression: 0 to 7, see `scan.LABELS`; 8 none, 9 uncertain, 10 no face.
+    valence: -1 to 1; NaN where undefined.
+    arousal: -1 to 1; NaN where undefined.
+    path: below the folder of pictures, as the csv form gives it; "" in the other forms.
+    box: (x, y, width, height) of the face in pixels; None where there is none.
+    landmarks: [68, 2] in pixels; None where not given.
+  """
+
+  expression: int
+  valence: float
+  arousal: float
+  path: str = ""
+  box: tuple[float, float, float, float] | None = None
+  landmarks: np.ndarray | None = None
+
+
+def read_csv(path: Path) -> Iterator[Annotation | ValueError]:
+  """Yields the rows of training.csv or validation.csv, a malformed one as the reason; a header is no row.
+
+  Raises:
+    ValueError: a line longer than any row can be.
+    OSError: a file that cannot be read.
+  """
+
+  def lines() -> Iterator[str]:
+    while line := stream.readline(_MAX_LINE):
+      if len(line) == _MAX_LINE:
+        raise ValueError(f"a line of more than {_MAX_LINE} characters: not AffectNet's list")
+      yield line.replace('"', "").replace("\0", "")  # Nothing is quoted; a stray quote would swallow lines.
+
+  with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
+    for number, row in enumerate(csv.reader(lines(), quoting=csv.QUOTE_NONE), 1):
+      if not row or (number == 1 and row[0].strip().lower() == COLUMNS[0].lower()):
+        continue
+      try:
+        yield parse_row(row)
+      except ValueError as error:
+        yield ValueError(f"line {number}: {error}")
+
+
+def parse_row(row: list[str]) -> Annotation:
+  """Reads the nine columns of a row.
+
+  A face box without extent, as in rows without a face, is none.
+
+  Raises:
+    ValueError: another number of columns, or a column that does not hold what it should.
+  """
+  if len(row) != len(COLUMNS):
+    raise ValueError(f"{len(row)} columns: expected {len(COLUMNS)}")
+  path, *box, marks, expression, valence, arousal = (word.strip() for word in row)
+  name = path.replace("\\", "/")
+  if not name or name.startswith("/") or ".." in name.split("/") or ":" in name:
+    raise ValueError(f"path is '{name[:60]}': expected one such as 12/0f3a.jpg")
+  numbers = [_number(word, column) for word, column in zip(box, COLUMNS[1:5], strict=True)]
+  sound = numbers[2] > 0 and numbers[3] > 0
+  points = None
+  if marks:
+    words = marks.strip(";").split(";")
+    if len(words) != 2 * NUM_LANDMARKS:
+      raise ValueError(f"{len(words)} landmark numbers: expected {2 * NUM_LANDMARKS}")
+    points = np.array([_number(word, COLUMNS[5]) for word in words]).reshape(-1, 2)
+  x, y, width, height = numbers
+  return Annotation(
+    expression=_whole(expression),
+    valence=_defined(_number(valence, "valence")),
+    arousal=_defined(_number(arousal, "arousal")),
+    path=name,
+    box=(x, y, width, height) if sound else None,
+    landmarks=points if sound else None,
+  )
+
+
+def read_npy(data: bytes) -> np.ndarray:
+  """Reads an .npy of plain numbers or texts, whatever its shape claims; one of objects without running anything.
+
+  Raises:
+    ValueError: anything else.
+  """
+  if len(data) > _MAX_FILE:
+    raise ValueError(f"{len(data)} bytes: at most {_MAX_FILE} are read")
+  if not data.startswith(_NPY):
+    raise ValueError("not an npy file")
+  try:
+    wide = data[6] > 1  # Versions 2 and 3 have a longer length.
+    start = 12 if wide else 10
+    (length,) = struct.unpack_from("<I" if wide else "<H", data, 8)
+    header = ast.literal_eval(data[start : start + length].decode("latin-1").strip())
+    shape, fortran, described = header["shape"], header["fortran_order"], header["descr"]
+    if not all(type(edge) is int and edge >= 0 for edge in shape):
+      raise ValueError("no sound shape")
+    body = data[start + length :]
+    if described == "|O":
+      value = unpickle.loads(body)
+      return value if isinstance(value, np.ndarray) else np.array(value)
+    dtype = np.dtype(described) if isinstance(described, str) else None
+    if dtype is None or dtype.kind not in "biufSU":
+      raise ValueError(f"it holds {str(described)[:40]}: expected numbers or texts")
+    if len(body) != math.prod(shape) * dtype.itemsize:
+      raise ValueError(f"{len(body)} bytes for the shape {str(shape)[:40]} of {dtype}")
+    return np.frombuffer(body, dtype).reshape(shape, order="F" if fortran else "C")
+  except (SyntaxError, TypeError, KeyError, IndexError, struct.error, RecursionError, MemoryError) as error:
+    raise ValueError(f"not a sound npy file ({type(error).__name__})") from None
+
+
+def read_number(path: Path) -> float:
+  """Reads an .npy of one number, which is often kept as a text.
+
+  Raises:
+    ValueError: anything else.
+    OSError: a file that cannot be read.
+  """
+  array = read_npy(_read(path))
+  if array.size != 1:
+    raise ValueError(f"{array.size} values: expected one")
+  value = array.ravel()[0]
+  return _number(value.decode("latin-1") if isinstance(value, bytes) else str(value), "it")
+
+
+def read_folder(folder: Path, number: str, with_landmarks: bool) -> Annotation:
+  """Reads <number>_exp.npy, _val.npy and _aro.npy of the 2021 form, and _lnd.npy where landmarks are wanted.
+
+  Raises:
+    ValueError: a file that holds something else; it is named.
+    OSError: a file that cannot be read.
+  """
+  values = {}
+  for kind in ("exp", "val", "aro"):
+    try:
+      values[kind] = read_number(folder / f"{number}_{kind}.npy")
+    except ValueError as error:
+      raise ValueError(f"{number}_{kind}.npy: {error}") from None
+  landmarks = None
+  if with_landmarks:
+    try:
+      numbers = read_npy(_read(folder / f"{number}_lnd.npy")).astype(float).ravel()
+      if len(numbers) != 2 * NUM_LANDMARKS or not np.isfinite(numbers).all():
+        raise ValueError(f"{len(numbers)} numbers: expected {2 * NUM_LANDMARKS}, finite")
+      landmarks = numbers.reshape(-1, 2)
+    except ValueError as error:
+      raise ValueError(f"{number}_lnd.npy: {error}") from None
+  expression = _whole(str(values["exp"]))
+  return Annotation(expression, _defined(values["val"]), _defined(values["aro"]), landmarks=landmarks)
+
+
+def parse_json(text: str) -> Annotation:
+  """Reads an annotation of AffectNet+; its label is under "human-label".
+
+  Valence, arousal and landmarks are taken where they are numbers under those names: their form is not published.
+
+  Raises:
+    ValueError: no json, or no whole number under "human-label".
+  """
+  try:
+    values: Any = json.loads(text)
+  except (ValueError, RecursionError) as error:
+    raise ValueError(f"not json ({str(error)[:80]})") from None
+  if not isinstance(values, dict) or "human-label" not in values:
+    raise ValueError('no "human-label"')
+  optional = {}
+  for name in ("valence", "arousal"):
+    value = values.get(name)
+    plain = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 2
+    optional[name] = _defined(float(value)) if plain else math.nan  # type: ignore[arg-type]
+  return Annotation(_whole(str(values["human-label"])), optional["valence"], optional["arousal"])
+
+
+def read_json(path: Path) -> Annotation:
+  """Reads an annotation file of AffectNet+. Raises ValueError and OSError, as `parse_json`."""
+  return parse_json(read_text(path, _MAX_FILE))
+
+
+def _read(path: Path) -> bytes:
+  with path.open("rb") as stream:
+    return stream.read(_MAX_FILE + 1)
+
+
+def _number(word: str, what: str) -> float:
+  try:
+    value = float(word)
+  except ValueError:
+    value = math.nan
+  if not abs(value) < 1e9:
+    raise ValueError(f"{what} is '{word[:40]}': expected a number")
+  return value
+
+
+def _whole(word: str) -> int:
+  value = _number(word, "expression")
+  if not value.is_integer():
+    raise ValueError(f"expression is '{word[:40]}': expected a whole number")
+  return int(value)
+
+
+def _defined(value: float) -> float:
+  return math.nan if value == _UNDEFINED else value

@@ -1,0 +1,1 @@
+"""Peak frames of CK+ as stills: TFDS builder."""

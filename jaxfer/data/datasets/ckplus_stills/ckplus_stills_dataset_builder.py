@@ -1,0 +1,95 @@
+"""Frames of CK+ (Lucey et al. 2010) as stills, for papers 000 and 003.
+
+Sequences run from onset to peak. Paper 003 judges on the last frames (`frames="last:3"`, specs 4.7) and trains on
+frames at equal spacing ("equal:10"); paper 000 has one picture a sequence ("last:1"; its Table 1 counts 305, four
+fewer than the 309 sequences without contempt). Both leave contempt out. One square, about the landmarks of the first
+frame, serves all frames of a sequence; scan and checks are those of the data set `ckplus`.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from jaxfer.data import align, frame_rules, stills_builder
+from jaxfer.data.datasets.ckplus import frames, scan
+from jaxfer.data.prepare import Findings, Problem
+from jaxfer.data.stills import File, Still
+from jaxfer.errors import UserError
+
+
+@dataclasses.dataclass
+class Config(stills_builder.Config):
+  """The options of the data set.
+
+  Attributes:
+    frames: which frames of a sequence, see `frame_rules`.
+    contempt: keep the sequences of contempt.
+  """
+
+  image_size: int = 128
+  frames: str = "last:3"
+  contempt: bool = False
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    frame_rules.parse(self.frames)
+
+
+class Builder(stills_builder.Builder):
+  """CK+ as stills: peak frames of the labelled sequences of 118 people, six or seven classes."""
+
+  VERSION = tfds.core.Version("1.0.0")
+  HOMEPAGE = "http://www.pitt.edu/~emotion/ck-spread.htm"
+
+  def label_names(self) -> Sequence[str]:
+    """Without contempt, the names are six."""
+    return tuple(name for name in scan.LABELS if name != "contempt" or self.builder_config.contempt)
+
+  def extras(self) -> Mapping[str, Any]:
+    """The sequence a still is from, and its number there."""
+    return {"sequence": tfds.features.Text(), "frame": tfds.features.Scalar(dtype=np.int32)}
+
+  def scan(self, source: Path, findings: Findings) -> list[Still]:
+    """Scans and checks the tree as `ckplus` does, then takes frames by the rule."""
+    tree = scan.scan(source, findings)
+    damaged = frames.check_headers(tree.frames, tree.labelled, findings)
+    names = list(self.label_names())
+    stills, dropped, taken = [], 0, 0
+    for sequence in tree.sequences:
+      name = scan.LABELS[sequence.label]
+      if name not in names:
+        dropped += 1
+        continue
+      if sequence.key in damaged:
+        continue
+      try:
+        square = (
+          None if sequence.landmarks is None else align.landmark_square(sequence.landmarks, frames.MARGIN)
+        )
+      except UserError as error:
+        findings.bad.append(Problem(str(sequence.frames[0]), str(error)))
+        continue
+      taken += 1
+      for i in frame_rules.choose(self.builder_config.frames, len(sequence.frames)):
+        path = sequence.frames[i]
+        number = scan.frame_number(path)
+        stills.append(
+          Still(
+            key=f"{sequence.key}_{number:08d}",
+            subject=sequence.subject,
+            label=names.index(name),
+            source=File(path),
+            square=square,
+            extras={"sequence": sequence.key, "frame": number},
+          )
+        )
+    if dropped:
+      findings.notes.append(f"{dropped} sequences of contempt left out; contempt=true keeps them")
+    findings.notes.append(
+      f"{len(stills)} frames of {taken} sequences by the rule {self.builder_config.frames}"
+    )
+    return stills

@@ -1,0 +1,1 @@
+"""The MUG facial expression database: scan and TFDS builder."""

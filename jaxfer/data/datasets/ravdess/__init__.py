@@ -1,0 +1,1 @@
+"""RAVDESS: scan, frames of its clips and TFDS builder."""
