@@ -6,6 +6,7 @@ Layout and counts: datasets.md section 7; Aifanti, Papachristou and Delopoulos (
 import dataclasses
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 from jaxfer.data import frame_rules, tars
@@ -145,28 +146,21 @@ def scan_manual(source: Path, findings: Findings) -> list[Still]:
   """
   stills: dict[str, Still] = {}
   others = 0
-  for path in walk(source):
-    places: list[tuple[str, Bytes]] = [(path.name, File(path))]
-    if path.suffix.lower() == ".tar":
-      try:
-        places = [(span.name, span) for span in tars.members(path)]
-      except (OSError, ValueError) as error:
-        findings.bad.append(Problem(str(path), str(error)))
-        continue
-    for name, place in places:
-      match = _MANUAL.fullmatch(name)
-      if not match:
-        others += 1
-        continue
-      label = next(i for i, known in enumerate(LABELS) if known.startswith(match["emotion"].lower()))
-      sequence = f"{match['subject']}_{LABELS[label]}_take{match['take']}"
-      key = f"{sequence}_{match['number']}"
-      if key in stills:
-        findings.odd.append(Problem(str(place), f"named as {stills[key].source}; left out"))
-        continue
-      extras = {"sequence": sequence, "frame": int(match["number"])}
-      stills[key] = Still(key, match["subject"], label, place, extras=extras)
+  for name, place in _places(source, findings):
+    match = _MANUAL.fullmatch(name)
+    if not match:
+      others += 1
+      continue
+    label = next(i for i, known in enumerate(LABELS) if known.startswith(match["emotion"].lower()))
+    sequence = f"{match['subject']}_{LABELS[label]}_take{match['take']}"
+    key = f"{sequence}_{match['number']}"
+    if key in stills:
+      findings.odd.append(Problem(str(place), f"named as {stills[key].source}; left out"))
+      continue
+    extras = {"sequence": sequence, "frame": int(match["number"])}
+    stills[key] = Still(key, match["subject"], label, place, extras=extras)
   if not stills:
+    findings.finish(skip_bad=False)  # An archive that cannot be read says more.
     raise UserError(
       f"source {source} holds no manual stills of MUG: expected manual/images/002_an_001_0012.jpg in it or a few "
       "folders further down, or the .tar with them"
@@ -181,3 +175,16 @@ def scan_manual(source: Path, findings: Findings) -> list[Still]:
     f"{others} other files, such as the 80 landmarks, whose form jaxfer does not know: left out"
   )
   return [stills[key] for key in sorted(stills)]
+
+
+def _places(source: Path, findings: Findings) -> Iterator[tuple[str, Bytes]]:
+  """Files by name, those in tar archives by their paths in them."""
+  for path in walk(source):
+    if path.suffix.lower() != ".tar":
+      yield path.name, File(path)
+      continue
+    try:
+      for span in tars.members(path):
+        yield span.name, span
+    except (OSError, ValueError) as error:
+      findings.bad.append(Problem(str(path), str(error)))
