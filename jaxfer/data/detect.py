@@ -20,6 +20,7 @@ _LONGEST = (
   640  # Larger pictures are reduced to it: a face that fills the picture is found as well, and faster.
 )
 _LEAST_SHARE = 0.1  # Of the shorter side: smaller finds are background.
+_MARGIN = 0.1  # Of the cascade's box, added on each side: the box runs from the brows to the lower lip.
 _LEAST_SCORE = 0.6  # YuNet's, of 1.
 
 
@@ -60,7 +61,7 @@ def find(pixels: np.ndarray, path: str = "") -> Face | None:
     return None
   best = max(rows, key=lambda row: row[2] * row[3])
   (left, top), (w, h) = best[:2] * scale, best[2:4] * scale
-  side = float(max(w, h))
+  side = float(max(w, h)) * (1 if path else 1 + 2 * _MARGIN)
   square = Square(float(left + (w - side) / 2), float(top + (h - side) / 2), side)
   return Face(square, best[4:14].reshape(5, 2) * scale if path else None)
 
