@@ -75,6 +75,8 @@ class Execution:
     steps_per_call: at most so many steps between two looks of the host at metrics, signals and checkpoints.
     checkpoint_seconds: least time between two checkpoints within a stage.
     keep: how many checkpoints stay.
+    members: of a study, how the trainings of a row run: "vmap" makes one program of as many as the memory holds,
+      "sequential" runs one after another through one program; "auto" takes "sequential" on CPU and "vmap" elsewhere.
   """
 
   backend: Literal["pmap", "jit"] = "pmap"
@@ -83,6 +85,7 @@ class Execution:
   steps_per_call: int = 32
   checkpoint_seconds: float = 30.0
   keep: int = 2
+  members: Literal["auto", "vmap", "sequential"] = "auto"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -151,6 +151,7 @@ def _train(
       task.data,
       folder,
       execution=config.execution,
+      mode=config.execution.members,
       evaluation=members.Evaluation(task.logits, task.judge, config.batch_size),
       record={"config": configuration.identity(config), "data": data.fingerprint},
       resume=True,
