@@ -182,7 +182,8 @@ def prepare(
     raise unknown("data set to prepare", name, importable)
   source = Path(source).expanduser().absolute()
   if not (source.is_dir() or (DATASETS[name].file_source and source.is_file())):
-    raise UserError(f"source {source} is not a folder: give the one that holds the unpacked distribution")
+    kind = "folder or file" if DATASETS[name].file_source else "folder"
+    raise UserError(f"source {source} is not a {kind}: give the one that holds the unpacked distribution")
   config = records.make_config(name, options | {"source": str(source), "skip_bad": skip_bad})
   recorded = {option: getattr(config, option) for option in records.option_fields(type(config))}
   reports = []

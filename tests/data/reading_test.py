@@ -50,14 +50,14 @@ def test_points_go_before_box_before_detector_before_middle(tmp_path):
   square = align.Square(30.0, 10.0, 90.0)
   noise = np.random.default_rng(0).integers(0, 256, (64, 80, 3)).astype(np.uint8)
   stills = [
-    _still(tmp_path / "points.png", wide, points=POINTS + [20, 0], square=square),
+    _still(tmp_path / "points.png", wide, points=POINTS + np.array([20, 0]), square=square),
     _still(tmp_path / "box.png", wide, square=square),
     _still(tmp_path / "found.png", wide),
     _still(tmp_path / "middle.png", noise),
   ]
   read, findings = _read(stills, Cut(32))
   expected = [
-    align.points_square(POINTS + [20, 0]),
+    align.points_square(POINTS + np.array([20, 0])),
     square,
     detect.find(wide).square,
     align.centre_square(80, 64),
