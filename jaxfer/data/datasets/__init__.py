@@ -54,6 +54,11 @@ DATASETS: dict[str, Dataset] = {
     description="frames of CK+ as stills, the last ones or at equal steps, with or without contempt",
     licence="signed agreement, no redistribution; ask at pitt.edu/~emotion/ck-spread.htm",
   ),
+  "fer2013": Dataset(
+    module=_module("fer2013"),
+    description="FER2013: 35887 grey 48 x 48 pictures from the web, with its own seven labels or the votes of FER+",
+    licence="none stated for the pictures (Kaggle): no redistribution; FER+ votes MIT, github.com/microsoft/FERPlus",
+  ),
   "image_folder": Dataset(
     module=_module("image_folder"),
     description="your own pictures in folders of classes, <class>/... or <split>/<class>/...",

@@ -1,0 +1,1 @@
+"""FER2013 with its own labels or those of FER+: scan, TFDS builder."""
