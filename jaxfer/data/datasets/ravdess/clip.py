@@ -1,18 +1,21 @@
 """Frames of a clip as pictures, by PyAV.
 
-A clip must not be decoded once a frame. A `Frame` names all frames wanted of its clip, the first one read decodes
-them together, and the process keeps those of one clip: stills are read in order, so the next ones find theirs there.
+A clip must not be decoded once a frame: stills are read in order, so a process keeps the last clip open and goes on
+from the frame it has reached. No more than one frame of it is in memory.
 """
 
+import contextlib
 import dataclasses
 import functools
 import io
-import os
+from collections.abc import Iterator
+from typing import Any
 
-from jaxfer.data.stills import Bytes, File, Member
+from jaxfer.data.stills import File, Member
 from jaxfer.errors import UserError
 
 MAX_FRAMES = 10_000  # Of a clip; RAVDESS's last some four seconds.
+MAX_PIXELS = 1 << 24  # Of a frame.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,30 +35,55 @@ class Header:
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-  """One picture of a clip; a place of bytes for `stills.Still`.
-
-  Attributes:
-    clip: the encoded video.
-    number: of the frame, from 0.
-    wanted: the numbers of all frames that are wanted of this clip, this one among them, ascending.
-  """
+  """One picture of a clip, by its number from 0; a place of bytes for `stills.Still`."""
 
   clip: File | Member
   number: int
-  wanted: tuple[int, ...]
 
   def read(self) -> bytes:
     """Returns the frame as a bitmap. Raises OSError or ValueError."""
-    frames = _decode(self.clip, self.wanted)
-    if self.number not in frames:
-      raise ValueError(f"the clip breaks off before frame {self.number}")
-    return frames[self.number]
+    return _play(self.clip).frame(self.number)
 
   def __str__(self) -> str:
     return f"{self.clip} (frame {self.number})"
 
 
-def read_header(clip: Bytes) -> Header:
+class _Playing:
+  """A clip being decoded; `position` counts the frames it has given."""
+
+  def __init__(self, clip: File | Member):
+    self.data = clip.read()
+    self.rewind()
+
+  def rewind(self) -> None:
+    self.position, self.frames = 0, _frames(self.data)
+
+  def frame(self, number: int) -> bytes:
+    if number < self.position:
+      self.rewind()
+    with _refusing(f"frame {number} cannot be decoded"):
+      for picture in self.frames:
+        self.position += 1
+        if self.position > number:
+          bitmap = io.BytesIO()
+          picture.to_image().save(bitmap, "ppm")
+          return bitmap.getvalue()
+    raise ValueError(f"the clip breaks off before frame {number}, after {self.position}")
+
+
+@functools.lru_cache(maxsize=1)
+def _play(clip: File | Member) -> _Playing:
+  return _Playing(clip)
+
+
+def _frames(data: bytes) -> Iterator[Any]:
+  with _av().open(io.BytesIO(data)) as container:
+    stream = container.streams.video[0]
+    stream.thread_type = "NONE"  # Every core has a process of its own already.
+    yield from container.decode(stream)
+
+
+def read_header(clip: File | Member) -> Header:
   """Reads what a clip says of itself; counts its packets where it does not say how many frames it has.
 
   Raises:
@@ -63,42 +91,19 @@ def read_header(clip: Bytes) -> Header:
     OSError: a file that cannot be read.
     UserError: PyAV is not installed.
   """
-  av = _av()
-  try:
-    with av.open(io.BytesIO(clip.read())) as container:
-      stream = container.streams.video[0]
-      number = stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
-      header = Header(number, f"{stream.width}x{stream.height}", float(stream.average_rate or 0))
-  except (av.error.FFmpegError, IndexError) as error:
-    raise ValueError(f"no video can be read from it ({_reason(error)})") from None
+  with _refusing("no video can be read from it"), _av().open(io.BytesIO(clip.read())) as container:
+    stream = container.streams.video[0]
+    number = stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
+    width, height, rate = stream.width, stream.height, float(stream.average_rate or 0)
+    if width * height > MAX_PIXELS:
+      raise ValueError(f"its pictures are {width} x {height} pixels: expected 1280 x 720")
+    header = Header(number, f"{width}x{height}", rate)
   if not 0 < header.num_frames <= MAX_FRAMES:
     raise ValueError(f"the clip has {header.num_frames} frames: expected 1 to {MAX_FRAMES}")
   return header
 
 
-@functools.lru_cache(maxsize=1)
-def _decode(clip: File | Member, wanted: tuple[int, ...]) -> dict[int, bytes]:
-  """The wanted frames of a clip; those before a fault, where it has one."""
-  av = _av()
-  frames: dict[int, bytes] = {}
-  try:
-    with av.open(io.BytesIO(clip.read())) as container:
-      stream = container.streams.video[0]
-      stream.thread_type = "NONE"  # Every core has a process of its own already.
-      for number, frame in enumerate(container.decode(stream)):
-        if number in wanted:
-          bitmap = io.BytesIO()
-          frame.to_image().save(bitmap, "ppm")
-          frames[number] = bitmap.getvalue()
-        if number >= wanted[-1]:
-          break
-  except (av.error.FFmpegError, IndexError) as error:
-    if not frames:
-      raise ValueError(f"the clip cannot be decoded ({_reason(error)})") from None
-  return frames
-
-
-def _av():
+def _av() -> Any:
   try:
     import av
   except ImportError:
@@ -106,6 +111,14 @@ def _av():
   return av
 
 
-def _reason(error: Exception) -> str:
-  number = getattr(error, "errno", None)
-  return getattr(error, "strerror", None) or (os.strerror(number) if number else "no video stream")
+@contextlib.contextmanager
+def _refusing(what: str) -> Iterator[None]:
+  """Turns whatever FFmpeg and PyAV raise on damaged bytes into a ValueError."""
+  try:
+    yield
+  except _av().error.FFmpegError as error:  # Some of them are ValueErrors or OSErrors too, of several lines.
+    raise ValueError(f"{what} ({error.strerror or type(error).__name__})") from None
+  except (ValueError, OSError, UserError):
+    raise
+  except Exception as error:
+    raise ValueError(f"{what} ({type(error).__name__})") from None

@@ -197,9 +197,8 @@ def _choose(trials: dict[Trial, dict[str, Clip]], rule: str, findings: Findings)
       rates[f"{header.rate:.2f}"] += 1
       total += header.num_frames
       read += 1
-      wanted = tuple(frame_rules.choose(rule, header.num_frames))
-      for number in wanted:
-        stills.append(_still(trial, Frame(twins[modality], number, wanted)))
+      for number in frame_rules.choose(rule, header.num_frames):
+        stills.append(_still(trial, Frame(twins[modality], number)))
   most = ", ".join(f"{count} of {what}" for what, count in sizes.most_common(4))
   speeds = ", ".join(f"{count} of {what}" for what, count in rates.most_common(4))
   findings.beliefs += [
