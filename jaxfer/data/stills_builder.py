@@ -96,6 +96,11 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     """K of the feature `landmarks` under the options; 0 where it is not written."""
     return self.LANDMARKS
 
+  def crop(self, stills: Sequence[Still]) -> str:
+    """How faces are cut out: the option, unless a set lets what it found decide."""
+    del stills
+    return self.builder_config.crop
+
   def set_label_names(self, names: Sequence[str]) -> None:
     """Gives the class names that `scan` found; a prepared copy brings its own."""
     self.info.features["label"].names = list(names)
@@ -128,7 +133,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     config, findings = self.builder_config, Findings()
     self.findings = findings
     stills = self.scan(Path(config.source), findings)
-    cut = reading.Cut(config.image_size, config.channels, config.crop, config.detector)
+    cut = reading.Cut(config.image_size, config.channels, self.crop(stills), config.detector)
     written = 0
     for still, result in reading.read(stills, cut, findings):
       example = {

@@ -37,3 +37,10 @@ def read_text(path: Path, limit: int = _TEXT_LIMIT) -> str:
   if len(data) > limit:
     raise ValueError(f"text is longer than {limit} bytes: not a file of this data set")
   return data.decode("utf-8-sig", errors="replace")
+
+
+def tables(source: Path) -> list[Path]:
+  """The csv and tsv files straight in a folder; or the source itself, where it is a file."""
+  if source.is_file():
+    return [source]
+  return [path for path in visible(source) if path.suffix.lower() in (".csv", ".tsv")]

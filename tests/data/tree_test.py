@@ -24,3 +24,11 @@ def test_texts_are_bounded_and_always_decoded(tmp_path):
   assert tree.read_text(path) == "name \ufffd\r\n"
   with pytest.raises(ValueError, match="text is longer than 9 bytes"):
     tree.read_text(path, 9)
+
+
+def test_tables_lie_straight_in_the_folder(tmp_path):
+  for name in ("a.CSV", "b.tsv", "c.txt", ".d.csv", "sub/e.csv"):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("")
+  assert [path.name for path in tree.tables(tmp_path)] == ["a.CSV", "b.tsv"]
+  assert tree.tables(tmp_path / "c.txt") == [tmp_path / "c.txt"]

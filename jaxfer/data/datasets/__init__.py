@@ -85,10 +85,22 @@ DATASETS: dict[str, Dataset] = {
     licence="whatever holds for your pictures",
     file_source=True,
   ),
+  "msfde": Dataset(
+    module=_module("msfde"),
+    description="Montreal Set of Facial Displays of Emotion: class folders, or a csv of paths, labels and people",
+    licence="on request, no redistribution; ask the laboratory of Ursula Hess, Humboldt-Universitaet zu Berlin",
+    file_source=True,
+  ),
   "mug": Dataset(
     module=_module("mug"),
     description="MUG: frames of 52 people's sequences with seven emotions, or its manually annotated stills",
     licence="signed agreement, no redistribution; ask at mug.ee.auth.gr/fed",
+  ),
+  "nagoya": Dataset(
+    module=_module("nagoya"),
+    description="Nagoya University's expressions of 111 elderly people, nine classes: a csv, or class folders",
+    licence="academic research, no redistribution; ask the National Institute of Informatics, nii.ac.jp/dsc/idr",
+    file_source=True,
   ),
   "paper000": Dataset(
     module=f"{__name__}.paper000",

@@ -1,0 +1,1 @@
+"""Montreal Set of Facial Displays of Emotion (MSFDE): scan, TFDS builder."""

@@ -1,0 +1,1 @@
+"""Facial expressions of elderly people, Nagoya University: scan, TFDS builder."""
