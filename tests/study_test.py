@@ -113,7 +113,7 @@ def test_what_another_study_left_is_refused_and_kept(undisturbed, tmp_path):
   for changes, named in [
     ({"preset": "short"}, "rows.narrow.recipe.epochs, rows.wide.recipe.epochs differ"),
     ({"config": dataclasses.replace(toy.STUDY, seeds=3)}, "seeds differ"),
-    ({"config": dataclasses.replace(toy.STUDY, rows=toy.STUDY.rows[:1], compared=())}, "and 9 more differ"),
+    ({"config": dataclasses.replace(toy.STUDY, rows=toy.STUDY.rows[:1], compared=())}, "more differ"),
   ]:
     with pytest.raises(UserError) as error:
       toy.run_study(workdir, resume=True, **changes)

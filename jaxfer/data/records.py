@@ -105,21 +105,23 @@ class Records:
       keys=keys,
       label_names=tuple(label_names),
       subject_names=subject_names,
-      fingerprint=_fingerprint(sorted_arrays, sorted_texts, keys, label_names, subject_names),
+      fingerprint=fingerprint(sorted_arrays, sorted_texts, keys, label_names, subject_names),
       texts=sorted_texts,
     )
 
 
-def _fingerprint(
+def fingerprint(
   arrays: Mapping[str, np.ndarray], texts: Mapping[str, Sequence[str]], *names: Sequence[str]
 ) -> str:
+  """See `Records`; a little at a time, as arrays may be columns on disk (`stream.Column`)."""
   digest = hashlib.sha256()
   for group in names:
     digest.update(f"{len(group)}\n".encode() + "\0".join(group).encode())
   for name in sorted(arrays):
     array = arrays[name]
     digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
-    digest.update(np.ascontiguousarray(array).data)
+    for start in range(0, len(array), _CHUNK):
+      digest.update(np.ascontiguousarray(array[start : start + _CHUNK]).data)
   for name in sorted(texts):
     digest.update(f"\n{name} text\n".encode() + "\0".join(texts[name]).encode())
   return digest.hexdigest()
@@ -143,18 +145,26 @@ def load(name: str, data_dir: str | Path, **options: Any) -> Records:
     UserError: an unknown data set or option, a set that is not prepared (the message names the command), a
       folder that cannot be written, or damaged files.
   """
-  config = make_config(name, options)
-  if DATASETS[name].parts:
+  builder = prepared(name, data_dir, options)
+  if builder is None:
     from jaxfer.data import mixed  # It loads its parts from here.
 
     return mixed.load(name, data_dir, options)
+  return read(builder)
+
+
+def prepared(name: str, data_dir: str | Path, options: Mapping[str, Any]) -> Any:
+  """The builder of a prepared data set, generated first where it is synthetic; None for a mixture. Raises as `load`."""
+  config = make_config(name, options)
+  if DATASETS[name].parts:
+    return None
   builder = open_builder(name, config, data_dir)
   if not builder.data_path.exists():
     if not DATASETS[name].generated:
       raise _not_prepared(name, config, options, Path(builder.data_path))
     generate(name, config, data_dir)
     builder = open_builder(name, config, data_dir)
-  return read(builder)
+  return builder
 
 
 def make_config(name: str, options: Mapping[str, Any]) -> Any:
@@ -260,29 +270,50 @@ def read(builder: Any) -> Records:
   Raises:
     UserError: damaged files.
   """
-  try:
-    with _quiet():
-      source = builder.as_data_source(split="train")
-    expected = builder.info.splits["train"].num_examples
-    if len(source) != expected:
-      raise ValueError(f"{len(source)} records of {expected}")
+  with damaged(Path(builder.data_path)):
+    source = open_source(builder)
+    expected = len(source)
     chunks = (range(start, min(start + _CHUNK, expected)) for start in range(0, expected, _CHUNK))
     examples = itertools.chain.from_iterable(source.__getitems__(chunk) for chunk in chunks)
-    arrays, texts = _columns(examples, expected)
-  except Exception as error:  # array_record and the codecs raise what they like on damaged bytes.
-    reason = str(error).strip().splitlines() or [type(error).__name__]
-    raise UserError(
-      f"prepared data in {builder.data_path} are damaged ({reason[0]}): delete that folder and prepare again"
-    ) from error
+    arrays, texts = columns(examples, expected)
   keys, subjects = texts.pop("key"), texts.pop("subject")
   return Records.from_arrays(arrays, keys, builder.info.features["label"].names, subjects, texts)
 
 
-def _columns(
+def open_source(builder: Any, *, raw: bool = False) -> Any:
+  """The records of a prepared set by position, decoded or as `raw` bytes; ValueError where some are missing."""
+  import tensorflow_datasets as tfds
+
+  method = tfds.decode.DeserializeMethod
+  with _quiet():
+    source = builder.as_data_source(
+      split="train", deserialize_method=method.RAW_BYTES if raw else method.DESERIALIZE_AND_DECODE
+    )
+  expected = builder.info.splits["train"].num_examples
+  if len(source) != expected:
+    raise ValueError(f"{len(source)} records of {expected}")
+  return source
+
+
+@contextlib.contextmanager
+def damaged(folder: Path) -> Iterator[None]:
+  """Makes a `UserError` of whatever reading a prepared set raises: array_record and the codecs raise what they like."""
+  try:
+    yield
+  except UserError:
+    raise
+  except Exception as error:
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    raise UserError(
+      f"prepared data in {folder} are damaged ({reason[0]}): delete that folder and prepare again"
+    ) from error
+
+
+def columns(
   examples: Iterator[Mapping[str, Any]], count: int
 ) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
   """Stacks `count` examples into one array or list a feature, filled in place: twice the data is never held."""
-  columns: dict[str, np.ndarray] = {}
+  arrays: dict[str, np.ndarray] = {}
   texts: dict[str, list[str]] = {}
   for i, example in enumerate(examples):
     for name, value in example.items():
@@ -291,9 +322,9 @@ def _columns(
         continue
       array = np.asarray(value)
       if i == 0:
-        columns[name] = np.empty((count, *array.shape), array.dtype)
-      columns[name][i] = array
-  return columns, texts
+        arrays[name] = np.empty((count, *array.shape), array.dtype)
+      arrays[name][i] = array
+  return arrays, texts
 
 
 def _not_prepared(name: str, config: Any, options: Mapping[str, Any], path: Path) -> UserError:

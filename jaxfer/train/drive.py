@@ -15,6 +15,7 @@ from jaxfer import config as configuration
 from jaxfer.data.plan import Plan, chunks
 from jaxfer.errors import Interrupted, UserError
 from jaxfer.train.checkpoint import Checkpoints
+from jaxfer.train.feed import feed, placed
 from jaxfer.train.parallel import Driver, Parallel
 from jaxfer.train.progress import Progress
 from jaxfer.train.stacked import Stacked
@@ -30,7 +31,7 @@ class Group:
   Attributes:
     stages: in order; a repeated stage stands here as often as it runs.
     init: typed key -> variables, without what the members share.
-    data: resident arrays, [n, ...] each, on the host or placed.
+    data: arrays, [n, ...] each, on the host or placed, that are resident on the devices; or a `Stream` of them.
     seeds: of each member's keys.
     plans: of each member; one with fewer steps an epoch than others pauses at its end.
     hypers: of each member.
@@ -170,7 +171,7 @@ class _Loop:
     total = sum(stage.epochs for stage in group.stages) * group.steps
     self.metrics = Log(self.workdir / "metrics.jsonl", sizes["metrics"])
     self.timing = Log(self.workdir / "timing.jsonl", sizes["timing"])
-    self.data = self.spread.place(group.data)
+    self.data = placed(self.spread, group.data)
     numbers = [{name: np.float32(value) for name, value in hyper.items()} for hyper in group.hypers]
     self.hyper, self.saved = self.spread.stack(numbers), time.monotonic()
     with (
@@ -204,7 +205,9 @@ class _Loop:
         "or choose another --workdir"
       )
     changed = [
-      f"{k} {meta['arithmetic'][k]} -> {v}" for k, v in self.arithmetic.items() if meta["arithmetic"][k] != v
+      f"{k} {meta['arithmetic'][k]} -> {v}"
+      for k, v in self.arithmetic.items()
+      if meta["arithmetic"].get(k, v) != v
     ]
     line = "resumed at stage {stage}, epoch {epoch}, step {step}".format(**meta["position"])
     return [f"{line}: not bit-identical from here on ({', '.join(changed)})" if changed else line]
@@ -223,12 +226,16 @@ class _Loop:
     self.checkpoints.save(number, state, meta)
     self.saved = time.monotonic()
 
-  def _planned(self, rows: list[np.ndarray], first: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows [steps, members, batch] of steps first..end of an epoch, and which members take them [steps, members]."""
+  def _planned(self, rows: list[np.ndarray], first: int, end: int) -> dict[str, np.ndarray]:
+    """Columns [steps, members, batch] of steps first..end of an epoch."""
     at = np.arange(first, end)
-    active = np.stack([at < len(member) for member in rows], axis=1)
+    return {"row": np.stack([member[at % len(member)] for member in rows], axis=1)}
+
+  def _active(self, rows: list[np.ndarray], first: int, end: int) -> np.ndarray:
+    """Which members take the steps first..end of an epoch [steps, members]."""
+    active = np.stack([np.arange(first, end) < len(member) for member in rows], axis=1)
     active[:, [int(member) for member in self.position.failed]] = False
-    return np.stack([member[at % len(member)] for member in rows], axis=1), active
+    return active
 
   def _stage(self, state: State) -> State:
     group, number = self.group, self.position.stage
@@ -239,26 +246,30 @@ class _Loop:
     while self.position.epoch < stage.epochs:
       rows = [plan.epoch(number, self.position.epoch) for plan in group.plans]
       started, first_step, pending = time.monotonic(), self.position.step, None
-      for first, end in chunks(group.steps, first_step, self.execution.steps_per_call):
-        planned, active = self._planned(rows, first, end)
-        results = None
-        if active.any():
-          columns, gates = self.spread.lay({"row": planned}, active)
-          moving, results = chunk(moving, still, self.data, stage_keys, self.hyper, columns, gates)
-        # The metrics of the chunk before are fetched while this one runs.
-        self._absorb(stage, pending)
-        pending = first, min(end, group.steps) - first, active, results
-        due = time.monotonic() - self.saved > self.execution.checkpoint_seconds
-        if end >= group.steps or due or self.caught:
+      calls = chunks(group.steps, first_step, self.execution.steps_per_call)
+      with contextlib.closing(
+        feed(self.spread, self.data, [self._planned(rows, *call) for call in calls])
+      ) as fed:
+        for (first, end), (data, planned) in zip(calls, fed, strict=True):
+          active = self._active(rows, first, end)
+          results = None
+          if active.any():
+            columns, gates = self.spread.lay(planned, active)
+            moving, results = chunk(moving, still, data, stage_keys, self.hyper, columns, gates)
+          # The metrics of the chunk before are fetched while this one runs.
           self._absorb(stage, pending)
-          pending = None
-          if end >= group.steps:
-            self._end_epoch(stage, State(moving, still), time.monotonic() - started, first_step)
-          if due or self.caught:
-            self._save(State(moving, still))
-          if self.caught:
-            self.checkpoints.wait()
-            raise Interrupted(self.caught[0])
+          pending = first, min(end, group.steps) - first, active, results
+          due = time.monotonic() - self.saved > self.execution.checkpoint_seconds
+          if end >= group.steps or due or self.caught:
+            self._absorb(stage, pending)
+            pending = None
+            if end >= group.steps:
+              self._end_epoch(stage, State(moving, still), time.monotonic() - started, first_step)
+            if due or self.caught:
+              self._save(State(moving, still))
+            if self.caught:
+              self.checkpoints.wait()
+              raise Interrupted(self.caught[0])
     return State(moving, still)
 
   def _absorb(self, stage: Stage, pending: tuple[int, int, np.ndarray, PyTree] | None) -> None:

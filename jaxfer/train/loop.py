@@ -27,10 +27,10 @@ class Training:
   Attributes:
     stages: in order; a repeated stage stands here as often as it runs.
     init: typed key -> variables.
-    data: resident arrays, [n, ...] each.
+    data: arrays, [n, ...] each, that are resident on the devices; or a `Stream`, for devices with `streamed`.
     plan: the batches of training rows.
     hyper: numbers that the stages read by name.
-    watch: (variables, placed data) -> rows of metrics such as {"split": "validation", "accuracy": 0.8},
+    watch: (variables, `feed.placed` data) -> rows of metrics such as {"split": "validation", "accuracy": 0.8},
       asked for after each epoch.
   """
 

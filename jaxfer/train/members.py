@@ -18,9 +18,11 @@ import numpy as np
 
 from jaxfer.config import Execution
 from jaxfer.data.plan import Plan, chunks
+from jaxfer.data.stream import Stream
 from jaxfer.errors import UserError, unknown
 from jaxfer.train.checkpoint import exists
 from jaxfer.train.drive import Group, Identity, abstract_state, drive, driver_of
+from jaxfer.train.feed import feed, placed
 from jaxfer.train.stacked import Stacked
 from jaxfer.train.stage import Stage, Variables
 from jaxfer.train.state import split, variables_of
@@ -121,7 +123,7 @@ def train(
     stages: the same for all, schedules included: those count a member's own steps.
     members: of equal batch size. Where all have the same seed and plan, a batch is drawn once for all of them.
     init: typed key -> variables.
-    data: resident arrays, [n, ...] each.
+    data: arrays, [n, ...] each, that are resident on the devices; or a `Stream`, for trainings one after another.
     workdir: of this call alone.
     execution: driver, steps a call, checkpoints; `devices` is how many to spread over (None: all at hand).
     mode: see the module.
@@ -141,7 +143,7 @@ def train(
   _check(members)
   execution = execution or Execution()
   devices = _devices(execution, len(members))
-  mode = mode_of(mode, devices[0].platform)
+  mode = "sequential" if isinstance(data, Stream) else mode_of(mode, devices[0].platform)
   shared = {"params": {}} if shared is None else shared
   names = tuple(shared["params"])
 
@@ -153,7 +155,7 @@ def train(
   whole = Group(
     stages,
     own_init,
-    spread.place(data),
+    placed(spread, data),
     [m.seed for m in members],
     [m.plan for m in members],
     [m.hyper for m in members],
@@ -234,7 +236,8 @@ def _outputs(
   count = -(-max(max(map(len, rows)), 1) // batch)
   padded = np.stack([np.resize(own if len(own) else [0], count * batch).astype(np.int32) for own in rows])
   compiled = spread.evaluator(evaluation.outputs)
-  parts = [compiled(variables, data, {"row": part}) for part in np.split(padded, count, axis=1)]
+  plans = [{"row": part} for part in np.split(padded, count, axis=1)]
+  parts = [compiled(variables, window, plan) for window, plan in feed(spread, data, plans)]
   flat = [part.reshape(-1, *part.shape[2:]) for part in jax.device_get(parts)]
   whole = np.concatenate(flat, axis=1)
   return [whole[k, : len(own)] for k, own in enumerate(rows)]

@@ -19,12 +19,15 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxfer.data.stream import host_memory
 from jaxfer.errors import UserError
 from jaxfer.train.stage import Context, PyTree, Stage, Variables
 from jaxfer.train.state import Moving, State, begin
 from jaxfer.train.step import planned_step
 
 _AXIS = "data"
+# Of the free memory, for data that lie on the device: the rest is for the training.
+_SHARE = 0.5
 
 Driver = Literal["scan", "steps"]
 Columns = Mapping[str, np.ndarray]
@@ -54,10 +57,18 @@ def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Parallel:
-  """Devices that share every batch, and the transform that spreads the step over them."""
+  """Devices that share every batch, and the transform that spreads the step over them.
+
+  Attributes:
+    backend: "pmap" or "jit".
+    devices: in the order of their parts of a batch.
+    streamed: the data come in windows (feed.py). pmap gives each device the rows of its own part of a batch, jit gives
+      all rows to every device.
+  """
 
   backend: Literal["pmap", "jit"]
   devices: tuple[jax.Device, ...]
+  streamed: bool = False
 
   @functools.cached_property
   def _mesh(self) -> Mesh:
@@ -74,11 +85,37 @@ class Parallel:
   @property
   def arithmetic(self) -> dict[str, Any]:
     """What the order of floating-point operations depends on."""
-    return {"backend": self.backend, "devices": len(self.devices), "platform": self.platform}
+    placement = "streamed" if self.streamed else "resident"
+    return {
+      "backend": self.backend,
+      "devices": len(self.devices),
+      "platform": self.platform,
+      "placement": placement,
+    }
 
   def place(self, tree: PyTree) -> PyTree:
     """Puts a tree on every device, as strongly typed arrays of the sharding that the step is compiled for."""
     return jax.tree.map(lambda leaf: put(leaf, self._sharding()), tree)
+
+  @property
+  def blocks(self) -> tuple[int, list[int]]:
+    """Into how many parts a batch is divided whose rows lie apart, and the numbers of those this process holds."""
+    if self.backend == "jit":
+      return 1, [0]
+    return len(self.devices), own_parts(self.devices, jax.process_index())
+
+  def place_window(self, window: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+    """Puts the rows [own blocks * m, ...] of a window where the step gathers from them."""
+    if self.backend == "jit":
+      return self.place(window)
+    count, own = self.blocks
+
+    def lay(array):
+      parts = array.reshape(len(own), -1, *array.shape[1:])
+      whole = (count, *parts.shape[1:])
+      return jax.make_array_from_process_local_data(self._sharding(_AXIS), parts, whole)
+
+    return {name: lay(array) for name, array in window.items()}
 
   def stack(self, trees: Sequence[PyTree]) -> PyTree:
     """Places what belongs to the only member."""
@@ -120,11 +157,14 @@ class Parallel:
     array = array.reshape(*array.shape[:-1], len(self.devices), -1)
     return np.moveaxis(array, -2, 0)
 
-  def _spread(self, fn: Callable, replicated: int, *, donate: bool) -> Callable:
-    """Compiles fn(axis_name, *replicated arguments, *arguments split along their last axis) -> replicated results."""
+  def _spread(self, fn: Callable, replicated: int, data: int, *, donate: bool) -> Callable:
+    """Compiles fn(axis_name, *replicated arguments, *arguments split along their last axis) -> replicated results.
+
+    Of the replicated arguments the one of number `data` is the data, of which each device may hold its own.
+    """
     donated = (0,) if donate else ()
     if self.backend == "pmap":
-      axes = (None,) * replicated + (0,)
+      axes = (*(0 if k == data and self.streamed else None for k in range(replicated)), 0)
       mapped = jax.pmap(
         functools.partial(fn, _AXIS),
         _AXIS,
@@ -165,7 +205,7 @@ class Parallel:
         lambda moving, at: body(moving, still, data, stage_key, hyper, *at), moving, (active, plan)
       )
 
-    compiled = self._spread(one if driver == "steps" else many, 6, donate=True)
+    compiled = self._spread(one if driver == "steps" else many, 6, 2, donate=True)
 
     def chunk(moving, still, data, stage_key, hyper, columns: Columns, active: np.ndarray):
       rows = columns["row"].shape
@@ -191,7 +231,29 @@ class Parallel:
       result = outputs(variables, data, plan)
       return result if axis_name is None else lax.all_gather(result, axis_name, tiled=True)
 
-    return self._spread(gathered, 2, donate=False)
+    return self._spread(gathered, 2, 1, donate=False)
+
+
+def own_parts(devices: Sequence[Any], process: int) -> list[int]:
+  """Which parts of a batch a process reads, of several: those of its own devices."""
+  return [k for k, device in enumerate(devices) if device.process_index == process]
+
+
+def room(devices: Sequence[jax.Device]) -> tuple[int | None, str]:
+  """Bytes that resident data may take on each of some devices, and a line that says what was measured.
+
+  That is half of what is free where least is: of the device's memory where it tells, on CPU of the host's, divided
+  among the devices. None: nothing could be measured.
+  """
+  if devices[0].platform == "cpu":
+    host = host_memory()
+    frees = [] if host is None else [host // len(devices)]
+  else:
+    stats = [device.memory_stats() or {} for device in devices]
+    frees = [s["bytes_limit"] - s.get("bytes_in_use", 0) for s in stats if "bytes_limit" in s]
+  if not frees:
+    return None, "free memory unknown"
+  return int(min(frees) * _SHARE), f"{_SHARE:.0%} of {min(frees) / 2**30:.3g} GiB free"
 
 
 def choose(

@@ -70,6 +70,15 @@ class Stacked:
     """Puts what all members share on every device."""
     return jax.tree.map(lambda leaf: put(leaf, self._everywhere), tree)
 
+  @property
+  def blocks(self) -> tuple[int, list[int]]:
+    """A batch is not divided: every device gets all rows of a window."""
+    return 1, [0]
+
+  def place_window(self, window: Mapping[str, np.ndarray]) -> PyTree:
+    """Puts the rows of a window on every device."""
+    return self.place(window)
+
   def _grid(self, array: Any) -> Any:
     """[members, ...] -> [devices, slots, ...]; those beyond the slots were idle ones."""
     indices = np.arange(len(self.devices) * self.slots)

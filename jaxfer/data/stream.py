@@ -1,0 +1,238 @@
+"""Data too big for where they are needed: read lazily from disk, and gathered on the host ahead of their use.
+
+`load` is `records.load` for a set of any size: where the decoded pictures would not fit, they stay on disk as `Column`s
+that stand in for arrays and decode the rows they are asked for. Keys, labels, people and small features are read once,
+no picture decoded. A `Stream` hands out the rows of an index plan, window after window, read ahead in threads by Grain,
+whose own shuffling is off.
+"""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxfer.data import records
+
+_SMALL = 4096  # Bytes of a record up to which a feature is read into memory.
+_CHUNK = 1024  # Records parsed at a time for their small features.
+_SLICE = 32  # Rows that a thread reads at a time.
+
+
+class Reader:
+  """Decodes chosen features of chosen records of a prepared set; threads may share it.
+
+  Attributes:
+    folder: of the set.
+    infos: name -> shape and dtype of a feature's decoded value.
+    count: records there are.
+  """
+
+  def __init__(self, builder: Any):
+    self.folder = Path(builder.data_path)
+    self.infos = builder.info.features.get_tensor_info()
+    self.count = builder.info.splits["train"].num_examples
+    self._features = builder.info.features
+    self._order: np.ndarray | None = None
+    with records.damaged(self.folder):
+      self._source = records.open_source(builder, raw=True)
+
+  def sort(self, order: np.ndarray) -> None:
+    """From now on row i is the record at `order[i]` in the files."""
+    self._order = order
+
+  def read(self, rows: np.ndarray, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The features `names` of each of some rows; raises `UserError` where files are damaged."""
+    import tensorflow_datasets as tfds
+
+    with records.damaged(self.folder):
+      part = tfds.features.FeaturesDict({name: self._features[name] for name in names})
+      at = rows if self._order is None else self._order[rows]
+      for record in self._source.__getitems__(at.tolist()):
+        yield part.deserialize_example_np(record)
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+  """A feature that stays on disk, in place of an array [n, ...]: `column[rows]` decodes rows, one or several.
+
+  It never becomes an array as a whole: `np.asarray` of it is refused.
+  """
+
+  reader: Reader
+  name: str
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """As of an array."""
+    return (self.reader.count, *self.reader.infos[self.name].shape)
+
+  @property
+  def dtype(self) -> np.dtype:
+    """As of an array."""
+    return np.dtype(self.reader.infos[self.name].np_dtype)
+
+  @property
+  def nbytes(self) -> int:
+    """Of the array that it stands for."""
+    return math.prod(self.shape) * self.dtype.itemsize
+
+  def __len__(self) -> int:
+    return self.reader.count
+
+  def __getitem__(self, rows: Any) -> np.ndarray:
+    index = np.arange(len(self))[rows]
+    values = _decode(self.reader, np.atleast_1d(index), [self])[self.name]
+    return values if index.ndim else values[0]
+
+  def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray:
+    raise TypeError(
+      f"'{self.name}' stays on disk ({self.nbytes >> 20} MiB decoded): take the rows that are needed"
+    )
+
+
+def _decode(reader: Reader, rows: np.ndarray, columns: Sequence[Column]) -> dict[str, np.ndarray]:
+  values = {c.name: np.empty((len(rows), *c.shape[1:]), c.dtype) for c in columns}
+  for i, example in enumerate(reader.read(rows, list(values))):
+    for name, array in values.items():
+      array[i] = example[name]
+  return values
+
+
+def decoded_bytes(builder: Any) -> int:
+  """Bytes of a prepared set's arrays once it is read whole."""
+  infos = builder.info.features.get_tensor_info().values()
+  return sum(_bytes(info) for info in infos) * builder.info.splits["train"].num_examples
+
+
+def _bytes(info: Any) -> int:
+  return math.prod(side or 1 for side in info.shape) * np.dtype(info.np_dtype).itemsize
+
+
+def load(name: str, data_dir: str | Path, options: Mapping[str, Any], limit: int | None) -> records.Records:
+  """As `records.load`; a set of more than `limit` bytes decoded is opened lazily, unless it is a mixture."""
+  builder = records.prepared(name, data_dir, options)
+  if builder is None or limit is None or decoded_bytes(builder) <= limit:
+    return records.load(name, data_dir, **options)
+  return open_records(builder)
+
+
+def open_records(builder: Any) -> records.Records:
+  """A prepared set whose large features are `Column`s. All else is that of `records.read`, the fingerprint included.
+
+  The fingerprint is what `jaxfer prepare` wrote down. A set without its report (one that was drawn) is decoded once
+  from end to end for it, a little at a time.
+
+  Raises:
+    UserError: damaged files.
+  """
+  reader = Reader(builder)
+  large = [name for name, info in reader.infos.items() if _bytes(info) > _SMALL]
+  small = [name for name in reader.infos if name not in large]
+  starts = range(0, reader.count, _CHUNK)
+  chunks = (np.arange(start, min(start + _CHUNK, reader.count)) for start in starts)
+  with records.damaged(reader.folder):
+    examples = (example for chunk in chunks for example in reader.read(chunk, small))
+    arrays, texts = records.columns(examples, reader.count)
+  position = ""  # No feature's name: where each record lies, to be sorted with the rest.
+  made = records.Records.from_arrays(
+    arrays | {position: np.arange(reader.count)},
+    texts.pop("key"),
+    builder.info.features["label"].names,
+    texts.pop("subject"),
+    texts,
+  )
+  held: dict[str, Any] = dict(made.arrays)
+  reader.sort(held.pop(position))
+  held = dict(sorted({**held, **{name: Column(reader, name) for name in large}}.items()))
+  report = reader.folder / "report.json"
+  if report.is_file():
+    fingerprint = json.loads(report.read_text())["fingerprint"]
+  else:
+    fingerprint = records.fingerprint(held, made.texts, made.keys, made.label_names, made.subject_names)
+  return dataclasses.replace(made, arrays=held, fingerprint=fingerprint)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream(Mapping[str, Any]):
+  """Arrays and columns [n, ...] by name, handed out in windows of planned rows.
+
+  Attributes:
+    arrays: in host memory, or on disk as `Column`s.
+  """
+
+  arrays: Mapping[str, Any]
+
+  def __getitem__(self, name: str) -> Any:
+    return self.arrays[name]
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self.arrays)
+
+  def __len__(self) -> int:
+    return len(self.arrays)
+
+  def gather(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """The values of some rows; a record is read once for all of its columns."""
+    columns: dict[Reader, list[Column]] = {}
+    found = {}
+    for name, array in self.arrays.items():
+      if isinstance(array, Column):
+        columns.setdefault(array.reader, []).append(array)
+      else:
+        found[name] = array[rows]
+    for reader, own in columns.items():
+      found |= _decode(reader, rows, own)
+    return found
+
+  def windows(self, rows: Sequence[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+    """The values of rows[0], rows[1], ...: each window's arrays are new, and the next is being read meanwhile."""
+    import grain
+
+    parts = [part for window in rows for part in np.split(window, range(_SLICE, len(window), _SLICE))]
+    threads = min(16, os.cpu_count() or 1)
+    ahead = max((-(-len(window) // _SLICE) for window in rows), default=0) + threads
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+    read = iter(grain.MapDataset.source(_Parts(self, parts)).to_iter_dataset(options))
+    for window in rows:
+      values: dict[str, np.ndarray] = {}
+      for start in range(0, len(window), _SLICE):
+        for name, part in next(read).items():
+          if name not in values:
+            values[name] = np.empty((len(window), *part.shape[1:]), part.dtype)
+          values[name][start : start + len(part)] = part
+      yield values
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parts:
+  """Grain's view of a plan: element i is the values of parts[i]."""
+
+  stream: Stream
+  parts: Sequence[np.ndarray]
+
+  def __len__(self) -> int:
+    return len(self.parts)
+
+  def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+    return self.stream.gather(self.parts[i])
+
+
+def host_memory() -> int | None:
+  """Bytes of memory that this process may still take, where the system tells: Linux, with its control group."""
+  try:
+    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    free = int(fields["MemAvailable"].split()[0]) << 10
+  except (OSError, KeyError, ValueError):
+    return None
+  group = Path("/sys/fs/cgroup")
+  try:
+    limit, used = ((group / name).read_text() for name in ("memory.max", "memory.current"))
+    cache = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())["inactive_file"]
+    return min(free, int(limit) - int(used) + int(cache))
+  except (OSError, KeyError, ValueError):  # No limit ("max"), or no such files.
+    return free

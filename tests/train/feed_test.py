@@ -1,0 +1,154 @@
+"""Streamed data give the batches of resident ones: on one device and several, in training and evaluation."""
+
+import dataclasses
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxfer.config import Execution
+from jaxfer.data.plan import Plan
+from jaxfer.data.stream import Stream
+from jaxfer.train import feed, loop, members, parallel, state
+from tests.train import toy
+from tests.train.engine_test import Stop, assert_identical, assert_same, stop_after
+
+
+def run(folder, streamed, training=None, backend="pmap", devices=1, batch_size=4, resume=False, **execution):
+  training = training or toy.training(batch_size)
+  config = toy.config(batch_size, backend=backend, devices=devices, **execution)
+  spread, _ = parallel.choose(backend, batch_size, devices)
+  if streamed:
+    spread = dataclasses.replace(spread, streamed=True)
+    training = dataclasses.replace(training, data=Stream(training.data))
+  return loop.run(training, config, spread, folder, resume=resume)
+
+
+@pytest.mark.parametrize(
+  ("backend", "devices", "driver"),
+  [("pmap", 1, "steps"), ("pmap", 4, "steps"), ("pmap", 4, "scan"), ("jit", 4, "scan")],
+)
+def test_streamed_equals_resident(tmp_path, backend, devices, driver):
+  """Six steps an epoch in calls of four, two epochs a stage, two stages."""
+  how = {"backend": backend, "devices": devices, "driver": driver, "steps_per_call": 4}
+  want = run(tmp_path / "resident", False, **how)
+  got = run(tmp_path / "streamed", True, **how)
+  assert_same(got, want)
+  rows = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("resident", "streamed")]
+  assert rows[0].count("\n") == rows[1].count("\n") == 4
+
+
+def test_other_batches_give_another_net(tmp_path):
+  """What the equality above would hide."""
+  training = toy.training()
+  values = {name: np.roll(array, 1, axis=0) for name, array in training.data.items()}
+  want = run(tmp_path / "a", True, training)
+  with pytest.raises(AssertionError):
+    assert_same(run(tmp_path / "b", True, dataclasses.replace(training, data=values)), want)
+
+
+@pytest.mark.parametrize("chunks", [2, 5])
+def test_a_killed_streamed_run_resumes_bit_for_bit(tmp_path, monkeypatch, chunks):
+  """Three chunks an epoch: stopped within the first epoch, and within the second."""
+  settings = {"driver": "steps", "steps_per_call": 2, "checkpoint_seconds": 0.0}
+  want = run(tmp_path / "whole", True, **settings)
+  with monkeypatch.context() as patch:
+    stop_after(patch, chunks)
+    with pytest.raises(Stop):
+      run(tmp_path / "cut", True, **settings)
+  got = run(tmp_path / "cut", True, resume=True, **settings)
+  assert_identical(got, want)
+  assert (tmp_path / "cut/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+
+
+def test_resuming_with_another_placement_says_so(tmp_path, capsys):
+  run(tmp_path, False)
+  run(tmp_path, True, resume=True)
+  assert "not bit-identical from here on (placement resident -> streamed)" in capsys.readouterr().out
+
+
+def of_three(data, columns, keys):
+  """A batch whose pictures are mixed of three records each, and of their example's key."""
+  noise = jax.vmap(lambda key: jax.random.normal(key, (5,)))(keys)
+  x = data["x"][columns["row"]] + 2 * data["x"][columns["target"]] - data["x"][columns["partner"]]
+  return {"x": x + noise, "label": data["label"][columns["partner"]]}
+
+
+@pytest.mark.parametrize(("backend", "devices"), [("pmap", 1), ("pmap", 4), ("jit", 4)])
+def test_target_and_partner_columns_are_streamed(backend, devices):
+  stage = dataclasses.replace(toy.stages()[0], sample=of_three)
+  rng = np.random.default_rng(0)
+  plans = [{name: rng.integers(0, 26, (3, 1, 4)) for name in ("row", "target", "partner")} for _ in range(2)]
+  ends = []
+  for data in (toy.data(), Stream(toy.data())):
+    spread, _ = parallel.choose(backend, 4, devices)
+    spread = dataclasses.replace(spread, streamed=isinstance(data, Stream))
+    placed = feed.placed(spread, data)
+    current = spread.begin(lambda v: state.begin(stage, v), toy.training().init(jax.random.key(0)))
+    moving, chunk = current.moving, spread.trainer(stage, "scan")
+    key, hyper = spread.place(jax.random.key(1)), spread.place(dict(toy.training().hyper))
+    for held, planned in feed.feed(spread, placed, plans):
+      columns, active = spread.lay(planned, np.ones((3, 1), bool))
+      moving, _ = chunk(moving, current.still, held, key, hyper, columns, active)
+    ends.append(jax.device_get(moving.variables))
+  assert_same(ends[1], ends[0])
+
+
+@pytest.mark.parametrize(("backend", "devices"), [("pmap", 4), ("jit", 2)])
+def test_evaluation_in_streamed_windows(backend, devices):
+  rows = np.random.default_rng(1).permutation(26)[:24].reshape(3, 8)
+  spread, _ = parallel.choose(backend, 8, devices)
+  spread = dataclasses.replace(spread, streamed=True)
+  evaluate = spread.evaluator(lambda weight, data, plan: data["x"][plan["row"]] * weight)
+  weight = spread.place(jnp.float32(3))
+  data = Stream(toy.data())
+  got = [evaluate(weight, *at) for at in feed.feed(spread, data, [{"row": part} for part in rows])]
+  np.testing.assert_array_equal(np.stack(jax.device_get(got)), 3 * toy.data()["x"][rows])
+
+
+def test_each_process_reads_rows_of_its_own_and_all_are_read():
+  """Eight devices in three processes, not in turn: their rows are disjoint, cover the batch, and stand in place."""
+  devices = [types.SimpleNamespace(process_index=k) for k in (0, 0, 1, 1, 2, 0, 2, 2)]
+  plan = {"row": np.arange(3 * 16).reshape(3, 1, 16), "target": 100 + np.arange(3 * 16).reshape(3, 1, 16)}
+  rows, columns = feed.window(plan, len(devices))
+  read = [rows[parallel.own_parts(devices, process)] for process in range(3)]
+  assert sum(part.size for part in read) == rows.size == 2 * 3 * 16
+  assert np.unique(np.concatenate([part.ravel() for part in read])).size == rows.size
+  for name, column in plan.items():
+    for position in range(16):
+      block = rows[position // 2]  # Two rows of a batch a device.
+      np.testing.assert_array_equal(block[columns[name][:, 0, position]], column[:, 0, position])
+
+
+def test_members_on_streamed_data_equal_those_on_resident(tmp_path):
+  """Two trainings of other seeds and rows, watched and tested, one after another on two devices."""
+
+  def member(k):
+    rows = np.arange(23) if k else np.arange(3, 20)
+    return members.Member(
+      str(k), k, Plan(rows, 4, "wrap", [k]), dict(toy.training().hyper), rows[:3], rows[:5]
+    )
+
+  outputs = lambda variables, data, plan: toy.MODEL.apply(variables, data["x"][plan["row"]])[0]  # noqa: E731
+  judge = lambda logits, rows: {"mean": float(logits.mean())}  # noqa: E731
+  ends = []
+  for data in (toy.data(), Stream(toy.data())):
+    ends.append(
+      members.train(
+        toy.stages(epochs=1),
+        [member(0), member(1)],
+        toy.training().init,
+        data,
+        tmp_path / type(data).__name__,
+        execution=Execution(devices=2, steps_per_call=4),
+        evaluation=members.Evaluation(outputs, judge, 4),
+        mode="sequential",
+        say=lambda line: None,
+      )
+    )
+  for resident, streamed in zip(*ends, strict=True):
+    assert_same(streamed.variables, resident.variables)
+    np.testing.assert_allclose(streamed.outputs, resident.outputs, atol=1e-4)
+    assert [row["split"] for row in streamed.history] == ["train", "validation"] * 2
