@@ -139,8 +139,10 @@ def scan_records(source: Path, swapped: bool, findings: Findings) -> tuple[list[
         try:
           header, _ = reader.header(offsets[key])
           label = header.labels[0]
-          if not (label.is_integer() and 0 <= label < 1 << 24):
-            raise ValueError(f"label is {label:g}: expected the number of an identity")
+          if not (label.is_integer() and 0 <= label < len(keys)):
+            raise ValueError(
+              f"label is {label:g}: expected an identity's number, below the {len(keys)} of images"
+            )
           if not header.size:
             raise ValueError("a record without an image among those of images")
         except ValueError as error:
@@ -186,6 +188,8 @@ def _offsets(reader: recordio.Reader, index: Path | None, findings: Findings) ->
     if not offsets:
       raise
     findings.bad.append(Problem(str(reader.path), str(error)))
+  if not offsets:
+    raise ValueError("the file is empty")
   return offsets
 
 
