@@ -112,7 +112,10 @@ def _count(by_split: dict[str, Counter[int]], skipped: Counter[int], findings: F
 
 def _read_2017(source: Path, points: bool, findings: Findings) -> Iterator[Item]:
   del points  # They are in the list anyway.
-  lists = {path.name.lower(): path for path in walk(source, 2) if path.suffix.lower() == ".csv"}
+  lists: dict[str, Path] = {}
+  for path in walk(source, 4):
+    if path.suffix.lower() == ".csv":
+      lists.setdefault(path.name.lower(), path)
   names = {"training.csv": "train", "validation.csv": "validation"}
   if not names.keys() & lists.keys():
     raise _wrong_form(source, "2017", "Manually_Annotated_file_lists/training.csv")
