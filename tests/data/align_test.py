@@ -47,3 +47,78 @@ def test_sampling():
   assert align.onset_to_peak(1, 4).tolist() == [0] * 4
   with pytest.raises(UserError, match="cannot sample 0 frames of 5"):
     align.onset_to_peak(5, 0)
+
+
+def test_similarity_and_affine_undo_what_was_done():
+  rng = np.random.default_rng(0)
+  points = rng.uniform(0, 100, (5, 2))
+  turn = 1.7 * np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
+  matrix = np.column_stack([turn, [5, -8]])
+  for count in (2, 3, 5):
+    found = align.similarity(points[:count], align.transform(points[:count], matrix))
+    np.testing.assert_allclose(found, matrix, atol=1e-9)
+  sheared = np.array([[1.2, 0.3, 4.0], [-0.1, 0.8, 9.0]])
+  np.testing.assert_allclose(
+    align.affine(points[:3], align.transform(points[:3], sheared)), sheared, atol=1e-9
+  )
+
+
+def test_similarity_is_the_best_and_never_mirrors():
+  rng = np.random.default_rng(1)
+  source, target = rng.uniform(0, 100, (2, 5, 2))
+
+  def error(matrix):
+    return ((align.transform(source, matrix) - target) ** 2).sum()
+
+  best = align.similarity(source, target)
+  assert np.linalg.det(best[:, :2]) > 0
+  for _ in range(50):
+    a, b = best[0, 0] + rng.normal(0, 0.05), best[1, 0] + rng.normal(0, 0.05)
+    other = np.array([[a, -b, best[0, 2] + rng.normal()], [b, a, best[1, 2] + rng.normal()]])
+    assert error(other) > error(best)
+  mirrored = align.similarity(source, source * [-1, 1])
+  assert np.linalg.det(mirrored[:, :2]) > 0
+
+
+@pytest.mark.parametrize("points", [np.full((5, 2), 3.0), np.array([[1, np.nan], [2, 2]])])
+def test_points_without_a_place(points):
+  with pytest.raises(ValueError, match="do not place a face"):
+    align.similarity(points, align.template_points(len(points)))
+  with pytest.raises(ValueError, match="lie on a line"):
+    align.affine(np.array([[0, 0], [1, 1], [2, 2]]), align.TEMPLATE_112[:3])
+  with pytest.raises(ValueError, match="4 points: expected"):
+    align.template_points(4)
+
+
+def test_points_square_is_the_templates_frame():
+  square = align.points_square(align.TEMPLATE_112 * 2 + [30, 50])
+  np.testing.assert_allclose([square.left, square.top, square.side], [30, 50, 224], atol=1e-9)
+  for points in (align.TEMPLATE_112[:2], align.template_points(3)):
+    square = align.points_square(points)
+    np.testing.assert_allclose([square.left, square.top, square.side], [0, 0, 112], atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [20, 60, 150])
+def test_upright_warp_is_the_crop(size):
+  """Reduced, at the same scale and enlarged; the two resample differently, on smooth pictures hardly so."""
+  y, x = np.mgrid[:90, :100]
+  image = np.stack([x * 2, y * 2, 128 + 60 * np.sin(x / 9) * np.cos(y / 7)], axis=-1).astype(np.uint8)
+  square = align.Square(12.5, 20.25, 60.0)
+  warped = align.warp(image, align.square_matrix(square, size), size).astype(float)
+  assert np.abs(warped - align.crop(image, square, size)).max() <= 6
+  assert np.abs(warped - align.crop(image, square, size)).mean() < 0.7
+
+
+def test_warp_repeats_the_edge_and_refuses_what_is_far_outside():
+  image = np.full((40, 50), 77, np.uint8)
+  image[:, -1] = 200
+  warped = align.warp(image, align.square_matrix(align.Square(30, 10, 40), 40), 40)
+  assert (warped[:, 23:] == 200).all()
+  assert (warped[:, :17] == 77).all()
+  for square in (align.Square(60, 0, 10), align.Square(0, -30, 20)):
+    with pytest.raises(ValueError, match="would lie outside the 50 x 40 image"):
+      align.warp(image, align.square_matrix(square, 16), 16)
+  with pytest.raises(ValueError, match="would reach far beyond"):
+    align.warp(image, align.square_matrix(align.Square(-400, -400, 800), 16), 16)
+  with pytest.raises(ValueError, match="inside out"):
+    align.warp(image, np.array([[-1.0, 0, 40], [0, 1, 0]]), 16)

@@ -1,8 +1,16 @@
 """The integrity report and the search for a root, apart from any data set."""
 
+import dataclasses
 import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from jaxfer.data import prepare, records
 from jaxfer.data.prepare import BadFiles, Belief, Count, Findings, Problem, Report
@@ -89,6 +97,49 @@ def test_progress_passes_everything_on(capsys, monkeypatch):
   monkeypatch.setattr(prepare, "_SECONDS_BETWEEN_LINES", -1.0)
   assert list(prepare.progress(iter("ab"), 2, "reading")) == ["a", "b"]
   assert capsys.readouterr().err == "reading: 1 of 2\nreading: 2 of 2\n"
+
+
+def test_a_source_that_is_a_file_has_its_name():
+  report = dataclasses.replace(
+    REPORT, source="/src/list.csv", findings=Findings(bad=[Problem("/src/list.csv", "x")])
+  )
+  assert "  list.csv: x" in report.table().splitlines()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_import_leaves_nothing_half_made(tmp_path, sent):
+  rng = np.random.default_rng(0)
+  for i in range(300):
+    path = tmp_path / "source" / "xy"[i % 2] / f"{i}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(rng.integers(0, 256, (16, 16), np.uint8)).save(path)
+  code = (
+    "import sys; from jaxfer.data import prepare\n"
+    "def progress(items, total, what):\n"
+    "  for i, item in enumerate(items):\n"
+    "    if i == 100: print('now', file=sys.stderr, flush=True); __import__('time').sleep(60)\n"
+    "    yield item\n"
+    "from jaxfer.data import reading\n"
+    "reading.progress = progress\n"
+    "from jaxfer.cli import main\n"
+    "if __name__ == '__main__':\n"
+    "  main()\n"
+  )
+  (tmp_path / "slow.py").write_text(code)
+  arguments = ["prepare", "image_folder", "--source", tmp_path / "source", "--data-dir", tmp_path / "data"]
+  running = subprocess.Popen(
+    [sys.executable, tmp_path / "slow.py", *arguments, "crop=middle"],
+    stderr=subprocess.PIPE,
+    text=True,
+    env=os.environ | {"PYTHONPATH": os.pathsep.join(["", str(Path(prepare.__file__).parents[2])])},
+  )
+  assert running.stderr.readline() == "now\n"
+  running.send_signal(sent)
+  running.communicate(timeout=60)
+  assert running.returncode != 0
+  assert [path for path in (tmp_path / "data").rglob("*") if ".incomplete-" not in str(path)] == []
+  if sent == signal.SIGINT:
+    assert list((tmp_path / "data").iterdir()) == []
 
 
 def test_report_lies_beside_the_data(tmp_path, monkeypatch):

@@ -133,15 +133,22 @@ def test_fingerprint_sees_one_byte():
     {"keys": ["b", "aa"]},
     {"label_names": ["x", "z"]},
     {"subjects": ["p", "r"]},
-    {"arrays": arrays | {"note": np.array(["", "n"])}},
+    {"texts": {"split": ["", "test"]}},
   ):
     assert fingerprint(**changes) != original
+  texts = [{"a": ["x", "y"]}, {"a": ["xy", ""]}, {"b": ["x", "y"]}, {"a": ["", ""]}]
+  assert len({fingerprint(texts=each) for each in texts}) == 4
 
 
 def test_rows_follow_their_keys():
   made = records.Records.from_arrays(
-    {"label": np.array([0, 1, 0]), "image": np.array([7, 8, 9])}, ["c", "a", "b"], ["x", "y"], ["p", "q", "p"]
+    {"label": np.array([0, 1, 0]), "image": np.array([7, 8, 9])},
+    ["c", "a", "b"],
+    ["x", "y"],
+    ["p", "q", "p"],
+    {"split": ["train", "test", ""]},
   )
+  assert made.texts == {"split": ("test", "", "train")}
   assert made.keys == ("a", "b", "c")
   assert made.arrays["image"].tolist() == [8, 9, 7]
   assert made.arrays["label"].tolist() == [1, 0, 0]
@@ -174,6 +181,17 @@ def test_options_choose_the_copy(toy):
     records.make_config("toy", {"num_frames": "3"})
   with pytest.raises(UserError, match="did you mean 'toy'"):
     records.load("toi", "nowhere")
+
+
+def test_options_of_a_common_base_count(toy_module):
+  """Not those of TFDS."""
+
+  @dataclasses.dataclass
+  class Own(toy_module.Config):
+    own: str = ""
+
+  assert list(records.option_fields(Own)) == ["num_frames", "strength", "source", "own"]
+  assert list(records.option_fields(toy_module.Config)) == ["num_frames", "strength", "source"]
 
 
 def test_interrupted_generation_leaves_nothing(toy, tmp_path, monkeypatch):
