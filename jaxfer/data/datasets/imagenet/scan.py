@@ -56,28 +56,30 @@ def scan(source: Path, labels_file: str, findings: Findings) -> tuple[list[Still
   texts: dict[str, Path] = {}
   if labels_file:
     texts["given"] = Path(labels_file)
-  tests = 0
+  tests = again = 0
   for parts, place in _places(source, texts, findings):
     name, folders = parts[-1], parts[:-1]
     number = _FLAT.fullmatch(name)
     class_id = next((part for part in reversed(folders) if _CLASS.fullmatch(part)), "")
-    sides = {part.lower().removesuffix(".tar") for part in folders}
+    sides = {part.lower() for part in folders}
     split = "validation" if number or sides & _VALIDATION else "train"
+    stem = name.rsplit(".", 1)[0]
     if number and not class_id:
-      flat.setdefault(int(number[1]), (name, place))
+      again += flat.setdefault(int(number[1]), (stem, place))[1] is not place
     elif not class_id and _TEST.fullmatch(name):
       tests += 1
     elif not class_id:
       findings.odd.append(Problem(str(place), "in no folder of a class, such as n01440764; left out"))
-    elif (split, name) in found:
-      findings.odd.append(Problem(str(place), f"named as {found[split, name][1]}; left out"))
     else:
-      found[split, name] = (class_id, place)
+      again += found.setdefault((split, stem), (class_id, place))[1] is not place
   if tests:
     findings.notes.append(f"{tests} test pictures, whose classes are not public: left out")
+  if again:
+    findings.notes.append(f"{again} pictures occur a second time, in an archive or another folder: left out")
   if flat:
     found |= _label_flat(flat, texts, findings)
   if not found:
+    findings.finish(skip_bad=False)  # An archive that cannot be read says more.
     raise UserError(
       f"source {source} holds no pictures of ImageNet: expected train/n01440764/*.JPEG in it or a few folders further "
       "down, or ILSVRC2012_img_train.tar"
@@ -85,8 +87,7 @@ def scan(source: Path, labels_file: str, findings: Findings) -> tuple[list[Still
   classes = sorted({class_id for class_id, _ in found.values()})
   label = {class_id: i for i, class_id in enumerate(classes)}
   stills = []
-  for (split, name), (class_id, place) in sorted(found.items(), key=lambda item: item[0]):
-    stem = name.rsplit(".", 1)[0]
+  for (split, stem), (class_id, place) in sorted(found.items(), key=lambda item: item[0]):
     stills.append(Still(f"{split}_{stem}", f"{split}_{stem}", label[class_id], place, split=split))
   by_split = Counter(still.split for still in stills)
   findings.counts += [
@@ -111,7 +112,7 @@ def _places(
       yield parts, File(path)
     elif path.suffix.lower() == ".tar":
       try:
-        yield from _packed(path, parts)
+        yield from _packed(path, (*parts[:-1], path.stem))
       except (OSError, ValueError) as error:
         findings.bad.append(Problem(str(path), str(error)))
     elif path.suffix.lower() in (".txt", ".csv"):
@@ -147,9 +148,9 @@ def _label_flat(
     raise UserError(f"labels of the validation pictures, {named}: {error}") from None
   findings.notes.append(f"validation pictures labelled by {named.name}")
   found = {}
-  for number, (name, place) in sorted(flat.items()):
+  for number, (stem, place) in sorted(flat.items()):
     if number in classes:
-      found["validation", name] = (classes[number], place)
+      found["validation", stem] = (classes[number], place)
     else:
       findings.odd.append(Problem(str(place), f"{named.name} has no label for it; left out"))
   return found
