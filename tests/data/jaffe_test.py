@@ -81,6 +81,14 @@ def test_jaffe_second_ratings_table_does_not_overwrite(full_tree):
   assert [count.expected for count in findings.counts if count.what.strip() == "happiness"] == [40]
 
 
+@pytest.mark.parametrize("gone", ["(Fear Excluded)\n  #", "  #  HAP  SAD  SUR  ANG  DIS  PIC\n"])
+def test_jaffe_second_ratings_table_is_told_by_its_heading_or_its_header(gone):
+  text = jaffe_tree.readme(jaffe_tree.names())
+  assert text.count(gone) == 1
+  ratings = scan.read_ratings(text.replace(gone, "\n  #" if gone.startswith("(") else ""))
+  assert (len(ratings.means), ratings.odd) == (214, ())
+
+
 def test_jaffe_orphan_ratings_are_reported_and_not_repaired(tree):
   (tree / "jaffe" / "KA.AN1.1.tiff").unlink()
   readme = tree / "jaffe" / "README"
