@@ -77,6 +77,9 @@ class Execution:
     keep: how many checkpoints stay.
     members: of a study, how the trainings of a row run: "vmap" makes one program of as many as the memory holds,
       "sequential" runs one after another through one program; "auto" takes "sequential" on CPU and "vmap" elsewhere.
+    placement: of the data: "resident" on the devices, or "streamed" to them, a study's trainings then "sequential".
+      "auto" streams what does not fit into half of a device's free memory, and leaves on disk what does not fit into
+      half of the host's.
   """
 
   backend: Literal["pmap", "jit"] = "pmap"
@@ -86,6 +89,7 @@ class Execution:
   checkpoint_seconds: float = 30.0
   keep: int = 2
   members: Literal["auto", "vmap", "sequential"] = "auto"
+  placement: Literal["auto", "resident", "streamed"] = "auto"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

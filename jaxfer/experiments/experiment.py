@@ -31,7 +31,8 @@ class Experiment:
 
   Attributes:
     recipe: (model, steps an epoch, **numbers of the config) -> stages and the numbers that they read by name.
-    resident: records -> the arrays that the device holds, [n, ...] each.
+    resident: records -> the arrays that batches are made of, [n, ...] each. Those of a set too big for memory are
+      `stream.Column`s: pass them on as they are.
     example: (data, rows) -> a batch without augmentation, as evaluation reads it.
     inputs: a batch -> the model's positional arguments.
     published: rows of the paper's table, (name, model attributes that tell it, accuracy).

@@ -14,12 +14,12 @@ import jaxfer
 from jaxfer import config as configuration
 from jaxfer import metrics
 from jaxfer.config import RunConfig
-from jaxfer.data import folds, records
+from jaxfer.data import folds, records, stream
 from jaxfer.errors import UserError
 from jaxfer.experiments import profiling
 from jaxfer.experiments.task import Task, folds_of, options_of, split_of, task_of
 from jaxfer.report import grids, pages, plots, tables
-from jaxfer.train import loop, parallel
+from jaxfer.train import feed, loop, parallel
 from jaxfer.train.checkpoint import exists
 from jaxfer.train.stage import Variables
 
@@ -49,12 +49,16 @@ def prepare(config: RunConfig, data: records.Records) -> Setup:
   """Builds the model, splits the people and takes the devices; nothing is compiled yet."""
   task = task_of(config, data)
   devices, line = parallel.choose(config.execution.backend, config.batch_size, config.execution.devices)
+  devices = dataclasses.replace(devices, streamed=isinstance(task.data, stream.Stream))
   compiled = devices.evaluator(task.logits)
 
   def predict(variables, data, rows):
     batch = config.batch_size
     padded = np.resize(rows, -(-len(rows) // batch) * batch).astype(np.int32)
-    parts = [compiled(variables, data, {"row": part}) for part in padded.reshape(-1, batch)]
+    parts: list[jax.Array] = []
+    for held, plan in feed.feed(devices, data, [{"row": part} for part in padded.reshape(-1, batch)]):
+      jax.block_until_ready(parts[-1:])  # Or every window of streamed data would lie on the device at once.
+      parts.append(compiled(variables, held, plan))
     return np.concatenate(jax.device_get(parts))[: len(rows)]
 
   fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}
@@ -75,9 +79,12 @@ def revision() -> str:
 
 
 def load_data(config: RunConfig, data_dir: pathlib.Path) -> records.Records:
-  """Reads the configured data set; a synthetic one is generated on first use."""
+  """Reads the configured data set, or opens it where it is too big; a synthetic one is generated on first use."""
   options_of("data", config.data)
-  return records.load(config.data.name, data_dir, **config.data.options)
+  host = stream.host_memory()
+  room = None if host is None else int(host * parallel.SHARE)
+  limit = {"resident": None, "streamed": 0, "auto": room}[config.execution.placement]
+  return stream.load(config.data.name, data_dir, config.data.options, limit)
 
 
 def fold_dirs(
@@ -137,7 +144,7 @@ def train(
       )
       say(
         f"{config.model.name}: {size:,} parameters, {config.dtype}; {setup.devices_line}; {config.data.name}: "
-        f"{len(data)} records"
+        f"{len(data)} records, {setup.placement}"
       )
       for note in data.notes:
         say(note)
@@ -195,7 +202,7 @@ def evaluate(
     rows = np.flatnonzero(setup.split.test)
     if not by_fold:
       figures = setup.experiment.figures(setup, variables, rows, workdir)
-    logits = setup.predict(variables, setup.devices.place(setup.data), rows)
+    logits = setup.predict(variables, feed.placed(setup.devices, setup.data), rows)
     if not np.isfinite(logits).all():
       raise UserError(f"{folder}: the trained net gives logits that are not finite")
     labels, predicted = setup.data["label"][rows], np.asarray(metrics.predict(logits))

@@ -15,10 +15,12 @@ from jaxfer import losses
 from jaxfer.config import Call, RunConfig
 from jaxfer.data import folds, per_class, records
 from jaxfer.data.plan import Plan
+from jaxfer.data.stream import Column, Stream
 from jaxfer.errors import UserError, unknown
 from jaxfer.experiments import EXPERIMENTS
 from jaxfer.experiments.experiment import Experiment
 from jaxfer.models import MODELS, create_model
+from jaxfer.train import parallel
 from jaxfer.train.stage import Stage, Variables
 
 
@@ -99,8 +101,9 @@ class Task:
     config: as it was given.
     experiment: its system.
     model: with the classes of the data.
-    data: the arrays that the device holds, [n, ...] each, on the host.
+    data: the arrays that the steps gather from, [n, ...] each, on the host; a `Stream` where not resident.
     records: what they were made from.
+    placement: their size and where they go, in words.
   """
 
   config: RunConfig
@@ -108,6 +111,7 @@ class Task:
   model: nn.Module
   data: Mapping[str, np.ndarray]
   records: records.Records
+  placement: str
 
   def plan(self, split: folds.Split) -> Plan:
     """The batches of the training rows, in the order of the config's seed."""
@@ -152,4 +156,20 @@ def task_of(config: RunConfig, data: records.Records) -> Task:
   """
   configuration.check(config, options_of)
   experiment = _experiment(config.recipe.name)
-  return Task(config, experiment, _model(config, len(data.label_names)), experiment.resident(data), data)
+  arrays = experiment.resident(data)
+  streamed, placement = _placed(config.execution, arrays)
+  model = _model(config, len(data.label_names))
+  return Task(config, experiment, model, Stream(arrays) if streamed else arrays, data, placement)
+
+
+def _placed(execution: configuration.Execution, arrays: Mapping[str, Any]) -> tuple[bool, str]:
+  """Whether the data are streamed, and why."""
+  size = sum(array.nbytes for array in arrays.values())
+  if execution.placement != "auto":
+    streamed, why = execution.placement == "streamed", "as asked"
+  elif any(isinstance(array, Column) for array in arrays.values()):
+    streamed, why = True, "from disk, too big for the host's memory"
+  else:
+    limit, why = parallel.room(execution.devices)
+    streamed = limit is not None and size > limit
+  return streamed, f"{size / 2**20:.3g} MiB {'streamed' if streamed else 'resident'} ({why})"

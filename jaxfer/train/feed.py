@@ -4,7 +4,7 @@ A window is a small resident array: the planned columns are rewritten to positio
 samplers and all keys are the same. So resident and streamed trainings draw the same batches.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent import futures
 from typing import Any, Protocol, TypeVar
 
@@ -37,7 +37,7 @@ def placed(spread: Spread, data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def feed(
   spread: Spread, data: Mapping[str, Any], plans: Sequence[Columns]
-) -> Iterator[tuple[Mapping[str, Any], Columns]]:
+) -> Generator[tuple[Mapping[str, Any], Columns]]:
   """Yields for each plan the placed data to gather from, and its columns as positions in them.
 
   Args:
@@ -57,7 +57,7 @@ def feed(
   )
 
 
-def _ahead(make: Callable[[], T], count: int) -> Iterator[T]:
+def _ahead(make: Callable[[], T], count: int) -> Generator[T]:
   """Calls `make` so many times, one call ahead, in a thread."""
   with futures.ThreadPoolExecutor(1) as worker:
     coming = worker.submit(make) if count else None

@@ -26,8 +26,8 @@ from jaxfer.train.state import Moving, State, begin
 from jaxfer.train.step import planned_step
 
 _AXIS = "data"
-# Of the free memory, for data that lie on the device: the rest is for the training.
-_SHARE = 0.5
+# Of the free memory, for data that lie in it: the rest is for the training.
+SHARE = 0.5
 
 Driver = Literal["scan", "steps"]
 Columns = Mapping[str, np.ndarray]
@@ -239,12 +239,14 @@ def own_parts(devices: Sequence[Any], process: int) -> list[int]:
   return [k for k, device in enumerate(devices) if device.process_index == process]
 
 
-def room(devices: Sequence[jax.Device]) -> tuple[int | None, str]:
-  """Bytes that resident data may take on each of some devices, and a line that says what was measured.
+def room(count: int | None = None) -> tuple[int | None, str]:
+  """How much resident data may take on each of the first `count` devices (None: of all).
 
-  That is half of what is free where least is: of the device's memory where it tells, on CPU of the host's, divided
-  among the devices. None: nothing could be measured.
+  Returns:
+    Bytes, half of what is free where least is: of a device's memory where it tells, on CPU of the host's, divided among
+    the devices; None where nothing could be measured. And what was measured, in words.
   """
+  devices = jax.devices()[:count]
   if devices[0].platform == "cpu":
     host = host_memory()
     frees = [] if host is None else [host // len(devices)]
@@ -253,7 +255,7 @@ def room(devices: Sequence[jax.Device]) -> tuple[int | None, str]:
     frees = [s["bytes_limit"] - s.get("bytes_in_use", 0) for s in stats if "bytes_limit" in s]
   if not frees:
     return None, "free memory unknown"
-  return int(min(frees) * _SHARE), f"{_SHARE:.0%} of {min(frees) / 2**30:.3g} GiB free"
+  return int(min(frees) * SHARE), f"limit {SHARE:.0%} of {min(frees) / 2**30:.3g} GiB free"
 
 
 def choose(

@@ -42,11 +42,11 @@ def mixture(config: Config) -> Mixture:
   """Its parts."""
   common = {"image_size": config.image_size, "channels": config.channels}
   if config.use == "recognition":
-    parts = (
+    judged = (
       Part("mug", "mug", {**common, "frames": "middle:5"}),
       Part("ckplus_stills", "ck", {**common, "frames": "last:3"}),
     )
-    return Mixture(LABELS, parts, "")
+    return Mixture(LABELS, judged, "")
   spaced = {**common, "frames": f"equal:{config.num_frames}"}
   parts = (
     Part("mug", "mug", spaced),
