@@ -123,6 +123,19 @@ def test_imagenet_an_archive_cut_short_is_listed(archives, tmp_path):
   assert 4 < _counts(report.findings)["written"][0] < 10
 
 
+def test_imagenet_an_inner_archive_cut_short_does_not_run_into_the_next(tmp_path):
+  own = {f"n01440764_{number}.JPEG": imagenet_tree.picture("n01440764", number) for number in (1, 2)}
+  whole = imagenet_tree.tar_of(own)
+  cut = whole[: 512 * (whole.index(b"n01440764_2") // 512 + 2)]  # A header, and 512 bytes of its picture.
+  path = tmp_path / "ILSVRC2012_img_train.tar"
+  path.write_bytes(imagenet_tree.tar_of({"n01440764.tar": cut, "n01443537.tar": whole}))
+  stills, _, findings = _scan(tmp_path)
+  assert [still.key for still in stills] == ["train_n01440764_1"]
+  assert [problem.what for problem in findings.bad] == [
+    "n01440764_2.JPEG is cut short: the archive ends before it"
+  ]
+
+
 def test_imagenet_test_pictures_and_strangers_are_told(folders, tmp_path):
   tree = shutil.copytree(folders, tmp_path / "ILSVRC" / "Data" / "CLS-LOC")
   (tree / "test").mkdir()
