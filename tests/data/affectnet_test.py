@@ -217,13 +217,20 @@ def test_affectnet_nestings_read_the_same(trees, form, tmp_path):
   assert all(still.source.path.is_file() for still in stills)
 
 
-def test_affectnet_half_a_copy_of_2017_says_so(trees, tmp_path):
-  tree = shutil.copytree(trees["2017"], tmp_path / "tree")
+def test_affectnet_half_a_copy_says_so(trees, tmp_path):
+  tree = shutil.copytree(trees["2017"], tmp_path / "2017")
   (tree / "Manually_Annotated_file_lists" / "validation.csv").unlink()
   shutil.rmtree(tree / "Manually_Annotated" / "Manually_Annotated_Images" / "2")
   report = prepare("affectnet", tree, tmp_path / "data", form="2017", image_size=16, skip_bad=True)
-  assert any(problem.what == "no validation.csv" for problem in report.findings.odd)
+  assert any(
+    problem.what == "nothing of the validation split: half a copy?" for problem in report.findings.odd
+  )
   assert len(report.findings.bad) == 5  # The pictures of that folder.
+  tree = shutil.copytree(trees["2021"], tmp_path / "2021")
+  shutil.rmtree(tree / "train_set")
+  stills, findings = _scan(tree, "2021")
+  assert len(stills) == 2
+  assert [problem.what for problem in findings.odd] == ["nothing of the train split: half a copy?"]
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,8 @@ def test_ravdess_expected_counts_follow_the_channel(full_tree):
   assert [expected["speech"][name][1] for name in scan.LABELS] == [96, 192, 192, 192, 192, 192, 192, 192]
   assert [expected["song"][name][1] for name in scan.LABELS] == [92, 184, 184, 184, 184, 184, 0, 0]
   assert [expected["both"][name][1] for name in scan.LABELS] == [188, 376, 376, 376, 376, 376, 192, 192]
-  assert expected["speech"]["trials"] == (9, 1440)
+  assert expected["speech"]["trials"] == expected["both"]["trials of speech"] == (9, 1440)
+  assert expected["both"]["trials of song"] == (4, 1012)
   assert [expected["speech"][name][0] for name in ("neutral", "happiness", "disgust", "calm")] == [3, 3, 3, 0]
 
 

@@ -75,6 +75,9 @@ def scan(source: Path, form: str, points: bool, findings: Findings) -> list[Stil
     raise UserError(
       f"source {source}: no picture of AffectNet's form {form} has one of the eight expressions"
     )
+  for split in _SPLITS:
+    if not by_split[split]:
+      findings.odd.append(Problem(str(source), f"nothing of the {split} split: half a copy?"))
   _count(by_split, skipped, findings)
   if boxless:
     findings.notes.append(f"{boxless} pictures of an expression have no face box: the detector places them")
@@ -124,7 +127,6 @@ def _read_2017(source: Path, points: bool, findings: Findings) -> Iterator[Item]
   malformed, rows, negative, roots = 0, 0, 0, {}
   for name, split in names.items():
     if name not in lists:
-      findings.odd.append(Problem(str(source), f"no {name}"))
       continue
     try:
       for row in annotations.read_csv(lists[name]):

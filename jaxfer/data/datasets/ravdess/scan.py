@@ -155,14 +155,15 @@ def _places(source: Path, findings: Findings) -> Iterator[tuple[str, Clip]]:
 def _count(trials: dict[Trial, dict[str, Clip]], channels: tuple[str, ...], findings: Findings) -> None:
   expected = [sum(column) for column in zip(*(COUNTS[channel] for channel in channels), strict=True)]
   by_class = Counter(trial.label for trial in trials)
+  of_channel = Counter(trial.channel for trial in trials)
   findings.counts += [
     Count("actors", len({trial.actor for trial in trials}), max(NUM_ACTORS[channel] for channel in channels)),
     Count("trials", len(trials), sum(expected)),
-    *(
-      Count(f"trials of {channel}", sum(trial.channel == channel for trial in trials), sum(COUNTS[channel]))
-      for channel in channels
-    ),
     *(Count(f"  {name}", by_class[i], expected[i]) for i, name in enumerate(LABELS)),
+    *(
+      Count(f"trials of {channel}", of_channel[channel], sum(COUNTS[channel]))
+      for channel in channels[1:] and channels
+    ),
     Count("video files", sum(map(len, trials.values())), 2 * sum(expected)),
   ]
   if "song" in channels:
