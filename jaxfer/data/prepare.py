@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jaxfer.data import records
+from jaxfer.data import records, stream
 from jaxfer.data.datasets import DATASETS
 from jaxfer.errors import UserError, unknown
 
@@ -193,7 +193,7 @@ def prepare(
     return Report(name, str(source), folder, recorded, dict(method or {}), licence, fingerprint, findings)
 
   def finish(builder: Any, folder: Path) -> None:
-    loaded = records.read(builder)  # What was written can be read back.
+    loaded = stream.open_records(builder)  # What was written can be read back, a little at a time.
     made = report(builder.findings, str(folder), loaded.fingerprint, builder.info.metadata)
     (Path(builder.data_path) / "report.json").write_text(made.to_json())
     reports.append(made)

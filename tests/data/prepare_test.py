@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxfer.data import prepare, records
+from jaxfer.data import prepare, records, stream
 from jaxfer.data.prepare import BadFiles, Belief, Count, Findings, Problem, Report
 from jaxfer.errors import UserError
 
@@ -158,7 +158,7 @@ def test_report_lies_beside_the_data(tmp_path, monkeypatch):
     raise KeyboardInterrupt
 
   with monkeypatch.context() as patch:
-    patch.setattr(records, "read", interrupt)
+    patch.setattr(stream, "open_records", interrupt)
     with pytest.raises(KeyboardInterrupt):
       prepare.prepare("ckplus", tmp_path / "source", data_dir, num_frames=2, image_size=16)
   assert [path.name for path in data_dir.iterdir()] == ["ckplus"]
