@@ -1,78 +1,201 @@
-"""How fast do batches come: data resident on the device, or handed over by the host for each batch?
+"""How fast do batches of pictures come from where they lie to the device, as float32 in [-1, 1]?
 
-All three end with the same augmented float32 batch on the device. `jaxfer_resident`: the device gathers the planned
-rows of uint8 images. `host_uint8`: the host gathers, the device converts. `host_float32`: the host gathers and
-converts, which sends four times the bytes.
+A call takes several batches of one index plan, the same rows for every contender, each to its end. `jaxfer_resident`:
+uint8 pictures on the device, gathered there. `jaxfer_streamed`: PNG files in array_record, read and decoded by Grain's
+threads window by window, sent while the window before is in use; so a training runs. `jaxfer_streamed_memory`: the
+same of uint8 pictures in host memory. `host_uint8`, `host_float32`: the host gathers a batch, converts it or not, and
+sends it when it is asked for. `torch_dataloader` (a peer): PyTorch's DataLoader over the same PNG files, its workers as
+many processes as there are cores.
+
+The pictures are drawn once, into runs/benchmarks/data. Augmentation is no part of it: ours happens in the step.
 """
 
+import dataclasses
 import functools
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import harness
-from jaxfer.data.augment import random_affine
-from jaxfer.kernels import warp
+from benchmarks import harness, machine, torch_peer
+from jaxfer.data import records, stream
+from jaxfer.data.plan import Plan
+from jaxfer.train import feed, parallel
+
+DATA = pathlib.Path("runs/benchmarks/data")
+WINDOW = 4  # Batches of a window.
 
 
-def augment(images: jax.Array, keys: jax.Array) -> jax.Array:
-  """float32 images [batch, height, width, 3], mirrored, turned and shifted at random."""
-  return warp.affine(
-    images, random_affine(keys, (images.shape[1], images.shape[2]), rotation=10.0, shift=0.05)
-  )
+@dataclasses.dataclass(frozen=True)
+class Problem:
+  """Pictures and a plan.
+
+  Attributes:
+    options: of the data set `synthetic_faces`.
+    rows: of each batch [batches, batch].
+    image: uint8 [n, S, S, 3] in host memory.
+  """
+
+  options: dict[str, Any]
+  rows: np.ndarray
+  image: np.ndarray
 
 
-def scaled(images):
+def problem(subjects: int, size: int, batch: int, batches: int) -> Problem:
+  """Draws 21 pictures of each subject, once, and plans an epoch's first batches."""
+  options = {"num_subjects": subjects, "image_size": size}
+  image = records.load("synthetic_faces", DATA, **options).arrays["image"]
+  plan = Plan(np.arange(len(image)), batch, "drop", [0]).epoch(0, 0)[:batches]
+  assert len(plan) % WINDOW == 0, f"{len(plan)} batches are no whole windows"
+  return Problem(options, plan, image)
+
+
+def opened(options: dict[str, Any]) -> stream.Column:
+  """The same pictures on disk."""
+  column = stream.open_records(records.prepared("synthetic_faces", DATA, options)).arrays["image"]
+  assert isinstance(column, stream.Column)
+  return column
+
+
+def scaled(images: Any) -> Any:
   """uint8 to [-1, 1], on the host or on the device."""
   return images.astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 
-def resident(data: np.ndarray, rows: np.ndarray, keys: jax.Array) -> harness.Program:
-  """Gather, conversion and augmentation in one program; only the rows' numbers cross over."""
-  run = jax.jit(lambda data, rows, keys: augment(scaled(data[rows]), keys))
-  placed = jax.device_put(data)
-  call = lambda: jax.block_until_ready(run(placed, rows, keys))  # noqa: E731
-  return harness.Program(call, lambda: {"images": call()})
+def program(batches: Callable[[], Iterator[Any]]) -> harness.Program:
+  """Takes every batch to its end; the first and the last are compared."""
+
+  def call() -> list[Any]:
+    kept: list[Any] = []
+    for batch in batches():
+      # No more than two batches are held, as in a training.
+      kept = [*kept[:1], jax.block_until_ready(batch)]
+    return kept
+
+  def result() -> dict[str, Any]:
+    first, last = call()
+    return {"first": first, "last": last}
+
+  return harness.Program(call, result)
 
 
-def from_host(data: np.ndarray, rows: np.ndarray, keys: jax.Array, *, convert: bool) -> harness.Program:
+def ours(data: Any, plan: np.ndarray) -> harness.Program:
+  """Resident arrays or a `Stream`, as a training is fed with them on one device."""
+  spread = parallel.Parallel("jit", (jax.devices()[0],), streamed=isinstance(data, stream.Stream))
+  placed = feed.placed(spread, data)
+  gather = jax.jit(lambda data, rows: scaled(data["image"][rows]))
+  plans = [{"row": part} for part in plan.reshape(-1, WINDOW, plan.shape[1])]
+
+  def batches() -> Iterator[jax.Array]:
+    for held, columns in feed.feed(spread, placed, plans):
+      for rows in columns["row"]:
+        yield gather(held, rows)
+
+  return program(batches)
+
+
+def from_host(image: np.ndarray, plan: np.ndarray, *, convert: bool) -> harness.Program:
   """A batch is gathered on the host, converted there or not, and sent."""
-  run = jax.jit(augment if convert else lambda images, keys: augment(scaled(images), keys))
+  run = jax.jit(lambda images: images if convert else scaled(images))
 
-  def call():
-    batch = scaled(data[rows]) if convert else data[rows]
-    return jax.block_until_ready(run(jax.device_put(batch), keys))
+  def batches() -> Iterator[jax.Array]:
+    for rows in plan:
+      yield run(jax.device_put(scaled(image[rows]) if convert else image[rows]))
 
-  return harness.Program(call, lambda: {"images": call()})
+  return program(batches)
+
+
+class Pictures:
+  """PyTorch's view of the pictures on disk; each worker opens them for itself."""
+
+  def __init__(self, options: dict[str, Any]):
+    self._options = options
+    self._column: stream.Column | None = None
+
+  def __len__(self) -> int:
+    return len(self._opened())
+
+  def __getitem__(self, row: int) -> np.ndarray:
+    return self._opened()[row]
+
+  def _opened(self) -> stream.Column:
+    if self._column is None:
+      self._column = opened(self._options)
+    return self._column
+
+  def __getstate__(self) -> dict[str, Any]:
+    return {"_options": self._options, "_column": None}
+
+
+def torch_dataloader(session: harness.Session, problem: Problem) -> harness.Program:
+  """DataLoader with the plan as its batch sampler, workers kept, batches pinned where there is a GPU."""
+  torch = torch_peer.begin(session)
+  library: Any = torch.library
+  rows: Sequence[list[int]] = problem.rows.tolist()
+  loader = library.utils.data.DataLoader(
+    Pictures(problem.options),
+    batch_sampler=rows,
+    num_workers=machine.threads(),
+    persistent_workers=True,
+    pin_memory=torch.device == "cuda",
+    multiprocessing_context="spawn",  # A fork of a process with JAX's threads may hang.
+  )
+
+  def batches() -> Iterator[Any]:
+    for images in loader:
+      batch = images.to(torch.device, non_blocking=True).float() / 127.5 - 1
+      torch.wait()
+      yield batch
+
+  made = program(batches)
+  numpy = lambda found: {name: torch.numpy(batch) for name, batch in found.items()}  # noqa: E731
+  return dataclasses.replace(made, result=lambda: numpy(made.result()))
 
 
 def main() -> None:
   session = harness.session("input_pipeline", harness.parser(__doc__).parse_args())
-  n, size, batch = (64, 16, 8) if session.quick else (8192, 100, 256)
-  rng = np.random.default_rng(0)
-  data = rng.integers(0, 256, (n, size, size, 3), np.uint8)
-  rows = rng.permutation(n)[:batch].astype(np.int32)
-  keys = jax.random.split(jax.random.key(0), batch)
-  arguments = data, rows, keys
+  cpu = session.platform == "cpu"
+  subjects, size, batch, batches = (8, 40, 8, 8) if session.quick else (200, 100, 64 if cpu else 128, 32)
+  given = problem(subjects, size, batch, batches)
+  count = len(given.image)
 
-  def reference():
-    return {"images": augment(jnp.asarray(scaled(data[rows])), keys)}
+  def reference() -> harness.Arrays:
+    return {
+      "first": scaled(jnp.asarray(given.image[given.rows[0]])),
+      "last": scaled(jnp.asarray(given.image[given.rows[-1]])),
+    }
 
   session.measure(
     harness.Case(
-      name=f"n{n}-s{size}-b{batch}",
-      settings={"images": n, "size": size, "batch": batch},
-      work={"samples": batch},
-      tolerance=1e-4 if session.platform == "cpu" else 1e-2,
+      name=f"png-n{count}-s{size}-b{batch}x{batches}",
+      settings={
+        "images": count,
+        "size": size,
+        "batch": batch,
+        "batches": batches,
+        "batches_a_window": WINDOW,
+      },
+      work={"samples": batch * batches},
+      tolerance=1e-6,
+      budget=60.0,
     ),
     [
-      harness.Contender("jaxfer_resident", functools.partial(resident, *arguments)),
-      harness.Contender("host_uint8", functools.partial(from_host, *arguments, convert=False)),
-      harness.Contender("host_float32", functools.partial(from_host, *arguments, convert=True)),
+      harness.Contender("jaxfer_resident", functools.partial(ours, {"image": given.image}, given.rows)),
+      harness.Contender(
+        "jaxfer_streamed", lambda: ours(stream.Stream({"image": opened(given.options)}), given.rows)
+      ),
+      harness.Contender(
+        "jaxfer_streamed_memory", lambda: ours(stream.Stream({"image": given.image}), given.rows)
+      ),
+      harness.Contender("host_uint8", functools.partial(from_host, given.image, given.rows, convert=False)),
+      harness.Contender("host_float32", functools.partial(from_host, given.image, given.rows, convert=True)),
+      *session.peer("torch_dataloader", functools.partial(torch_dataloader, session, given)),
     ],
     reference,
-    "the same, operation by operation",
+    "the same rows, converted on the device",
   )
   harness.finish(session)
 
