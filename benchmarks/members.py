@@ -23,7 +23,6 @@ from benchmarks.conv_rnn_problem import ENHANCED, Problem
 from jaxfer.config import Execution
 from jaxfer.experiments.two_stream_conv_rnn import recipe
 from jaxfer.models.two_stream_conv_rnn import TwoStreamConvRNN
-from jaxfer.train.drive import driver_of
 from jaxfer.train.stacked import Stacked
 
 MEMBERS, QUICK_MEMBERS = (1, 2, 5, 10, 40), (1, 2, 3)
@@ -91,7 +90,7 @@ class Bench:
     """The chunk of all members."""
     sizes = self.sizes
     spread = Stacked(tuple(jax.devices()[:1]), members if at_once else 1)
-    driver = driver_of(Execution(), spread.platform)
+    driver = Execution().driver
     groups = [list(range(members))] if at_once else [[k] for k in range(members)]
     plan = np.random.default_rng(1).integers(0, sizes.rows, (sizes.steps, members, sizes.batch))
     data, run = spread.place(self.data), spread.trainer(self.stage, driver)

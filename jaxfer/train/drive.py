@@ -16,7 +16,7 @@ from jaxfer.data.plan import Plan, chunks
 from jaxfer.errors import Interrupted, UserError
 from jaxfer.train.checkpoint import Checkpoints
 from jaxfer.train.feed import feed, placed
-from jaxfer.train.parallel import Driver, Parallel
+from jaxfer.train.parallel import Parallel
 from jaxfer.train.progress import Progress
 from jaxfer.train.stacked import Stacked
 from jaxfer.train.stage import PyTree, Stage, Variables
@@ -83,13 +83,6 @@ class _Position:
   failed: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def driver_of(settings: configuration.Execution, platform: str) -> Driver:
-  """The driver that "auto" stands for on a platform: XLA on CPU runs convolutions in loops slowly."""
-  if settings.driver != "auto":
-    return settings.driver
-  return "steps" if platform == "cpu" else "scan"
-
-
 def initial_key(seed: int) -> jax.Array:
   """The key of a run's every draw on the device."""
   return jax.random.key(seed)
@@ -148,7 +141,7 @@ class _Loop:
   def __init__(self, group, execution, spread, workdir, checkpoints, identity):
     self.group, self.execution, self.spread = group, execution, spread
     self.workdir, self.checkpoints, self.identity = workdir, checkpoints, identity
-    self.driver = driver_of(execution, spread.platform)
+    self.driver = execution.driver
     # What the order of floating-point operations depends on, beside the configuration.
     self.arithmetic = {
       "driver": self.driver,

@@ -21,7 +21,7 @@ from jaxfer.data.plan import Plan, chunks
 from jaxfer.data.stream import Stream
 from jaxfer.errors import UserError, unknown
 from jaxfer.train.checkpoint import exists
-from jaxfer.train.drive import Group, Identity, abstract_state, drive, driver_of
+from jaxfer.train.drive import Group, Identity, abstract_state, drive
 from jaxfer.train.feed import feed, placed
 from jaxfer.train.stacked import Stacked
 from jaxfer.train.stage import Stage, Variables
@@ -278,14 +278,13 @@ def _fitting(
 
 def _needed(whole: Group, spread: Stacked, execution: Execution) -> int:
   """Bytes on a device in the stage that takes most."""
-  driver = driver_of(execution, spread.platform)
   (_, length), *_ = chunks(whole.steps, 0, execution.steps_per_call)
   needs: dict[Stage, int] = {}
   for number, stage in enumerate(whole.stages):
     if stage not in needs:
       state = abstract_state(whole, spread, number)
       batch, names = whole.plans[0].batch_size, tuple(whole.hypers[0])
-      needs[stage] = spread.needed(stage, driver, state, whole.data, names, batch, length)
+      needs[stage] = spread.needed(stage, execution.driver, state, whole.data, names, batch, length)
   return max(needs.values())
 
 
