@@ -262,11 +262,16 @@ def test_no_reading_process_outlives_its_parent(tmp_path, sent):
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
+    start_new_session=True,
     env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
   )
   children = [int(word) for word in script.stdout.readline().split()]
   assert children
-  script.send_signal(sent)
+  if sent == signal.SIGINT:
+    time.sleep(0.3)  # All have begun, and wait for work.
+    os.killpg(script.pid, sent)  # As Ctrl-C does.
+  else:
+    script.send_signal(sent)
   stderr = script.communicate(timeout=60)[1]
   for _ in range(200):
     if not any(_alive(child) for child in children):
