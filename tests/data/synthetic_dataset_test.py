@@ -99,6 +99,21 @@ def test_time_courses():
   assert both.max() > 0.95
   assert both[-1] < 0.1
   assert both.argmax() < 7
+  fleeting = timecourse.course(time, 0.1, 0.6, "fleeting")
+  assert fleeting.max() > 0.9
+  assert not fleeting[time >= 0.5].any()
+  assert not timecourse.distraction(time)[time <= 0.5].any()
+  assert timecourse.distraction(time)[-1] == 1.0
+
+
+def test_what_follows_a_fleeting_expression_says_nothing_of_the_label():
+  rows = np.zeros(14, np.int32), np.repeat(np.arange(2, dtype=np.int32), 7)
+  labels = np.tile(np.arange(7, dtype=np.int32), 2)
+  _, _, shown = dataset._cast_sequences(np.uint32(3), *rows, labels, time_course="fleeting", num_frames=5)
+  late = np.asarray(shown)[:, 3:].reshape(2, 7, -1)
+  np.testing.assert_allclose(late, np.broadcast_to(late[:, :1], late.shape), atol=1e-6)
+  assert np.abs(late[0, 0] - late[1, 0]).max() > 0.05
+  assert len(np.unique(np.asarray(shown)[:7, 1].round(5), axis=0)) == 7
 
 
 def test_builders_are_read_like_real_sets(tmp_path, stills):

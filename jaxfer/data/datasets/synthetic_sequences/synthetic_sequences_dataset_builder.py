@@ -23,7 +23,7 @@ class Config(tfds.core.BuilderConfig):
     sequences_per_subject: sequences of each; seven shows every class once.
     num_frames: T >= 2, frames a sequence.
     image_size: S >= 16, side in pixels.
-    time_course: "onset_apex" or "onset_apex_offset".
+    time_course: "onset_apex", "onset_apex_offset" or "fleeting" (`data.synthetic.timecourse`).
     seed: chooses the people and everything else.
   """
 
