@@ -70,8 +70,12 @@ def run(
       say(f"row {number} of {len(rows)}, {row.name}: done before")
     else:
       say(f"row {number} of {len(rows)}, {row.name}:")
-      data = loaded.setdefault(json.dumps(dataclasses.asdict(config.data)), runs.load_data(config, data_dir))
-      result = _train(config, study.seeds, data, folder, say)
+      asked = json.dumps(dataclasses.asdict(config.data))
+      if asked not in loaded:
+        loaded[asked] = runs.load_data(config, data_dir)
+        for note in loaded[asked].notes:
+          say(note)
+      result = _train(config, study.seeds, loaded[asked], folder, say)
       # Whole or not at all: what is there counts as done.
       path.with_suffix(".part").write_text(json.dumps(result))
       path.with_suffix(".part").rename(path)

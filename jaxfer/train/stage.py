@@ -50,7 +50,7 @@ class LossOut:
 
 
 LossFn = Callable[[Variables, Batch, jax.Array, Context], LossOut]
-# (resident data, the plan's columns [rows] of a batch, keys [rows]) -> batch
+# (data on the device, all or a window; the plan's columns [rows], which number rows of these; keys [rows]) -> batch
 SampleFn = Callable[[Mapping[str, jax.Array], Mapping[str, jax.Array], jax.Array], Batch]
 
 
