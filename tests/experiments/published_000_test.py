@@ -1,0 +1,46 @@
+"""Paper 000's tables against their own sums and means, and the notes on where those disagree."""
+
+import numpy as np
+import pytest
+
+from jaxfer.errors import UserError
+from jaxfer.experiments import published_000 as published
+
+
+def test_each_printed_accuracy_is_that_of_its_counts_but_for_two_people():
+  wrong = {
+    (title, key)
+    for title, table in (("net", published.NET), ("people", published.PEOPLE))
+    for key, row in table.items()
+    if abs(sum(row.correct) / 70 - row.printed) > 0.0006
+  }
+  assert wrong == {("people", 3), ("people", 9)}
+  assert sum(published.PEOPLE[3].correct) == 46
+  assert sum(published.PEOPLE[9].correct) == 33
+
+
+def test_the_printed_means_are_those_of_the_printed_rows():
+  for table, mean in ((published.NET, published.NET_MEAN), (published.PEOPLE, published.PEOPLE_MEAN)):
+    assert np.mean([row.printed for row in table.values()]) == pytest.approx(mean, abs=5e-5)
+  assert published.counts(published.NET).sum() == 287
+  assert published.counts(published.PEOPLE).sum() == 455
+  assert published.accuracy(published.NET) == pytest.approx(287 / 420)
+  assert published.accuracy(published.PEOPLE) == pytest.approx(455 / 700)
+  assert published.accuracy(published.NET, published.FIVE) == pytest.approx(229 / 300)
+
+
+def test_the_means_by_class_are_those_printed_below_the_columns():
+  people = published.counts(published.PEOPLE).mean(0)
+  np.testing.assert_allclose(people, [5.1, 4.2, 2.3, 9.2, 9.3, 5.9, 9.5])
+  net = published.counts(published.NET).mean(0)
+  np.testing.assert_allclose(net, [6.7, 8.5, 4.7, 8.7, 6.2, 5, 8.2], atol=0.05)
+
+
+def test_fear_and_sadness_share_three_units_and_their_largest():
+  assert published.shared_units("fear", "sadness") == {1: (50, 40), 4: (80, 50), 15: (30, 40)}
+  assert published.largest_units("fear") == published.largest_units("sadness") == (4,)
+  assert published.largest_units("surprise") == (5, 26)
+  assert published.shared_units("happiness", "neutral") == {}
+  assert published.largest_units("neutral") == ()
+  with pytest.raises(UserError, match="unknown emotion 'fera': did you mean 'fear'"):
+    published.shared_units("fera", "sadness")
