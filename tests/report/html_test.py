@@ -188,7 +188,7 @@ def test_a_run_shows_its_result_and_the_figures_that_are_there(tmp_path, picture
     "data": DATA,
     "revision": "1.2+abc",
   }
-  pages.write_run(tmp_path, result, "1 x cpu by pmap")
+  pages.write_run(tmp_path, result, "1 x cpu by pmap", {"gates.png": "What the gate lets through."})
   page = Page(tmp_path / "report.html")
   assert "3 of 4 correct" in page.text
   header, row = next(table for table in page.tables if "ours" in table[0])

@@ -101,16 +101,16 @@ def _cast_sequences(
     duration = jnp.clip(0.55 / who.speed * u(0.85, 1.15), 0.3, 0.8)
     delay = u(0.0, 0.08) + who.lag
     active = timecourse.course(time[:, None], delay, jnp.minimum(duration, 1.0 - delay), time_course)
-    moving = active * apex
+    activity = active * apex
     if time_course == "fleeting":
       # Subtle, and gone when something else moves the face: a part of an expression drawn without regard to the label.
       draw = Draws(jax.random.fold_in(keys[0], 1), 2)
       another = jnp.minimum(draw.uniform(0.0, 7.0).astype(int), 6)
       other = _expression(jax.random.fold_in(keys[1], 1), who, another, draw.uniform(0.25, 0.5))
-      moving = 0.7 * moving + timecourse.distraction(time[:, None]) * other
+      activity = 0.7 * activity + timecourse.distraction(time[:, None]) * other
     # A blink now and then, of about a fifth of the course, over before its end.
     blink = jnp.maximum(1.0 - jnp.abs(time - u(0.15, 0.7)) / 0.10, 0.0) * draws.chance(0.25)
-    values = (moving + who.rest).at[:, _BLINK].add(blink)
+    values = (activity + who.rest).at[:, _BLINK].add(blink)
     shown = jnp.clip(_two_sided(who, values), 0.0, 1.0)
     # The head sways from its first pose towards another.
     start, other, centre = sample_pose(keys[2]), sample_pose(keys[3], 0.3), sample_pose(keys[3], 0.0)
