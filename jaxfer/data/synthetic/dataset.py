@@ -106,8 +106,8 @@ def _cast_sequences(
       # Subtle, and gone when something else moves the face: a part of an expression drawn without regard to the label.
       draw = Draws(jax.random.fold_in(keys[0], 1), 2)
       another = jnp.minimum(draw.uniform(0.0, 7.0).astype(int), 6)
-      other = _expression(jax.random.fold_in(keys[1], 1), who, another, draw.uniform(0.25, 0.5))
-      activity = 0.7 * activity + timecourse.distraction(time[:, None]) * other
+      motion = _expression(jax.random.fold_in(keys[1], 1), who, another, draw.uniform(0.25, 0.5))
+      activity = 0.7 * activity + timecourse.distraction(time[:, None]) * motion
     # A blink now and then, of about a fifth of the course, over before its end.
     blink = jnp.maximum(1.0 - jnp.abs(time - u(0.15, 0.7)) / 0.10, 0.0) * draws.chance(0.25)
     values = (activity + who.rest).at[:, _BLINK].add(blink)
