@@ -1,7 +1,7 @@
 """Grids of pictures with a name a row."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -32,6 +32,30 @@ def rows_png(pictures: np.ndarray, names: Sequence[str], path: str | pathlib.Pat
     axes.spines[:].set_visible(False)
     for k in range(1, rows):
       axes.axhline(k * height - 0.5, color="white", linewidth=2)
+    plots.write_png(figure, path, title)
+
+
+def signed_png(maps: np.ndarray, columns: int, path: str | pathlib.Path, title: str) -> None:
+  """Draws maps of positive (red) and negative (blue) numbers side by side, each on a scale of its own around zero.
+
+  Args:
+    maps: [count, height, width].
+    columns: maps in a row.
+    path: of the PNG.
+    title: above the grid.
+  """
+  count, height, width = maps.shape
+  rows, gap = -(-count // columns), max(1, height // 16)
+  scaled = maps / np.maximum(np.abs(maps).max((1, 2), keepdims=True), np.finfo(np.float32).tiny)
+  tiles = np.full((rows * columns, height + gap, width + gap), np.nan)
+  tiles[:count, gap:, gap:] = scaled
+  sheet = tiles.reshape(rows, columns, height + gap, width + gap).transpose(0, 2, 1, 3)
+  sheet = sheet.reshape(rows * (height + gap), columns * (width + gap))
+  with plots.style():
+    figure = plots.new_figure(0.6 + plots.WIDTH * 0.96 * sheet.shape[0] / sheet.shape[1])
+    axes = figure.add_subplot()
+    axes.imshow(sheet, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+    axes.set_axis_off()
     plots.write_png(figure, path, title)
 
 
@@ -80,4 +104,68 @@ def gates_png(
     bar = figure.colorbar(scale, ax=axes_of, location="bottom", fraction=0.05, pad=0.02, aspect=50)
     bar.set_label("share let through, mean over features")
     bar.outline.set_visible(False)
+    plots.write_png(figure, path, title)
+
+
+def over_face_png(
+  face: np.ndarray,
+  maps: np.ndarray,
+  names: Sequence[str],
+  path: str | pathlib.Path,
+  title: str,
+  regions: Mapping[str, np.ndarray] | None = None,
+) -> None:
+  """Draws a map a class over one face, four panels a row; the last panel is the face with its outlined regions.
+
+  A map's colours run from what is little to its own largest value; what is zero is left as the face is.
+
+  Args:
+    face: [height, width] uint8, drawn pale.
+    maps: [classes, height, width], at least 0.
+    names: one a class, above its panel.
+    path: of the PNG.
+    title: above the grid.
+    regions: name -> [height, width] bool.
+
+  Raises:
+    ValueError: the number of names or the size of the maps disagrees.
+  """
+  import matplotlib
+
+  if maps.shape[1:] != face.shape or len(names) != len(maps):
+    raise ValueError(f"{len(names)} names and maps {maps.shape} for a face {face.shape}")
+  regions = regions or {}
+  height, width = face.shape
+  pale = 90 + 150 * (face.astype(float) - face.min()) / max(float(np.ptp(face)), 1.0)
+  y, x = (np.arange(4 * n) / 4 - 0.375 for n in (height, width))  # Outlines run between pixels.
+  rows = -(-(len(maps) + 1) // 4)
+  scale = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, 1), "YlOrRd")
+  with plots.style():
+    figure = plots.new_figure(1.1 + rows * (0.42 + plots.WIDTH / 4.3 * height / width))
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
+    axes_of = figure.subplots(rows, 4, squeeze=False).flat
+    for axes, name, values in zip(axes_of, [*names, "the face"], [*maps, np.zeros_like(face)], strict=False):
+      axes.imshow(pale, cmap="gray", vmin=0, vmax=255)
+      colour = scale.to_rgba(0.25 + 0.75 * values / max(float(values.max()), 1e-30))
+      colour[..., 3] = 0.85 * (values > 0)
+      axes.imshow(colour, interpolation="nearest")
+      axes.set_title(name, fontsize=9.5)
+      last = name == "the face"
+      for region, own in zip(regions.values(), plots.COLOURS, strict=False):
+        look = {"colors": own if last else "#222222", "linewidths": 1.6 if last else 0.7}
+        if region.any() and not region.all():
+          axes.contour(x, y, region.repeat(4, 0).repeat(4, 1), [0.5], **look)
+    for each in figure.axes:
+      each.set_axis_off()
+    for name, own in zip(regions, plots.COLOURS, strict=False):
+      figure.axes[-1].plot([], [], color=own, label=name)
+    bar = figure.colorbar(scale, ax=figure.axes, location="bottom", fraction=0.03, pad=0.01, aspect=60)
+    bar.set_ticks([])
+    bar.ax.set_xlim(0.25, 1)
+    for at, side in ((0, "left"), (1, "right")):
+      words = ("few paths", "the most of a class")[at]
+      bar.ax.annotate(words, (at, 0), (0, -4), "axes fraction", "offset points", ha=side, va="top")
+    bar.outline.set_visible(False)
+    if regions:
+      figure.legend(loc="outside lower center", ncols=len(regions))
     plots.write_png(figure, path, title)

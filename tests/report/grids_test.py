@@ -71,3 +71,24 @@ def test_gates_that_do_not_belong_to_the_frames_are_refused(tmp_path):
     grids.gates_png(
       np.zeros((1, 2, 4, 4, 3), np.uint8), np.zeros((1, 3, 4, 4)), ["a"], tmp_path / "g.png", ""
     )
+
+
+def test_maps_colour_the_face_where_they_are_not_zero(tmp_path):
+  face = np.tile(np.arange(0, 160, 10, dtype=np.uint8), (16, 1))
+  maps = np.zeros((3, 16, 16))
+  maps[1, 4:12, 4:12] = 5
+  region = maps[1] > 0
+  images = []
+  for regions in (None, {"part": region}):
+    grids.over_face_png(face, maps, ["a", "b", "c"], tmp_path / "maps.png", "title", regions)
+    images.append(np.asarray(Image.open(tmp_path / "maps.png").convert("RGB"), int))
+  assert all(image.shape[1] == 900 for image in images)
+  red = (images[0][..., 0] - images[0][..., 2] > 60) & (images[0][..., 1] < 120)
+  lines, columns = np.flatnonzero(red[:-90].any(1)), np.flatnonzero(red[:-90].any(0))
+  # One square of half a panel, in the second of four.
+  assert 225 < columns[0] < columns[-1] < 450
+  assert abs(np.ptp(lines) - np.ptp(columns)) < 4
+  blue = images[1][..., 2] - images[1][..., 0] > 90  # The outline, in the last panel and in the legend.
+  assert np.flatnonzero(blue.any(0))[-1] > 675
+  with pytest.raises(ValueError, match="2 names and maps"):
+    grids.over_face_png(face, maps, ["a", "b"], tmp_path / "maps.png", "title")

@@ -1,0 +1,77 @@
+"""The figure of what a stacked net rests on: effective pixels over the mean face (paper 000, section 3.5, Fig. 6)."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from jaxfer import explain
+from jaxfer.data.records import Records
+from jaxfer.report import grids
+
+
+def draw(
+  weights: Sequence[np.ndarray],
+  records: Records,
+  rows: np.ndarray,
+  folder: pathlib.Path,
+  *,
+  kappa: float = 2.0,
+  signed: bool = True,
+) -> Mapping[str, str]:
+  """Draws `effective_pixels.png`, every class over the mean face, and says how much of it lies on the face's parts.
+
+  The weights are compared as they are, as the paper does; a limit of two standard deviations (ours) has a reason here.
+  First weights are drawn uniformly, so none lies more than 1.73 of theirs from the mean: what no gradient has moved,
+  such as the weights of a background that is always black, stays below it unless the others shrink.
+
+  Args:
+    weights: W1, W2, ... of the net, [inputs, outputs] each; the inputs are the pixels, row by row.
+    records: `image` [n, height, width, 1] and perhaps `landmarks` [n, 37, 2], which the drawn faces have.
+    rows: of the records, whose mean is the face and whose landmarks tell where its parts lie.
+    folder: where to write.
+    kappa: standard deviations above the mean weight of a layer from which a weight is effective.
+    signed: large weights alone; else large magnitudes.
+
+  Returns:
+    {"effective_pixels.png": caption}.
+  """
+  face = np.asarray(records.arrays["image"][rows]).mean(0)[..., 0]
+  limits = explain.thresholds(weights, kappa=kappa, signed=signed)
+  mask, paths = (
+    values.reshape(-1, *face.shape) for values in explain.effective_pixels(weights, limits, signed=signed)
+  )
+  names = list(records.label_names)
+  what = "weight" if signed else "magnitude"
+  caption = (
+    "Pixels from which a path of large weights leads to a class (beyond the mean and "
+    f"{kappa:g} standard deviations of a layer's {what}s), over the mean face; the darker, the more paths."
+  )
+  regions = {}
+  if "landmarks" in records.arrays:
+    regions = explain.part_regions(records.arrays["landmarks"][rows], *face.shape)
+    share, chance = inside(paths, regions)
+    names = [f"{name}\n{_percent(one)}" for name, one in zip(names, share, strict=True)]
+    of_mask, _ = inside(mask, regions)
+    caption += (
+      f" On brows, eyes and mouth lie {_mean(share)} of the paths and {_mean(of_mask)} of the pixels, on average "
+      f"over the classes that have any; by chance it would be {100 * chance:.0f} %."
+    )
+  grids.over_face_png(
+    face, paths, names, folder / "effective_pixels.png", "Pixels that the classes rest on", regions
+  )
+  return {"effective_pixels.png": caption}
+
+
+def inside(maps: np.ndarray, regions: Mapping[str, np.ndarray]) -> tuple[np.ndarray, float]:
+  """The share of each map [classes, height, width] on any of the regions, and the share that chance would give."""
+  return explain.share_inside(maps, np.any(list(regions.values()), axis=0))
+
+
+def _percent(share: float) -> str:
+  return "no path" if np.isnan(share) else f"{100 * share:.0f} % on the parts"
+
+
+def _mean(shares: np.ndarray) -> str:
+  known = shares[~np.isnan(shares)]
+  return f"{100 * known.mean():.0f} %" if len(known) else "none"
