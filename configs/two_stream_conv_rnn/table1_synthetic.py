@@ -2,7 +2,10 @@
 
   jaxfer study configs/two_stream_conv_rnn/table1_synthetic.py --workdir runs/table1_synthetic
 
-The paper's own data are those of `table1.py`.
+The paper's own data are those of `table1.py`. The clips are fleeting ones: a subtle expression is over by the middle,
+and motion that says nothing of it follows, so that a net has to keep what it saw. Epochs and learning rate were chosen
+on other people (data.seed=7), and so was the time course: on clips that end at the apex, whose last frame says it all,
+the additions helped the ConvGRU alone (`time_course_synthetic.py`).
 """
 
 from jaxfer.config import Call, Row, RunConfig, Split, StudyConfig
@@ -23,7 +26,7 @@ def get_config() -> StudyConfig:
         dropout_rate=0.2,
         flow_gain=50.0,  # At 16 pixels a face moves by less than a tenth of a pixel a frame.
       ),
-      data=Call("synthetic_sequences", num_frames=8, image_size=16),
+      data=Call("synthetic_sequences", num_frames=8, image_size=16, time_course="fleeting"),
       split=Split(folds=5),
       batch_size=8,
     ),
@@ -44,7 +47,7 @@ def get_config() -> StudyConfig:
         "model.kernel_size=(1, 1)",  # Compiles faster.
         "model.dense=(8, 8)",
       ),
-      "small": ("seeds=3", "recipe.epochs=8", "data.num_subjects=30"),
+      "small": ("seeds=3", "recipe.epochs=30", "data.num_subjects=30"),
       "paper": (
         "split.folds=10",
         "recipe.epochs=100",
