@@ -47,7 +47,7 @@ def get_config() -> StudyConfig:
         "model.kernel_size=(1, 1)",  # Compiles faster.
         "model.dense=(8, 8)",
       ),
-      "small": ("seeds=3", "recipe.epochs=22", "data.num_subjects=25"),
+      "small": ("seeds=3", "recipe.epochs=18", "data.num_subjects=25"),
       "paper": (
         "split.folds=10",
         "recipe.epochs=100",
