@@ -50,7 +50,7 @@ def get_config() -> StudyConfig:
         "model.kernel_size=(1, 1)",  # Compiles faster.
         "model.dense=(8, 8)",
       ),
-      "small": ("seeds=2", "recipe.epochs=18", "data.num_subjects=25"),
+      "small": ("seeds=1", "recipe.epochs=30", "data.num_subjects=30"),
       "paper": (
         "split.folds=10",
         "recipe.epochs=100",
