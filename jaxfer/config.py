@@ -51,7 +51,8 @@ class Split:
     test: share of the subjects that is tested where there are no folds.
     per_class: how many records of each class are tested.
     validation: share of the other subjects (with "per_class": records) that is held back to watch the training.
-    seed: of the division; folds are dealt in the order of the subjects' names and need none.
+    seed: of the division; None draws it anew for each seed of the run, so that a study's seeds are tested on different
+      records. Folds are dealt in the order of the subjects' names and need none.
   """
 
   kind: SplitKind = "people"
@@ -60,7 +61,7 @@ class Split:
   test: float = 0.2
   per_class: int = 10
   validation: float = 0.0
-  seed: int = 0
+  seed: int | None = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,9 +142,9 @@ class StudyConfig:
   Attributes:
     title: of the table.
     source: of the published accuracies, and what they were measured on.
-    base: what the rows are variants of; its split says which folds, its seed is the first.
+    base: what the rows are variants of; its split says which folds.
     rows: of the table.
-    seeds: how many trainings of each fold; seeds count on from the base's.
+    seeds: of the trainings of each fold; or how many, counted on from the base's.
     compared: pairs of rows (one, other) whose paired difference, one minus other, the table reads.
     presets: name -> overrides of `seeds` and of the base.
     preset: the one that holds where none is asked for.
@@ -154,11 +155,30 @@ class StudyConfig:
   source: str
   base: RunConfig
   rows: tuple[Row, ...]
-  seeds: int = 1
+  seeds: int | tuple[int, ...] = 1
   compared: tuple[tuple[str, str], ...] = ()
   presets: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
   preset: str = "small"
   note: str = ""
+
+  @property
+  def named_seeds(self) -> tuple[int, ...]:
+    """The seeds themselves.
+
+    Raises:
+      UserError: none, one twice, a negative one; or the base has a seed too, which would mean nothing.
+    """
+    if isinstance(self.seeds, int):
+      named = tuple(range(self.base.seed, self.base.seed + self.seeds))
+    elif self.base.seed:
+      raise UserError(f"seed={self.base.seed}: this study names its seeds: give seeds=... instead")
+    else:
+      named = self.seeds
+    if not named or len(set(named)) < len(named) or not all(isinstance(s, int) and s >= 0 for s in named):
+      raise UserError(
+        f"seeds={self.seeds}: a study needs at least one, each once: write how many, or (0, 10, 20)"
+      )
+    return named
 
 
 # (field, call) -> the keyword arguments that the callable takes, with their types
@@ -224,14 +244,15 @@ def resolve(
   Args:
     study: as its file describes it.
     preset: one of its presets, or None for its own choice.
-    assignments: as for `override`, and "seeds=...".
+    assignments: as for `override`, and "seeds=3" or "seeds=(0, 10, 20)".
     options_of: as for `override`.
 
   Returns:
     The study, without further presets, and each row's config by the row's name.
 
   Raises:
-    UserError: no such preset; as `override` and `check`; an override of what a row sets; rows of one name.
+    UserError: no such preset; as `override`, `check` and `StudyConfig.named_seeds`; an override of what a row sets;
+      rows of one name.
   """
   preset = study.preset if preset is None else preset
   if preset not in study.presets:
@@ -245,11 +266,9 @@ def resolve(
         f"{key} differs from row to row of this study (row '{owners[key]}' sets it): leave it out"
       )
     if key == "seeds" and equals:
-      seeds = parse(text, int, key)
+      seeds = parse(text, int | tuple[int, ...], key)
     else:
       base = override(base, [assignment], options_of)
-  if seeds < 1:
-    raise UserError(f"seeds={seeds}: a study needs at least one")
   rows = {row.name: check(override(base, row.overrides, options_of), options_of) for row in study.rows}
   if not rows or len(rows) < len(study.rows):
     raise UserError(
@@ -257,7 +276,9 @@ def resolve(
     )
   if strangers := [name for pair in study.compared for name in pair if name not in rows]:
     raise unknown("row", strangers[0], rows)
-  return dataclasses.replace(study, seeds=seeds, base=base, presets={}, preset=preset), rows
+  study = dataclasses.replace(study, seeds=seeds, base=base, presets={}, preset=preset)
+  _ = study.named_seeds
+  return study, rows
 
 
 def check(config: RunConfig, options_of: OptionsOf) -> RunConfig:

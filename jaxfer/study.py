@@ -1,8 +1,9 @@
 """Studies: a whole published table by one command, each row folds x seeds of one training, printed beside the paper.
 
-A row's trainings have the same stages and shapes and are members of one program; rows follow one another. A record is
-tested once a seed, by the fold that holds it out; a seed's accuracy pools the counts of its folds. A training that
-stops being finite stays in: its records count as wrong, and the table names it.
+A row's trainings have the same stages and shapes and are members of one program; rows follow one another. A seed tests
+a record at most once, by the fold that holds it out; its accuracy pools the counts of its folds. Where the split is
+drawn anew by each seed, seeds test different records. A training that stops being finite stays in: its records count as
+wrong, and the table names it.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ from jaxfer.config import RunConfig, StudyConfig
 from jaxfer.data import records
 from jaxfer.data.datasets import DATASETS
 from jaxfer.errors import UserError
+from jaxfer.experiments import EXPERIMENTS
 from jaxfer.experiments import run as runs
 from jaxfer.experiments.task import options_of, split_of, task_of
 from jaxfer.report import pages
@@ -75,7 +77,7 @@ def run(
         loaded[asked] = runs.load_data(config, data_dir)
         for note in loaded[asked].notes:
           say(note)
-      result = _train(config, study.seeds, loaded[asked], folder, say)
+      result = _train(config, study.named_seeds, loaded[asked], folder, say)
       # Whole or not at all: what is there counts as done.
       path.with_suffix(".part").write_text(json.dumps(result))
       path.with_suffix(".part").rename(path)
@@ -97,7 +99,7 @@ def _begin(study: StudyConfig, rows: Mapping[str, RunConfig], workdir: pathlib.P
   """Writes down what is asked for, unless something else lies there."""
   now = {
     "preset": study.preset,
-    "seeds": study.seeds,
+    "seeds": list(study.named_seeds),
     "rows": {name: configuration.identity(config) for name, config in rows.items()},
   }
   path = workdir / "study.json"
@@ -119,21 +121,23 @@ def _begin(study: StudyConfig, rows: Mapping[str, RunConfig], workdir: pathlib.P
 
 
 def _train(
-  config: RunConfig, seeds: int, data: records.Records, folder: pathlib.Path, say: Callable[[str], None]
+  config: RunConfig,
+  seeds: Sequence[int],
+  data: records.Records,
+  folder: pathlib.Path,
+  say: Callable[[str], None],
 ) -> dict[str, Any]:
-  """Trains folds x seeds of a row, and returns what was predicted for whom.
+  """Trains folds x seeds of a row, and returns what was predicted for whom, by seed.
 
   Folds of different length share a schedule: that of the longest.
   """
   task = task_of(config, data)
   folds = list(runs.fold_dirs(config, folder, data).values())
-  splits = [split_of(fold, data) for fold in folds]
   every = [
-    dataclasses.replace(task, config=dataclasses.replace(fold, seed=config.seed + seed))
-    for seed in range(seeds)
-    for fold in folds
+    dataclasses.replace(task, config=dataclasses.replace(fold, seed=seed)) for seed in seeds for fold in folds
   ]
-  plans = [one.plan(split) for one, split in zip(every, splits * seeds, strict=True)]
+  splits = [split_of(one.config, data) for one in every]
+  plans = [one.plan(split) for one, split in zip(every, splits, strict=True)]
   stages, hyper = task.stages(max(plan.steps for plan in plans))
   trainings = [
     members.Member(
@@ -144,7 +148,7 @@ def _train(
       watched=np.flatnonzero(split.validation),
       tested=np.flatnonzero(split.test),
     )
-    for one, plan, split in zip(every, plans, splits * seeds, strict=True)
+    for one, plan, split in zip(every, plans, splits, strict=True)
   ]
   started = time.monotonic()
   with _compilations() as compilations:
@@ -166,8 +170,8 @@ def _train(
   figures: Mapping[str, str] = {}
   if sound is not None:
     figures = task.experiment.figures(task, sound.variables, sound.member.tested, folder)
-  tested = np.concatenate([np.flatnonzero(split.test) for split in splits])
-  predicted, failed = [], []
+  predicted: dict[int, list[np.ndarray]] = {seed: [] for seed in seeds}
+  failed = []
   for result in results:
     where = result.failed
     assert result.outputs is not None
@@ -176,25 +180,41 @@ def _train(
     if where is not None:
       failed.append(f"{result.member.name}: not finite in {where}; its records count as wrong")
     guess = np.asarray(metrics.predict(result.outputs))
-    predicted.append(guess if where is None else np.full_like(guess, -1))
-  by_seed = [np.concatenate(part) for part in zip(*[iter(predicted)] * len(folds), strict=True)]
-  order = np.argsort(tested)
-  rows = tested[order]
+    guess = guess if where is None else np.full_like(guess, -1)
+    predicted[result.member.seed].append(np.stack([result.member.tested, guess]))
+  # Of each seed the rows tested, ascending, and what they were taken for.
+  by_seed = [np.concatenate(parts, axis=1) for parts in predicted.values()]
+  by_seed = [both[:, np.argsort(both[0])] for both in by_seed]
   return {
     "data": _data(config, data),
     "label_names": list(data.label_names),
     "parameters": sum(a.size for a in jax.tree.leaves(results[0].variables["params"])),
     "folds": len(folds),
+    "tested": _tested(config, len(folds)),
     "members": len(trainings),
     "failed": failed,
     "figures": dict(figures),
+    "facts": dict(task.experiment.facts([result.history for result in results])),
     "seconds": round(time.monotonic() - started, 1),
     "compile_seconds": round(sum(compilations), 1),
-    "key": [data.keys[row] for row in rows],
-    "subject": data.subjects[rows].tolist(),
-    "label": data.arrays["label"][rows].tolist(),
-    "predicted": [guess[order].tolist() for guess in by_seed],
+    "key": [[data.keys[row] for row in rows] for rows, _ in by_seed],
+    "subject": [data.subjects[rows].tolist() for rows, _ in by_seed],
+    "label": [data.arrays["label"][rows].tolist() for rows, _ in by_seed],
+    "predicted": [guess.tolist() for _, guess in by_seed],
   }
+
+
+def _tested(config: RunConfig, folds: int) -> str:
+  """Who is tested, in words."""
+  split = config.split
+  words = {
+    "people": f"{folds} person-independent folds pooled" if folds > 1 else "people whom no training saw",
+    "leave_one_out": f"{folds} people pooled, each left out once",
+    "per_class": f"{split.per_class} records of each class, whoever they show",
+    "per_class_people": f"{split.per_class} records of each class, of people whom no training saw",
+    "distributed": "the records that the distributor tests",
+  }[split.kind]
+  return words + (", drawn anew by each seed" if split.seed is None else "")
 
 
 @contextlib.contextmanager
@@ -249,14 +269,16 @@ def _table(
   study: StudyConfig, rows: Mapping[str, RunConfig], results: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
   by_name = dict(zip(rows, results, strict=True))
-  named = {row.name: row for row in study.rows}
+  judged = [{**report.judged(by_name[row.name]), **_published(row)} for row in study.rows]
+  further = EXPERIMENTS[study.base.recipe.name].tables(judged, study.named_seeds)
   return {
     "title": study.title,
     "source": study.source,
     "note": study.note,
     "preset": study.preset,
-    "seeds": [study.base.seed + k for k in range(study.seeds)],
-    "rows": [{**report.judged(by_name[name]), **_published(named[name])} for name in rows],
+    "seeds": list(study.named_seeds),
+    "rows": judged,
+    "tables": [{"title": title, "header": header, "rows": cells} for title, (header, cells) in further],
     "comparisons": [
       report.compare(one, by_name[one], other, by_name[other]) for one, other in study.compared
     ],

@@ -133,12 +133,16 @@ def resolve(preset, *assignments, study=STUDY):
 
 def test_a_preset_goes_before_overrides_and_rows_after_both():
   study, rows = resolve(None, "recipe.epochs=5", "batch_size=8")
-  assert (study.preset, study.seeds, study.base.batch_size) == ("small", 3, 8)
+  assert (study.preset, study.named_seeds, study.base.batch_size) == ("small", (0, 1, 2), 8)
   assert [run.recipe.options["epochs"] for run in rows.values()] == [5, 5]
   assert rows["GRU"].model.options == {"features": (8, 16), "cell": "conv_gru"}
   assert rows["LSTM"].model.options == {"features": (8, 16)}
   study, rows = resolve("paper", "seeds=2")
-  assert (study.seeds, rows["GRU"].split.folds, rows["GRU"].recipe.options) == (2, 10, {"epochs": 2})
+  assert (study.named_seeds, rows["GRU"].split.folds, rows["GRU"].recipe.options) == (
+    (0, 1),
+    10,
+    {"epochs": 2},
+  )
 
 
 @pytest.mark.parametrize(
@@ -148,6 +152,8 @@ def test_a_preset_goes_before_overrides_and_rows_after_both():
     ("small", "recipe.epoch=1", "unknown config key 'recipe.epoch': did you mean 'recipe.epochs'"),
     ("small", "seeds=0", "seeds=0: a study needs at least one"),
     ("small", "seeds=few", "seeds=few: not a whole number"),
+    ("small", "seeds=(0, 10, 0)", "seeds=(0, 10, 0): a study needs at least one, each once"),
+    ("small", "seeds=(0, -1)", "seeds=(0, -1): a study needs at least one, each once"),
     ("small", "seeds", "override 'seeds' has no '='"),
     ("small", "model.cell=conv_lstm", "model.cell differs from row to row of this study (row 'GRU' sets it)"),
   ],

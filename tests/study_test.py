@@ -165,8 +165,8 @@ def test_of_a_failed_training_only_its_own_records_count_as_wrong(tmp_path, undi
   one = dataclasses.replace(toy.STUDY, rows=toy.STUDY.rows[:1], compared=())
   (row,) = toy.run_study(tmp_path, config=one, say=lambda line: None)["rows"]
   whole = json.loads((undisturbed[0] / "rows/narrow/result.json").read_text())
-  held_out = np.asarray(person_independent_folds(whole["subject"], 2)) == 1
-  right = np.asarray(whole["predicted"]) == whole["label"]
+  held_out = np.asarray(person_independent_folds(whole["subject"][0], 2)) == 1
+  right = np.asarray(whole["predicted"]) == np.asarray(whole["label"])
   assert right[0][held_out].any()
   assert row["per_seed"] == [(right[0] & ~held_out).mean(), right[1].mean()]
   assert [line.partition(":")[0] for line in row["failed"]] == ["seed 0, fold 1"]
@@ -183,7 +183,9 @@ def test_only_the_rows_asked_for_watch_a_validation_split(tmp_path, undisturbed)
 
 
 def result(predicted, subjects="AABBCCDD"):
-  return {"key": list("12345678"), "label": [0] * 8, "subject": list(subjects), "predicted": predicted}
+  seeds = len(predicted)
+  same = {"key": list("12345678"), "label": [0] * 8, "subject": list(subjects)}
+  return {name: [values] * seeds for name, values in same.items()} | {"predicted": predicted}
 
 
 def test_a_difference_has_the_interval_of_a_mean_over_people():
@@ -210,7 +212,7 @@ def test_a_row_is_ahead_only_where_every_seed_agrees():
   assert not torn["told_apart"]
   assert "neither ahead nor behind" in torn["sentence"]
   with pytest.raises(UserError, match="tested on different records"):
-    report.compare("one", theirs, "other", {**theirs, "key": list("12345679")})
+    report.compare("one", theirs, "other", {**theirs, "key": [list("12345678"), list("12345679")]})
 
 
 def test_rows_of_table_1_have_the_papers_accuracies():

@@ -60,6 +60,7 @@ EXPERIMENT = Experiment(
   inputs=lambda batch: (batch["x"],),
   published=(),
   source="nowhere",
+  paper_data="absent",
 )
 
 STUDY = StudyConfig(

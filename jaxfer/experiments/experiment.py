@@ -11,6 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxfer.data.records import Records
+from jaxfer.report.tables import Table
 from jaxfer.train.stage import Batch, Stage, Variables
 
 if TYPE_CHECKING:
@@ -25,6 +26,18 @@ def no_figures(
   return {}
 
 
+def no_facts(histories: Sequence[Sequence[Mapping[str, Any]]]) -> Mapping[str, Sequence[float]]:
+  """Tells nothing."""
+  del histories
+  return {}
+
+
+def no_tables(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> Sequence[tuple[str, Table]]:
+  """Adds nothing."""
+  del rows, seeds
+  return ()
+
+
 @dataclasses.dataclass(frozen=True)
 class Experiment:
   """A system.
@@ -37,7 +50,11 @@ class Experiment:
     inputs: a batch -> the model's positional arguments.
     published: rows of the paper's table, (name, model attributes that tell it, accuracy).
     source: of the published rows.
+    paper_data: the data set, by name, that the published rows were measured on.
     figures: (task, trained variables, tested rows, folder) -> PNG files drawn into the folder, each with its caption.
+    facts: rows of metrics of each training of a study's row -> further numbers of theirs, a value a training.
+    tables: (rows of a study's table, as `report.study.judged` makes them, each with its "name"; seeds) -> further
+      tables with their titles, to stand below it.
   """
 
   recipe: Callable[..., tuple[tuple[Stage, ...], Mapping[str, float]]]
@@ -46,7 +63,10 @@ class Experiment:
   inputs: Callable[[Batch], Sequence[jax.Array]]
   published: Sequence[tuple[str, Mapping[str, Any], float]]
   source: str
+  paper_data: str
   figures: Callable[["Task", Variables, np.ndarray, pathlib.Path], Mapping[str, str]] = no_figures
+  facts: Callable[[Sequence[Sequence[Mapping[str, Any]]]], Mapping[str, Sequence[float]]] = no_facts
+  tables: Callable[[Sequence[Mapping[str, Any]], Sequence[int]], Sequence[tuple[str, Table]]] = no_tables
 
   def init(self, model: nn.Module, data: Mapping[str, np.ndarray], key: jax.Array) -> Variables:
     """Initial variables of the model for these data."""

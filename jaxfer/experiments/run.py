@@ -234,6 +234,7 @@ def evaluate(
     "label_names": list(data.label_names),
     "published": published,
     "source": setup.experiment.source,
+    "papers_data": config.data.name == setup.experiment.paper_data,
     "data": {"name": config.data.name, **config.data.options, "fingerprint": data.fingerprint},
     "revision": revision(),
   }
@@ -290,5 +291,5 @@ def _say_result(result: dict[str, Any], say: Callable[[str], None]) -> None:
     values = list(result["accuracy_by_fold"].values())
     say(f"pooled over {len(values)} folds; folds on their own {min(values):.3f} to {max(values):.3f}")
   for name, accuracy in result["published"].items():
-    comparable = " (other data than the paper's)" if result["data"]["name"] != "ckplus" else ""
+    comparable = "" if result["papers_data"] else " (other data than the paper's)"
     say(f"published, {name}: {accuracy:.4f}{comparable}; {result['source']}")

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import typing
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -75,7 +76,8 @@ def split_of(config: RunConfig, data: records.Records) -> folds.Split:
     UserError: these records cannot be divided so.
   """
   split, subjects, labels = config.split, data.subjects, data.arrays["label"]
-  aside: Any = {"validation_fraction": split.validation, "seed": split.seed}
+  seed = _split_seed(config.seed) if split.seed is None else split.seed
+  aside: Any = {"validation_fraction": split.validation, "seed": seed}
   if split.kind == "per_class":
     return per_class.per_class_split(labels, data.label_names, split.per_class, **aside)
   if split.kind == "per_class_people":
@@ -90,7 +92,12 @@ def split_of(config: RunConfig, data: records.Records) -> folds.Split:
   if count:
     return folds.fold_split(subjects, split.fold or 0, count, **aside)
   watched = (1 - split.test) * split.validation
-  return folds.holdout_split(subjects, (1 - split.test - watched, watched, split.test), split.seed)
+  return folds.holdout_split(subjects, (1 - split.test - watched, watched, split.test), seed)
+
+
+def _split_seed(seed: int) -> int:
+  """Of a division drawn anew by each run: its own stream of random numbers, apart from the rows' order."""
+  return int(np.random.SeedSequence([seed, zlib.crc32(b"split")]).generate_state(1)[0])
 
 
 @dataclasses.dataclass(frozen=True)

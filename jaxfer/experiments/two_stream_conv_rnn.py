@@ -135,5 +135,6 @@ EXPERIMENT = Experiment(
     ("enhanced ConvLSTM", {"cell": "conv_lstm", **_ENHANCED}, 296 / 327),
   ),
   source="paper 001, Table 1: CK+, ten person-independent folds, pooled",
+  paper_data="ckplus",
   figures=figures,
 )

@@ -49,8 +49,8 @@ def signed_png(maps: np.ndarray, columns: int, path: str | pathlib.Path, title: 
   scaled = maps / np.maximum(np.abs(maps).max((1, 2), keepdims=True), np.finfo(np.float32).tiny)
   tiles = np.full((rows * columns, height + gap, width + gap), np.nan)
   tiles[:count, gap:, gap:] = scaled
-  sheet = tiles.reshape(rows, columns, height + gap, width + gap).transpose(0, 2, 1, 3)
-  sheet = sheet.reshape(rows * (height + gap), columns * (width + gap))
+  whole = tiles.reshape(rows, columns, height + gap, width + gap).transpose(0, 2, 1, 3)
+  sheet = whole.reshape(rows * (height + gap), columns * (width + gap))
   with plots.style():
     figure = plots.new_figure(0.6 + plots.WIDTH * 0.96 * sheet.shape[0] / sheet.shape[1])
     axes = figure.add_subplot()

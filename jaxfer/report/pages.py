@@ -41,7 +41,8 @@ def write_study(
       environment: names to values: versions, device, commit.
       timing: `seconds` and `compile_seconds`, of all trainings.
       It shows besides, where they are there: `note`, a line; `preset`; `seeds`; `comparisons`, mappings with a
-      `sentence`; of a row, `overrides`, `members`, `correct` and `count`.
+      `sentence`; `tables`, mappings of `title`, `header` and `rows`; of a row, `overrides`, `members`, `correct`,
+      `count` and, in words, who was `tested`.
     figures: pairs of the path of a PNG and its caption.
 
   Raises:
@@ -65,6 +66,10 @@ def write_study(
     html.remark(f"In %. Published: {table['source']}."),
     *(html.prose(line) for line in [table.get("note"), *sentences] if line),
   ]
+  for further in table.get("tables", ()):
+    shown += [html.element("h3", further["title"]), html.table(further["header"], further["rows"], digits=2)]
+  if tested := {row["name"]: row["tested"] for row in rows if "tested" in row}:
+    shown.append(html.folded("Who was tested", html.pairs(tested)))
   if failed:
     shown.append(html.element("ul", *(html.element("li", line) for line in failed), class_="failed"))
   overrides = {row["name"]: " ".join(row["overrides"]) or "-" for row in rows if "overrides" in row}
@@ -106,7 +111,7 @@ def write_run(
   rows = [{"name": name, "published": value, **ours} for name, value in published.items()]
   shown = [_beside(rows, "per fold")]
   if result["published"]:
-    other = "" if result["data"]["name"] == "ckplus" else " Ours are other data than the paper's."
+    other = "" if result["papers_data"] else " Ours are other data than the paper's."
     shown.append(html.remark(f"In %. Published: {result['source']}.{other}"))
   by_class = tables.class_table(metrics.summarize(result["confusion"]), result["label_names"])
   low, high = result["interval_95"]

@@ -4,7 +4,7 @@ import json
 import math
 import pathlib
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,54 +18,69 @@ def judged(result: Mapping[str, Any]) -> dict[str, Any]:
   """A row of the table: accuracy by seed and its spread, counts pooled over folds and seeds.
 
   Args:
-    result: as a row's `result.json` holds it: of n tested records `key`, `subject` and `label`, and for each seed
-      `predicted`, n classes, -1 where a training failed. A failed training's records count as wrong; the confusion
-      matrix leaves them out.
+    result: as a row's `result.json` holds it: for each seed the `key`, `subject` and `label` of its tested records, and
+      what they were `predicted` to be, -1 where a training failed. A failed training's records count as wrong; the
+      confusion matrix leaves them out.
   """
-  labels, predicted = np.asarray(result["label"]), np.asarray(result["predicted"])
+  classes, seeds = len(result["label_names"]), len(result["label"])
+  labels, predicted = np.concatenate(result["label"]), np.concatenate(result["predicted"])
+  seed = np.repeat(np.arange(seeds), [len(own) for own in result["label"]])
   correct = predicted == labels
-  by_seed, classes = correct.mean(1), len(result["label_names"])
-  judged = predicted >= 0
-  confusion = metrics.confusion_matrix(
-    np.broadcast_to(labels, predicted.shape), np.maximum(predicted, 0), classes, judged
-  )
-  kept = ["data", "label_names", "parameters", "folds", "members", "failed", "figures"]
+  # Of each seed and class.
+  right, count = (np.zeros((seeds, classes), int) for _ in range(2))
+  np.add.at(right, (seed, labels), correct)
+  np.add.at(count, (seed, labels), 1)
+  by_seed = right.sum(1) / count.sum(1)
+  confusion = metrics.confusion_matrix(labels, np.maximum(predicted, 0), classes, predicted >= 0)
+  records = len({key for keys in result["key"] for key in keys})
+  kept = ["data", "label_names", "parameters", "folds", "tested", "members", "failed", "figures"]
   kept += ["seconds", "compile_seconds"]
   return {
     "mean": float(by_seed.mean()),
-    "std": float(by_seed.std(ddof=1)) if len(by_seed) > 1 else None,
+    "std": _spread(by_seed),
     "per_seed": by_seed.tolist(),
     "correct": int(correct.sum()),
     "count": int(correct.size),
-    # Of the records: more seeds make no more people.
-    "interval": list(metrics.wilson_interval(float(correct.sum() / len(correct)), len(labels))),
+    "by_class": {"correct": right.tolist(), "count": count.tolist()},
+    "records": records,
+    # Of the records: more seeds make no more of them.
+    "interval": list(metrics.wilson_interval(float(correct.mean()) * records, records)),
     "chance": 1 / classes,
     "confusion": np.asarray(confusion).astype(int).tolist(),
+    "facts": {name: [float(np.mean(values)), _spread(values)] for name, values in result["facts"].items()},
     **{name: result[name] for name in kept},
   }
+
+
+def _spread(values: Sequence[float] | np.ndarray) -> float | None:
+  """Standard deviation; None of a single value."""
+  return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def compare(one: str, ours: Mapping[str, Any], other: str, theirs: Mapping[str, Any]) -> dict[str, Any]:
   """The accuracy of one row minus that of another, record by record and seed by seed.
 
   The 95 % interval is that of a mean over people (normal, people drawn at random): the records of a person stand or
-  fall together, and folds and seeds are averaged over. It knows the trainings at hand alone; so one row is called ahead
-  only where the interval leaves 0 out and every seed agrees.
+  fall together, whichever seeds test them, and folds and seeds are averaged over. It knows the trainings at hand alone;
+  so one row is called ahead only where the interval leaves 0 out and every seed agrees.
 
   Raises:
     UserError: the rows were tested on different records.
   """
   if (ours["key"], ours["label"]) != (theirs["key"], theirs["label"]):
     raise UserError(f"rows '{one}' and '{other}' were tested on different records: they cannot be compared")
-  labels = np.asarray(ours["label"])
-  correct = [(np.asarray(each["predicted"]) == labels).astype(np.float64) for each in (ours, theirs)]
-  difference = correct[0] - correct[1]
-  by_seed, mean = difference.mean(1), float(difference.mean())
-  people, person = np.unique(ours["subject"], return_inverse=True)
-  excess = np.bincount(person, difference.mean(0) - mean)
+  labels, counts = np.concatenate(ours["label"]), [len(own) for own in ours["label"]]
+  correct = [(np.concatenate(each["predicted"]) == labels).astype(np.float64) for each in (ours, theirs)]
+  difference, ends = correct[0] - correct[1], np.cumsum(counts)[:-1]
+  by_seed = np.asarray([part.mean() for part in np.split(difference, ends)])
+  mean = float(by_seed.mean())
+  people, person = np.unique(np.concatenate(ours["subject"]), return_inverse=True)
+  # Every seed weighs the same, however many records it tests.
+  weight = 1 / (len(counts) * np.repeat(counts, counts))
+  excess = np.bincount(person, weight * (difference - mean))
   half = math.inf
   if len(people) > 1:
-    half = 1.96 * math.sqrt(len(people) / (len(people) - 1) * float(excess @ excess)) / len(labels)
+    half = 1.96 * math.sqrt(len(people) / (len(people) - 1) * float(excess @ excess))
   told = abs(mean) > half and bool((np.sign(by_seed) == np.sign(mean)).all())
   low, high = max(mean - half, -1.0), min(mean + half, 1.0)
   seeds = ", ".join(f"{100 * value:+.1f}" for value in by_seed)
@@ -121,19 +136,43 @@ def write(
         (at / "curves.png", f"{row['name']}: the mean of its trainings, and their range as a band.")
       )
     figures += [(at / name, f"{row['name']}: {caption}") for name, caption in row["figures"].items()]
-  pages.write_study(workdir / "report.html", table, figures)
+  pages.write_study(workdir / "report.html", {**table, "tables": further_tables(table)}, figures)
 
 
 def text(table: Mapping[str, Any]) -> str:
   """The table as plain text, with what a reader must know below it."""
   lines = "\n".join(_lines(table))
-  return f"{table['title']}\n\n{tables.text(*_cells(table), digits=2)}\n{lines}"
+  whole = f"{table['title']}\n\n{tables.text(*_cells(table), digits=2)}\n"
+  for further in further_tables(table):
+    whole += f"{further['title']}\n\n{tables.text(further['header'], further['rows'], digits=2)}\n"
+  return whole + lines
 
 
 def markdown(table: Mapping[str, Any]) -> str:
   """The same as Markdown."""
-  lines = "".join(f"- {line}\n" for line in _lines(table))
-  return f"# {table['title']}\n\n{tables.markdown(*_cells(table), digits=2)}\n{lines}"
+  whole = f"# {table['title']}\n\n{tables.markdown(*_cells(table), digits=2)}\n"
+  for further in further_tables(table):
+    whole += f"## {further['title']}\n\n{tables.markdown(further['header'], further['rows'], digits=2)}\n"
+  return whole + "".join(f"- {line}\n" for line in _lines(table))
+
+
+def further_tables(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+  """What stands below the table: further numbers of its rows, and the system's own tables; title, header, rows."""
+  names = list(dict.fromkeys(name for row in table["rows"] for name in row["facts"]))
+  if not names:
+    return list(table["tables"])
+  cells: list[list[tables.Cell]] = [
+    [row["name"], *(_with_spread(*row["facts"].get(name, (None, None))) for name in names)]
+    for row in table["rows"]
+  ]
+  title = "Mean and standard deviation over the trainings of a row"
+  return [*table["tables"], {"title": title, "header": ["", *names], "rows": cells}]
+
+
+def _with_spread(mean: float | None, spread: float | None) -> str | None:
+  if mean is None:
+    return None
+  return f"{mean:.4g}" + ("" if spread is None else f" ± {spread:.2g}")
 
 
 def _cells(table: Mapping[str, Any]) -> tables.Table:
@@ -159,20 +198,17 @@ def _cells(table: Mapping[str, Any]) -> tables.Table:
 
 def _lines(table: Mapping[str, Any]) -> list[str]:
   first, environment, timing = table["rows"][0], table["environment"], table["timing"]
-  seeds = table["seeds"]
   lines = [
     f"published: {table['source']}",
-    f"ours: preset {table['preset']}, {max(first['folds'], 1)} person-independent folds pooled x {len(seeds)} seeds "
-    f"({', '.join(map(str, seeds))}); sd over seeds; Wilson's interval of the {first['count'] // len(seeds)} records "
-    f"tested, at the mean over seeds; chance {100 * first['chance']:.1f} %",
+    f"ours: preset {table['preset']}, seeds {', '.join(map(str, table['seeds']))}; sd over seeds; Wilson's interval of "
+    f"the different records tested, at the mean over seeds; chance {100 * first['chance']:.1f} %",
+    *_by_rows(table, lambda row: f"{row['tested']}; {row['records']} different records", "tested"),
     *([table["note"]] if table["note"] else []),
     *(comparison["sentence"] for comparison in table["comparisons"]),
   ]
   for row in table["rows"]:
     lines += [f"failed: {row['name']}, {line}" for line in row["failed"]]
-  for data, names in _data(table).items():
-    whose = "" if len(names) == len(table["rows"]) else f" ({', '.join(names)})"
-    lines.append(f"data{whose}: {data}")
+  lines += _by_rows(table, _data, "data")
   versions = ", ".join(f"{name} {value}" for name, value in environment.items() if name != "device")
   lines.append(f"{environment['device']}; {versions}")
   lines.append(
@@ -182,16 +218,22 @@ def _lines(table: Mapping[str, Any]) -> list[str]:
   return lines
 
 
-def _data(table: Mapping[str, Any]) -> dict[str, list[str]]:
-  """The data of the rows, in words, and the rows that have them."""
+def _by_rows(table: Mapping[str, Any], words: Callable[[Mapping[str, Any]], str], what: str) -> list[str]:
+  """A line for each thing said of rows, naming them where it is not said of all."""
   names: dict[str, list[str]] = {}
   for row in table["rows"]:
-    data = row["data"]
-    options = ", ".join(f"{k} {v}" for k, v in data.items() if k not in ("name", "fingerprint"))
-    names.setdefault(f"{data['name']}, {options}; fingerprint {data['fingerprint'][:16]}", []).append(
-      row["name"]
-    )
-  return names
+    names.setdefault(words(row), []).append(row["name"])
+  return [
+    f"{what}: {said}" if len(names) == 1 else f"{what} ({', '.join(rows)}): {said}"
+    for said, rows in names.items()
+  ]
+
+
+def _data(row: Mapping[str, Any]) -> str:
+  """A row's data, in words."""
+  data = row["data"]
+  options = ", ".join(f"{k} {v}" for k, v in data.items() if k not in ("name", "fingerprint"))
+  return f"{data['name']}, {options}; fingerprint {data['fingerprint'][:16]}"
 
 
 def accuracy_png(table: Mapping[str, Any], path: str | pathlib.Path) -> None:

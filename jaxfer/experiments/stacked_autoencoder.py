@@ -1,0 +1,283 @@
+"""Paper 000: a stack of (denoising) autoencoders trained layer by layer, then with its classifier by the labels.
+
+The paper gives the order of training (section 3, Fig. 2: each layer alone on what the layers below make of the
+pictures, then all of them and the classifier), and noise on the input of the first two layers (section 3.2). Our
+choices, as it gives no numbers (specs 1.4): a share of 0.3 of the units set to zero in training each layer, not in
+fine-tuning; half the squared error; stochastic gradient descent in batches of 20 at rate 0.1, 30 epochs a layer and 300
+of fine-tuning; softmax and cross-entropy. A batch completes itself from the epoch's start where rows run out.
+"""
+
+import pathlib
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.typing import ArrayLike
+
+from jaxfer import losses, metrics
+from jaxfer.data.records import Records
+from jaxfer.errors import UserError
+from jaxfer.experiments import published_000
+from jaxfer.experiments.experiment import Experiment
+from jaxfer.models.stacked_autoencoder import StackedAutoencoder
+from jaxfer.report import grids
+from jaxfer.report.tables import Cell, Table
+from jaxfer.train import optim
+from jaxfer.train.stage import Batch, Context, LossOut, Stage, Update, Variables
+
+if TYPE_CHECKING:
+  from jaxfer.experiments.task import Task
+
+_LUMA = (0.299, 0.587, 0.114)
+_FINE_TUNING = "fine-tuning"
+
+
+def resident(records: Records) -> dict[str, np.ndarray]:
+  """Pictures [n, S, S, 1 or 3] uint8 and labels [n], as they are stored.
+
+  Raises:
+    UserError: the records hold no such pictures.
+  """
+  image = records.arrays.get("image")
+  if image is None or image.dtype != np.uint8 or image.shape[-1] not in (1, 3):
+    what = "no image" if image is None else f"image {image.dtype} {image.shape[1:]}"
+    raise UserError(
+      f"records with {what}: this system reads stills, [S, S, 1 or 3] uint8; choose another data set"
+    )
+  return {"image": image, "label": records.arrays["label"]}
+
+
+def example(data: Mapping[str, ArrayLike], rows: ArrayLike) -> Batch:
+  """Grey pictures [rows, S, S, 1] in [0, 1] and labels of some rows; of colours their luma."""
+  image = jnp.asarray(data["image"])[rows].astype(jnp.float32) / 255
+  if image.shape[-1] == 3:
+    image = (image * jnp.asarray(_LUMA)).sum(-1, keepdims=True)
+  return {"image": image, "label": jnp.asarray(data["label"])[rows]}
+
+
+def inputs(batch: Batch) -> tuple[jax.Array]:
+  """The model's arguments."""
+  return (batch["image"],)
+
+
+def noised(units: jax.Array, keys: jax.Array, rate: float) -> jax.Array:
+  """Units [batch, n], each set to zero with probability `rate`; the others stay as they are. `keys` [batch]."""
+  if rate == 0:
+    return units
+  tag = zlib.crc32(b"masking noise")
+  kept = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, tag), 1 - rate, units.shape[1:]))(
+    keys
+  )
+  return jnp.where(kept, units, 0)
+
+
+def recipe(
+  model: StackedAutoencoder,
+  steps: int,
+  *,
+  pretrain: bool = True,
+  pretrain_epochs: int = 30,
+  pretrain_rate: float = 0.1,
+  noise_layers: tuple[int, ...] = (1, 2),
+  noise_rate: float = 0.3,
+  reconstruction: Literal["squared", "cross_entropy"] = "squared",
+  epochs: int = 300,
+  learning_rate: float = 0.1,
+  output: Literal["softmax", "sigmoid"] = "softmax",
+  optimizer: Literal["sgd", "adam"] = "sgd",
+) -> tuple[tuple[Stage, ...], dict[str, float]]:
+  """A stage a layer, then fine-tuning, which leaves the decoders as they are.
+
+  Args:
+    model: the stack.
+    steps: batches of an epoch.
+    pretrain: whether there are stages for the layers; without them fine-tuning starts from the initial weights.
+    pretrain_epochs: of each layer.
+    pretrain_rate: of descent on a layer's error.
+    noise_layers: layers, from 1, whose input is noised while they are trained.
+    noise_rate: share of the units set to zero, in [0, 1).
+    reconstruction: a layer's error against its clean input, summed over units: half the squares, or cross-entropy.
+    epochs: of fine-tuning.
+    learning_rate: of fine-tuning.
+    output: "softmax" with cross-entropy, or "sigmoid" with half the squared error to 1 for the class and 0 for others.
+    optimizer: plain stochastic gradient descent, or Adam.
+
+  Raises:
+    UserError: a layer that the model lacks, or a rate outside its range.
+  """
+  del steps  # Rates stay as they are.
+  layers = range(1, len(model.sizes) + 1)
+  if pretrain and (strangers := [layer for layer in noise_layers if layer not in layers]):
+    raise UserError(
+      f"recipe.noise_layers={noise_layers}: the model has no layer {strangers[0]}, give 1 to {len(layers)}"
+    )
+  if not 0 <= noise_rate < 1:
+    raise UserError(f"recipe.noise_rate={noise_rate}: give a share from 0 to below 1")
+  stages = []
+  if pretrain:
+    for layer in layers:
+      loss = _layer_loss(model, layer, noise_rate if layer in noise_layers else 0.0, reconstruction)
+      update = Update(
+        "net", loss, (f"encoder{layer}", f"decoder{layer}"), _descent(optimizer, "pretrain_rate")
+      )
+      stages.append(Stage(f"layer {layer}", (update,), pretrain_epochs, _sample))
+  moved = (*(f"encoder{layer}" for layer in layers), "classifier")
+  update = Update("net", _class_loss(model, output), moved, _descent(optimizer, "learning_rate"))
+  stages.append(Stage(_FINE_TUNING, (update,), epochs, _sample))
+  rates = {"learning_rate": learning_rate} | ({"pretrain_rate": pretrain_rate} if pretrain else {})
+  return tuple(stages), rates
+
+
+def _sample(data, columns, keys):
+  del keys
+  return example(data, columns["row"])
+
+
+def _descent(optimizer: str, rate: str) -> optax.GradientTransformation:
+  constant = optim.schedule("constant", 1)
+  return optim.adam(rate, constant) if optimizer == "adam" else optim.scale_by_hyper(rate, constant)
+
+
+def _layer_loss(model: StackedAutoencoder, layer: int, noise_rate: float, reconstruction: str):
+  """The error of an autoencoder on what the trained layers below it make of the clean pictures."""
+
+  def loss(variables, batch, keys, context: Context) -> LossOut:
+    del context
+    clean: Any = model.apply(variables, batch["image"], layer - 1, method="encode")
+    units = noised(clean, keys, noise_rate)
+    sums: Any = model.apply(variables, units, layer, method="reconstruct")
+    if reconstruction == "squared":
+      errors = (model.activation(sums) - clean) ** 2 / 2
+    else:
+      errors = jnp.logaddexp(0, sums) - clean * sums
+    return LossOut(loss={"error": (errors.sum(), jnp.float32(len(clean)))})
+
+  return loss
+
+
+def _class_loss(model: StackedAutoencoder, output: str):
+  def loss(variables, batch, keys, context: Context) -> LossOut:
+    del keys, context
+    logits: Any = model.apply(variables, *inputs(batch))
+    if output == "softmax":
+      each = losses.cross_entropy(logits, batch["label"])
+    else:
+      wanted = jax.nn.one_hot(batch["label"], logits.shape[-1])
+      each = ((jax.nn.sigmoid(logits) - wanted) ** 2).sum(-1) / 2
+    count = jnp.float32(len(logits))
+    correct = (metrics.predict(logits) == batch["label"]).sum(dtype=jnp.float32)
+    return LossOut(loss={"loss": (each.sum(), count)}, metrics={"accuracy": (correct, count)})
+
+  return loss
+
+
+def facts(histories: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, list[float]]:
+  """Each layer's training error in its last epoch, by training: a picture's, with the noise that it was trained on."""
+  errors: dict[str, list[float]] = {}
+  for history in histories:
+    last = {row["stage"]: row["error"] for row in history if "error" in row}
+    for stage, error in last.items():
+      errors.setdefault(f"error of {stage}", []).append(error)
+  return errors
+
+
+def tables(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> list[tuple[str, Table]]:
+  """Table 2 as the paper prints it, with our first row below it in the same form; then every row's means by class.
+
+  Nothing where the classes are not the paper's seven.
+  """
+  if any(set(row["label_names"]) != set(published_000.CLASSES) for row in rows):
+    return []
+  header = ["", "accuracy %", *published_000.CLASSES, "five emotions %"]
+  printed, of = published_000.counts(published_000.NET), np.full(7, published_000.PER_CLASS)
+  lines = [
+    *(
+      _line(f"published, seed {seed}", own, of) for seed, own in zip(published_000.NET, printed, strict=True)
+    ),
+    _line("published, mean", printed.mean(0), of),
+  ]
+  correct, count = _by_class(rows[0])
+  lines += [_line(f"ours, seed {seed}", *own) for seed, *own in zip(seeds, correct, count, strict=True)]
+  lines.append(_line("ours, mean", correct.mean(0), count.mean(0)))
+  means = [_line(row["name"], *(each.mean(0) for each in _by_class(row))) for row in rows]
+  title = f"Table 2, correct of {published_000.PER_CLASS} by class, published and ours ({rows[0]['name']})"
+  return [(title, (header, lines)), ("Correct by class, mean over seeds, of every row", (header, means))]
+
+
+def _by_class(row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+  """Correct and tested records of a row [seeds, 7], in the order of the printed columns."""
+  order = [row["label_names"].index(name) for name in published_000.CLASSES]
+  correct, count = (np.asarray(row["by_class"][what])[:, order] for what in ("correct", "count"))
+  return correct, count
+
+
+def _line(name: str, correct: np.ndarray, count: np.ndarray) -> list[Cell]:
+  """Rates over all classes and over the five, and the counts [7] between them."""
+  five = [published_000.CLASSES.index(emotion) for emotion in published_000.FIVE]
+  rates = [100 * float(correct[which].sum() / count[which].sum()) for which in (slice(None), five)]
+  cells = [_count(*pair) for pair in zip(correct.tolist(), count.tolist(), strict=True)]
+  return [name, rates[0], *cells, rates[1]]
+
+
+def _count(correct: float, count: float) -> Cell:
+  """Of another number than the paper's, that number too."""
+  return correct if count == published_000.PER_CLASS else f"{correct:.3g}/{count:.3g}"
+
+
+def figures(
+  task: "Task", variables: Variables, tested: np.ndarray, folder: pathlib.Path
+) -> Mapping[str, str]:
+  """`filters.png`, what units of the first layer look for, and, of a pre-trained net, `reconstructions.png`."""
+  drawn = {"filters.png": _draw_filters(task, variables, folder / "filters.png")}
+  if task.config.recipe.options.get("pretrain", True):
+    drawn["reconstructions.png"] = _draw_reconstructions(
+      task, variables, tested, folder / "reconstructions.png"
+    )
+  return drawn
+
+
+def _draw_filters(task: "Task", variables: Variables, path: pathlib.Path) -> str:
+  kernel = np.asarray(variables["params"]["encoder1"]["kernel"])
+  side = task.data["image"].shape[1]
+  first = kernel.T[:40].reshape(-1, side, task.data["image"].shape[2])
+  grids.signed_png(first, 10, path, "Weights of the first layer's units")
+  return (
+    f"Weights from the pixels to the first {len(first)} of {kernel.shape[1]} units of the first layer, after "
+    "fine-tuning: red for more, blue for less light; each on a scale of its own."
+  )
+
+
+def _draw_reconstructions(task: "Task", variables: Variables, tested: np.ndarray, path: pathlib.Path) -> str:
+  rate = task.config.recipe.options.get("noise_rate", 0.3)
+  labels, first = np.unique(task.data["label"][tested], return_index=True)
+  batch = example({name: array[tested[first]] for name, array in task.data.items()}, np.arange(len(first)))
+  clean = batch["image"]
+  units = noised(clean.reshape(len(clean), -1), jax.random.split(jax.random.key(0), len(clean)), rate)
+  model: Any = task.model
+  restored = model.activation(model.apply(variables, units, 1, method="reconstruct"))
+  columns = [np.asarray(each).reshape(clean.shape) for each in (clean, units, restored)]
+  pictures = (255 * np.clip(np.stack(columns, axis=1), 0, 1)).round().astype(np.uint8)
+  names = [task.records.label_names[label] for label in labels]
+  grids.rows_png(pictures, names, path, "Clean, noised, restored by the first layer")
+  return (
+    f"A tested picture of each class, with {rate:.0%} of its pixels set to zero, and restored from these by the first "
+    "layer's encoder, as fine-tuning left it, and its decoder."
+  )
+
+
+EXPERIMENT = Experiment(
+  recipe=recipe,
+  resident=resident,
+  example=example,
+  inputs=inputs,
+  published=(("stacked denoising autoencoders", {}, published_000.accuracy(published_000.NET)),),
+  source="paper 000, Table 2: JAFFE, CK, MSFDE and KDEF mixed, 70 of 1611 pictures tested, six seeds",
+  paper_data="paper000",
+  figures=figures,
+  facts=facts,
+  tables=tables,
+)

@@ -1,0 +1,316 @@
+"""Paper 000's stages: noise, stacking, fine-tuning; its study, whose seeds draw their own test pictures."""
+
+import dataclasses
+import itertools
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxfer import config, study
+from jaxfer.config import Call, Row, RunConfig, Split
+from jaxfer.data.records import Records
+from jaxfer.errors import UserError
+from jaxfer.experiments import published_000, run
+from jaxfer.experiments import stacked_autoencoder as system
+from jaxfer.experiments.task import options_of, split_of
+from jaxfer.models import create_model
+from jaxfer.train import state, step
+from jaxfer.train.stage import Context
+
+ROOT = pathlib.Path(__file__).parents[2]
+LAYERS = ("layer 1", "layer 2")
+
+
+def records(people=14):
+  """Every person once in each of the paper's classes: a bright spot of the class's own, and noise."""
+  rng = np.random.default_rng(0)
+  label = np.tile(np.arange(7), people)
+  image = rng.integers(0, 90, (len(label), 4, 4, 1))
+  image.reshape(len(label), 16)[np.arange(len(label)), 2 * label] += 150
+  keys = [f"P{k // 7:02d}_{k % 7}" for k in range(len(label))]
+  arrays = {"image": image.astype(np.uint8), "label": label}
+  return Records.from_arrays(arrays, keys, published_000.CLASSES[::-1], [key[:3] for key in keys])
+
+
+BASE = RunConfig(
+  recipe=Call("stacked_autoencoder", pretrain_epochs=2, epochs=20, learning_rate=0.5, noise_layers=(1, 2)),
+  model=Call("stacked_autoencoder", sizes=(12, 9)),
+  data=Call("synthetic_faces"),  # By name alone: `records` above are what is read.
+  split=Split(kind="per_class", per_class=3, seed=None),
+  batch_size=7,
+  execution=config.Execution(members="vmap", devices=1),
+)
+
+
+def trained(model, image, key=0, steps=3, **options):
+  """The variables after each stage, the initial ones first; `image` is every batch."""
+  stages, hyper = system.recipe(model, 1, pretrain_epochs=1, epochs=1, **options)
+  batch = {"image": image, "label": jnp.arange(len(image)) % 7}
+  context = Context({name: jnp.float32(value) for name, value in hyper.items()})
+  variables = model.init(jax.random.key(key), image)
+  after = [variables]
+  for number, stage in enumerate(stages):
+    begun = state.begin(stage, variables)
+    # Bit for bit what came out of the stages before.
+    jax.tree.map(np.testing.assert_array_equal, state.variables_of(begun), variables)
+    moving = begun.moving
+    advance = jax.jit(
+      lambda moving, still, keys, stage=stage: step.step(
+        stage, state.State(moving, still), batch, keys, context
+      )[0]
+    )
+    for k in range(steps):
+      keys = step.example_keys(jax.random.key(number), jnp.int32(k), jnp.arange(len(image)))
+      moving = advance(moving, begun.still, keys)
+    variables = state.variables_of(state.State(moving, begun.still))
+    after.append(variables)
+  return stages, after
+
+
+def changed(before, after):
+  """Submodules of which some number changed."""
+  return {
+    name
+    for name, tree in before["params"].items()
+    if any(
+      (a != b).any()
+      for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(after["params"][name]), strict=True)
+    )
+  }
+
+
+def pictures(count=8):
+  return jnp.asarray(np.random.default_rng(1).uniform(0, 1, (count, 4, 4, 1)), jnp.float32)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_each_stage_moves_its_layer_and_fine_tuning_all_but_the_decoders(tied):
+  model = create_model("stacked_autoencoder", sizes=(6, 5, 4), tied=tied)
+  stages, after = trained(model, pictures())
+  assert [stage.name for stage in stages] == ["layer 1", "layer 2", "layer 3", "fine-tuning"]
+  moved = [changed(*pair) for pair in itertools.pairwise(after)]
+  assert moved[:3] == [{f"encoder{layer}", f"decoder{layer}"} for layer in (1, 2, 3)]
+  assert moved[3] == {"encoder1", "encoder2", "encoder3", "classifier"}
+
+
+def test_without_pre_training_only_fine_tuning_is_left():
+  model = create_model("stacked_autoencoder", sizes=(6,))
+  stages, hyper = system.recipe(model, 1, pretrain=False)
+  assert [stage.name for stage in stages] == ["fine-tuning"]
+  assert set(hyper) == {"learning_rate"}
+
+
+def test_no_noise_is_the_plain_autoencoder_bit_for_bit():
+  model = create_model("stacked_autoencoder", sizes=(6, 5))
+  plain, silent, noisy = (
+    trained(model, pictures(), **options)[1][-1]
+    for options in (
+      {"noise_layers": ()},
+      {"noise_layers": (1, 2), "noise_rate": 0.0},
+      {"noise_layers": (1, 2)},
+    )
+  )
+  jax.tree.map(np.testing.assert_array_equal, plain, silent)
+  assert changed(plain, noisy) == set(plain["params"])
+
+
+def test_noise_reaches_the_layers_named_and_no_other():
+  """Layer 2 reads the clean output of layer 1: with noise on layer 2 alone, layer 1 trains as without."""
+  model = create_model("stacked_autoencoder", sizes=(6, 5))
+  (_, plain, _, _), (_, second, both, _) = (
+    trained(model, pictures(), noise_layers=layers)[1] for layers in ((), (2,))
+  )
+  assert not changed(plain, second)
+  assert changed(trained(model, pictures(), noise_layers=())[1][2], both) == {"encoder2", "decoder2"}
+
+
+def test_masks_have_their_rate_and_each_example_its_own():
+  keys = step.example_keys(jax.random.key(0), jnp.int32(5), jnp.arange(50))
+  units = jnp.full((50, 4096), 0.5)
+  noised = np.asarray(system.noised(units, keys, 0.3))
+  assert set(np.unique(noised)) == {0.0, 0.5}  # Nothing is scaled up.
+  zero = noised == 0
+  assert abs(zero.mean() - 0.3) < 4 * np.sqrt(0.3 * 0.7 / zero.size)
+  assert (np.abs(zero.mean(1) - 0.3) < 5 * np.sqrt(0.3 * 0.7 / 4096)).all()
+  assert (np.abs(zero.mean(0) - 0.3) < 5.5 * np.sqrt(0.3 * 0.7 / 50)).all()
+  both = np.corrcoef(zero.astype(float))
+  assert np.abs(both - np.eye(50)).max() < 5 / np.sqrt(4096)
+  np.testing.assert_array_equal(system.noised(units[7:8], keys[7:8], 0.3)[0], noised[7])
+  later = step.example_keys(jax.random.key(0), jnp.int32(6), jnp.arange(50))
+  assert (np.asarray(system.noised(units, later, 0.3)) != noised).any(1).all()
+
+
+def test_sigmoid_outputs_descend_on_half_the_squared_error_to_one_hot():
+  model = create_model("stacked_autoencoder", sizes=(6,))
+  (stage,), _ = system.recipe(model, 1, pretrain=False, output="sigmoid")
+  image = pictures(3)
+  variables = model.init(jax.random.key(0), image)
+  batch = {"image": image, "label": jnp.asarray([0, 6, 2])}
+  total, count = stage.updates[0].loss(variables, batch, None, Context({})).loss["loss"]
+  outputs = 1 / (1 + np.exp(-np.asarray(model.apply(variables, image), np.float64)))
+  assert total == pytest.approx(((outputs - np.eye(7)[[0, 6, 2]]) ** 2).sum() / 2, rel=1e-5)
+  assert count == 3
+
+
+def test_examples_are_grey_between_0_and_1_and_colours_their_luma():
+  grey = np.asarray([0, 255], np.uint8).reshape(2, 1, 1, 1)
+  batch = system.example({"image": grey, "label": np.asarray([4, 5])}, jnp.asarray([1, 0]))
+  np.testing.assert_array_equal(batch["image"].ravel(), [1, 0])
+  np.testing.assert_array_equal(batch["label"], [5, 4])
+  colours = (255 * np.eye(3, dtype=np.uint8)).reshape(3, 1, 1, 3)
+  batch = system.example({"image": colours, "label": np.zeros(3, np.int32)}, jnp.arange(3))
+  np.testing.assert_allclose(batch["image"].ravel(), [0.299, 0.587, 0.114], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ("overrides", "message"),
+  [
+    (("recipe.noise_rate=1.0",), "recipe.noise_rate=1.0: give a share from 0 to below 1"),
+    (("recipe.noise_rate=-0.1",), "recipe.noise_rate=-0.1: give a share"),
+    (("recipe.noise_rate=nan",), "recipe.noise_rate=nan: give a share"),
+    (("recipe.noise_layers=(2, 3)",), "the model has no layer 3, give 1 to 2"),
+    (("recipe.noise_layers=(0,)",), "the model has no layer 0, give 1 to 2"),
+    (("recipe.reconstruction=l1",), "unknown value of recipe.reconstruction 'l1'"),
+    (("split.per_class=14",), "class 'surprise' has 14 records, too few to test 14 of them"),
+  ],
+)
+def test_what_cannot_be_trained_is_refused_in_a_line(overrides, message):
+  def train():
+    run.prepare(config.override(BASE, overrides, options_of), records()).training()
+
+  with pytest.raises(UserError) as error:
+    train()
+  assert message in str(error.value)
+  assert "\n" not in str(error.value)
+
+
+def test_records_without_stills_are_refused():
+  clips = dataclasses.replace(records(), arrays={"frames": np.zeros((98, 2, 4, 4, 3), np.uint8)})
+  with pytest.raises(UserError, match="records with no image: this system reads stills"):
+    system.resident(clips)
+  floats = records()
+  floats.arrays["image"] = np.full((98, 4, 4, 1), np.nan)
+  with pytest.raises(UserError, match=r"image float64 \(4, 4, 1\): this system reads stills"):
+    system.resident(floats)
+
+
+STUDY = config.StudyConfig(
+  title="toy",
+  source="nowhere",
+  base=BASE,
+  rows=(
+    Row("noise", (), 0.5),
+    Row("no pre-training", ("recipe.pretrain=false",)),
+    Row("unseen people", ("split.kind=per_class_people",)),
+  ),
+  seeds=(0, 10),
+  compared=(("noise", "no pre-training"),),
+  presets={"small": ()},
+)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("study")
+  lines = []
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(run, "load_data", lambda config, data_dir: records())
+    table = study.run(STUDY, None, (), workdir, pathlib.Path("nowhere"), say=lines.append)
+  return workdir, table, "\n".join(lines)
+
+
+def result(workdir, row):
+  return json.loads((workdir / f"rows/{row}/result.json").read_text())
+
+
+def test_each_seed_tests_records_of_its_own_and_every_row_the_same(done):
+  workdir, table, _ = done
+  noise, plain, unseen = (result(workdir, row) for row in ("noise", "no-pre-training", "unseen-people"))
+  assert [len(keys) for keys in noise["key"]] == [21, 21]
+  assert noise["key"][0] != noise["key"][1]
+  assert noise["key"] == plain["key"] != unseen["key"]
+  for seed, keys in zip((0, 10), noise["key"], strict=True):
+    alone = split_of(dataclasses.replace(BASE, seed=seed), records())
+    assert [records().keys[row] for row in np.flatnonzero(alone.test)] == keys
+  for seed in (0, 10):
+    people = dataclasses.replace(
+      BASE, seed=seed, split=dataclasses.replace(BASE.split, kind="per_class_people")
+    )
+    split = split_of(people, records())
+    assert not set(records().subjects[split.train]) & set(records().subjects[split.test])
+  row = table["rows"][0]
+  assert (row["count"], row["records"]) == (42, len({key for keys in noise["key"] for key in keys}))
+  assert np.asarray(row["by_class"]["count"]).tolist() == [[3] * 7] * 2
+  right = [np.equal(p, q) for p, q in zip(noise["predicted"], noise["label"], strict=True)]
+  assert row["per_seed"] == [each.mean() for each in right]
+  assert np.asarray(row["by_class"]["correct"]).sum(1).tolist() == [each.sum() for each in right]
+  assert row["mean"] > 3 / 7
+
+
+def test_a_study_shows_table_2_and_the_error_of_each_layer(done):
+  workdir, table, printed = done
+  first, means = table["tables"]
+  assert first["title"].startswith("Table 2")
+  below = first["rows"]
+  published = [line for line in below if line[0].startswith("published")]
+  assert [f"{line[1]:.1f}" for line in published] == ["72.9", "64.3", "75.7", "64.3", "60.0", "72.9", "68.3"]
+  assert published[4][2:9] == [8, 9, 2, 9, 4, 3, 7]
+  assert f"{published[-1][9]:.2f}" == "76.33"
+  ours = [line for line in below if line[0].startswith("ours")]
+  assert [line[0] for line in ours] == ["ours, seed 0", "ours, seed 10", "ours, mean"]
+  assert [line[1] / 100 for line in ours[:2]] == pytest.approx(table["rows"][0]["per_seed"])
+  # The data name the classes the other way round; of other than ten pictures, how many.
+  correct = table["rows"][0]["by_class"]["correct"][0]
+  assert ours[0][2:9] == [f"{k}/3" for k in correct[::-1]]
+  assert [line[0] for line in means["rows"]] == [row.name for row in STUDY.rows]
+  errors = table["rows"][0]["facts"]
+  assert list(errors) == ["error of layer 1", "error of layer 2"]
+  assert table["rows"][1]["facts"] == {}
+  last = [
+    row["error"]
+    for row in study._history(workdir / "rows/noise")
+    if row["stage"] == "layer 1" and row["epoch"] == 2
+  ]
+  assert errors["error of layer 1"] == pytest.approx([np.mean(last), np.std(last, ddof=1)])
+  for text in (printed, (workdir / "table.md").read_text(), (workdir / "report.html").read_text()):
+    for words in (
+      "Table 2, correct of 10 by class",
+      "published, seed 40",
+      "error of layer 2",
+      "whoever they show",
+    ):
+      assert words in text
+
+
+def test_figures_show_filters_and_of_a_pre_trained_net_reconstructions(done):
+  workdir, table, _ = done
+  assert [list(row["figures"]) for row in table["rows"]] == [
+    ["filters.png", "reconstructions.png"],
+    ["filters.png"],
+    ["filters.png", "reconstructions.png"],
+  ]
+  for name in ("filters.png", "reconstructions.png"):
+    assert (workdir / "rows/noise" / name).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_members_of_one_program_train_as_one_after_another(done, tmp_path, monkeypatch):
+  monkeypatch.setattr(run, "load_data", lambda config, data_dir: records())
+  one = dataclasses.replace(STUDY, rows=STUDY.rows[:1], compared=())
+  study.run(
+    one, None, ("execution.members=sequential",), tmp_path, pathlib.Path("nowhere"), say=lambda line: None
+  )
+  assert result(tmp_path, "noise")["predicted"] == result(done[0], "noise")["predicted"]
+
+
+@pytest.mark.parametrize("name", ["table2", "table2_synthetic"])
+def test_rows_of_the_configs_are_the_papers(name):
+  described = config.load_study(ROOT / f"configs/stacked_autoencoder/{name}.py")
+  assert described.named_seeds == tuple(published_000.NET)
+  assert described.rows[0].published == pytest.approx(287 / 420)
+  rows = config.resolve(described, "paper", (), options_of)[1]
+  assert {row.split.kind for row in rows.values()} == {"per_class", "per_class_people"}
+  assert {(row.split.seed, row.split.per_class, row.batch_size) for row in rows.values()} == {(None, 10, 20)}
