@@ -73,6 +73,19 @@ def _parser() -> argparse.ArgumentParser:
   study.add_argument("--preset", help="size of the study: smoke, small or paper (default: as CONFIG says)")
   study.add_argument("--resume", action="store_true", help="go on with the study in --workdir")
   study.add_argument(
+    "--people",
+    type=pathlib.Path,
+    metavar="DIR",
+    help="train nothing: write a test for people of what the study tests, to print, and its key, to DIR",
+  )
+  study.add_argument(
+    "--score",
+    type=pathlib.Path,
+    nargs="+",
+    metavar="CSV",
+    help="with --people DIR: count what each filled answers.csv has right",
+  )
+  study.add_argument(
     "--list", action="store_true", help="name every study, what it repeats and which data it needs"
   )
 
@@ -137,6 +150,9 @@ def _study(args: argparse.Namespace) -> None:
   if args.list:
     print(study.listing(pathlib.Path("configs")))
     return
+  if args.people is not None or args.score:
+    _people(args)
+    return
   if args.config is None or args.workdir is None:
     raise UserError(
       "a study needs CONFIG and --workdir: `jaxfer study --list` names the configs of this directory"
@@ -147,6 +163,25 @@ def _study(args: argparse.Namespace) -> None:
   print(
     f"written to {args.workdir}: report.html, table.json, table.md, accuracy.png, and below rows/ confusion.png and "
     "curves.png of each"
+  )
+
+
+def _people(args: argparse.Namespace) -> None:
+  from jaxfer import config
+  from jaxfer.experiments import people
+
+  if args.people is None:
+    raise UserError("--score needs --people DIR, the folder of the people's test that was answered")
+  if args.score:
+    print(people.scored(args.people, args.score), end="")
+    return
+  if args.config is None:
+    raise UserError("a people's test needs CONFIG: `jaxfer study --list` names the configs of this directory")
+  study = config.load_study(args.config)
+  count = people.write_test(study, args.preset, args.overrides, args.people, _data_dir(args))
+  print(
+    f"written to {args.people}: sheet.html, to print; answers.csv, to fill in for its {count} pictures, one copy a "
+    f"person; key.csv, to keep from them. Then: jaxfer study --people {args.people} --score CSV [CSV ...]"
   )
 
 

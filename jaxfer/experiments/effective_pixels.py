@@ -27,7 +27,7 @@ def draw(
 
   Args:
     weights: W1, W2, ... of the net, [inputs, outputs] each; the inputs are the pixels, row by row.
-    records: `image` [n, height, width, 1] and perhaps `landmarks` [n, 37, 2], which the drawn faces have.
+    records: `image` [n, height, width, 1 or 3] and perhaps `landmarks` [n, 37, 2], which the drawn faces have.
     rows: of the records, whose mean is the face and whose landmarks tell where its parts lie.
     folder: where to write.
     kappa: standard deviations above the mean weight of a layer from which a weight is effective.
@@ -36,7 +36,7 @@ def draw(
   Returns:
     {"effective_pixels.png": caption}.
   """
-  face = np.asarray(records.arrays["image"][rows]).mean(0)[..., 0]
+  face = np.asarray(records.arrays["image"][rows]).mean((0, -1))
   limits = explain.thresholds(weights, kappa=kappa, signed=signed)
   mask, paths = (
     values.reshape(-1, *face.shape) for values in explain.effective_pixels(weights, limits, signed=signed)

@@ -122,7 +122,12 @@ def write_report(path: str | pathlib.Path, title: str, summary: str, sections: S
   for heading, blocks in sections:
     if blocks:
       body.append(element("section", element("h2", heading), *blocks))
-  head = Html(_HEAD + element("title", title) + element("style", Html(_STYLE)))
+  write_page(path, title, body, _STYLE)
+
+
+def write_page(path: str | pathlib.Path, title: str, body: Sequence[Html], style: str) -> None:
+  """Writes a page of these blocks, in this CSS."""
+  head = Html(_HEAD + element("title", title) + element("style", Html(style)))
   page = element("html", element("head", head), element("body", element("main", *body)), lang="en")
   pathlib.Path(path).write_text(f"<!doctype html>\n{page}\n", encoding="utf-8")
 

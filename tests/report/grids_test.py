@@ -88,6 +88,8 @@ def test_maps_colour_the_face_where_they_are_not_zero(tmp_path):
   # One square of half a panel, in the second of four.
   assert 225 < columns[0] < columns[-1] < 450
   assert abs(np.ptp(lines) - np.ptp(columns)) < 4
+  others = images[0][lines[0] : lines[-1], :225]  # A map of zeros leaves the face grey.
+  assert (others.max(-1) - others.min(-1)).max() < 10
   blue = images[1][..., 2] - images[1][..., 0] > 90  # The outline, in the last panel and in the legend.
   assert np.flatnonzero(blue.any(0))[-1] > 675
   with pytest.raises(ValueError, match="2 names and maps"):

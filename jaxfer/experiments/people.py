@@ -1,0 +1,140 @@
+"""People beside the net (paper 000, section 3.3): a test for them of the records that a study tests, and Table 3."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from jaxfer import config as configuration
+from jaxfer.config import StudyConfig
+from jaxfer.errors import UserError
+from jaxfer.experiments import published_000, run
+from jaxfer.experiments.task import options_of, split_of
+from jaxfer.report import people, rates, tables
+
+
+def write_test(
+  study: StudyConfig,
+  preset: str | None,
+  assignments: Sequence[str],
+  folder: pathlib.Path,
+  data_dir: pathlib.Path,
+) -> int:
+  """Writes the sheet, the form for answers and the key of a study: what its first row tests with its first seed.
+
+  The examples, one of each class, are drawn from what that training learns from; pictures stand in a random order.
+
+  Args:
+    study: as its file describes it.
+    preset: as `jaxfer.study.run` takes it.
+    assignments: likewise.
+    folder: where to write.
+    data_dir: the folder of prepared data.
+
+  Returns:
+    How many pictures are to be named.
+
+  Raises:
+    UserError: a study of something else than stills, or one whose split does not test so many of each class; as
+      `report.people.write` and `configuration.resolve`.
+  """
+  study, rows = configuration.resolve(study, preset, assignments, options_of)
+  config = next(iter(rows.values()))
+  if not isinstance(study.seeds, int):
+    config = dataclasses.replace(config, seed=study.seeds[0])
+  if not config.split.kind.startswith("per_class"):
+    raise UserError(
+      f"split.kind={config.split.kind}: a people's test shows so many pictures of each class; take split.kind=per_class"
+    )
+  data = run.load_data(config, data_dir)
+  if "image" not in data.arrays:
+    raise UserError(f"data set '{config.data.name}' has no stills: a people's test is printed")
+  split, labels = split_of(config, data), data.arrays["label"]
+  rng = np.random.default_rng([config.seed, len(data)])
+  tested = rng.permutation(np.flatnonzero(split.test))
+  examples = {
+    name: rng.choice(np.flatnonzero(split.train & (labels == label)))
+    for label, name in enumerate(data.label_names)
+  }
+  people.write(
+    folder,
+    {name: data.arrays["image"][row] for name, row in examples.items()},
+    [data.arrays["image"][row] for row in tested],
+    [data.label_names[labels[row]] for row in tested],
+    [data.keys[row] for row in tested],
+  )
+  return len(tested)
+
+
+def scored(folder: pathlib.Path, answers: Sequence[pathlib.Path]) -> str:
+  """A table in the form of Table 3: each person's accuracy and correct answers, their mean, and the paper's.
+
+  Raises:
+    UserError: as `report.people.score`.
+  """
+  results = people.score(folder, answers)
+  names = list(results[0].count)
+  paper = set(names) == set(published_000.CLASSES)
+  names = list(published_000.CLASSES) if paper else names
+  count = np.array([results[0].count[name] for name in names])
+  correct = np.array([[result.correct[name] for name in names] for result in results])
+  lines = [_line(result.name, own, count) for result, own in zip(results, correct, strict=True)]
+  if len(results) > 1:
+    lines.append(_line(f"mean of {len(results)} people", correct.mean(0), count))
+  if paper:
+    of = np.full(len(names), published_000.PER_CLASS)
+    for title, table in (("people", published_000.PEOPLE), ("seeds of the net", published_000.NET)):
+      mean = published_000.counts(table).mean(0)
+      lines.append(_line(f"published, mean of {len(table)} {title}", mean, of))
+  header = ["", "accuracy %", *names]
+  of_each = f"of {count[0]}" if len(set(count)) == 1 else "of " + ", ".join(map(str, count))
+  text = f"{tables.text(header, lines, digits=1)}\nCorrect {of_each} by class, as answered"
+  if paper:
+    text += (
+      f"; of {published_000.PER_CLASS} as published (paper 000, Tables 3 and 2: other pictures), accuracies by the "
+      "published counts"
+    )
+  return text + ".\n"
+
+
+def _line(name: str, correct: np.ndarray, count: np.ndarray) -> list[tables.Cell]:
+  return [name, 100 * float(correct.sum() / count.sum()), *correct.tolist()]
+
+
+def draw(
+  by_class: Mapping[str, Sequence[Sequence[float]]], label_names: Sequence[str], path: pathlib.Path
+) -> str:
+  """Draws each class's rate: the paper's people, its net, and our net, each with its spread.
+
+  Args:
+    by_class: "correct" and "count" of each seed and class, as a row of a study's table has them.
+    label_names: of the classes: the paper's seven, in any order.
+    path: of the PNG.
+
+  Returns:
+    Its caption.
+
+  Raises:
+    UserError: other classes than the paper's.
+  """
+  if set(label_names) != set(published_000.CLASSES):
+    raise UserError(
+      f"classes {', '.join(label_names)}: people were asked for {', '.join(published_000.CLASSES)}"
+    )
+  order = [list(label_names).index(name) for name in published_000.CLASSES]
+  correct, count = (np.asarray(by_class[what], np.float64)[:, order] for what in ("correct", "count"))
+  ours = np.divide(correct, count, out=np.full(count.shape, np.nan), where=count > 0)
+  seeds = f"{len(ours)} seed{'s' * (len(ours) != 1)}"
+  published = {
+    f"{len(published_000.PEOPLE)} people, published": published_000.counts(published_000.PEOPLE),
+    f"net, published, {len(published_000.NET)} seeds": published_000.counts(published_000.NET),
+  }
+  groups = {name: counts / published_000.PER_CLASS for name, counts in published.items()}
+  rates.rates_png(
+    {**groups, f"net, ours, {seeds}": ours}, published_000.CLASSES, path, "Correct by class: people and nets"
+  )
+  return (
+    "Correct answers by class: ten people and the net as published (paper 000, Tables 3 and 2), and our net; bars are "
+    "means, lines standard deviations over people or seeds. Unless the data are the paper's, ours saw other pictures."
+  )

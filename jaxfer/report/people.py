@@ -1,0 +1,202 @@
+"""A test for people: a sheet of labelled examples and numbered pictures to print, and what their answers score.
+
+Paper 000 (section 3.3) showed ten people one labelled picture of each class, then 70 others to name.
+"""
+
+import base64
+import csv
+import dataclasses
+import io
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+
+import numpy as np
+
+from jaxfer.data import emotions
+from jaxfer.errors import UserError
+from jaxfer.report import html
+
+SHEET, ANSWERS, KEY = "sheet.html", "answers.csv", "key.csv"
+_PER_PAGE = 25  # Five rows of five fill A4.
+
+
+@dataclasses.dataclass(frozen=True)
+class Answered:
+  """What one person named correctly.
+
+  Attributes:
+    name: of the person: that of the file.
+    correct: class -> how many of its pictures.
+    count: class -> how many pictures.
+  """
+
+  name: str
+  correct: Mapping[str, int]
+  count: Mapping[str, int]
+
+  @property
+  def accuracy(self) -> float:
+    """Share of all pictures, 0..1."""
+    return sum(self.correct.values()) / sum(self.count.values())
+
+
+def write(
+  folder: pathlib.Path,
+  examples: Mapping[str, np.ndarray],
+  pictures: Sequence[np.ndarray],
+  labels: Sequence[str],
+  keys: Sequence[str],
+) -> None:
+  """Writes `sheet.html`, to print; `answers.csv`, to fill in; and `key.csv`, to keep from who answers.
+
+  Args:
+    folder: where to write; made where it is not there.
+    examples: class -> its labelled picture [height, width, 1 or 3] uint8, in the order in which they are named.
+    pictures: in the order of their numbers, from 1.
+    labels: the class of each picture.
+    keys: the record of each picture.
+
+  Raises:
+    UserError: the folder holds such a test.
+  """
+  if there := [name for name in (SHEET, ANSWERS, KEY) if (folder / name).exists()]:
+    raise UserError(f"{folder} already holds {there[0]}: choose another folder for a new people's test")
+  folder.mkdir(parents=True, exist_ok=True)
+  html.write_page(folder / SHEET, "Name the expression", _sheet(examples, pictures), _STYLE)
+  numbers = range(1, len(pictures) + 1)
+  _write_csv(folder / ANSWERS, ["number", "answer"], [[number, ""] for number in numbers])
+  _write_csv(folder / KEY, ["number", "label", "record"], zip(numbers, labels, keys, strict=True))
+
+
+def score(folder: pathlib.Path, answers: Sequence[pathlib.Path]) -> list[Answered]:
+  """Counts what each file of answers has right by the key in the folder.
+
+  Answers are the classes' names, or words that mean the same (`data.emotions`), whatever their case.
+
+  Raises:
+    UserError: no key there, or a file with a wrong header, a number that is no picture's, twice or not at all, or an
+      answer that is no class.
+  """
+  key = folder / KEY
+  if not key.is_file():
+    raise UserError(
+      f"{folder} holds no people's test ({KEY}): write one with `jaxfer study CONFIG --people {folder}`"
+    )
+  truth = {number: cells[0] for number, cells in _numbered(key, ["number", "label", "record"]).items()}
+  names = sorted(set(truth.values()))
+  return [_answered(path, truth, names) for path in answers]
+
+
+def _answered(path: pathlib.Path, truth: Mapping[int, str], names: Sequence[str]) -> Answered:
+  correct, count = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+  given = _numbered(path, ["number", "answer"])
+  if strangers := sorted(given.keys() - truth.keys()):
+    raise UserError(f"{path}: there is no picture {strangers[0]}: they are numbered 1 to {len(truth)}")
+  missing = sorted(number for number in truth if not given.get(number, [""])[0].strip())
+  if missing:
+    more = f" nor have {len(missing) - 1} others" if len(missing) > 1 else ""
+    raise UserError(
+      f"{path}: picture {missing[0]} has no answer{more}: write one of {', '.join(names)}; guess if need be"
+    )
+  for number, label in truth.items():
+    try:
+      named = names[emotions.find(given[number][0], names)]
+    except ValueError as error:
+      raise UserError(f"{path}: the answer to picture {number} {error}") from None
+    count[label] += 1
+    correct[label] += named == label
+  return Answered(path.stem, correct, count)
+
+
+def _numbered(path: pathlib.Path, header: Sequence[str]) -> dict[int, list[str]]:
+  """The rows of a csv by their number, the first column."""
+  try:
+    lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
+  except OSError as error:
+    raise UserError(
+      f"answers {path} cannot be read ({error.strerror}): name a filled copy of {ANSWERS}"
+    ) from error
+  except (UnicodeDecodeError, csv.Error) as error:
+    raise UserError(f"{path} is no csv in UTF-8 ({error}): save it as such") from error
+  if not lines or [name.strip() for name in lines[0]] != list(header):
+    raise UserError(
+      f"{path} begins with '{','.join(lines[0] if lines else [])[:40]}': its first line must be {','.join(header)}"
+    )
+  rows: dict[int, list[str]] = {}
+  for at, cells in enumerate(lines[1:], start=2):
+    if not any(cell.strip() for cell in cells):
+      continue
+    if len(cells) != len(header):
+      raise UserError(f"{path}, line {at}: {len(cells)} columns, expected {len(header)} ({','.join(header)})")
+    try:
+      number = int(cells[0])
+    except ValueError:
+      raise UserError(f"{path}, line {at}: '{cells[0][:20]}' is no number of a picture") from None
+    if number in rows:
+      raise UserError(f"{path}, line {at}: picture {number} is answered twice; keep one answer")
+    rows[number] = cells[1:]
+  return rows
+
+
+def _write_csv(path: pathlib.Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+  with path.open("w", newline="", encoding="utf-8") as file:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+
+
+def _sheet(examples: Mapping[str, np.ndarray], pictures: Sequence[np.ndarray]) -> list[html.Html]:
+  words = ", ".join(examples)
+  shown = [_picture(picture, name, html.element("figcaption", name)) for name, picture in examples.items()]
+  blocks = [
+    html.element("h1", "Name the expression"),
+    html.prose(f"Name: {'_' * 30}    Date: {'_' * 16}"),
+    html.prose(
+      f"Below is one example of each of {len(examples)} expressions; {len(pictures)} other pictures follow. Write "
+      "under each the one word that fits best, and guess where you are not sure. Talk about them when all are done."
+    ),
+    html.element("div", *shown, class_="examples"),
+  ]
+  for start in range(0, len(pictures), _PER_PAGE):
+    page = enumerate(pictures[start : start + _PER_PAGE], start=start + 1)
+    cells = [
+      _picture(p, f"picture {k}", html.element("figcaption", html.element("b", k), " ", _BLANK))
+      for k, p in page
+    ]
+    grid = html.element("div", *cells, class_="pictures")
+    blocks.append(html.element("section", html.element("p", words, class_="words"), grid))
+  return blocks
+
+
+def _picture(picture: np.ndarray, words: str, caption: html.Html) -> html.Html:
+  """A figure whose picture stands in the page."""
+  from PIL import Image
+
+  encoded = io.BytesIO()
+  Image.fromarray(picture if picture.shape[-1] == 3 else picture[..., 0]).save(encoded, "PNG")
+  data = base64.b64encode(encoded.getvalue()).decode()
+  image = html.Html(f'<img src="data:image/png;base64,{data}" alt="{escape(words)}">')
+  return html.element("figure", image, caption)
+
+
+_BLANK = html.element("span", class_="blank")
+_STYLE = """
+:root { color-scheme: light; }
+@page { size: A4; margin: 12mm; }
+* { box-sizing: border-box; }
+body { margin: 0; background: #fff; color: #000; font: 15px/1.4 system-ui, sans-serif; }
+main { max-width: 186mm; margin: 0 auto; padding: 4mm 0; }
+h1 { margin: 0 0 3mm; font-size: 1.5rem; }
+p { margin: 0 0 4mm; white-space: pre-wrap; }
+.words { font-weight: 600; text-align: center; }
+.examples { display: grid; grid-template-columns: repeat(4, 1fr); gap: 6mm 4mm; }
+.pictures { display: grid; grid-template-columns: repeat(5, 1fr); gap: 4mm 4mm; }
+section { break-before: page; padding-top: 2mm; }
+figure { margin: 0; break-inside: avoid; }
+img { display: block; width: 100%; }
+figcaption { display: flex; gap: 2mm; margin-top: 1.5mm; align-items: end; }
+.examples figcaption { justify-content: center; font-weight: 600; }
+.blank { flex: 1; border-bottom: 1px solid #555; }
+@media screen { section { margin-top: 10mm; border-top: 1px solid #ccc; padding-top: 6mm; } }
+"""
