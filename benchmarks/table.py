@@ -22,6 +22,8 @@ HEADLINES = {
   "kmeans": ("",),
   "train_step": ("driver", "dtype"),
   "memory": ("options",),
+  "input_pipeline": ("",),
+  "prepare": ("",),
 }
 
 
