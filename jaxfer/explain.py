@@ -94,27 +94,39 @@ def _input_of(
 
 
 def thresholds(
-  weights: Sequence[ArrayLike], *, kappa: float = 2.0, percentile: float | None = None, signed: bool = True
-) -> list[float]:
-  """A threshold for each layer's weights: mean + kappa standard deviations, or a percentile (ours: specs 1.6).
+  weights: Sequence[ArrayLike],
+  *,
+  kappa: float = 2.0,
+  percentile: float | None = None,
+  signed: bool = True,
+  by_unit: bool = False,
+) -> list[np.ndarray]:
+  """A limit for each layer's weights: mean + kappa standard deviations, or a percentile (ours: specs 1.6).
 
-  The paper (000, section 3.5) puts "a threshold" on the weights and does not say which.
+  The paper (000, section 3.5) puts "a threshold" on the weights and does not say which. One limit for all of a small
+  last layer can leave a class no weight at all, as none of weights drawn uniformly lies 2 standard deviations off; a
+  percentile of each unit's own weights leaves every unit its largest.
 
   Args:
     weights: as `effective_pixels` takes them.
     kappa: standard deviations above the mean.
     percentile: in [0, 100], taken instead where given.
     signed: of the weights; else of their magnitudes.
+    by_unit: of the weights into each unit, not of the layer's.
+
+  Returns:
+    One a layer, [] or, by unit, [outputs].
   """
+  axis = 0 if by_unit else None
   sized = [np.asarray(w, np.float64) if signed else np.abs(np.asarray(w, np.float64)) for w in weights]
   if percentile is not None:
-    return [float(np.percentile(w, percentile)) for w in sized]
-  return [float(w.mean() + kappa * w.std()) for w in sized]
+    return [np.asarray(np.percentile(w, percentile, axis)) for w in sized]
+  return [np.asarray(w.mean(axis) + kappa * w.std(axis)) for w in sized]
 
 
 def effective_pixels(
   weights: Sequence[ArrayLike],
-  limits: Sequence[float] | None = None,
+  limits: Sequence[ArrayLike] | None = None,
   *,
   signed: bool = True,
   input_std: ArrayLike | None = None,
@@ -131,7 +143,7 @@ def effective_pixels(
 
   Args:
     weights: of the layers in order, [inputs, outputs] each.
-    limits: one a layer, of the weights as they are compared; by default `thresholds` of those.
+    limits: one a layer, of all its weights or by unit, [outputs]; by default `thresholds` of what is compared.
     signed: compare weights (the paper's "large value"); else magnitudes.
     input_std: standard deviation of each input over the training examples, [inputs]; the unit does not matter where
       `limits` are the default.
@@ -156,7 +168,7 @@ def effective_pixels(
     layers[0] = layers[0] * deviation[:, None]
   limits = thresholds(layers, signed=signed) if limits is None else limits
   effective = [
-    ((layer if signed else np.abs(layer)) > limit).astype(np.float64)
+    ((layer if signed else np.abs(layer)) > np.asarray(limit)).astype(np.float64)
     for layer, limit in zip(layers, limits, strict=True)
   ]
   # From the outputs back: few columns all the way.

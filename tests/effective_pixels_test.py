@@ -46,6 +46,21 @@ def test_thresholds_are_the_mean_and_so_many_standard_deviations_or_a_percentile
   assert explain.thresholds(weights, signed=False, kappa=0) == [2.5]
   assert explain.thresholds(weights, percentile=75) == [2.5]
   assert explain.thresholds(weights, percentile=100, signed=False) == [4]
+  (by_unit,) = explain.thresholds(weights, kappa=1, by_unit=True)
+  np.testing.assert_allclose(by_unit, [2, 4])
+  (by_unit,) = explain.thresholds(weights, percentile=50, by_unit=True, signed=False)
+  np.testing.assert_allclose(by_unit, [1.5, 3.5])
+
+
+def test_limits_by_unit_leave_every_output_a_path():
+  rng = np.random.default_rng(3)
+  weights = [rng.uniform(-1, 1, (30, 20)), rng.uniform(-1, 1, (20, 5)) * [1, 1, 1, 1, 0.01]]
+  by_layer, by_unit = (
+    explain.effective_pixels(weights, explain.thresholds(weights, percentile=97, by_unit=unit))[0].any(1)
+    for unit in (False, True)
+  )
+  assert not by_layer.all()
+  assert by_unit.all()
 
 
 def test_what_is_compared_decides_the_default_limits():

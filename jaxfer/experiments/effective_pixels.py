@@ -16,37 +16,41 @@ def draw(
   rows: np.ndarray,
   folder: pathlib.Path,
   *,
-  kappa: float = 2.0,
+  percentile: float = 97.7,
   signed: bool = True,
 ) -> Mapping[str, str]:
   """Draws `effective_pixels.png`, every class over the mean face, and says how much of it lies on the face's parts.
 
-  The weights are compared as they are, as the paper does; a limit of two standard deviations (ours) has a reason here.
-  First weights are drawn uniformly, so none lies more than 1.73 of theirs from the mean: what no gradient has moved,
-  such as the weights of a background that is always black, stays below it unless the others shrink.
+  Our choice of the paper's threshold: the largest 2.3 % of each unit's weights, as many as lie beyond two standard
+  deviations where weights are normal; by unit, so that every class has paths (`explain.thresholds`). Weights are
+  compared as they are, as the paper does; but pixels that never change are left out, as no gradient may have reached
+  their weights.
 
   Args:
     weights: W1, W2, ... of the net, [inputs, outputs] each; the inputs are the pixels, row by row.
     records: `image` [n, height, width, 1 or 3] and perhaps `landmarks` [n, 37, 2], which the drawn faces have.
-    rows: of the records, whose mean is the face and whose landmarks tell where its parts lie.
+    rows: of the records, those trained on: their mean is the face, their landmarks tell where its parts lie.
     folder: where to write.
-    kappa: standard deviations above the mean weight of a layer from which a weight is effective.
+    percentile: above which of a unit's weights one is effective, in [0, 100].
     signed: large weights alone; else large magnitudes.
 
   Returns:
     {"effective_pixels.png": caption}.
   """
-  face = np.asarray(records.arrays["image"][rows]).mean((0, -1))
-  limits = explain.thresholds(weights, kappa=kappa, signed=signed)
+  images = np.asarray(records.arrays["image"][rows])
+  face, changes = images.mean((0, -1)), np.ptp(images, axis=0).any(-1).ravel()
+  used = [weights[0] * changes[:, None], *weights[1:]]
+  limits = explain.thresholds(used, percentile=percentile, signed=signed, by_unit=True)
   mask, paths = (
-    values.reshape(-1, *face.shape) for values in explain.effective_pixels(weights, limits, signed=signed)
+    values.reshape(-1, *face.shape) for values in explain.effective_pixels(used, limits, signed=signed)
   )
   names = list(records.label_names)
-  what = "weight" if signed else "magnitude"
   caption = (
-    "Pixels from which a path of large weights leads to a class (beyond the mean and "
-    f"{kappa:g} standard deviations of a layer's {what}s), over the mean face; the darker, the more paths."
+    f"Pixels from which a path of large {'weights' if signed else 'magnitudes'} leads to a class (the largest "
+    f"{100 - percentile:.3g} % of each unit's), over the mean face; the darker, the more paths."
   )
+  if still := int((~changes).sum()):
+    caption += f" {still} of {changes.size} pixels never change and are left out."
   regions = {}
   if "landmarks" in records.arrays:
     regions = explain.part_regions(records.arrays["landmarks"][rows], *face.shape)

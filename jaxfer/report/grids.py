@@ -117,7 +117,7 @@ def over_face_png(
 ) -> None:
   """Draws a map a class over one face, four panels a row; the last panel is the face with its outlined regions.
 
-  A map's colours run from what is little to its own largest value; what is zero is left as the face is.
+  A map's colours run from its smallest value above zero to its largest; what is zero is left as the face is.
 
   Args:
     face: [height, width] uint8, drawn pale.
@@ -146,8 +146,11 @@ def over_face_png(
     axes_of = figure.subplots(rows, 4, squeeze=False).flat
     for axes, name, values in zip(axes_of, [*names, "the face"], [*maps, np.zeros_like(face)], strict=False):
       axes.imshow(pale, cmap="gray", vmin=0, vmax=255)
-      colour = scale.to_rgba(0.25 + 0.75 * values / max(float(values.max()), 1e-30))
-      colour[..., 3] = 0.85 * (values > 0)
+      high = float(values.max())
+      low = float(values[values > 0].min()) if high > 0 else 0.0
+      strength = (values - low) / (high - low) if high > low else np.ones(values.shape)
+      colour = scale.to_rgba(0.2 + 0.8 * strength)
+      colour[..., 3] = np.where(values > 0, 0.3 + 0.6 * strength, 0)
       axes.imshow(colour, interpolation="nearest")
       axes.set_title(name, fontsize=9.5)
       last = name == "the face"
@@ -161,7 +164,7 @@ def over_face_png(
       figure.axes[-1].plot([], [], color=own, label=name)
     bar = figure.colorbar(scale, ax=figure.axes, location="bottom", fraction=0.03, pad=0.01, aspect=60)
     bar.set_ticks([])
-    bar.ax.set_xlim(0.25, 1)
+    bar.ax.set_xlim(0.2, 1)
     for at, side in ((0, "left"), (1, "right")):
       words = ("few paths", "the most of a class")[at]
       bar.ax.annotate(words, (at, 0), (0, -4), "axes fraction", "offset points", ha=side, va="top")

@@ -15,8 +15,8 @@ def rates_png(
   """Draws each class's rate: a bar for the mean of a group's runs or people, a line for their standard deviation.
 
   Args:
-    rates: group -> [runs, classes] in [0, 1], at most seven groups; a class with a NaN, that
-      a run was not tested on, is left out.
+    rates: group -> [runs, classes] in [0, 1], at most seven groups; a class with a NaN, not tested in some run,
+      has no bar.
     label_names: of the classes.
     path: of the PNG.
     title: above the figure.

@@ -28,19 +28,19 @@ def faces(landmarks=True):
 
 def weights():
   """Anger rests on the eyes alone; disgust on the mouth and as many pixels of the background; fear on nothing."""
-  drawn = np.random.default_rng(1).uniform(-0.01, 0.01, (256, 8))
+  first = np.zeros((256, 8))
   eyes, both = np.zeros((16, 16), bool), np.zeros((16, 16), bool)
   eyes[6:8, 3:6] = True
   both[12:14, 5:11] = both[0:2, 5:11] = True
-  drawn[eyes.ravel(), 0] = 1
-  drawn[both.ravel(), 1] = 1
+  first[eyes.ravel(), 0] = 1
+  first[both.ravel(), 1] = 1
   last = np.zeros((8, 3))
   last[0, 0] = last[1, 1] = 1
-  return [drawn, last]
+  return [first, last]
 
 
 def test_the_caption_tells_the_share_on_the_parts_and_that_of_chance(tmp_path):
-  files = effective_pixels.draw(weights(), faces(), np.arange(4), tmp_path)
+  files = effective_pixels.draw(weights(), faces(), np.arange(4), tmp_path, percentile=90)
   (caption,) = files.values()
   # All of anger's and half of disgust's; the parts cover 24 of 256 pixels.
   assert "75 % of the paths and 75 % of the pixels" in caption
@@ -57,8 +57,13 @@ def test_without_landmarks_there_is_no_share(tmp_path):
 
 
 @pytest.mark.parametrize("signed", [True, False])
-def test_a_net_as_it_was_drawn_has_no_path(tmp_path, signed):
-  rng = np.random.default_rng(2)
-  drawn = [rng.uniform(-1, 1, shape) for shape in ((256, 20), (20, 3))]
-  (caption,) = effective_pixels.draw(drawn, faces(), np.arange(4), tmp_path, signed=signed).values()
-  assert "none of the paths" in caption
+def test_pixels_that_never_change_are_left_out_whatever_their_weights(tmp_path, signed):
+  records = faces()
+  records.arrays["image"][:, :2] = 40  # The background of disgust.
+  net = weights()
+  net[0][:32, 2], net[1][2, 2] = 5, 5
+  (caption,) = effective_pixels.draw(
+    net, records, np.arange(4), tmp_path, signed=signed, percentile=90
+  ).values()
+  assert "32 of 256 pixels never change and are left out" in caption
+  assert "100 % of the paths" in caption
