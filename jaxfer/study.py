@@ -85,7 +85,8 @@ def run(
   _check_data(rows, results)
   table = _table(study, rows, results)
   histories = {row.name: _history(workdir / "rows" / _slug(row.name)) for row in study.rows}
-  report.write(table, histories, workdir, [_slug(row.name) for row in study.rows])
+  figures = EXPERIMENTS[study.base.recipe.name].table_figures(table["rows"], workdir)
+  report.write(table, histories, workdir, [_slug(row.name) for row in study.rows], figures)
   say("")
   say(report.text(table))
   return table
@@ -166,10 +167,11 @@ def _train(
       revision=runs.revision(),
       say=say,
     )
-  sound = next((result for result in results if result.failed is None), None)
   figures: Mapping[str, str] = {}
-  if sound is not None:
-    figures = task.experiment.figures(task, sound.variables, sound.member.tested, folder)
+  for own, result in zip(every, results, strict=True):
+    if result.failed is None:
+      figures = task.experiment.figures(own, result.variables, result.member.tested, folder)
+      break
   predicted: dict[int, list[np.ndarray]] = {seed: [] for seed in seeds}
   failed = []
   for result in results:

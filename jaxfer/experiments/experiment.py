@@ -38,6 +38,12 @@ def no_tables(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> Sequen
   return ()
 
 
+def no_table_figures(rows: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> Mapping[str, str]:
+  """Draws nothing."""
+  del rows, folder
+  return {}
+
+
 @dataclasses.dataclass(frozen=True)
 class Experiment:
   """A system.
@@ -55,6 +61,7 @@ class Experiment:
     facts: rows of metrics of each training of a study's row -> further numbers of theirs, a value a training.
     tables: (rows of a study's table, as `report.study.judged` makes them, each with its "name"; seeds) -> further
       tables with their titles, to stand below it.
+    table_figures: (those rows, folder) -> PNG files drawn into the folder, each with its caption.
   """
 
   recipe: Callable[..., tuple[tuple[Stage, ...], Mapping[str, float]]]
@@ -67,6 +74,7 @@ class Experiment:
   figures: Callable[["Task", Variables, np.ndarray, pathlib.Path], Mapping[str, str]] = no_figures
   facts: Callable[[Sequence[Sequence[Mapping[str, Any]]]], Mapping[str, Sequence[float]]] = no_facts
   tables: Callable[[Sequence[Mapping[str, Any]], Sequence[int]], Sequence[tuple[str, Table]]] = no_tables
+  table_figures: Callable[[Sequence[Mapping[str, Any]], pathlib.Path], Mapping[str, str]] = no_table_figures
 
   def init(self, model: nn.Module, data: Mapping[str, np.ndarray], key: jax.Array) -> Variables:
     """Initial variables of the model for these data."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from jaxfer.config import StudyConfig
 from jaxfer.errors import UserError
 from jaxfer.experiments import published_000, run
 from jaxfer.experiments.task import options_of, split_of
-from jaxfer.report import people, rates, tables
+from jaxfer.report import people, tables
 
 
 def write_test(
@@ -100,41 +100,3 @@ def scored(folder: pathlib.Path, answers: Sequence[pathlib.Path]) -> str:
 
 def _line(name: str, correct: np.ndarray, count: np.ndarray) -> list[tables.Cell]:
   return [name, 100 * float(correct.sum() / count.sum()), *correct.tolist()]
-
-
-def draw(
-  by_class: Mapping[str, Sequence[Sequence[float]]], label_names: Sequence[str], path: pathlib.Path
-) -> str:
-  """Draws each class's rate: the paper's people, its net, and our net, each with its spread.
-
-  Args:
-    by_class: "correct" and "count" of each seed and class, as a row of a study's table has them.
-    label_names: of the classes: the paper's seven, in any order.
-    path: of the PNG.
-
-  Returns:
-    Its caption.
-
-  Raises:
-    UserError: other classes than the paper's.
-  """
-  if set(label_names) != set(published_000.CLASSES):
-    raise UserError(
-      f"classes {', '.join(label_names)}: people were asked for {', '.join(published_000.CLASSES)}"
-    )
-  order = [list(label_names).index(name) for name in published_000.CLASSES]
-  correct, count = (np.asarray(by_class[what], np.float64)[:, order] for what in ("correct", "count"))
-  ours = np.divide(correct, count, out=np.full(count.shape, np.nan), where=count > 0)
-  seeds = f"{len(ours)} seed{'s' * (len(ours) != 1)}"
-  published = {
-    f"{len(published_000.PEOPLE)} people, published": published_000.counts(published_000.PEOPLE),
-    f"net, published, {len(published_000.NET)} seeds": published_000.counts(published_000.NET),
-  }
-  groups = {name: counts / published_000.PER_CLASS for name, counts in published.items()}
-  rates.rates_png(
-    {**groups, f"net, ours, {seeds}": ours}, published_000.CLASSES, path, "Correct by class: people and nets"
-  )
-  return (
-    "Correct answers by class: ten people and the net as published (paper 000, Tables 3 and 2), and our net; bars are "
-    "means, lines standard deviations over people or seeds. Unless the data are the paper's, ours saw other pictures."
-  )

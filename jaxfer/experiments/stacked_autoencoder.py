@@ -7,7 +7,9 @@ fine-tuning; half the squared error; stochastic gradient descent in batches of 2
 of fine-tuning; softmax and cross-entropy. A batch completes itself from the epoch's start where rows run out.
 """
 
+import dataclasses
 import pathlib
+import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,12 +23,11 @@ from jax.typing import ArrayLike
 from jaxfer import losses, metrics
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
-from jaxfer.experiments import published_000
+from jaxfer.experiments import effective_pixels, published_000, table_000
 from jaxfer.experiments.experiment import Experiment
 from jaxfer.models.stacked_autoencoder import StackedAutoencoder
 from jaxfer.report import grids
-from jaxfer.report.tables import Cell, Table
-from jaxfer.train import optim
+from jaxfer.train import members, optim
 from jaxfer.train.stage import Batch, Context, LossOut, Stage, Update, Variables
 
 if TYPE_CHECKING:
@@ -185,58 +186,17 @@ def facts(histories: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, list[fl
   return errors
 
 
-def tables(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> list[tuple[str, Table]]:
-  """Table 2 as the paper prints it, with our first row below it in the same form; then every row's means by class.
-
-  Nothing where the classes are not the paper's seven.
-  """
-  if any(set(row["label_names"]) != set(published_000.CLASSES) for row in rows):
-    return []
-  header = ["", "accuracy %", *published_000.CLASSES, "five emotions %"]
-  printed, of = published_000.counts(published_000.NET), np.full(7, published_000.PER_CLASS)
-  lines = [
-    *(
-      _line(f"published, seed {seed}", own, of) for seed, own in zip(published_000.NET, printed, strict=True)
-    ),
-    _line("published, mean", printed.mean(0), of),
-  ]
-  correct, count = _by_class(rows[0])
-  lines += [_line(f"ours, seed {seed}", *own) for seed, *own in zip(seeds, correct, count, strict=True)]
-  lines.append(_line("ours, mean", correct.mean(0), count.mean(0)))
-  means = [_line(row["name"], *(each.mean(0) for each in _by_class(row))) for row in rows]
-  title = f"Table 2, correct of {published_000.PER_CLASS} by class, published and ours ({rows[0]['name']})"
-  return [(title, (header, lines)), ("Correct by class, mean over seeds, of every row", (header, means))]
-
-
-def _by_class(row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-  """Correct and tested records of a row [seeds, 7], in the order of the printed columns."""
-  order = [row["label_names"].index(name) for name in published_000.CLASSES]
-  correct, count = (np.asarray(row["by_class"][what])[:, order] for what in ("correct", "count"))
-  return correct, count
-
-
-def _line(name: str, correct: np.ndarray, count: np.ndarray) -> list[Cell]:
-  """Rates over all classes and over the five, and the counts [7] between them."""
-  five = [published_000.CLASSES.index(emotion) for emotion in published_000.FIVE]
-  rates = [100 * float(correct[which].sum() / count[which].sum()) for which in (slice(None), five)]
-  cells = [_count(*pair) for pair in zip(correct.tolist(), count.tolist(), strict=True)]
-  return [name, rates[0], *cells, rates[1]]
-
-
-def _count(correct: float, count: float) -> Cell:
-  """Of another number than the paper's, that number too."""
-  return correct if count == published_000.PER_CLASS else f"{correct:.3g}/{count:.3g}"
-
-
 def figures(
   task: "Task", variables: Variables, tested: np.ndarray, folder: pathlib.Path
 ) -> Mapping[str, str]:
-  """`filters.png`, what units of the first layer look for, and, of a pre-trained net, `reconstructions.png`."""
+  """`filters.png`, what the first layer looks for; `effective_pixels.png`; pre-trained, `reconstructions.png`."""
   drawn = {"filters.png": _draw_filters(task, variables, folder / "filters.png")}
+  params: Any = variables["params"]
+  layers = [*(f"encoder{k + 1}" for k in range(len(task.model.sizes))), "classifier"]
+  trained = np.setdiff1d(np.arange(len(task.records)), tested)
+  drawn |= effective_pixels.draw([params[name]["kernel"] for name in layers], task.records, trained, folder)
   if task.config.recipe.options.get("pretrain", True):
-    drawn["reconstructions.png"] = _draw_reconstructions(
-      task, variables, tested, folder / "reconstructions.png"
-    )
+    drawn["reconstructions.png"] = _draw_reconstructions(task, tested, folder / "reconstructions.png")
   return drawn
 
 
@@ -251,22 +211,42 @@ def _draw_filters(task: "Task", variables: Variables, path: pathlib.Path) -> str
   )
 
 
-def _draw_reconstructions(task: "Task", variables: Variables, tested: np.ndarray, path: pathlib.Path) -> str:
+def _draw_reconstructions(task: "Task", tested: np.ndarray, path: pathlib.Path) -> str:
   rate = task.config.recipe.options.get("noise_rate", 0.3)
   labels, first = np.unique(task.data["label"][tested], return_index=True)
   batch = example({name: array[tested[first]] for name, array in task.data.items()}, np.arange(len(first)))
   clean = batch["image"]
   units = noised(clean.reshape(len(clean), -1), jax.random.split(jax.random.key(0), len(clean)), rate)
   model: Any = task.model
-  restored = model.activation(model.apply(variables, units, 1, method="reconstruct"))
-  columns = [np.asarray(each).reshape(clean.shape) for each in (clean, units, restored)]
-  pictures = (255 * np.clip(np.stack(columns, axis=1), 0, 1)).round().astype(np.uint8)
-  names = [task.records.label_names[label] for label in labels]
-  grids.rows_png(pictures, names, path, "Clean, noised, restored by the first layer")
+  restored = model.activation(model.apply(_after_first_stage(task), units, 1, method="reconstruct"))
+  rows = [np.asarray(each).reshape(clean.shape) for each in (clean, units, restored)]
+  pictures = (255 * np.clip(np.stack(rows), 0, 1)).round().astype(np.uint8)
+  grids.rows_png(pictures, ["clean", "noised", "restored"], path, "What the first layer restores")
+  shown = ", ".join(task.records.label_names[label] for label in labels)
   return (
-    f"A tested picture of each class, with {rate:.0%} of its pixels set to zero, and restored from these by the first "
-    "layer's encoder, as fine-tuning left it, and its decoder."
+    f"Tested pictures ({shown}), the same with {rate:.0%} of their pixels set to zero, and restored from these by the "
+    "first layer as its own stage left it, before fine-tuning."
   )
+
+
+def _after_first_stage(task: "Task") -> Variables:
+  """The variables after the first layer's stage, which is run again: fine-tuning moves the encoder off its decoder."""
+  from jaxfer.experiments.task import split_of  # It imports this file.
+
+  plan = task.plan(split_of(task.config, task.records))
+  (stage, *_), hyper = task.stages(plan.steps)
+  member = members.Member("first layer", task.config.seed, plan, hyper)
+  with tempfile.TemporaryDirectory() as folder:
+    (result,) = members.train(
+      (stage,),
+      [member],
+      task.init,
+      task.data,
+      pathlib.Path(folder),
+      execution=dataclasses.replace(task.config.execution, devices=1),
+      say=lambda line: None,
+    )
+  return result.variables
 
 
 EXPERIMENT = Experiment(
@@ -279,5 +259,6 @@ EXPERIMENT = Experiment(
   paper_data="paper000",
   figures=figures,
   facts=facts,
-  tables=tables,
+  tables=table_000.tables,
+  table_figures=table_000.figures,
 )

@@ -108,6 +108,7 @@ def write(
   histories: Mapping[str, Sequence[Mapping[str, Any]]],
   workdir: pathlib.Path,
   folders: Sequence[str],
+  own: Mapping[str, str] | None = None,
 ) -> None:
   """Writes `table.json`, `table.md`, `accuracy.png`, a row's `confusion.png` and `curves.png`, and `report.html`.
 
@@ -116,12 +117,14 @@ def write(
     histories: rows of metrics of each row's trainings, with a "member" each, by the row's name.
     workdir: where to write.
     folders: of the rows, below `workdir / "rows"`.
+    own: the system's figures of the table in `workdir`, name -> caption.
   """
   (workdir / "table.json").write_text(json.dumps(table, indent=2) + "\n")
   (workdir / "table.md").write_text(markdown(table))
   accuracy_png(table, workdir / "accuracy.png")
   figures = [
-    (workdir / "accuracy.png", "Accuracy by row: ours with its 95 % interval and seeds, and as published.")
+    (workdir / "accuracy.png", "Accuracy by row: ours with its 95 % interval and seeds, and as published."),
+    *((workdir / name, caption) for name, caption in (own or {}).items()),
   ]
   for row, folder in zip(table["rows"], folders, strict=True):
     at = workdir / "rows" / folder

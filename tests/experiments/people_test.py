@@ -10,7 +10,7 @@ from jaxfer import cli
 from jaxfer.config import Call, Row, RunConfig, Split, StudyConfig
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
-from jaxfer.experiments import people, published_000, run
+from jaxfer.experiments import people, published_000, run, table_000
 from jaxfer.experiments.task import split_of
 
 NAMES = ("happiness", "sadness", "surprise", "anger", "disgust", "fear", "neutral")  # Not the printed order.
@@ -124,15 +124,15 @@ def test_the_command_writes_and_scores(tmp_path, monkeypatch, capsys):
 def test_people_are_drawn_beside_nets_by_name_of_the_class(tmp_path, monkeypatch):
   groups = {}
   monkeypatch.setattr(
-    people.rates, "rates_png", lambda rates, names, path, title: groups.update(rates, names=names)
+    table_000.rates, "rates_png", lambda rates, names, path, title: groups.update(rates, names=names)
   )
   by_class = {"correct": [[1, 2, 3, 4, 5, 6, 0], [0] * 7], "count": [[10] * 6 + [0]] * 2}
-  people.draw(by_class, NAMES, tmp_path / "people.png")
+  row = {"name": "first", "by_class": by_class, "label_names": NAMES}
+  assert list(table_000.figures([row], tmp_path)) == ["people.png"]
   assert groups.pop("names") == published_000.CLASSES
   assert [len(rates) for rates in groups.values()] == [10, 6, 2]
   ours = dict(zip(published_000.CLASSES, groups["net, ours, 2 seeds"][0], strict=True))
   assert ours["happiness"] == 0.1
   assert ours["fear"] == 0.6
   assert np.isnan(ours["neutral"])
-  with pytest.raises(UserError, match="people were asked for anger"):
-    people.draw(by_class, ["a"] * 7, tmp_path / "people.png")
+  assert not table_000.figures([{**row, "label_names": ["a"] * 7}], tmp_path)
