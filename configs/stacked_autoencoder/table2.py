@@ -1,11 +1,13 @@
 """Paper 000, Table 2, on its four sets of stills mixed: ten tested pictures of each class, six seeds.
 
-  for each of jaffe, ckplus_stills, msfde and kdef, with the options that the study names where one is missing:
-  jaxfer prepare <set> --source <the distributor's folder> image_size=64 channels=1 ...
+  jaxfer prepare jaffe --source <the distributor's folder> channels=1 crop=middle label_source=ratings
+  jaxfer prepare ckplus_stills --source <the distributor's folder> channels=1 crop=middle frames=last:1
+  jaxfer prepare msfde --source <the distributor's folder> channels=1 crop=middle
+  jaxfer prepare kdef --source <the distributor's folder> channels=1 crop=middle
   jaxfer study configs/stacked_autoencoder/table2.py --workdir runs/table2
 
 Ours: not yet run, for want of the data (all four are given out on request). The presets smoke and small read pictures
-of 24 pixels.
+of 24 pixels: give image_size=24 too.
 """
 
 from jaxfer.config import Call, Execution, Row, RunConfig, Split, StudyConfig

@@ -6,8 +6,7 @@ The paper's own data are those of `table2.py`.
 """
 
 from jaxfer.config import Call, Execution, Row, RunConfig, Split, StudyConfig
-
-PUBLISHED = 287 / 420
+from jaxfer.experiments import published_000
 
 
 def get_config() -> StudyConfig:
@@ -15,15 +14,23 @@ def get_config() -> StudyConfig:
     title="Stacked denoising autoencoders on embedded faces, as in Table 2 of paper 000",
     source="paper 000, Table 2: JAFFE, CK, MSFDE and KDEF mixed, 70 of 1611 pictures tested, six seeds",
     base=RunConfig(
-      recipe=Call("stacked_autoencoder"),
+      # Chosen on faces of another seed (data.seed=7). Plain descent at rate 0.1 hardly begins in so few epochs.
+      recipe=Call(
+        "stacked_autoencoder",
+        optimizer="adam",
+        pretrain_rate=1e-3,
+        pretrain_epochs=10,
+        learning_rate=1e-3,
+        epochs=80,
+      ),
       model=Call("stacked_autoencoder", sizes=(256, 128, 64, 32)),
-      data=Call("synthetic_faces", channels=1, image_size=24, num_subjects=60),
+      data=Call("synthetic_faces", channels=1, image_size=24, num_subjects=180),
       split=Split(kind="per_class", seed=None),
       batch_size=20,
       execution=Execution(members="vmap"),
     ),
     rows=(
-      Row("noise on layers 1 and 2", (), PUBLISHED),
+      Row("noise on layers 1 and 2", (), published_000.accuracy(published_000.NET)),
       Row("noise on all four layers", ("recipe.noise_layers=(1, 2, 3, 4)",)),
       Row("no noise", ("recipe.noise_layers=()",)),
       Row("no pre-training", ("recipe.pretrain=false",)),
@@ -42,10 +49,16 @@ def get_config() -> StudyConfig:
         "recipe.epochs=2",
         "data.num_subjects=12",
         "data.image_size=16",
+        "batch_size=90",  # Two steps an epoch.
         "model.sizes=(16, 12, 8, 8)",
       ),
       "small": (),
       "paper": (
+        "recipe.optimizer=sgd",
+        "recipe.pretrain_rate=0.1",
+        "recipe.pretrain_epochs=30",
+        "recipe.learning_rate=0.1",
+        "recipe.epochs=300",
         "data.num_subjects=77",
         "data.image_size=64",
         "model.sizes=(1000, 500, 250, 100)",
