@@ -46,6 +46,7 @@ def get_config() -> StudyConfig:
         "recipe.epochs=2",
         "data.image_size=24",
         "model.sizes=(16, 12, 8, 8)",
+        "execution.driver=steps",  # Compiles faster.
       ),
       "small": (
         "recipe.optimizer=adam",

@@ -50,6 +50,7 @@ def get_config() -> StudyConfig:
         "data.num_subjects=12",
         "data.image_size=16",
         "batch_size=90",  # Two steps an epoch.
+        "execution.driver=steps",  # Compiles faster.
         "model.sizes=(16, 12, 8, 8)",
       ),
       "small": (),

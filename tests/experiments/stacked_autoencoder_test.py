@@ -288,11 +288,9 @@ def test_a_study_shows_table_2_and_the_error_of_each_layer(done):
 
 def test_figures_show_filters_and_of_a_pre_trained_net_reconstructions(done):
   workdir, table, _ = done
-  assert [list(row["figures"]) for row in table["rows"]] == [
-    ["filters.png", "reconstructions.png"],
-    ["filters.png"],
-    ["filters.png", "reconstructions.png"],
-  ]
+  always = ["filters.png", "effective_pixels.png"]
+  pretrained = [*always, "reconstructions.png"]
+  assert [list(row["figures"]) for row in table["rows"]] == [pretrained, always, pretrained]
   for name in ("filters.png", "reconstructions.png"):
     assert (workdir / "rows/noise" / name).read_bytes()[:4] == b"\x89PNG"
 
