@@ -6,6 +6,7 @@ those compiled for the CPU. Beside each reader stands a program that breaks the 
 """
 
 import functools
+import importlib
 import json
 import math
 import pathlib
@@ -19,6 +20,7 @@ import pytest
 
 from jaxfer import config
 from jaxfer.data import records
+from jaxfer.data.datasets import DATASETS
 from jaxfer.experiments import EXPERIMENTS, run
 from jaxfer.kernels import conv_recurrence
 from jaxfer.kernels.conv import conv_reference
@@ -146,10 +148,15 @@ def test_recurrences_convolve_in_bfloat16_alone(name):
 
 def blank_records(data):
   """Twenty people with one record of each class of a data set, all zeros and of no size: nothing needs preparing."""
+  name, made, names = data.name, records.make_config(data.name, data.options), None
+  if DATASETS[name].parts:  # A mixture has the features of any of its parts.
+    mixture = importlib.import_module(DATASETS[name].module).mixture(made)
+    part, names = mixture.parts[0], mixture.label_names
+    name, made = part.name, records.make_config(part.name, part.options)
   with tempfile.TemporaryDirectory() as folder:
-    builder = records.open_builder(data.name, records.make_config(data.name, data.options), folder)
+    builder = records.open_builder(name, made, folder)
   features = builder.info.features
-  classes, people = features["label"].names, 20
+  classes, people = names or features["label"].names, 20
   rows = np.arange(people * len(classes), dtype=np.int32)
   arrays = {
     name: np.broadcast_to(np.zeros((), feature.np_dtype), (len(rows), *feature.shape))
