@@ -94,7 +94,7 @@ def test_each_stage_moves_its_layer_and_fine_tuning_all_but_the_decoders(tied):
   assert [stage.name for stage in stages] == ["layer 1", "layer 2", "layer 3", "fine-tuning"]
   moved = [changed(*pair) for pair in itertools.pairwise(after)]
   assert moved[:3] == [{f"encoder{layer}", f"decoder{layer}"} for layer in (1, 2, 3)]
-  assert moved[3] == {"encoder1", "encoder2", "encoder3", "classifier"}
+  assert moved[3] == {"encoder1", "encoder2", "encoder3", "classifier"} == set(stages[3].trainable)
 
 
 def test_without_pre_training_only_fine_tuning_is_left():
