@@ -272,7 +272,16 @@ def test_a_session_checks_before_it_times_and_leaves_nobody_out(tmp_path, capsys
 
 
 def test_benchmarks_import_no_data_libraries():
-  names = ["conv_rnn", "train_step", "kmeans", "compile_time", "input_pipeline", "prepare", "compare", "table"]
+  names = [
+    "conv_rnn",
+    "train_step",
+    "kmeans",
+    "compile_time",
+    "input_pipeline",
+    "prepare",
+    "compare",
+    "table",
+  ]
   code = (
     f"import sys, {', '.join('benchmarks.' + n for n in names)}; "
     "print([m for m in ('tensorflow_datasets', 'grain', 'cv2', 'torch', 'keras', 'sklearn') if m in sys.modules])"
