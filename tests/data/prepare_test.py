@@ -114,6 +114,8 @@ def test_interrupted_import_leaves_nothing_half_made(tmp_path, sent):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(rng.integers(0, 256, (16, 16), np.uint8)).save(path)
   code = (
+    # A shell that runs the tests in the background has SIGINT ignored, and children inherit that.
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     "import sys; from jaxfer.data import prepare\n"
     "def progress(items, total, what):\n"
     "  for i, item in enumerate(items):\n"

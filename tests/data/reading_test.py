@@ -281,7 +281,10 @@ def test_no_reading_process_outlives_its_parent(tmp_path, sent):
   assert stderr.count("Traceback") <= 1
 
 
+# A shell that runs the tests in the background has SIGINT ignored, and children inherit that.
 SCRIPT = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import multiprocessing, pathlib, sys, time
 from jaxfer.data import reading
 from jaxfer.data.prepare import Findings

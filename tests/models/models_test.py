@@ -92,8 +92,10 @@ def test_training_differs_only_where_it_should(name):
   keys = jax.random.split(jax.random.key(1), 2)
   run = jax.jit(lambda keys: model.apply(variables, *inputs, train=True, keys=keys))
   np.testing.assert_array_equal(run(keys), run(keys))
-  assert (run(keys) != jax.jit(model.apply)(variables, *inputs)).any() == SPECS[name].differs_in_training
-  assert (run(keys) != run(keys[::-1])).any() == SPECS[name].differs_in_training
+  for other in (jax.jit(model.apply)(variables, *inputs), run(keys[::-1])):
+    # Two programs round differently.
+    same = np.allclose(run(keys), other, rtol=1e-4, atol=1e-5)
+    assert same != SPECS[name].differs_in_training
   if "dropout_rate" in {f.name for f in dataclasses.fields(model)}:
     still = create_model(name, **SPECS[name].attributes, dropout_rate=0.0)
     got = jax.jit(lambda: still.apply(variables, *inputs, train=True, keys=keys))()
