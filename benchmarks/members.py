@@ -4,14 +4,17 @@ A call is a chunk of steps of n trainings of the two-stream conv-RNN (augmentati
 parameters, keys, rows and learning rate: `jaxfer_vmap` as one program, `jaxfer_sequential` through one training's
 program, n times. Rates count all members' samples. CPU takes the sizes of configs/quickstart.py, GPU those of CK+.
 
+`stack/...`: the six seeds of paper 000's Table 2, fine-tuning; CPU takes the small sizes of the embedded study.
+
 `table1/...`, on GPU: ten folds at once for each of the four models of paper 001's Table 1, and from their times the
 wall time of the whole table: extrapolated, as the last line says.
 """
 
 import dataclasses
 import functools
+import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,9 +24,11 @@ import numpy as np
 from benchmarks import harness
 from benchmarks.conv_rnn_problem import ENHANCED, Problem
 from jaxfer.config import Execution
-from jaxfer.experiments.two_stream_conv_rnn import recipe
+from jaxfer.experiments import stacked_autoencoder, two_stream_conv_rnn
+from jaxfer.models.stacked_autoencoder import StackedAutoencoder
 from jaxfer.models.two_stream_conv_rnn import TwoStreamConvRNN
 from jaxfer.train.stacked import Stacked
+from jaxfer.train.stage import Stage
 
 MEMBERS, QUICK_MEMBERS = (1, 2, 5, 10, 40), (1, 2, 3)
 # CK+: 327 sequences in ten folds, of which a training reads nine; the recipe's 100 epochs.
@@ -46,6 +51,11 @@ class Sizes:
 QUICK = Sizes(8, 2, 4, 2, (2,), 2)
 CPU = Sizes(64, 8, 24, 8, (8, 16, 32), 2)
 CKPLUS = Sizes(327, 16, 64, 16, (16, 32, 64, 128), 8)
+# Stacks have one frame.
+SEEDS = 6
+QUICK_STACK = Sizes(8, 1, 4, 2, (4, 3), 2)
+CPU_STACK = Sizes(1000, 1, 24, 20, (256, 128, 64, 32), 32)
+STACK = Sizes(1541, 1, 64, 20, (1000, 500, 250, 100), 32)
 
 
 def flops(sizes: Sizes, cell: Any, enhanced: bool, members: int) -> float:
@@ -68,23 +78,44 @@ def table_total(chunks: Sequence[float], sizes: Sizes) -> float:
   return sum(chunks) / sizes.steps * epoch * EPOCHS
 
 
+@dataclasses.dataclass(frozen=True)
 class Bench:
-  """A model at some sizes, and random clips for it."""
+  """A stage of a training, its numbers, its initial variables, and random data for it."""
 
-  def __init__(self, sizes: Sizes, cell: Any, enhanced: bool):
-    self.sizes = sizes
+  sizes: Sizes
+  stage: Stage
+  hyper: Mapping[str, float]
+  init: Callable[[jax.Array], Any]
+  data: Mapping[str, np.ndarray]
+
+  @classmethod
+  def conv_rnn(cls, sizes: Sizes, cell: Any, enhanced: bool) -> "Bench":
+    """The two-stream conv-RNN on clips."""
     rng = np.random.default_rng(0)
     shape = sizes.rows, sizes.frames, sizes.size, sizes.size
-    self.data = {
+    data = {
       "frames": rng.integers(0, 256, (*shape, 3), np.uint8),
       "flow": rng.integers(-3000, 3000, (*shape, 2), np.int16),
       "label": rng.integers(0, 7, sizes.rows).astype(np.int32),
     }
     switches: dict[str, Any] = ENHANCED if enhanced else {}
     model = TwoStreamConvRNN(cell=cell, features=sizes.features, **switches)
-    (self.stage,), self.hyper = recipe(model, sizes.steps)
+    (stage,), hyper = two_stream_conv_rnn.recipe(model, sizes.steps)
     clips = [jnp.zeros((1, *shape[1:], channels)) for channels in (3, 2)]
-    self.init = lambda key: model.init(key, *clips)
+    return cls(sizes, stage, hyper, lambda key: model.init(key, *clips), data)
+
+  @classmethod
+  def stack(cls, sizes: Sizes) -> "Bench":
+    """Fine-tuning of the stacked autoencoders on stills."""
+    rng = np.random.default_rng(0)
+    shape = sizes.rows, sizes.size, sizes.size, 1
+    data = {
+      "image": rng.integers(0, 256, shape, np.uint8),
+      "label": rng.integers(0, 7, sizes.rows).astype(np.int32),
+    }
+    model = StackedAutoencoder(num_classes=7, sizes=sizes.features)
+    (*_, stage), hyper = stacked_autoencoder.recipe(model, sizes.steps)
+    return cls(sizes, stage, hyper, lambda key: model.init(key, jnp.zeros((1, *shape[1:]))), data)
 
   def program(self, members: int, *, at_once: bool) -> harness.Program:
     """The chunk of all members."""
@@ -129,18 +160,33 @@ class Bench:
     return harness.Program(call, result, facts)
 
 
-def measure(
+def measure_conv_rnn(
   session: harness.Session, prefix: str, sizes: Sizes, cell: Any, enhanced: bool, members: int, *, both: bool
 ) -> float | None:
-  """Measures a case; returns the seconds of a chunk of its first contender."""
-  bench = Bench(sizes, cell, enhanced)
+  """`measure` of the two-stream conv-RNN."""
   model = ("enhanced_" if enhanced else "") + cell
-  settings: Mapping[str, Any] = {**dataclasses.asdict(sizes), "model": model, "members": members}
-  work = {
-    "samples": members * sizes.steps * sizes.batch,
-    "flops": flops(sizes, cell, enhanced, members),
-  }
   name = f"{prefix}/{model}/m{members}-b{sizes.batch}-t{sizes.frames}-s{sizes.size}/float32"
+  bench = Bench.conv_rnn(sizes, cell, enhanced)
+  return measure(session, name, model, bench, members, flops(sizes, cell, enhanced, members), both=both)
+
+
+def measure_stack(session: harness.Session, sizes: Sizes, members: int) -> float | None:
+  """`measure` of the stacked autoencoders."""
+  widths = (sizes.size**2, *sizes.features, 7)
+  products = sum(a * b for a, b in itertools.pairwise(widths))
+  # Forward, and two products of the backward pass, of which the first layer needs one.
+  work = 2.0 * members * sizes.steps * sizes.batch * (3 * products - widths[0] * widths[1])
+  name = f"stack/m{members}-b{sizes.batch}-s{sizes.size}/float32"
+  return measure(session, name, "stacked_autoencoder", Bench.stack(sizes), members, work, both=True)
+
+
+def measure(
+  session: harness.Session, name: str, model: str, bench: Bench, members: int, flop: float, *, both: bool
+) -> float | None:
+  """Measures a case; returns the seconds of a chunk of its first contender."""
+  sizes = bench.sizes
+  settings: Mapping[str, Any] = {**dataclasses.asdict(sizes), "model": model, "members": members}
+  work = {"samples": members * sizes.steps * sizes.batch, "flops": flop}
   # Adam and rounding drive two orders of summation apart from step to step.
   case = harness.Case(name, settings, work, 1e-2, budget=15.0)
   ways = {"jaxfer_vmap": True, "jaxfer_sequential": False} if members > 1 else {"jaxfer_sequential": False}
@@ -164,10 +210,11 @@ def main() -> None:
   gpu = session.platform != "cpu"
   sizes = QUICK if session.quick else CKPLUS if gpu else CPU
   for members in QUICK_MEMBERS if session.quick else MEMBERS:
-    measure(session, "at_once", sizes, "conv_lstm", True, members, both=True)
+    measure_conv_rnn(session, "at_once", sizes, "conv_lstm", True, members, both=True)
+  measure_stack(session, QUICK_STACK if session.quick else STACK if gpu else CPU_STACK, SEEDS)
   if gpu or session.quick:
     folds = 2 if session.quick else FOLDS
-    chunks = [measure(session, "table1", sizes, *model, folds, both=False) for model in MODELS]
+    chunks = [measure_conv_rnn(session, "table1", sizes, *model, folds, both=False) for model in MODELS]
     done = [seconds for seconds in chunks if seconds is not None]
     if len(done) == len(chunks):
       total = table_total([flops(sizes, *model, folds) for model in MODELS], sizes)

@@ -19,8 +19,15 @@ def test_flops_count_members_steps_and_both_streams():
   assert one < members.flops(members.CPU, "conv_lstm", True, 1)
 
 
-def test_members_at_once_agree_with_one_after_another():
-  bench = members.Bench(members.QUICK, "conv_gru", False)
+@pytest.mark.parametrize(
+  "bench",
+  [
+    members.Bench.conv_rnn(members.QUICK, "conv_gru", False),
+    members.Bench.stack(members.QUICK_STACK),
+  ],
+  ids=["conv_rnn", "stack"],
+)
+def test_members_at_once_agree_with_one_after_another(bench):
   at_once, in_turn = (bench.program(2, at_once=mode) for mode in (True, False))
   losses = at_once.result()
   assert losses["losses"].shape == (members.QUICK.steps, 2)
