@@ -4,8 +4,9 @@
 
 The paper's own data are those of `table1.py`. The clips are fleeting ones: a subtle expression is over by the middle,
 and motion that says nothing of it follows, so that a net has to keep what it saw. The time course was chosen on other
-people (data.seed=7): on clips that end at the apex, whose last frame says it all, the additions helped the ConvGRU
-alone, on clips that relax the ConvLSTM did worse with them. The number of epochs is what a quarter of an hour allows.
+people (data.seed=7, one seed; benchmarks/results/table1_synthetic/other_people): on clips that end at the apex, whose
+last frame says it all, the additions helped the ConvGRU alone, on clips that relax the ConvLSTM did worse with them.
+The number of epochs is what a quarter of an hour allows.
 """
 
 from jaxfer.config import Call, Row, RunConfig, Split, StudyConfig

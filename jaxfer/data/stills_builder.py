@@ -26,6 +26,7 @@ LANDMARKS (or num_landmarks()) says K, and the extras. `scan` counts what it fou
 is counted here.
 """
 
+import abc
 import dataclasses
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -80,9 +81,9 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
 
   findings: Findings
 
+  @abc.abstractmethod
   def scan(self, source: Path, findings: Findings) -> list[Still]:
     """Walks the distributor's tree and fills `findings`. Raises UserError where nothing of the set is there."""
-    raise NotImplementedError
 
   def label_names(self) -> Sequence[str]:
     """The class names under the options in `self.builder_config`; empty where only the scan knows them."""
