@@ -6,10 +6,12 @@ from typing import Any
 import flax.linen as nn
 
 from jaxfer.errors import UserError, unknown
+from jaxfer.models.landmark_fusion import LandmarkFusion
 from jaxfer.models.stacked_autoencoder import StackedAutoencoder
 from jaxfer.models.two_stream_conv_rnn import TwoStreamConvRNN
 
 MODELS: dict[str, type[nn.Module]] = {
+  "landmark_fusion": LandmarkFusion,
   "stacked_autoencoder": StackedAutoencoder,
   "two_stream_conv_rnn": TwoStreamConvRNN,
 }
