@@ -34,3 +34,103 @@ def random_affine(
     return jnp.concatenate([linear, (centre + offset - linear @ centre)[:, None]], axis=1)
 
   return jax.vmap(one)(keys)
+
+
+def flip_or_noise(
+  keys: jax.Array, images: jax.Array, heatmaps: jax.Array, *, flip: bool = True, variance: float = 30.0
+) -> tuple[jax.Array, jax.Array]:
+  """Mirrors a quarter of the examples and adds noise to another quarter (the recipe of ARM, specs 3.1).
+
+  A mirrored picture takes its heatmap along; noise falls on the picture alone (specs 3.4), Gaussian of its own in every
+  pixel and channel, clipped to 0..255 and cut to whole numbers as a cast to bytes does. Half the examples stay as they
+  are; where one of the two is turned off, its quarter does too.
+
+  Args:
+    keys: [batch] typed keys of the examples.
+    images: [batch, height, width, channels] float, 0 to 255.
+    heatmaps: [batch, height', width', channels'].
+    flip: whether to mirror.
+    variance: of the noise, in grey levels squared, >= 0; 0 turns it off.
+
+  Returns:
+    Both, transformed.
+  """
+
+  def one(key, image, heatmap):
+    which, noise = jax.random.split(jax.random.fold_in(key, zlib.crc32(b"flip_or_noise")))
+    drawn = jax.random.uniform(which)
+    mirrored, noisy = flip & (drawn < 0.25), (variance > 0) & (drawn >= 0.75)
+    added = image + variance**0.5 * jax.random.normal(noise, image.shape)
+    image = jnp.where(mirrored, image[:, ::-1], jnp.where(noisy, jnp.floor(jnp.clip(added, 0, 255)), image))
+    return image, jnp.where(mirrored, heatmap[:, ::-1], heatmap)
+
+  return jax.vmap(one)(keys, images, heatmaps)
+
+
+def resize(images: jax.Array, size: int) -> jax.Array:
+  """Brings images to size x size pixels as Pillow's bilinear filter does: half-pixel centres, anti-aliased.
+
+  Pillow rounds to bytes after each of its two passes (columns, then rows), we never: the two differ by at most one
+  grey level.
+
+  Args:
+    images: [batch, height, width, channels] float.
+    size: edge of the result in pixels.
+
+  Returns:
+    [batch, size, size, channels]; the images themselves where they have that size.
+  """
+  batch, height, width, channels = images.shape
+  if (height, width) == (size, size):
+    return images
+  return jax.image.resize(images, (batch, size, size, channels), "linear", antialias=True)
+
+
+_TRIES = 10  # Of torchvision's RandomErasing.
+
+
+def random_erasing(
+  keys: jax.Array,
+  images: jax.Array,
+  *,
+  probability: float = 0.5,
+  scale: tuple[float, float] = (0.02, 0.1),
+  ratio: tuple[float, float] = (0.3, 3.3),
+  value: float = 0.0,
+) -> jax.Array:
+  """Fills a random box of some images with one value (torchvision's RandomErasing; the recipe of ARM, specs 3.1).
+
+  Up to ten boxes are drawn, and the first that is smaller than the image both ways is taken; where none is, the image
+  stays as it is.
+
+  Args:
+    keys: [batch] typed keys of the examples.
+    images: [batch, height, width, channels] float, normalised where the value is meant so.
+    probability: of a box in an image, in [0, 1].
+    scale: the box's area as a share of the image's, smallest and largest; drawn uniformly.
+    ratio: the box's height over its width, smallest and largest; its logarithm is drawn uniformly.
+    value: what fills the box.
+
+  Returns:
+    As `images`.
+  """
+  height, width = images.shape[1:3]
+
+  def one(key, image):
+    drawn = jax.random.uniform(jax.random.fold_in(key, zlib.crc32(b"erasing")), (2 * _TRIES + 3,))
+    areas, ratios = drawn[:_TRIES], drawn[_TRIES : 2 * _TRIES]
+    area = height * width * (scale[0] + (scale[1] - scale[0]) * areas)
+    low, high = jnp.log(jnp.asarray(ratio, jnp.float32))
+    aspect = jnp.exp(low + (high - low) * ratios)
+    rows, columns = jnp.round(jnp.sqrt(area * aspect)), jnp.round(jnp.sqrt(area / aspect))
+    fits = (rows < height) & (columns < width)
+    first = jnp.argmax(fits)
+    rows, columns = rows[first], columns[first]
+    chance, down, right = drawn[2 * _TRIES :]
+    top, left = jnp.floor(down * (height - rows + 1)), jnp.floor(right * (width - columns + 1))
+    y, x = jnp.arange(height)[:, None], jnp.arange(width)
+    inside = (y >= top) & (y < top + rows) & (x >= left) & (x < left + columns)
+    erased = inside & fits.any() & (chance < probability)
+    return jnp.where(erased[:, :, None], jnp.asarray(value, image.dtype), image)
+
+  return jax.vmap(one)(keys, images)

@@ -1,4 +1,4 @@
-"""Landmarks of RAF-DB in the aligned frame, and the dots that paper 002 draws of them (specs 3.4).
+"""The aligned frame of RAF-DB, and landmarks in it (specs 3.4); `kernels.heatmap` draws them.
 
 RAF-DB gives landmarks on the original pictures only. The aligned ones are 100 x 100 pixels with the eyes and the
 middle of the mouth in fixed places, so the affine map of these three points carries any others over.
@@ -8,10 +8,10 @@ import numpy as np
 
 from jaxfer.data import align
 from jaxfer.errors import UserError
+from jaxfer.kernels.heatmap import DOTS as DOTS
 
 FRAME = 100  # Pixels along an edge of the aligned frame.
 TEMPLATE = np.array([[25.0, 35.0], [75.0, 35.0], [50.0, 75.0]])  # Image-left eye, image-right eye, mouth.
-DOTS = ("disc", "gaussian")
 _FLAT = 1e-3  # Twice a triangle's area over its longest edge squared: below, three points are on a line.
 
 
@@ -42,47 +42,21 @@ def alignment(points: np.ndarray) -> np.ndarray:
   return align.affine(corners, TEMPLATE)
 
 
-def draw(points: np.ndarray, size: int, *, frame: int = FRAME, dot: str = "disc") -> np.ndarray:
-  """Draws landmarks as white dots on black.
-
-  The paper names neither scaling nor dot. A disc has a radius of 2 pixels, a Gaussian has sigma 2, both at any
-  size; where dots meet the greater value holds. What lies outside is cut off.
+def checked(landmarks: np.ndarray) -> int:
+  """Holds landmarks to what `kernels.heatmap.draw` can draw: all of a picture's, or none of them.
 
   Args:
-    points: [..., K, 2] of (x, y) in pixels of the frame, where pixel i covers i to i + 1, as the records have them;
-      all NaN for a picture that has none, which stays black.
-    size: edge of the result in pixels, >= 1.
-    frame: edge of the frame that the points are given in.
-    dot: a value of `DOTS`.
+    landmarks: [n, K, 2]; all NaN for a picture that has none.
 
   Returns:
-    float32 [..., size, size] in [0, 1].
+    How many pictures have none.
 
   Raises:
-    UserError: a point that is not finite beside others that are, or an unknown dot.
+    UserError: a picture with landmarks of which some are not finite.
   """
-  if dot not in DOTS:
-    raise UserError(f"dots of a heatmap are {dot!r}: give one of {', '.join(DOTS)}")
-  points = np.asarray(points, float)
-  *lead, count, _ = points.shape
-  flat = points.reshape(-1, count, 2)
-  finite = np.isfinite(flat).all(axis=(1, 2))
-  if not (finite | np.isnan(flat).all(axis=(1, 2))).all():
-    raise UserError(
-      f"landmarks of picture {int(np.argmin(finite))} are not finite: leave it out or repair them"
-    )
-  which = np.flatnonzero(finite)
-  # Far outside is as good as just outside, and keeps the pixel numbers within what an integer holds.
-  centres = np.clip(flat[which] * (size / frame) - 0.5, -100, size + 100)
-  reach = 3 if dot == "disc" else 9
-  steps = np.arange(-reach, reach + 1)
-  offsets = np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2)
-  pixels = np.rint(centres).astype(int)[:, :, None] + offsets
-  distance = ((pixels - centres[:, :, None]) ** 2).sum(-1)
-  value = np.where(distance <= 4, 1.0, 0.0) if dot == "disc" else np.exp(-distance / 8)
-  picture = np.broadcast_to(which[:, None, None], value.shape)
-  inside = ((pixels >= 0) & (pixels < size)).all(-1)
-  images = np.zeros((len(flat), size, size), np.float32)
-  index = picture[inside], pixels[inside][:, 1], pixels[inside][:, 0]
-  np.maximum.at(images, index, value[inside].astype(np.float32))
-  return images.reshape(*lead, size, size)
+  flat = np.asarray(landmarks).reshape(len(landmarks), -1)
+  missing, whole = np.isnan(flat).all(1), np.isfinite(flat).all(1)
+  if not (missing | whole).all():
+    first = int(np.argmin(missing | whole))
+    raise UserError(f"landmarks of picture {first} are not all finite: leave it out, or make all of them NaN")
+  return int(missing.sum())

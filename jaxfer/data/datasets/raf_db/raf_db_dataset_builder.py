@@ -42,7 +42,7 @@ class Config(stills_builder.Config):
 class Builder(stills_builder.Builder):
   """Pictures of unknown people from the web, rated by about 40 people each, with 37 landmarks.
 
-  `landmarks` are in pixels of the written picture (pixel i covers i to i + 1): `heatmap.draw` takes them with
+  `landmarks` are in pixels of the written picture (pixel i covers i to i + 1): `kernels.heatmap.draw` takes them with
   `frame` = image_size. `order` is the picture's place in the distributor's list.
   """
 
