@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxfer import explain
 from jaxfer.data.records import Records
+from jaxfer.explain import effective_pixels
 from jaxfer.report import grids
 
 
@@ -22,9 +22,9 @@ def draw(
   """Draws `effective_pixels.png`, every class over the mean face, and says how much of it lies on the face's parts.
 
   Our choice of the paper's threshold: the largest 2.3 % of each unit's weights, as many as lie beyond two standard
-  deviations where weights are normal; by unit, so that every class has paths (`explain.thresholds`). Weights are
-  compared as they are, as the paper does; but pixels that never change are left out, as no gradient may have reached
-  their weights.
+  deviations where weights are normal; by unit, so that every class has paths (`effective_pixels.thresholds`). Weights
+  are compared as they are, as the paper does; but pixels that never change are left out, as no gradient may have
+  reached their weights.
 
   Args:
     weights: W1, W2, ... of the net, [inputs, outputs] each; the inputs are the pixels, row by row.
@@ -40,9 +40,10 @@ def draw(
   images = np.asarray(records.arrays["image"][rows])
   face, changes = images.mean((0, -1)), np.ptp(images, axis=0).any(-1).ravel()
   used = [weights[0] * changes[:, None], *weights[1:]]
-  limits = explain.thresholds(used, percentile=percentile, signed=signed, by_unit=True)
+  limits = effective_pixels.thresholds(used, percentile=percentile, signed=signed, by_unit=True)
   mask, paths = (
-    values.reshape(-1, *face.shape) for values in explain.effective_pixels(used, limits, signed=signed)
+    values.reshape(-1, *face.shape)
+    for values in effective_pixels.effective_pixels(used, limits, signed=signed)
   )
   names = list(records.label_names)
   caption = (
@@ -53,7 +54,7 @@ def draw(
     caption += f" {still} of {changes.size} pixels never change and are left out."
   regions = {}
   if "landmarks" in records.arrays:
-    regions = explain.part_regions(records.arrays["landmarks"][rows], *face.shape)
+    regions = effective_pixels.part_regions(records.arrays["landmarks"][rows], *face.shape)
     share, chance = inside(paths, regions)
     names = [f"{name}\n{_percent(one)}" for name, one in zip(names, share, strict=True)]
     of_mask, _ = inside(mask, regions)
@@ -69,7 +70,7 @@ def draw(
 
 def inside(maps: np.ndarray, regions: Mapping[str, np.ndarray]) -> tuple[np.ndarray, float]:
   """The share of each map [classes, height, width] on any of the regions, and the share that chance would give."""
-  return explain.share_inside(maps, np.any(list(regions.values()), axis=0))
+  return effective_pixels.share_inside(maps, np.any(list(regions.values()), axis=0))
 
 
 def _percent(share: float) -> str:

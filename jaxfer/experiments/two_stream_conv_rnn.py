@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxfer import explain, losses, metrics
+from jaxfer import losses, metrics
 from jaxfer.data.augment import random_affine
 from jaxfer.data.records import Records
 from jaxfer.experiments.experiment import Experiment
+from jaxfer.explain import gates
 from jaxfer.kernels import warp
 from jaxfer.models.two_stream_conv_rnn import TwoStreamConvRNN
 from jaxfer.report import grids
@@ -109,7 +110,7 @@ def figures(
   labels, first = np.unique(task.data["label"][tested], return_index=True)
   clips = {name: array[tested[first]] for name, array in task.data.items()}
   batch = example(clips, np.arange(len(first)))
-  maps = np.asarray(jax.jit(functools.partial(explain.gate_maps, task.model))(variables, *inputs(batch)))
+  maps = np.asarray(jax.jit(functools.partial(gates.gate_maps, task.model))(variables, *inputs(batch)))
   names = [task.records.label_names[label] for label in labels]
   title = "What the temporal gate lets through"
   grids.gates_png(clips["frames"], maps, names, folder / "gates.png", title)

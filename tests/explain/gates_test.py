@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfer import explain
 from jaxfer.errors import UserError
+from jaxfer.explain import gates
 from jaxfer.models import create_model
 
 ENHANCED = {"temporal_gate": True, "temporal_skip": True, "spatial_skip": True}
@@ -31,7 +31,7 @@ def small(cell, dtype=None, **switches):
 
 @functools.cache
 def compiled(model, **names):
-  return jax.jit(functools.partial(explain.gate_maps, model, **names))
+  return jax.jit(functools.partial(gates.gate_maps, model, **names))
 
 
 def gate_maps(model, variables, frames, flow, **names):
@@ -133,8 +133,8 @@ def test_a_model_of_bfloat16_is_explained_in_float32():
 def test_what_has_no_gate_and_unknown_names_are_refused():
   model, variables, clip = small("conv_lstm")
   with pytest.raises(UserError, match=r"no temporal gate to show: train with model.temporal_gate=true"):
-    explain.gate_maps(model.clone(temporal_gate=False), variables, *clip)
+    gates.gate_maps(model.clone(temporal_gate=False), variables, *clip)
   with pytest.raises(UserError, match=r"unknown stream 'rbg': did you mean 'rgb'\?"):
-    explain.gate_maps(model, variables, *clip, stream="rbg")
+    gates.gate_maps(model, variables, *clip, stream="rbg")
   with pytest.raises(UserError, match="unknown layer of the rgb stream 'layer3'"):
-    explain.gate_maps(model, variables, *clip, layer="layer3")
+    gates.gate_maps(model, variables, *clip, layer="layer3")
