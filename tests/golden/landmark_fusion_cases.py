@@ -1,0 +1,90 @@
+"""The cases of landmark_fusion.npz: nets of paper 002, and weights and batches drawn from seeds, for both sides."""
+
+import functools
+import math
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import nets_cases
+import numpy as np
+
+from jaxfer.models.landmark_fusion import ArmNet, LandmarkFusion
+
+PATH = pathlib.Path(__file__).with_name("landmark_fusion.npz")
+# The paper's nets at the paper's size; the RGB net at an eighth of the widths, for its norms in training.
+NETS = {"fusion": LandmarkFusion(7), "rgb": ArmNet(7, 0.125, 4)}
+BATCH = {"fusion": (3, 224), "rgb": (4, 112)}
+STEPS = 3
+RATE = 1e-3  # Of plain gradient descent on landmark net and head.
+WEIGHT = np.float32(0.6)
+EMA_RATE = 0.1
+# Of the maps [batch, size, size, channels] before the arrangement, each of these many channels is kept.
+KEPT = 16
+
+
+@functools.cache
+def variables(label):
+  """All variables, float32; the norms' and the shared affinity's as well."""
+  net, (batch, size), rng = NETS[label], BATCH[label], np.random.default_rng([ord(c) for c in label])
+  x = [jnp.zeros((batch, size, size, channels)) for channels in ((3, 1) if label == "fusion" else (3,))]
+  inputs, keywords = ((*x, WEIGHT), {}) if label == "fusion" else (x, {"train": False})
+  shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), *inputs, **keywords))
+
+  def draw(path, leaf):
+    kind, shape = path[-1].key, leaf.shape
+    if kind in ("scale", "var", "alpha"):
+      # Random residual branches of full size make a deep net chaotic in training: float32 then says nothing.
+      small = 0.2 if kind == "scale" and path[-2].key == "bn2" else 1
+      return (small * rng.uniform(0.5, 1.5, shape)).astype(np.float32)
+    spread = (2 / math.prod(shape[:-1])) ** 0.5 if kind == "kernel" else 0.1
+    return (spread * rng.standard_normal(shape)).astype(np.float32)
+
+  return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+@functools.cache
+def batches(label):
+  """`STEPS` of (images, heatmaps, labels); with patches of 16 px, or all faces would be noise and alike to the nets.
+
+  With this seed the nets agree on one of the first three images.
+  """
+  (batch, size), rng = BATCH[label], np.random.default_rng([*(ord(c) for c in label), 10])
+
+  def patches(draw, channels):
+    return draw((batch, size // 16, size // 16, channels), np.float32).repeat(16, 1).repeat(16, 2)
+
+  def draw():
+    images = np.float32(0.5) * rng.standard_normal((batch, size, size, 3), np.float32)
+    images += patches(rng.standard_normal, 3)
+    heatmaps = rng.random((batch, size, size, 1), np.float32)
+    return images, heatmaps * patches(rng.random, 1) ** 4, rng.integers(0, 7, batch)
+
+  return [draw() for _ in range(STEPS)]
+
+
+@functools.cache
+def directions():
+  """Of the gradient: {parameter's name: array} of landmark net and head."""
+  rng = np.random.default_rng(2)
+  params = variables("fusion")["params"]
+  moved = {name: params[name] for name in ("landmark", "head")}
+  leaves = jax.tree.leaves_with_path(moved)
+  return {nets_cases.name(path): rng.standard_normal(leaf.shape) for path, leaf in leaves}
+
+
+def features():
+  """[2, 7, 7, 512], for the arrangement alone."""
+  return np.random.default_rng(3).standard_normal((2, 7, 7, 512), np.float32)
+
+
+def checksum(label):
+  """Changes if anything drawn does: NumPy may change a stream some day."""
+  leaves = jax.tree.leaves((variables(label), batches(label)))
+  return np.float64(sum((k + 1) * np.float64(leaf).sum() for k, leaf in enumerate(leaves)))
+
+
+@functools.cache
+def golden():
+  with np.load(PATH) as file:
+    return dict(file)
