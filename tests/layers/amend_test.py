@@ -1,0 +1,170 @@
+import functools
+import hashlib
+
+import jax
+import jax.numpy as jnp
+import landmark_fusion_cases as cases
+import numpy as np
+import pytest
+
+from jaxfer.errors import UserError
+from jaxfer.layers.amend import AFFINITIES, Amend, arrange, freeze
+
+ARM = Amend(4)  # Of maps [4, 4, 32]: two planes of 16 x 16, 5 x 5 windows.
+MODES = ("batch", "alone", "ema", "frozen", "none")
+
+
+def test_arrangement_is_pytorchs_bit_for_bit():
+  x = cases.features()
+  y = np.asarray(arrange(jnp.asarray(x), 16))
+  assert y.shape == (2, 112, 112, 2)
+  assert y[1, 17, 33, 1] == x[1, 1, 2, 273]
+  assert hashlib.sha256(y.tobytes()).hexdigest() == cases.golden()["arrangement"]
+
+
+def test_coverage_of_pixels_by_windows():
+  """Sums of de-albino with a kernel of ones, differentiated: how many windows a pixel lies in."""
+  kernel = jnp.ones((32, 32, 1, 1))
+  net, x = Amend(16, "none"), jnp.zeros((1, 7, 7, 256))
+  variables = net.init(jax.random.key(0), x, train=False)
+  variables["params"]["de_albino"]["kernel"] = kernel
+  gradient = jax.jit(jax.grad(lambda x: net.apply(variables, x, train=False).sum()))(x)
+  one_axis = np.repeat([1, 2, 3, 4, 3, 2, 1], [8, 8, 8, 64, 8, 8, 8])
+  want = np.outer(one_axis, one_axis) / np.sqrt(1 + 1e-5)
+  np.testing.assert_allclose(arrange(gradient, 16)[0, ..., 0], want, rtol=1e-5)
+
+
+def test_a_constant_map_gives_the_kernels_sum_everywhere():
+  net, x = Amend(16, "none"), jnp.full((1, 7, 7, 512), 3.0)
+  variables = net.init(jax.random.key(1), x, train=False)
+  kernel = variables["params"]["de_albino"]["kernel"]
+  assert kernel.shape == (32, 32, 1, 1)
+  assert np.abs(kernel).max() <= 1 / 32
+  want = np.full((1, 121), 3 * np.float64(kernel).sum() / np.sqrt(1 + 1e-5))
+  np.testing.assert_allclose(net.apply(variables, x, train=False), want, rtol=1e-3, atol=1e-4)
+
+
+@functools.cache
+def variables():
+  """Random ones, the shared affinity's too."""
+  rng = np.random.default_rng(0)
+  shapes = jax.eval_shape(lambda: ARM.init(jax.random.key(0), jnp.zeros((1, 4, 4, 32)), train=False))
+  return jax.tree.map(lambda leaf: rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32), shapes)
+
+
+def maps(batch=6, seed=1):
+  return np.random.default_rng(seed).standard_normal((batch, 4, 4, 32), np.float32)
+
+
+@jax.jit
+def evaluate(variables, x, mask):
+  """{affinity: features}."""
+  features = ARM.apply(variables, x, train=False, mask=mask, modes=MODES)
+  return dict(zip(MODES, features, strict=True))
+
+
+def features(x, mask=None):
+  return evaluate(variables(), x, np.ones(len(x), bool) if mask is None else mask)
+
+
+def test_features_by_loops():
+  """De-albino, norm, mean and affinity in NumPy float64."""
+  own, x = jax.tree.map(np.float64, variables()), maps(3)
+  arm, planes = own["params"], np.float64(arrange(jnp.asarray(x), 4))
+  xbar, kernel = np.zeros((3, 5, 5)), arm["de_albino"]["kernel"][..., 0, 0]
+  for i in range(5):
+    for j in range(5):
+      y = np.einsum("nuvc,uv->nc", planes[:, 2 * i : 2 * i + 8, 2 * j : 2 * j + 8], kernel)
+      statistics = own["batch_stats"]["bn"]
+      y = (y - statistics["mean"]) / np.sqrt(statistics["var"] + 1e-5) * arm["bn"]["scale"] + arm["bn"][
+        "bias"
+      ]
+      xbar[:, i, j] = y.mean(-1)
+  got, alpha = evaluate(variables(), x, np.ones(3, bool)), arm["alpha"][0]
+  generic = {
+    "batch": xbar.mean(0), "alone": xbar, "ema": own["affinity"]["ema"], "frozen": own["affinity"]["frozen"], "none": 0,
+  }  # fmt: skip
+  for mode in AFFINITIES:
+    want = (xbar + alpha * generic[mode]).reshape(3, 25)
+    np.testing.assert_allclose(got[mode], want, atol=1e-5 * np.abs(want).max(), err_msg=mode)
+
+
+def test_batch_mates_count_in_batch_mode_alone():
+  x = maps()
+  got, order = features(x), np.array([3, 0, 5, 1, 4, 2])
+  for mode, permuted in features(x[order]).items():
+    np.testing.assert_allclose(permuted, got[mode][order], rtol=1e-4, atol=1e-5)
+  alpha = variables()["params"]["alpha"]
+  np.testing.assert_allclose(got["batch"].mean(0), (1 + alpha) * got["none"].mean(0), rtol=1e-4, atol=1e-5)
+  other = features(np.concatenate([x[:1], maps(5, seed=2)]))
+  for mode in MODES:
+    assert np.allclose(other[mode][0], got[mode][0], rtol=1e-5, atol=1e-5) == (mode != "batch"), mode
+  one = ARM.apply(variables(), x[:1], train=False)
+  np.testing.assert_allclose(one, got["alone"][:1], rtol=1e-4, atol=1e-5)
+
+
+def test_padded_rows_change_nothing():
+  x = maps()
+  x[4:] = np.nan  # Whatever stands there.
+  got, want = features(x, np.arange(6) < 4), features(maps()[:4])
+  for mode in MODES:
+    np.testing.assert_allclose(got[mode][:4], want[mode], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_four_devices_equal_one(train):
+  x, mask = maps(8), np.arange(8) < (8 if train else 5)  # The last device's rows are all padding.
+
+  def run(x, mask, axis_name=None):
+    return ARM.apply(
+      variables(), x, train=train, mask=mask, axis_name=axis_name, mutable=["affinity", "batch_stats"]
+    )
+
+  want, moved = jax.jit(run)(x, mask)
+  mapped = jax.pmap(functools.partial(run, axis_name="data"), "data", devices=jax.devices()[:4])
+  got, each = mapped(x.reshape(4, 2, *x.shape[1:]), mask.reshape(4, 2))
+  np.testing.assert_allclose(got.reshape(8, -1)[mask], want[mask], rtol=1e-4, atol=1e-5)
+  for devices, one in zip(jax.tree.leaves(each), jax.tree.leaves(moved), strict=True):
+    for device in range(4):
+      np.testing.assert_allclose(devices[device], one, rtol=1e-4, atol=1e-5)
+
+
+def test_the_moving_average_starts_from_the_first_batch_and_frozen_is_written():
+  x = maps()
+  fresh = jax.jit(lambda: ARM.init(jax.random.key(0), x, train=True))()
+  assert np.isnan(jax.tree.leaves(fresh["affinity"])).all()
+  step = jax.jit(lambda v, x: ARM.apply(v, x, train=True, mutable=["affinity", "batch_stats"], modes=MODES))
+  generics, after = [], fresh
+  for seed in (1, 2):
+    y, new = step(after, maps(seed=seed))
+    for other in y[1:]:
+      np.testing.assert_array_equal(other, y[0])  # In training every affinity is the batch's.
+    generics.append(y[0].mean(0).reshape(5, 5) / 2)  # Mean of F is (1 + alpha) G, alpha 1.
+    after = {**after, **new}
+  want = 0.9 * generics[0] + 0.1 * generics[1]
+  np.testing.assert_allclose(after["affinity"]["ema"], want, rtol=1e-4, atol=1e-5)
+  assert np.isnan(after["affinity"]["frozen"]).all()
+
+  net = {name: {"landmark": {"arm": tree}} for name, tree in after.items()}
+  written = freeze(net, {"landmark/arm": jnp.arange(25.0)})
+  affinity = written["affinity"]["landmark"]["arm"]
+  np.testing.assert_array_equal(affinity["frozen"], np.arange(25).reshape(5, 5))
+  assert affinity["ema"] is net["affinity"]["landmark"]["arm"]["ema"]
+  assert np.isnan(net["affinity"]["landmark"]["arm"]["frozen"]).all()
+  with pytest.raises(UserError, match="'landmarks': did you mean 'landmark'"):
+    freeze(net, {"landmarks/arm": jnp.zeros(25)})
+
+
+@pytest.mark.parametrize(
+  ("net", "shape", "message"),
+  [
+    (ARM, (1, 4, 4, 30), "30 channels are no whole number of 4 x 4 blocks"),
+    (ARM, (1, 4, 5, 32), "features of 4 x 5 pixels: ARM takes square ones"),
+    (ARM, (1, 1, 1, 32), "features of 1 x 1 pixels"),
+    (Amend(3), (1, 4, 4, 9), "block 3: de-albino's stride is half of it"),
+    (Amend(4, "batches"), (1, 4, 4, 32), "unknown affinity 'batches': did you mean 'batch'"),
+  ],
+)
+def test_what_does_not_fit_is_refused(net, shape, message):
+  with pytest.raises(UserError, match=message):
+    jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros(shape), train=False))
