@@ -1,18 +1,21 @@
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfer.data import records
+from jaxfer.data import heatmap, records
 from jaxfer.data.synthetic import (
   LABELS,
   action_units,
   dataset,
   generate_sequences,
   generate_stills,
+  render,
   timecourse,
 )
+from jaxfer.data.synthetic.landmarks import landmarks, manual_points
 from jaxfer.errors import UserError
 
 
@@ -42,6 +45,71 @@ def test_subjects_do_not_depend_on_how_many_there_are(stills):
     np.testing.assert_array_equal(array, stills[name][:28], err_msg=name)
   other = generate_stills(num_subjects=2, images_per_subject=14, image_size=16, channels=1, seed=8)
   assert not (other["image"] == fewer["image"]).all()
+
+
+ALIGNED = {"num_subjects": 4, "images_per_subject": 8, "image_size": 40, "seed": 7, "aligned": True}
+
+
+@pytest.fixture
+def coordinates(monkeypatch):
+  """Pictures show where they are: red and green give a pixel's place on the face plane, whatever frames it."""
+
+  def draw(face, scene, size, previous=None):
+    x, y = render.pixel_grid(size)
+    pose = face.pose
+    planes = [(x - pose.x) / pose.scale, (y - pose.y) / pose.scale, jnp.zeros((size, size))]
+    return 0.5 + 0.2 * jnp.stack(planes, -1), None
+
+  monkeypatch.setattr(render, "render", draw)
+  monkeypatch.setattr(render, "sensor", lambda picture, scene: picture)
+  yield
+  dataset._draw_framed.clear_cache()
+
+
+def test_aligned_faces_have_eyes_and_mouth_where_raf_db_has_them(coordinates):
+  aligned = generate_stills(**ALIGNED)
+  left, right, _, *corners = np.moveaxis(np.asarray(jax.jit(manual_points)(aligned["landmarks"])), 1, 0)
+  for points, place in zip((left, right, np.mean(corners, 0)), heatmap.TEMPLATE, strict=True):
+    np.testing.assert_allclose(points, np.broadcast_to((place + 0.5) * 0.4, points.shape), atol=1e-3)
+  # What is seen at a landmark is what lies there on the face.
+  rows = aligned["subject"], aligned["take"], aligned["label"]
+  faces = dataset._cast_stills(np.uint32(7), *rows)[0]
+  points = jax.jit(jax.vmap(lambda face: landmarks(face, 2)))(faces) - 1
+  pose = faces.pose
+  there = (np.asarray(points) - np.stack([pose.x, pose.y], -1)[:, None]) / np.asarray(pose.scale)[
+    :, None, None
+  ]
+  column, row = np.clip(np.moveaxis(aligned["landmarks"], -1, 0), 0, 39.99).astype(int)
+  seen = aligned["image"][np.arange(32)[:, None], row, column, :2]
+  # A pixel is 0.04 to 0.06 of the face's unit wide, a grey level 0.02.
+  np.testing.assert_allclose((seen / 255 - 0.5) / 0.2, there, atol=0.06)
+  # No edge is repeated: the last pixels differ from those before.
+  image = aligned["image"].astype(int)
+  assert (image[:, :, 0, 0] < image[:, :, 2, 0]).all()
+  assert (image[:, :, -1, 0] > image[:, :, -3, 0]).all()
+  assert (image[:, 0, :, 1] < image[:, 2, :, 1]).all()
+  assert (image[:, -1, :, 1] > image[:, -3, :, 1]).all()
+
+
+def test_landmarks_err_as_asked_by_picture_and_point(stills):
+  options = {"images_per_subject": 14, "image_size": 16, "channels": 1, "seed": 7, "landmark_noise": 2.0}
+  noisy = generate_stills(num_subjects=3, **options)
+  for name, array in stills.items():
+    if name != "landmarks":
+      np.testing.assert_array_equal(noisy[name], array)
+  error = noisy["landmarks"] - stills["landmarks"]
+  assert abs(error.std() - 2.0 * 16 / 100) < 0.01
+  assert abs(error.mean()) < 0.02
+  assert len(np.unique(error.reshape(-1, 2).round(5), axis=0)) == 42 * 37
+  fewer = generate_stills(num_subjects=1, **options)
+  np.testing.assert_array_equal(fewer["landmarks"], noisy["landmarks"][:14])
+
+
+def test_the_builder_takes_both_options(coordinates, tmp_path):
+  loaded = records.load("synthetic_faces", tmp_path, **ALIGNED, landmark_noise=1.5)
+  drawn = generate_stills(**ALIGNED, landmark_noise=1.5)
+  for name in ("image", "landmarks"):
+    np.testing.assert_array_equal(loaded.arrays[name], drawn[name])
 
 
 def test_action_units_tell_the_classes_apart_on_people_never_seen():
@@ -140,6 +208,7 @@ def test_sequence_builder(tmp_path, sequences):
   [
     ("synthetic_faces", {"channels": 2}, "channels .* is 2: give 1 or 3"),
     ("synthetic_faces", {"num_subjects": 0}, "num_subjects .* is 0: give at least 1"),
+    ("synthetic_faces", {"landmark_noise": -1.0}, "landmark_noise .* is -1.0: give 0 to 100"),
     ("synthetic_sequences", {"num_frames": 1}, "num_frames .* is 1: give at least 2"),
     ("synthetic_sequences", {"time_course": "onset_apx"}, "did you mean 'onset_apex'"),
   ],

@@ -10,13 +10,15 @@ layer of 128; Adam 1e-3, 20 epochs, the best epoch chosen: 80.7, 79.4, 76.4 %.
 """
 
 import functools
+import zlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfer.data.synthetic import action_units, render, timecourse
+from jaxfer.data import heatmap
+from jaxfer.data.synthetic import action_units, aligned_frame, render, timecourse
 from jaxfer.data.synthetic.draws import Draws
 from jaxfer.data.synthetic.geometry import Face
 from jaxfer.data.synthetic.identity import Identity, Pose, Scene, sample_identity, sample_pose, sample_scene
@@ -133,6 +135,33 @@ def _draw_stills(faces: Face, scenes: Scene, size: int, channels: int) -> dict[s
   return jax.vmap(one)(faces, scenes)
 
 
+@functools.partial(jax.jit, static_argnames=("size", "channels"))
+def _draw_framed(faces: Face, scenes: Scene, size: int, channels: int) -> dict[str, jax.Array]:
+  larger = 3 * size // 2  # A frontal face is shrunk by a tenth in x and a third in y.
+
+  def one(face: Face, scene: Scene) -> dict[str, jax.Array]:
+    picture, _ = render.render(face, scene, larger)
+    picture, points = aligned_frame.align(picture, landmarks(face, larger), size)
+    return {"image": _bytes(render.sensor(picture, scene), channels), "landmarks": points}
+
+  return jax.vmap(one)(faces, scenes)
+
+
+def _draw_aligned(faces: Face, scenes: Scene, size: int, channels: int) -> dict[str, jax.Array]:
+  return _draw_framed(aligned_frame.framed(faces), scenes, size, channels)
+
+
+@jax.jit
+def _misplaced(seed: jax.Array, subject: jax.Array, take: jax.Array, deviation: jax.Array) -> jax.Array:
+  """What a detector errs by in pictures [n]: Gaussian, [n, 37, 2]."""
+
+  def one(subject: jax.Array, take: jax.Array) -> jax.Array:
+    key = jax.random.fold_in(_subject_key(seed, subject), 1 + take)
+    return jax.random.normal(jax.random.fold_in(key, zlib.crc32(b"landmarks")), (37, 2))
+
+  return deviation * jax.vmap(one)(subject, take)
+
+
 @functools.partial(jax.jit, static_argnames=("size",))
 def _draw_sequences(faces: Face, scenes: Scene, size: int) -> dict[str, jax.Array]:
   def frame(face: Face, previous: Face, scene: Scene, number: jax.Array) -> dict[str, jax.Array]:
@@ -175,7 +204,14 @@ def _chunks(cast: Any, draw: Any, labels: np.ndarray, chunk: int) -> dict[str, n
 
 
 def generate_stills(
-  num_subjects: int = 60, images_per_subject: int = 21, image_size: int = 64, channels: int = 3, seed: int = 0
+  num_subjects: int = 60,
+  images_per_subject: int = 21,
+  image_size: int = 64,
+  channels: int = 3,
+  seed: int = 0,
+  *,
+  aligned: bool = False,
+  landmark_noise: float = 0.0,
 ) -> dict[str, np.ndarray]:
   """Draws stills near the apex (intensity 0.5 to 1 of Table 4), classes in equal numbers per subject.
 
@@ -185,6 +221,10 @@ def generate_stills(
     image_size: Side in pixels.
     channels: 1 (grey, BT.601 luma) or 3 (RGB).
     seed: Chooses the people and everything else.
+    aligned: Whether the eyes and the middle of the mouth lie where RAF-DB's aligned pictures have them (specs 3.4);
+      the same faces otherwise, before another part of their background.
+    landmark_noise: Standard deviation of what is added to the landmarks, as detectors err (our choice), in hundredths
+      of the picture's side: pixels of RAF-DB's aligned frame.
 
   Returns:
     Arrays over n = num_subjects * images_per_subject pictures, subject by subject: `image` [n, S, S, channels] uint8,
@@ -192,8 +232,13 @@ def generate_stills(
     in [0, 1] (the mean of both sides, the resting face's included), `landmarks` [n, 37, 2] float32 pixels.
   """
   cast = functools.partial(_cast_stills, np.uint32(seed))
-  draw = functools.partial(_draw_stills, size=image_size, channels=channels)
-  return _chunks(cast, draw, _labels(num_subjects, images_per_subject, seed), _CHUNK)
+  draw = functools.partial(_draw_aligned if aligned else _draw_stills, size=image_size, channels=channels)
+  arrays = _chunks(cast, draw, _labels(num_subjects, images_per_subject, seed), _CHUNK)
+  if landmark_noise:
+    deviation = np.float32(landmark_noise * image_size / heatmap.FRAME)
+    off = _misplaced(np.uint32(seed), arrays["subject"], arrays["take"], deviation)
+    arrays["landmarks"] = arrays["landmarks"] + np.asarray(off)
+  return arrays
 
 
 def generate_sequences(

@@ -11,8 +11,7 @@ def landmarks(face: Face, size: int) -> jax.Array:
 
   Order: 0-2 left brow, 3-5 right brow, 6-12 nose (bridge, middle, tip, then the base from left to right), 13-18 left
   eye, 19-24 right eye, 25-36 the lips' outline; left is the picture's left, and loops run from the left corner over
-  the top. Of the five points of the manual annotation, the eyes' centres are the means of their loops, the nose's tip
-  is point 8, the mouth's corners are 25 and 31.
+  the top. `manual_points` are the five of the manual annotation.
   """
   who = face.identity
   eye, width = who.eye_x, who.eye_width
@@ -37,3 +36,12 @@ def landmarks(face: Face, size: int) -> jax.Array:
   y = jnp.concatenate([brow_y[::-1], brow_y, nose_y, lid_y[mirror], lid_y, lip_y])
   px, py = to_picture(face, x, y)
   return jnp.stack([px + 1.0, py + 1.0], -1) * (size / 2)
+
+
+def manual_points(points: jax.Array) -> jax.Array:
+  """RAF-DB's five manual points, [..., 5, 2], of the 37 [..., 37, 2]: eyes, nose tip, corners of the mouth, left first.
+
+  An eye's centre is the mean of its loop.
+  """
+  left, right = points[..., 13:19, :].mean(-2), points[..., 19:25, :].mean(-2)
+  return jnp.stack([left, right, points[..., 8, :], points[..., 25, :], points[..., 31, :]], -2)

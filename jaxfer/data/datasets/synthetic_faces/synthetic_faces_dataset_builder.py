@@ -24,6 +24,8 @@ class Config(tfds.core.BuilderConfig):
     image_size: S >= 16, side in pixels.
     channels: 1 (grey) or 3 (RGB).
     seed: chooses the people and everything else.
+    aligned: whether eyes and mouth lie where RAF-DB's aligned pictures have them.
+    landmark_noise: standard deviation of the landmarks' errors, in hundredths of the picture's side; 0 for none.
   """
 
   num_subjects: int = 60
@@ -31,6 +33,8 @@ class Config(tfds.core.BuilderConfig):
   image_size: int = 64
   channels: int = 3
   seed: int = 0
+  aligned: bool = False
+  landmark_noise: float = 0.0
 
   def __post_init__(self) -> None:
     for name, least in (("num_subjects", 1), ("images_per_subject", 1), ("image_size", 16), ("seed", 0)):
@@ -39,6 +43,9 @@ class Config(tfds.core.BuilderConfig):
         raise UserError(f"option {name} of data set 'synthetic_faces' is {value}: give at least {least}")
     if self.channels not in (1, 3):
       raise UserError(f"option channels of data set 'synthetic_faces' is {self.channels}: give 1 or 3")
+    if not 0 <= self.landmark_noise <= 100:
+      noise = self.landmark_noise
+      raise UserError(f"option landmark_noise of data set 'synthetic_faces' is {noise}: give 0 to 100")
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -64,7 +71,13 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
     config = self.builder_config
     arrays = generate_stills(
-      config.num_subjects, config.images_per_subject, config.image_size, config.channels, config.seed
+      config.num_subjects,
+      config.images_per_subject,
+      config.image_size,
+      config.channels,
+      config.seed,
+      aligned=config.aligned,
+      landmark_noise=config.landmark_noise,
     )
     for i, label in enumerate(arrays["label"]):
       subject = f"S{arrays['subject'][i]:03d}"
