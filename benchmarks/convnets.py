@@ -7,6 +7,9 @@ identity_expression_vae/autoencoder_gradient   of the mean loss (divergence and 
 resnet18/train_step, resnet50/train_step       SGD with momentum 0.9 on the cross-entropy, BatchNorm in training, ours
                                                through the engine (`jaxfer.train.step.step`, jitted, state donated)
 resnet18/forward                               inference with running statistics
+landmark_fusion/train_step                     paper 002: the RGB net forward, AdaBelief on landmark net and head and on
+                                               the cross-entropies of both, through the engine
+landmark_fusion/forward                        a test batch through all of it
 
 followed by /b<batch>-s<image size>[-w<width>]/<dtype>. Compared before timing: outputs, gradients, or loss and first
 momentum. "flax" is the same net with Flax's own convolutions, transposed convolutions and BatchNorm.
@@ -25,9 +28,13 @@ import optax
 from benchmarks import convnets_peers as peers
 from benchmarks import harness
 from benchmarks.convnets_problem import (
+  ADABELIEF,
+  COLLECTIONS,
+  FUSION,
   SGD,
   Problem,
   cross_entropy,
+  first_gradient,
   flops,
   inputs_of,
   named,
@@ -35,6 +42,7 @@ from benchmarks.convnets_problem import (
   problems,
   stock,
 )
+from jaxfer.train import optim
 from jaxfer.train import step as engine
 from jaxfer.train.stage import Context, LossOut, Stage, Update
 from jaxfer.train.state import begin
@@ -59,28 +67,29 @@ def prepare(problem: Problem, inputs: Mapping[str, Any]) -> harness.Program:
   net = problem.module
 
   def loss(variables, batch, keys, context):
-    del keys
-    logits, new = net.apply(
-      variables, batch["images"], train=True, axis_name=context.axis_name, mutable=["batch_stats"]
-    )
+    del keys, context
+    logits, new = net.apply(variables, *batch["x"], **problem.trained, mutable=COLLECTIONS)
+    new = {kind: {name: tree[name] for name in problem.moved if name in tree} for kind, tree in new.items()}
     losses = cross_entropy(logits, batch["labels"])
     return LossOut({"cross_entropy": (losses.sum(), jnp.asarray(losses.size, jnp.float32))}, collections=new)
 
-  stage = Stage("train", (Update("net", loss, ("trunk", "fc"), optax.sgd(**SGD)),), 1)
+  optimizer = optax.sgd(**SGD)
+  if problem.net == FUSION:
+    decay = ADABELIEF["weight_decay"]
+    optimizer = optim.adabelief("learning_rate", optim.schedule("constant", 1), weight_decay=decay)
+  context = Context({"learning_rate": jnp.float32(ADABELIEF["learning_rate"])})
+  stage = Stage("train", (Update("net", loss, problem.moved, optimizer),), 1)
   state = jax.jit(functools.partial(begin, stage))(variables)
 
   def train(moving, still, batch, keys):
-    return engine.step(
-      stage, dataclasses.replace(state, moving=moving, still=still), batch, keys, Context({})
-    )
+    return engine.step(stage, dataclasses.replace(state, moving=moving, still=still), batch, keys, context)
 
   def result(out):
     moving, metrics = out
     total, count = metrics["net/cross_entropy"]
-    # The first step's momentum is its gradient.
-    return named({"params": moving.optimizers["net"][0].trace, "loss": total / count})
+    return named({"params": first_gradient(moving.optimizers["net"]), "loss": total / count})
 
-  batch = {"images": x[0], "labels": weights}
+  batch = {"x": x, "labels": weights}
   keys = jax.random.split(jax.random.key(0), problem.batch)
   return harness.jax_program(train, state.moving, state.still, batch, keys, named=result, stepping=True)
 

@@ -8,7 +8,17 @@ import flax.linen as nn
 import optax
 
 from benchmarks import harness, torch_peer
-from benchmarks.convnets_problem import SGD, VAE, Problem, named, operate, stock
+from benchmarks.convnets_problem import (
+  ADABELIEF,
+  FUSION,
+  SGD,
+  VAE,
+  Problem,
+  first_gradient,
+  named,
+  operate,
+  stock,
+)
 
 Inputs = Mapping[str, Any]
 
@@ -25,19 +35,27 @@ def flax(problem: Problem, inputs: Inputs, session: harness.Session) -> harness.
   if problem.operation != "train_step":
     return harness.jax_program(run, variables, weights, *x, named=named)
   optimizer = optax.sgd(**SGD)
+  if problem.net == FUSION:
+    belief = optax.scale_by_belief(0.9, 0.999, eps=1e-16, eps_root=1e-16)
+    decay = optax.add_decayed_weights(ADABELIEF["weight_decay"])
+    optimizer = optax.chain(belief, decay, optax.scale(-ADABELIEF["learning_rate"]))
+
+  def moving(params):
+    return {name: params[name] for name in problem.moved}
 
   def train(state, weights, *x):
     variables, optimizer_state = state
     out = run(variables, weights, *x)
-    changes, optimizer_state = optimizer.update(out["params"], optimizer_state, variables["params"])
-    params = optax.apply_updates(variables["params"], changes)
+    moved = moving(variables["params"])
+    changes, optimizer_state = optimizer.update(out["params"], optimizer_state, moved)
+    params = {**variables["params"], **optax.apply_updates(moved, changes)}
     return ({**out["fixed"], "params": params}, optimizer_state), out["loss"]
 
   def result(out):
     (_, optimizer_state), loss = out
-    return named({"params": optimizer_state[0].trace, "loss": loss})
+    return named({"params": first_gradient(optimizer_state), "loss": loss})
 
-  state = variables, optimizer.init(variables["params"])
+  state = variables, optimizer.init(moving(variables["params"]))
   return harness.jax_program(train, state, weights, *x, named=result, stepping=True)
 
 
@@ -61,6 +79,7 @@ def torch(
     VAE + "decoder": (torch_nets.decoder, ()),
     VAE + "encoder": (encoder, ()),
     VAE + "autoencoder": (torch_nets.autoencoder, ()),
+    FUSION: (torch_nets.landmark_fusion, (problem.operation == "train_step",)),
   }.get(problem.net, (torch_nets.resnet, tuple(problem.trained.values())))
   net = torch_.place(torch_nets.Net(function, inputs["variables"], *arguments))
 
@@ -77,7 +96,8 @@ def torch(
   def scalar(y):
     if problem.operation == "gradient":
       return (y.float() * weights).sum()
-    return library.nn.functional.cross_entropy(y.float(), weights.long())
+    parts = y.float().unbind(1) if y.ndim == 3 else [y.float()]
+    return sum(library.nn.functional.cross_entropy(part, weights.long()) for part in parts)
 
   def named_(first):
     if problem.operation == "forward":
@@ -86,8 +106,14 @@ def torch(
       return net.gradients() | {"x": unplaced(x[0].grad)}
     return net.gradients() | {"loss": torch_.numpy(first)}
 
+  operation = problem.operation
+  if problem.net == FUSION and operation == "train_step":
+    for name, part in net.tree.named_children():
+      part.requires_grad_(name in problem.moved)
+    torch_nets.AdaBelief(net, ADABELIEF["learning_rate"], ADABELIEF["weight_decay"])
+    operation = "gradient"  # AdaBelief steps within the backward pass.
   return torch_peer.program(
-    torch_, net, x, operation=problem.operation, dtype=problem.dtype, scalar=scalar, sgd=SGD, named=named_
+    torch_, net, x, operation=operation, dtype=problem.dtype, scalar=scalar, sgd=SGD, named=named_
   )
 
 

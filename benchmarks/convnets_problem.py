@@ -18,9 +18,14 @@ import optax
 from jaxfer.layers.conv import Conv, ConvTranspose, as_pads, as_pair
 from jaxfer.layers.resnet import ResNet
 from jaxfer.models.identity_expression_vae import LATENT, Decoder, Encoder
+from jaxfer.models.landmark_fusion import LandmarkFusion
 
+FUSION = "landmark_fusion"
 VAE = "identity_expression_vae/"
 SGD = {"learning_rate": 0.05, "momentum": 0.9}
+ADABELIEF = {"learning_rate": 1e-3, "weight_decay": 1e-2}  # Of paper 002; the ResNets have SGD.
+COLLECTIONS = ["batch_stats", "affinity"]  # What a training step changes beside parameters.
+STEP_AND_TEST = ("train_step", "forward")
 KL_WEIGHT, ERROR_WEIGHT = 1e-5, 0.01  # Specs 4.5.
 
 
@@ -53,19 +58,39 @@ class Problem:
       return _Encoder(**settings)
     if self.net == VAE + "autoencoder":
       return Autoencoder(**settings)
+    if self.net == FUSION:
+      # At an eighth of the widths images of 112 px, which end in maps of 4 x 4.
+      small: dict[str, Any] = {"block": 4, "kernel_sizes": (5, 3, 3, 3, 1, 2)}
+      return _Fusion(self.num_classes, **settings, **(small if self.width == 0.125 else {}))
     return ResNet(self.num_classes, int(self.net.removeprefix("resnet")), **settings)
 
   @property
   def trained(self) -> dict[str, Any]:
     """Keyword arguments of the net's call."""
-    return {"train": self.operation == "train_step"} if self.net.startswith("resnet") else {}
+    train = self.operation == "train_step"
+    if self.net == FUSION:
+      return {"train": ("landmark",) if train else ()}
+    return {"train": train} if self.net.startswith("resnet") else {}
+
+  @property
+  def moved(self) -> tuple[str, ...]:
+    """Submodules that a training step moves."""
+    return ("landmark", "head") if self.net == FUSION else ("trunk", "fc")
+
+
+class _Fusion(LandmarkFusion):
+  """Logits of the landmark net and of the head, which the loss takes, as one array [batch, 2, num_classes]."""
+
+  def __call__(self, images: jax.Array, heatmaps: jax.Array, *_: Any, **options: Any) -> Any:
+    outputs = super().__call__(images, heatmaps, jnp.float32(0.6), **options)
+    return jnp.stack([outputs.landmark, outputs.fused], 1)
 
 
 class _Encoder(Encoder):
   """Mean and log-variance as one array [batch, 128]."""
 
-  def __call__(self, images: jax.Array) -> Any:
-    return jnp.concatenate(super().__call__(images), -1)
+  def __call__(self, *inputs: Any, **options: Any) -> Any:
+    return jnp.concatenate(super().__call__(*inputs, **options), -1)
 
 
 class Autoencoder(nn.Module):
@@ -98,6 +123,8 @@ def inputs_of(problem: Problem) -> dict[str, Any]:
   images = rng.uniform(0, 1, (problem.batch, problem.size, problem.size, 3)).astype(np.float32)
   code = rng.standard_normal((problem.batch, 2 * LATENT), np.float32)
   x = {VAE + "decoder": (code,), VAE + "autoencoder": (images, code)}.get(problem.net, (images,))
+  if problem.net == FUSION:
+    x = images, rng.random((*images.shape[:3], 1), np.float32)
   net = problem.module
   shapes = jax.eval_shape(lambda *x: net.init(jax.random.key(0), *x, **problem.trained), *x)
 
@@ -106,7 +133,7 @@ def inputs_of(problem: Problem) -> dict[str, Any]:
     if name in ("scale", "var"):
       # The last norm of a residual branch is small, as in a trained net: a deep stack of random branches of full size
       # turns rounding in bfloat16 into gradients that have nothing in common, whoever computes them.
-      last = name == "scale" and path[-2].key == {"resnet18": "bn2", "resnet50": "bn3"}.get(problem.net)
+      last = name == "scale" and path[-2].key == {"resnet50": "bn3"}.get(problem.net, "bn2")
       return ((0.1 if last else 1) * rng.uniform(0.5, 1.5, shape)).astype(np.float32)
     # Random biases too: no zero and no symmetry, so that a parameter copied to the wrong place shows.
     spread = (2 / math.prod(shape[:-1])) ** 0.5 if name == "kernel" else 0.1
@@ -124,7 +151,9 @@ def inputs_of(problem: Problem) -> dict[str, Any]:
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """The training step's loss of each image."""
+  """The training step's loss of each image; of paper 002 that of both logits [batch, 2, num_classes]."""
+  if logits.ndim == 3:
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels[:, None]).sum(1)
   return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
@@ -142,12 +171,19 @@ def operate(problem: Problem, variables: Any, weights: jax.Array, *x: jax.Array)
     d_params, d_x = jax.grad(weighed, argnums=(0, 1))(variables["params"], x[0])
     return {"params": d_params, "x": d_x}
 
-  def loss(params):
-    logits, new = net.apply({**fixed, "params": params}, *x, **problem.trained, mutable=["batch_stats"])
+  def loss(moved):
+    params = {**variables["params"], **moved}
+    logits, new = net.apply({**fixed, "params": params}, *x, **problem.trained, mutable=COLLECTIONS)
     return cross_entropy(logits, weights).mean(), new
 
-  (value, new), d_params = jax.value_and_grad(loss, has_aux=True)(variables["params"])
+  moved = {name: variables["params"][name] for name in problem.moved}
+  (value, new), d_params = jax.value_and_grad(loss, has_aux=True)(moved)
   return {"params": d_params, "loss": value, "fixed": new}
+
+
+def first_gradient(state: Any) -> Any:
+  """The first step's gradient, from the state of its optimizer: SGD's momentum is it, AdaBelief's a tenth of it."""
+  return jax.tree.map(lambda m: 10 * m, state[0].mu) if hasattr(state[0], "mu") else state[0].trace
 
 
 def named(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,7 +224,7 @@ def flops(problem: Problem, inputs: Mapping[str, Any]) -> float:
 
   A convolution's forward pass multiplies kernel area x channels x features for each pixel of its output, a transposed
   one for each pixel of its input. A gradient is three times the forward pass (value, input's and kernel's gradient);
-  a training step does without the gradient of the images.
+  a training step does without the gradient of the images, and passes forward alone through what it does not move.
   """
   works = []
 
@@ -197,16 +233,21 @@ def flops(problem: Problem, inputs: Mapping[str, Any]) -> float:
     layer = context.module
     if isinstance(layer, Conv | ConvTranspose | nn.Dense) and context.method_name == "__call__":
       pixels = args[0] if isinstance(layer, ConvTranspose) else y
-      works.append(2.0 * math.prod(pixels.shape[:-1]) * math.prod(layer.variables["params"]["kernel"].shape))
+      work = 2.0 * math.prod(pixels.shape[:-1]) * math.prod(layer.variables["params"]["kernel"].shape)
+      works.append((work, layer.path[0] in problem.moved))
     return y
 
   net = problem.module
   with nn.intercept_methods(count):
-    jax.eval_shape(lambda v, *x: net.apply(v, *x, **problem.trained, mutable=["batch_stats"]),
+    jax.eval_shape(lambda v, *x: net.apply(v, *x, **problem.trained, mutable=COLLECTIONS),
                    inputs["variables"], *inputs["x"])  # fmt: skip
+  forward = sum(work for work, _ in works)
   if problem.operation == "forward":
-    return sum(works)
-  return 3 * sum(works) - (works[0] if problem.operation == "train_step" else 0)
+    return forward
+  if problem.operation == "gradient":
+    return 3 * forward
+  moved = [work for work, moves in works if moves]
+  return forward + 2 * sum(moved) - moved[0]
 
 
 def problems(platform: str, quick: bool) -> list[Problem]:
@@ -217,11 +258,13 @@ def problems(platform: str, quick: bool) -> list[Problem]:
     tiny: dict[str, Any] = {"batch": 4, "size": 64, "width": 0.125, "num_classes": 10}
     steps = [Problem("resnet18", "forward", **tiny), Problem("resnet18", "train_step", **tiny)]
     steps.append(Problem("resnet50", "train_step", **{**tiny, "width": 0.0625}))
+    steps += [Problem(FUSION, operation, 4, 112, "float32", 0.125, 7) for operation in STEP_AND_TEST]
     return [*vae, *steps]
   vae = [Problem(VAE + net) for net in nets]
   if platform == "cpu":
-    resnets = [Problem("resnet18", operation, 8, 112) for operation in ("train_step", "forward")]
-    return [*vae, Problem(VAE + "decoder", size=128), *resnets, Problem("resnet50", "train_step", 8, 64)]
+    resnets = [Problem("resnet18", operation, 8, 112) for operation in STEP_AND_TEST]
+    return [*vae, Problem(VAE + "decoder", size=128), *resnets, Problem("resnet50", "train_step", 8, 64),
+            *(Problem(FUSION, operation, 8, 224, num_classes=7) for operation in STEP_AND_TEST)]  # fmt: skip
   vae += [Problem(VAE + net, batch=256, dtype=dtype) for dtype in ("bfloat16", "float32") for net in nets]
   steps = [
     Problem(net, "train_step", batch, 224, dtype)
@@ -233,4 +276,10 @@ def problems(platform: str, quick: bool) -> list[Problem]:
     *vae,
     *steps,
     *(Problem("resnet18", "forward", 128, 224, dtype) for dtype in ("bfloat16", "float32")),
+    # The paper's batches: 256 in training, 64 in tests.
+    *(
+      Problem(FUSION, operation, batch, 224, dtype, num_classes=7)
+      for dtype in ("bfloat16", "float32")
+      for operation, batch in zip(STEP_AND_TEST, (256, 64), strict=True)
+    ),
   ]

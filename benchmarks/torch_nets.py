@@ -123,6 +123,54 @@ def resnet(p: Any, x: Tensor, train: bool) -> Tensor:
   return _dense(p.fc, resnet_trunk(p.trunk, x, train).mean((2, 3)))
 
 
+def _arm(p: Any, x: Tensor, train: bool) -> Tensor:
+  """Paper 002: arrangement, de-albino, norm, and the mean over planes shared with the batch."""
+  block = p.de_albino.kernel.shape[-1] // 2
+  y = functional.pixel_shuffle(x, block)
+  batch, planes, side, _ = y.shape
+  y = _conv(p.de_albino, y.reshape(batch * planes, 1, side, side), block // 2)
+  own = _norm(p.bn, y.reshape(batch, planes, *y.shape[2:]), train).float().mean(1)
+  return (own + p.alpha * own.mean(0)).flatten(1)
+
+
+def landmark_fusion(p: Any, images: Tensor, heatmaps: Tensor, train: bool) -> Tensor:
+  """Paper 002, the RGB net in evaluation -> logits of the landmark net and of the head [batch, 2, classes]."""
+  rgb = _arm(p.rgb.arm, resnet_trunk(p.rgb.trunk, images, False), False)
+  x = heatmaps
+  for k in range(1, 7):
+    x = functional.relu(_conv(getattr(p.landmark, f"conv{k}"), x))
+    x = functional.max_pool2d(x, 2) if k <= 4 else x
+  own = _arm(p.landmark.arm, x, train)
+  logits = _dense(p.landmark.fc, own)
+  agree = logits.argmax(-1) == _dense(p.rgb.fc, rgb).argmax(-1)
+  scale = torch.where(agree, 1.0, 0.6) * logits.float().softmax(-1).max(-1).values
+  return torch.stack([logits, _dense(p.head, torch.cat([rgb, scale[:, None] * own], -1))], 1)
+
+
+class AdaBelief:
+  """Steps each parameter as soon as its gradient is there (specs 0.2; PyTorch has no such optimizer)."""
+
+  def __init__(self, net: torch.nn.Module, rate: float, decay: float):
+    self.rate, self.decay = rate, decay
+    self.states = {
+      p: [torch.zeros_like(p), torch.zeros_like(p), 0] for p in net.parameters() if p.requires_grad
+    }
+    for parameter in self.states:
+      parameter.register_post_accumulate_grad_hook(self.step)
+
+  @torch.no_grad()
+  def step(self, p: Any) -> None:
+    """Moves `p` by its gradient."""
+    m, s, count = self.states[p]
+    self.states[p][2] = count = count + 1
+    p.mul_(1 - self.rate * self.decay)
+    m.lerp_(p.grad, 0.1)
+    residual = p.grad - m
+    s.mul_(0.999).addcmul_(residual, residual, value=0.001).add_(1e-16)
+    spread = s.sqrt().div_((1 - 0.999**count) ** 0.5).add_(1e-16)
+    p.addcdiv_(m, spread, value=-self.rate / (1 - 0.9**count))
+
+
 class Net(torch.nn.Module):
   """One of the functions above with its parameters; `arguments` follow the inputs."""
 
@@ -139,6 +187,8 @@ class Net(torch.nn.Module):
     """Of the last backward pass, by our names and in our layout."""
     found = {}
     for name, parameter in self.tree.named_parameters():
+      if parameter.grad is None:
+        continue
       path = name.replace(".", "/")
       found[path] = from_torch(path, parameter.grad.detach().cpu().numpy())
     return found

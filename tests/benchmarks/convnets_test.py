@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import convnets, convnets_peers, harness
-from benchmarks.convnets_problem import VAE, Problem, flops, inputs_of, named, problems
+from benchmarks.convnets_problem import FUSION, VAE, Problem, flops, inputs_of, named, problems
 
 SESSION = types.SimpleNamespace(platform="cpu", arguments=types.SimpleNamespace(precision="default"))
 TOLERANCE = 1e-3  # Tiny nets have few activations at the kink of a ReLU.
@@ -59,9 +59,33 @@ def test_work_by_the_formula():
     assert work(Problem(net, "train_step", 1, 224)) == 3 * forward - stem
 
 
+def test_work_of_the_fusion():
+  """The RGB net, landmark net and head by the sizes of paper 002's Table 1; a step leaves the RGB net as it is."""
+  table = (
+    (220, 32, 25),
+    (108, 64 * 32, 9),
+    (52, 128 * 64, 9),
+    (24, 256 * 128, 9),
+    (10, 512 * 256, 9),
+    (7, 512 * 512, 16),
+  )
+  convolutions = [side**2 * pairs * area for side, pairs, area in table]
+  arm_and_fc = 2 * 121 * 1024 + 121 * 7
+  landmark = sum(convolutions) + arm_and_fc
+  rgb = 1.814e9 - 512_000 + arm_and_fc
+  forward, step = (
+    work(Problem(FUSION, operation, 1, 224, num_classes=7)) for operation in ("forward", "train_step")
+  )
+  assert forward == pytest.approx(2 * (rgb + landmark + 242 * 7), rel=1e-3)
+  assert step == forward + 4 * (landmark + 242 * 7) - 2 * convolutions[0]
+
+
 def work(problem):
   """`flops` of zeros."""
   net = problem.module
-  x = np.zeros((1, 128) if "vae" in problem.net else (1, problem.size, problem.size, 3), np.float32)
-  variables = jax.eval_shape(lambda x: net.init(jax.random.key(0), x, **problem.trained), x)
-  return flops(problem, {"variables": variables, "x": (x,)})
+  shapes = (
+    [(1, 128)] if "vae" in problem.net else [(1, problem.size, problem.size, channels) for channels in (3, 1)]
+  )
+  x = [np.zeros(shape, np.float32) for shape in (shapes if problem.net == FUSION else shapes[:1])]
+  variables = jax.eval_shape(lambda *x: net.init(jax.random.key(0), *x, **problem.trained), *x)
+  return flops(problem, {"variables": variables, "x": x})
