@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import nets_cases
@@ -5,7 +7,14 @@ import numpy as np
 import pytest
 
 from jaxfer.errors import UserError
-from jaxfer.models.identity_expression_vae import Decoder, Discriminator, Encoder
+from jaxfer.models.identity_expression_vae import (
+  Decoder,
+  Discriminator,
+  Encoder,
+  IdentityExpressionVAE,
+  sample,
+)
+from jaxfer.models.vae_baselines import VAE, ConditionalVAE
 
 # Specs 4.2-4.4: by image size, the totals and the layers' own counts in order (kernel and bias together).
 ENCODER = (896, 9_248, 18_496, 36_928, 73_856, 147_584, 295_168, 590_080)
@@ -40,6 +49,36 @@ def test_parameter_counts_of_the_specification(net, size):
   out = jax.eval_shape(net_.apply, variables, x)
   want = {Encoder: ((2, 64), (2, 64)), Discriminator: (2,), Decoder: (2, size, size, 3)}[net]
   assert jax.tree.map(jnp.shape, out) == want
+
+
+@pytest.mark.parametrize(("size", "total"), [(64, 4_986_356), (128, 8_528_364)])
+def test_the_whole_model_has_its_four_parts_and_their_counts(size, total):
+  _, variables = shapes_of(IdentityExpressionVAE(image_size=size), size)
+  assert count(variables) == total
+  parts = {"identity_encoder": Encoder, "expression_encoder": Encoder, "decoder": Decoder}
+  parts["discriminator"] = Discriminator
+  assert {name: count(part) for name, part in variables["params"].items()} == {
+    name: COUNTS[net, size][0] for name, net in parts.items()
+  }
+
+
+def test_the_baselines_read_codes_of_64_and_the_conditional_one_its_subjects():
+  """The condition widens both layers after the pool, and fc1."""
+  _, variables = shapes_of(VAE(), 64)
+  plain = 1_205_152 + 1_403_539 - 64 * 4096
+  assert count(variables) == plain
+  images = jnp.zeros((2, 64, 64, 3))
+  net = ConditionalVAE(subjects=7)
+  variables = jax.eval_shape(net.init, jax.random.key(0), images, jnp.zeros((2, 7)))
+  assert count(variables) == plain + 7 * (2 * 64 + 4096)
+
+
+def test_32_px_have_a_stage_less_than_64():
+  _, variables = shapes_of(IdentityExpressionVAE(image_size=32), 32)
+  without = sum(ENCODER[-2:])
+  less = (256 - 128) * 64 * 2  # The last layers read 128 features.
+  assert count(variables["params"]["identity_encoder"]) == 1_205_152 - without - less
+  assert {name for name in variables["params"]["decoder"] if "4" in name} == set()
 
 
 def test_uniform_kernels_and_a_quarter_of_the_widths():
@@ -89,17 +128,62 @@ def test_images_are_between_0_and_1_and_bfloat16_computes_close(decoder):
 
 def test_sizes_and_widths_that_do_not_exist_are_refused():
   key = jax.random.key(0)
-  with pytest.raises(UserError, match="images of 96 px: the networks of paper 003 take 64 or 128"):
+  with pytest.raises(UserError, match="images of 96 px: the networks of paper 003 take 32, 64 or 128"):
     Encoder().init(key, jnp.zeros((1, 96, 96, 3)))
-  with pytest.raises(UserError, match="images of 32 px"):
-    Decoder(image_size=32).init(key, jnp.zeros((1, 128)))
+  with pytest.raises(UserError, match="images of 48 px"):
+    Decoder(image_size=48).init(key, jnp.zeros((1, 128)))
   with pytest.raises(UserError, match=r"reads images \[batch, size, size, 3\], not \(1, 64, 64, 1\)"):
     Discriminator().init(key, jnp.zeros((1, 64, 64, 1)))
   with pytest.raises(UserError, match=r"width 0\.3: 32 channels times it must be a whole number"):
     Encoder(width=0.3).init(key, jnp.zeros((1, 64, 64, 3)))
+  with pytest.raises(UserError, match="norm 'layer': the networks of paper 003 take 'none' or 'batch'"):
+    Encoder(norm="layer").init(key, jnp.zeros((1, 64, 64, 3)))
+  images = jnp.zeros((1, 64, 64, 3))
+  with pytest.raises(UserError, match=r"images \(1, 64, 64, 3\): give \[batch, 128, 128, 3\], or change"):
+    IdentityExpressionVAE(image_size=128).init(key, images)
+  with pytest.raises(UserError, match=r"condition \(1, 3\): a plain VAE reads none"):
+    VAE().init(key, images, jnp.zeros((1, 3)))
+  for condition, named in ((None, "none"), (jnp.zeros((1, 3)), r"\(1, 3\)")):
+    with pytest.raises(
+      UserError, match=rf"condition {named}: give the subjects' one-hot vectors \[batch, 4\]"
+    ):
+      ConditionalVAE(subjects=4).init(key, images, condition)
 
 
 @pytest.mark.parametrize("label", ["encoder", "decoder"])
 def test_values_and_gradients_equal_pytorch(label):
   y, gradients, _ = nets_cases.run(label)
   nets_cases.compare(label, y, gradients)
+
+
+def test_samples_have_the_posterior_s_mean_and_spread_and_a_key_each():
+  mean, log_variance = jnp.array([[1.0, -2.0]]), jnp.log(jnp.array([[4.0, 0.25]]))
+  keys = jax.random.split(jax.random.key(0), 20_000)
+  many = [jnp.broadcast_to(x, (20_000, 2)) for x in (mean, log_variance)]
+  z = np.asarray(jax.jit(sample)(many, keys))
+  np.testing.assert_allclose(z.mean(0), [1, -2], atol=0.05)
+  np.testing.assert_allclose(z.std(0), [2, 0.5], rtol=0.03)
+  assert len(set(z[:, 0].tolist())) > 19_000
+
+
+def test_batch_norm_moves_its_statistics_in_training_alone_and_over_the_mapped_axis():
+  """Values and gradients in training are those of the golden in `vae_losses_test`."""
+  net = Encoder(width=1 / 32, norm="batch", latent=2)
+  rng = np.random.default_rng(2)
+  x, shapes = shapes_of(net, 32)
+  variables = jax.tree.map(lambda leaf: jnp.asarray(rng.uniform(0.1, 1, leaf.shape), jnp.float32), shapes)
+  x = jnp.asarray(rng.uniform(0, 1, (4, 32, 32, 3)), jnp.float32)
+
+  @functools.partial(jax.jit, static_argnames="axis_name")
+  def train(x, axis_name=None):
+    run = functools.partial(net.apply, variables, train=True, mutable=["batch_stats"], axis_name=axis_name)
+    return jax.vmap(run, axis_name=axis_name, out_axes=(0, None))(x) if axis_name else run(x)
+
+  (mean, _), new = train(x)
+  (split, _), together = train(x.reshape(2, 2, 32, 32, 3), axis_name="devices")
+  np.testing.assert_allclose(split.reshape(4, 2), mean, rtol=1e-3, atol=1e-4)
+  for got, want in zip(jax.tree.leaves(together), jax.tree.leaves(new), strict=True):
+    np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-5)
+  still, kept = jax.jit(functools.partial(net.apply, mutable=["batch_stats"]))(variables, x)
+  assert np.abs(still[0] - mean).max() > 0.1
+  jax.tree.map(np.testing.assert_array_equal, kept["batch_stats"], variables["batch_stats"])

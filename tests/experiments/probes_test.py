@@ -1,0 +1,61 @@
+import jax
+import numpy as np
+import pytest
+import vae_cases
+
+from jaxfer.errors import UserError
+from jaxfer.experiments import probes
+
+
+def test_probabilities_equal_those_of_scikit_learn():
+  """Features of scales from 0.01 to 100: standardised on the training part alone."""
+  with np.load(vae_cases.PATH) as file:
+    want = file["probe/probabilities"]
+  train, labels, test = vae_cases.features()
+  got = jax.nn.softmax(probes.fit(train, labels, 4).logits(test))
+  np.testing.assert_allclose(got, want, atol=1e-3)
+  np.testing.assert_array_equal(probes.linear_probe(train, labels, test, 4), want.argmax(1))
+
+
+def test_a_missing_class_is_not_predicted_and_a_constant_feature_says_nothing():
+  features = np.array([[0.1, -1.0], [0.1, -2.0], [0.1, 1.0], [0.1, 2.0]])
+  probe = probes.fit(features, [0, 0, 2, 2], 3)
+  np.testing.assert_array_equal(probe.predict(features), [0, 0, 2, 2])
+  np.testing.assert_allclose(probe.weights[0], 0, atol=1e-6)
+  assert np.isfinite(probe.logits([[5.0, 0.0]])).all()
+
+
+def test_the_table_tells_codes_that_are_apart_from_codes_that_are_not():
+  """z_i holds the subject alone, z_e the expression alone, both hold both, and noise neither."""
+  rng = np.random.default_rng(0)
+  subjects, expressions = np.divmod(np.arange(6 * 32), 32)
+  expressions //= 8
+  of_subject, of_expression = rng.standard_normal((6, 12)), rng.standard_normal((4, 12))
+  z_i = 3 * of_subject[subjects] + rng.standard_normal((192, 12))
+  z_e = 3 * of_expression[expressions] + rng.standard_normal((192, 12))
+  table = probes.read({"z_i": z_i, "z_e": z_e}, 100 + subjects, expressions, subjects < 4)
+  assert table["z_i"]["subject"] > 0.95
+  assert table["z_e"]["expression"] > 0.95
+  assert table["z_i"]["expression"] < 0.45
+  assert table["z_e"]["subject"] < 0.35
+
+
+def test_halves_are_within_every_person_and_expression():
+  subjects = np.array([1, 1, 2, 1, 1, 1, 2, 2])
+  expressions = np.array([0, 0, 0, 1, 0, 0, 0, 1])
+  got = probes.first_halves(subjects, expressions)
+  np.testing.assert_array_equal(got, [True, False, True, True, True, False, False, True])
+
+
+def test_bad_input():
+  features = np.eye(3)
+  with pytest.raises(UserError, match=r"features \(3, 3\) and labels \(2,\): give \[n, d\] and \[n\]"):
+    probes.fit(features, [0, 1], 2)
+  with pytest.raises(UserError, match="label 2 of 2 classes: number them 0 to 1"):
+    probes.fit(features, [0, 1, 2], 2)
+  with pytest.raises(UserError, match="feature 1 is not finite"):
+    probes.fit(features + np.array([[0], [np.nan], [0]]), [0, 1, 1], 2)
+  with pytest.raises(UserError, match="subject 7 is learned from and read from: put each person on one side"):
+    probes.read({"z": features}, [7, 7, 8], [0, 1, 0], [True, False, False])
+  with pytest.raises(UserError, match="3 of 3 images teach expression: keep some to read it from"):
+    probes.read({"z": features}, [7, 7, 7], [0, 0, 0], [True, True, True])

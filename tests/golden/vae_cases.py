@@ -1,0 +1,98 @@
+"""The cases of vae.npz: a small identity/expression VAE with all its losses, points to cluster, features to probe."""
+
+import functools
+import math
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfer.experiments import vae_losses
+from jaxfer.models.identity_expression_vae import IdentityExpressionVAE
+
+PATH = pathlib.Path(__file__).with_name("vae.npz")
+BATCH, LATENT = 5, 6
+NET = IdentityExpressionVAE(
+  image_size=32, width=0.125, latent=LATENT, uniform_4x4=True, norm="batch", leaky=True
+)
+
+
+@functools.cache
+def drawn():
+  """{"variables", "images", "noise" of z_i, z_e and two of the prior, "directions" of the parameters}, float32."""
+  rng = np.random.default_rng(0)
+  images = rng.uniform(0, 1, (BATCH, 32, 32, 3)).astype(np.float32)
+  shapes = jax.eval_shape(NET.init, jax.random.key(0), images)
+
+  def draw(path, leaf):
+    kind, shape = path[-1].key, leaf.shape
+    if kind in ("scale", "var"):
+      return rng.uniform(0.5, 1.5, shape).astype(np.float32)
+    spread = (2 / math.prod(shape[:-1])) ** 0.5 if kind == "kernel" else 0.1
+    return (spread * rng.standard_normal(shape)).astype(np.float32)
+
+  variables = jax.tree_util.tree_map_with_path(draw, shapes)
+  normal = functools.partial(rng.standard_normal, dtype=np.float32)
+  directions = jax.tree.map(lambda leaf: normal(leaf.shape), variables["params"])
+  return {
+    "variables": variables,
+    "images": images,
+    "noise": normal((4, BATCH, LATENT)),
+    "directions": directions,
+  }
+
+
+def checksum():
+  """Changes if anything drawn does: NumPy may change a stream some day."""
+  leaves = jax.tree.leaves((drawn(), points(), features()))
+  return np.float64(sum((k + 1) * np.float64(leaf).sum() for k, leaf in enumerate(leaves)))
+
+
+def losses(variables, images, noise):
+  """Every loss [batch] of one pass through all parts in training, by name; each person's partner is the next."""
+
+  def call(method, *x):
+    return NET.apply(variables, *x, train=True, method=method, mutable=["batch_stats"])[0]
+
+  identity, expression = call("encode_identity", images), call("encode_expression", images)
+  z_i, z_e = (
+    mean + jnp.exp(log_variance / 2) * own
+    for (mean, log_variance), own in zip((identity, expression), noise, strict=False)
+  )
+  partner = jnp.roll(expression[0], 1, 0)
+  # In one batch each, which compiles in half the time.
+  codes = jnp.concatenate([z_i, noise[2], identity[0]]), jnp.concatenate([z_e, noise[3], partner])
+  decoded, prior, swapped = jnp.split(call("decode", *codes), 3)
+  logits = jnp.split(call("discriminate", jnp.concatenate([images, decoded, prior])), 3)
+  again = call("encode_identity", swapped)[0], call("encode_expression", swapped)[0]
+  found = {
+    "kl_identity": vae_losses.kl(*identity),
+    "kl_expression": vae_losses.kl(*expression),
+    "error": vae_losses.squared_error(images, decoded),
+    "switch": vae_losses.switch(identity[0], again[0], partner, again[1]),
+  }
+  sides = {"discriminator": vae_losses.discriminator_terms(*logits)}
+  sides["generator"] = vae_losses.generator_terms(*logits[1:])
+  sides["saturating"] = vae_losses.generator_terms(*logits[1:], saturating=True)
+  return found | {f"{side}/{name}": x for side, terms in sides.items() for name, x in terms.items()}
+
+
+def points():
+  """[300, 8] to cluster, and [9, 8] where to begin."""
+  rng = np.random.default_rng(1)
+  points = (2 * rng.standard_normal((9, 8)))[rng.integers(0, 9, 300)] + rng.standard_normal((300, 8))
+  return points.astype(np.float32), points[rng.choice(300, 9, replace=False)].astype(np.float32)
+
+
+def features():
+  """[120, 5] of very different scales, labels [120] of 4 classes, and [30, 5] to read."""
+  rng = np.random.default_rng(2)
+  labels = rng.integers(0, 4, 120)
+  scale, centres = 10.0 ** np.arange(-2, 3), rng.standard_normal((4, 5))
+  train = scale * (centres[labels] + 1.5 * rng.standard_normal((120, 5)) + 3)
+  return (
+    train.astype(np.float32),
+    labels,
+    (scale * (1.5 * rng.standard_normal((30, 5)) + 3)).astype(np.float32),
+  )
