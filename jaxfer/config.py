@@ -106,6 +106,8 @@ class RunConfig:
     remainder: "wrap" completes the last batch of an epoch with rows from its start, "drop" leaves the rest out.
     dtype: of the model's computation; parameters are float32.
     seed: of the parameters, the order of the rows, and every other draw.
+    init_from: a folder of weights to start from, as `jaxfer convert` or a finished training (its folder `weights`)
+      leaves it; the system says what it takes over. None starts from initial values.
     execution: devices, driver, checkpoints.
   """
 
@@ -117,6 +119,7 @@ class RunConfig:
   remainder: Literal["drop", "wrap"] = "wrap"
   dtype: Literal["float32", "bfloat16"] = "float32"
   seed: int = 0
+  init_from: str | None = None
   execution: Execution = Execution()
 
 
@@ -128,11 +131,14 @@ class Row:
     name: as the table shows it.
     overrides: of the base, such as "model.cell=conv_gru".
     published: the paper's accuracy, 0 to 1; None where it gives none.
+    init_from: the name of an earlier row: each training starts from that of its seed and fold there. A folder that the
+      base's `init_from` names takes its place.
   """
 
   name: str
   overrides: tuple[str, ...] = ()
   published: float | None = None
+  init_from: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -276,6 +282,10 @@ def resolve(
     )
   if strangers := [name for pair in study.compared for name in pair if name not in rows]:
     raise unknown("row", strangers[0], rows)
+  for k, row in enumerate(study.rows):
+    earlier = [other.name for other in study.rows[:k]]
+    if row.init_from is not None and row.init_from not in earlier:
+      raise unknown(f"row before '{row.name}' to start it from", row.init_from, earlier)
   study = dataclasses.replace(study, seeds=seeds, base=base, presets={}, preset=preset)
   _ = study.named_seeds
   return study, rows

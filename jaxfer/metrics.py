@@ -1,6 +1,6 @@
 """What a classifier is judged by: predictions, confusion matrices and their summaries (specs 0.3).
 
-`predict`, `top_k_correct` and `confusion_matrix` are jax functions, for use inside jit, vmap and pmap; the
+`predict`, `rank`, `top_k_correct` and `confusion_matrix` are jax functions, for use inside jit, vmap and pmap; the
 confusion matrices of batches, devices or folds add up. `summarize` and `wilson_interval` work on the host.
 
 A row that cannot be judged is never counted as some class: `predict` gives -1 for logits with a NaN, and a
@@ -31,8 +31,27 @@ def predict(logits: ArrayLike) -> jax.Array:
   return jnp.where(jnp.isnan(logits).any(-1), -1, jnp.argmax(logits, axis=-1).astype(jnp.int32))
 
 
+def rank(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
+  """Says how many classes stand before the label by their logits; of equal ones the lower class index goes first.
+
+  Args:
+    logits: [..., num_classes].
+    labels: int [...], 0 .. num_classes - 1.
+
+  Returns:
+    int32 [...]: 0 where the label is predicted; num_classes where a logit is NaN.
+  """
+  logits, labels = jnp.asarray(logits), jnp.asarray(labels)
+  num_classes = logits.shape[-1]
+  own = jnp.take_along_axis(logits, labels[..., None], axis=-1)
+  index = jnp.arange(num_classes, dtype=labels.dtype)
+  index = index.reshape((1,) * labels.ndim + index.shape)
+  ahead = (logits > own) | ((logits == own) & (index < labels[..., None]))
+  return jnp.where(jnp.isnan(logits).any(-1), num_classes, ahead.sum(-1, dtype=jnp.int32))
+
+
 def top_k_correct(logits: ArrayLike, labels: ArrayLike, k: int) -> jax.Array:
-  """Says where the label is among the k largest logits; of equal logits the lower class index goes first.
+  """Says where the label is among the k largest logits, by `rank`.
 
   Args:
     logits: [..., num_classes].
@@ -45,15 +64,10 @@ def top_k_correct(logits: ArrayLike, labels: ArrayLike, k: int) -> jax.Array:
   Raises:
     ValueError: k is out of range.
   """
-  logits, labels = jnp.asarray(logits), jnp.asarray(labels)
-  num_classes = logits.shape[-1]
+  num_classes = jnp.shape(logits)[-1]
   if not 1 <= k <= num_classes:
     raise ValueError(f"k must be 1..{num_classes}, got {k}")
-  own = jnp.take_along_axis(logits, labels[..., None], axis=-1)
-  index = jnp.arange(num_classes, dtype=labels.dtype)
-  index = index.reshape((1,) * labels.ndim + index.shape)
-  ahead = (logits > own) | ((logits == own) & (index < labels[..., None]))
-  return (ahead.sum(-1) < k) & ~jnp.isnan(logits).any(-1)
+  return rank(logits, labels) < k
 
 
 def confusion_matrix(

@@ -1,35 +1,29 @@
 """Studies: a whole published table by one command, each row folds x seeds of one training, printed beside the paper.
 
-A row's trainings have the same stages and shapes and are members of one program; rows follow one another. A seed tests
-a record at most once, by the fold that holds it out; its accuracy pools the counts of its folds. Where the split is
-drawn anew by each seed, seeds test different records. A training that stops being finite stays in: its records count as
-wrong, and the table names it.
+A row's trainings have the same stages and shapes and are members of one program (experiments/rows.py); rows follow one
+another, but for those that differ in numbers alone, which are trained together.
 """
 
-import contextlib
 import dataclasses
 import json
 import pathlib
 import re
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxfer import config as configuration
-from jaxfer import metrics
 from jaxfer.config import RunConfig, StudyConfig
 from jaxfer.data import records
 from jaxfer.data.datasets import DATASETS
 from jaxfer.errors import UserError
 from jaxfer.experiments import EXPERIMENTS
+from jaxfer.experiments import rows as row_trainings
 from jaxfer.experiments import run as runs
-from jaxfer.experiments.task import options_of, split_of, task_of
+from jaxfer.experiments.task import options_of, task_of
 from jaxfer.report import pages
 from jaxfer.report import study as report
-from jaxfer.train import members
 
 
 def run(
@@ -63,30 +57,47 @@ def run(
   """
   study, rows = configuration.resolve(study, preset, assignments, options_of)
   _begin(study, rows, workdir, resume)
-  results = []
+  folders = {row.name: workdir / "rows" / _slug(row.name) for row in study.rows}
   loaded: dict[str, records.Records] = {}
-  for number, (row, config) in enumerate(zip(study.rows, rows.values(), strict=True), start=1):
-    folder = workdir / "rows" / _slug(row.name)
-    path = folder / "result.json"
-    if path.is_file():
-      say(f"row {number} of {len(rows)}, {row.name}: done before")
-    else:
-      say(f"row {number} of {len(rows)}, {row.name}:")
-      asked = json.dumps(dataclasses.asdict(config.data))
-      if asked not in loaded:
-        loaded[asked] = runs.load_data(config, data_dir)
-        for note in loaded[asked].notes:
-          say(note)
-      result = _train(config, study.named_seeds, loaded[asked], folder, say)
+  for number, row in enumerate(study.rows, start=1):
+    counted = f"row {number} of {len(rows)}, {row.name}"
+    if (folders[row.name] / "result.json").is_file():
+      say(f"{counted}: done before")
+      continue
+    config = rows[row.name]
+    asked = json.dumps(dataclasses.asdict(config.data))
+    if asked not in loaded:
+      loaded[asked] = runs.load_data(config, data_dir)
+      for note in loaded[asked].notes:
+        say(note)
+    task = task_of(config, loaded[asked])
+    waiting = [
+      other for other in study.rows[number - 1 :] if not (folders[other.name] / "result.json").is_file()
+    ]
+    together = row_trainings.alike(task, row, waiting, rows)
+    more = f", with {', '.join(other.name for other in together[1:])}" if together[1:] else ""
+    say(f"{counted}{more}:")
+    source = config.init_from or (row.init_from and str(folders[row.init_from]))
+    kept = any(other.init_from == row.name for other in study.rows) and config.init_from is None
+    own = [row_trainings.Row(other.name, rows[other.name], folders[other.name]) for other in together]
+    for each, (result, history) in zip(
+      own, row_trainings.train(own, task, study.named_seeds, source, kept, say), strict=True
+    ):
+      each.folder.mkdir(parents=True, exist_ok=True)
+      (each.folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in history))
       # Whole or not at all: what is there counts as done.
+      path = each.folder / "result.json"
       path.with_suffix(".part").write_text(json.dumps(result))
       path.with_suffix(".part").rename(path)
-    results.append(json.loads(path.read_text()))
+  results = [json.loads((folder / "result.json").read_text()) for folder in folders.values()]
   _check_data(rows, results)
   table = _table(study, rows, results)
-  histories = {row.name: _history(workdir / "rows" / _slug(row.name)) for row in study.rows}
+  histories = {
+    name: [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    for name, folder in folders.items()
+  }
   figures = EXPERIMENTS[study.base.recipe.name].table_figures(table["rows"], workdir)
-  report.write(table, histories, workdir, [_slug(row.name) for row in study.rows], figures)
+  report.write(table, histories, workdir, [folder.name for folder in folders.values()], figures)
   say("")
   say(report.text(table))
   return table
@@ -101,7 +112,9 @@ def _begin(study: StudyConfig, rows: Mapping[str, RunConfig], workdir: pathlib.P
   now = {
     "preset": study.preset,
     "seeds": list(study.named_seeds),
-    "rows": {name: configuration.identity(config) for name, config in rows.items()},
+    "rows": {
+      row.name: {**configuration.identity(rows[row.name]), "from row": row.init_from} for row in study.rows
+    },
   }
   path = workdir / "study.json"
   if path.is_file():
@@ -121,134 +134,6 @@ def _begin(study: StudyConfig, rows: Mapping[str, RunConfig], workdir: pathlib.P
   path.write_text(json.dumps(now, indent=2) + "\n")
 
 
-def _train(
-  config: RunConfig,
-  seeds: Sequence[int],
-  data: records.Records,
-  folder: pathlib.Path,
-  say: Callable[[str], None],
-) -> dict[str, Any]:
-  """Trains folds x seeds of a row, and returns what was predicted for whom, by seed.
-
-  Folds of different length share a schedule: that of the longest.
-  """
-  task = task_of(config, data)
-  folds = list(runs.fold_dirs(config, folder, data).values())
-  every = [
-    dataclasses.replace(task, config=dataclasses.replace(fold, seed=seed)) for seed in seeds for fold in folds
-  ]
-  splits = [split_of(one.config, data) for one in every]
-  plans = [one.plan(split) for one, split in zip(every, splits, strict=True)]
-  stages, hyper = task.stages(max(plan.steps for plan in plans))
-  trainings = [
-    members.Member(
-      f"seed {one.config.seed}, fold {one.config.split.fold or 0}",
-      one.config.seed,
-      plan,
-      hyper,
-      watched=np.flatnonzero(split.validation),
-      tested=np.flatnonzero(split.test),
-    )
-    for one, plan, split in zip(every, plans, splits, strict=True)
-  ]
-  started = time.monotonic()
-  with _compilations() as compilations:
-    results = members.train(
-      stages,
-      trainings,
-      task.init,
-      task.data,
-      folder,
-      execution=config.execution,
-      mode=config.execution.members,
-      evaluation=members.Evaluation(task.logits, task.judge, config.batch_size),
-      record={"config": configuration.identity(config), "data": data.fingerprint},
-      resume=True,
-      revision=runs.revision(),
-      say=say,
-    )
-  figures: Mapping[str, str] = {}
-  for own, result in zip(every, results, strict=True):
-    if result.failed is None:
-      figures = task.experiment.figures(own, result.variables, result.member.tested, folder)
-      break
-  predicted: dict[int, list[np.ndarray]] = {seed: [] for seed in seeds}
-  failed = []
-  for result in results:
-    where = result.failed
-    assert result.outputs is not None
-    if where is None and not np.isfinite(result.outputs).all():
-      where = "the trained net's logits"
-    if where is not None:
-      failed.append(f"{result.member.name}: not finite in {where}; its records count as wrong")
-    guess = np.asarray(metrics.predict(result.outputs))
-    guess = guess if where is None else np.full_like(guess, -1)
-    predicted[result.member.seed].append(np.stack([result.member.tested, guess]))
-  # Of each seed the rows tested, ascending, and what they were taken for.
-  by_seed = [np.concatenate(parts, axis=1) for parts in predicted.values()]
-  by_seed = [both[:, np.argsort(both[0])] for both in by_seed]
-  return {
-    "data": _data(config, data),
-    "label_names": list(data.label_names),
-    "parameters": sum(a.size for a in jax.tree.leaves(results[0].variables["params"])),
-    "folds": len(folds),
-    "tested": _tested(config, len(folds)),
-    "members": len(trainings),
-    "failed": failed,
-    "figures": dict(figures),
-    "facts": dict(task.experiment.facts([result.history for result in results])),
-    "seconds": round(time.monotonic() - started, 1),
-    "compile_seconds": round(sum(compilations), 1),
-    "key": [[data.keys[row] for row in rows] for rows, _ in by_seed],
-    "subject": [data.subjects[rows].tolist() for rows, _ in by_seed],
-    "label": [data.arrays["label"][rows].tolist() for rows, _ in by_seed],
-    "predicted": [guess.tolist() for _, guess in by_seed],
-  }
-
-
-def _tested(config: RunConfig, folds: int) -> str:
-  """Who is tested, in words."""
-  split = config.split
-  words = {
-    "people": f"{folds} person-independent folds pooled" if folds > 1 else "people whom no training saw",
-    "leave_one_out": f"{folds} people pooled, each left out once",
-    "per_class": f"{split.per_class} records of each class, whoever they show",
-    "per_class_people": f"{split.per_class} records of each class, of people whom no training saw",
-    "distributed": "the records that the distributor tests",
-  }[split.kind]
-  return words + (", drawn anew by each seed" if split.seed is None else "")
-
-
-@contextlib.contextmanager
-def _compilations() -> Iterator[list[float]]:
-  """Collects how long each compilation takes, or its look-up in the cache."""
-  seconds: list[float] = []
-
-  def note(event: str, duration_secs: float, **details: Any) -> None:
-    del details
-    if event == "/jax/core/compile/backend_compile_duration":
-      seconds.append(duration_secs)
-
-  jax.monitoring.register_event_duration_secs_listener(note)
-  try:
-    yield seconds
-  finally:
-    jax.monitoring.unregister_event_duration_listener(note)
-
-
-def _data(config: RunConfig, data: records.Records) -> dict[str, Any]:
-  """The data set with all its options, and what tells it from any other."""
-  made = records.make_config(config.data.name, config.data.options)
-  options = {name: getattr(made, name) for name in options_of("data", config.data)}
-  return {
-    "name": config.data.name,
-    **options,
-    "records": len(data),
-    "people": len(data.subject_names),
-    "fingerprint": data.fingerprint,
-  }
-
-
 def _check_data(rows: Mapping[str, RunConfig], results: Sequence[Mapping[str, Any]]) -> None:
   """Refuses a table whose rows were trained on different versions of one data set."""
   seen: dict[str, tuple[str, str]] = {}
@@ -260,11 +145,6 @@ def _check_data(rows: Mapping[str, RunConfig], results: Sequence[Mapping[str, An
         f"the data changed between row '{first}' ({before[:12]}) and row '{name}' ({fingerprint[:12]}): "
         "choose another --workdir"
       )
-
-
-def _history(folder: pathlib.Path) -> list[dict[str, Any]]:
-  paths = sorted(folder.glob("group*/metrics.jsonl"), key=lambda path: int(path.parent.name[len("group") :]))
-  return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
 
 
 def _table(

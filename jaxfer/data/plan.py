@@ -53,6 +53,20 @@ class Plan:
     )
 
 
+def evaluation(rows: np.ndarray, batch_size: int, batches: int = 1) -> list[dict[str, np.ndarray]]:
+  """Rows in the given order, in batches of equal size: "row" [batch_size] int32 and "real" [batch_size] bool.
+
+  The last is completed with rows from the start, or row 0, that are not real; so are further ones, up to `batches`.
+  """
+  count = max(-(-len(rows) // batch_size), batches)
+  padded = np.resize(rows if len(rows) else [0], count * batch_size).astype(np.int32)
+  real = np.arange(count * batch_size) < len(rows)
+  return [
+    {"row": row, "real": own}
+    for row, own in zip(padded.reshape(count, -1), real.reshape(count, -1), strict=True)
+  ]
+
+
 def chunks(steps: int, start: int, per_call: int) -> list[tuple[int, int]]:
   """Divides steps start..steps into calls of equal length, never of one step.
 

@@ -10,12 +10,53 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxfer import losses, metrics
 from jaxfer.data.records import Records
+from jaxfer.errors import UserError
 from jaxfer.report.tables import Table
 from jaxfer.train.stage import Batch, Stage, Variables
 
 if TYPE_CHECKING:
   from jaxfer.experiments.task import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+  """What a net's outputs say of the tested records.
+
+  Attributes:
+    predicted: [n] classes; -1 where the outputs are not finite.
+    correct: [n] in [0, 1], whether each is right; where a protocol has several trials, in what share of them.
+    rank: [n] how many classes stand before the true one, 0 for a right prediction; None where nothing ranks classes.
+    loss: [n]; None where there is none.
+  """
+
+  predicted: np.ndarray
+  correct: np.ndarray
+  rank: np.ndarray | None = None
+  loss: np.ndarray | None = None
+
+
+def read_logits(logits: np.ndarray, labels: np.ndarray) -> Reading:
+  """The reading of logits [n, classes]: the largest is predicted, the lower class where two are equal."""
+  predicted = np.asarray(metrics.predict(logits))
+  rank, loss = metrics.rank(logits, labels), losses.cross_entropy(logits, labels)
+  return Reading(predicted, (predicted == labels).astype(np.float64), np.asarray(rank), np.asarray(loss))
+
+
+Outputs = Callable[[nn.Module, Variables, Batch, Mapping[str, jax.Array], str | None], jax.Array]
+
+
+def one_reading(model: nn.Module, outputs: np.ndarray, labels: np.ndarray) -> Mapping[str, Reading]:
+  """Of outputs that are logits."""
+  del model
+  return {"": read_logits(outputs, labels)}
+
+
+def nothing_taken_over(model: nn.Module, given: Variables) -> Variables:
+  """Refuses."""
+  del given
+  raise UserError(f"init_from: {type(model).__name__} takes nothing over from another training: leave it out")
 
 
 def no_figures(
@@ -26,9 +67,11 @@ def no_figures(
   return {}
 
 
-def no_facts(histories: Sequence[Sequence[Mapping[str, Any]]]) -> Mapping[str, Sequence[float]]:
+def no_facts(
+  histories: Sequence[Sequence[Mapping[str, Any]]], readings: Sequence[Mapping[str, Reading]]
+) -> Mapping[str, Sequence[float]]:
   """Tells nothing."""
-  del histories
+  del histories, readings
   return {}
 
 
@@ -58,7 +101,18 @@ class Experiment:
     source: of the published rows.
     paper_data: the data set, by name, that the published rows were measured on.
     figures: (task, trained variables, tested rows, folder) -> PNG files drawn into the folder, each with its caption.
-    facts: rows of metrics of each training of a study's row -> further numbers of theirs, a value a training.
+    outputs: (model, variables, batch, hyper, axis_name) -> what evaluation computes of a batch, [batch, ...]; None for
+      the logits [batch, classes] that the model gives. The batch has "real" [batch], False in rows that only complete
+      it; outputs that depend on the rows around them reduce over `axis_name` too.
+    readings: (model, outputs of the tested rows [n, ...] on the host, their labels) -> what they say, by name. A
+      training is judged by the first; the others are further ways to read the same net.
+    test_batch: rows of a batch of evaluation; None takes that of training.
+    mates: whether outputs depend on the rows around them: then evaluation follows the distributor's order of files
+      (records' `order`), and a study gives every number for a random order too.
+    take_over: (model, variables of another training or of converted weights) -> the submodules to start from, each as
+      this model names it.
+    facts: (rows of metrics of each training of a study's row, readings of each) -> further numbers of theirs, a value a
+      training.
     tables: (rows of a study's table, as `report.study.judged` makes them, each with its "name"; seeds) -> further
       tables with their titles, to stand below it.
     table_figures: (those rows, folder) -> PNG files drawn into the folder, each with its caption.
@@ -71,17 +125,18 @@ class Experiment:
   published: Sequence[tuple[str, Mapping[str, Any], float]]
   source: str
   paper_data: str
+  outputs: Outputs | None = None
+  readings: Callable[[nn.Module, np.ndarray, np.ndarray], Mapping[str, Reading]] = one_reading
+  test_batch: int | None = None
+  mates: bool = False
+  take_over: Callable[[nn.Module, Variables], Variables] = nothing_taken_over
   figures: Callable[["Task", Variables, np.ndarray, pathlib.Path], Mapping[str, str]] = no_figures
-  facts: Callable[[Sequence[Sequence[Mapping[str, Any]]]], Mapping[str, Sequence[float]]] = no_facts
+  facts: Callable[
+    [Sequence[Sequence[Mapping[str, Any]]], Sequence[Mapping[str, Reading]]], Mapping[str, Sequence[float]]
+  ] = no_facts
   tables: Callable[[Sequence[Mapping[str, Any]], Sequence[int]], Sequence[tuple[str, Table]]] = no_tables
   table_figures: Callable[[Sequence[Mapping[str, Any]], pathlib.Path], Mapping[str, str]] = no_table_figures
 
   def init(self, model: nn.Module, data: Mapping[str, np.ndarray], key: jax.Array) -> Variables:
     """Initial variables of the model for these data."""
     return model.init(key, *self.inputs(self.example(data, np.zeros(1, np.int32))))
-
-  def predict(self, model: nn.Module, variables: Variables, batch: Batch) -> jax.Array:
-    """Logits [batch, classes] as evaluation computes them."""
-    logits = model.apply(variables, *self.inputs(batch))
-    assert isinstance(logits, jax.Array)
-    return logits

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import pathlib
 import subprocess
 from collections.abc import Callable, Mapping
@@ -15,11 +16,12 @@ from jaxfer import config as configuration
 from jaxfer import metrics
 from jaxfer.config import RunConfig
 from jaxfer.data import folds, records, stream
+from jaxfer.data.plan import evaluation
 from jaxfer.errors import UserError
 from jaxfer.experiments import profiling
 from jaxfer.experiments.task import Task, folds_of, options_of, split_of, task_of
 from jaxfer.report import grids, pages, plots, tables
-from jaxfer.train import feed, loop, parallel
+from jaxfer.train import feed, loop, parallel, weights
 from jaxfer.train.checkpoint import exists
 from jaxfer.train.stage import Variables
 
@@ -32,6 +34,8 @@ class Setup(Task):
   devices: parallel.Parallel
   devices_line: str
   predict: Callable[[Variables, Mapping[str, jax.Array], np.ndarray], np.ndarray]
+  start: Variables | None
+  start_line: str
 
   def training(self) -> loop.Training:
     """The stages over the training rows."""
@@ -42,28 +46,49 @@ class Setup(Task):
     def watch(variables, data):
       return [{"split": "validation", **self.judge(self.predict(variables, data, rows), rows)}]
 
-    return loop.Training(stages, self.init, self.data, plan, hyper, watch if len(rows) else None)
+    watched = watch if len(rows) else None
+    return loop.Training(stages, self.init, self.data, plan, hyper, self.start, watched)
 
 
 def prepare(config: RunConfig, data: records.Records) -> Setup:
   """Builds the model, splits the people and takes the devices; nothing is compiled yet."""
   task = task_of(config, data)
-  devices, line = parallel.choose(config.execution.backend, config.batch_size, config.execution.devices)
+  batch, execution = task.test_batch, config.execution
+  # As many devices as divide batches of both kinds.
+  devices, line = parallel.choose(execution.backend, math.gcd(config.batch_size, batch), execution.devices)
   devices = dataclasses.replace(devices, streamed=isinstance(task.data, stream.Stream))
-  compiled = devices.evaluator(task.logits)
+  compiled = devices.evaluator(task.outputs)
 
   def predict(variables, data, rows):
-    batch = config.batch_size
-    padded = np.resize(rows, -(-len(rows) // batch) * batch).astype(np.int32)
+    """Outputs of rows on the host, computed batch by batch in the order of `Task.in_order`."""
+    order = task.in_order(rows)
+    _, numbers = task.stages(1)
+    hyper = devices.place({name: np.float32(value) for name, value in numbers.items()})
     parts: list[jax.Array] = []
-    for held, plan in feed.feed(devices, data, [{"row": part} for part in padded.reshape(-1, batch)]):
+    for held, plan in feed.feed(devices, data, evaluation(order, batch)):
       jax.block_until_ready(parts[-1:])  # Or every window of streamed data would lie on the device at once.
-      parts.append(compiled(variables, held, plan))
-    return np.concatenate(jax.device_get(parts))[: len(rows)]
+      parts.append(compiled(variables, hyper, held, plan))
+    outputs = np.concatenate(jax.device_get(parts))[: len(rows)]
+    # Back to the order asked for.
+    place = np.empty(len(rows), int)
+    place[np.argsort(rows, kind="stable")] = np.argsort(order, kind="stable")
+    return outputs[place]
 
   fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}
   split = split_of(config, data)
-  return Setup(**fields, split=split, devices=devices, devices_line=line, predict=predict)
+  start, start_line = None, ""
+  if config.init_from:
+    given, _ = weights.load_weights(pathlib.Path(config.init_from))
+    start, start_line = task.taken_over(given, config.init_from)
+  return Setup(
+    **fields,
+    split=split,
+    devices=devices,
+    devices_line=line,
+    predict=predict,
+    start=start,
+    start_line=start_line,
+  )
 
 
 def revision() -> str:
@@ -148,6 +173,8 @@ def train(
       )
       for note in data.notes:
         say(note)
+    if setup.start_line:
+      say(setup.start_line)
     sides = folds.describe(data.subjects, data.arrays["label"], data.label_names, setup.split)
     say(sides if folder == workdir else f"{folder.name}: {sides}")
     if profile is not None and k == 0:
@@ -186,6 +213,7 @@ def evaluate(
   classes = len(data.label_names)
   confusion = np.zeros((classes, classes))
   lines = ["key,subject,label,predicted,fold"]
+  read: dict[str, float] = {}  # Otherwise than by the first reading: how many are right.
   by_fold: dict[str, float] = {}
   apart = True
   figures: Mapping[str, str] = {}
@@ -202,10 +230,13 @@ def evaluate(
     rows = np.flatnonzero(setup.split.test)
     if not by_fold:
       figures = setup.experiment.figures(setup, variables, rows, workdir)
-    logits = setup.predict(variables, feed.placed(setup.devices, setup.data), rows)
-    if not np.isfinite(logits).all():
-      raise UserError(f"{folder}: the trained net gives logits that are not finite")
-    labels, predicted = setup.data["label"][rows], np.asarray(metrics.predict(logits))
+    outputs = setup.predict(variables, feed.placed(setup.devices, setup.data), rows)
+    if not np.isfinite(outputs).all():
+      raise UserError(f"{folder}: the trained net gives outputs that are not finite")
+    readings = setup.read(outputs, rows)
+    labels, predicted = setup.data["label"][rows], next(iter(readings.values())).predicted
+    for reading, found in list(readings.items())[1:]:
+      read[reading] = read.get(reading, 0.0) + found.correct.sum()
     matrix = np.asarray(metrics.confusion_matrix(labels, predicted, classes), np.float64)
     confusion += matrix
     name = folder.name if folder != workdir else str(config.split.fold or 0)
@@ -230,6 +261,7 @@ def evaluate(
     "average_accuracy": summary["average_accuracy"],
     "recall": dict(zip(data.label_names, summary["recall"].tolist(), strict=True)),
     "accuracy_by_fold": by_fold,
+    "read_otherwise": {name: right / summary["count"] for name, right in read.items()},
     "confusion": confusion.astype(int).tolist(),
     "label_names": list(data.label_names),
     "published": published,
@@ -290,6 +322,8 @@ def _say_result(result: dict[str, Any], say: Callable[[str], None]) -> None:
   if len(result["accuracy_by_fold"]) > 1:
     values = list(result["accuracy_by_fold"].values())
     say(f"pooled over {len(values)} folds; folds on their own {min(values):.3f} to {max(values):.3f}")
+  for name, accuracy in result["read_otherwise"].items():
+    say(f"the same net read otherwise, {name}: {accuracy:.4f}")
   for name, accuracy in result["published"].items():
     comparable = "" if result["papers_data"] else " (other data than the paper's)"
     say(f"published, {name}: {accuracy:.4f}{comparable}; {result['source']}")

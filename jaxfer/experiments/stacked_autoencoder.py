@@ -24,7 +24,7 @@ from jaxfer import losses, metrics
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
 from jaxfer.experiments import effective_pixels, published_000, table_000
-from jaxfer.experiments.experiment import Experiment
+from jaxfer.experiments.experiment import Experiment, Reading
 from jaxfer.models.stacked_autoencoder import StackedAutoencoder
 from jaxfer.report import grids
 from jaxfer.train import members, optim
@@ -176,8 +176,11 @@ def _class_loss(model: StackedAutoencoder, output: str):
   return loss
 
 
-def facts(histories: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, list[float]]:
+def facts(
+  histories: Sequence[Sequence[Mapping[str, Any]]], readings: Sequence[Mapping[str, Reading]]
+) -> dict[str, list[float]]:
   """Each layer's training error in its last epoch, by training: a picture's, with the noise that it was trained on."""
+  del readings
   errors: dict[str, list[float]] = {}
   for history in histories:
     last = {row["stage"]: row["error"] for row in history if "error" in row}

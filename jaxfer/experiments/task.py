@@ -1,4 +1,4 @@
-"""What a config comes to on its data, whatever the devices: its stages, its variables, its logits and their worth."""
+"""What a config comes to on its data, whatever the devices: its stages, its variables, its outputs and their worth."""
 
 import dataclasses
 import inspect
@@ -12,14 +12,13 @@ import jax
 import numpy as np
 
 from jaxfer import config as configuration
-from jaxfer import losses
 from jaxfer.config import Call, RunConfig
 from jaxfer.data import folds, per_class, records
 from jaxfer.data.plan import Plan
 from jaxfer.data.stream import Column, Stream
 from jaxfer.errors import UserError, unknown
 from jaxfer.experiments import EXPERIMENTS
-from jaxfer.experiments.experiment import Experiment
+from jaxfer.experiments.experiment import Experiment, Reading
 from jaxfer.models import MODELS, create_model
 from jaxfer.train import parallel
 from jaxfer.train.stage import Stage, Variables
@@ -134,17 +133,71 @@ class Task:
     one = {name: np.zeros((1, *array.shape[1:]), array.dtype) for name, array in self.data.items()}
     return self.experiment.init(self.model, one, key)
 
-  def logits(
-    self, variables: Variables, data: Mapping[str, jax.Array], plan: Mapping[str, jax.Array]
+  def outputs(
+    self,
+    variables: Variables,
+    hyper: Mapping[str, jax.Array],
+    data: Mapping[str, jax.Array],
+    plan: Mapping[str, jax.Array],
+    axis_name: str | None,
   ) -> jax.Array:
-    """Logits [rows, classes] of the planned rows, as evaluation computes them."""
-    return self.experiment.predict(self.model, variables, self.experiment.example(data, plan["row"]))
+    """What evaluation computes of the planned rows, [rows, ...]; see `parallel.Outputs`."""
+    batch = {**self.experiment.example(data, plan["row"]), "real": plan["real"]}
+    if self.experiment.outputs is not None:
+      return self.experiment.outputs(self.model, variables, batch, hyper, axis_name)
+    logits: Any = self.model.apply(variables, *self.experiment.inputs(batch))
+    return logits
 
-  def judge(self, logits: np.ndarray, rows: np.ndarray) -> dict[str, float]:
-    """Accuracy and mean loss of some rows' logits."""
-    labels = self.data["label"][rows]
-    loss = float(np.asarray(losses.cross_entropy(logits, labels)).mean())
-    return {"accuracy": float((logits.argmax(-1) == labels).mean()), "loss": loss}
+  @property
+  def test_batch(self) -> int:
+    """Rows of a batch of evaluation."""
+    return self.experiment.test_batch or self.config.batch_size
+
+  def in_order(self, rows: np.ndarray) -> np.ndarray:
+    """The rows as evaluation takes them: where batch-mates matter, in the distributor's order."""
+    if not self.experiment.mates or "order" not in self.records.arrays:
+      return rows
+    return rows[np.argsort(self.records.arrays["order"][rows], kind="stable")]
+
+  def read(self, outputs: np.ndarray, rows: np.ndarray) -> Mapping[str, Reading]:
+    """What some rows' outputs say, by name; the first is what counts."""
+    return self.experiment.readings(self.model, outputs, self.data["label"][rows])
+
+  def judge(self, outputs: np.ndarray, rows: np.ndarray) -> dict[str, float]:
+    """Accuracy and mean loss of some rows' outputs."""
+    reading = next(iter(self.read(outputs, rows).values()))
+    numbers = {"accuracy": float(reading.correct.mean())}
+    return numbers if reading.loss is None else numbers | {"loss": float(reading.loss.mean())}
+
+  def taken_over(self, given: Variables, source: str) -> tuple[Variables, str]:
+    """What this training starts from instead of initial values, and a line that says so.
+
+    Args:
+      given: variables of another training, or converted ones.
+      source: where they are from, in words.
+
+    Raises:
+      UserError: they do not fit this model.
+    """
+    taken = self.experiment.take_over(self.model, given)
+    fresh = jax.eval_shape(self.init, jax.random.key(0))
+    for name in taken["params"]:
+      if name not in fresh["params"]:
+        raise UserError(f"init_from: {source} gives '{name}', which {self.config.model.name} does not have")
+      want, have = ({c: tree.get(name) for c, tree in v.items()} for v in (fresh, taken))
+      paths = [
+        {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(tree)}
+        for tree in (want, have)
+      ]
+      if differing := sorted(k for k in {*paths[0], *paths[1]} if paths[0].get(k) != paths[1].get(k)):
+        raise UserError(
+          f"init_from: '{name}' of {source} is another net ({len(differing)} arrays differ, such as {differing[0]}: "
+          f"{paths[1].get(differing[0])} for {paths[0].get(differing[0])}): give the same model options"
+        )
+    left = [name for name in fresh["params"] if name not in taken["params"]]
+    size = sum(leaf.size for leaf in jax.tree.leaves(taken["params"]))
+    line = f"taken over from {source}: {', '.join(taken['params'])} ({size:,} parameters)"
+    return taken, line + (f"; fresh: {', '.join(left)}" if left else "")
 
   def published(self) -> dict[str, float]:
     """The paper's row that has this model's attributes, if one has."""

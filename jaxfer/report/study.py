@@ -18,18 +18,18 @@ def judged(result: Mapping[str, Any]) -> dict[str, Any]:
   """A row of the table: accuracy by seed and its spread, counts pooled over folds and seeds.
 
   Args:
-    result: as a row's `result.json` holds it: for each seed the `key`, `subject` and `label` of its tested records, and
-      what they were `predicted` to be, -1 where a training failed. A failed training's records count as wrong; the
-      confusion matrix leaves them out.
+    result: as a row's `result.json` holds it: for each seed the `key`, `subject` and `label` of its tested records, what
+      they were `predicted` to be (-1 where a training failed), whether that is `correct` (in [0, 1]: of several trials
+      the share), and the `rank` of the label, where there is one; and the same of further `readings` of the nets. A
+      failed training's records count as wrong; the confusion matrix leaves them out.
   """
   classes, seeds = len(result["label_names"]), len(result["label"])
   labels, predicted = np.concatenate(result["label"]), np.concatenate(result["predicted"])
+  correct = np.concatenate(result["correct"])
   seed = np.repeat(np.arange(seeds), [len(own) for own in result["label"]])
-  correct = predicted == labels
-  # Of each seed and class.
-  right, count = (np.zeros((seeds, classes), int) for _ in range(2))
-  np.add.at(right, (seed, labels), correct)
+  count = np.zeros((seeds, classes), int)
   np.add.at(count, (seed, labels), 1)
+  right = _by_class(result["label"], result["correct"], classes)
   by_seed = right.sum(1) / count.sum(1)
   confusion = metrics.confusion_matrix(labels, np.maximum(predicted, 0), classes, predicted >= 0)
   records = len({key for keys in result["key"] for key in keys})
@@ -39,17 +39,58 @@ def judged(result: Mapping[str, Any]) -> dict[str, Any]:
     "mean": float(by_seed.mean()),
     "std": _spread(by_seed),
     "per_seed": by_seed.tolist(),
-    "correct": int(correct.sum()),
+    "correct": _whole(correct.sum()),
     "count": int(correct.size),
-    "by_class": {"correct": right.tolist(), "count": count.tolist()},
+    "by_class": {"correct": [[_whole(n) for n in own] for own in right], "count": count.tolist()},
     "records": records,
     # Of the records: more seeds make no more of them.
     "interval": list(metrics.wilson_interval(float(correct.mean()) * records, records)),
     "chance": 1 / classes,
     "confusion": np.asarray(confusion).astype(int).tolist(),
     "facts": {name: [float(np.mean(values)), _spread(values)] for name, values in result["facts"].items()},
+    **_further(result["label"], result, classes),
+    "readings": {
+      name: _further(result["label"], reading, classes) for name, reading in result["readings"].items()
+    },
     **{name: result[name] for name in kept},
   }
+
+
+def _by_class(labels: Sequence[Sequence[int]], correct: Sequence[Sequence[float]], classes: int) -> np.ndarray:
+  """How many are right, [seeds, classes]."""
+  right = np.zeros((len(labels), classes))
+  for own, these, rates in zip(right, labels, correct, strict=True):
+    np.add.at(own, np.asarray(these, int), rates)
+  return right
+
+
+def _further(
+  labels: Sequence[Sequence[int]], reading: Mapping[str, Any], classes: int
+) -> dict[str, list[list[float | None]]]:
+  """Mean over seeds and deviation of accuracy, of top-1, -2 and -3 accuracy, of recall by class and their mean.
+
+  A class without records has no recall, and the mean leaves it out.
+  """
+  correct = [np.asarray(own, float) for own in reading["correct"]]
+  ones = [np.ones_like(own) for own in correct]
+  with np.errstate(invalid="ignore"):
+    recall = _by_class(labels, correct, classes) / _by_class(labels, ones, classes)
+  ranks = [] if reading["rank"] is None else [np.asarray(own) for own in reading["rank"]]
+  tops = [[float((own < k).mean()) for own in ranks] for k in (1, 2, 3)] if ranks else []
+
+  def over(values: Any) -> list[float | None]:
+    return [float(np.mean(values)), _spread(values)]
+
+  return {
+    "accuracy": [over([own.mean() for own in correct])],
+    "top": [over(values) for values in tops],
+    "average_accuracy": [over([np.mean(own[np.isfinite(own)]) for own in recall])],
+    "recall": [over(values) if np.isfinite(values).all() else [None, None] for values in recall.T],
+  }
+
+
+def _whole(number: float) -> float | int:
+  return int(number) if float(number).is_integer() else float(number)
 
 
 def _spread(values: Sequence[float] | np.ndarray) -> float | None:
@@ -69,8 +110,8 @@ def compare(one: str, ours: Mapping[str, Any], other: str, theirs: Mapping[str, 
   """
   if (ours["key"], ours["label"]) != (theirs["key"], theirs["label"]):
     raise UserError(f"rows '{one}' and '{other}' were tested on different records: they cannot be compared")
-  labels, counts = np.concatenate(ours["label"]), [len(own) for own in ours["label"]]
-  correct = [(np.concatenate(each["predicted"]) == labels).astype(np.float64) for each in (ours, theirs)]
+  counts = [len(own) for own in ours["label"]]
+  correct = [np.concatenate(each["correct"]) for each in (ours, theirs)]
   difference, ends = correct[0] - correct[1], np.cumsum(counts)[:-1]
   by_seed = np.asarray([part.mean() for part in np.split(difference, ends)])
   mean = float(by_seed.mean())
@@ -192,7 +233,7 @@ def _cells(table: Mapping[str, Any]) -> tables.Table:
         None if row["std"] is None else 100 * row["std"],
         f"{low:.1f} to {high:.1f}",
         " ".join(f"{100 * value:.2f}" for value in row["per_seed"]),
-        f"{row['correct']}/{row['count']}",
+        f"{round(row['correct'], 1)}/{row['count']}",
         len(row["failed"]),
       ]
     )

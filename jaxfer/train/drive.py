@@ -20,7 +20,7 @@ from jaxfer.train.parallel import Parallel
 from jaxfer.train.progress import Progress
 from jaxfer.train.stacked import Stacked
 from jaxfer.train.stage import PyTree, Stage, Variables
-from jaxfer.train.state import State, begin, variables_of
+from jaxfer.train.state import State, begin, merge, variables_of
 from jaxfer.train.upkeep import Log, signals
 
 
@@ -37,6 +37,7 @@ class Group:
     hypers: of each member.
     steps: of an epoch, the members' largest or more.
     watch: (the state's variables, placed data) -> for each member, rows of metrics.
+    starts: of each member, submodules that take the place of those of `init`, such as pre-trained ones; empty: none.
     names: of the members in rows of metrics. None: a training alone, which a number that is not finite ends; a named
       member is marked failed, and the others go on.
   """
@@ -49,6 +50,7 @@ class Group:
   hypers: Sequence[Mapping[str, float]]
   steps: int
   watch: Callable[[Variables, Mapping[str, jax.Array]], Sequence[list[dict[str, Any]]]] | None = None
+  starts: Sequence[Variables] = ()
   names: Sequence[str] | None = None
 
 
@@ -177,6 +179,8 @@ class _Loop:
         self.progress.say(note)
       if state is None:
         variables = self.spread.init(group.init, self._keys(zlib.crc32(b"init")))
+        if group.starts:
+          variables = merge(variables, self.spread.stack(group.starts))
         state = self.spread.start(group.stages[0], variables)
       while self.position.stage < len(group.stages):
         state = self._stage(state)

@@ -43,7 +43,7 @@ def feed(
   Args:
     spread: where windows go.
     data: `placed`.
-    plans: columns [..., batch] of row numbers, all of one shape, so that a step compiles once. Of a `Stream` the next
+    plans: columns as `window` takes them, all of one shape, so that a step compiles once. Of a `Stream` the next
       plan's window is read and sent while this one's is in use.
   """
   if not isinstance(data, Stream):
@@ -72,7 +72,7 @@ def window(plan: Columns, blocks: int) -> tuple[np.ndarray, dict[str, np.ndarray
   """Which rows a plan touches, and the plan as positions among them.
 
   Args:
-    plan: columns [..., batch] of row numbers.
+    plan: columns [..., batch] of row numbers; those of booleans say something of the rows and stay as they are.
     blocks: parts of a batch, of equal length, whose rows are to lie apart, as those of different devices.
 
   Returns:
@@ -80,6 +80,9 @@ def window(plan: Columns, blocks: int) -> tuple[np.ndarray, dict[str, np.ndarray
   """
   rows, columns, start = [], {}, 0
   for name, column in plan.items():
+    if column.dtype == bool:
+      columns[name] = column
+      continue
     parts = column.reshape(-1, blocks, column.shape[-1] // blocks)
     rows.append(np.moveaxis(parts, 1, 0).reshape(blocks, -1))
     steps, _, length = parts.shape

@@ -30,6 +30,7 @@ class Training:
     data: arrays, [n, ...] each, that are resident on the devices; or a `Stream`, for devices with `streamed`.
     plan: the batches of training rows.
     hyper: numbers that the stages read by name.
+    start: submodules that take the place of those of `init`, such as pre-trained ones.
     watch: (variables, `feed.placed` data) -> rows of metrics such as {"split": "validation", "accuracy": 0.8},
       asked for after each epoch.
   """
@@ -39,6 +40,7 @@ class Training:
   data: Mapping[str, np.ndarray]
   plan: Plan
   hyper: Mapping[str, float]
+  start: Variables | None = None
   watch: Callable[[Variables, Mapping[str, jax.Array]], list[dict[str, Any]]] | None = None
 
 
@@ -84,6 +86,7 @@ def run(
     (training.hyper,),
     training.plan.steps,
     None if watch is None else lambda variables, data: [watch(variables, data)],
+    [] if training.start is None else [training.start],
   )
   identity = Identity(
     dataclasses.asdict(config),

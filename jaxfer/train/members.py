@@ -18,11 +18,13 @@ import numpy as np
 
 from jaxfer.config import Execution
 from jaxfer.data.plan import Plan, chunks
+from jaxfer.data.plan import evaluation as evaluation_batches
 from jaxfer.data.stream import Stream
 from jaxfer.errors import UserError, unknown
 from jaxfer.train.checkpoint import exists
 from jaxfer.train.drive import Group, Identity, abstract_state, drive
 from jaxfer.train.feed import feed, placed
+from jaxfer.train.parallel import Outputs
 from jaxfer.train.stacked import Stacked
 from jaxfer.train.stage import Stage, Variables
 from jaxfer.train.state import split, variables_of
@@ -44,6 +46,8 @@ class Member:
     hyper: numbers that the stages read by name; the same names for all members.
     watched: rows judged after each epoch.
     tested: rows whose outputs are asked for at the end.
+    start: submodules that take the place of the initial ones, such as pre-trained ones; the same ones for all members,
+      or None for all. What is one object for all members is held once for as long as no stage trains it.
   """
 
   name: str
@@ -52,6 +56,7 @@ class Member:
   hyper: Mapping[str, float]
   watched: np.ndarray = dataclasses.field(default_factory=lambda: _NOTHING)
   tested: np.ndarray = dataclasses.field(default_factory=lambda: _NOTHING)
+  start: Variables | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,14 +64,16 @@ class Evaluation:
   """How members are judged.
 
   Attributes:
-    outputs: (variables, data, plan) -> [rows, ...], one output for each of plan["row"], without regard to the others.
+    outputs: see `parallel.Outputs`; plan has "row" and "real", [rows] each, False in rows that only complete a batch.
     judge: (outputs, rows), both on the host -> numbers by name, for the watched rows.
     batch_size: rows of a call and member.
+    shuffled: give the tested rows' outputs a second time, in batches of rows in a random order (the same for all).
   """
 
-  outputs: Callable[[Variables, Mapping[str, jax.Array], Mapping[str, jax.Array]], jax.Array]
+  outputs: Outputs
   judge: Callable[[np.ndarray, np.ndarray], Mapping[str, float]]
   batch_size: int
+  shuffled: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +86,7 @@ class Result:
     failed: where its loss or gradient was not finite, or None.
     history: its rows of metrics, as in metrics.jsonl.
     outputs: [tested rows, ...]; None where no evaluation was given.
+    shuffled: the same from batches in a random order; None where that was not asked for.
   """
 
   member: Member
@@ -86,6 +94,7 @@ class Result:
   failed: str | None
   history: list[dict[str, Any]]
   outputs: np.ndarray | None
+  shuffled: np.ndarray | None = None
 
 
 def mode_of(mode: Mode, platform: str) -> Mode:
@@ -106,7 +115,6 @@ def train(
   *,
   execution: Execution | None = None,
   mode: Mode = "auto",
-  shared: Variables | None = None,
   evaluation: Evaluation | None = None,
   limit_bytes: int | None = None,
   record: Mapping[str, Any] | None = None,
@@ -127,8 +135,6 @@ def train(
     workdir: of this call alone.
     execution: driver, steps a call, checkpoints; `devices` is how many to spread over (None: all at hand).
     mode: see the module.
-    shared: submodules that take the place of those of `init`, the same for every member, such as pre-trained ones. As
-      long as no stage trains one, there is one copy of it.
     evaluation: for watched and tested rows.
     limit_bytes: memory that a group may take on a device; None asks the device, which a CPU does not tell.
     record: what else the trainings follow from, as JSON; resuming with another is refused.
@@ -144,7 +150,9 @@ def train(
   execution = execution or Execution()
   devices = _devices(execution, len(members))
   mode = "sequential" if isinstance(data, Stream) else mode_of(mode, devices[0].platform)
-  shared = {"params": {}} if shared is None else shared
+  starts = [m.start for m in members if m.start is not None]
+  alone: Variables = {"params": {}}
+  shared = starts[0] if starts and all(start is starts[0] for start in starts) else alone
   names = tuple(shared["params"])
 
   def own_init(key):
@@ -160,6 +168,7 @@ def train(
     [m.plan for m in members],
     [m.hyper for m in members],
     max(m.plan.steps for m in members),
+    starts=[] if shared is not alone else starts,
     names=[m.name for m in members],
   )
   identity = _identity(stages, members, record or {}, revision)
@@ -198,19 +207,27 @@ def _train_group(
 ) -> list[Result]:
   def watch(variables, data):
     assert evaluation is not None
-    outputs = _outputs(evaluation, spread, variables, data, [m.watched for m in members])
+    outputs = _outputs(evaluation, spread, variables, hyper, data, [m.watched for m in members])
     return [
       [{"split": "validation", **evaluation.judge(out, m.watched)}] if len(m.watched) else []
       for out, m in zip(outputs, members, strict=True)
     ]
 
+  hyper = spread.stack([{name: np.float32(value) for name, value in m.hyper.items()} for m in members])
   if evaluation is not None and any(len(m.watched) for m in members):
     group = dataclasses.replace(group, watch=watch)
   state, failed = drive(group, execution, spread, workdir, identity)
   own = variables_of(state)
   outputs: Sequence[np.ndarray | None] = [None] * len(members)
+  shuffled: Sequence[np.ndarray | None] = [None] * len(members)
   if evaluation is not None:
-    outputs = _outputs(evaluation, spread, own, group.data, [m.tested for m in members])
+    tested = [m.tested for m in members]
+    outputs = _outputs(evaluation, spread, own, hyper, group.data, tested)
+    if evaluation.shuffled:
+      orders = [np.random.default_rng(0).permutation(len(rows)) for rows in tested]
+      drawn = [rows[order] for rows, order in zip(tested, orders, strict=True)]
+      mixed = _outputs(evaluation, spread, own, hyper, group.data, drawn)
+      shuffled = [out[np.argsort(order)] for out, order in zip(mixed, orders, strict=True)]
   rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
   return [
     Result(
@@ -219,6 +236,7 @@ def _train_group(
       failed.get(k),
       [row for row in rows if row["member"] == member.name],
       outputs[k],
+      shuffled[k],
     )
     for k, (member, variables) in enumerate(zip(members, spread.unstack(own, len(members)), strict=True))
   ]
@@ -228,16 +246,19 @@ def _outputs(
   evaluation: Evaluation,
   spread: Stacked,
   variables: Variables,
+  hyper: Mapping[str, jax.Array],
   data: Mapping[str, jax.Array],
   rows: Sequence[np.ndarray],
 ) -> list[np.ndarray]:
   """Outputs for each member's own rows, of which there may be different numbers."""
-  batch = evaluation.batch_size
-  count = -(-max(max(map(len, rows)), 1) // batch)
-  padded = np.stack([np.resize(own if len(own) else [0], count * batch).astype(np.int32) for own in rows])
+  count = -(-max(1, *map(len, rows)) // evaluation.batch_size)
+  batches = [evaluation_batches(own, evaluation.batch_size, count) for own in rows]
   compiled = spread.evaluator(evaluation.outputs)
-  plans = [{"row": part} for part in np.split(padded, count, axis=1)]
-  parts = [compiled(variables, window, plan) for window, plan in feed(spread, data, plans)]
+  plans = [
+    {name: np.stack([batch[name] for batch in same]) for name in ("row", "real")}
+    for same in zip(*batches, strict=True)
+  ]
+  parts = [compiled(variables, hyper, window, plan) for window, plan in feed(spread, data, plans)]
   flat = [part.reshape(-1, *part.shape[2:]) for part in jax.device_get(parts)]
   whole = np.concatenate(flat, axis=1)
   return [whole[k, : len(own)] for k, own in enumerate(rows)]
@@ -248,7 +269,12 @@ def _part(whole: Group, group: Sequence[int]) -> Group:
     return [values[k] for k in group]
 
   return dataclasses.replace(
-    whole, seeds=of(whole.seeds), plans=of(whole.plans), hypers=of(whole.hypers), names=of(whole.names)
+    whole,
+    seeds=of(whole.seeds),
+    plans=of(whole.plans),
+    hypers=of(whole.hypers),
+    starts=of(whole.starts) if whole.starts else (),
+    names=of(whole.names),
   )
 
 
@@ -325,6 +351,15 @@ def _check(members: Sequence[Member]) -> None:
         f"member '{m.name}' sets {', '.join(sorted(m.hyper)) or 'nothing'}, '{first.name}' "
         f"{', '.join(sorted(first.hyper)) or 'nothing'}: give all the same hyper numbers"
       )
+    if _submodules(m) != _submodules(first):
+      raise UserError(
+        f"member '{m.name}' starts from given {', '.join(_submodules(m)) or 'nothing'}, '{first.name}' from "
+        f"{', '.join(_submodules(first)) or 'nothing'}: give all the same submodules"
+      )
+
+
+def _submodules(member: Member) -> list[str]:
+  return sorted(member.start["params"]) if member.start is not None else []
 
 
 def _digest(plan: Plan) -> str:

@@ -41,7 +41,28 @@ def schedule(name: str, steps: int) -> Schedule:
   return schedules[name]()
 
 
-def adam(rate: str, factor: Schedule, *, clip_norm: float | None = None) -> optax.GradientTransformation:
-  """Adam (b1 0.9, b2 0.999, eps 1e-8) with rate hyper[rate] * factor(count), after clipping to a global norm."""
+def exponential(gamma: float, steps: int) -> Schedule:
+  """gamma^e in epoch e = 0, 1, ... of so many steps: PyTorch's ExponentialLR, stepped once an epoch."""
+  return optax.exponential_decay(1.0, max(steps, 1), gamma, staircase=True)
+
+
+def adam(
+  rate: str, factor: Schedule, *, clip_norm: float | None = None, weight_decay: float = 0.0
+) -> optax.GradientTransformation:
+  """Adam (b1 0.9, b2 0.999, eps 1e-8) with rate hyper[rate] * factor(count), after clipping to a global norm.
+
+  `weight_decay` is PyTorch's, coupled: decay * parameter is part of the gradient, before its moments are taken.
+  """
   clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
-  return optax.chain(*clip, optax.scale_by_adam(), scale_by_hyper(rate, factor))
+  decay = [optax.add_decayed_weights(weight_decay)] if weight_decay else []
+  return optax.chain(*clip, *decay, optax.scale_by_adam(), scale_by_hyper(rate, factor))
+
+
+def adabelief(rate: str, factor: Schedule, *, weight_decay: float = 1e-2) -> optax.GradientTransformation:
+  """AdaBelief as adabelief-pytorch 0.2.0 has it, decoupled and not rectified (paper 002, Table 4; specs 0.2).
+
+  b1 0.9, b2 0.999; eps 1e-16 both in the second moment, where it adds up, and beside its root. Every parameter decays
+  by rate * weight_decay, biases, norms and alpha too.
+  """
+  belief = optax.scale_by_belief(0.9, 0.999, eps=1e-16, eps_root=1e-16)
+  return optax.chain(belief, optax.add_decayed_weights(weight_decay), scale_by_hyper(rate, factor))

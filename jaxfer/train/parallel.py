@@ -31,6 +31,11 @@ SHARE = 0.5
 
 Driver = Literal["scan", "steps"]
 Columns = Mapping[str, np.ndarray]
+# (variables, hyper, data, plan, axis_name) -> [rows, ...], an output a planned row
+Outputs = Callable[
+  [Variables, Mapping[str, jax.Array], Mapping[str, jax.Array], Mapping[str, jax.Array], str | None],
+  jax.Array,
+]
 
 
 def is_key(leaf: Any) -> bool:
@@ -221,17 +226,18 @@ class Parallel:
 
     return chunk
 
-  def evaluator(self, outputs: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """Compiles outputs(variables, data, plan) -> [rows, ...], one output a planned row, in the plan's order.
+  def evaluator(self, outputs: Outputs) -> Callable[..., jax.Array]:
+    """Compiles outputs(variables, hyper, data, plan, axis_name) -> [rows, ...], in the plan's order.
 
-    The plan holds host arrays [rows], "row" among them; the devices must divide their length.
+    The plan holds host arrays [rows], "row" among them; the devices must divide their length. Outputs that reduce over
+    the rows of a batch do so over `axis_name` too.
     """
 
-    def gathered(axis_name, variables, data, plan):
-      result = outputs(variables, data, plan)
+    def gathered(axis_name, variables, hyper, data, plan):
+      result = outputs(variables, hyper, data, plan, axis_name)
       return result if axis_name is None else lax.all_gather(result, axis_name, tiled=True)
 
-    return self._spread(gathered, 2, 1, donate=False)
+    return self._spread(gathered, 3, 2, donate=False)
 
 
 def own_parts(devices: Sequence[Any], process: int) -> list[int]:

@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxfer.train.parallel import Columns, Driver, initializer, is_key, put
+from jaxfer.train.parallel import Columns, Driver, Outputs, initializer, is_key, put
 from jaxfer.train.stage import Context, PyTree, Stage, Variables
 from jaxfer.train.state import Moving, State, begin, merge
 from jaxfer.train.step import draw, gated_step, planned_step
@@ -271,22 +271,23 @@ class Stacked:
 
     return chunk
 
-  def evaluator(self, outputs: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """Compiles outputs(variables, data, plan) -> [rows, ...] for all members.
+  def evaluator(self, outputs: Outputs) -> Callable[..., jax.Array]:
+    """Compiles outputs(variables, hyper, data, plan, None) -> [rows, ...] for all members.
 
     Returns:
-      fn(their own variables, data, plan), where plan's columns are host arrays [members, rows], giving
-      [devices, slots, rows, ...].
+      fn(their own variables, their hyper numbers, data, plan), where plan's columns are host arrays [members, rows],
+      giving [devices, slots, rows, ...].
     """
     each = self._each(
-      lambda own, shared, data, plan: outputs(merge(shared, own), data, plan), (0, None, None, 0)
+      lambda own, hyper, shared, data, plan: outputs(merge(shared, own), hyper, data, plan, None),
+      (0, 0, None, None, 0),
     )
-    compiled = self._compiled(("evaluate", outputs), each, (0, None, None, 0))
+    compiled = self._compiled(("evaluate", outputs), each, (0, 0, None, None, 0))
 
-    def evaluate(own, data, plan):
+    def evaluate(own, hyper, data, plan):
       held = own["params"]
       shared = self._shared(lambda name: name not in held)
-      return compiled(own, (shared, data, jax.tree.map(self._grid, plan)))
+      return compiled(own, (hyper, shared, data, jax.tree.map(self._grid, plan)))
 
     return evaluate
 

@@ -101,11 +101,23 @@ def test_evaluation_in_streamed_windows(backend, devices):
   rows = np.random.default_rng(1).permutation(26)[:24].reshape(3, 8)
   spread, _ = parallel.choose(backend, 8, devices)
   spread = dataclasses.replace(spread, streamed=True)
-  evaluate = spread.evaluator(lambda weight, data, plan: data["x"][plan["row"]] * weight)
-  weight = spread.place(jnp.float32(3))
+
+  def outputs(weight, hyper, data, plan, axis_name):
+    """With the mean row of the whole batch: of those rows that are real."""
+    x, real = data["x"][plan["row"]] * weight * hyper["one"], plan["real"][:, None]
+    sums = (x * real).sum(0), real.sum(0)
+    total, count = sums if axis_name is None else jax.lax.psum(sums, axis_name)
+    return jnp.stack([x, jnp.broadcast_to(total / count, x.shape)], 1)
+
+  evaluate = spread.evaluator(outputs)
+  weight, hyper = spread.place((jnp.float32(3), {"one": jnp.float32(1)}))
+  real = np.arange(8) < 5
   data = Stream(toy.data())
-  got = [evaluate(weight, *at) for at in feed.feed(spread, data, [{"row": part} for part in rows])]
-  np.testing.assert_array_equal(np.stack(jax.device_get(got)), 3 * toy.data()["x"][rows])
+  plans = [{"row": part, "real": real} for part in rows]
+  got = np.stack(jax.device_get([evaluate(weight, hyper, *at) for at in feed.feed(spread, data, plans)]))
+  x = 3 * toy.data()["x"][rows]
+  np.testing.assert_array_equal(got[:, :, 0], x)
+  np.testing.assert_allclose(got[:, :, 1], np.broadcast_to(x[:, :5].mean(1, keepdims=True), x.shape), 1e-5)
 
 
 def test_each_process_reads_rows_of_its_own_and_all_are_read():
@@ -131,7 +143,7 @@ def test_members_on_streamed_data_equal_those_on_resident(tmp_path):
       str(k), k, Plan(rows, 4, "wrap", [k]), dict(toy.training().hyper), rows[:3], rows[:5]
     )
 
-  outputs = lambda variables, data, plan: toy.MODEL.apply(variables, data["x"][plan["row"]])[0]  # noqa: E731
+  outputs = lambda variables, hyper, data, plan, axis_name: toy.MODEL.apply(variables, data["x"][plan["row"]])[0]  # noqa: E731
   judge = lambda logits, rows: {"mean": float(logits.mean())}  # noqa: E731
   ends = []
   for data in (toy.data(), Stream(toy.data())):

@@ -336,7 +336,8 @@ def test_shared_variables_are_held_once_until_a_stage_trains_them(tmp_path, meth
 
   monkeypatch.setattr(stacked.Stacked, "start", start)
   method = (stages, init, data, hyper)
-  results = train(tmp_path / "all", method, variants(hyper), mode, shared=shared)
+  started = [dataclasses.replace(member, start=shared) for member in variants(hyper)]
+  results = train(tmp_path / "all", method, started, mode)
   assert set(states[0].moving.variables["params"]) == {"critic"}
   assert states[0].still["params"] == {}
   assert set(states[1].moving.variables["params"]) == {"fc2"}
@@ -353,24 +354,51 @@ def test_shared_variables_are_held_once_until_a_stage_trains_them(tmp_path, meth
   ).all()
 
 
+@pytest.mark.parametrize("mode", ["vmap", "sequential"])
+def test_each_member_starts_from_what_it_is_given(tmp_path, methods, mode):
+  stages, init, data, hyper = methods["dense"]
+  given = [jax.device_get(init(jax.random.key(k)))["params"] for k in (7, 8, 9)]
+  chosen = [
+    dataclasses.replace(m, start={"params": {"fc1": own["fc1"]}})
+    for m, own in zip(folds(hyper), given, strict=False)
+  ]
+  for result in train(tmp_path / "all", methods["dense"], chosen, mode):
+
+    def started(key, start=result.member.start):
+      return {"params": {**init(key)["params"], **start["params"]}}
+
+    assert_same(result.variables, alone(tmp_path, (stages, started, data, hyper), result.member))
+
+
 def test_evaluation_of_members(tmp_path, methods):
   stages, init, data, hyper = methods["dense"]
-  chosen = [dataclasses.replace(m, watched=np.arange(3 * k)) for k, m in enumerate(folds(hyper))]
+  chosen = [
+    dataclasses.replace(m, watched=np.arange(3 * k), tested=np.arange(9 + k))
+    for k, m in enumerate(folds(hyper))
+  ]
 
-  def outputs(variables, data, plan):
-    return MODEL.apply(variables, data["x"][plan["row"]])[0]
+  def outputs(variables, hyper, data, plan, axis_name):
+    """Logits, and what a batch tells of its other rows: the mean number of those that are real."""
+    del hyper, axis_name
+    mates = (plan["row"] * plan["real"]).sum() / jnp.maximum(plan["real"].sum(), 1)
+    logits = MODEL.apply(variables, data["x"][plan["row"]])[0]
+    return jnp.concatenate([logits, jnp.broadcast_to(mates, (len(logits), 1))], 1)
 
   def judge(outputs, rows):
-    return {"accuracy": float((outputs.argmax(-1) == data["label"][rows]).mean())}
+    return {"accuracy": float((outputs[:, :3].argmax(-1) == data["label"][rows]).mean())}
 
-  evaluation = members.Evaluation(outputs, judge, batch_size=2)
+  evaluation = members.Evaluation(outputs, judge, batch_size=2, shuffled=True)
   for mode, devices in (("vmap", 1), ("vmap", 2), ("sequential", 1)):
     folder = tmp_path / f"{mode}{devices}"
     results = train(folder, (stages, init, data, hyper), chosen, mode, devices, evaluation=evaluation)
     for result in results:
       rows = result.member.tested
       want = MODEL.apply(result.variables, jnp.asarray(data["x"][rows]))[0]
-      np.testing.assert_allclose(result.outputs, want, atol=1e-5)
+      for found in (result.outputs, result.shuffled):
+        np.testing.assert_allclose(found[:, :3], want, atol=1e-5)
+      mates = [rows[k // 2 * 2 : k // 2 * 2 + 2].mean() for k in range(len(rows))]
+      np.testing.assert_allclose(result.outputs[:, 3], mates, atol=1e-6)
+      assert (result.shuffled[:, 3] != result.outputs[:, 3]).any()
       last = [row for row in result.history if row["split"] == "validation"][-1:]
       watched = result.member.watched
       assert bool(last) == bool(len(watched))
@@ -393,7 +421,9 @@ def test_members_that_do_not_fit_together_are_refused(tmp_path, methods):
   with pytest.raises(UserError, match="unknown way to run members 'vmpa': did you mean 'vmap'"):
     train(tmp_path, method, chosen, "vmpa")
   with pytest.raises(UserError, match="unknown submodule to train 'fc7'"):
-    train(tmp_path, method, chosen, shared={"params": {"fc7": {}}})
+    train(tmp_path, method, [dataclasses.replace(m, start={"params": {"fc7": {}}}) for m in chosen])
+  with pytest.raises(UserError, match="'m1' starts from given nothing, 'm0' from fc1"):
+    train(tmp_path, method, [dataclasses.replace(chosen[0], start={"params": {"fc1": {}}}), *chosen[1:]])
   assert members.mode_of("auto", "cpu") == "sequential"
   assert members.mode_of("auto", "gpu") == "vmap"
 

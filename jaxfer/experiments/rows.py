@@ -1,0 +1,269 @@
+"""The rows of a study's table: folds x seeds of one training, and rows that differ in numbers alone, as members.
+
+A seed tests a record at most once, by the fold that holds it out; its accuracy pools the counts of its folds. Where the
+split is drawn anew by each seed, seeds test different records. A training that stops being finite stays in: its records
+count as wrong, and the table names it.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxfer import config as configuration
+from jaxfer.config import RunConfig
+from jaxfer.data import records
+from jaxfer.experiments import run as runs
+from jaxfer.experiments.experiment import Reading
+from jaxfer.experiments.task import Task, options_of, split_of
+from jaxfer.train import members, weights
+from jaxfer.train.stage import Variables
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """A row to be trained: its name, config and folder."""
+
+  name: str
+  config: RunConfig
+  folder: pathlib.Path
+
+
+def alike(
+  task: Task, row: configuration.Row, others: Sequence[configuration.Row], rows: Mapping[str, RunConfig]
+) -> list[configuration.Row]:
+  """Those of the other rows, `row` first, that differ from it in numbers read by name alone: members of one program."""
+  _, hyper = task.stages(1)
+
+  def rest(name: str) -> dict[str, Any]:
+    tree = configuration.identity(rows[name])
+    options = {key: value for key, value in tree["recipe"]["options"].items() if key not in hyper}
+    return {**tree, "recipe": {**tree["recipe"], "options": options}}
+
+  same = [other for other in others if rest(other.name) == rest(row.name)]
+  return [other for other in same if other.init_from == row.init_from]
+
+
+def train(
+  rows: Sequence[Row],
+  task: Task,
+  seeds: Sequence[int],
+  source: str | None,
+  kept: bool,
+  say: Callable[[str], None],
+) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+  """Trains folds x seeds of rows that differ in numbers alone; of each what was predicted for whom, and its metrics.
+
+  Folds of different length share a schedule: that of the longest.
+
+  Args:
+    rows: to train together, in the folder of the first.
+    task: of the first.
+    seeds: of the trainings of each fold.
+    source: a folder of weights to start from; one with a folder a training, as `kept` leaves them; or None.
+    kept: whether the trained weights are kept in the first row's folder, for other rows to start from.
+    say: takes the lines for the reader.
+  """
+  config, data, folder = rows[0].config, task.records, rows[0].folder
+  every = [
+    (row, dataclasses.replace(task, config=dataclasses.replace(fold, seed=seed)))
+    for row in rows
+    for seed in seeds
+    for fold in runs.fold_dirs(row.config, folder, data).values()
+  ]
+  splits = [split_of(one.config, data) for _, one in every]
+  plans = [one.plan(split) for (_, one), split in zip(every, splits, strict=True)]
+  steps = max(plan.steps for plan in plans)
+  stages, _ = task.stages(steps)
+  started, starts = time.monotonic(), _starts(task, [_name(one.config) for _, one in every], source, say)
+  trainings = [
+    members.Member(
+      _name(one.config) if len(rows) == 1 else f"{row.name}: {_name(one.config)}",
+      one.config.seed,
+      plan,
+      one.stages(steps)[1],
+      watched=one.in_order(np.flatnonzero(split.validation)),
+      tested=one.in_order(np.flatnonzero(split.test)),
+      start=start,
+    )
+    for (row, one), plan, split, start in zip(every, plans, splits, starts, strict=True)
+  ]
+  evaluation = members.Evaluation(task.outputs, task.judge, task.test_batch, task.experiment.mates)
+  with _compilations() as compilations:
+    results = members.train(
+      stages,
+      trainings,
+      task.init,
+      task.data,
+      folder,
+      execution=config.execution,
+      mode=config.execution.members,
+      evaluation=evaluation,
+      record={
+        "rows": {row.name: configuration.identity(row.config) for row in rows},
+        "data": data.fingerprint,
+        "init_from": source and pathlib.Path(source).name,
+      },
+      resume=True,
+      revision=runs.revision(),
+      say=say,
+    )
+  told = []
+  count = len(every) // len(rows)
+  for k, row in enumerate(rows):
+    own = slice(k * count, (k + 1) * count)
+    tasks, ends = [one for _, one in every[own]], results[own]
+    figures: Mapping[str, str] = {}
+    row.folder.mkdir(parents=True, exist_ok=True)
+    for one, result in zip(tasks, ends, strict=True):
+      if result.failed is None:
+        figures = task.experiment.figures(one, result.variables, result.member.tested, row.folder)
+        break
+    seconds = {
+      "seconds": round((time.monotonic() - started) / len(rows), 1),
+      "compile_seconds": round(sum(compilations) / len(rows), 1),
+    }
+    told_of = {
+      **_result(row.config, task, seeds, ends), "members": count, "folds": count // len(seeds),
+      "tested": _tested(row.config, count // len(seeds)), "figures": dict(figures), **seconds,
+    }  # fmt: skip
+    told.append((told_of, [line for end in ends for line in end.history]))
+  if kept:
+    for (_, one), end in zip(every, results, strict=True):
+      meta = {"config": configuration.identity(one.config), "data": data.fingerprint}
+      weights.save_weights(folder / "weights" / _name(one.config), end.variables, meta)
+  return told
+
+
+def _name(config: RunConfig) -> str:
+  """Of a training among those of its row."""
+  return f"seed {config.seed}, fold {config.split.fold or 0}"
+
+
+def _starts(
+  task: Task, names: Sequence[str], source: str | None, say: Callable[[str], None]
+) -> list[Variables | None]:
+  """What each training starts from; one object where it is the same for all."""
+  if source is None:
+    return [None] * len(names)
+  folder = pathlib.Path(source)
+  if not (folder / "weights").is_dir():
+    taken, line = task.taken_over(weights.load_weights(folder)[0], source)
+    say(line)
+    return [taken] * len(names)
+  starts = {}
+  for name in dict.fromkeys(names):
+    given, _ = weights.load_weights(folder / "weights" / name)
+    starts[name], line = task.taken_over(given, f"row '{folder.name}'")
+  say(f"{line}; each from the training of its seed and fold")
+  return [starts[name] for name in names]
+
+
+def _result(
+  config: RunConfig, task: Task, seeds: Sequence[int], ends: Sequence[members.Result]
+) -> dict[str, Any]:
+  """What a row's trainings predicted for whom, by seed, the records of each ascending."""
+  data = task.records
+  failed, readings = [], []
+  for end in ends:
+    where = end.failed
+    assert end.outputs is not None
+    if where is None and not np.isfinite(end.outputs).all():
+      where = "the trained net's outputs"
+    if where is not None:
+      failed.append(f"{end.member.name}: not finite in {where}; its records count as wrong")
+    read = dict(task.read(end.outputs, end.member.tested))
+    if end.shuffled is not None:
+      mixed = task.read(end.shuffled, end.member.tested)
+      read |= {_shuffled(name): reading for name, reading in mixed.items()}
+    readings.append(read if where is None else {name: _wrong(reading) for name, reading in read.items()})
+  rows = [
+    np.concatenate([end.member.tested for end in ends if end.member.seed == seed]).astype(int)
+    for seed in seeds
+  ]
+  orders = [np.argsort(own, kind="stable") for own in rows]
+
+  def by_seed(name: str, field: str) -> list[list[Any]] | None:
+    parts: dict[int, list[np.ndarray]] = {seed: [] for seed in seeds}
+    for end, read in zip(ends, readings, strict=True):
+      value = getattr(read[name], field)
+      if value is None:
+        return None
+      parts[end.member.seed].append(value)
+    joined = [np.concatenate(own) for own in parts.values()]
+    return [own[order].tolist() for own, order in zip(joined, orders, strict=True)]
+
+  first, *others = readings[0]
+  fields = ("predicted", "correct", "rank")
+  rows = [own[order] for own, order in zip(rows, orders, strict=True)]
+  return {
+    "data": _data(config, data),
+    "label_names": list(data.label_names),
+    "parameters": sum(a.size for a in jax.tree.leaves(ends[0].variables["params"])),
+    "failed": failed,
+    "facts": dict(task.experiment.facts([end.history for end in ends], readings)),
+    "key": [[data.keys[row] for row in own] for own in rows],
+    "subject": [data.subjects[own].tolist() for own in rows],
+    "label": [data.arrays["label"][own].tolist() for own in rows],
+    **{field: by_seed(first, field) for field in fields},
+    "readings": {name: {field: by_seed(name, field) for field in fields} for name in others},
+  }
+
+
+def _shuffled(name: str) -> str:
+  """Of a reading whose batches were drawn at random."""
+  return f"{name}, shuffled" if name else "shuffled"
+
+
+def _wrong(reading: Reading) -> Reading:
+  """That of a training that failed."""
+  last = None if reading.rank is None else np.full_like(reading.rank, np.iinfo(reading.rank.dtype).max)
+  return Reading(np.full_like(reading.predicted, -1), np.zeros_like(reading.correct), last)
+
+
+def _tested(config: RunConfig, folds: int) -> str:
+  """Who is tested, in words."""
+  split = config.split
+  words = {
+    "people": f"{folds} person-independent folds pooled" if folds > 1 else "people whom no training saw",
+    "leave_one_out": f"{folds} people pooled, each left out once",
+    "per_class": f"{split.per_class} records of each class, whoever they show",
+    "per_class_people": f"{split.per_class} records of each class, of people whom no training saw",
+    "distributed": "the records that the distributor tests",
+  }[split.kind]
+  return words + (", drawn anew by each seed" if split.seed is None else "")
+
+
+@contextlib.contextmanager
+def _compilations() -> Iterator[list[float]]:
+  """Collects how long each compilation takes, or its look-up in the cache."""
+  seconds: list[float] = []
+
+  def note(event: str, duration_secs: float, **details: Any) -> None:
+    del details
+    if event == "/jax/core/compile/backend_compile_duration":
+      seconds.append(duration_secs)
+
+  jax.monitoring.register_event_duration_secs_listener(note)
+  try:
+    yield seconds
+  finally:
+    jax.monitoring.unregister_event_duration_listener(note)
+
+
+def _data(config: RunConfig, data: records.Records) -> dict[str, Any]:
+  """The data set with all its options, and what tells it from any other."""
+  made = records.make_config(config.data.name, config.data.options)
+  options = {name: getattr(made, name) for name in options_of("data", config.data)}
+  return {
+    "name": config.data.name,
+    **options,
+    "records": len(data),
+    "people": len(data.subject_names),
+    "fingerprint": data.fingerprint,
+  }
