@@ -1,4 +1,4 @@
-"""The command line: `jaxfer train | evaluate | study | prepare | list`."""
+"""The command line: `jaxfer train | evaluate | study | prepare | convert | list`."""
 
 import argparse
 import ast
@@ -104,6 +104,16 @@ def _parser() -> argparse.ArgumentParser:
     "--skip-bad", action="store_true", help="leave bad files out instead of stopping at them"
   )
 
+  convert = commands.add_parser(
+    "convert",
+    help="bring published weights into a folder that jaxfer.load reads",
+    description="Reads a checkpoint (.pth, .pt, .ckpt or .safetensors) without PyTorch, checks that every tensor of "
+    "the model is in it and no other, and writes weights.npz and weights.json to OUT.",
+  )
+  convert.add_argument("importer", metavar="arm|torchvision_resnet18|torchvision_resnet50")
+  convert.add_argument("weights", type=pathlib.Path, metavar="WEIGHTS")
+  convert.add_argument("out", type=pathlib.Path, metavar="OUT", help="a new folder")
+
   listing = commands.add_parser("list", help="show what there is")
   listing.add_argument("what", choices=["models", "datasets", "configs", "studies"])
   return parser
@@ -203,6 +213,12 @@ def _prepare(args: argparse.Namespace) -> None:
   print(prepare(args.dataset, args.source, _data_dir(args), skip_bad=args.skip_bad, **options).table())
 
 
+def _convert(args: argparse.Namespace) -> None:
+  from jaxfer.convert import importers
+
+  print(importers.convert(args.importer, args.weights, args.out))
+
+
 def _list(args: argparse.Namespace) -> None:
   if args.what == "studies":
     from jaxfer import study
@@ -248,9 +264,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.error(f"unrecognized arguments: {' '.join(late)}")
   if late:
     (args.options if args.command == "prepare" else args.overrides).extend(late)
-  command = {"train": _train, "evaluate": _evaluate, "study": _study, "prepare": _prepare, "list": _list}[
-    args.command
-  ]
+  command = {
+    "train": _train, "evaluate": _evaluate, "study": _study, "prepare": _prepare, "convert": _convert, "list": _list,
+  }[args.command]  # fmt: skip
   try:
     command(args)
   except UserError as error:

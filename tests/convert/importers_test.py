@@ -1,0 +1,204 @@
+"""Each importer puts every tensor where it belongs, and says all that does not fit."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+from flax import traverse_util
+
+from jaxfer import cli
+from jaxfer.convert import checkpoint, importers
+from jaxfer.errors import UserError
+from jaxfer.train.weights import load_weights
+
+FIXTURES = pathlib.Path(__file__).parent / "fixtures"
+# Names of a state dict that specs 3.1 and 5.2 list, of each kind, and their shapes at 1/64 of the widths.
+SAMPLES = {
+  "arm": {
+    "features.0.weight": (1, 3, 7, 7),
+    "features.1.running_mean": (1,),
+    "features.4.1.conv2.weight": (1, 1, 3, 3),
+    "features.7.0.downsample.0.weight": (8, 4, 1, 1),
+    "features.7.0.downsample.1.running_var": (8,),
+    "features.5.1.bn2.bias": (2,),
+    "arm.de_albino.weight": (1, 1, 4, 4),
+    "arm.bn.weight": (2,),
+    "arm.alpha": (1,),
+    "fc.weight": (7, 9),
+    "fc.bias": (7,),
+  },
+  "torchvision_resnet18": {
+    "conv1.weight": (1, 3, 7, 7),
+    "layer2.0.downsample.0.weight": (2, 1, 1, 1),
+    "layer4.1.bn2.running_var": (8,),
+    "fc.weight": (5, 8),
+  },
+  "torchvision_resnet50": {
+    "bn1.weight": (1,),
+    "layer1.0.downsample.1.bias": (4,),
+    "layer3.5.conv3.weight": (16, 4, 1, 1),
+    "layer4.2.conv2.weight": (8, 8, 3, 3),
+    "fc.weight": (5, 32),
+  },
+}
+NARROW = {
+  "arm": {"num_classes": 7, "width": 1 / 64, "block": 2},
+  "torchvision_resnet18": {"num_classes": 5, "depth": 18, "width": 1 / 64},
+  "torchvision_resnet50": {"num_classes": 5, "depth": 50, "width": 1 / 64},
+}
+# Learnt numbers at full size (specs 3.1 and 5.2).
+PARAMETERS = {"arm": 11_178_395, "torchvision_resnet18": 11_689_512, "torchvision_resnet50": 25_557_032}
+
+
+def template(name, size=96, **attributes):
+  """Shapes of our variables by path."""
+  model = importers.MODELS[importers.IMPORTERS[name].model](**attributes)
+  image = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
+  made = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
+  return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(made, sep="/").items()}
+
+
+def to_torch(array):
+  """The reverse of the conversion."""
+  axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(array.ndim)
+  return np.ascontiguousarray(array if axes is None else array.transpose(axes))
+
+
+def drawn(name, seed=0):
+  """(our variables by path, the same as a state dict of PyTorch), random."""
+  rng, ours, torch = np.random.default_rng(seed), {}, {}
+  for path, shape in template(name, **NARROW[name]).items():
+    if path.startswith("affinity/"):
+      continue
+    ours[path] = rng.standard_normal(shape).astype(np.float32)
+    key = importers.torch_name(importers.IMPORTERS[name], path)
+    torch[key] = to_torch(ours[path])
+    if key.endswith("running_var"):
+      torch[key.replace("running_var", "num_batches_tracked")] = np.int64(9).reshape(())
+  return ours, torch
+
+
+def of(tensors):
+  return checkpoint.Checkpoint(pathlib.Path("some/file.pth"), "0" * 64, dict(tensors), ())
+
+
+@pytest.mark.parametrize("name", importers.IMPORTERS)
+def test_random_weights_come_back_exactly(name):
+  ours, torch = drawn(name)
+  for key, shape in SAMPLES[name].items():
+    assert torch[key].shape == shape, key
+  variables, meta = importers.variables_of(name, of(torch))
+  assert meta["attributes"] == NARROW[name]
+  flat = traverse_util.flatten_dict(variables, sep="/")
+  affinity = {path for path in flat if path.startswith("affinity/")}
+  assert affinity == ({"affinity/arm/ema", "affinity/arm/frozen"} if name == "arm" else set())
+  assert all(np.isnan(flat[path]).all() and flat[path].shape == (3, 3) for path in affinity)
+  assert set(flat) - affinity == set(ours)
+  for path, want in ours.items():
+    np.testing.assert_array_equal(flat[path], want, err_msg=path)
+
+
+@pytest.mark.parametrize("name", importers.IMPORTERS)
+def test_the_published_sizes(name):
+  """Without shapes the importers ask for the published nets."""
+  importer = importers.IMPORTERS[name]
+  assert importer.input_size({}) == 224
+  shapes = template(name, 224, **importer.attributes({}))
+  counts = [np.prod(shape, dtype=int) for path, shape in shapes.items() if path.startswith("params/")]
+  assert sum(counts) == PARAMETERS[name]
+
+
+def test_files_without_counts_of_batches():
+  """Those written before PyTorch 0.4.1, as resnet18-5c106cde.pth."""
+  _, torch = drawn("torchvision_resnet18")
+  old = {key: tensor for key, tensor in torch.items() if "num_batches_tracked" not in key}
+  importers.variables_of("torchvision_resnet18", of(old))
+
+
+def test_half_precision_becomes_float32():
+  ours, torch = drawn("torchvision_resnet18")
+  half = {key: tensor.astype(np.float16) if tensor.ndim else tensor for key, tensor in torch.items()}
+  variables, _ = importers.variables_of("torchvision_resnet18", of(half))
+  kernel = variables["params"]["fc"]["kernel"]
+  assert kernel.dtype == np.float32
+  np.testing.assert_array_equal(kernel, ours["params/fc/kernel"].astype(np.float16))
+
+
+def test_everything_that_does_not_fit_is_listed():
+  _, torch = drawn("arm")
+  del torch["arm.alpha"], torch["features.4.0.bn1.running_var"]
+  torch["fc.bias"] = torch["fc.bias"][:6]
+  torch["features.6.0.conv1.weight"] = torch["features.6.0.conv1.weight"].transpose(1, 0, 2, 3)
+  torch["arm.bn.bias"] = np.zeros(2, np.int64)
+  torch |= {"head.weight": np.zeros(3), "features.4.0.num_batches_tracked": np.zeros(())}
+  with pytest.raises(UserError) as caught:
+    importers.variables_of("arm", of(torch))
+  # The count of batches of a norm whose variance is missing is still known.
+  assert str(caught.value) == (
+    "some/file.pth does not fit 'arm': "
+    "2 missing: arm.alpha, features.4.0.bn1.running_var; "
+    "2 unexpected: features.4.0.num_batches_tracked, head.weight; "
+    "2 of another shape: fc.bias [6] (expected [7]), features.6.0.conv1.weight [2, 4, 3, 3] (expected [4, 2, 3, 3]); "
+    "1 not of floats: arm.bn.bias (int64)"
+  )
+
+
+def test_a_checkpoint_of_another_net():
+  _, torch = drawn("torchvision_resnet18")
+  for name in ("arm", "torchvision_resnet50"):
+    with pytest.raises(UserError, match=r"missing: .*; \d+ (unexpected|of another shape): "):
+      importers.variables_of(name, of(torch))
+  with pytest.raises(UserError, match="did you mean 'torchvision_resnet18'"):
+    importers.variables_of("torchvision_resnet19", of(torch))
+  with pytest.raises(UserError, match="missing"):
+    importers.variables_of("arm", of({}))
+
+
+def test_sizes_that_no_net_has():
+  _, torch = drawn("arm")
+  torch["arm.de_albino.weight"] = np.zeros((1, 1, 12, 12), np.float32)  # Blocks of 6 x 6 out of 8 channels.
+  with pytest.raises(UserError, match=r"some/file\.pth: 8 channels are no whole number of 6 x 6 blocks"):
+    importers.variables_of("arm", of(torch))
+
+
+def test_all_formats_convert_to_the_same(tmp_path, capsys):
+  tensors = checkpoint.read(FIXTURES / "arm.pth").tensors
+  safe = {key: np.ascontiguousarray(tensor) for key, tensor in tensors.items()}
+  safetensors.numpy.save_file(safe, tmp_path / "arm.safetensors")
+  sources = (FIXTURES / "arm.pth", FIXTURES / "arm_legacy.pth", tmp_path / "arm.safetensors")
+  around = (", unwrapped from model_state_dict", ", unwrapped from model_state_dict and module.", "")
+  loaded = []
+  for source, unwrapped in zip(sources, around, strict=True):
+    out = tmp_path / "out" / source.stem / source.suffix[1:]
+    assert cli.main(["convert", "arm", str(source), str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert f"tensors     129{unwrapped}\n" in printed
+    assert "classes     7 (surprise, fear, disgust, happiness, sadness, anger, neutral)" in printed
+    loaded.append(load_weights(out))
+  for variables, meta in loaded:
+    for a, b in zip(jax.tree.leaves(variables), jax.tree.leaves(loaded[0][0]), strict=True):
+      np.testing.assert_array_equal(a, b)
+    assert meta["importer"] == "arm"
+    assert meta["label_names"][0] == "surprise"
+    assert json.dumps(meta["source"])
+
+
+def test_mistakes_at_the_command_line(tmp_path, capsys):
+  source = str(FIXTURES / "arm.pth")
+  (tmp_path / "full").mkdir()
+  (tmp_path / "full/mine.txt").write_text("")
+  for arguments, message in (
+    (("arm", source, str(tmp_path / "full")), "exists and is not empty"),
+    (("arm", source, source), "exists and is not empty"),
+    (("vgg", source, str(tmp_path / "new")), "unknown importer 'vgg'"),
+    (("arm", str(tmp_path / "no.pth"), str(tmp_path / "new")), "No such file"),
+    (("torchvision_resnet18", source, str(tmp_path / "new")), "does not fit"),
+  ):
+    assert cli.main(["convert", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+  assert not (tmp_path / "new").exists()

@@ -1,0 +1,210 @@
+"""Files of PyTorch are read as PyTorch wrote them; anything but tensors is refused by name, and nothing runs."""
+
+import io
+import os
+import pathlib
+import pickle
+import struct
+import zipfile
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxfer.convert import checkpoint, torch_file
+from jaxfer.errors import UserError
+
+FIXTURES = pathlib.Path(__file__).parent / "fixtures"
+FUZZ = settings(max_examples=150, deadline=None)
+VIEWS = ("views.pth", "views_legacy.pth")
+
+
+def archive(pickled, storages=(), compression=zipfile.ZIP_STORED, **extra):
+  """A file of PyTorch around a pickle; `storages` are the bytes of keys 0, 1, ..."""
+  stream = io.BytesIO()
+  with zipfile.ZipFile(stream, "w", compression) as file:
+    file.writestr("weights/data.pkl", pickled)
+    for key, data in enumerate(storages):
+      file.writestr(f"weights/data/{key}", data)
+    for name, data in extra.items():
+      file.writestr(f"weights/{name}", data)
+  return stream.getvalue()
+
+
+def tensor(offset, shape, strides, count=6):
+  """A pickle of one tensor over storage 0, opcode by opcode."""
+
+  def integers(values):
+    return b"(" + b"".join(b"J" + struct.pack("<i", v) for v in values) + b"t"
+
+  def text(value):
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+  storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu")
+  storage += b"J" + struct.pack("<i", count) + b"tQ"
+  arguments = b"(" + storage + b"J" + struct.pack("<i", offset) + integers(shape) + integers(strides) + b"t"
+  return b"\x80\x02}" + text("x") + b"ctorch._utils\n_rebuild_tensor\n" + arguments + b"Rs."
+
+
+def read(data):
+  value, array = torch_file.loads(data)
+  return {name: array(item) for name, item in value.items()}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_types_and_views(name):
+  base = np.arange(24, dtype=np.float32).reshape(4, 6)
+  want = {
+    "base": base,
+    "transposed": base.T,
+    "row": base[2],
+    "every_other": base[1::2, ::3],
+    "empty": np.zeros((0, 3), np.float32),
+    "scalar": np.int64(7),
+    "parameter": base[:2],
+    "bool": np.array([True, False]),
+    "bfloat16": np.arange(3).astype(ml_dtypes.bfloat16),
+  }
+  plain = ("float64", "float16", "int64", "int32", "int16", "int8", "uint8")
+  want |= {kind: np.arange(3, dtype=kind) for kind in plain}
+  got = checkpoint.read(FIXTURES / name).tensors
+  assert set(got) == set(want)
+  for key, array in want.items():
+    assert got[key].dtype == array.dtype, key
+    np.testing.assert_array_equal(got[key], array, err_msg=key)
+
+
+def test_a_tensor_by_hand():
+  data = np.arange(6, dtype="<f4").tobytes()
+  np.testing.assert_array_equal(read(archive(tensor(1, (2, 2), (1, 2)), [data]))["x"], [[1, 3], [2, 4]])
+
+
+@pytest.mark.parametrize(
+  ("offset", "shape", "strides", "count"),
+  [
+    (0, (7,), (1,), 6),
+    (5, (2,), (1,), 6),
+    (0, (2, 2), (5, 1), 6),
+    (-1, (2,), (1,), 6),
+    (0, (2,), (-1,), 6),
+    (0, (1 << 30, 1 << 30), (0, 0), 6),
+    (0, (2,), (1, 1), 6),
+    (0, (6,), (1,), -6),
+    (0, (60,), (1,), 60),  # More than the archive's entry holds.
+  ],
+)
+def test_tensors_beyond_their_storage(offset, shape, strides, count):
+  with pytest.raises(ValueError, match=r"sound|reaches beyond|argument|smaller"):
+    read(archive(tensor(offset, shape, strides, count), [bytes(24)]))
+
+
+class _Runs:
+  def __init__(self, call, *arguments):
+    self.call = call, arguments
+
+  def __reduce__(self):
+    return self.call
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize(
+  ("call", "arguments"), [(os.mkdir, ("ran",)), (eval, ("1",)), (getattr, ("", "upper")), (bytearray, (9,))]
+)
+def test_nothing_is_called(tmp_path, monkeypatch, protocol, call, arguments):
+  monkeypatch.chdir(tmp_path)
+  path = tmp_path / "a.pth"
+  path.write_bytes(archive(pickle.dumps({"x": _Runs(call, *arguments)}, protocol)))
+  before = sorted(tmp_path.iterdir())
+  with pytest.raises(UserError, match=rf"names \w+\.{call.__name__}: only tensors"):
+    checkpoint.read(path)
+  assert sorted(tmp_path.iterdir()) == before
+
+
+def test_objects_are_refused_by_name(tmp_path):
+  path = tmp_path / "a.pt"
+  path.write_bytes(archive(pickle.dumps({"x": pathlib.PurePosixPath("a")}, 2)))
+  with pytest.raises(UserError, match=r"pathlib.*PurePosixPath.*state_dict\(\) alone"):
+    checkpoint.read(path)
+
+
+@pytest.mark.parametrize(
+  ("pickled", "match"),
+  [
+    (b"\x80\x02}r\xff\xff\xff\xff.", "memo number"),  # 64 GB of memo.
+    (b"\x80\x02ctorch._utils\n_rebuild_tensor\n}X\x08\x00\x00\x00functionNsb)R.", "sound"),
+    (b"\x80\x02ctorch\nFloatStorage\n)R.", "calls torch.FloatStorage"),
+    (b"\x80\x02(i os\nsystem\n.", "INST"),
+    (b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\x7f.", "remain"),
+    (b"\x80\x02]}\x86.", "no dict"),
+    (b"\x80\x02}X\x01\x00\x00\x00aK\x01s.", "'a' is no tensor"),
+  ],
+)
+def test_hostile_pickles(tmp_path, pickled, match):
+  path = tmp_path / "a.ckpt"
+  path.write_bytes(archive(pickled))
+  with pytest.raises(UserError, match=match):
+    checkpoint.read(path)
+
+
+def test_compressed_archives_and_other_byte_orders():
+  pickled = tensor(0, (6,), (1,))
+  with pytest.raises(ValueError, match="compressed"):
+    read(archive(pickled, [bytes(24)], zipfile.ZIP_DEFLATED))
+  with pytest.raises(ValueError, match="byte order"):
+    read(archive(pickled, [bytes(24)], byteorder=b"big"))
+
+
+def test_files_that_are_none(tmp_path):
+  (tmp_path / "a.pth").write_text("not weights")
+  for name, match in (
+    ("a.pth", "not a file of PyTorch"),
+    ("missing.pth", "No such file"),
+    (".", "directory"),
+  ):
+    with pytest.raises(UserError, match=match):
+      checkpoint.read(tmp_path / name)
+
+
+def _refusal(path):
+  """Why a file is refused; "" if it is read, and its tensors are no larger than such files can hold."""
+  try:
+    tensors = checkpoint.read(path).tensors
+  except UserError as error:
+    return str(error)
+  assert sum(tensor.nbytes for tensor in tensors.values()) < 20 * path.stat().st_size
+  return ""
+
+
+@pytest.fixture(scope="module")
+def garbled(tmp_path_factory):
+  return tmp_path_factory.mktemp("garbled")
+
+
+@given(
+  name=st.sampled_from(VIEWS),
+  cut=st.floats(0, 1),
+  changes=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255))),
+)
+@FUZZ
+def test_damaged_files_are_errors_of_the_user(garbled, name, cut, changes):
+  data = bytearray((FIXTURES / name).read_bytes())
+  if not changes:
+    data = data[: int(cut * len(data))]
+  for place, byte in changes:
+    data[int(place * (len(data) - 1))] = byte
+  path = garbled / "a.pth"
+  path.write_bytes(bytes(data))
+  refusal = _refusal(path)
+  assert "\n" not in refusal
+  assert refusal == "" or str(path) in refusal
+
+
+@given(data=st.binary(max_size=64))
+@FUZZ
+def test_any_bytes_as_safetensors(garbled, data):
+  path = garbled / "a.safetensors"
+  path.write_bytes(data)
+  refusal = _refusal(path)
+  assert refusal == "" or str(path) in refusal

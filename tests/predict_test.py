@@ -1,0 +1,112 @@
+"""Converted weights give PyTorch's logits, batch by batch as the authors test them."""
+
+import pathlib
+import subprocess
+import sys
+
+import flax.linen as nn
+import numpy as np
+import pytest
+
+import jaxfer
+from jaxfer import predict
+from jaxfer.convert.importers import convert
+from jaxfer.errors import UserError
+from jaxfer.train.weights import save_weights
+
+FIXTURES = pathlib.Path(__file__).parent / "convert/fixtures"
+TOLERANCE = 1e-5  # Of logits up to 1, float32 on a CPU.
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+  out = tmp_path_factory.mktemp("arm") / "converted"
+  convert("arm", FIXTURES / "arm.pth", out)
+  return jaxfer.load(out)
+
+
+@pytest.fixture(scope="module")
+def golden():
+  with np.load(FIXTURES / "arm.npz") as arrays:
+    return dict(arrays)
+
+
+@pytest.fixture(autouse=True)
+def _batches_of_two(monkeypatch):
+  monkeypatch.setattr(predict, "BATCH", 2)
+
+
+def test_the_last_batch_reads_only_its_own_pictures(loaded, golden):
+  assert np.abs(golden["batches_of_two"] - golden["one_batch"]).max() > 0.01
+  got = loaded.predict(golden["images"])
+  assert got.dtype == np.float32
+  np.testing.assert_allclose(got, golden["batches_of_two"], rtol=0, atol=TOLERANCE)
+  assert loaded.label_names == ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
+
+
+def test_a_frozen_affinity(loaded, golden):
+  """Over the same pictures it is that of one batch of them, whatever the batches are then."""
+  frozen = loaded.frozen(golden["images"])
+  np.testing.assert_allclose(frozen.predict(golden["images"]), golden["one_batch"], rtol=0, atol=TOLERANCE)
+  assert loaded.model.affinity == "batch"
+  assert np.isnan(loaded.variables["affinity"]["arm"]["frozen"]).all()
+  with pytest.raises(UserError, match="no pictures"):
+    loaded.frozen(golden["images"][:0])
+
+
+def test_no_pictures(loaded, golden):
+  assert loaded.predict(golden["images"][:0]).shape == (0, 7)
+
+
+class Mean(nn.Module):
+  """A net without an affinity: the mean colour."""
+
+  @nn.compact
+  def __call__(self, x, *, train):
+    return x.mean((1, 2))
+
+
+def test_pictures_are_resized_and_normalised():
+  meta = {"model": "Mean", "mean": [0.2, 0.4, 0.6], "std": [0.5, 0.25, 0.125], "input_size": 4}
+  images = np.zeros((3, 8, 6, 3), np.uint8)
+  images[1], images[2, :, :3] = (51, 102, 153), 255
+  net = predict.Loaded(Mean(), {}, None, meta)
+  black, half = np.array([-0.4, -1.6, -4.8]), np.array([0.6, 0.4, -0.8])
+  np.testing.assert_allclose(net.predict(images), [black, np.zeros(3), half], atol=1e-5)
+  with pytest.raises(UserError, match="Mean has no affinity"):
+    net.frozen(images)
+
+
+@pytest.mark.parametrize(
+  ("images", "match"),
+  [
+    (np.zeros((2, 8, 8, 3), np.float32), "array of float32"),
+    (np.zeros((2, 3, 8, 8), np.uint8), "channels first"),
+    (np.zeros((2, 8, 8), np.uint8), "grey channel"),
+    (np.zeros((2, 8, 8, 1), np.uint8), "grey channel"),
+    (np.zeros((8, 8, 3), np.uint8), r"shape \[8, 8, 3\]"),
+    (np.zeros((1, 0, 8, 3), np.uint8), r"shape \[1, 0, 8, 3\]"),
+    ([np.zeros((8, 8, 3), np.uint8)], "is a list"),
+  ],
+)
+def test_other_pictures(loaded, images, match):
+  for function in (loaded.predict, loaded.frozen):
+    with pytest.raises(UserError, match=match):
+      function(images)
+
+
+def test_weights_of_another_model(tmp_path):
+  save_weights(tmp_path, {"params": {"x": np.zeros(1)}}, {"model": "Other"})
+  with pytest.raises(UserError, match="'Other'"):
+    jaxfer.load(tmp_path)
+  with pytest.raises(UserError, match="no folder of weights"):
+    jaxfer.load(tmp_path / "none")
+
+
+def test_the_package_stays_light():
+  code = (
+    "import sys, jaxfer; assert not {'jax', 'numpy', 'PIL'} & set(sys.modules); assert callable(jaxfer.load)"
+  )
+  subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+  with pytest.raises(AttributeError, match="no attribute 'lod'"):
+    jaxfer.lod  # noqa: B018
