@@ -90,5 +90,5 @@ def _write_predictions(axes: Any, case: Case) -> None:
     axes.text(0.04, k + 1.5, name, color=plots.GREY, fontsize=8, va="center")
     words = said if right else f"{said} ×"
     axes.text(
-      0.42, k + 1.5, words, color=plots.COLOURS[2] if right else plots.COLOURS[1], fontsize=9, va="center"
+      0.47, k + 1.5, words, color=plots.COLOURS[2] if right else plots.COLOURS[1], fontsize=9, va="center"
     )

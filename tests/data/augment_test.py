@@ -127,6 +127,8 @@ def test_a_box_that_never_fits_leaves_the_image():
   seldom = {"probability": 1.0, "scale": (0.5, 0.5), "ratio": (0.05, 5.0), "value": 7.0}
   erased = np.asarray(erasing(KEYS, jnp.ones((800, 10, 10, 1)), **seldom)) == 7
   assert 0.92 < erased.any((1, 2, 3)).mean() < 0.98
+  assert erased.any(2).sum(1).max() < 10  # Never one that does not fit.
+  assert erased.any(1).sum(1).max() < 10
 
 
 def test_no_probability_is_no_box_and_certainty_is_always_one():
