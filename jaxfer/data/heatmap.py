@@ -6,7 +6,6 @@ middle of the mouth in fixed places, so the affine map of these three points car
 
 import numpy as np
 
-from jaxfer.data import align
 from jaxfer.errors import UserError
 from jaxfer.kernels.heatmap import DOTS as DOTS
 
@@ -28,6 +27,8 @@ def alignment(points: np.ndarray) -> np.ndarray:
   Raises:
     UserError: points that are not finite, on one line, or another number of them.
   """
+  from jaxfer.data import align  # Needs Pillow; what else is here is read where that may be missing.
+
   points = np.asarray(points, float)
   if points.shape not in ((3, 2), (5, 2)) or not np.isfinite(points).all():
     shape = " x ".join(map(str, points.shape))
