@@ -16,6 +16,7 @@ import math
 import pickle
 import pickletools
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -177,7 +178,11 @@ def loads(data: bytes) -> tuple[Any, Callable[[Any], np.ndarray | None]]:
     ValueError: not such a file, one cut short or changed, or one that holds anything else, which is named.
   """
   try:
-    value, fetch = _zip(data) if data[:4] == b"PK\x03\x04" else _legacy(data)
+    with warnings.catch_warnings():
+      warnings.simplefilter(
+        "ignore"
+      )  # Of what Python thinks of escapes in damaged names, and of doubled entries.
+      value, fetch = _zip(data) if data[:4] == b"PK\x03\x04" else _legacy(data)
   except _UNSOUND as error:
     raise ValueError(_unsound(error)) from None
   fetched: dict[str, np.ndarray] = {}
