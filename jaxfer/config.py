@@ -17,7 +17,7 @@ import pathlib
 import runpy
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from jaxfer.errors import UserError, unknown
@@ -250,7 +250,7 @@ def resolve(
   Args:
     study: as its file describes it.
     preset: one of its presets, or None for its own choice.
-    assignments: as for `override`, and "seeds=3" or "seeds=(0, 10, 20)".
+    assignments: as for `override`, "seeds=3" or "seeds=(0, 10, 20)", and "rows=('one', 'another')" for some rows alone.
     options_of: as for `override`.
 
   Returns:
@@ -263,10 +263,17 @@ def resolve(
   preset = study.preset if preset is None else preset
   if preset not in study.presets:
     raise unknown("preset", preset, study.presets)
+  given = (*study.presets[preset], *assignments)
+  for assignment in given:
+    key, equals, text = assignment.partition("=")
+    if key == "rows" and equals:
+      study = _some_rows(study, parse(text, tuple[str, ...], key))
   owners = {key.partition("=")[0]: row.name for row in study.rows for key in row.overrides}
   seeds, base = study.seeds, study.base
-  for assignment in (*study.presets[preset], *assignments):
+  for assignment in given:
     key, equals, text = assignment.partition("=")
+    if key == "rows" and equals:
+      continue
     if key in owners:
       raise UserError(
         f"{key} differs from row to row of this study (row '{owners[key]}' sets it): leave it out"
@@ -289,6 +296,23 @@ def resolve(
   study = dataclasses.replace(study, seeds=seeds, base=base, presets={}, preset=preset)
   _ = study.named_seeds
   return study, rows
+
+
+def _some_rows(study: StudyConfig, names: Sequence[str]) -> StudyConfig:
+  """The study with these of its rows, and the comparisons among them.
+
+  Raises:
+    UserError: no such row, or one that starts from a row that is left out.
+  """
+  every = {row.name: row for row in study.rows}
+  for name in names:
+    if name not in every:
+      raise unknown("row", name, every)
+    if (start := every[name].init_from) is not None and start not in names:
+      raise UserError(f"rows={tuple(names)}: '{name}' starts from '{start}': name that too")
+  rows = tuple(row for row in study.rows if row.name in names)
+  compared = tuple(pair for pair in study.compared if set(pair) <= set(names))
+  return dataclasses.replace(study, rows=rows, compared=compared)
 
 
 def check(config: RunConfig, options_of: OptionsOf) -> RunConfig:

@@ -174,18 +174,20 @@ def test_of_a_failed_training_only_its_own_records_count_as_wrong(tmp_path, undi
 
 
 def test_only_the_rows_asked_for_watch_a_validation_split(tmp_path, undisturbed):
-  history = study._history(undisturbed[0] / "rows/narrow")
+  history = toy.history(undisturbed[0] / "rows/narrow")
   assert {row["split"] for row in history} == {"train"}
   one = dataclasses.replace(toy.STUDY, rows=toy.STUDY.rows[:1], compared=(), seeds=1)
   toy.run_study(tmp_path, "split.validation=0.3", config=one, say=lambda line: None)
-  history = study._history(tmp_path / "rows/narrow")
+  history = toy.history(tmp_path / "rows/narrow")
   assert [row["split"] for row in history] == ["train", "validation"] * 4
 
 
 def result(predicted, subjects="AABBCCDD"):
   seeds = len(predicted)
   same = {"key": list("12345678"), "label": [0] * 8, "subject": list(subjects)}
-  return {name: [values] * seeds for name, values in same.items()} | {"predicted": predicted}
+  return {name: [values] * seeds for name, values in same.items()} | {
+    "correct": [[float(guess == 0) for guess in own] for own in predicted]
+  }
 
 
 def test_a_difference_has_the_interval_of_a_mean_over_people():

@@ -1,5 +1,6 @@
 """A study of seconds: dense nets of two widths on random pictures; run as a script it can kill itself."""
 
+import json
 import os
 import pathlib
 import signal
@@ -57,7 +58,7 @@ EXPERIMENT = Experiment(
   recipe=recipe,
   resident=lambda data: {name: data.arrays[name] for name in ("image", "label")},
   example=example,
-  inputs=lambda batch: (batch["x"],),
+  inputs=lambda model, batch: (batch["x"],),
   published=(),
   source="nowhere",
   paper_data="absent",
@@ -103,6 +104,11 @@ def install(patch):
 
 def run_study(workdir, *assignments, config=STUDY, preset=None, **kwargs):
   return study.run(config, preset, assignments, workdir, pathlib.Path("nowhere"), **kwargs)
+
+
+def history(folder):
+  """Rows of metrics of a row's trainings."""
+  return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
 
 
 def kill_after(chunks):

@@ -1,9 +1,10 @@
 """One file a system: its stages, its evaluation, its published table."""
 
-from jaxfer.experiments import stacked_autoencoder, two_stream_conv_rnn
+from jaxfer.experiments import landmark_fusion, stacked_autoencoder, two_stream_conv_rnn
 from jaxfer.experiments.experiment import Experiment
 
 EXPERIMENTS: dict[str, Experiment] = {
+  "landmark_fusion": landmark_fusion.EXPERIMENT,
   "stacked_autoencoder": stacked_autoencoder.EXPERIMENT,
   "two_stream_conv_rnn": two_stream_conv_rnn.EXPERIMENT,
 }

@@ -96,7 +96,7 @@ class Experiment:
     resident: records -> the arrays that batches are made of, [n, ...] each. Those of a set too big for memory are
       `stream.Column`s: pass them on as they are.
     example: (data, rows) -> a batch without augmentation, as evaluation reads it.
-    inputs: a batch -> the model's positional arguments.
+    inputs: (model, batch) -> the model's positional arguments.
     published: rows of the paper's table, (name, model attributes that tell it, accuracy).
     source: of the published rows.
     paper_data: the data set, by name, that the published rows were measured on.
@@ -121,7 +121,7 @@ class Experiment:
   recipe: Callable[..., tuple[tuple[Stage, ...], Mapping[str, float]]]
   resident: Callable[[Records], dict[str, np.ndarray]]
   example: Callable[[Mapping[str, ArrayLike], ArrayLike], Batch]
-  inputs: Callable[[Batch], Sequence[jax.Array]]
+  inputs: Callable[[Any, Batch], Sequence[jax.Array]]
   published: Sequence[tuple[str, Mapping[str, Any], float]]
   source: str
   paper_data: str
@@ -139,4 +139,4 @@ class Experiment:
 
   def init(self, model: nn.Module, data: Mapping[str, np.ndarray], key: jax.Array) -> Variables:
     """Initial variables of the model for these data."""
-    return model.init(key, *self.inputs(self.example(data, np.zeros(1, np.int32))))
+    return model.init(key, *self.inputs(model, self.example(data, np.zeros(1, np.int32))))

@@ -124,15 +124,25 @@ def train(
       if result.failed is None:
         figures = task.experiment.figures(one, result.variables, result.member.tested, row.folder)
         break
-    seconds = {
-      "seconds": round((time.monotonic() - started) / len(rows), 1),
-      "compile_seconds": round(sum(compilations) / len(rows), 1),
-    }
-    told_of = {
-      **_result(row.config, task, seeds, ends), "members": count, "folds": count // len(seeds),
-      "tested": _tested(row.config, count // len(seeds)), "figures": dict(figures), **seconds,
-    }  # fmt: skip
-    told.append((told_of, [line for end in ends for line in end.history]))
+    shares = time.monotonic() - started, sum(compilations)
+    told.append(
+      (
+        _result(row.config, task, seeds, ends, [_name(one.config) for one in tasks])
+        | {
+          "members": count,
+          "folds": count // len(seeds),
+          "tested": _tested(row.config, count // len(seeds)),
+          "figures": dict(figures),
+          "seconds": round(shares[0] / len(rows), 1),
+          "compile_seconds": round(shares[1] / len(rows), 1),
+        },
+        [
+          {**line, "member": _name(one.config)}
+          for one, end in zip(tasks, ends, strict=True)
+          for line in end.history
+        ],
+      )
+    )
   if kept:
     for (_, one), end in zip(every, results, strict=True):
       meta = {"config": configuration.identity(one.config), "data": data.fingerprint}
@@ -165,18 +175,22 @@ def _starts(
 
 
 def _result(
-  config: RunConfig, task: Task, seeds: Sequence[int], ends: Sequence[members.Result]
+  config: RunConfig,
+  task: Task,
+  seeds: Sequence[int],
+  ends: Sequence[members.Result],
+  names: Sequence[str],
 ) -> dict[str, Any]:
   """What a row's trainings predicted for whom, by seed, the records of each ascending."""
   data = task.records
   failed, readings = [], []
-  for end in ends:
+  for name, end in zip(names, ends, strict=True):
     where = end.failed
     assert end.outputs is not None
     if where is None and not np.isfinite(end.outputs).all():
       where = "the trained net's outputs"
     if where is not None:
-      failed.append(f"{end.member.name}: not finite in {where}; its records count as wrong")
+      failed.append(f"{name}: not finite in {where}; its records count as wrong")
     read = dict(task.read(end.outputs, end.member.tested))
     if end.shuffled is not None:
       mixed = task.read(end.shuffled, end.member.tested)

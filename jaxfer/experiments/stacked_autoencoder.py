@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,8 +61,9 @@ def example(data: Mapping[str, ArrayLike], rows: ArrayLike) -> Batch:
   return {"image": image, "label": jnp.asarray(data["label"])[rows]}
 
 
-def inputs(batch: Batch) -> tuple[jax.Array]:
+def inputs(model: nn.Module, batch: Batch) -> tuple[jax.Array]:
   """The model's arguments."""
+  del model
   return (batch["image"],)
 
 
@@ -163,7 +165,7 @@ def _layer_loss(model: StackedAutoencoder, layer: int, noise_rate: float, recons
 def _class_loss(model: StackedAutoencoder, output: str):
   def loss(variables, batch, keys, context: Context) -> LossOut:
     del keys, context
-    logits: Any = model.apply(variables, *inputs(batch))
+    logits: Any = model.apply(variables, *inputs(model, batch))
     if output == "softmax":
       each = losses.cross_entropy(logits, batch["label"])
     else:

@@ -145,7 +145,7 @@ class Task:
     batch = {**self.experiment.example(data, plan["row"]), "real": plan["real"]}
     if self.experiment.outputs is not None:
       return self.experiment.outputs(self.model, variables, batch, hyper, axis_name)
-    logits: Any = self.model.apply(variables, *self.experiment.inputs(batch))
+    logits: Any = self.model.apply(variables, *self.experiment.inputs(self.model, batch))
     return logits
 
   @property

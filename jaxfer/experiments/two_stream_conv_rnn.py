@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,8 +45,9 @@ def example(data: Mapping[str, ArrayLike], rows: ArrayLike) -> Batch:
   }
 
 
-def inputs(batch: Batch) -> tuple[jax.Array, jax.Array]:
+def inputs(model: nn.Module, batch: Batch) -> tuple[jax.Array, jax.Array]:
   """The model's arguments."""
+  del model
   return batch["frames"], batch["flow"]
 
 
@@ -86,7 +88,7 @@ def recipe(
 
   def loss(variables, batch, keys, context: Context) -> LossOut:
     del context
-    logits: Any = model.apply(variables, *inputs(batch), train=True, keys=keys)
+    logits: Any = model.apply(variables, *inputs(model, batch), train=True, keys=keys)
     count = jnp.asarray(len(logits), jnp.float32)
     correct = (metrics.predict(logits) == batch["label"]).sum(dtype=jnp.float32)
     return LossOut(
@@ -110,7 +112,9 @@ def figures(
   labels, first = np.unique(task.data["label"][tested], return_index=True)
   clips = {name: array[tested[first]] for name, array in task.data.items()}
   batch = example(clips, np.arange(len(first)))
-  maps = np.asarray(jax.jit(functools.partial(gates.gate_maps, task.model))(variables, *inputs(batch)))
+  maps = np.asarray(
+    jax.jit(functools.partial(gates.gate_maps, task.model))(variables, *inputs(task.model, batch))
+  )
   names = [task.records.label_names[label] for label in labels]
   title = "What the temporal gate lets through"
   grids.gates_png(clips["frames"], maps, names, folder / "gates.png", title)

@@ -19,7 +19,7 @@ Deviation: BatchNorm's running variance, see `layers.resnet`.
 
 import math
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -34,6 +34,15 @@ from jaxfer.layers.resnet import ResNetTrunk
 # Channels of the landmark net's convolutions; 2 x 2 max pooling follows the first four (Table 1).
 _CHANNELS = (32, 64, 128, 256, 512, 512)
 _POOLED = 4
+
+
+# Of images in [0, 1] (the released code's, from ImageNet).
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def normalised(images: jax.Array) -> jax.Array:
+  """Images [..., 3] of grey levels 0 to 255, as the RGB net reads them."""
+  return (images / 255 - jnp.asarray(_MEAN)) / jnp.asarray(_STD)
 
 
 class Outputs(NamedTuple):
@@ -173,6 +182,10 @@ class LandmarkFusion(nn.Module):
     agreement: whether w does.
     affinity: of both nets, see `Amend`.
     stop_gradient_p: whether p is a constant to the gradient.
+    answer: which logits classify: the head's, or those of one net; "sum": the mean of both nets' probabilities, which
+      the paper found worse than the RGB net alone (section 1).
+    image_size: edge of what both nets read.
+    dot: of the heatmaps, see `kernels.heatmap.draw`.
     dtype: of the computation; logits and features are float32.
     param_dtype: of the parameters.
   """
@@ -185,6 +198,9 @@ class LandmarkFusion(nn.Module):
   agreement: bool = True
   affinity: Affinity = "batch"
   stop_gradient_p: bool = False
+  answer: Literal["fused", "rgb", "landmark", "sum"] = "fused"
+  image_size: int = 224
+  dot: Literal["disc", "gaussian"] = "disc"
   dtype: Any = None
   param_dtype: Any = jnp.float32
 
@@ -232,6 +248,13 @@ class LandmarkFusion(nn.Module):
     landmark, landmark_features = self.landmark(heatmaps, train="landmark" in train, **shared)
     fused = self.fuse(rgb, rgb_features, landmark, landmark_features, weight)
     return Outputs(rgb, landmark, fused, rgb_features, landmark_features)
+
+  def logits(self, outputs: Outputs) -> jax.Array:
+    """Those that classify, of `answer`: [..., num_classes]."""
+    if self.answer == "sum":
+      both = jnp.stack([nn.log_softmax(outputs.rgb), nn.log_softmax(outputs.landmark)])
+      return jax.nn.logsumexp(both, 0) - math.log(2)
+    return getattr(outputs, self.answer)
 
   @nn.compact
   def fuse(

@@ -154,6 +154,7 @@ def train(
   alone: Variables = {"params": {}}
   shared = starts[0] if starts and all(start is starts[0] for start in starts) else alone
   names = tuple(shared["params"])
+  split(jax.eval_shape(init, jax.random.key(0)), tuple(_submodules(members[0])))  # Refuses unknown ones.
 
   def own_init(key):
     return split(init(key), names)[1]

@@ -20,6 +20,7 @@ from jaxfer.experiments.task import options_of, split_of
 from jaxfer.models import create_model
 from jaxfer.train import state, step
 from jaxfer.train.stage import Context
+from tests import study_toy
 
 ROOT = pathlib.Path(__file__).parents[2]
 LAYERS = ("layer 1", "layer 2")
@@ -272,7 +273,7 @@ def test_a_study_shows_table_2_and_the_error_of_each_layer(done):
   assert table["rows"][1]["facts"] == {}
   last = [
     row["error"]
-    for row in study._history(workdir / "rows/noise")
+    for row in study_toy.history(workdir / "rows/noise")
     if row["stage"] == "layer 1" and row["epoch"] == 2
   ]
   assert errors["error of layer 1"] == pytest.approx([np.mean(last), np.std(last, ddof=1)])

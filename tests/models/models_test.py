@@ -10,8 +10,17 @@ import pytest
 
 from jaxfer.errors import UserError
 from jaxfer.models import MODELS, create_model
+from jaxfer.models.landmark_fusion import LandmarkFusion
 
 FULL = {"temporal_gate": True, "temporal_skip": True, "spatial_skip": True}
+
+
+class Fusion(LandmarkFusion):
+  """All logits side by side, at the paper's w; its norms in evaluation."""
+
+  def __call__(self, images, heatmaps, *, train=False, keys=None):
+    del train, keys
+    return jnp.concatenate(super().__call__(images, heatmaps, 0.6)[:3], -1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +39,12 @@ class Spec:
 
 CLIP = ((2, 3, 8, 8, 3), (2, 3, 8, 8, 2))
 SPECS = {
+  "landmark_fusion": Spec(
+    {"num_classes": 5, "width": 0.125, "block": 4, "kernel_sizes": (1, 1, 1, 1, 1, 3), "affinity": "alone"},
+    ((2, 64, 64, 3), (2, 64, 64, 1)),
+    (2, 15),
+    differs_in_training=False,
+  ),
   "stacked_autoencoder": Spec(
     {"sizes": (8, 6), "num_classes": 5},
     ((2, 6, 6, 1),),
@@ -41,9 +56,21 @@ SPECS = {
 }
 
 
+# Models whose call takes more than pictures, or gives more than logits.
+ADAPTED = {"landmark_fusion": Fusion}
+
+
+def create(name, **attributes):
+  model = create_model(name, **{**SPECS[name].attributes, **attributes})
+  fields = {
+    f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.name not in ("parent", "name")
+  }
+  return ADAPTED.get(name, MODELS[name])(**fields)
+
+
 def build(name, **attributes):
   spec = SPECS[name]
-  model = create_model(name, **{**spec.attributes, **attributes})
+  model = create(name, **attributes)
   rng = np.random.default_rng(0)
   inputs = [jnp.asarray(rng.uniform(-1, 1, shape), jnp.float32) for shape in spec.inputs]
   return model, jax.jit(model.init)(jax.random.key(0), *inputs), inputs
@@ -79,7 +106,7 @@ def test_every_parameter_gets_a_gradient_and_bfloat16_computes_close(name):
   for path, leaf in jax.tree.leaves_with_path(gradient(variables["params"])):
     assert np.isfinite(leaf).all()
     assert (np.abs(leaf).max() > 0) == (path[0].key not in SPECS[name].beside), jax.tree_util.keystr(path)
-  low = create_model(name, **SPECS[name].attributes, dtype=jnp.bfloat16)
+  low = create(name, dtype=jnp.bfloat16)
   got, want = jax.jit(low.apply)(variables, *inputs), model.apply(variables, *inputs)
   assert got.dtype == jnp.float32
   np.testing.assert_allclose(got, want, rtol=0, atol=0.05 * np.abs(want).max())
@@ -97,7 +124,7 @@ def test_training_differs_only_where_it_should(name):
     same = np.allclose(run(keys), other, rtol=1e-4, atol=1e-5)
     assert same != SPECS[name].differs_in_training
   if "dropout_rate" in {f.name for f in dataclasses.fields(model)}:
-    still = create_model(name, **SPECS[name].attributes, dropout_rate=0.0)
+    still = create(name, dropout_rate=0.0)
     got = jax.jit(lambda: still.apply(variables, *inputs, train=True, keys=keys))()
     np.testing.assert_allclose(got, model.apply(variables, *inputs), rtol=1e-4, atol=1e-5)
 

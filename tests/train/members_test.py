@@ -89,7 +89,7 @@ def conv_rnn():
   }
   stages, hyper = two_stream_conv_rnn.recipe(model, 5, epochs=4, learning_rate=3e-3)
   example = two_stream_conv_rnn.example(data, np.zeros(1, np.int32))
-  return stages, lambda key: model.init(key, *two_stream_conv_rnn.inputs(example)), data, hyper
+  return stages, lambda key: model.init(key, *two_stream_conv_rnn.inputs(model, example)), data, hyper
 
 
 METHODS = {"dense": dense, "conv_rnn": conv_rnn, "batch_statistics": batch_statistics}

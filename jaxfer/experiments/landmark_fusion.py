@@ -1,0 +1,269 @@
+"""Paper 002: a landmark net beside a face net that stays as it is, weighed by confidence and agreement.
+
+The face ("RGB") net is trained by the recipe of its authors' released code, or imported (`jaxfer convert arm`), and then
+stays bit for bit as it is, statistics included, while the landmark net and the head are trained by AdaBelief (paper,
+section 4.3 and Table 4). The paper's negative results are options: the RGB net moved along with the others, from a
+trained one or from scratch, and the two nets' probabilities summed.
+
+From the released code (specs 3.1): half of the training pictures are either mirrored or made noisy, then resized and
+normalised, then half get a box erased; Adam at 1e-3 with coupled decay 1e-4; rates times 0.9 each epoch; 70 epochs of
+batches of 256, the last one short, tests in batches of 64 in the order of the distributor's list. Our choices: an
+epoch's last batch is completed from its start (`remainder=wrap`) where the code runs a short one; 70 epochs for the
+fusion, which the paper does not give; the same augmentation in both stages, mirroring picture and heatmap together,
+noise and erasing on the picture alone; the last epoch counts, never the best on the test set; the face net is in
+evaluation mode while it stays as it is. A net that is judged in batches depends on who is tested along with whom
+(`layers.amend`): so every number is also given for batches of one, and in a study for a random order.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxfer import losses, metrics
+from jaxfer.data import augment, heatmap
+from jaxfer.data.records import Records
+from jaxfer.errors import UserError
+from jaxfer.experiments import landmark_figures, published_002, table_002
+from jaxfer.experiments.experiment import Experiment, Reading, read_logits
+from jaxfer.kernels import heatmap as kernels
+from jaxfer.models.landmark_fusion import LandmarkFusion, Outputs, normalised
+from jaxfer.train import optim
+from jaxfer.train.stage import Batch, Context, LossOut, Stage, Update, Variables
+
+# Of w in Fig. 4 (specs 3.7); at test time each net is read with all of them.
+WEIGHTS = tuple(k / 10 for k in range(11))
+
+
+def resident(records: Records) -> dict[str, np.ndarray]:
+  """Pictures [n, S, S, 3] uint8, landmarks [n, 37, 2] in pixels of the picture (all NaN: none), and labels [n].
+
+  Raises:
+    UserError: records without these, or landmarks of which some are not finite.
+  """
+  image, landmarks = (records.arrays.get(name) for name in ("image", "landmarks"))
+  if image is None or landmarks is None or image.dtype != np.uint8 or image.shape[-1] != 3:
+    have = ", ".join(f"{name} {array.shape[1:]}" for name, array in records.arrays.items())
+    raise UserError(
+      f"records of {have}: this system reads coloured stills with landmarks; choose raf_db or synthetic_faces"
+    )
+  heatmap.checked(landmarks)
+  return {"image": image, "landmarks": landmarks, "label": records.arrays["label"]}
+
+
+def example(data: Mapping[str, ArrayLike], rows: ArrayLike) -> Batch:
+  """Pictures [rows, S, S, 3] of grey levels 0 to 255, landmarks as they are stored, and labels of some rows."""
+  return {
+    "image": jnp.asarray(data["image"])[rows].astype(jnp.float32),
+    "landmarks": jnp.asarray(data["landmarks"])[rows],
+    "label": jnp.asarray(data["label"])[rows],
+  }
+
+
+def _heatmaps(model: LandmarkFusion, batch: Batch) -> jax.Array:
+  return kernels.draw(batch["landmarks"], model.image_size, frame=batch["image"].shape[1], dot=model.dot)
+
+
+def inputs(model: LandmarkFusion, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """The model's arguments without augmentation: images, heatmaps, and a weight of 1."""
+  images = normalised(augment.resize(batch["image"], model.image_size))
+  return images, _heatmaps(model, batch), jnp.float32(1)
+
+
+def recipe(
+  model: LandmarkFusion,
+  steps: int,
+  *,
+  rgb: Literal["first", "given", "along"] = "first",
+  rgb_epochs: int = 70,
+  rgb_learning_rate: float = 1e-3,
+  epochs: int = 70,
+  learning_rate: float = 1e-3,
+  decay: float = 0.9,
+  w: float = 0.6,
+  flip: bool = True,
+  noise: float = 30.0,
+  erasing: float = 0.5,
+) -> tuple[tuple[Stage, ...], dict[str, float]]:
+  """A stage for the RGB net, then one for what the model answers with.
+
+  Args:
+    model: the nets; with `answer` "rgb" there is the first stage alone, with "landmark" and "sum" the second moves the
+      landmark net alone.
+    steps: batches of an epoch.
+    rgb: "first" trains the RGB net in a stage of its own; "given" leaves it as `init_from` gives it; "along" moves it
+      together with the others, whether given or not.
+    rgb_epochs: of the RGB net's stage.
+    rgb_learning_rate: of Adam there.
+    epochs: of the second stage.
+    learning_rate: of AdaBelief there.
+    decay: of both rates, a factor an epoch.
+    w: weight of the landmark features where the nets disagree, in [0, 1].
+    flip: mirror a quarter of the training pictures, with their heatmaps.
+    noise: variance of the noise on another quarter, in grey levels squared.
+    erasing: share of the training pictures that lose a box.
+
+  Raises:
+    UserError: w outside [0, 1]; an affinity that training does not write.
+  """
+  if not 0 <= w <= 1:
+    raise UserError(f"recipe.w={w}: give a weight from 0 to 1")
+  if model.affinity not in ("batch", "alone", "ema"):
+    raise UserError(
+      f"model.affinity={model.affinity} cannot be trained: give batch, alone or ema; `jaxfer.load(...).frozen` is for "
+      "trained weights"
+    )
+
+  def sample(data, columns, keys):
+    batch = example(data, columns["row"])
+    pictures, heatmaps = augment.flip_or_noise(
+      keys, batch["image"], _heatmaps(model, batch), flip=flip, variance=noise
+    )
+    images = normalised(augment.resize(pictures, model.image_size))
+    images = augment.random_erasing(keys, images, probability=erasing)
+    return {"images": images, "heatmaps": heatmaps, "label": batch["label"]}
+
+  def loss_of(moved: tuple[str, ...], terms: Mapping[str, str]):
+    """The sum of cross-entropies of outputs by name; `moved` are in training mode."""
+
+    def loss(variables, batch, keys, context: Context) -> LossOut:
+      del keys
+      out, changed = model.apply(
+        variables,
+        batch["images"],
+        batch["heatmaps"],
+        context.hyper["w"],
+        train=moved,
+        axis_name=context.axis_name,
+        mutable=["batch_stats", "affinity"],
+      )
+      assert isinstance(out, Outputs)
+      count = jnp.float32(len(batch["label"]))
+      answer = out.rgb if terms.keys() == {"rgb"} else model.logits(out)
+      correct = (metrics.predict(answer) == batch["label"]).sum(dtype=jnp.float32)
+      return LossOut(
+        loss={
+          name: (losses.cross_entropy(getattr(out, which), batch["label"]).sum(), count)
+          for name, which in terms.items()
+        },
+        metrics={"accuracy": (correct, count)},
+        collections={c: {name: tree[name] for name in moved if name in tree} for c, tree in changed.items()},
+      )
+
+    return loss
+
+  factor = optim.exponential(decay, steps)
+  stages = []
+  if rgb == "first":
+    adam = optim.adam("rgb_learning_rate", factor, weight_decay=1e-4)
+    update = Update("rgb", loss_of(("rgb",), {"rgb": "rgb"}), ("rgb",), adam)
+    stages.append(Stage("rgb", (update,), rgb_epochs, sample))
+  if model.answer != "rgb":
+    moved: tuple[str, ...] = ("landmark",) if model.answer in ("landmark", "sum") else ("landmark", "head")
+    moved += ("rgb",) if rgb == "along" else ()
+    terms = {"landmark": "landmark"} | ({"overall": "fused"} if "head" in moved else {})
+    belief = optim.adabelief("learning_rate", factor)
+    update = Update("fusion", loss_of(moved, terms), moved, belief)
+    stages.append(Stage("fusion", (update,), epochs, sample))
+  if not stages:
+    raise UserError(
+      "recipe.rgb=given leaves nothing to train where model.answer=rgb: take rgb=first, rgb_epochs=0"
+    )
+  return tuple(stages), {"rgb_learning_rate": rgb_learning_rate, "learning_rate": learning_rate, "w": w}
+
+
+def _names(model: LandmarkFusion) -> list[str]:
+  """Of the ways to read one pass of the nets, in the order of `outputs`."""
+  names = [""] + (["batches of one"] if model.affinity == "batch" else [])
+  if model.answer == "fused":
+    names += ["RGB net", "landmark net", "sum of both"]
+    names += [f"w = {w} at test" for w in WEIGHTS] if model.agreement else []
+  return names
+
+
+def outputs(
+  model: LandmarkFusion, variables: Variables, batch: Batch, hyper: Mapping[str, jax.Array], axis: str | None
+) -> jax.Array:
+  """Logits [batch, readings, classes] in the order of `_names`."""
+  modes: tuple[str, ...] = (model.affinity, "alone") if model.affinity == "batch" else (model.affinity,)
+  images, heatmaps, _ = inputs(model, batch)
+  every = model.apply(
+    variables, images, heatmaps, hyper["w"], mask=batch["real"], axis_name=axis, modes=modes
+  )
+  assert isinstance(every, Outputs)
+  own = Outputs(*(array[0] for array in every))
+  found = list(model.logits(every))
+  if model.answer == "fused":
+    found += [own.rgb, own.landmark, model.clone(answer="sum").logits(own)]
+  if len(found) < len(_names(model)):
+    features = own.rgb, own.rgb_features, own.landmark, own.landmark_features
+    found += [model.apply(variables, *features, jnp.float32(w), method="fuse") for w in WEIGHTS]
+  return jnp.stack(found, 1)
+
+
+def readings(model: LandmarkFusion, logits: np.ndarray, labels: np.ndarray) -> dict[str, Reading]:
+  """The answer, and what else `_names` says."""
+  return {name: read_logits(logits[:, k], labels) for k, name in enumerate(_names(model))}
+
+
+def take_over(model: LandmarkFusion, given: Variables) -> Variables:
+  """The RGB net of such a model, or a converted one.
+
+  Raises:
+    UserError: neither.
+  """
+  del model
+  if "rgb" in given["params"]:
+    return {collection: {"rgb": tree["rgb"]} for collection, tree in given.items() if "rgb" in tree}
+  if {"trunk", "arm", "fc"} <= set(given["params"]):
+    return {collection: {"rgb": tree} for collection, tree in given.items()}
+  raise UserError(
+    f"init_from: weights of {', '.join(given['params'])} hold no RGB net of this system: give those of "
+    "`jaxfer convert arm`, or of a training of this system"
+  )
+
+
+def facts(
+  histories: Sequence[Sequence[Mapping[str, Any]]], read: Sequence[Mapping[str, Reading]]
+) -> dict[str, list[float]]:
+  """How far the two nets agree on the tested records, of each training with a head (Table 2)."""
+  del histories
+  if any("landmark net" not in own for own in read):
+    return {}
+  pairs = [(own["RGB net"].correct > 0, own["landmark net"].correct > 0) for own in read]
+  return {
+    "both nets right": [float((a & b).sum()) for a, b in pairs],
+    "RGB net alone right": [float((a & ~b).sum()) for a, b in pairs],
+    "landmark net alone right": [float((~a & b).sum()) for a, b in pairs],
+    "neither right": [float((~a & ~b).sum()) for a, b in pairs],
+  }
+
+
+EXPERIMENT = Experiment(
+  recipe=recipe,
+  resident=resident,
+  example=example,
+  inputs=inputs,
+  published=(
+    ("baseline (RGB net)", {"answer": "rgb"}, published_002.BASELINE.accuracy),
+    (
+      "proposed",
+      {"answer": "fused", "confidence": True, "agreement": True},
+      published_002.PROPOSED.accuracy,
+    ),
+  ),
+  source="paper 002, Tables 5 and 6: RAF-DB, 3068 tested pictures",
+  paper_data="raf_db",
+  outputs=outputs,
+  readings=readings,
+  test_batch=64,
+  mates=True,
+  take_over=take_over,
+  figures=landmark_figures.figures,
+  facts=facts,
+  tables=table_002.tables,
+  table_figures=table_002.figures,
+)
