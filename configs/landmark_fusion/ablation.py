@@ -4,8 +4,8 @@
   jaxfer convert arm <the authors' .pth> runs/arm
   jaxfer study configs/landmark_fusion/ablation.py --workdir runs/ablation init_from=runs/arm recipe.rgb_epochs=0
 
-The paper starts from the released weights of ARM ("0.9205"), as retraining did not reach them. Without the two overrides
-the first row trains the RGB net by ARM's recipe, and the others start from it. "RGB net fine-tuned along" moves it too.
+The paper starts from the released weights of ARM ("0.9205"), as retraining did not reach them. Without the two
+overrides the first row trains the RGB net by ARM's recipe, and the others start from it.
 
 Ours: not yet run, for want of the data and the weights.
 """

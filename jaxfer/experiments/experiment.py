@@ -44,7 +44,7 @@ def read_logits(logits: np.ndarray, labels: np.ndarray) -> Reading:
   return Reading(predicted, (predicted == labels).astype(np.float64), np.asarray(rank), np.asarray(loss))
 
 
-Outputs = Callable[[nn.Module, Variables, Batch, Mapping[str, jax.Array], str | None], jax.Array]
+Outputs = Callable[[Any, Variables, Batch, Mapping[str, jax.Array], str | None], jax.Array]
 
 
 def one_reading(model: nn.Module, outputs: np.ndarray, labels: np.ndarray) -> Mapping[str, Reading]:
@@ -126,10 +126,10 @@ class Experiment:
   source: str
   paper_data: str
   outputs: Outputs | None = None
-  readings: Callable[[nn.Module, np.ndarray, np.ndarray], Mapping[str, Reading]] = one_reading
+  readings: Callable[[Any, np.ndarray, np.ndarray], Mapping[str, Reading]] = one_reading
   test_batch: int | None = None
   mates: bool = False
-  take_over: Callable[[nn.Module, Variables], Variables] = nothing_taken_over
+  take_over: Callable[[Any, Variables], Variables] = nothing_taken_over
   figures: Callable[["Task", Variables, np.ndarray, pathlib.Path], Mapping[str, str]] = no_figures
   facts: Callable[
     [Sequence[Sequence[Mapping[str, Any]]], Sequence[Mapping[str, Reading]]], Mapping[str, Sequence[float]]

@@ -95,14 +95,14 @@ def sweep(rows: Rows) -> dict[float, Mapping[str, Any]]:
     float(row["name"].removeprefix(_RETRAINED)): row for row in rows if row["name"].startswith(_RETRAINED)
   }
   if points:
-    points |= {published_002.BEST_W: row for row in rows if row["name"] == _PROPOSED}
-    points |= {1.0: row for row in rows if row["name"] == "confidence p"}
+    also = {_PROPOSED: published_002.BEST_W, "confidence p": 1.0}
+    points |= {also[row["name"]]: row for row in rows if row["name"] in also}
   return dict(sorted(points.items()))
 
 
 def _reweighted(rows: Rows) -> dict[float, Sequence[float | None]]:
   """Accuracy of the proposed row's nets, trained with w = 0.6, with another w at test, by w."""
-  read = next((row["readings"] for row in rows if row["name"] == _PROPOSED), {})
+  read: Mapping[str, Any] = next((row["readings"] for row in rows if row["name"] == _PROPOSED), {})
   found = {}
   for name, reading in read.items():
     if name.startswith("w = ") and name.endswith(" at test"):
@@ -149,7 +149,7 @@ def figures(rows: Rows, folder: pathlib.Path) -> dict[str, str]:
     figure.legend(loc="outside lower center", ncols=2)
     plots.write_png(figure, folder / "sweep.png", "Accuracy by w (Fig. 4 of paper 002)")
   return {
-    "sweep.png": "Accuracy minus that of the RGB net alone, by w: nets trained with each w (mean over seeds, their range "
-    "as a band), and those trained with 0.6 with another w at test. In the paper 0.6 is best; its other values cannot "
-    "be read off."
+    "sweep.png": "Accuracy minus that of the RGB net alone, by w: nets trained with each w (mean over seeds, their "
+    "range as a band), and those trained with 0.6 with another w at test. In the paper 0.6 is best; its other values "
+    "cannot be read off."
   }

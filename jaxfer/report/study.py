@@ -18,10 +18,10 @@ def judged(result: Mapping[str, Any]) -> dict[str, Any]:
   """A row of the table: accuracy by seed and its spread, counts pooled over folds and seeds.
 
   Args:
-    result: as a row's `result.json` holds it: for each seed the `key`, `subject` and `label` of its tested records, what
-      they were `predicted` to be (-1 where a training failed), whether that is `correct` (in [0, 1]: of several trials
-      the share), and the `rank` of the label, where there is one; and the same of further `readings` of the nets. A
-      failed training's records count as wrong; the confusion matrix leaves them out.
+    result: as a row's `result.json` holds it: for each seed the `key`, `subject` and `label` of its tested records,
+      what they were `predicted` to be (-1 where a training failed), whether that is `correct` (in [0, 1]: of several
+      trials the share), and the `rank` of the label, where there is one; and the same of further `readings` of the
+      nets. A failed training's records count as wrong; the confusion matrix leaves them out.
   """
   classes, seeds = len(result["label_names"]), len(result["label"])
   labels, predicted = np.concatenate(result["label"]), np.concatenate(result["predicted"])
@@ -56,7 +56,9 @@ def judged(result: Mapping[str, Any]) -> dict[str, Any]:
   }
 
 
-def _by_class(labels: Sequence[Sequence[int]], correct: Sequence[Sequence[float]], classes: int) -> np.ndarray:
+def _by_class(
+  labels: Sequence[Sequence[int]], correct: Sequence[Sequence[float]], classes: int
+) -> np.ndarray:
   """How many are right, [seeds, classes]."""
   right = np.zeros((len(labels), classes))
   for own, these, rates in zip(right, labels, correct, strict=True):
