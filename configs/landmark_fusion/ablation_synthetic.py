@@ -27,7 +27,7 @@ def get_config() -> StudyConfig:
     title="Paper 002 on embedded faces: landmarks beside ARM",
     source="paper 002, Tables 5 to 8: RAF-DB, 3068 tested pictures",
     base=RunConfig(
-      recipe=Call("landmark_fusion", rgb_epochs=12, epochs=10, decay=0.9),
+      recipe=Call("landmark_fusion", rgb_epochs=10, epochs=8),
       model=Call("landmark_fusion", width=0.125, block=4, kernel_sizes=(5, 3, 3, 3, 1, 1), image_size=100),
       data=Call("synthetic_faces", aligned=True, landmark_noise=1.0, image_size=100, num_subjects=72),
       split=Split(test=0.375),

@@ -56,9 +56,7 @@ def judged(result: Mapping[str, Any]) -> dict[str, Any]:
   }
 
 
-def _by_class(
-  labels: Sequence[Sequence[int]], correct: Sequence[Sequence[float]], classes: int
-) -> np.ndarray:
+def _by_class(labels: Sequence[Sequence[int]], correct: Sequence[Any], classes: int) -> np.ndarray:
   """How many are right, [seeds, classes]."""
   right = np.zeros((len(labels), classes))
   for own, these, rates in zip(right, labels, correct, strict=True):
