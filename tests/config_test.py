@@ -207,3 +207,35 @@ def test_a_split_whose_numbers_mean_nothing_is_refused(split, message):
 )
 def test_a_split_that_means_something_passes(split):
   assert config.check(dataclasses.replace(BASE, split=split), options_of).split == split
+
+
+CHAIN = dataclasses.replace(
+  STUDY,
+  rows=(Row("first"), Row("second", ("batch_size=8",), init_from="first"), Row("third", ("batch_size=4",))),
+  compared=(("second", "first"), ("third", "first")),
+)
+
+
+def test_some_rows_of_a_study_alone():
+  study, rows = resolve("small", "rows=('second', 'first')", study=CHAIN)
+  assert [row.name for row in study.rows] == list(rows) == ["first", "second"]
+  assert study.compared == (("second", "first"),)
+  # What only a row that is left out sets may be overridden.
+  with pytest.raises(UserError, match="batch_size differs from row to row"):
+    resolve("small", "batch_size=2", study=CHAIN)
+  _, rows = resolve("small", "rows=('first',)", "batch_size=2", study=CHAIN)
+  assert rows["first"].batch_size == 2
+  for assignment, message in [
+    ("rows=('fist',)", "unknown row 'fist': did you mean 'first'"),
+    ("rows=('second',)", "'second' starts from 'first': name that too"),
+    ("rows=first", "write a tuple"),
+    ("rows=()", "a study needs rows"),
+  ]:
+    with pytest.raises(UserError, match=message):
+      resolve("small", assignment, study=CHAIN)
+
+
+def test_a_row_starts_from_an_earlier_one():
+  later = dataclasses.replace(CHAIN, rows=(Row("second", init_from="first"), Row("first")), compared=())
+  with pytest.raises(UserError, match="unknown row before 'second' to start it from 'first'"):
+    resolve("small", study=later)

@@ -94,25 +94,29 @@ def train(
     for (row, one), plan, split, start in zip(every, plans, splits, starts, strict=True)
   ]
   evaluation = members.Evaluation(task.outputs, task.judge, task.test_batch, task.experiment.mates)
+  results: list[members.Result] = [None] * len(trainings)  # type: ignore[list-item]
   with _compilations() as compilations:
-    results = members.train(
-      stages,
-      trainings,
-      task.init,
-      task.data,
-      folder,
-      execution=config.execution,
-      mode=config.execution.members,
-      evaluation=evaluation,
-      record={
-        "rows": {row.name: configuration.identity(row.config) for row in rows},
-        "data": data.fingerprint,
-        "init_from": source and pathlib.Path(source).name,
-      },
-      resume=True,
-      revision=runs.revision(),
-      say=say,
-    )
+    for at, numbers in _calls(trainings, folder, config).items():
+      ended = members.train(
+        stages,
+        [trainings[k] for k in numbers],
+        task.init,
+        task.data,
+        at,
+        execution=config.execution,
+        mode=config.execution.members,
+        evaluation=evaluation,
+        record={
+          "rows": {row.name: configuration.identity(row.config) for row in rows},
+          "data": data.fingerprint,
+          "init_from": source and pathlib.Path(source).name,
+        },
+        resume=True,
+        revision=runs.revision(),
+        say=say,
+      )
+      for k, result in zip(numbers, ended, strict=True):
+        results[k] = result
   told = []
   count = len(every) // len(rows)
   for k, row in enumerate(rows):
@@ -120,10 +124,17 @@ def train(
     tasks, ends = [one for _, one in every[own]], results[own]
     figures: Mapping[str, str] = {}
     row.folder.mkdir(parents=True, exist_ok=True)
+    measures: list[Mapping[str, float | None]] = []
     for one, result in zip(tasks, ends, strict=True):
+      for line in task.experiment.remarks(result.history):
+        say(f"{row.name}, {_name(one.config)}: {line}")
       if result.failed is None:
-        figures = task.experiment.figures(one, result.variables, result.member.tested, row.folder)
-        break
+        tested = result.member.tested
+        if not measures:
+          figures = task.experiment.figures(one, result.variables, tested, row.folder)
+        measures.append(
+          task.experiment.measures(one, result.variables, np.sort(result.member.plan.rows), tested)
+        )
     shares = time.monotonic() - started, sum(compilations)
     told.append(
       (
@@ -133,6 +144,7 @@ def train(
           "folds": count // len(seeds),
           "tested": _tested(row.config, count // len(seeds)),
           "figures": dict(figures),
+          "measures": {name: [own[name] for own in measures] for name in (measures or [{}])[0]},
           "seconds": round(shares[0] / len(rows), 1),
           "compile_seconds": round(shares[1] / len(rows), 1),
         },
@@ -145,9 +157,25 @@ def train(
     )
   if kept:
     for (_, one), end in zip(every, results, strict=True):
-      meta = {"config": configuration.identity(one.config), "data": data.fingerprint}
-      weights.save_weights(folder / "weights" / _name(one.config), end.variables, meta)
+      runs.keep(folder / "weights" / _name(one.config), one, end.variables)
   return told
+
+
+def _calls(
+  trainings: Sequence[members.Member], folder: pathlib.Path, config: RunConfig
+) -> dict[pathlib.Path, list[int]]:
+  """Which trainings run in one call, by its folder: all, or those side by side that differ in numbers alone.
+
+  Trainings of one seed and plan that start from the same object draw a batch once, and what stays still, such as a
+  frozen net, is held and run once for all of them.
+  """
+  same: dict[str, list[int]] = {}
+  for k, training in enumerate(trainings):
+    same.setdefault(training.name.rpartition(": ")[2], []).append(k)
+  vmapped = members.mode_of(config.execution.members, jax.default_backend()) == "vmap"
+  if not vmapped or len(same) == len(trainings):
+    return {folder: list(range(len(trainings)))}
+  return {folder / name: numbers for name, numbers in same.items()}
 
 
 def _name(config: RunConfig) -> str:
@@ -163,13 +191,13 @@ def _starts(
     return [None] * len(names)
   folder = pathlib.Path(source)
   if not (folder / "weights").is_dir():
-    taken, line = task.taken_over(weights.load_weights(folder)[0], source)
+    taken, line = task.taken_over(*weights.load_weights(folder), source)
     say(line)
     return [taken] * len(names)
   starts = {}
   for name in dict.fromkeys(names):
-    given, _ = weights.load_weights(folder / "weights" / name)
-    starts[name], line = task.taken_over(given, f"row '{folder.name}'")
+    stored = weights.load_weights(folder / "weights" / name)
+    starts[name], line = task.taken_over(*stored, f"row '{folder.name}'")
   say(f"{line}; each from the training of its seed and fold")
   return [starts[name] for name in names]
 

@@ -78,8 +78,7 @@ def prepare(config: RunConfig, data: records.Records) -> Setup:
   split = split_of(config, data)
   start, start_line = None, ""
   if config.init_from:
-    given, _ = weights.load_weights(pathlib.Path(config.init_from))
-    start, start_line = task.taken_over(given, config.init_from)
+    start, start_line = task.taken_over(*weights.load_weights(pathlib.Path(config.init_from)), config.init_from)
   return Setup(
     **fields,
     split=split,
@@ -89,6 +88,17 @@ def prepare(config: RunConfig, data: records.Records) -> Setup:
     start=start,
     start_line=start_line,
   )
+
+
+def keep(folder: pathlib.Path, task: Task, variables: Variables) -> None:
+  """Writes a training's variables to a folder, for others to start from."""
+  meta = {
+    "config": configuration.identity(task.config),
+    "data": task.records.fingerprint,
+    "label_names": list(task.records.label_names),
+    "revision": revision(),
+  }
+  weights.save_weights(folder, jax.device_get(variables), meta)
 
 
 def revision() -> str:
@@ -197,7 +207,7 @@ def evaluate(
 
   Writes `evaluation.json`, `predictions.csv`, `confusion.txt`, the figures `confusion.png`, `curves.png`,
   `examples.png` (a tested record of each class) and those of the system (of the first fold), and `report.html` to
-  `workdir`.
+  `workdir`; and the weights to a folder `weights` beside each training's checkpoints.
 
   Returns:
     The contents of `evaluation.json`.
@@ -227,6 +237,7 @@ def evaluate(
     variables, meta = loop.restore_variables(setup.training(), setup.devices, folder)
     if meta["position"]["stage"] < len(setup.training().stages):
       raise UserError(f"{folder} is not trained to its end yet: go on with `jaxfer train ... --resume`")
+    keep(folder / "weights", setup, variables)
     rows = np.flatnonzero(setup.split.test)
     if not by_fold:
       figures = setup.experiment.figures(setup, variables, rows, workdir)
