@@ -44,6 +44,7 @@ def figures(
   plain = settings.answer == "fused" and settings.confidence and settings.agreement
   if not plain or options.get("rgb", "first") == "along" or options.get("w", 0.6) != 0.6:
     return {}
+  tested = task.in_order(tested)
   outputs = _outputs(task, variables, tested)
   names = task.records.label_names
   said = {net: np.argmax(getattr(outputs, net), -1) for net in ("landmark", "rgb", "fused")}

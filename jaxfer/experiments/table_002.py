@@ -37,7 +37,7 @@ def _percent(pair: Sequence[float | None]) -> str | None:
   mean, spread = pair
   if mean is None:
     return None
-  return f"{100 * mean:.1f}" + ("" if spread is None else f" ± {100 * spread:.1f}")
+  return f"{100 * mean:.2f}" + ("" if spread is None else f" ± {100 * spread:.2f}")
 
 
 def _recalls(rows: Rows) -> Table:
@@ -47,7 +47,7 @@ def _recalls(rows: Rows) -> Table:
     published = published_002.ROWS.get(row["name"])
     if published is not None and set(names) == set(published_002.CLASSES):
       printed = dict(zip(published_002.CLASSES, 100 * published.recall, strict=True))
-      lines.append([f"{row['name']}, published", *(f"{printed[name]:.1f}" for name in names)])
+      lines.append([f"{row['name']}, published", *(f"{printed[name]:.2f}" for name in names)])
     lines.append([row["name"], *map(_percent, row["recall"])])
   return ["", *names], lines
 
