@@ -66,7 +66,7 @@ def train(
     task: of the first.
     seeds: of the trainings of each fold.
     source: a folder of weights to start from; one with a folder a training, as `kept` leaves them; or None.
-    kept: whether the trained weights are kept in the first row's folder, for other rows to start from.
+    kept: whether the trained weights are kept, each row's in its own folder, for other rows to start from.
     say: takes the lines for the reader.
   """
   config, data, folder = rows[0].config, task.records, rows[0].folder
@@ -156,8 +156,8 @@ def train(
       )
     )
   if kept:
-    for (_, one), end in zip(every, results, strict=True):
-      runs.keep(folder / "weights" / _name(one.config), one, end.variables)
+    for (row, one), end in zip(every, results, strict=True):
+      runs.keep(row.folder / "weights" / _name(one.config), one, end.variables)
   return told
 
 

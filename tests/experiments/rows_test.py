@@ -1,0 +1,131 @@
+"""Which rows of a study train together, whose weights others start from, and what a failed training counts."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from jaxfer import config as configuration
+from jaxfer.config import Row
+from jaxfer.errors import UserError
+from jaxfer.experiments import EXPERIMENTS, rows
+from jaxfer.experiments.experiment import Reading
+from jaxfer.experiments.task import options_of, task_of
+from jaxfer.train import weights
+from tests import study_toy as toy
+
+FIRST = ("fc1",)
+
+
+def take_over(model, given):
+  del model
+  return {name: {key: tree[key] for key in FIRST if key in tree} for name, tree in given.items()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _toy():
+  with pytest.MonkeyPatch.context() as patch:
+    toy.install(patch)
+    patch.setitem(EXPERIMENTS, "toy", dataclasses.replace(toy.EXPERIMENT, take_over=take_over))
+    yield
+
+
+def made(*table):
+  return dataclasses.replace(toy.STUDY, rows=table, compared=(), seeds=1)
+
+
+def together(described, name):
+  _, configs = configuration.resolve(described, None, (), options_of)
+  row = next(row for row in described.rows if row.name == name)
+  task = task_of(configs[name], toy.records())
+  return [other.name for other in rows.alike(task, row, described.rows, configs)]
+
+
+def test_rows_that_differ_in_numbers_read_by_name_alone_are_members_of_one_program():
+  described = made(
+    Row("plain"),
+    Row("fast", ("recipe.rate=0.5",)),
+    Row("long", ("recipe.epochs=3",)),
+    Row("wide", ("model.width=8",)),
+    Row("again", (), None, "plain"),
+    Row("again, fast", ("recipe.rate=0.5",), None, "plain"),
+    Row("again, from wide", ("recipe.rate=0.1",), None, "wide"),
+  )
+  assert together(described, "plain") == ["plain", "fast"]
+  assert together(described, "again") == ["again", "again, fast"]
+  for alone in ("long", "wide", "again, from wide"):
+    assert together(described, alone) == [alone]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+  """A row that others start from, trained together with a neighbour that they do not start from."""
+  workdir = tmp_path_factory.mktemp("rows")
+  described = made(
+    Row("plain"),
+    Row("fast", ("recipe.rate=0.5",)),
+    Row("still", ("recipe.rate=0.0",), None, "plain"),
+  )
+  lines = []
+  toy.run_study(workdir, config=described, say=lines.append)
+  return workdir, "\n".join(lines)
+
+
+def kept(workdir, row):
+  folder = workdir / "rows" / row / "weights"
+  return {path.name: weights.load_weights(path)[0] for path in folder.iterdir()}
+
+
+def test_each_training_starts_from_that_of_its_seed_and_fold(done):
+  workdir, printed = done
+  assert "row 1 of 3, plain, with fast:" in printed
+  assert "taken over from row 'plain': fc1" in printed
+  plain, fast = kept(workdir, "plain"), kept(workdir, "fast")
+  assert plain.keys() == fast.keys() == {"seed 0, fold 0", "seed 0, fold 1"}
+  for name, own in plain.items():
+    different = jax.tree.map(lambda a, b: bool((a != b).any()), own["params"], fast[name]["params"])
+    assert all(jax.tree.leaves(different))
+
+
+def test_what_is_kept_is_the_rows_own(done, tmp_path):
+  """Not that of the neighbour in whose company it trained."""
+  workdir, _ = done
+  alone = made(Row("plain"), Row("still", ("recipe.rate=0.0",), None, "plain"))
+  toy.run_study(tmp_path, config=alone, say=lambda line: None)
+  for name, own in kept(tmp_path, "plain").items():
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), own, kept(workdir, "plain")[name])
+
+
+def test_a_start_that_does_not_fit_is_refused(done):
+  workdir, _ = done
+  _, configs = configuration.resolve(made(Row("wide", ("model.width=8",))), None, (), options_of)
+  task = task_of(configs["wide"], toy.records())
+  names = ["seed 0, fold 0"]
+  with pytest.raises(UserError, match=r"'fc1' of row 'plain' is another net \(2 arrays differ"):
+    rows._starts(task, names, str(workdir / "rows" / "plain"), print)
+  with pytest.raises(UserError, match="is no folder of weights"):
+    rows._starts(task, ["seed 7, fold 0"], str(workdir / "rows" / "plain"), print)
+  assert rows._starts(task, names, None, print) == [None]
+
+
+def test_one_folder_of_weights_is_one_object_for_all(done):
+  """So that what stays still is held once, whatever number of trainings starts from it."""
+  workdir, _ = done
+  described = made(Row("plain"))
+  _, configs = configuration.resolve(described, None, (), options_of)
+  task = task_of(configs["plain"], toy.records())
+  lines = []
+  folder = workdir / "rows" / "plain" / "weights" / "seed 0, fold 0"
+  starts = rows._starts(task, ["a", "b"], str(folder), lines.append)
+  assert starts[0] is starts[1]
+  assert len(lines) == 1
+
+
+def test_a_failed_training_has_everything_wrong():
+  rank = np.asarray([0, 2], np.int32)
+  wrong = rows._wrong(Reading(np.asarray([1, 2]), np.ones(2), rank))
+  assert wrong.predicted.tolist() == [-1, -1]
+  assert wrong.correct.tolist() == [0, 0]
+  assert (wrong.rank > 3).all()
+  assert rows._wrong(Reading(np.asarray([1]), np.ones(1))).rank is None
