@@ -188,7 +188,7 @@ def abstract_chunk(training, spread, stage, driver):
   begun, data = spread.abstract(begun), spread.abstract(training.data)
   key = spread.abstract(jax.eval_shape(lambda: jax.random.key(0)))
   hyper = spread.abstract({name: jax.ShapeDtypeStruct((), jnp.float32) for name in training.hyper})
-  columns = {"row": training.plan.epoch(0, 0)[:2]}
+  columns = {name: column[:2] for name, column in training.plan.columns(0, 0, stage.columns).items()}
   active = np.ones(2, bool)
   program = chunk_program(spread, stage, driver, begun.moving, begun.still, data, key, hyper, columns, active)
   size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(begun.moving))

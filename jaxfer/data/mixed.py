@@ -27,6 +27,7 @@ class Part:
     options: of the data set.
     labels: its class -> the mixture's, by name; records of other classes are dropped. None: those of the same name.
     expected: the published number of records of a class of the mixture; 0 where it names none.
+    purpose: what the records are for, "training" or "recognition"; empty: both. Part of their keys, not of the people.
   """
 
   name: str
@@ -34,6 +35,7 @@ class Part:
   options: Mapping[str, Any]
   labels: Mapping[str, str] | None = None
   expected: Mapping[str, int] | None = None
+  purpose: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +78,8 @@ def compose(mixture: Mixture, loaded: Sequence[records.Records]) -> records.Reco
     loaded: the parts' records, each with `image` [n, S, S, C] of equal shape.
 
   Returns:
-    Their `image`s and labels; keys and subjects as "prefix/key". `notes` counts each part's records by class, found of
-    expected, and what was dropped.
+    Their `image`s and labels; keys and subjects as "prefix/key"; where parts have purposes the text `purpose`. `notes`
+    counts each part's records by class, found of expected, and what was dropped.
 
   Raises:
     UserError: pictures of different shapes.
@@ -85,7 +87,7 @@ def compose(mixture: Mixture, loaded: Sequence[records.Records]) -> records.Reco
   shapes = {part.name: own.arrays["image"].shape[1:] for part, own in zip(mixture.parts, loaded, strict=True)}
   if len(set(shapes.values())) > 1:
     raise UserError(f"pictures of different shapes cannot be mixed: {shapes}")
-  images, labels, keys, subjects, notes = [], [], [], [], []
+  images, labels, keys, subjects, purposes, notes = [], [], [], [], [], []
   for part, own in zip(mixture.parts, loaded, strict=True):
     taken = {name: name for name in mixture.label_names} if part.labels is None else part.labels
     index = [mixture.label_names.index(taken[name]) if name in taken else -1 for name in own.label_names]
@@ -93,13 +95,16 @@ def compose(mixture: Mixture, loaded: Sequence[records.Records]) -> records.Reco
     rows = np.flatnonzero(label >= 0)
     images.append(own.arrays["image"][rows])
     labels.append(label[rows])
-    keys += [f"{part.prefix}/{own.keys[row]}" for row in rows]
+    ending = f"/{part.purpose}" if part.purpose else ""
+    keys += [f"{part.prefix}/{own.keys[row]}{ending}" for row in rows]
+    purposes += [part.purpose] * len(rows)
     subjects += [f"{part.prefix}/{name}" for name in own.subjects[rows]]
     notes += [_counts(mixture, part, label[rows]), *_dropped(part, own, label < 0)]
   total = sum(sum(part.expected.values()) for part in mixture.parts if part.expected)
   whole = f"{len(keys)} records" + (f", expected {total} ({mixture.source})" if total else "")
   arrays = {"image": np.concatenate(images), "label": np.concatenate(labels)}
-  made = records.Records.from_arrays(arrays, keys, mixture.label_names, subjects)
+  texts = {"purpose": purposes} if any(purposes) else None
+  made = records.Records.from_arrays(arrays, keys, mixture.label_names, subjects, texts)
   return dataclasses.replace(made, notes=(*notes, whole))
 
 

@@ -1,9 +1,15 @@
 """One file a system: its stages, its evaluation, its published table."""
 
-from jaxfer.experiments import landmark_fusion, stacked_autoencoder, two_stream_conv_rnn
+from jaxfer.experiments import (
+  identity_expression_vae,
+  landmark_fusion,
+  stacked_autoencoder,
+  two_stream_conv_rnn,
+)
 from jaxfer.experiments.experiment import Experiment
 
 EXPERIMENTS: dict[str, Experiment] = {
+  "identity_expression_vae": identity_expression_vae.EXPERIMENT,
   "landmark_fusion": landmark_fusion.EXPERIMENT,
   "stacked_autoencoder": stacked_autoencoder.EXPERIMENT,
   "two_stream_conv_rnn": two_stream_conv_rnn.EXPERIMENT,

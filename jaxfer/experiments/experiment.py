@@ -75,6 +75,20 @@ def no_facts(
   return {}
 
 
+def no_measures(
+  task: "Task", variables: Variables, trained: np.ndarray, tested: np.ndarray
+) -> Mapping[str, float | None]:
+  """Measures nothing."""
+  del task, variables, trained, tested
+  return {}
+
+
+def no_remarks(history: Sequence[Mapping[str, Any]]) -> Sequence[str]:
+  """Says nothing."""
+  del history
+  return ()
+
+
 def no_tables(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> Sequence[tuple[str, Table]]:
   """Adds nothing."""
   del rows, seeds
@@ -113,6 +127,9 @@ class Experiment:
       this model names it.
     facts: (rows of metrics of each training of a study's row, readings of each) -> further numbers of theirs, a value a
       training.
+    measures: (task, trained variables, rows trained on, tested rows) -> numbers of a training for the system's own
+      tables, by name; None where there is none.
+    remarks: rows of metrics of a training -> lines of warning for the reader.
     tables: (rows of a study's table, as `report.study.judged` makes them, each with its "name"; seeds) -> further
       tables with their titles, to stand below it.
     table_figures: (those rows, folder) -> PNG files drawn into the folder, each with its caption.
@@ -134,6 +151,8 @@ class Experiment:
   facts: Callable[
     [Sequence[Sequence[Mapping[str, Any]]], Sequence[Mapping[str, Reading]]], Mapping[str, Sequence[float]]
   ] = no_facts
+  measures: Callable[["Task", Variables, np.ndarray, np.ndarray], Mapping[str, float | None]] = no_measures
+  remarks: Callable[[Sequence[Mapping[str, Any]]], Sequence[str]] = no_remarks
   tables: Callable[[Sequence[Mapping[str, Any]], Sequence[int]], Sequence[tuple[str, Table]]] = no_tables
   table_figures: Callable[[Sequence[Mapping[str, Any]], pathlib.Path], Mapping[str, str]] = no_table_figures
 

@@ -55,9 +55,12 @@ def _experiment(name: str) -> Experiment:
   return EXPERIMENTS[name]
 
 
-def _model(config: RunConfig, num_classes: int) -> nn.Module:
+def _model(config: RunConfig, data: records.Records) -> nn.Module:
+  """The model, told of the data what it asks for: how many classes there are, or how many people."""
+  given = {"num_classes": len(data.label_names), "subjects": len(data.subject_names)}
+  given = {name: count for name, count in given.items() if name in options_of("model", config.model)}
   dtype = None if config.dtype == "float32" else config.dtype
-  return create_model(config.model.name, **{"num_classes": num_classes, **config.model.options}, dtype=dtype)
+  return create_model(config.model.name, **{**given, **config.model.options}, dtype=dtype)
 
 
 def folds_of(config: RunConfig, data: records.Records) -> int:
@@ -71,9 +74,20 @@ def folds_of(config: RunConfig, data: records.Records) -> int:
 def split_of(config: RunConfig, data: records.Records) -> folds.Split:
   """Who trains, who watches, who is tested, as masks over the records.
 
+  Records that are for training or for recognition alone (their text `purpose`) are on no other side.
+
   Raises:
     UserError: these records cannot be divided so.
   """
+  split = _all_of(config, data)
+  if "purpose" not in data.texts:
+    return split
+  purpose = np.asarray(data.texts["purpose"])
+  learned, judged = (np.isin(purpose, ("", own)) for own in ("training", "recognition"))
+  return folds.Split(split.train & learned, split.validation & judged, split.test & judged)
+
+
+def _all_of(config: RunConfig, data: records.Records) -> folds.Split:
   split, subjects, labels = config.split, data.subjects, data.arrays["label"]
   seed = _split_seed(config.seed) if split.seed is None else split.seed
   aside: Any = {"validation_fraction": split.validation, "seed": seed}
@@ -122,7 +136,8 @@ class Task:
   def plan(self, split: folds.Split) -> Plan:
     """The batches of the training rows, in the order of the config's seed."""
     config = self.config
-    return Plan(np.flatnonzero(split.train), config.batch_size, config.remainder, [config.seed])
+    subjects = self.records.arrays["subject"]
+    return Plan(np.flatnonzero(split.train), config.batch_size, config.remainder, [config.seed], subjects)
 
   def stages(self, steps: int) -> tuple[tuple[Stage, ...], Mapping[str, float]]:
     """The stages, and the numbers they read by name, where an epoch has so many steps."""
@@ -169,17 +184,23 @@ class Task:
     numbers = {"accuracy": float(reading.correct.mean())}
     return numbers if reading.loss is None else numbers | {"loss": float(reading.loss.mean())}
 
-  def taken_over(self, given: Variables, source: str) -> tuple[Variables, str]:
+  def taken_over(self, given: Variables, meta: Mapping[str, Any], source: str) -> tuple[Variables, str]:
     """What this training starts from instead of initial values, and a line that says so.
 
     Args:
       given: variables of another training, or converted ones.
+      meta: what is stored beside them; `label_names` there must be those of these data.
       source: where they are from, in words.
 
     Raises:
       UserError: they do not fit this model.
     """
-    taken = self.experiment.take_over(self.model, given)
+    taken, names = self.experiment.take_over(self.model, given), meta.get("label_names")
+    if names is not None and tuple(names) != self.records.label_names:
+      raise UserError(
+        f"init_from: {source} names its classes {', '.join(names)}, the data {', '.join(self.records.label_names)}: "
+        "give data of the same classes in the same order"
+      )
     fresh = jax.eval_shape(self.init, jax.random.key(0))
     for name in taken["params"]:
       if name not in fresh["params"]:
@@ -218,7 +239,7 @@ def task_of(config: RunConfig, data: records.Records) -> Task:
   experiment = _experiment(config.recipe.name)
   arrays = experiment.resident(data)
   streamed, placement = _placed(config.execution, arrays)
-  model = _model(config, len(data.label_names))
+  model = _model(config, data)
   return Task(config, experiment, model, Stream(arrays) if streamed else arrays, data, placement)
 
 

@@ -6,14 +6,19 @@ from typing import Any
 import flax.linen as nn
 
 from jaxfer.errors import UserError, unknown
+from jaxfer.models.identity_expression_vae import IdentityExpressionVAE
 from jaxfer.models.landmark_fusion import LandmarkFusion
 from jaxfer.models.stacked_autoencoder import StackedAutoencoder
 from jaxfer.models.two_stream_conv_rnn import TwoStreamConvRNN
+from jaxfer.models.vae_baselines import VAE, ConditionalVAE
 
 MODELS: dict[str, type[nn.Module]] = {
+  "conditional_vae": ConditionalVAE,
+  "identity_expression_vae": IdentityExpressionVAE,
   "landmark_fusion": LandmarkFusion,
   "stacked_autoencoder": StackedAutoencoder,
   "two_stream_conv_rnn": TwoStreamConvRNN,
+  "vae": VAE,
 }
 
 

@@ -21,7 +21,8 @@ def judged(result: Mapping[str, Any]) -> dict[str, Any]:
     result: as a row's `result.json` holds it: for each seed the `key`, `subject` and `label` of its tested records,
       what they were `predicted` to be (-1 where a training failed), whether that is `correct` (in [0, 1]: of several
       trials the share), and the `rank` of the label, where there is one; and the same of further `readings` of the
-      nets. A failed training's records count as wrong; the confusion matrix leaves them out.
+      nets. Its `measures`, a list over trainings by name, are handed on to the system's own tables. A failed training's
+      records count as wrong; the confusion matrix leaves them out.
   """
   classes, seeds = len(result["label_names"]), len(result["label"])
   labels, predicted = np.concatenate(result["label"]), np.concatenate(result["predicted"])
@@ -34,7 +35,7 @@ def judged(result: Mapping[str, Any]) -> dict[str, Any]:
   confusion = metrics.confusion_matrix(labels, np.maximum(predicted, 0), classes, predicted >= 0)
   records = len({key for keys in result["key"] for key in keys})
   kept = ["data", "label_names", "parameters", "folds", "tested", "members", "failed", "figures"]
-  kept += ["seconds", "compile_seconds"]
+  kept += ["measures", "seconds", "compile_seconds"]
   return {
     "mean": float(by_seed.mean()),
     "std": _spread(by_seed),

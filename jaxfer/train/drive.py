@@ -36,7 +36,8 @@ class Group:
     plans: of each member; one with fewer steps an epoch than others pauses at its end.
     hypers: of each member.
     steps: of an epoch, the members' largest or more.
-    watch: (the state's variables, placed data) -> for each member, rows of metrics.
+    watch: (the state's variables, placed data) -> for each member, rows of metrics; after each epoch.
+    judge: likewise, at the end of each stage that is to be judged.
     starts: of each member, submodules that take the place of those of `init`, such as pre-trained ones; empty: none.
     names: of the members in rows of metrics. None: a training alone, which a number that is not finite ends; a named
       member is marked failed, and the others go on.
@@ -50,6 +51,7 @@ class Group:
   hypers: Sequence[Mapping[str, float]]
   steps: int
   watch: Callable[[Variables, Mapping[str, jax.Array]], Sequence[list[dict[str, Any]]]] | None = None
+  judge: Callable[[Variables, Mapping[str, jax.Array]], Sequence[list[dict[str, Any]]]] | None = None
   starts: Sequence[Variables] = ()
   names: Sequence[str] | None = None
 
@@ -223,14 +225,16 @@ class _Loop:
     self.checkpoints.save(number, state, meta)
     self.saved = time.monotonic()
 
-  def _planned(self, rows: list[np.ndarray], first: int, end: int) -> dict[str, np.ndarray]:
+  def _planned(self, drawn: list[dict[str, np.ndarray]], first: int, end: int) -> dict[str, np.ndarray]:
     """Columns [steps, members, batch] of steps first..end of an epoch."""
     at = np.arange(first, end)
-    return {"row": np.stack([member[at % len(member)] for member in rows], axis=1)}
+    return {
+      name: np.stack([member[name][at % len(member[name])] for member in drawn], axis=1) for name in drawn[0]
+    }
 
-  def _active(self, rows: list[np.ndarray], first: int, end: int) -> np.ndarray:
+  def _active(self, first: int, end: int) -> np.ndarray:
     """Which members take the steps first..end of an epoch [steps, members]."""
-    active = np.stack([np.arange(first, end) < len(member) for member in rows], axis=1)
+    active = np.stack([np.arange(first, end) < plan.steps for plan in self.group.plans], axis=1)
     active[:, [int(member) for member in self.position.failed]] = False
     return active
 
@@ -241,14 +245,14 @@ class _Loop:
     stage_keys = self._keys(number)
     moving, still = state.moving, state.still
     while self.position.epoch < stage.epochs:
-      rows = [plan.epoch(number, self.position.epoch) for plan in group.plans]
+      drawn = [plan.columns(number, self.position.epoch, stage.columns) for plan in group.plans]
       started, first_step, pending = time.monotonic(), self.position.step, None
       calls = chunks(group.steps, first_step, self.execution.steps_per_call)
       with contextlib.closing(
-        feed(self.spread, self.data, [self._planned(rows, *call) for call in calls])
+        feed(self.spread, self.data, [self._planned(drawn, *call) for call in calls])
       ) as fed:
         for (first, end), (data, planned) in zip(calls, fed, strict=True):
-          active = self._active(rows, first, end)
+          active = self._active(first, end)
           results = None
           if active.any():
             columns, gates = self.spread.lay(planned, active)
@@ -303,7 +307,8 @@ class _Loop:
     group, position = self.group, self.position
     # One update needs no prefix.
     prefix = f"{stage.updates[0].name}/" if len(stage.updates) == 1 else ""
-    watched = None if group.watch is None else group.watch(variables_of(state), self.data)
+    asked = [group.watch, group.judge if stage.judged and position.epoch + 1 == stage.epochs else None]
+    told = [ask(variables_of(state), self.data) for ask in asked if ask is not None]
     rows: list[dict[str, Any]] = []
     for member, plan in enumerate(group.plans):
       if str(member) in position.failed:
@@ -315,7 +320,7 @@ class _Loop:
       sums = {name: (float(s[member]), float(w[member])) for name, (s, w) in position.sums.items()}
       means = {name.removeprefix(prefix): s / w for name, (s, w) in sums.items() if w}
       rows += [{**where, "split": "train", **means}]
-      rows += [{**where, **row} for row in watched[member]] if watched is not None else []
+      rows += [{**where, **row} for each in told for row in each[member]]
     self.metrics.write(rows)
     trained = sum(plan.batch_size * max(plan.steps - first_step, 0) for plan in group.plans)
     where = {"stage": stage.name, "epoch": position.epoch + 1, "step": position.done}

@@ -86,7 +86,7 @@ def run(
     (training.hyper,),
     training.plan.steps,
     None if watch is None else lambda variables, data: [watch(variables, data)],
-    [] if training.start is None else [training.start],
+    starts=[] if training.start is None else [training.start],
   )
   identity = Identity(
     dataclasses.asdict(config),

@@ -6,6 +6,7 @@ training alone with its seed and plan draws, and its numbers are the same up to 
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
@@ -65,7 +66,8 @@ class Evaluation:
 
   Attributes:
     outputs: see `parallel.Outputs`; plan has "row" and "real", [rows] each, False in rows that only complete a batch.
-    judge: (outputs, rows), both on the host -> numbers by name, for the watched rows.
+    judge: (outputs, rows), both on the host -> numbers by name, for watched rows, and for tested ones at the end of
+      stages that are to be judged.
     batch_size: rows of a call and member.
     shuffled: give the tested rows' outputs a second time, in batches of rows in a random order (the same for all).
   """
@@ -206,23 +208,27 @@ def _train_group(
   execution: Execution,
   identity: Identity,
 ) -> list[Result]:
-  def watch(variables, data):
+  def judge(side, rows, variables, data):
     assert evaluation is not None
-    outputs = _outputs(evaluation, spread, variables, hyper, data, [m.watched for m in members])
+    outputs = _outputs(evaluation, spread, variables, hyper, data, rows)
     return [
-      [{"split": "validation", **evaluation.judge(out, m.watched)}] if len(m.watched) else []
-      for out, m in zip(outputs, members, strict=True)
+      [{"split": side, **evaluation.judge(out, own)}] if len(own) else []
+      for out, own in zip(outputs, rows, strict=True)
     ]
 
   hyper = spread.stack([{name: np.float32(value) for name, value in m.hyper.items()} for m in members])
-  if evaluation is not None and any(len(m.watched) for m in members):
-    group = dataclasses.replace(group, watch=watch)
+  watched, tested = [m.watched for m in members], [m.tested for m in members]
+  if evaluation is not None:
+    group = dataclasses.replace(
+      group,
+      watch=functools.partial(judge, "validation", watched) if any(map(len, watched)) else None,
+      judge=functools.partial(judge, "test", tested),
+    )
   state, failed = drive(group, execution, spread, workdir, identity)
   own = variables_of(state)
   outputs: Sequence[np.ndarray | None] = [None] * len(members)
   shuffled: Sequence[np.ndarray | None] = [None] * len(members)
   if evaluation is not None:
-    tested = [m.tested for m in members]
     outputs = _outputs(evaluation, spread, own, hyper, group.data, tested)
     if evaluation.shuffled:
       orders = [np.random.default_rng(0).permutation(len(rows)) for rows in tested]

@@ -244,9 +244,10 @@ class Stacked:
     """
     key = self.abstract(jax.eval_shape(lambda: jax.random.key(0)))
     hyper = self.abstract({name: jax.ShapeDtypeStruct((), np.float32) for name in names})
-    plan, active = self.lay({"row": np.zeros((length, 1, batch), np.int32)}, np.zeros((length, 1), bool))
+    rows = np.zeros((length, 1, batch), np.int32)
+    plan, active = self.lay(dict.fromkeys(stage.columns, rows), np.zeros((length, 1), bool))
     if driver == "steps":
-      plan, active = {"row": plan["row"][:, 0]}, active[:, 0]
+      plan, active = {name: column[:, 0] for name, column in plan.items()}, active[:, 0]
     arguments = self._arguments(state.moving, state.still, data, key, hyper)
     memory = (
       self._program(stage, driver).lower(state.moving, (*arguments, active, plan)).compile().memory_analysis()

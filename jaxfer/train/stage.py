@@ -85,6 +85,9 @@ class Stage:
     name: of the stage.
     updates: applied in order; each sees what the one before passed on.
     epochs: passes over the training rows.
+    columns: what the index plan draws for each place in a batch: "row", and as asked "target" and "partner" (see
+      `data.plan.Plan.columns`).
+    judged: whether the trainings of a study are also judged on their tested rows at its end, for the record.
     sample: makes the batch on the device from resident data, planned rows and per-example keys.
   """
 
@@ -92,6 +95,8 @@ class Stage:
   updates: tuple[Update, ...]
   epochs: int
   sample: SampleFn = gather
+  columns: tuple[str, ...] = ("row",)
+  judged: bool = False
 
   @property
   def trainable(self) -> tuple[str, ...]:

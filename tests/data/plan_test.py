@@ -54,3 +54,78 @@ def test_chunks_are_equal_and_never_of_one_step(steps, per_call, want):
 
 def test_chunks_go_on_where_they_stopped():
   assert chunks(7, 4, 4) == [(4, 8)]
+
+
+# Of rows 0 to 23; rows outside ROWS belong to people who are held out, or to nobody.
+SUBJECTS = np.random.default_rng(1).integers(0, 3, 24)
+
+
+def test_targets_show_the_same_subject_each_row_of_it_as_often():
+  rows = np.flatnonzero(SUBJECTS != 1)
+  plan = Plan(rows, 4, "wrap", [0], SUBJECTS)
+  epochs = [plan.columns(0, epoch, ("row", "target")) for epoch in range(300)]
+  row, target = (np.stack([epoch[name] for epoch in epochs]).ravel() for name in ("row", "target"))
+  np.testing.assert_array_equal(SUBJECTS[target], SUBJECTS[row])
+  assert set(target) == set(rows)
+  assert (target == row).any()
+  own = target[row == rows[0]]
+  mates = np.flatnonzero(np.isin(SUBJECTS, SUBJECTS[rows[0]]))
+  counts = np.asarray([(own == mate).sum() for mate in mates])
+  # Five standard deviations of a fair draw.
+  assert (np.abs(counts - len(own) / len(mates)) < 5 * np.sqrt(len(own) / len(mates))).all()
+  np.testing.assert_array_equal(epochs[3]["row"], plan.epoch(0, 3))
+
+
+def test_partners_show_another_subject_of_the_batch_or_where_it_has_none_of_the_set():
+  plan = Plan(np.arange(24), 2, "drop", [0], SUBJECTS)
+  columns = [plan.columns(1, epoch, ("row", "partner")) for epoch in range(200)]
+  row, partner = (np.concatenate([epoch[name] for epoch in columns]) for name in ("row", "partner"))
+  assert (SUBJECTS[partner] != SUBJECTS[row]).all()
+  mixed = SUBJECTS[row[:, 0]] != SUBJECTS[row[:, 1]]
+  np.testing.assert_array_equal(partner[mixed], row[mixed][:, ::-1])
+  # Of a batch of one subject, any row of another.
+  alone = row[~mixed] == 0
+  assert 10 < alone.sum() == len(partner[~mixed][alone])
+  assert set(partner[~mixed].ravel()) == set(range(24))
+
+
+def test_partners_in_a_batch_are_drawn_evenly():
+  plan = Plan(np.arange(24), 24, "drop", [0], SUBJECTS)
+  drawn = [plan.columns(0, epoch, ("row", "partner")) for epoch in range(900)]
+  first = [int(one["partner"][0][one["row"][0] == 0][0]) for one in drawn]
+  others = np.flatnonzero(SUBJECTS[0] != SUBJECTS)
+  counts = np.asarray([first.count(other) for other in others])
+  assert counts.sum() == 900
+  assert (np.abs(counts - 900 / len(others)) < 5 * np.sqrt(900 / len(others))).all()
+
+
+def test_held_out_rows_are_neither_targets_nor_partners():
+  rows = np.flatnonzero(SUBJECTS != 2)[1:]
+  plan = Plan(rows, 3, "wrap", [5], SUBJECTS)
+  for epoch in range(50):
+    for column in plan.columns(0, epoch, ("row", "target", "partner")).values():
+      assert set(column.ravel()) <= set(rows)
+      assert column.dtype == np.int32
+
+
+def test_columns_depend_on_seed_stage_and_epoch_alone():
+  plan = Plan(np.arange(24), 6, "drop", [0], SUBJECTS)
+  names = ("row", "target", "partner")
+  again = Plan(np.arange(24), 6, "drop", [0], SUBJECTS).columns(1, 2, names)
+  for name, column in plan.columns(1, 2, names).items():
+    np.testing.assert_array_equal(again[name], column)
+    for other in (
+      Plan(np.arange(24), 6, "drop", [1], SUBJECTS).columns(1, 2, names),
+      plan.columns(0, 2, names),
+    ):
+      assert (other[name] != column).any()
+  np.testing.assert_array_equal(plan.columns(1, 2, ("partner",))["partner"], again["partner"])
+
+
+def test_one_subject_has_no_partners_and_columns_have_names():
+  plan = Plan(np.arange(4), 2, "drop", [0], np.zeros(4, int))
+  assert set(plan.columns(0, 0, ("row", "target"))) == {"row", "target"}
+  with pytest.raises(UserError, match="all 4 training rows are of one subject"):
+    plan.columns(0, 0, ("row", "partner"))
+  with pytest.raises(UserError, match=r"'partners'.*did you mean 'partner'"):
+    plan.columns(0, 0, ("row", "partners"))

@@ -39,6 +39,15 @@ class Spec:
 
 CLIP = ((2, 3, 8, 8, 3), (2, 3, 8, 8, 2))
 SPECS = {
+  "conditional_vae": Spec(
+    {"image_size": 32, "width": 1 / 32, "latent": 3, "subjects": 3}, ((2, 32, 32, 3), (2, 3)), (2, 32, 32, 3)
+  ),
+  "identity_expression_vae": Spec(
+    {"image_size": 32, "width": 1 / 32, "latent": 3},
+    ((2, 32, 32, 3),),
+    (2, 32, 32, 3),
+    beside=("discriminator",),
+  ),
   "landmark_fusion": Spec(
     {"num_classes": 5, "width": 0.125, "block": 4, "kernel_sizes": (1, 1, 1, 1, 1, 3), "affinity": "alone"},
     ((2, 64, 64, 3), (2, 64, 64, 1)),
@@ -53,6 +62,7 @@ SPECS = {
     beside=("decoder1", "decoder2"),
   ),
   "two_stream_conv_rnn": Spec({**FULL, "features": (4, 6), "dense": (8, 8), "num_classes": 5}, CLIP, (2, 5)),
+  "vae": Spec({"image_size": 32, "width": 1 / 32, "latent": 3}, ((2, 32, 32, 3),), (2, 32, 32, 3)),
 }
 
 

@@ -22,36 +22,38 @@ class Config(tfds.core.BuilderConfig):
   Attributes:
     image_size: S, edge of the pictures in pixels.
     channels: 3 (RGB) or 1 (grey).
-    use: "training" or "recognition".
+    use: "both", or "training" or "recognition" alone. Of both, `split_of` trains on the one and tests the other.
     num_frames: frames of a sequence, at equal spacing, for training.
     channel: of RAVDESS, for training: "speech", "song" or "both".
   """
 
   image_size: int = 64
   channels: int = 3
-  use: str = "training"
+  use: str = "both"
   num_frames: int = 10
   channel: str = "both"
 
   def __post_init__(self) -> None:
-    if self.use not in ("training", "recognition"):
-      raise unknown("option use of data set 'paper003'", self.use, ("training", "recognition"))
+    if self.use not in ("both", "training", "recognition"):
+      raise unknown("option use of data set 'paper003'", self.use, ("both", "training", "recognition"))
 
 
 def mixture(config: Config) -> Mixture:
   """Its parts."""
   common = {"image_size": config.image_size, "channels": config.channels}
-  if config.use == "recognition":
-    judged = (
-      Part("mug", "mug", {**common, "frames": "middle:5"}),
-      Part("ckplus_stills", "ck", {**common, "frames": "last:3"}),
-    )
-    return Mixture(LABELS, judged, "")
   spaced = {**common, "frames": f"equal:{config.num_frames}"}
-  parts = (
-    Part("mug", "mug", spaced),
-    Part("ckplus_stills", "ck", {**spaced, "contempt": True}),
-    Part("ravdess", "ravdess", {**spaced, "channel": config.channel}),
+  purposes = ("training", "recognition") if config.use == "both" else ("", "")
+  judged = (
+    Part("mug", "mug", {**common, "frames": "middle:5"}, purpose=purposes[1]),
+    Part("ckplus_stills", "ck", {**common, "frames": "last:3"}, purpose=purposes[1]),
   )
+  learned = (
+    Part("mug", "mug", spaced, purpose=purposes[0]),
+    Part("ckplus_stills", "ck", {**spaced, "contempt": True}, purpose=purposes[0]),
+    Part("ravdess", "ravdess", {**spaced, "channel": config.channel}, purpose=purposes[0]),
+  )
+  if config.use == "recognition":
+    return Mixture(LABELS, judged, "")
   # Training asks for people alone: no picture need be dropped for its class.
+  parts = learned + (judged if config.use == "both" else ())
   return Mixture((*LABELS, "calm", "contempt"), parts, "")

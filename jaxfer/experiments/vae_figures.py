@@ -1,0 +1,201 @@
+"""Figures of paper 003: swapped expressions (Fig. 4), the way between two (Fig. 5), reconstructions, a map of codes.
+
+A training draws its own; what Figs. 4 and 5 set side by side for several methods each row's folder keeps in `made.npz`,
+and the table's figures are drawn from these.
+"""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxfer.experiments import vae_measures
+from jaxfer.models.identity_expression_vae import IdentityExpressionVAE
+from jaxfer.report import grids, swaps
+from jaxfer.train.stage import Variables
+
+if TYPE_CHECKING:
+  from jaxfer.experiments.task import Task
+
+IDENTITIES, EXPRESSIONS, STEPS = 5, 4, 8
+# Between the two of Fig. 5; of other labels, the first and the last.
+_WAY = ("neutral", "happiness")
+_SHOWN = ("happiness", "surprise", "anger", "sadness")
+
+
+def method(task: "Task") -> str:
+  """A method and the size of its input, as a figure names it."""
+  options, size = task.config.recipe.options, task.data["image"].shape[1]
+  if not isinstance(task.model, IdentityExpressionVAE):
+    return f"{task.config.model.name} ({size})"
+  if options.get("iterated", False):
+    name = "iterated"
+  elif options.get("switch", True):
+    name = "both losses"
+  else:
+    name = "with L_gan" if options.get("adversarial", True) else "conventional"
+  return f"{name} ({size})"
+
+
+def figures(
+  task: "Task", variables: Variables, tested: np.ndarray, folder: pathlib.Path
+) -> Mapping[str, str]:
+  """`reconstructions.png` and `map.png`; of a net with two codes `swaps.png`, `between.png`, and `made.npz`."""
+  from jaxfer.experiments.task import split_of  # It imports this file.
+
+  trained = np.flatnonzero(split_of(task.config, task.records).train)
+  drawn = {"reconstructions.png": _draw_reconstructions(task, variables, tested, folder)}
+  drawn["map.png"] = _draw_map(task, variables, tested, folder)
+  if not isinstance(task.model, IdentityExpressionVAE):
+    return drawn
+  made: dict[str, np.ndarray] = {"method": np.asarray(method(task))}
+  for side, rows in (("test", tested), ("train", trained)):
+    made |= {f"{side} {name}": array for name, array in _swap(task, variables, rows).items()}
+  made |= _between(task, variables, tested)
+  np.savez_compressed(folder / "made.npz", **made)
+  _draw_swaps([made], "test", folder / "swaps.png")
+  _draw_between([made], folder / "between.png")
+  drawn["swaps.png"] = (
+    "People whom the training never saw, with expressions read from other such people: the top row gives the identity, "
+    "the left column the expression."
+  )
+  drawn["between.png"] = (
+    "From one expression of a tested person to another one's, z_e in equal steps; the identity stays."
+  )
+  return drawn
+
+
+def _images(task: "Task", rows: Any) -> np.ndarray:
+  return np.asarray(task.data["image"][np.asarray(rows)])
+
+
+def _bytes(images: np.ndarray) -> np.ndarray:
+  return (255 * np.clip(images, 0, 1)).round().astype(np.uint8)
+
+
+def _first(rows: np.ndarray, labels: np.ndarray, label: int) -> int:
+  """The first of the rows with a label, or the first of all."""
+  own = rows[labels[rows] == label]
+  return int(own[0] if len(own) else rows[0])
+
+
+def _index(task: "Task", names: Sequence[str]) -> list[int]:
+  """Labels of these names, or as many of the data's own where they have others."""
+  known = list(task.records.label_names)
+  return [known.index(name) if name in known else k % len(known) for k, name in enumerate(names)]
+
+
+def _people(task: "Task", rows: np.ndarray) -> list[np.ndarray]:
+  """The rows of each person, in the order of their numbers."""
+  subject = np.asarray(task.data["subject"])
+  return [rows[subject[rows] == who] for who in np.unique(subject[rows])]
+
+
+def _swap(task: "Task", variables: Variables, rows: np.ndarray) -> dict[str, np.ndarray]:
+  """Images of identities [columns, ...] and expressions [rows, ...], and swaps [rows, columns, ...], uint8.
+
+  Identities are of the first people, neutral; each expression is another person's, of the last ones where there are
+  enough.
+  """
+  model: Any = task.model
+  labels, people = np.asarray(task.data["label"]), _people(task, rows)
+  neutral, *_ = _index(task, ("neutral",))
+  identities = [_first(own, labels, neutral) for own in people[:IDENTITIES]]
+  givers = people[::-1]
+  expressions = [
+    _first(givers[k % len(givers)], labels, label)
+    for k, label in enumerate(_index(task, _SHOWN[:EXPRESSIONS]))
+  ]
+  one = vae_measures.encode(task, variables, np.asarray(identities), told=False)
+  other = vae_measures.encode(task, variables, np.asarray(expressions), told=False)
+  grid = [vae_measures.swapped(model, one, np.broadcast_to(own, one.shape)) for own in other]
+  pictures = vae_measures.decode(model, variables, np.concatenate(grid))
+  return {
+    "identities": _images(task, identities),
+    "expressions": _images(task, expressions),
+    "swaps": _bytes(pictures).reshape(len(expressions), len(identities), *pictures.shape[1:]),
+  }
+
+
+def _between(task: "Task", variables: Variables, rows: np.ndarray) -> dict[str, np.ndarray]:
+  """Images of source and target, and [steps, ...] between them: z_e = (1 - t) source + t target, the source's z_i."""
+  model: Any = task.model
+  labels, people = np.asarray(task.data["label"]), _people(task, rows)
+  start, end = _index(task, _WAY)
+  ends = [_first(people[0], labels, start), _first(people[-1], labels, end)]
+  source, target = vae_measures.encode(task, variables, np.asarray(ends), told=False)
+  t = np.linspace(0, 1, STEPS)[:, None]
+  way = (1 - t) * source + t * target
+  found = vae_measures.swapped(model, np.broadcast_to(source, way.shape), way).astype(np.float32)
+  pictures = vae_measures.decode(model, variables, found)
+  source_image, target_image = _images(task, ends)
+  return {"source": source_image, "target": target_image, "between": _bytes(pictures)}
+
+
+def _draw_swaps(made: Sequence[Mapping[str, np.ndarray]], side: str, path: pathlib.Path) -> None:
+  by_method = {str(one["method"]): one[f"{side} swaps"] for one in made}
+  shown = max(made, key=lambda one: one[f"{side} identities"].shape[1])
+  who = "people never seen" if side == "test" else "people learned from"
+  swaps.swap_grid_png(
+    shown[f"{side} identities"], shown[f"{side} expressions"], by_method, path, f"Expressions swapped, {who}"
+  )
+
+
+def _draw_between(made: Sequence[Mapping[str, np.ndarray]], path: pathlib.Path) -> None:
+  by_method = {str(one["method"]): one["between"] for one in made}
+  shown = max(made, key=lambda one: one["source"].shape[0])
+  swaps.interpolation_png(shown["source"], shown["target"], by_method, path, "From one expression to another")
+
+
+def side_by_side(folder: pathlib.Path) -> dict[str, str]:
+  """Figs. 4 and 5 of all rows of a study in `folder` that keep a `made.npz`."""
+  made = []
+  for path in sorted(folder.glob("rows/*/made.npz")):
+    with np.load(path) as arrays:
+      made.append(dict(arrays))
+  if not made:
+    return {}
+  # Of two rows whose methods have one name the first: an ambiguity of numbers is not a method.
+  made = list({str(one["method"]): one for one in reversed(made)}.values())
+  order = ("conventional", "with L_gan", "both losses", "iterated")
+  made.sort(key=lambda one: (order.index(str(one["method"]).rpartition(" ")[0]), one["source"].shape[0]))
+  drawn = {}
+  for side in ("test", "train"):
+    _draw_swaps(made, side, folder / f"swaps_{side}.png")
+    who = "whom no training saw" if side == "test" else "whom the trainings learned from"
+    drawn[f"swaps_{side}.png"] = (
+      f"Fig. 4: people {who}. Top row: whose identity; left: whose expression; rows: methods, with the input's size in "
+      "pixels, each of its first seed."
+    )
+  _draw_between(made, folder / "between.png")
+  drawn["between.png"] = (
+    "Fig. 5: the expression moves in equal steps of z_e from the source's to the target's."
+  )
+  return drawn
+
+
+def _draw_reconstructions(
+  task: "Task", variables: Variables, tested: np.ndarray, folder: pathlib.Path
+) -> str:
+  labels = np.asarray(task.data["label"])
+  people = _people(task, tested)
+  rows = np.asarray(
+    [_first(people[k % len(people)], labels, k) for k in range(len(task.records.label_names))]
+  )
+  pictures = vae_measures.decode(
+    task.model, variables, vae_measures.encode(task, variables, rows, told=False)
+  )
+  both = np.stack([_images(task, rows), _bytes(pictures)])
+  grids.rows_png(both, ["photograph", "decoded"], folder / "reconstructions.png", "Tested images decoded")
+  return "Images of people whom the training never saw, and what is decoded from the means of their codes."
+
+
+def _draw_map(task: "Task", variables: Variables, tested: np.ndarray, folder: pathlib.Path) -> str:
+  found = vae_measures.encode(task, variables, tested, told=False)
+  points, shares = swaps.pca(vae_measures.expression_of(task.model, found))
+  label, subject = (np.asarray(task.data[name])[tested] for name in ("label", "subject"))
+  swaps.latent_map_png(
+    points, label, subject, task.records.label_names, folder / "map.png", "Codes of tested images", shares
+  )
+  return "The codes that are clustered, of the tested images, on the two directions of largest variance."

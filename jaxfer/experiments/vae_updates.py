@@ -1,0 +1,150 @@
+"""The updates of paper 003's stages as the engine takes them: what is decoded of a batch, and its losses (eqs. 1 to 5).
+
+Terms carry their weights, by the numbers "kl_weight", "error_weight", "adversarial_weight" and "switch_weight"; "kl" in
+nat, "error" summed over an image, and "switch" are the same without; "loss" is the sum of the first two terms.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxfer.experiments import vae_losses, vae_measures
+from jaxfer.models.identity_expression_vae import IdentityExpressionVAE, sample
+from jaxfer.models.vae_baselines import VAE
+from jaxfer.train.stage import Context, LossFn, LossOut, Variables
+from jaxfer.train.state import merge
+
+
+class _Nets:
+  """A model's methods within a loss: submodules that move are in training mode, and their statistics are carried on."""
+
+  def __init__(self, model: nn.Module, variables: Variables, moved: Sequence[str], context: Context):
+    self._model, self._variables, self._moved, self._context = model, variables, moved, context
+    self.collections: dict[str, Any] = {}
+
+  def __call__(self, method: str, submodule: str, *args: Any) -> Any:
+    result, changed = self._model.apply(
+      merge(self._variables, self.collections),
+      *args,
+      method=method,
+      train=submodule in self._moved,
+      axis_name=self._context.axis_name,
+      mutable=["batch_stats"],
+    )
+    own = {
+      collection: {submodule: tree[submodule]} for collection, tree in changed.items() if submodule in tree
+    }
+    if submodule in self._moved:
+      self.collections = merge(self.collections, own)
+    return result
+
+  def identity(self, images):
+    """Posterior of z_i."""
+    return self("encode_identity", "identity_encoder", images)
+
+  def expression(self, images):
+    """Posterior of z_e."""
+    return self("encode_expression", "expression_encoder", images)
+
+  def decode(self, *codes):
+    """Images."""
+    return self("decode", "decoder", *codes)
+
+  def discriminate(self, images):
+    """Logits."""
+    return self("discriminate", "discriminator", images)
+
+
+def _own_keys(keys: jax.Array, number: int) -> jax.Array:
+  """Keys [batch] of one of several draws of an example."""
+  return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+
+
+def _elbo(posterior, images, decoded, context: Context) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Weighted terms of eqs. 1 and 2, and the same unweighted: nat, and squared error summed over an image."""
+  count = jnp.float32(len(images))
+  kl, error = vae_losses.kl(*posterior).sum(), vae_losses.squared_error(images, decoded).sum()
+  weighted = {
+    "kl_term": (context.hyper["kl_weight"] * kl, count),
+    "error_term": (context.hyper["error_weight"] * error, count),
+  }
+  total = weighted["kl_term"][0] + weighted["error_term"][0]
+  return weighted, {"loss": (total, count), "kl": (kl, count), "error": (error, count)}
+
+
+def plain(model: VAE) -> LossFn:
+  """Of a VAE of one code; a conditional one is told the subject."""
+
+  def loss(variables, batch, keys, context: Context) -> LossOut:
+    nets = _Nets(model, variables, ("encoder", "decoder"), context)
+    images = batch["image"]
+    told = vae_measures.condition(model, len(images), batch["subject"])
+    posterior = nets("encode", "encoder", images, told)
+    decoded = nets("decode", "decoder", sample(posterior, _own_keys(keys, 0)), told)
+    return LossOut(*_elbo(posterior, images, decoded, context), collections=nets.collections)
+
+  return loss
+
+
+def identity(model: IdentityExpressionVAE) -> LossFn:
+  """Eq. 1: identity encoder and decoder, z_e = 0, against the batch's targets."""
+
+  def loss(variables, batch, keys, context: Context) -> LossOut:
+    nets = _Nets(model, variables, ("identity_encoder", "decoder"), context)
+    posterior = nets.identity(batch["image"])
+    code = sample(posterior, _own_keys(keys, 0))
+    decoded = nets.decode(code, jnp.zeros_like(code))
+    return LossOut(*_elbo(posterior, batch["target"], decoded, context), collections=nets.collections)
+
+  return loss
+
+
+def generator(
+  model: IdentityExpressionVAE, adversarial: bool, switch: bool, saturating: bool, fixed_target: bool
+) -> LossFn:
+  """Eq. 5: expression encoder and decoder; passes the fakes on. Arguments as of `identity_expression_vae.recipe`."""
+
+  def loss(variables, batch, keys, context: Context) -> LossOut:
+    nets = _Nets(model, variables, ("expression_encoder", "decoder"), context)
+    images, hyper = batch["image"], context.hyper
+    identity, expression = nets.identity(images), nets.expression(images)
+    decoded = nets.decode(sample(identity, _own_keys(keys, 0)), sample(expression, _own_keys(keys, 1)))
+    terms, metrics = _elbo(expression, images, decoded, context)
+    count = jnp.float32(len(images))
+    passed = ()
+    if adversarial:
+      normal = jnp.zeros_like(identity[0]), jnp.zeros_like(identity[0])
+      imagined = nets.decode(*(sample(normal, _own_keys(keys, number)) for number in (2, 3)))
+      fooled = vae_losses.generator_terms(
+        nets.discriminate(decoded), nets.discriminate(imagined), saturating=saturating
+      )
+      total = sum(each.sum() for each in fooled.values())
+      terms["adversarial_term"] = hyper["adversarial_weight"] * total, count
+      passed = decoded, imagined
+    if switch:
+      mean, other = identity[0], nets.expression(batch["partner"])[0]
+      swapped = nets.decode(mean, other)
+      again = nets.identity(swapped)[0], nets.expression(swapped)[0]
+      each = vae_losses.switch(mean, again[0], other, again[1], stop_gradient=fixed_target).sum()
+      terms["switch_term"] = hyper["switch_weight"] * each, count
+      metrics["switch"] = each, count
+    return LossOut(terms, metrics, nets.collections, passed)
+
+  return loss
+
+
+def discriminator(model: IdentityExpressionVAE) -> LossFn:
+  """Eq. 3, on the images and on the fakes that the generator passed on."""
+
+  def loss(variables, batch, keys, context: Context) -> LossOut:
+    del keys
+    nets = _Nets(model, variables, ("discriminator",), context)
+    logits = [nets.discriminate(images) for images in (batch["image"], *context.passed)]
+    count = jnp.float32(len(logits[0]))
+    terms = vae_losses.discriminator_terms(*logits)
+    return LossOut({name: (each.sum(), count) for name, each in terms.items()}, collections=nets.collections)
+
+  return loss
