@@ -17,7 +17,6 @@ from jaxfer.train.stage import Variables
 if TYPE_CHECKING:
   from jaxfer.experiments.task import Task
 
-_BATCH = 64
 # Of Table 9, and truth and prediction of Table 10; where a net makes no such mistake, any other.
 _SUCCESSES = ("surprise", "happiness", "sadness")
 _FAILURES = (("disgust", "anger"), ("surprise", "disgust"), ("happiness", "neutral"))
@@ -88,7 +87,7 @@ def _outputs(task: "Task", variables: Variables, tested: np.ndarray) -> Outputs:
     return task.model.apply(variables, image, heatmap, weight, mask=real)
 
   parts = []
-  for plan in evaluation(tested, _BATCH):
+  for plan in evaluation(tested, task.test_batch):
     image, heatmap, _ = task.experiment.inputs(task.model, task.experiment.example(task.data, plan["row"]))
     parts.append(jax.device_get(compute(image, heatmap, plan["real"])))
   joined = jax.tree.map(lambda *arrays: np.concatenate(arrays)[: len(tested)], *parts)
