@@ -1,0 +1,69 @@
+"""Paper 004's tables from the recovered counts, and against their own sums."""
+
+import numpy as np
+import pytest
+
+from jaxfer import metrics
+from jaxfer.experiments import published_004 as published
+
+# The 4 x 6 table as printed.
+PRINTED = {
+  "scratch": ".2409 .1432 .2839 .2800",
+  "imagenet": ".3242 .3464 .3125 .2982",
+  "affectnet8": ".3425 .3294 .3646 .3203",
+  "casia_softmax": ".2995 .3190 .3294 .3568",
+  "casia_cosface": ".2487 - .3372 .3307",
+  "casia_adaface": ".2500 .2083 .3659 .3451",
+}
+
+
+def test_counts_give_the_printed_accuracies_but_for_two_last_digits():
+  assert published.CORRECT.keys() == PRINTED.keys()
+  off = []
+  for name, row in PRINTED.items():
+    for net, printed, correct in zip(published.NETS, row.split(), published.CORRECT[name], strict=True):
+      assert (printed == "-") == (correct is None)
+      if correct is not None and f"{correct / published.TESTED:.4f}"[1:] != printed:
+        assert float(printed) == pytest.approx(correct / published.TESTED, abs=1.0e-4)
+        off.append((name, net))
+  assert off == [("scratch", "face_resnet50"), ("affectnet8", "resnet18")]
+  assert published.CORRECT["casia_cosface"][published.NETS.index("resnet50")] is None
+  initial, net = published.BEST
+  assert published.CORRECT[initial][published.NETS.index(net)] == sum(published.TRUE_POSITIVES) == 281
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_any_matrix_of_these_margins_prints_the_papers_numbers(seed):
+  matrix = published.confusion(seed)
+  assert (matrix >= 0).all()
+  np.testing.assert_array_equal(matrix.diagonal(), published.TRUE_POSITIVES)
+  np.testing.assert_array_equal(matrix.sum(1), published.SUPPORT)
+  np.testing.assert_array_equal(matrix.sum(0), published.PREDICTED)
+  assert matrix.sum() == published.TESTED
+  assert seed == 0 or (matrix != published.confusion(0)).any()
+  summary, net = metrics.summarize(matrix), published.NET
+  for key in ("precision", "recall", "f1"):
+    assert [f"{x:.3f}" for x in summary[key]] == [f"{x:.3f}" for x in getattr(net, key)]
+  macro = (summary[f"macro_{key}"] for key in ("precision", "recall", "f1"))
+  assert [f"{x:.3f}" for x in macro] == [f"{x:.3f}" for x in net.macro]
+  assert f"{summary['accuracy']:.3f}" == f"{net.accuracy:.3f}"
+  np.testing.assert_allclose(
+    [summary[f"macro_{key}"] for key in ("precision", "recall", "f1")], [0.37983, 0.38414, 0.35525], atol=5e-6
+  )
+
+
+def test_both_readings_of_the_macro_averages():
+  np.testing.assert_allclose(published.NET.macro_of(9), published.NET.macro, atol=6e-4)
+  nine, ten = published.PEOPLE.macro_of(9), published.PEOPLE.macro_of(10)
+  assert [f"{x:.3f}" for x in nine] == ["0.331", "0.340", "0.323"]
+  assert [f"{x:.3f}" for x in ten] == ["0.298", "0.306", "0.290"]
+  precision, recall, f1 = published.PEOPLE.macro
+  assert (precision, f1) == (round(ten[0], 3), round(ten[2], 3))
+  assert recall == round(ten[1], 3) - 0.002
+
+
+def test_every_printed_f1_but_one_follows_from_precision_and_recall():
+  for rates, odd in ((published.NET, set()), (published.PEOPLE, {"sadness"})):
+    f1 = 2 / (1 / np.array(rates.precision) + 1 / np.array(rates.recall))
+    far = np.abs(f1 - rates.f1) > 1.1e-3
+    assert {name for name, value in zip(published.CLASSES, far, strict=True) if value} == odd
