@@ -1,13 +1,6 @@
-"""Paper 002's stages, readings, what they start from, and its study, on random pictures.
-
-A convolution and a norm stand in for the ResNet trunk, which compiles for long: `tests/layers` and `tests/models` hold
-it to PyTorch's, and nothing here looks inside.
-"""
+"""Paper 002's stages, what evaluation reads, what a training starts from, and what it refuses."""
 
 import dataclasses
-import functools
-import json
-import pathlib
 
 import flax.linen as nn
 import jax
@@ -16,108 +9,21 @@ import numpy as np
 import pytest
 
 from jaxfer import config as configuration
-from jaxfer import study
-from jaxfer.config import Call, Execution, Row, RunConfig, Split, StudyConfig
-from jaxfer.data.records import Records
+from jaxfer.config import Call, Execution
 from jaxfer.errors import UserError
-from jaxfer.experiments import EXPERIMENTS, run
 from jaxfer.experiments import landmark_fusion as system
-from jaxfer.experiments.task import options_of, task_of
-from jaxfer.models import landmark_fusion as models
+from jaxfer.experiments import run
+from jaxfer.experiments.task import options_of
 from jaxfer.train import feed, loop, state, step, weights
 from jaxfer.train.stage import Context
-
-ROOT = pathlib.Path(__file__).parents[2]
-NAMES = ("surprise", "happiness", "neutral")
-BASE = RunConfig(
-  recipe=Call(
-    "landmark_fusion", rgb_epochs=1, epochs=2, rgb_learning_rate=0.01, learning_rate=0.01, noise=0.0
-  ),
-  model=Call("landmark_fusion", width=0.0625, block=4, kernel_sizes=(5, 3, 3, 1, 1, 1), image_size=66),
-  data=Call("synthetic_faces"),  # By name alone: `records` below are what is read.
-  split=Split(test=0.5),
-  batch_size=4,
-  execution=Execution(driver="steps", devices=1),
-)
-
-
-class Trunk(nn.Module):
-  """Stands in for `ResNetTrunk`: as many channels, of maps of the same size."""
-
-  depth: int
-  width: float
-  dtype: str | None = None
-  param_dtype: type = jnp.float32
-
-  @nn.compact
-  def __call__(self, x, *, train, axis_name=None):
-    x = nn.Conv(int(512 * self.width), (32, 32), (32, 32), use_bias=False, name="conv")(x)
-    norm = nn.BatchNorm(not train, momentum=0.9, axis_name=axis_name if train else None, name="bn")
-    return nn.relu(norm(x))
+from tests import landmark_toy as toy
+from tests.landmark_toy import BASE, evaluator, initial, made, prepared, records
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _small_and_hardly_optimised():
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(models, "ResNetTrunk", Trunk)
-    small = dataclasses.replace(system.EXPERIMENT, test_batch=16)
-    patch.setitem(EXPERIMENTS, "landmark_fusion", small)
-    patch.setattr(run, "load_data", lambda config, data_dir: records())
-    jax.config.update("jax_disable_most_optimizations", True)
+def _installed():
+  with toy.installed():
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@functools.cache
-def records():
-  """Eight people, thrice each: a brighter corner and landmarks lower down tell the class; the last has no landmarks.
-
-  The distributor's order is the keys' the other way round.
-  """
-  rng = np.random.default_rng(0)
-  label = np.tile(np.arange(3), 8)
-  image = rng.integers(0, 160, (24, 66, 66, 3)).astype(np.uint8)
-  image[:, :33, :33] += 30 * label[:, None, None, None].astype(np.uint8)
-  landmarks = rng.uniform(10, 40, (24, 37, 2)) + 8 * label[:, None, None] * [0, 1]
-  landmarks[-1] = np.nan
-  arrays = {"image": image, "landmarks": landmarks.astype(np.float32), "label": label}
-  subjects = [f"P{k // 3}" for k in range(24)]
-  keys = [f"{subject}_{k % 3}" for k, subject in enumerate(subjects)]
-  return Records.from_arrays(arrays | {"order": np.arange(24)[::-1]}, keys, NAMES, subjects)
-
-
-def made(*overrides, config=BASE):
-  """The task of a config, and initial variables of its model that are the same for all."""
-  return task_of(configuration.override(config, overrides, options_of), records())
-
-
-@functools.cache
-def initial():
-  """Biases that make each net name several classes, and affinities that are written."""
-  task = made()
-  batch = task.experiment.example(task.data, np.arange(24))
-
-  @jax.jit
-  def make(key):
-    variables = task.init(key)
-    nets = task.model.apply(variables, *task.experiment.inputs(task.model, batch))
-    params = {**variables["params"]}
-    for name in ("rgb", "landmark"):
-      fc = params[name]["fc"]
-      params[name] = {**params[name], "fc": {**fc, "bias": fc["bias"] - getattr(nets, name).mean(0)}}
-    affinity = jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.1), variables["affinity"])
-    return {**variables, "params": params, "affinity": affinity}
-
-  return make(jax.random.key(0))
-
-
-@functools.cache
-def prepared(count):
-  """A batch of the first records as the stages sample it, but for the augmentation."""
-  task = made()
-  example = task.experiment.example(task.data, np.arange(count))
-  images, heatmaps, _ = jax.jit(functools.partial(task.experiment.inputs, task.model))(example)
-  return {"images": images, "heatmaps": heatmaps, "label": example["label"]}
 
 
 def same(one, other):
@@ -220,26 +126,6 @@ def test_the_loss_of_the_fusion_is_the_sum_of_both_cross_entropies():
 
 # What evaluation reads.
 
-
-@functools.cache
-def evaluator(*overrides):
-  """outputs(rows, real, w) of the initial variables: readings by name, logits [rows, classes]."""
-  task = made(*overrides)
-  names = list(system._names(task.model))
-
-  @jax.jit
-  def outputs(row, real, weight):
-    return task.outputs(initial(), {"w": weight}, task.data, {"row": row, "real": real}, None)
-
-  def read(rows, real=None, weight=0.6):
-    real = np.ones(len(rows), bool) if real is None else np.asarray(real)
-    found = outputs(np.asarray(rows), real, jnp.float32(weight))
-    assert found.shape[1] == len(names)
-    return dict(zip(names, np.asarray(found).transpose(1, 0, 2), strict=True))
-
-  return read
-
-
 ROWS = np.arange(8)
 
 
@@ -318,10 +204,7 @@ def test_tests_take_rows_in_file_order_on_any_number_of_devices(devices):
 
 @pytest.fixture(scope="module")
 def arm(tmp_path_factory):
-  """A folder as `jaxfer convert arm` leaves it: the RGB net under its own names."""
-  folder = tmp_path_factory.mktemp("arm")
-  weights.save_weights(folder, {name: tree["rgb"] for name, tree in initial().items()}, {"model": "arm"})
-  return folder
+  return toy.save_arm(tmp_path_factory.mktemp("arm"))
 
 
 def test_a_converted_net_is_the_rgb_net_and_stays_so_on_four_devices(arm, tmp_path):
@@ -416,138 +299,3 @@ def test_a_picture_without_landmarks_has_a_black_heatmap_and_finite_outputs():
   _, heatmaps, _ = task.experiment.inputs(task.model, batch)
   assert heatmaps[0].sum() > 0 == heatmaps[1].sum()
   assert all(np.isfinite(found).all() for found in evaluator()([23] * 8).values())
-
-
-# The study.
-
-STUDY = StudyConfig(
-  title="toy",
-  source="nowhere",
-  base=BASE,
-  rows=(
-    Row("baseline: RGB net alone", ("model.answer=rgb",), 0.9),
-    Row("proposed: p and w", ("recipe.rgb=given",), 0.9, "baseline: RGB net alone"),
-    Row("w = 0.0", ("recipe.rgb=given", "recipe.w=0.0"), None, "baseline: RGB net alone"),
-  ),
-  seeds=2,
-  compared=(("proposed: p and w", "baseline: RGB net alone"),),
-  presets={"small": ()},
-)
-FOLDERS = ("baseline-rgb-net-alone", "proposed-p-and-w", "w-0-0")
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
-  workdir = tmp_path_factory.mktemp("study")
-  lines = []
-  table = study.run(STUDY, None, (), workdir, pathlib.Path("nowhere"), say=lines.append)
-  return workdir, table, "\n".join(lines)
-
-
-def result(workdir, folder):
-  found = json.loads((workdir / "rows" / folder / "result.json").read_text())
-  return {name: value for name, value in found.items() if "seconds" not in name}
-
-
-def test_rows_that_differ_in_w_alone_train_together_from_the_baseline(done):
-  workdir, table, printed = done
-  assert "row 2 of 3, proposed: p and w, with w = 0.0:" in printed
-  assert "taken over from row 'baseline-rgb-net-alone': rgb" in printed
-  assert "each from the training of its seed and fold" in printed
-  assert [row["failed"] for row in table["rows"]] == [[]] * 3
-  baseline, proposed, zero = (result(workdir, folder) for folder in FOLDERS)
-  for name in ("key", "label"):
-    assert baseline[name] == proposed[name] == zero[name]
-  # The RGB net is each seed's own of the row before, read in the same batches.
-  for row in (proposed, zero):
-    for field in ("predicted", "rank"):
-      assert row["readings"]["RGB net"][field] == baseline[field]
-      assert row["readings"]["RGB net, shuffled"][field] == baseline["readings"]["shuffled"][field]
-  assert proposed["readings"]["w = 0.6 at test"]["rank"] == proposed["rank"]
-  assert zero["readings"]["w = 0.0 at test"]["rank"] == zero["rank"]
-
-
-def test_trained_alone_or_resumed_a_row_has_the_same_numbers(done, tmp_path):
-  """Without its result the last row trains anew, now alone; without both, the finished members are read again."""
-  workdir, table, _ = done
-  before = [result(workdir, folder) for folder in FOLDERS]
-
-  def again(*names):
-    for name in names:
-      (workdir / "rows" / name / "result.json").unlink()
-    lines = []
-    found = study.run(STUDY, None, (), workdir, pathlib.Path("nowhere"), resume=True, say=lines.append)
-    assert [row["per_seed"] for row in found["rows"]] == [row["per_seed"] for row in table["rows"]]
-    return "\n".join(lines)
-
-  printed = again(*FOLDERS[1:])
-  assert "row 2 of 3, proposed: p and w, with w = 0.0:" in printed
-  assert [result(workdir, folder) for folder in FOLDERS] == before
-  printed = again(FOLDERS[2])
-  assert "row 2 of 3, proposed: p and w: done before" in printed
-  assert "row 3 of 3, w = 0.0:" in printed
-  alone = result(workdir, FOLDERS[2])
-  for field in ("predicted", "correct", "rank"):
-    assert alone[field] == before[2][field]
-    assert alone["readings"]["shuffled"][field] == before[2]["readings"]["shuffled"][field]
-
-
-def test_the_table_shows_each_reading_and_the_figures_are_drawn(done):
-  workdir, table, printed = done
-  titles = [further["title"] for further in table["tables"]]
-  for words in ("Tables 5 and 7", "Tables 6 and 8", "in other batches", "Two nets", "Fig. 4"):
-    assert any(words in title for title in titles)
-    assert words in printed
-  agreement = table["rows"][1]["facts"]
-  assert list(agreement) == [
-    "both nets right",
-    "RGB net alone right",
-    "landmark net alone right",
-    "neither right",
-  ]
-  assert sum(mean for mean, _ in agreement.values()) == 12
-  assert table["rows"][0]["facts"] == {}
-  first = {row["name"]: list(row["figures"]) for row in table["rows"]}
-  assert first["baseline: RGB net alone"] == first["w = 0.0"] == []
-  assert first["proposed: p and w"] == ["cams.png", "cases.png"]
-  for name in ("cams.png", "cases.png"):
-    assert (workdir / "rows" / FOLDERS[1] / name).read_bytes()[:4] == b"\x89PNG"
-  assert (workdir / "sweep.png").read_bytes()[:4] == b"\x89PNG"
-  page = (workdir / "report.html").read_text()
-  assert "Grad-CAM++ of tested pictures" in page
-  assert "Table 11" in page
-
-
-def test_an_imported_net_with_no_epochs_is_the_baseline_as_it_came(arm, tmp_path):
-  """The command that `configs/landmark_fusion/ablation.py` gives for RAF-DB."""
-  given = (f"init_from={arm}", "recipe.rgb_epochs=0", "rows=('baseline: RGB net alone',)", "seeds=1")
-  study.run(STUDY, None, given, tmp_path, pathlib.Path("nowhere"), say=lambda line: None)
-  found = result(tmp_path, FOLDERS[0])
-  task = made("model.answer=rgb")
-  tested = np.flatnonzero([key in set(found["key"][0]) for key in records().keys])
-  logits = evaluator()(task.in_order(tested))["RGB net"]
-  predicted = logits.argmax(-1)[np.argsort(task.in_order(tested), kind="stable")]
-  assert found["predicted"][0] == predicted.tolist()
-
-
-@pytest.mark.parametrize("name", ["ablation", "ablation_synthetic"])
-def test_rows_of_the_configs_are_the_papers(name):
-  described = configuration.load_study(ROOT / f"configs/landmark_fusion/{name}.py")
-  for preset in described.presets:
-    configuration.resolve(described, preset, (), options_of)
-  _, rows = configuration.resolve(described, "paper", (), options_of)
-  published = {row.name: row.published for row in described.rows if row.published}
-  assert {key: round(value, 4) for key, value in published.items()} == {
-    "baseline: RGB net alone": 0.9205,
-    "no weights": 0.9198,
-    "confidence p": 0.9198,
-    "agreement w": 0.9214,
-    "proposed: p and w": 0.9231,
-  }
-  paper = {"width": 1.0, "block": 16, "kernel_sizes": (5, 3, 3, 3, 3, 4), "image_size": 224}
-  for row in rows.values():
-    model = models.LandmarkFusion(7, **row.model.options)
-    assert {key: getattr(model, key) for key in paper} == paper
-    stages, hyper = system.recipe(model, 48, **row.recipe.options)
-    assert {stage.epochs for stage in stages} == {70}
-    assert (hyper["learning_rate"], hyper["rgb_learning_rate"], row.batch_size) == (1e-3, 1e-3, 256)

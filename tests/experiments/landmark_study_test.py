@@ -1,0 +1,158 @@
+"""Paper 002's study: rows that share a face net train together, other batches, figures; the configs' rows."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from jaxfer import config as configuration
+from jaxfer import study
+from jaxfer.config import Row, StudyConfig
+from jaxfer.experiments import landmark_fusion as system
+from jaxfer.experiments.task import options_of
+from jaxfer.models import landmark_fusion as models
+from tests import landmark_toy as toy
+from tests.landmark_toy import BASE, evaluator, made, records
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _installed():
+  with toy.installed():
+    yield
+
+
+STUDY = StudyConfig(
+  title="toy",
+  source="nowhere",
+  base=BASE,
+  rows=(
+    Row("baseline: RGB net alone", ("model.answer=rgb",), 0.9),
+    Row("proposed: p and w", ("recipe.rgb=given",), 0.9, "baseline: RGB net alone"),
+    Row("w = 0.0", ("recipe.rgb=given", "recipe.w=0.0"), None, "baseline: RGB net alone"),
+  ),
+  seeds=2,
+  compared=(("proposed: p and w", "baseline: RGB net alone"),),
+  presets={"small": ()},
+)
+FOLDERS = ("baseline-rgb-net-alone", "proposed-p-and-w", "w-0-0")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("study")
+  lines = []
+  table = study.run(STUDY, None, (), workdir, pathlib.Path("nowhere"), say=lines.append)
+  return workdir, table, "\n".join(lines)
+
+
+def result(workdir, folder):
+  found = json.loads((workdir / "rows" / folder / "result.json").read_text())
+  return {name: value for name, value in found.items() if "seconds" not in name}
+
+
+def test_rows_that_differ_in_w_alone_train_together_from_the_baseline(done):
+  workdir, table, printed = done
+  assert "row 2 of 3, proposed: p and w, with w = 0.0:" in printed
+  assert "taken over from row 'baseline-rgb-net-alone': rgb" in printed
+  assert "each from the training of its seed and fold" in printed
+  assert [row["failed"] for row in table["rows"]] == [[]] * 3
+  baseline, proposed, zero = (result(workdir, folder) for folder in FOLDERS)
+  for name in ("key", "label"):
+    assert baseline[name] == proposed[name] == zero[name]
+  # The RGB net is each seed's own of the row before, read in the same batches.
+  for row in (proposed, zero):
+    for field in ("predicted", "rank"):
+      assert row["readings"]["RGB net"][field] == baseline[field]
+      assert row["readings"]["RGB net, shuffled"][field] == baseline["readings"]["shuffled"][field]
+  assert proposed["readings"]["w = 0.6 at test"]["rank"] == proposed["rank"]
+  assert zero["readings"]["w = 0.0 at test"]["rank"] == zero["rank"]
+
+
+def test_trained_alone_or_resumed_a_row_has_the_same_numbers(done, tmp_path):
+  """Without its result the last row trains anew, now alone; without both, the finished members are read again."""
+  workdir, table, _ = done
+  before = [result(workdir, folder) for folder in FOLDERS]
+
+  def again(*names):
+    for name in names:
+      (workdir / "rows" / name / "result.json").unlink()
+    lines = []
+    found = study.run(STUDY, None, (), workdir, pathlib.Path("nowhere"), resume=True, say=lines.append)
+    assert [row["per_seed"] for row in found["rows"]] == [row["per_seed"] for row in table["rows"]]
+    return "\n".join(lines)
+
+  printed = again(*FOLDERS[1:])
+  assert "row 2 of 3, proposed: p and w, with w = 0.0:" in printed
+  assert [result(workdir, folder) for folder in FOLDERS] == before
+  printed = again(FOLDERS[2])
+  assert "row 2 of 3, proposed: p and w: done before" in printed
+  assert "row 3 of 3, w = 0.0:" in printed
+  alone = result(workdir, FOLDERS[2])
+  for field in ("predicted", "correct", "rank"):
+    assert alone[field] == before[2][field]
+    assert alone["readings"]["shuffled"][field] == before[2]["readings"]["shuffled"][field]
+
+
+def test_the_table_shows_each_reading_and_the_figures_are_drawn(done):
+  workdir, table, printed = done
+  titles = [further["title"] for further in table["tables"]]
+  for words in ("Tables 5 and 7", "Tables 6 and 8", "in other batches", "Two nets", "Fig. 4"):
+    assert any(words in title for title in titles)
+    assert words in printed
+  agreement = table["rows"][1]["facts"]
+  assert list(agreement) == [
+    "both nets right",
+    "RGB net alone right",
+    "landmark net alone right",
+    "neither right",
+  ]
+  assert sum(mean for mean, _ in agreement.values()) == 12
+  assert table["rows"][0]["facts"] == {}
+  first = {row["name"]: list(row["figures"]) for row in table["rows"]}
+  assert first["baseline: RGB net alone"] == first["w = 0.0"] == []
+  assert first["proposed: p and w"] == ["cams.png", "cases.png"]
+  for name in ("cams.png", "cases.png"):
+    assert (workdir / "rows" / FOLDERS[1] / name).read_bytes()[:4] == b"\x89PNG"
+  assert (workdir / "sweep.png").read_bytes()[:4] == b"\x89PNG"
+  page = (workdir / "report.html").read_text()
+  assert "Grad-CAM++ of tested pictures" in page
+  assert "Table 11" in page
+
+
+def test_an_imported_net_with_no_epochs_is_the_baseline_as_it_came(tmp_path):
+  """The command that `configs/landmark_fusion/ablation.py` gives for RAF-DB."""
+  arm = toy.save_arm(tmp_path / "arm")
+  given = (f"init_from={arm}", "recipe.rgb_epochs=0", "rows=('baseline: RGB net alone',)", "seeds=1")
+  study.run(STUDY, None, given, tmp_path / "study", pathlib.Path("nowhere"), say=lambda line: None)
+  found = result(tmp_path / "study", FOLDERS[0])
+  task = made("model.answer=rgb")
+  tested = np.flatnonzero([key in set(found["key"][0]) for key in records().keys])
+  logits = evaluator()(task.in_order(tested))["RGB net"]
+  predicted = logits.argmax(-1)[np.argsort(task.in_order(tested), kind="stable")]
+  assert found["predicted"][0] == predicted.tolist()
+
+
+@pytest.mark.parametrize("name", ["ablation", "ablation_synthetic"])
+def test_rows_of_the_configs_are_the_papers(name):
+  described = configuration.load_study(ROOT / f"configs/landmark_fusion/{name}.py")
+  for preset in described.presets:
+    configuration.resolve(described, preset, (), options_of)
+  _, rows = configuration.resolve(described, "paper", (), options_of)
+  published = {row.name: row.published for row in described.rows if row.published}
+  assert {key: round(value, 4) for key, value in published.items()} == {
+    "baseline: RGB net alone": 0.9205,
+    "no weights": 0.9198,
+    "confidence p": 0.9198,
+    "agreement w": 0.9214,
+    "proposed: p and w": 0.9231,
+  }
+  paper = {"width": 1.0, "block": 16, "kernel_sizes": (5, 3, 3, 3, 3, 4), "image_size": 224}
+  for row in rows.values():
+    model = models.LandmarkFusion(7, **row.model.options)
+    assert {key: getattr(model, key) for key in paper} == paper
+    stages, hyper = system.recipe(model, 48, **row.recipe.options)
+    assert {stage.epochs for stage in stages} == {70}
+    assert (hyper["learning_rate"], hyper["rgb_learning_rate"], row.batch_size) == (1e-3, 1e-3, 256)

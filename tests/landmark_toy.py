@@ -1,0 +1,139 @@
+"""Paper 002's system on random pictures, with a stand-in for the ResNet trunk, which compiles for long.
+
+`tests/layers` and `tests/models` hold the trunk to PyTorch's, and nothing that reads this looks inside.
+"""
+
+import contextlib
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxfer import config as configuration
+from jaxfer.config import Call, Execution, RunConfig, Split
+from jaxfer.data.records import Records
+from jaxfer.experiments import EXPERIMENTS, run
+from jaxfer.experiments import landmark_fusion as system
+from jaxfer.experiments.task import options_of, task_of
+from jaxfer.models import landmark_fusion as models
+from jaxfer.train import weights
+
+NAMES = ("surprise", "happiness", "neutral")
+BASE = RunConfig(
+  recipe=Call(
+    "landmark_fusion", rgb_epochs=1, epochs=2, rgb_learning_rate=0.01, learning_rate=0.01, noise=0.0
+  ),
+  model=Call("landmark_fusion", width=0.0625, block=4, kernel_sizes=(5, 3, 3, 1, 1, 1), image_size=66),
+  data=Call("synthetic_faces"),  # By name alone: `records` below are what is read.
+  split=Split(test=0.5),
+  batch_size=4,
+  execution=Execution(driver="steps", devices=1),
+)
+
+
+class Trunk(nn.Module):
+  """Stands in for `ResNetTrunk`: as many channels, of maps of the same size."""
+
+  depth: int
+  width: float
+  dtype: str | None = None
+  param_dtype: type = jnp.float32
+
+  @nn.compact
+  def __call__(self, x, *, train, axis_name=None):
+    x = nn.Conv(int(512 * self.width), (32, 32), (32, 32), use_bias=False, name="conv")(x)
+    norm = nn.BatchNorm(not train, momentum=0.9, axis_name=axis_name if train else None, name="bn")
+    return nn.relu(norm(x))
+
+
+@contextlib.contextmanager
+def installed():
+  """The stand-in, tests in batches of 16, these records for any, and programs that are hardly optimised."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(models, "ResNetTrunk", Trunk)
+    patch.setitem(EXPERIMENTS, "landmark_fusion", dataclasses.replace(system.EXPERIMENT, test_batch=16))
+    patch.setattr(run, "load_data", lambda config, data_dir: records())
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@functools.cache
+def records():
+  """Eight people, thrice each: a brighter corner and landmarks lower down tell the class; the last has no landmarks.
+
+  The distributor's order is the keys' the other way round.
+  """
+  rng = np.random.default_rng(0)
+  label = np.tile(np.arange(3), 8)
+  image = rng.integers(0, 160, (24, 66, 66, 3)).astype(np.uint8)
+  image[:, :33, :33] += 30 * label[:, None, None, None].astype(np.uint8)
+  landmarks = rng.uniform(10, 40, (24, 37, 2)) + 8 * label[:, None, None] * [0, 1]
+  landmarks[-1] = np.nan
+  arrays = {"image": image, "landmarks": landmarks.astype(np.float32), "label": label}
+  subjects = [f"P{k // 3}" for k in range(24)]
+  keys = [f"{subject}_{k % 3}" for k, subject in enumerate(subjects)]
+  return Records.from_arrays(arrays | {"order": np.arange(24)[::-1]}, keys, NAMES, subjects)
+
+
+def made(*overrides, config=BASE):
+  """The task of a config, and initial variables of its model that are the same for all."""
+  return task_of(configuration.override(config, overrides, options_of), records())
+
+
+@functools.cache
+def initial():
+  """Biases that make each net name several classes, and affinities that are written."""
+  task = made()
+  batch = task.experiment.example(task.data, np.arange(24))
+
+  @jax.jit
+  def make(key):
+    variables = task.init(key)
+    nets = task.model.apply(variables, *task.experiment.inputs(task.model, batch))
+    params = {**variables["params"]}
+    for name in ("rgb", "landmark"):
+      fc = params[name]["fc"]
+      params[name] = {**params[name], "fc": {**fc, "bias": fc["bias"] - getattr(nets, name).mean(0)}}
+    affinity = jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.1), variables["affinity"])
+    return {**variables, "params": params, "affinity": affinity}
+
+  return make(jax.random.key(0))
+
+
+@functools.cache
+def prepared(count):
+  """A batch of the first records as the stages sample it, but for the augmentation."""
+  task = made()
+  example = task.experiment.example(task.data, np.arange(count))
+  images, heatmaps, _ = jax.jit(functools.partial(task.experiment.inputs, task.model))(example)
+  return {"images": images, "heatmaps": heatmaps, "label": example["label"]}
+
+
+@functools.cache
+def evaluator(*overrides):
+  """outputs(rows, real, w) of the initial variables: readings by name, logits [rows, classes]."""
+  task = made(*overrides)
+  names = list(system._names(task.model))
+
+  @jax.jit
+  def outputs(row, real, weight):
+    return task.outputs(initial(), {"w": weight}, task.data, {"row": row, "real": real}, None)
+
+  def read(rows, real=None, weight=0.6):
+    real = np.ones(len(rows), bool) if real is None else np.asarray(real)
+    found = outputs(np.asarray(rows), real, jnp.float32(weight))
+    assert found.shape[1] == len(names)
+    return dict(zip(names, np.asarray(found).transpose(1, 0, 2), strict=True))
+
+  return read
+
+
+def save_arm(folder):
+  """Weights as `jaxfer convert arm` leaves them: the RGB net under its own names."""
+  weights.save_weights(folder, {name: tree["rgb"] for name, tree in initial().items()}, {"model": "arm"})
+  return folder
