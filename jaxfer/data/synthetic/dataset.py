@@ -25,6 +25,8 @@ from jaxfer.data.synthetic.identity import Identity, Pose, Scene, sample_identit
 from jaxfer.data.synthetic.landmarks import landmarks
 
 _SEQUENCES = 1 << 20  # added to a take's number: sequences share no key with stills
+_STUDIO = _SEQUENCES - 1  # for the place where all stills of a person are taken
+_STUDIO_POSE = 0.25  # how far heads turn there, of how far they turn elsewhere
 _CHUNK = 32  # pictures drawn at once: one compiled program whatever the set's size
 _STRAY = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 16, 17, 20, 23, 26)  # units that may stir uninvited
 _STRAYING = np.isin(action_units.ORDER, _STRAY).astype(np.float32)
@@ -70,8 +72,10 @@ def _bytes(picture: jax.Array, channels: int) -> jax.Array:
   return jnp.round(picture * 255.0).astype(jnp.uint8)
 
 
-@jax.jit
-def _cast_stills(seed: jax.Array, subject: jax.Array, take: jax.Array, label: jax.Array) -> tuple[Any, ...]:
+@functools.partial(jax.jit, static_argnames=("studio",))
+def _cast_stills(
+  seed: jax.Array, subject: jax.Array, take: jax.Array, label: jax.Array, studio: bool
+) -> tuple[Any, ...]:
   """Who stands how before which camera, showing what: (Face, Scene, action units), each batched."""
 
   def one(subject: jax.Array, take: jax.Array, label: jax.Array) -> tuple[Any, ...]:
@@ -80,8 +84,11 @@ def _cast_stills(seed: jax.Array, subject: jax.Array, take: jax.Array, label: ja
     keys = jax.random.split(jax.random.fold_in(key, 1 + take), 4)
     intensity = Draws(keys[0], 1).uniform(0.5, 1.0)
     shown = jnp.clip(_two_sided(who, _expression(keys[1], who, label, intensity) + who.rest), 0.0, 1.0)
-    face = Face(who, action_units.controls(shown), sample_pose(keys[2]))
-    return face, sample_scene(keys[3]), shown.mean(0)
+    pose, scene = sample_pose(keys[2], _STUDIO_POSE if studio else 1.0), sample_scene(keys[3])
+    if studio:
+      place = sample_scene(jax.random.fold_in(key, _STUDIO))
+      scene = place._replace(gaze=scene.gaze, noise_key=scene.noise_key)
+    return Face(who, action_units.controls(shown), pose), scene, shown.mean(0)
 
   return jax.vmap(one)(subject, take, label)
 
@@ -212,6 +219,7 @@ def generate_stills(
   *,
   aligned: bool = False,
   landmark_noise: float = 0.0,
+  studio: bool = False,
 ) -> dict[str, np.ndarray]:
   """Draws stills near the apex (intensity 0.5 to 1 of Table 4), classes in equal numbers per subject.
 
@@ -225,13 +233,15 @@ def generate_stills(
       the same faces otherwise, before another part of their background.
     landmark_noise: Standard deviation of what is added to the landmarks, as detectors err (our choice), in hundredths
       of the picture's side: pixels of RAF-DB's aligned frame.
+    studio: Whether all pictures of a person are taken in one place, under one light, of a head that hardly turns, as in
+      sets recorded in a laboratory.
 
   Returns:
     Arrays over n = num_subjects * images_per_subject pictures, subject by subject: `image` [n, S, S, channels] uint8,
     `label` [n] int32 (index into `action_units.LABELS`), `subject` and `take` [n] int32, `action_units` [n, 33] float32
     in [0, 1] (the mean of both sides, the resting face's included), `landmarks` [n, 37, 2] float32 pixels.
   """
-  cast = functools.partial(_cast_stills, np.uint32(seed))
+  cast = functools.partial(_cast_stills, np.uint32(seed), studio=studio)
   draw = functools.partial(_draw_aligned if aligned else _draw_stills, size=image_size, channels=channels)
   arrays = _chunks(cast, draw, _labels(num_subjects, images_per_subject, seed), _CHUNK)
   if landmark_noise:

@@ -26,6 +26,7 @@ class Config(tfds.core.BuilderConfig):
     seed: chooses the people and everything else.
     aligned: whether eyes and mouth lie where RAF-DB's aligned pictures have them.
     landmark_noise: standard deviation of the landmarks' errors, in hundredths of the picture's side; 0 for none.
+    studio: whether a person's pictures differ in expression and little else, as those recorded in a laboratory do.
   """
 
   num_subjects: int = 60
@@ -35,6 +36,7 @@ class Config(tfds.core.BuilderConfig):
   seed: int = 0
   aligned: bool = False
   landmark_noise: float = 0.0
+  studio: bool = False
 
   def __post_init__(self) -> None:
     for name, least in (("num_subjects", 1), ("images_per_subject", 1), ("image_size", 16), ("seed", 0)):
@@ -78,6 +80,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       config.seed,
       aligned=config.aligned,
       landmark_noise=config.landmark_noise,
+      studio=config.studio,
     )
     for i, label in enumerate(arrays["label"]):
       subject = f"S{arrays['subject'][i]:03d}"
