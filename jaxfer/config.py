@@ -132,7 +132,8 @@ class Row:
     overrides: of the base, such as "model.cell=conv_gru".
     published: the paper's accuracy, 0 to 1; None where it gives none.
     init_from: the name of an earlier row: each training starts from that of its seed and fold there. A folder that the
-      base's `init_from` names takes its place.
+      base's `init_from` names takes the place of what they share: that row starts from it, and so do these; rows that
+      have nothing to do with it still start from scratch.
   """
 
   name: str

@@ -78,7 +78,12 @@ def run(
     more = f", with {', '.join(other.name for other in together[1:])}" if together[1:] else ""
     say(f"{counted}{more}:")
     source = config.init_from or (row.init_from and str(folders[row.init_from]))
-    kept = any(other.init_from == row.name for other in study.rows) and config.init_from is None
+    sources = {other.init_from for other in study.rows} - {None}
+    if sources and row.init_from is None and row.name not in sources:
+      source = (
+        None  # A row of its own among such as start from others: from scratch, whatever is given to those.
+      )
+    kept = config.init_from is None and any(other.name in sources for other in together)
     own = [row_trainings.Row(other.name, rows[other.name], folders[other.name]) for other in together]
     for each, (result, history) in zip(
       own, row_trainings.train(own, task, study.named_seeds, source, kept, say), strict=True

@@ -69,5 +69,6 @@ def get_config() -> StudyConfig:
       "small": ("seeds=1", "recipe.epochs=20", "recipe.rgb_epochs=20"),
     },
     preset="paper",
-    note="the released code tests in batches of 64 in file order: a further table gives other batches",
+    note="the released code tests in batches of 64 in file order, other batches are in a further table; where the RGB "
+    "net is moved along, its own classifier gets no gradient (eq. 3), so what it says alone means little",
   )

@@ -59,5 +59,6 @@ def get_config() -> StudyConfig:
         "batch_size=256",
       ),
     },
-    note="synthetic faces, not the paper's data: only the order of the rows can be compared",
+    note="synthetic faces, not the paper's data: only the order of the rows can be compared; where the RGB net is "
+    "moved along, its own classifier gets no gradient (eq. 3), so what it says alone means little",
   )

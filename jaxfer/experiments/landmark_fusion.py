@@ -3,7 +3,8 @@
 The face ("RGB") net is trained by the recipe of its authors' released code, or imported (`jaxfer convert arm`), and
 then stays bit for bit as it is, statistics included, while the landmark net and the head are trained by AdaBelief
 (paper, section 4.3 and Table 4). The paper's negative results are options: the RGB net moved along with the others,
-from a trained one or from scratch, and the two nets' probabilities summed.
+from a trained one or from scratch, and the two nets' probabilities summed. Where the RGB net is moved along, equation 3
+has no term for its own classifier: that gets no gradient, only decay, and w follows what it says all the same.
 
 From the released code (specs 3.1): half of the training pictures are either mirrored or made noisy, then resized and
 normalised, then half get a box erased; Adam at 1e-3 with coupled decay 1e-4; rates times 0.9 each epoch; 70 epochs of

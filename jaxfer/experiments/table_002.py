@@ -25,7 +25,12 @@ def tables(rows: Rows, seeds: Sequence[int]) -> list[tuple[str, Table]]:
   own.append(
     ("Accuracy among the k most likely classes, and average accuracy, %: Tables 6 and 8", _tops(main))
   )
-  own.append(("The same nets tested in other batches, accuracy %", _batches(main)))
+  own.append(
+    (
+      "The same nets tested in other batches (in order: of the list, else of the keys), accuracy %",
+      _batches(main),
+    )
+  )
   if both := [row for row in main if "landmark net" in row["readings"]]:
     own.append(("Two nets of one training, and their sum, accuracy %", _parts(both)))
   if len(points := sweep(rows)) > 1:
@@ -63,7 +68,7 @@ def _tops(rows: Rows) -> Table:
   return ["", "top 1", "top 2", "top 3", "average"], lines
 
 
-_BATCHES = ("in file order", "random order", "batches of one")
+_BATCHES = ("in order", "random order", "batches of one")
 
 
 def _batches(rows: Rows) -> Table:

@@ -133,7 +133,7 @@ def test_the_sweep_takes_the_proposed_row_for_its_w_and_p_alone_for_1(tmp_path):
 
 def test_batches_are_named_by_how_they_were_drawn():
   header, lines = table_002._batches(sweep_rows())
-  assert header == ["", "in file order", "random order", "batches of one"]
+  assert header == ["", "in order", "random order", "batches of one"]
   assert lines[0] == ["baseline: RGB net alone", "65.00 ± 1.00", "61.00", None]
   assert lines[2] == ["proposed: p and w", "81.00 ± 1.00", None, "62.00"]
 
