@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -18,6 +19,15 @@ from jaxfer.train.weights import load_weights
 
 BATCH = 64  # Of the authors' tests of ARM, whose predictions depend on it.
 
+# What a model's pictures must be; nothing is guessed: a wrong order of colours costs accuracy without a word.
+_META: dict[str, Callable[[Any], bool]] = {
+  "colour_order": lambda value: value in ("RGB", "BGR"),
+  "mean": lambda value: isinstance(value, list) and len(value) == 3,
+  "std": lambda value: isinstance(value, list) and len(value) == 3 and min(value) > 0,
+  "input_size": lambda value: isinstance(value, int) and value > 0,
+  "output": lambda value: value in ("logits", "embedding"),
+}
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Loaded:
@@ -26,7 +36,7 @@ class Loaded:
   Attributes:
     model: the Flax module.
     variables: its collections.
-    label_names: of the logits, in order; None where the source does not say.
+    label_names: of the logits, in order; None where the source does not say, and of a face net.
     meta: where the weights come from and what pictures they expect, see `convert.importers.variables_of`.
   """
 
@@ -36,24 +46,29 @@ class Loaded:
   meta: dict[str, Any]
 
   def predict(self, images: np.ndarray) -> np.ndarray:
-    """Classifies pictures.
+    """Classifies pictures; a face net gives their features instead, from which faces are told apart.
 
-    They are resized bilinearly (Pillow's, as the recipe does), normalised, and taken in batches of 64 in the order
-    given. Affinity `batch` of ARM, the released code's, reads the batch-mates: one picture's logits depend on those
-    that come with it and on their order; the last batch holds what is left over. `frozen` removes that.
+    Classifiers resize bilinearly (Pillow's, as the recipe does). A face net reads an aligned face of exactly its
+    input size, 112 px in the published ones, and its features are not normalised: `layers.face_resnet.unit` splits
+    them into direction and length. Channels are put into the order that the model was trained with, and normalised.
+    Pictures are taken in batches of 64 in the order given. Affinity `batch` of ARM, the released code's, reads the
+    batch-mates: one picture's logits depend on those that come with it and on their order; the last batch holds what
+    is left over. `frozen` removes that.
 
     Args:
       images: uint8 [n, height, width, 3], RGB.
 
     Returns:
-      Logits, float32 [n, num_classes], on the host.
+      Logits [n, num_classes] or features [n, features], float32, on the host.
 
     Raises:
-      UserError: pictures of another type or layout.
+      UserError: pictures of another type or layout; for a face net, of another size.
     """
-    _check(images)
+    self._check(images)
     if not len(images):
-      return np.zeros((0, self.meta["attributes"]["num_classes"]), np.float32)
+      size = self.meta["input_size"]
+      shape, _ = jax.eval_shape(self._outputs, self.variables, np.zeros((1, size, size, 3)), np.ones(1, bool))
+      return np.zeros((0, *shape.shape[1:]), np.float32)
     return self._over_batches(images, 0)
 
   def frozen(self, images: np.ndarray) -> "Loaded":
@@ -71,7 +86,7 @@ class Loaded:
       raise UserError(
         f"{self.meta['model']} has no affinity: its predictions never depend on their batch-mates"
       )
-    _check(images)
+    self._check(images)
     if not len(images):
       raise UserError("no pictures to take the affinity from: give the training set, or a part of it")
     generic = self._over_batches(images, 1).mean(0, np.float64).astype(np.float32)
@@ -99,8 +114,20 @@ class Loaded:
     return outputs
 
   def _normalised(self, x: jax.Array) -> jax.Array:
+    """Mean and standard deviation are of the channels in the model's order."""
     mean, std = (jnp.asarray(self.meta[name], jnp.float32) for name in ("mean", "std"))
+    if self.meta["colour_order"] == "BGR":
+      x = x[..., ::-1]
     return (x.astype(jnp.float32) / 255 - mean) / std
+
+  def _check(self, images: np.ndarray) -> None:
+    _check(images)
+    size = self.meta["input_size"]
+    if self.meta["output"] == "embedding" and images.shape[1:3] != (size, size):
+      raise UserError(
+        f"images are of {images.shape[1]} x {images.shape[2]} pixels: {self.meta['model']} takes faces aligned to "
+        f"{size} x {size}"
+      )
 
   def _over_batches(self, images: np.ndarray, output: int) -> np.ndarray:
     """One of the outputs, [n, ...], of batches in order, the last one filled up with masked zeros."""
@@ -138,6 +165,9 @@ def load(folder: str | pathlib.Path) -> Loaded:
   variables, meta = load_weights(pathlib.Path(folder))
   if meta.get("model") not in MODELS:
     raise UserError(f"{folder} holds weights of {meta.get('model')!r}: jaxfer.load reads {', '.join(MODELS)}")
+  for name, known in _META.items():
+    if not known(meta.get(name)):
+      raise UserError(f"{folder} says {name} {meta.get(name)!r}: convert the weights again with this version")
   model = MODELS[meta["model"]](**meta["attributes"])
   names = meta["label_names"]
   return Loaded(model, variables, tuple(names) if names else None, meta)

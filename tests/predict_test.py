@@ -1,6 +1,7 @@
 """Converted weights give PyTorch's logits, batch by batch as the authors test them."""
 
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import jaxfer
 from jaxfer import predict
 from jaxfer.convert.importers import convert
 from jaxfer.errors import UserError
-from jaxfer.train.weights import save_weights
+from jaxfer.train.weights import load_weights, save_weights
 
 FIXTURES = pathlib.Path(__file__).parent / "convert/fixtures"
 TOLERANCE = 1e-5  # Of logits up to 1, float32 on a CPU.
@@ -68,6 +69,7 @@ class Mean(nn.Module):
 
 def test_pictures_are_resized_and_normalised():
   meta = {"model": "Mean", "mean": [0.2, 0.4, 0.6], "std": [0.5, 0.25, 0.125], "input_size": 4}
+  meta |= {"colour_order": "RGB", "output": "logits"}
   images = np.zeros((3, 8, 6, 3), np.uint8)
   images[1], images[2, :, :3] = (51, 102, 153), 255
   net = predict.Loaded(Mean(), {}, None, meta)
@@ -75,6 +77,51 @@ def test_pictures_are_resized_and_normalised():
   np.testing.assert_allclose(net.predict(images), [black, np.zeros(3), half], atol=1e-5)
   with pytest.raises(UserError, match="Mean has no affinity"):
     net.frozen(images)
+
+
+@pytest.mark.parametrize(
+  ("family", "file"), [("adaface", "adaface.ckpt"), ("insightface", "insightface.pth")]
+)
+def test_face_nets_give_features_of_aligned_faces(tmp_path, family, file):
+  """From Lightning's checkpoint and a plain one; pictures are RGB, whatever the net was trained with."""
+  said = convert(family, FIXTURES / file, tmp_path / "out")
+  assert "embedding   8, of aligned faces" in said
+  assert f"pictures    {'BGR' if family == 'adaface' else 'RGB'}, 112 px" in said
+  left_out = {
+    "adaface": "head.kernel, head.t, head.batch_mean, head.batch_std",
+    "insightface": "features.weight",
+  }
+  assert f"left out    {left_out[family]}\n" in said
+  net = jaxfer.load(tmp_path / "out")
+  assert net.label_names is None
+  assert net.predict(np.zeros((0, 112, 112, 3), np.uint8)).shape == (0, 8)
+  with pytest.raises(UserError, match="are of 224 x 112 pixels: FaceResNet takes faces aligned to 112 x 112"):
+    net.predict(np.zeros((2, 224, 112, 3), np.uint8))
+  with np.load(FIXTURES / "faces.npz") as golden:
+    got = net.predict(golden["images"])
+    np.testing.assert_allclose(got, golden[family], rtol=0, atol=1e-4)  # Of features up to 9.
+    assert np.abs(got[0] - got[1]).max() > 0.1
+
+
+def test_nothing_is_guessed_about_the_pictures(tmp_path):
+  variables, meta = load_weights(_arm(tmp_path))
+  for key, wrong in (("colour_order", None), ("colour_order", "GBR"), ("std", [1, 0, 1]), ("output", "x")):
+    save_weights(tmp_path / "other", variables, {**meta, key: wrong})
+    with pytest.raises(UserError, match=f"says {key} {re.escape(repr(wrong))}: convert the weights again"):
+      jaxfer.load(tmp_path / "other")
+
+
+def _arm(folder):
+  convert("arm", FIXTURES / "arm.pth", folder / "arm")
+  return folder / "arm"
+
+
+def test_colours_are_put_into_the_order_of_the_model():
+  meta = {"model": "Mean", "mean": [0.0, 0.0, 0.2], "std": [1.0, 1.0, 0.5], "input_size": 4}
+  meta |= {"colour_order": "BGR", "output": "logits"}
+  images = np.broadcast_to(np.uint8([255, 0, 51]), (1, 4, 4, 3))
+  got = predict.Loaded(Mean(), {}, None, meta).predict(images)
+  np.testing.assert_allclose(got, [[0.2, 0, 1.6]], atol=1e-5)
 
 
 @pytest.mark.parametrize(

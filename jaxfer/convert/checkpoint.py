@@ -70,15 +70,26 @@ def _torch(data: bytes) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
       value, unwrapped = value[name], (name,)
       break
   if not isinstance(value, dict):
+    _refuse_foreign(value)
     raise ValueError(
       f"it holds a {type(value).__name__.strip('_').lower()}, no dict of tensors: save a state_dict()"
     )
   tensors = {}
   for name, item in value.items():
     tensor = array(item)
+    _refuse_foreign(item)
     if type(name) is not str or tensor is None:
       raise ValueError(
         f"its entry {str(name)[:40]!r} is no tensor: save a state_dict() alone, or under {' or '.join(WRAPPERS)}"
       )
     tensors[name] = tensor
   return tensors, unwrapped
+
+
+def _refuse_foreign(item: object) -> None:
+  name = torch_file.foreign(item)
+  if name is not None:
+    raise ValueError(
+      f"the file names {name}: only tensors and plain containers are read, nothing is called; "
+      "save the model's state_dict() alone"
+    )

@@ -3,7 +3,9 @@
 `torch.load` unpickles, and a pickle may call anything. Here the opcodes of each pickle are looked over first: only
 those that build plain containers, texts and numbers, and memo numbers that the length of the pickle allows. Then
 `pickle.Unpickler` runs with a `find_class` that knows the few names below; what it returns are our own objects, which
-no opcode can change, and not the classes named. Everything else is refused by name.
+no opcode can change, and not the classes named. Any other name gives a `_Foreign`, which takes whatever it is given and
+keeps nothing: Lightning's checkpoints hold hyper-parameters and callbacks as objects of many classes beside the
+weights. Where weights are expected, it is refused by its name.
 
 Formats: a zip archive (PyTorch 1.6 and later: `NAME/data.pkl`, and `NAME/data/KEY` for each storage), and before that
 five pickles in a row (magic number, protocol, machine, the object, the storages' keys), then for each key its count of
@@ -30,7 +32,7 @@ _OPCODES = {
   "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES",
   "EMPTY_LIST", "EMPTY_TUPLE", "EMPTY_DICT", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "APPEND", "APPENDS", "SETITEM",
   "SETITEMS", "BINPUT", "LONG_BINPUT", "MEMOIZE", "BINGET", "LONG_BINGET", "GLOBAL", "STACK_GLOBAL", "REDUCE",
-  "BUILD", "BINPERSID",
+  "NEWOBJ", "BUILD", "BINPERSID",
 }  # fmt: skip
 _STORAGES = {
   "torch.FloatStorage": np.float32,
@@ -44,6 +46,7 @@ _STORAGES = {
   "torch.ByteStorage": np.uint8,
   "torch.BoolStorage": np.bool_,
 }
+_STRANGERS = 200  # Far more than any checkpoint names; each costs memory.
 # What goes wrong in pickles and archives that are cut short or changed.
 _UNSOUND = (
   pickle.UnpicklingError, zipfile.BadZipFile, struct.error, EOFError, ArithmeticError, AttributeError, LookupError,
@@ -79,6 +82,31 @@ class _Tensor(_Sealed):
   offset: int
   shape: tuple[int, ...]
   strides: tuple[int, ...]
+
+
+class _Foreign(_Sealed):
+  """In place of a class that we do not know (a subclass of this, by its `name`) and of what it would make."""
+
+  name: str
+
+  def __new__(cls, *arguments: Any) -> "_Foreign":
+    del arguments
+    return super().__new__(cls)
+
+  def __init__(self, *arguments: Any):
+    pass
+
+  def _drop(self, *arguments: Any) -> None:
+    pass
+
+  append = extend = __setitem__ = _drop  # What pickles of lists and dicts of other classes ask for.
+
+
+def foreign(item: Any) -> str | None:
+  """The name of the class that stood where `loads` put a `_Foreign`; None of anything else."""
+  if isinstance(item, type):
+    return item.name if issubclass(item, _Foreign) else None
+  return item.name if isinstance(item, _Foreign) else None
 
 
 class _Name(_Sealed):
@@ -127,20 +155,20 @@ _CALLS: dict[str, Callable[..., Any]] = {
 
 
 class _Unpickler(pickle.Unpickler):
-  """Knows the names above; `storages` are those it met, by key."""
+  """Knows the names above; `storages` are those it met, by key, `strangers` the classes it does not know."""
 
   def __init__(self, data: bytes):
     super().__init__(io.BytesIO(data), encoding="utf-8")
     self.storages: dict[str, _Storage] = {}
+    self.strangers: dict[str, type[_Foreign]] = {}
 
-  def find_class(self, module: str, name: str) -> _Name:
+  def find_class(self, module: str, name: str) -> Any:
     full = f"{module}.{name}"
-    if full not in _CALLS and full not in _STORAGES:
-      raise ValueError(
-        f"the file names {full[:100]}: only tensors and plain containers are read, nothing is called; "
-        "save the model's state_dict() alone"
-      )
-    return _Name(full)
+    if full in _CALLS or full in _STORAGES:
+      return _Name(full)
+    if full not in self.strangers and len(self.strangers) == _STRANGERS:
+      raise ValueError(f"the file names more than {_STRANGERS} classes: save the model's state_dict() alone")
+    return self.strangers.setdefault(full, type("_Foreign", (_Foreign,), {"name": full[:100]}))
 
   def persistent_load(self, pid: Any) -> _Storage:
     kind, name, key, _, count, *view = pid
@@ -171,11 +199,11 @@ def loads(data: bytes) -> tuple[Any, Callable[[Any], np.ndarray | None]]:
     data: the whole file.
 
   Returns:
-    (the object: lists, tuples, dicts, numbers, texts and opaque tensors; a function that gives the array of such a
-    tensor, a view that may be strided, and None of anything else)
+    (the object: lists, tuples, dicts, numbers, texts, opaque tensors, and what `foreign` names;
+    a function that gives the array of such a tensor, a view that may be strided, and None of anything else)
 
   Raises:
-    ValueError: not such a file, one cut short or changed, or one that holds anything else, which is named.
+    ValueError: not such a file, one cut short or changed, or one with opcodes that are not needed.
   """
   try:
     with warnings.catch_warnings():

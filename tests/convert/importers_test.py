@@ -15,8 +15,34 @@ from jaxfer.errors import UserError
 from jaxfer.train.weights import load_weights
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
-# Names of a state dict that specs 3.1 and 5.2 list, of each kind, and their shapes at 1/64 of the widths.
+# Names of a state dict that specs 3.1, 5.2 and 5.3 list, of each kind, and their shapes at 1/64 of the widths.
 SAMPLES = {
+  "adaface": {
+    "model.input_layer.0.weight": (1, 3, 3, 3),
+    "model.input_layer.1.running_var": (1,),
+    "model.input_layer.2.weight": (1,),
+    "model.body.0.res_layer.0.bias": (1,),
+    "model.body.2.shortcut_layer.0.weight": (2, 1, 1, 1),
+    "model.body.6.shortcut_layer.1.running_mean": (8,),
+    "model.body.7.res_layer.1.weight": (8, 8, 3, 3),
+    "model.body.7.res_layer.3.weight": (8,),
+    "model.body.4.res_layer.4.weight": (4, 4, 3, 3),
+    "model.body.3.res_layer.5.running_var": (2,),
+    "model.output_layer.0.weight": (8,),
+    "model.output_layer.3.weight": (8, 392),
+    "model.output_layer.3.bias": (8,),
+    "model.output_layer.4.running_mean": (8,),
+  },
+  "insightface": {
+    "conv1.weight": (1, 3, 3, 3),
+    "prelu.weight": (1,),
+    "layer1.0.downsample.0.weight": (1, 1, 1, 1),
+    "layer3.1.prelu.weight": (4,),
+    "layer4.0.bn3.running_var": (8,),
+    "bn2.bias": (8,),
+    "fc.weight": (8, 392),
+    "features.bias": (8,),
+  },
   "arm": {
     "features.0.weight": (1, 3, 7, 7),
     "features.1.running_mean": (1,),
@@ -45,17 +71,26 @@ SAMPLES = {
   },
 }
 NARROW = {
+  "adaface": {"depth": 18, "family": "adaface", "width": 1 / 64, "image_size": 112},
+  "insightface": {"depth": 18, "family": "insightface", "width": 1 / 64, "image_size": 112},
   "arm": {"num_classes": 7, "width": 1 / 64, "block": 2},
   "torchvision_resnet18": {"num_classes": 5, "depth": 18, "width": 1 / 64},
   "torchvision_resnet50": {"num_classes": 5, "depth": 50, "width": 1 / 64},
 }
-# Learnt numbers at full size (specs 3.1 and 5.2).
-PARAMETERS = {"arm": 11_178_395, "torchvision_resnet18": 11_689_512, "torchvision_resnet50": 25_557_032}
+# Learnt numbers at full size (specs 3.1, 5.2 and 5.3; IResNet's last scale is not learnt).
+PARAMETERS = {
+  "adaface": 24_020_352,
+  "arm": 11_178_395,
+  "insightface": 24_025_600 - 512,
+  "torchvision_resnet18": 11_689_512,
+  "torchvision_resnet50": 25_557_032,
+}
 
 
 def template(name, size=96, **attributes):
   """Shapes of our variables by path."""
   model = importers.MODELS[importers.IMPORTERS[name].model](**attributes)
+  size = attributes.get("image_size", size)
   image = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
   made = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
   return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(made, sep="/").items()}
@@ -69,16 +104,16 @@ def to_torch(array):
 
 def drawn(name, seed=0):
   """(our variables by path, the same as a state dict of PyTorch), random."""
-  rng, ours, torch = np.random.default_rng(seed), {}, {}
+  rng, ours, torch, importer = np.random.default_rng(seed), {}, {}, importers.IMPORTERS[name]
   for path, shape in template(name, **NARROW[name]).items():
     if path.startswith("affinity/"):
       continue
     ours[path] = rng.standard_normal(shape).astype(np.float32)
-    key = importers.torch_name(importers.IMPORTERS[name], path)
+    key = importer.prefix + importers.torch_name(importer, path, NARROW[name])
     torch[key] = to_torch(ours[path])
     if key.endswith("running_var"):
       torch[key.replace("running_var", "num_batches_tracked")] = np.int64(9).reshape(())
-  return ours, torch
+  return ours, torch | {key: np.ones(8, np.float32) for key in importer.ones}
 
 
 def of(tensors):
@@ -92,6 +127,7 @@ def test_random_weights_come_back_exactly(name):
     assert torch[key].shape == shape, key
   variables, meta = importers.variables_of(name, of(torch))
   assert meta["attributes"] == NARROW[name]
+  assert meta["left_out"] == list(importers.IMPORTERS[name].ones)
   flat = traverse_util.flatten_dict(variables, sep="/")
   affinity = {path for path in flat if path.startswith("affinity/")}
   assert affinity == ({"affinity/arm/ema", "affinity/arm/frozen"} if name == "arm" else set())
@@ -105,7 +141,7 @@ def test_random_weights_come_back_exactly(name):
 def test_the_published_sizes(name):
   """Without shapes the importers ask for the published nets."""
   importer = importers.IMPORTERS[name]
-  assert importer.input_size({}) == 224
+  assert importer.input_size({}) == (112 if importer.output == "embedding" else 224)
   shapes = template(name, 224, **importer.attributes({}))
   counts = [np.prod(shape, dtype=int) for path, shape in shapes.items() if path.startswith("params/")]
   assert sum(counts) == PARAMETERS[name]
@@ -116,6 +152,46 @@ def test_files_without_counts_of_batches():
   _, torch = drawn("torchvision_resnet18")
   old = {key: tensor for key, tensor in torch.items() if "num_batches_tracked" not in key}
   importers.variables_of("torchvision_resnet18", of(old))
+
+
+def test_depth_of_a_face_net_is_counted_in_its_blocks():
+  for depth, blocks, stages in ((18, 8, (2, 2, 2, 2)), (50, 24, (3, 4, 14, 3))):
+    shapes = {f"body.{k}.res_layer.1.weight": () for k in range(blocks)}
+    assert importers.IMPORTERS["adaface"].attributes(shapes)["depth"] == depth
+    shapes = {f"layer{k}.{b}.conv1.weight": () for k, count in enumerate(stages, 1) for b in range(count)}
+    attributes = importers.IMPORTERS["insightface"].attributes(shapes)
+    assert attributes["depth"] == depth
+    last = importers.torch_name(importers.IMPORTERS["adaface"], "params/layer4/block2/bn3/scale", attributes)
+    assert last == f"body.{blocks if depth == 18 else blocks - 1}.res_layer.5.weight"
+  one_hundred = {f"body.{k}.res_layer.1.weight": np.zeros(()) for k in range(49)}
+  with pytest.raises(
+    UserError, match=r"some/file\.pth: a face net of 49 blocks: there is 8 .* and 24 \(depth 50\)"
+  ):
+    importers.variables_of("adaface", of(one_hundred))
+
+
+def test_what_stands_beside_a_face_net_is_said():
+  """The head is left out; without Lightning's prefix a name beside it is one too many."""
+  _, torch = drawn("adaface")
+  head = {"head.kernel": np.zeros((8, 5), np.float32), "head.batch_mean": np.ones(1, np.float32)}
+  _, meta = importers.variables_of("adaface", of(torch | head))
+  assert meta["left_out"] == ["head.kernel", "head.batch_mean"]
+  bare = {key.removeprefix("model."): tensor for key, tensor in torch.items()}
+  _, meta = importers.variables_of("adaface", of(bare))
+  assert meta["left_out"] == []
+  with pytest.raises(UserError, match=r"1 unexpected: head\.kernel"):
+    importers.variables_of("adaface", of(bare | {"head.kernel": head["head.kernel"]}))
+  with pytest.raises(UserError, match=r"missing: body\.0.*unexpected"):
+    importers.variables_of("adaface", of(drawn("insightface")[1]))
+
+
+def test_the_scale_that_stays_one():
+  _, torch = drawn("insightface")
+  torch["features.weight"][3] = 2
+  with pytest.raises(UserError, match=r"some/file\.pth: features\.weight is not 1 throughout"):
+    importers.variables_of("insightface", of(torch))
+  del torch["features.weight"]
+  importers.variables_of("insightface", of(torch))
 
 
 def test_half_precision_becomes_float32():

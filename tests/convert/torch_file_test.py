@@ -1,5 +1,7 @@
 """Files of PyTorch are read as PyTorch wrote them; anything but tensors is refused by name, and nothing runs."""
 
+import argparse
+import collections
 import io
 import os
 import pathlib
@@ -120,6 +122,37 @@ def test_nothing_is_called(tmp_path, monkeypatch, protocol, call, arguments):
   with pytest.raises(UserError, match=rf"names \w+\.{call.__name__}: only tensors"):
     checkpoint.read(path)
   assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_objects_beside_the_weights_are_passed_over(tmp_path, monkeypatch, protocol):
+  """As in checkpoints of Lightning: nothing of them is made, called or kept."""
+  monkeypatch.chdir(tmp_path)
+  beside = {
+    _Runs: [pathlib.PurePosixPath("a"), argparse.Namespace(b=1), collections.Counter("cc"), range(3)],
+    "runs": _Runs(os.mkdir, "ran"),
+    "score": np.float64(2),
+  }
+  weights = pickle.dumps({"state_dict": {}, "hyper_parameters": beside}, protocol)
+  value, array = torch_file.loads(archive(weights))
+  assert value["state_dict"] == {}
+  (cls, items), (_, runs), (_, score) = value["hyper_parameters"].items()
+  assert torch_file.foreign(cls).endswith("_Runs")
+  assert [torch_file.foreign(item).rpartition(".")[2] for item in items] == [
+    "PurePosixPath", "Namespace", "Counter", "range" if protocol == 4 else "xrange",
+  ]  # fmt: skip
+  assert torch_file.foreign(runs).endswith(".mkdir")
+  assert torch_file.foreign(score).endswith(".scalar")
+  assert array(score) is None
+  assert torch_file.foreign({}) is torch_file.foreign(dict) is None
+  assert list(tmp_path.iterdir()) == []
+  assert vars(items[1]) == {}
+
+
+def test_no_end_of_classes():
+  names = b"".join(b"cm\nx%d\n" % k for k in range(1000))
+  with pytest.raises(ValueError, match="names more than 200 classes"):
+    torch_file.loads(archive(b"\x80\x02(" + names + b"t."))
 
 
 def test_objects_are_refused_by_name(tmp_path):
