@@ -12,8 +12,9 @@ import time
 # Script, its share of the time, its own flags.
 SUITE: list[tuple[str, float, list[str]]] = [
   ("conv_rnn", 0.40, ["--peers"]),
-  ("convnets", 0.25, ["--peers"]),
-  ("members", 0.12, []),
+  ("convnets", 0.21, ["--peers"]),
+  ("vae_step", 0.06, ["--peers"]),
+  ("members", 0.10, []),
   ("kmeans", 0.04, ["--peers"]),
   ("train_step", 0.09, []),
   ("memory", 0.06, []),

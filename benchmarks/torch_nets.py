@@ -60,15 +60,25 @@ def _dense(p: Any, x: Tensor) -> Tensor:
   return functional.linear(x, p.kernel, p.bias)
 
 
-def encoder(p: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-  """Paper 003, Table 1."""
+def _halving_trunk(p: Any, x: Tensor) -> Tensor:
+  """Paper 003, Table 1, up to the average pool."""
   k = 1
   while f"conv{k}a" in p:
     x = functional.relu(_conv(getattr(p, f"conv{k}a"), x, 2, 1))
     x = functional.relu(_conv(getattr(p, f"conv{k}b"), x, 1, 1))
     k += 1
-  x = functional.avg_pool2d(x, 4).flatten(1)
+  return functional.avg_pool2d(x, 4).flatten(1)
+
+
+def encoder(p: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+  """Paper 003, Table 1."""
+  x = _halving_trunk(p, x)
   return _dense(p.fc_mean, x), _dense(p.fc_log_variance, x)
+
+
+def discriminator(p: Any, x: Tensor) -> Tensor:
+  """Paper 003: the encoder with one output."""
+  return _dense(p.fc, _halving_trunk(p, x))[:, 0]
 
 
 def decoder(p: Any, z: Tensor) -> Tensor:

@@ -1,9 +1,26 @@
-"""Four virtual CPU devices for every test, and each program compiled once a session."""
+"""Four virtual CPU devices for every test; each program compiled once a worker, and quickly where it may run slowly.
 
+`JAX_DISABLE_MOST_OPTIMIZATIONS=0` in the environment compiles every test's programs as users do, in three times the
+time.
+"""
+
+import importlib.metadata
+import os
+import pathlib
 import tempfile
 
-import jax
-import pytest
+# Before JAX is imported, and in the environment, so that the processes that tests start do as this one: a killed and
+# a resumed training must round alike.
+QUICK = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1"
+if QUICK and importlib.metadata.version("jaxlib").startswith("0.10."):
+  # Its emitters of fused loops are slow to compile, and optional; later versions do not know the flag.
+  os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+# Files whose assertions are about the compiler's own work, or bound rounding tightly: compiled as for users.
+OPTIMIZED = ("invariants_test.py", "layers/resnet_test.py")
 
 jax.config.update("jax_num_cpu_devices", 4)
 # A fresh folder: nothing is left from an earlier session, but a program that two tests share compiles once.
@@ -13,7 +30,9 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _forget_programs():
+def _programs(request):
   """Drops a file's programs when its tests are done: thousands at once exhaust the memory maps of a process."""
+  file = request.path.relative_to(pathlib.Path(__file__).parent).as_posix()
+  jax.config.update("jax_disable_most_optimizations", QUICK and file not in OPTIMIZED)
   yield
   jax.clear_caches()

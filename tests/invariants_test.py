@@ -6,11 +6,10 @@ those compiled for the CPU. Beside each reader stands a program that breaks the 
 """
 
 import functools
-import importlib
 import json
 import math
+import os
 import pathlib
-import tempfile
 
 import flax.linen as nn
 import jax
@@ -19,13 +18,12 @@ import numpy as np
 import pytest
 
 from jaxfer import config
-from jaxfer.data import records
-from jaxfer.data.datasets import DATASETS
 from jaxfer.experiments import EXPERIMENTS, run
 from jaxfer.kernels import conv_recurrence
 from jaxfer.kernels.conv import conv_reference
 from jaxfer.kernels.conv_recurrence import Cell, reference
 from jaxfer.train import loop, parallel, state
+from tests.blank import blank_records
 from tests.compiled import chunk_program, contractions
 from tests.train import toy
 
@@ -59,6 +57,9 @@ TINY = (
   "batch_size=4",
   "execution.backend=jit",
 )
+# What tests/conftest.py turns off for quick compilation.
+EMITTERS = "xla_cpu_use_fusion_emitters"
+AS_USERS = {EMITTERS: True} if EMITTERS in os.environ.get("XLA_FLAGS", "") else None
 BOUNDS = pathlib.Path(__file__).with_suffix("").with_name("invariants.json")
 
 
@@ -144,28 +145,6 @@ def test_recurrences_convolve_in_bfloat16_alone(name):
       trace(upcast, CELLS[name], SMALL, jnp.bfloat16)
     wide = trace(conv_recurrence.unroll, CELLS[name], SMALL)
     assert {c.dtypes for c in lower(wide, "tpu")} == {("f32", "f32")}
-
-
-def blank_records(data):
-  """Twenty people with one record of each class of a data set, all zeros and of no size: nothing needs preparing."""
-  name, made, names = data.name, records.make_config(data.name, data.options), None
-  if DATASETS[name].parts:  # A mixture has the features of any of its parts.
-    mixture = importlib.import_module(DATASETS[name].module).mixture(made)
-    part, names = mixture.parts[0], mixture.label_names
-    name, made = part.name, records.make_config(part.name, part.options)
-  with tempfile.TemporaryDirectory() as folder:
-    builder = records.open_builder(name, made, folder)
-  features = builder.info.features
-  classes, people = names or features["label"].names, 20
-  rows = np.arange(people * len(classes), dtype=np.int32)
-  arrays = {
-    name: np.broadcast_to(np.zeros((), feature.np_dtype), (len(rows), *feature.shape))
-    for name, feature in features.items()
-    if name not in ("key", "subject", "label")
-  }
-  arrays |= {"label": rows % len(classes), "subject": rows // len(classes)}
-  subjects = tuple(f"{k:02d}" for k in range(people))
-  return records.Records(arrays, tuple(f"{k:05d}" for k in rows), tuple(classes), subjects, "")
 
 
 def run_config(path):
@@ -337,9 +316,9 @@ def test_the_watch_sees_a_second_compilation_and_a_held_buffer(watch):
 def test_the_compiled_step_writes_its_state_in_place(backend):
   training, spread = toy.training(), parallel.choose(backend, 4, 2)[0]
   function, arguments, size = abstract_chunk(training, spread, training.stages[0], "scan")
-  assert function.lower(*arguments).compile().memory_analysis().alias_size_in_bytes >= size
+  assert function.lower(*arguments).compile(AS_USERS).memory_analysis().alias_size_in_bytes >= size
   if backend == "jit":
-    kept = jax.jit(lambda *a: function(*a)).lower(*arguments).compile()
+    kept = jax.jit(lambda *a: function(*a)).lower(*arguments).compile(AS_USERS)
     assert kept.memory_analysis().alias_size_in_bytes == 0
 
 
@@ -357,7 +336,7 @@ def measure(name):
     function, arguments, _ = abstract_chunk(training, spread, training.stages[0], "scan")
     lowered = function.lower(*arguments)
   work = sum(c.work * math.prod(around.steps for around in c.loops) for c in contractions(lowered))
-  compiled = lowered.compile()
+  compiled = lowered.compile(AS_USERS)
   cost = compiled.cost_analysis()
   return {
     "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,

@@ -34,6 +34,8 @@ def get_config() -> StudyConfig:
     presets={
       "smoke": (f"rows=('{_OURS}',)", *table.presets["smoke"][2:]),
       "small": (),
+      # The rows set the weights.
+      "paper": tuple(o for o in table.presets["paper"] if "_weight" not in o),
     },
     note=table.note,
   )

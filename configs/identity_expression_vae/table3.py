@@ -55,7 +55,18 @@ def get_config() -> StudyConfig:
     rows=rows(64),
     seeds=3,
     compared=COMPARED,
-    presets={"paper": ()},
+    presets={
+      "smoke": (
+        f"rows=('{published_003.BOTH}', '{published_003.VAE}')",
+        "seeds=1",
+        "recipe.epochs=1",
+        "model.width=0.0625",
+        "batch_size=16",
+        "execution.driver=steps",  # Compiles faster.
+      ),
+      "small": ("seeds=1", "recipe.epochs=20", "recipe.rounds=3", "recipe.round_epochs=10"),
+      "paper": (),
+    },
     preset="paper",
     note="expressions are named by clusters, k = 9, 100 trials; labels are used for nothing else",
   )

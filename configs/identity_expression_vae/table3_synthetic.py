@@ -37,6 +37,18 @@ def get_config() -> StudyConfig:
         "execution.driver=steps",
       ),
       "small": (),
+      "paper": (
+        "recipe.epochs=100",
+        "recipe.round_epochs=50",
+        "recipe.learning_rate=5e-4",
+        "recipe.decay=0.95",
+        "recipe.error_weight=0.01",
+        "recipe.kl_weight=1e-5",
+        "model.width=1.0",
+        "data.num_subjects=202",
+        "split.test=0.035",
+        "batch_size=64",
+      ),
     },
     note="synthetic faces, not the paper's data: only the order of the rows can be compared",
   )

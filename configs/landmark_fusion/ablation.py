@@ -65,6 +65,18 @@ def get_config() -> StudyConfig:
     seeds=3,
     compared=COMPARED,
     presets={
+      "smoke": (
+        f"rows=('{BASELINE}', '{PROPOSED}', 'w = 0.0')",
+        "seeds=1",
+        "recipe.epochs=1",
+        "recipe.rgb_epochs=1",
+        "model.width=0.125",
+        "model.block=4",
+        "model.kernel_sizes=(5, 3, 3, 3, 1, 1)",
+        "model.image_size=100",
+        "batch_size=16",
+        "execution.driver=steps",  # Compiles faster.
+      ),
       "paper": (),
       "small": ("seeds=1", "recipe.epochs=20", "recipe.rgb_epochs=20"),
     },

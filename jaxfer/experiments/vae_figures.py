@@ -53,7 +53,7 @@ def figures(
   for side, rows in (("test", tested), ("train", trained)):
     made |= {f"{side} {name}": array for name, array in _swap(task, variables, rows).items()}
   made |= _between(task, variables, tested)
-  np.savez_compressed(folder / "made.npz", **made)
+  np.savez_compressed(folder / "made.npz", **made)  # type: ignore[arg-type]
   _draw_swaps([made], "test", folder / "swaps.png")
   _draw_between([made], folder / "between.png")
   drawn["swaps.png"] = (

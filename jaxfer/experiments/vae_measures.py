@@ -49,7 +49,7 @@ def condition(model: Model, count: int, subjects: jax.Array | None) -> jax.Array
   return jnp.zeros((count, model.subjects)) if subjects is None else jax.nn.one_hot(subjects, model.subjects)
 
 
-def expression_of(model: Model, found: np.ndarray) -> np.ndarray:
+def expression_of(model: nn.Module, found: np.ndarray) -> np.ndarray:
   """The part of codes [n, ...] that is clustered: z_e [n, latent]."""
   return found[:, model.latent :] if isinstance(model, IdentityExpressionVAE) else found
 

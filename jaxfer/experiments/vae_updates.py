@@ -114,7 +114,7 @@ def generator(
     decoded = nets.decode(sample(identity, _own_keys(keys, 0)), sample(expression, _own_keys(keys, 1)))
     terms, metrics = _elbo(expression, images, decoded, context)
     count = jnp.float32(len(images))
-    passed = ()
+    passed: tuple[jax.Array, ...] = ()
     if adversarial:
       normal = jnp.zeros_like(identity[0]), jnp.zeros_like(identity[0])
       imagined = nets.decode(*(sample(normal, _own_keys(keys, number)) for number in (2, 3)))

@@ -39,7 +39,8 @@ def unit_columns(key: jax.Array, shape: tuple[int, int], dtype: Any) -> jax.Arra
 
 
 def _columns(kernel: jax.Array) -> jax.Array:
-  return kernel / jnp.maximum(jnp.linalg.norm(kernel, axis=0, keepdims=True), 1e-12)
+  """Each of length 1; one of zeros, and its gradient, stay finite."""
+  return kernel * lax.rsqrt(jnp.maximum((kernel**2).sum(0), 1e-24))
 
 
 class _Head(nn.Module):

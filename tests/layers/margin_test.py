@@ -104,6 +104,14 @@ def test_adaface_becomes_cosface_and_arcface():
     )
 
 
+def test_a_column_of_zeros_stays_finite():
+  def loss(kernel):
+    got = CosFace(2).apply({"params": {"kernel": kernel}}, UNIT, jnp.ones(2), LABELS)
+    return cross_entropy(got, LABELS).mean()
+
+  assert np.isfinite(jax.jit(jax.grad(loss))(KERNEL.at[:, 1].set(0))).all()
+
+
 def test_without_labels_there_is_no_margin():
   for name, head in HEADS.items():
     if name != "softmax":

@@ -1,6 +1,7 @@
 """What every registered model must do, in one table; a model without a row fails."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -78,12 +79,14 @@ def create(name, **attributes):
   return ADAPTED.get(name, MODELS[name])(**fields)
 
 
-def build(name, **attributes):
+@functools.cache
+def build(name):
+  """A model, its variables, inputs of it, and its compiled call, which every test shares."""
   spec = SPECS[name]
-  model = create(name, **attributes)
+  model = create(name)
   rng = np.random.default_rng(0)
   inputs = [jnp.asarray(rng.uniform(-1, 1, shape), jnp.float32) for shape in spec.inputs]
-  return model, jax.jit(model.init)(jax.random.key(0), *inputs), inputs
+  return model, jax.jit(model.init)(jax.random.key(0), *inputs), inputs, jax.jit(model.apply)
 
 
 def test_every_model_has_a_row():
@@ -92,8 +95,8 @@ def test_every_model_has_a_row():
 
 @pytest.mark.parametrize("name", SPECS)
 def test_shapes_dtypes_and_jit_equals_eager(name):
-  model, variables, inputs = build(name)
-  eager, compiled = model.apply(variables, *inputs), jax.jit(model.apply)(variables, *inputs)
+  model, variables, inputs, apply = build(name)
+  eager, compiled = model.apply(variables, *inputs), apply(variables, *inputs)
   assert eager.shape == SPECS[name].output
   assert eager.dtype == jnp.float32
   np.testing.assert_allclose(compiled, eager, rtol=1e-4, atol=1e-5)
@@ -102,7 +105,7 @@ def test_shapes_dtypes_and_jit_equals_eager(name):
 
 @pytest.mark.parametrize("name", SPECS)
 def test_every_parameter_gets_a_gradient_and_bfloat16_computes_close(name):
-  model, variables, inputs = build(name)
+  model, variables, inputs, apply = build(name)
   keys = jax.random.split(jax.random.key(1), 2)
 
   @jax.jit
@@ -117,7 +120,7 @@ def test_every_parameter_gets_a_gradient_and_bfloat16_computes_close(name):
     assert np.isfinite(leaf).all()
     assert (np.abs(leaf).max() > 0) == (path[0].key not in SPECS[name].beside), jax.tree_util.keystr(path)
   low = create(name, dtype=jnp.bfloat16)
-  got, want = jax.jit(low.apply)(variables, *inputs), model.apply(variables, *inputs)
+  got, want = jax.jit(low.apply)(variables, *inputs), apply(variables, *inputs)
   assert got.dtype == jnp.float32
   np.testing.assert_allclose(got, want, rtol=0, atol=0.05 * np.abs(want).max())
   assert (got != want).any()
@@ -125,24 +128,23 @@ def test_every_parameter_gets_a_gradient_and_bfloat16_computes_close(name):
 
 @pytest.mark.parametrize("name", SPECS)
 def test_training_differs_only_where_it_should(name):
-  model, variables, inputs = build(name)
+  model, variables, inputs, apply = build(name)
   keys = jax.random.split(jax.random.key(1), 2)
   run = jax.jit(lambda keys: model.apply(variables, *inputs, train=True, keys=keys))
   np.testing.assert_array_equal(run(keys), run(keys))
-  for other in (jax.jit(model.apply)(variables, *inputs), run(keys[::-1])):
+  for other in (apply(variables, *inputs), run(keys[::-1])):
     # Two programs round differently.
     same = np.allclose(run(keys), other, rtol=1e-4, atol=1e-5)
     assert same != SPECS[name].differs_in_training
   if "dropout_rate" in {f.name for f in dataclasses.fields(model)}:
     still = create(name, dropout_rate=0.0)
     got = jax.jit(lambda: still.apply(variables, *inputs, train=True, keys=keys))()
-    np.testing.assert_allclose(got, model.apply(variables, *inputs), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(got, apply(variables, *inputs), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", SPECS)
 def test_examples_do_not_see_each_other(name):
-  model, variables, inputs = build(name)
-  apply = jax.jit(model.apply)
+  _, variables, inputs, apply = build(name)
   swapped = apply(variables, *(x[::-1] for x in inputs))[::-1]
   np.testing.assert_allclose(swapped, apply(variables, *inputs), rtol=1e-5, atol=1e-6)
 
@@ -150,7 +152,7 @@ def test_examples_do_not_see_each_other(name):
 @pytest.mark.parametrize("name", SPECS)
 def test_submodules_have_given_names(name):
   """Names are the checkpoint format; Flax's automatic ones end in a count."""
-  _, variables, _ = build(name)
+  variables = build(name)[1]
   for path, _ in jax.tree.leaves_with_path(variables):
     assert not any(str(part.key).rpartition("_")[2].isdigit() for part in path), path
 
