@@ -126,7 +126,7 @@ DATASETS: dict[str, Dataset] = {
   ),
   "synthetic_faces": Dataset(
     module=_module("synthetic_faces"),
-    description="still drawings of parametric faces, seven emotions, any number of people",
+    description="still drawings of parametric faces, seven or nine emotions, any number of people, young or old",
     licence="drawn by jaxfer, free",
     generated=True,
   ),

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfer.data import heatmap
-from jaxfer.data.synthetic import action_units, aligned_frame, render, timecourse
+from jaxfer.data.synthetic import action_units, ageing, aligned_frame, render, timecourse
 from jaxfer.data.synthetic.draws import Draws
 from jaxfer.data.synthetic.geometry import Face
 from jaxfer.data.synthetic.identity import Identity, Pose, Scene, sample_identity, sample_pose, sample_scene
@@ -39,9 +39,11 @@ def _two_sided(who: Identity, values: jax.Array) -> jax.Array:
   return jnp.stack([values * (1.0 + tilt), values * (1.0 - tilt)], -2)
 
 
-def _expression(key: jax.Array, who: Identity, label: jax.Array, intensity: jax.Array) -> jax.Array:
+def _expression(
+  key: jax.Array, who: Identity, label: jax.Array, intensity: jax.Array, classes: str = "seven"
+) -> jax.Array:
   """The label's action units [33] at an intensity, in this person's measure, with the take's own variation."""
-  table = jnp.asarray(action_units.emotion_table())[label]
+  table = jnp.asarray(action_units.emotion_table(classes))[label]
   draws = Draws(key, 3 * len(table))
   varied = jnp.exp(draws.normal(0.16, len(table)))
   stray = jnp.abs(draws.normal(1.0, len(table))) * (draws.uniform(0.0, 1.0, len(table)) < 0.4)
@@ -58,9 +60,9 @@ def _close_up(pose: Pose) -> Pose:
   return pose._replace(x=0.5 * pose.x, y=0.5 * (pose.y + 0.11) - 0.40, scale=0.88 / 0.60 * pose.scale)
 
 
-def _labels(num_subjects: int, per_subject: int, seed: int) -> np.ndarray:
+def _labels(num_subjects: int, per_subject: int, seed: int, classes: str = "seven") -> np.ndarray:
   """Labels [subjects, per_subject]: classes in equal numbers, in an order of each subject's own."""
-  num = len(action_units.LABELS)
+  num = len(action_units.CLASSES[classes])
   return np.stack(
     [np.random.default_rng((seed, s)).permutation(np.arange(per_subject) % num) for s in range(num_subjects)]
   ).astype(np.int32)
@@ -72,18 +74,27 @@ def _bytes(picture: jax.Array, channels: int) -> jax.Array:
   return jnp.round(picture * 255.0).astype(jnp.uint8)
 
 
-@functools.partial(jax.jit, static_argnames=("studio",))
+@functools.partial(jax.jit, static_argnames=("studio", "classes"))
 def _cast_stills(
-  seed: jax.Array, subject: jax.Array, take: jax.Array, label: jax.Array, studio: bool
+  seed: jax.Array,
+  subject: jax.Array,
+  take: jax.Array,
+  label: jax.Array,
+  studio: bool = False,
+  classes: str = "seven",
+  age: jax.Array | None = None,
 ) -> tuple[Any, ...]:
   """Who stands how before which camera, showing what: (Face, Scene, action units), each batched."""
 
   def one(subject: jax.Array, take: jax.Array, label: jax.Array) -> tuple[Any, ...]:
     key = _subject_key(seed, subject)
     who = sample_identity(jax.random.fold_in(key, 0))
+    if age is not None:
+      who = ageing.aged(jax.random.fold_in(jax.random.fold_in(key, 0), 1), who, age)
     keys = jax.random.split(jax.random.fold_in(key, 1 + take), 4)
     intensity = Draws(keys[0], 1).uniform(0.5, 1.0)
-    shown = jnp.clip(_two_sided(who, _expression(keys[1], who, label, intensity) + who.rest), 0.0, 1.0)
+    expression = _expression(keys[1], who, label, intensity, classes)
+    shown = jnp.clip(_two_sided(who, expression + who.rest), 0.0, 1.0)
     pose, scene = sample_pose(keys[2], _STUDIO_POSE if studio else 1.0), sample_scene(keys[3])
     if studio:
       place = sample_scene(jax.random.fold_in(key, _STUDIO))
@@ -220,12 +231,14 @@ def generate_stills(
   aligned: bool = False,
   landmark_noise: float = 0.0,
   studio: bool = False,
+  age: float = 0.0,
+  classes: str = "seven",
 ) -> dict[str, np.ndarray]:
   """Draws stills near the apex (intensity 0.5 to 1 of Table 4), classes in equal numbers per subject.
 
   Args:
     num_subjects: People.
-    images_per_subject: Pictures of each; a multiple of seven gives every class equally often.
+    images_per_subject: Pictures of each; a multiple of the number of classes gives every class equally often.
     image_size: Side in pixels.
     channels: 1 (grey, BT.601 luma) or 3 (RGB).
     seed: Chooses the people and everything else.
@@ -235,15 +248,21 @@ def generate_stills(
       of the picture's side: pixels of RAF-DB's aligned frame.
     studio: Whether all pictures of a person are taken in one place, under one light, of a head that hardly turns, as in
       sets recorded in a laboratory.
+    age: How old the people are on average, 0 (as drawn without it) to 1 (elderly); see `ageing`. People, places and
+      takes of a seed are the same at every age.
+    classes: A set of `action_units.CLASSES`: "seven" of paper 000, or "nine" of paper 004, whose excitement is joy of
+      high arousal (an open mouth, raised brows, wide eyes) and whose relaxed is a slight smile with eyes that close:
+      our choice for both.
 
   Returns:
     Arrays over n = num_subjects * images_per_subject pictures, subject by subject: `image` [n, S, S, channels] uint8,
-    `label` [n] int32 (index into `action_units.LABELS`), `subject` and `take` [n] int32, `action_units` [n, 33] float32
-    in [0, 1] (the mean of both sides, the resting face's included), `landmarks` [n, 37, 2] float32 pixels.
+    `label` [n] int32 (index into the names of `classes`), `subject` and `take` [n] int32, `action_units` [n, 33]
+    float32 in [0, 1] (the mean of both sides, the resting face's included), `landmarks` [n, 37, 2] float32 pixels.
   """
-  cast = functools.partial(_cast_stills, np.uint32(seed), studio=studio)
+  old = {"age": np.float32(age)} if age else {}
+  cast = functools.partial(_cast_stills, np.uint32(seed), studio=studio, classes=classes, **old)
   draw = functools.partial(_draw_aligned if aligned else _draw_stills, size=image_size, channels=channels)
-  arrays = _chunks(cast, draw, _labels(num_subjects, images_per_subject, seed), _CHUNK)
+  arrays = _chunks(cast, draw, _labels(num_subjects, images_per_subject, seed, classes), _CHUNK)
   if landmark_noise:
     deviation = np.float32(landmark_noise * image_size / heatmap.FRAME)
     off = _misplaced(np.uint32(seed), arrays["subject"], arrays["take"], deviation)

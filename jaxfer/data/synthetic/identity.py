@@ -42,6 +42,16 @@ _IRIS = (
 _RESTING = np.isin(action_units.ORDER, (1, 2, 4, 6, 7, 12, 15, 17, 20, 23, 24)).astype(np.float32)
 
 
+class Wear(NamedTuple):
+  """What decades leave in a face (`ageing.aged`). Scalars unless a shape is given, 1 as is usual at 75 or so."""
+
+  lines: jax.Array  # depth of the wrinkles
+  folds: jax.Array  # depth of the folds from nose to mouth and from mouth to jaw
+  sag: jax.Array  # how far cheeks, pouches and jowls hang
+  spots: jax.Array  # [6, 4] x, y, radius, darkness of spots in the skin
+  phase: jax.Array  # [3] of the wrinkles' waves
+
+
 class Identity(NamedTuple):
   """One person. Scalars unless a shape is given."""
 
@@ -90,6 +100,7 @@ class Identity(NamedTuple):
   asymmetry: jax.Array  # [33] left minus right, as a share
   lag: jax.Array  # [33] when each unit begins, as a share of the course
   speed: jax.Array  # 1 is average
+  wear: Wear | None = None  # of an elderly face; None draws no mark of it, and not a line of it is compiled
 
 
 class Scene(NamedTuple):

@@ -6,7 +6,7 @@ Everything is a pure function of small pytrees and a static picture size; `jax.v
 import jax
 import jax.numpy as jnp
 
-from jaxfer.data.synthetic import geometry, shapes
+from jaxfer.data.synthetic import ageing, geometry, shapes
 from jaxfer.data.synthetic.geometry import Face, bump, hill
 from jaxfer.data.synthetic.identity import Identity, Scene
 from jaxfer.data.synthetic.shapes import cover, stroke
@@ -53,6 +53,8 @@ def render(face: Face, scene: Scene, size: int, previous: Face | None = None) ->
   # Light.
   back, front, shadow, strands = shapes.hair(who, x, v, radius, foot)
   z = shapes.relief(face, x, y, jnp.minimum(radius, 1.0))
+  if who.wear is not None:
+    z += ageing.hanging(who, who.wear, x, y)
   diffuse, gloss = _light(face, scene, z, x, v, foot)
   strength = 1.25 * (1.0 - scene.ambient)
   lit = scene.ambient + strength * diffuse
@@ -84,6 +86,9 @@ def render(face: Face, scene: Scene, size: int, previous: Face | None = None) ->
   hollow = shapes.hollows(who, x, y, radius)
   beard = shapes.beard(who, x, y)
   dark = 1.0 - (1.0 - shapes.nose_lines(who, x, y, foot)) * (1.0 - 0.62 * shapes.creases(face, x, y, foot))
+  if who.wear is not None:
+    dark = 1.0 - (1.0 - dark) * (1.0 - 0.62 * ageing.wrinkles(face, who.wear, x, y, foot))
+    mottle *= 1.0 - ageing.spots(who.wear, x, y)
   upper_lip, lower_lip, over = shapes.lips(face, x, y, foot)
   seam = 0.70 * stroke(over, 0.015, foot) * cover(who.mouth_width * 1.03 - ax, 0.03) * (parted.mouth < 0.02)
   brow = 0.92 * shapes.brows(who, x, y, foot)

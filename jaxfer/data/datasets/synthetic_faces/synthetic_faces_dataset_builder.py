@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jaxfer.data.synthetic import LABELS, generate_stills
-from jaxfer.data.synthetic.action_units import ORDER
-from jaxfer.errors import UserError
+from jaxfer.data.synthetic import generate_stills
+from jaxfer.data.synthetic.action_units import CLASSES, ORDER
+from jaxfer.errors import UserError, unknown
 
 
 @dataclasses.dataclass
@@ -20,13 +20,15 @@ class Config(tfds.core.BuilderConfig):
 
   Attributes:
     num_subjects: people, named S000, S001, ...; more people leave the first ones as they are.
-    images_per_subject: pictures of each; a multiple of seven shows every class equally often.
+    images_per_subject: pictures of each; a multiple of the number of classes shows every class equally often.
     image_size: S >= 16, side in pixels.
     channels: 1 (grey) or 3 (RGB).
     seed: chooses the people and everything else.
     aligned: whether eyes and mouth lie where RAF-DB's aligned pictures have them.
     landmark_noise: standard deviation of the landmarks' errors, in hundredths of the picture's side; 0 for none.
     studio: whether a person's pictures differ in expression and little else, as those recorded in a laboratory do.
+    age: how old the people are on average, 0 to 1 (elderly: lined, sagging, greyer, of weaker expressions).
+    classes: "seven" of paper 000, or "nine" of paper 004.
   """
 
   num_subjects: int = 60
@@ -37,6 +39,8 @@ class Config(tfds.core.BuilderConfig):
   aligned: bool = False
   landmark_noise: float = 0.0
   studio: bool = False
+  age: float = 0.0
+  classes: str = "seven"
 
   def __post_init__(self) -> None:
     for name, least in (("num_subjects", 1), ("images_per_subject", 1), ("image_size", 16), ("seed", 0)):
@@ -48,6 +52,10 @@ class Config(tfds.core.BuilderConfig):
     if not 0 <= self.landmark_noise <= 100:
       noise = self.landmark_noise
       raise UserError(f"option landmark_noise of data set 'synthetic_faces' is {noise}: give 0 to 100")
+    if not 0 <= self.age <= 1:
+      raise UserError(f"option age of data set 'synthetic_faces' is {self.age}: give 0 to 1")
+    if self.classes not in CLASSES:
+      raise unknown("option classes of data set 'synthetic_faces'", self.classes, CLASSES)
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -60,7 +68,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     features = {
       "key": tfds.features.Text(),
       "subject": tfds.features.Text(),
-      "label": tfds.features.ClassLabel(names=list(LABELS)),
+      "label": tfds.features.ClassLabel(names=list(CLASSES[self.builder_config.classes])),
       "image": tfds.features.Image(shape=(size, size, self.builder_config.channels), encoding_format="png"),
       "action_units": tfds.features.Tensor(shape=(len(ORDER),), dtype=np.float32),
       "landmarks": tfds.features.Tensor(shape=(37, 2), dtype=np.float32),
@@ -81,6 +89,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       aligned=config.aligned,
       landmark_noise=config.landmark_noise,
       studio=config.studio,
+      age=config.age,
+      classes=config.classes,
     )
     for i, label in enumerate(arrays["label"]):
       subject = f"S{arrays['subject'][i]:03d}"
