@@ -130,6 +130,12 @@ DATASETS: dict[str, Dataset] = {
     licence="drawn by jaxfer, free",
     generated=True,
   ),
+  "synthetic_objects": Dataset(
+    module=_module("synthetic_objects"),
+    description="drawn shapes with textures before backgrounds, up to a hundred classes, in ImageNet's stead",
+    licence="drawn by jaxfer, free",
+    generated=True,
+  ),
   "synthetic_sequences": Dataset(
     module=_module("synthetic_sequences"),
     description="sequences of parametric faces from onset to peak, with optical flow, seven emotions",

@@ -2,7 +2,7 @@
 
 `generate_stills` and `generate_sequences` draw whole sets, which the TFDS builders `synthetic_faces` and
 `synthetic_sequences` offer as prepared data. One face: `identity.sample_identity`, `sample_scene`, `sample_pose`,
-`action_units.controls`, `geometry.Face`, `render.render`.
+`action_units.controls`, `geometry.Face`, `render.render`. `objects` draws what is no face, for `synthetic_objects`.
 """
 
 from jaxfer.data.synthetic.action_units import ACTION_UNITS, EMOTIONS, LABELS

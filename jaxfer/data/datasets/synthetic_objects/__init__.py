@@ -1,0 +1,1 @@
+"""Drawn objects in the stead of ImageNet: TFDS builder."""
