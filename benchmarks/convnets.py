@@ -6,6 +6,7 @@ identity_expression_vae/autoencoder_gradient   of the mean loss (divergence and 
                                                decoder, with respect to parameters and images
 resnet18/train_step, resnet50/train_step       SGD with momentum 0.9 on the cross-entropy, BatchNorm in training, ours
                                                through the engine (`jaxfer.train.step.step`, jitted, state donated)
+face_resnet18, 50/train_step                   the same of AdaFace's IR, no dropout, with a classifier
 resnet18/forward                               inference with running statistics
 landmark_fusion/train_step                     paper 002: the RGB net forward, AdaBelief on landmark net and head and on
                                                the cross-entropies of both, through the engine

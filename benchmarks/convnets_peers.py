@@ -10,6 +10,7 @@ import optax
 from benchmarks import harness, torch_peer
 from benchmarks.convnets_problem import (
   ADABELIEF,
+  FACE,
   FUSION,
   SGD,
   VAE,
@@ -18,6 +19,7 @@ from benchmarks.convnets_problem import (
   named,
   operate,
   stock,
+  without_noise,
 )
 
 Inputs = Mapping[str, Any]
@@ -75,12 +77,15 @@ def torch(
   def encoder(p, x):
     return library.cat(torch_nets.encoder(p, x), -1)
 
+  train = tuple(problem.trained.values())
   function, arguments = {
     VAE + "decoder": (torch_nets.decoder, ()),
     VAE + "encoder": (encoder, ()),
     VAE + "autoencoder": (torch_nets.autoencoder, ()),
     FUSION: (torch_nets.landmark_fusion, (problem.operation == "train_step",)),
-  }.get(problem.net, (torch_nets.resnet, tuple(problem.trained.values())))
+    FACE + "18": (torch_nets.face_resnet, train),
+    FACE + "50": (torch_nets.face_resnet, train),
+  }.get(problem.net, (torch_nets.resnet, train))
   net = torch_.place(torch_nets.Net(function, inputs["variables"], *arguments))
 
   def placed(array):
@@ -104,7 +109,7 @@ def torch(
       return {"output": unplaced(first)}
     if problem.operation == "gradient":
       return net.gradients() | {"x": unplaced(x[0].grad)}
-    return net.gradients() | {"loss": torch_.numpy(first)}
+    return without_noise(net.gradients()) | {"loss": torch_.numpy(first)}
 
   operation = problem.operation
   if problem.net == FUSION and operation == "train_step":

@@ -16,10 +16,12 @@ import numpy as np
 import optax
 
 from jaxfer.layers.conv import Conv, ConvTranspose, as_pads, as_pair
+from jaxfer.layers.face_resnet import FaceResNet
 from jaxfer.layers.resnet import ResNet
 from jaxfer.models.identity_expression_vae import LATENT, Decoder, Encoder
 from jaxfer.models.landmark_fusion import LandmarkFusion
 
+FACE = "face_resnet"
 FUSION = "landmark_fusion"
 VAE = "identity_expression_vae/"
 SGD = {"learning_rate": 0.05, "momentum": 0.9}
@@ -62,6 +64,8 @@ class Problem:
       # At an eighth of the widths images of 112 px, which end in maps of 4 x 4.
       small: dict[str, Any] = {"block": 4, "kernel_sizes": (5, 3, 3, 3, 1, 2)}
       return _Fusion(self.num_classes, **settings, **(small if self.width == 0.125 else {}))
+    if self.net.startswith(FACE):
+      return _Face(int(self.net.removeprefix(FACE)), self.num_classes, self.size, **settings)
     return ResNet(self.num_classes, int(self.net.removeprefix("resnet")), **settings)
 
   @property
@@ -70,7 +74,7 @@ class Problem:
     train = self.operation == "train_step"
     if self.net == FUSION:
       return {"train": ("landmark",) if train else ()}
-    return {"train": train} if self.net.startswith("resnet") else {}
+    return {"train": train} if self.net.startswith(("resnet", FACE)) else {}
 
   @property
   def moved(self) -> tuple[str, ...]:
@@ -84,6 +88,22 @@ class _Fusion(LandmarkFusion):
   def __call__(self, images: jax.Array, heatmaps: jax.Array, *_: Any, **options: Any) -> Any:
     outputs = super().__call__(images, heatmaps, jnp.float32(0.6), **options)
     return jnp.stack([outputs.landmark, outputs.fused], 1)
+
+
+class _Face(nn.Module):
+  """AdaFace's IR and a classifier of its feature. Nothing is dropped: libraries draw other units."""
+
+  depth: int
+  num_classes: int
+  image_size: int
+  width: float
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+    settings: dict[str, Any] = {"width": self.width, "image_size": self.image_size, "dtype": self.dtype}
+    feature = FaceResNet(self.depth, dropout=0.0, **settings, name="trunk")(images, train=train)
+    return nn.Dense(self.num_classes, dtype=self.dtype, name="fc")(feature)
 
 
 class _Encoder(Encoder):
@@ -128,12 +148,14 @@ def inputs_of(problem: Problem) -> dict[str, Any]:
   net = problem.module
   shapes = jax.eval_shape(lambda *x: net.init(jax.random.key(0), *x, **problem.trained), *x)
 
+  deep = problem.net == "resnet50" or problem.net.startswith(FACE)  # Three norms a block.
+
   def draw(path, leaf):
     name, shape = path[-1].key, leaf.shape
     if name in ("scale", "var"):
       # The last norm of a residual branch is small, as in a trained net: a deep stack of random branches of full size
       # turns rounding in bfloat16 into gradients that have nothing in common, whoever computes them.
-      last = name == "scale" and path[-2].key == {"resnet50": "bn3"}.get(problem.net, "bn2")
+      last = name == "scale" and path[-2].key == ("bn3" if deep else "bn2")
       return ((0.1 if last else 1) * rng.uniform(0.5, 1.5, shape)).astype(np.float32)
     # Random biases too: no zero and no symmetry, so that a parameter copied to the wrong place shows.
     spread = (2 / math.prod(shape[:-1])) ** 0.5 if name == "kernel" else 0.1
@@ -191,7 +213,14 @@ def named(result: Mapping[str, Any]) -> dict[str, Any]:
   flat = {name: array for name, array in result.items() if name not in ("params", "fixed")}
   for path, array in jax.tree_util.tree_flatten_with_path(result.get("params", {}))[0]:
     flat["/".join(part.key for part in path)] = array
-  return flat
+  return without_noise(flat)
+
+
+def without_noise(gradients: Mapping[str, Any]) -> dict[str, Any]:
+  """All but biases of the face nets that a later norm takes out again: their gradients are zero but for rounding."""
+  face = "trunk/fc/bias" in gradients
+  idle = ("bn3/bias", "downsample_bn/bias", "trunk/bn2/bias", "trunk/fc/bias")
+  return {path: array for path, array in gradients.items() if not (face and path.endswith(idle))}
 
 
 def stock(call: Callable, args: Any, kwargs: Any, context: Any) -> Any:
@@ -258,12 +287,14 @@ def problems(platform: str, quick: bool) -> list[Problem]:
     tiny: dict[str, Any] = {"batch": 4, "size": 64, "width": 0.125, "num_classes": 10}
     steps = [Problem("resnet18", "forward", **tiny), Problem("resnet18", "train_step", **tiny)]
     steps.append(Problem("resnet50", "train_step", **{**tiny, "width": 0.0625}))
+    steps.append(Problem(FACE + "18", "train_step", **{**tiny, "size": 32, "width": 0.0625}))
     steps += [Problem(FUSION, operation, 4, 112, "float32", 0.125, 7) for operation in STEP_AND_TEST]
     return [*vae, *steps]
   vae = [Problem(VAE + net) for net in nets]
   if platform == "cpu":
     resnets = [Problem("resnet18", operation, 8, 112) for operation in STEP_AND_TEST]
     return [*vae, Problem(VAE + "decoder", size=128), *resnets, Problem("resnet50", "train_step", 8, 64),
+            *(Problem(FACE + depth, "train_step", 8, 112) for depth in ("18", "50")),
             *(Problem(FUSION, operation, 8, 224, num_classes=7) for operation in STEP_AND_TEST)]  # fmt: skip
   vae += [Problem(VAE + net, batch=256, dtype=dtype) for dtype in ("bfloat16", "float32") for net in nets]
   steps = [
@@ -272,9 +303,15 @@ def problems(platform: str, quick: bool) -> list[Problem]:
     for net in ("resnet18", "resnet50")
     for batch in (128, 256)
   ]
+  faces = [
+    Problem(FACE + depth, "train_step", 256, 112, dtype)
+    for dtype in ("bfloat16", "float32")
+    for depth in ("18", "50")
+  ]
   return [
     *vae,
     *steps,
+    *faces,
     *(Problem("resnet18", "forward", 128, 224, dtype) for dtype in ("bfloat16", "float32")),
     # The paper's batches: 256 in training, 64 in tests.
     *(

@@ -42,6 +42,8 @@ class Tree(torch.nn.Module):
     for name, value in statistics.items():
       if not isinstance(value, Mapping):
         self.register_buffer(name, torch.from_numpy(np.array(value)))
+      elif name not in params:  # A norm without scale and bias.
+        self.add_module(name, Tree({}, value))
 
   def __contains__(self, name: str) -> bool:
     return name in self._modules or name in self._parameters
@@ -53,7 +55,8 @@ def _conv(p: Any, x: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
 
 def _norm(p: Any, x: Tensor, train: bool) -> Tensor:
   """PyTorch's momentum 0.1; the statistics are updated in place, the variance by its unbiased estimate."""
-  return functional.batch_norm(x, p.mean, p.var, p.scale, p.bias, train, 0.1, 1e-5)
+  scale, bias = (getattr(p, name) if name in p else None for name in ("scale", "bias"))
+  return functional.batch_norm(x, p.mean, p.var, scale, bias, train, 0.1, 1e-5)
 
 
 def _dense(p: Any, x: Tensor) -> Tensor:
@@ -131,6 +134,24 @@ def resnet_trunk(p: Any, x: Tensor, train: bool) -> Tensor:
 def resnet(p: Any, x: Tensor, train: bool) -> Tensor:
   """Torchvision's ResNet."""
   return _dense(p.fc, resnet_trunk(p.trunk, x, train).mean((2, 3)))
+
+
+def face_resnet(p: Any, x: Tensor, train: bool) -> Tensor:
+  """AdaFace's IR, without dropout, and a classifier of its feature."""
+  t = p.trunk
+  x = functional.prelu(_norm(t.bn1, _conv(t.conv1, x, 1, 1), train), t.prelu.slope)
+  for k in (1, 2, 3, 4):
+    layer = getattr(t, f"layer{k}")
+    for b in range(len(layer._modules)):
+      block, stride = getattr(layer, f"block{b}"), 1 if b else 2
+      y = _norm(block.bn2, _conv(block.conv1, _norm(block.bn1, x, train), 1, 1), train)
+      y = _norm(block.bn3, _conv(block.conv2, functional.prelu(y, block.prelu.slope), stride, 1), train)
+      if "downsample_conv" in block:
+        x = y + _norm(block.downsample_bn, _conv(block.downsample_conv, x, stride), train)
+      else:
+        x = y + x[:, :, ::stride, ::stride]
+  x = _dense(t.fc, _norm(t.bn2, x, train).flatten(1))
+  return _dense(p.fc, _norm(t.features, x.float(), train))
 
 
 def _arm(p: Any, x: Tensor, train: bool) -> Tensor:

@@ -144,7 +144,6 @@ def test_readings_cluster_the_expression_code():
   reading = system.readings(MODEL, codes, labels)[""]
   assert reading.correct.mean() > 0.8
   assert (reading.predicted == labels).mean() > 0.9
-  assert set(np.round(100 * reading.correct)) - {100 * round(value) for value in reading.correct}
   swapped = system.readings(MODEL, codes[:, ::-1], labels)[""]
   assert swapped.correct.mean() < 0.6
   broken = system.readings(MODEL, np.full((36, 8), np.nan), labels)[""]
