@@ -12,6 +12,7 @@ A config names callables and their keyword arguments and never restates their de
 
 import ast
 import dataclasses
+import fnmatch
 import json
 import pathlib
 import runpy
@@ -133,7 +134,8 @@ class Row:
     published: the paper's accuracy, 0 to 1; None where it gives none.
     init_from: the name of an earlier row: each training starts from that of its seed and fold there. A folder that the
       base's `init_from` names takes the place of what they share: that row starts from it, and so do these; rows that
-      have nothing to do with it still start from scratch.
+      have nothing to do with it still start from scratch. Or the name of one of the study's `sources`: then all
+      trainings start from that one. Of a source itself: a folder of weights that takes the place of its training.
   """
 
   name: str
@@ -153,7 +155,10 @@ class StudyConfig:
     rows: of the table.
     seeds: of the trainings of each fold; or how many, counted on from the base's.
     compared: pairs of rows (one, other) whose paired difference, one minus other, the table reads.
-    presets: name -> overrides of `seeds` and of the base.
+    sources: trainings that rows start from without standing in the table: each once, with the first seed, before the
+      first row that asks for it. `sources.NAME.data.seed=1` overrides a source's config, `sources.NAME=FOLDER` puts
+      weights in its place, converted ones or those of another training; NAME may have wildcards, as file names do.
+    presets: name -> overrides of `seeds`, of the base and of sources.
     preset: the one that holds where none is asked for.
     note: what a reader must know of the data or the comparison.
   """
@@ -164,6 +169,7 @@ class StudyConfig:
   rows: tuple[Row, ...]
   seeds: int | tuple[int, ...] = 1
   compared: tuple[tuple[str, str], ...] = ()
+  sources: tuple[Row, ...] = ()
   presets: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
   preset: str = "small"
   note: str = ""
@@ -229,7 +235,8 @@ def override(config: RunConfig, assignments: Iterable[str], options_of: OptionsO
   Args:
     config: to start from.
     assignments: such as "batch_size=8", "split.fold=3", "model.temporal_gate=false" (an option of the model),
-      "model.name=..." (another model). Values are read by the type of what they are given to.
+      "model.name=..." (another model of the same options), "data=..." (another data set, without options). Values are
+      read by the type of what they are given to.
     options_of: says which options a `Call` takes.
 
   Raises:
@@ -251,15 +258,17 @@ def resolve(
   Args:
     study: as its file describes it.
     preset: one of its presets, or None for its own choice.
-    assignments: as for `override`, "seeds=3" or "seeds=(0, 10, 20)", and "rows=('one', 'another')" for some rows alone.
+    assignments: as for `override`, "seeds=3" or "seeds=(0, 10, 20)", "rows=('one', 'another')" for some rows alone, and
+      those of sources, see `StudyConfig`.
     options_of: as for `override`.
 
   Returns:
-    The study, without further presets, and each row's config by the row's name.
+    The study, without further presets and with the sources that its rows need, which hold what was assigned to them;
+    and each row's config by the row's name.
 
   Raises:
     UserError: no such preset; as `override`, `check` and `StudyConfig.named_seeds`; an override of what a row sets;
-      rows of one name.
+      rows or sources of one name, or a source that is no single training.
   """
   preset = study.preset if preset is None else preset
   if preset not in study.presets:
@@ -274,6 +283,9 @@ def resolve(
   for assignment in given:
     key, equals, text = assignment.partition("=")
     if key == "rows" and equals:
+      continue
+    if key.startswith("sources.") and equals:
+      study = _assign_sources(study, key.removeprefix("sources."), text)
       continue
     if key in owners:
       raise UserError(
@@ -291,12 +303,69 @@ def resolve(
   if strangers := [name for pair in study.compared for name in pair if name not in rows]:
     raise unknown("row", strangers[0], rows)
   for k, row in enumerate(study.rows):
-    earlier = [other.name for other in study.rows[:k]]
+    earlier = [other.name for other in (*study.sources, *study.rows[:k])]
     if row.init_from is not None and row.init_from not in earlier:
       raise unknown(f"row before '{row.name}' to start it from", row.init_from, earlier)
-  study = dataclasses.replace(study, seeds=seeds, base=base, presets={}, preset=preset)
+  asked = {row.init_from for row in study.rows}
+  study = dataclasses.replace(
+    study,
+    seeds=seeds,
+    base=base,
+    presets={},
+    preset=preset,
+    sources=tuple(source for source in study.sources if source.name in asked),
+  )
   _ = study.named_seeds
+  sources_of(study, options_of)
   return study, rows
+
+
+def sources_of(study: StudyConfig, options_of: OptionsOf) -> dict[str, RunConfig]:
+  """The config of each source of a resolved study, by its name.
+
+  Raises:
+    UserError: as `override` and `check`; a name that is not its own, more than one training, a base with `init_from`.
+  """
+  names = [each.name for each in (*study.sources, *study.rows)]
+  if repeated := [source.name for source in study.sources if names.count(source.name) > 1]:
+    raise UserError(f"source '{repeated[0]}': another source or row has this name, give it one of its own")
+  if study.sources and study.base.init_from:
+    raise UserError(
+      f"init_from={study.base.init_from}: this study's rows start from sources of their own: put weights in the place "
+      f"of one, such as 'sources.{study.sources[0].name}={study.base.init_from}'"
+    )
+  configs = {}
+  for source in study.sources:
+    config = check(override(study.base, source.overrides, options_of), options_of)
+    if config.split.fold is None and (config.split.folds or config.split.kind == "leave_one_out"):
+      raise UserError(f"source '{source.name}' would be a training a fold: give it split.folds=0, or a fold")
+    configs[source.name] = config
+  return configs
+
+
+def _assign_sources(study: StudyConfig, pattern: str, text: str) -> StudyConfig:
+  """Gives every source whose name matches an override more, or a folder of weights in its place.
+
+  Args:
+    study: whose sources.
+    pattern: name and key ("faces*.data.seed"), or the name alone.
+    text: the value.
+
+  Raises:
+    UserError: no source matches.
+  """
+  name, _, key = pattern.partition(".")
+  if not any(fnmatch.fnmatchcase(source.name, name) for source in study.sources):
+    raise unknown("source", name, [source.name for source in study.sources])
+
+  def given(source: Row) -> Row:
+    if not fnmatch.fnmatchcase(source.name, name):
+      return source
+    if not key:
+      return dataclasses.replace(source, init_from=text)
+    return dataclasses.replace(source, overrides=(*source.overrides, f"{key}={text}"))
+
+  return dataclasses.replace(study, sources=tuple(map(given, study.sources)))
 
 
 def _some_rows(study: StudyConfig, names: Sequence[str]) -> StudyConfig:
@@ -309,7 +378,8 @@ def _some_rows(study: StudyConfig, names: Sequence[str]) -> StudyConfig:
   for name in names:
     if name not in every:
       raise unknown("row", name, every)
-    if (start := every[name].init_from) is not None and start not in names:
+    start = every[name].init_from
+    if start is not None and start not in (*names, *(source.name for source in study.sources)):
       raise UserError(f"rows={tuple(names)}: '{name}' starts from '{start}': name that too")
   rows = tuple(row for row in study.rows if row.name in names)
   compared = tuple(pair for pair in study.compared if set(pair) <= set(names))
@@ -349,7 +419,10 @@ def _assign(node, path, text, whole, options_of):
   if name not in hints:
     raise unknown("config key", whole, _keys(node, whole.removesuffix(".".join(path)), options_of))
   value = getattr(node, name)
-  if isinstance(value, Call) and rest:
+  if isinstance(value, Call):
+    if not rest:
+      options_of(name, Call(text))  # Refuses an unknown one.
+      return dataclasses.replace(node, **{name: Call(text)})
     return dataclasses.replace(
       node, **{name: _assign_option(name, value, ".".join(rest), text, whole, options_of)}
     )

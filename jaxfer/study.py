@@ -21,7 +21,8 @@ from jaxfer.errors import UserError
 from jaxfer.experiments import EXPERIMENTS
 from jaxfer.experiments import rows as row_trainings
 from jaxfer.experiments import run as runs
-from jaxfer.experiments.task import options_of, task_of
+from jaxfer.experiments.sources import Source, pretrainings
+from jaxfer.experiments.task import Task, options_of, task_of
 from jaxfer.report import pages
 from jaxfer.report import study as report
 
@@ -39,7 +40,8 @@ def run(
   """Trains what is not trained yet, judges all of it, and returns the table as `table.json` holds it.
 
   Writes to `workdir`: `study.json`, what was asked for; a folder a row below `rows`, with its trainings, `result.json`,
-  `confusion.png` and `curves.png`; and what `report.study.write` makes of the table.
+  `confusion.png` and `curves.png`; a folder a source below `sources`, with its training, `result.json` and the trained
+  weights; and what `report.study.write` makes of the table.
 
   Args:
     study: what to run.
@@ -58,51 +60,63 @@ def run(
   study, rows = configuration.resolve(study, preset, assignments, options_of)
   _begin(study, rows, workdir, resume)
   folders = {row.name: workdir / "rows" / _slug(row.name) for row in study.rows}
+  sources = {
+    source.name: Source(source, config, workdir / "sources" / _slug(source.name))
+    for source, config in zip(
+      study.sources, configuration.sources_of(study, options_of).values(), strict=True
+    )
+  }
   loaded: dict[str, records.Records] = {}
-  for number, row in enumerate(study.rows, start=1):
-    counted = f"row {number} of {len(rows)}, {row.name}"
-    if (folders[row.name] / "result.json").is_file():
-      say(f"{counted}: done before")
-      continue
-    config = rows[row.name]
+
+  def task(config: RunConfig) -> Task:
     asked = json.dumps(dataclasses.asdict(config.data))
     if asked not in loaded:
       loaded[asked] = runs.load_data(config, data_dir)
       for note in loaded[asked].notes:
         say(note)
-    task = task_of(config, loaded[asked])
+    return task_of(config, loaded[asked])
+
+  for number, row in enumerate(study.rows, start=1):
+    counted = f"row {number} of {len(rows)}, {row.name}"
+    if (folders[row.name] / "result.json").is_file():
+      say(f"{counted}: done before")
+      continue
+    config, pretrained = rows[row.name], sources.get(row.init_from or "")
+    if pretrained is not None and not pretrained.ready:
+      pretrained.train(task, study.named_seeds[0], say)
+    if pretrained is not None and pretrained.failure:
+      say(f"{counted}: not trained, its pre-training {pretrained.failure}")
+      row_trainings.store(folders[row.name], {"not_trained": pretrained.failure}, [])
+      continue
+    own_task = task(config)
     waiting = [
       other for other in study.rows[number - 1 :] if not (folders[other.name] / "result.json").is_file()
     ]
-    together = row_trainings.alike(task, row, waiting, rows)
+    together = row_trainings.alike(own_task, row, waiting, rows)
     more = f", with {', '.join(other.name for other in together[1:])}" if together[1:] else ""
     say(f"{counted}{more}:")
-    source = config.init_from or (row.init_from and str(folders[row.init_from]))
-    sources = {other.init_from for other in study.rows} - {None}
-    if sources and row.init_from is None and row.name not in sources:
-      source = (
-        None  # A row of its own among such as start from others: from scratch, whatever is given to those.
-      )
-    kept = config.init_from is None and any(other.name in sources for other in together)
+    starts = {other.init_from for other in study.rows} - {None}
+    if pretrained is not None:
+      start = str(pretrained.weights)
+    elif row.init_from is None and starts and row.name not in starts:
+      # A row of its own among such as start from others: from scratch, whatever is given to those.
+      start = None
+    else:
+      start = config.init_from or (row.init_from and str(folders[row.init_from]))
+    said = "" if pretrained is None else f"source '{row.init_from}'"
+    kept = config.init_from is None and any(other.name in starts for other in together)
     own = [row_trainings.Row(other.name, rows[other.name], folders[other.name]) for other in together]
-    for each, (result, history) in zip(
-      own, row_trainings.train(own, task, study.named_seeds, source, kept, say), strict=True
-    ):
-      each.folder.mkdir(parents=True, exist_ok=True)
-      (each.folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in history))
-      # Whole or not at all: what is there counts as done.
-      path = each.folder / "result.json"
-      path.with_suffix(".part").write_text(json.dumps(result))
-      path.with_suffix(".part").rename(path)
-  results = [json.loads((folder / "result.json").read_text()) for folder in folders.values()]
+    trained = row_trainings.train(own, own_task, study.named_seeds, start, kept, say, said)
+    for each, (result, history) in zip(own, trained, strict=True):
+      row_trainings.store(each.folder, result, history)
+  results = {name: json.loads((folder / "result.json").read_text()) for name, folder in folders.items()}
   _check_data(rows, results)
-  table = _table(study, rows, results)
-  histories = {
-    name: [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    for name, folder in folders.items()
-  }
+  table = _table(study, rows, results, folders, workdir)
+  pretraining = pretrainings(list(sources.values()))
+  table["tables"] = [*pretraining, *table["tables"]]
+  histories = {row["name"]: row_trainings.history(workdir / row["folder"]) for row in table["rows"]}
   figures = EXPERIMENTS[study.base.recipe.name].table_figures(table["rows"], workdir)
-  report.write(table, histories, workdir, [folder.name for folder in folders.values()], figures)
+  report.write(table, histories, workdir, figures)
   say("")
   say(report.text(table))
   return table
@@ -121,6 +135,12 @@ def _begin(study: StudyConfig, rows: Mapping[str, RunConfig], workdir: pathlib.P
       row.name: {**configuration.identity(rows[row.name]), "from row": row.init_from} for row in study.rows
     },
   }
+  if study.sources:
+    configs = configuration.sources_of(study, options_of)
+    now["sources"] = {
+      source.name: {**configuration.identity(configs[source.name]), "weights": source.init_from}
+      for source in study.sources
+    }
   path = workdir / "study.json"
   if path.is_file():
     before = json.loads(path.read_text())
@@ -139,10 +159,13 @@ def _begin(study: StudyConfig, rows: Mapping[str, RunConfig], workdir: pathlib.P
   path.write_text(json.dumps(now, indent=2) + "\n")
 
 
-def _check_data(rows: Mapping[str, RunConfig], results: Sequence[Mapping[str, Any]]) -> None:
+def _check_data(rows: Mapping[str, RunConfig], results: Mapping[str, Mapping[str, Any]]) -> None:
   """Refuses a table whose rows were trained on different versions of one data set."""
   seen: dict[str, tuple[str, str]] = {}
-  for (name, config), result in zip(rows.items(), results, strict=True):
+  for name, result in results.items():
+    if "not_trained" in result:
+      continue
+    config = rows[name]
     fingerprint = result["data"]["fingerprint"]
     first, before = seen.setdefault(json.dumps(dataclasses.asdict(config.data)), (name, fingerprint))
     if before != fingerprint:
@@ -153,10 +176,30 @@ def _check_data(rows: Mapping[str, RunConfig], results: Sequence[Mapping[str, An
 
 
 def _table(
-  study: StudyConfig, rows: Mapping[str, RunConfig], results: Sequence[Mapping[str, Any]]
+  study: StudyConfig,
+  rows: Mapping[str, RunConfig],
+  results: Mapping[str, Mapping[str, Any]],
+  folders: Mapping[str, pathlib.Path],
+  workdir: pathlib.Path,
 ) -> dict[str, Any]:
-  by_name = dict(zip(rows, results, strict=True))
-  judged = [{**report.judged(by_name[row.name]), **_published(row)} for row in study.rows]
+  trained = [row for row in study.rows if "not_trained" not in results[row.name]]
+  if not trained:
+    raise UserError("no row could be trained: see the pre-trainings' result.json below sources")
+  comparisons = [
+    report.compare(one, results[one], other, results[other])
+    for one, other in study.compared
+    if not {"not_trained"} & {*results[one], *results[other]}
+  ]
+  judged = [
+    {
+      **report.judged(results[row.name]),
+      **_published(row),
+      "init_from": row.init_from,
+      "folder": folders[row.name].relative_to(workdir).as_posix(),
+      "compared": {pair["other"]: pair for pair in comparisons if pair["one"] == row.name},
+    }
+    for row in trained
+  ]
   further = EXPERIMENTS[study.base.recipe.name].tables(judged, study.named_seeds)
   return {
     "title": study.title,
@@ -166,14 +209,17 @@ def _table(
     "seeds": list(study.named_seeds),
     "rows": judged,
     "tables": [{"title": title, "header": header, "rows": cells} for title, (header, cells) in further],
-    "comparisons": [
-      report.compare(one, by_name[one], other, by_name[other]) for one, other in study.compared
+    "not_trained": [
+      {**_published(row), "place": place, "why": results[row.name]["not_trained"]}
+      for place, row in enumerate(study.rows)
+      if row not in trained
     ],
+    "comparisons": comparisons,
     "config": configuration.identity(study.base),
     "environment": _environment(),
     "timing": {
-      "seconds": round(sum(result["seconds"] for result in results), 1),
-      "compile_seconds": round(sum(result["compile_seconds"] for result in results), 1),
+      "seconds": round(sum(row["seconds"] for row in judged), 1),
+      "compile_seconds": round(sum(row["compile_seconds"] for row in judged), 1),
     },
   }
 

@@ -59,6 +59,18 @@ def nothing_taken_over(model: nn.Module, given: Variables) -> Variables:
   raise UserError(f"init_from: {type(model).__name__} takes nothing over from another training: leave it out")
 
 
+def no_pictures(model: nn.Module) -> Mapping[str, Any]:
+  """Stores nothing, and asks for nothing."""
+  del model
+  return {}
+
+
+def as_they_are(records: Records, options: Mapping[str, Any]) -> Records:
+  """Changes nothing."""
+  del options
+  return records
+
+
 def no_figures(
   task: "Task", variables: Variables, tested: np.ndarray, folder: pathlib.Path
 ) -> Mapping[str, str]:
@@ -125,14 +137,22 @@ class Experiment:
       (records' `order`), and a study gives every number for a random order too.
     take_over: (model, variables of another training or of converted weights) -> the submodules to start from, each as
       this model names it.
+    label_free: submodules that have nothing to do with what the classes are: they may be taken from a training of
+      other classes.
+    pictures: model -> what its pictures must be ("colour_order", "mean", "std", "input_size"), which is stored with the
+      weights, and must agree where weights are taken over. Empty: nothing is stored or asked for.
+    seen: (records, numbers of the recipe) -> the records as the recipe sees them, such as with people for labels; the
+      same however often it is applied.
     facts: (rows of metrics of each training of a study's row, readings of each) -> further numbers of theirs, a value a
       training.
     measures: (task, trained variables, rows trained on, tested rows) -> numbers of a training for the system's own
       tables, by name; None where there is none.
     remarks: rows of metrics of a training -> lines of warning for the reader.
-    tables: (rows of a study's table, as `report.study.judged` makes them, each with its "name"; seeds) -> further
-      tables with their titles, to stand below it.
-    table_figures: (those rows, folder) -> PNG files drawn into the folder, each with its caption.
+    tables: (rows of a study's table, as `report.study.judged` makes them, each with its "name", what it starts from as
+      "init_from", and those it is "compared" with, by name; seeds) -> further tables with their titles, to stand below
+      it. Rows that could not be trained are not among them.
+    table_figures: (those rows, each with its own "folder" below it, folder) -> PNG files drawn into the folder, each
+      with its caption.
   """
 
   recipe: Callable[..., tuple[tuple[Stage, ...], Mapping[str, float]]]
@@ -147,6 +167,9 @@ class Experiment:
   test_batch: int | None = None
   mates: bool = False
   take_over: Callable[[Any, Variables], Variables] = nothing_taken_over
+  label_free: Sequence[str] = ()
+  pictures: Callable[[Any], Mapping[str, Any]] = no_pictures
+  seen: Callable[[Records, Mapping[str, Any]], Records] = as_they_are
   figures: Callable[["Task", Variables, np.ndarray, pathlib.Path], Mapping[str, str]] = no_figures
   facts: Callable[
     [Sequence[Sequence[Mapping[str, Any]]], Sequence[Mapping[str, Reading]]], Mapping[str, Sequence[float]]

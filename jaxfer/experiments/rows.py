@@ -7,6 +7,7 @@ count as wrong, and the table names it.
 
 import contextlib
 import dataclasses
+import json
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -56,6 +57,7 @@ def train(
   source: str | None,
   kept: bool,
   say: Callable[[str], None],
+  said: str = "",
 ) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
   """Trains folds x seeds of rows that differ in numbers alone; of each what was predicted for whom, and its metrics.
 
@@ -68,6 +70,7 @@ def train(
     source: a folder of weights to start from; one with a folder a training, as `kept` leaves them; or None.
     kept: whether the trained weights are kept, each row's in its own folder, for other rows to start from.
     say: takes the lines for the reader.
+    said: what `source` is, in words.
   """
   config, data, folder = rows[0].config, task.records, rows[0].folder
   every = [
@@ -80,7 +83,8 @@ def train(
   plans = [one.plan(split) for (_, one), split in zip(every, splits, strict=True)]
   steps = max(plan.steps for plan in plans)
   stages, _ = task.stages(steps)
-  started, starts = time.monotonic(), _starts(task, [_name(one.config) for _, one in every], source, say)
+  started = time.monotonic()
+  starts = _starts(task, [_name(one.config) for _, one in every], source, say, said)
   trainings = [
     members.Member(
       _name(one.config) if len(rows) == 1 else f"{row.name}: {_name(one.config)}",
@@ -109,7 +113,7 @@ def train(
         record={
           "rows": {row.name: configuration.identity(row.config) for row in rows},
           "data": data.fingerprint,
-          "init_from": source and pathlib.Path(source).name,
+          "init_from": said or (source and pathlib.Path(source).name),
         },
         resume=True,
         revision=runs.revision(),
@@ -161,6 +165,20 @@ def train(
   return told
 
 
+def store(folder: pathlib.Path, result: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> None:
+  """Writes what `train` told of a row to its folder; with `result.json` there it counts as done."""
+  folder.mkdir(parents=True, exist_ok=True)
+  (folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+  path = folder / "result.json"  # Whole or not at all.
+  path.with_suffix(".part").write_text(json.dumps(result))
+  path.with_suffix(".part").rename(path)
+
+
+def history(folder: pathlib.Path) -> list[dict[str, Any]]:
+  """The rows of metrics that `store` wrote."""
+  return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+
+
 def _calls(
   trainings: Sequence[members.Member], folder: pathlib.Path, config: RunConfig
 ) -> dict[pathlib.Path, list[int]]:
@@ -184,14 +202,14 @@ def _name(config: RunConfig) -> str:
 
 
 def _starts(
-  task: Task, names: Sequence[str], source: str | None, say: Callable[[str], None]
+  task: Task, names: Sequence[str], source: str | None, say: Callable[[str], None], said: str = ""
 ) -> list[Variables | None]:
   """What each training starts from; one object where it is the same for all."""
   if source is None:
     return [None] * len(names)
   folder = pathlib.Path(source)
   if not (folder / "weights").is_dir():
-    taken, line = task.taken_over(*weights.load_weights(folder), source)
+    taken, line = task.taken_over(*weights.load_weights(folder), said or source)
     say(line)
     return [taken] * len(names)
   starts = {}

@@ -19,7 +19,7 @@ from jaxfer.data import folds, records, stream
 from jaxfer.data.plan import evaluation
 from jaxfer.errors import UserError
 from jaxfer.experiments import profiling
-from jaxfer.experiments.task import Task, folds_of, options_of, split_of, task_of
+from jaxfer.experiments.task import Task, folds_of, options_of, seen, split_of, task_of
 from jaxfer.report import grids, pages, plots, tables
 from jaxfer.train import feed, loop, parallel, weights
 from jaxfer.train.checkpoint import exists
@@ -78,7 +78,9 @@ def prepare(config: RunConfig, data: records.Records) -> Setup:
   split = split_of(config, data)
   start, start_line = None, ""
   if config.init_from:
-    start, start_line = task.taken_over(*weights.load_weights(pathlib.Path(config.init_from)), config.init_from)
+    start, start_line = task.taken_over(
+      *weights.load_weights(pathlib.Path(config.init_from)), config.init_from
+    )
   return Setup(
     **fields,
     split=split,
@@ -96,6 +98,7 @@ def keep(folder: pathlib.Path, task: Task, variables: Variables) -> None:
     "config": configuration.identity(task.config),
     "data": task.records.fingerprint,
     "label_names": list(task.records.label_names),
+    **task.experiment.pictures(task.model),
     "revision": revision(),
   }
   weights.save_weights(folder, jax.device_get(variables), meta)
@@ -168,7 +171,7 @@ def train(
       f"{workdir} was begun with another configuration ({', '.join(keys)} differ): go on with the same, "
       "or choose another --workdir"
     )
-  data = load_data(config, data_dir)
+  data = seen(config, load_data(config, data_dir))
   workdir.mkdir(parents=True, exist_ok=True)
   record.write_text(configuration.to_json(config))
   for k, (folder, fold) in enumerate(fold_dirs(config, workdir, data).items()):
@@ -219,7 +222,7 @@ def evaluate(
   if not path.is_file():
     raise UserError(f"{workdir} holds no run: there is no config.json in it")
   config = configuration.from_json(path.read_text())
-  data = load_data(config, data_dir) if data is None else data
+  data = seen(config, load_data(config, data_dir) if data is None else data)
   classes = len(data.label_names)
   confusion = np.zeros((classes, classes))
   lines = ["key,subject,label,predicted,fold"]

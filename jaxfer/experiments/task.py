@@ -189,18 +189,21 @@ class Task:
 
     Args:
       given: variables of another training, or converted ones.
-      meta: what is stored beside them; `label_names` there must be those of these data.
+      meta: what is stored beside them; `label_names` there must be those of these data where something is taken that
+        depends on them, and the pictures those of this model.
       source: where they are from, in words.
 
     Raises:
       UserError: they do not fit this model.
     """
     taken, names = self.experiment.take_over(self.model, given), meta.get("label_names")
-    if names is not None and tuple(names) != self.records.label_names:
+    bound = [name for name in taken["params"] if name not in self.experiment.label_free]
+    if bound and names is not None and tuple(names) != self.records.label_names:
       raise UserError(
         f"init_from: {source} names its classes {', '.join(names)}, the data {', '.join(self.records.label_names)}: "
         "give data of the same classes in the same order"
       )
+    self._check_pictures(meta, source)
     fresh = jax.eval_shape(self.init, jax.random.key(0))
     for name in taken["params"]:
       if name not in fresh["params"]:
@@ -215,10 +218,23 @@ class Task:
           f"init_from: '{name}' of {source} is another net ({len(differing)} arrays differ, such as {differing[0]}: "
           f"{paths[1].get(differing[0])} for {paths[0].get(differing[0])}): give the same model options"
         )
-    left = [name for name in fresh["params"] if name not in taken["params"]]
-    size = sum(leaf.size for leaf in jax.tree.leaves(taken["params"]))
-    line = f"taken over from {source}: {', '.join(taken['params'])} ({size:,} parameters)"
-    return taken, line + (f"; fresh: {', '.join(left)}" if left else "")
+    left = {name: tree for name, tree in fresh["params"].items() if name not in taken["params"]}
+    line = f"taken over from {source}: {_named(taken['params'])}"
+    return taken, line + (f"; fresh: {_named(left)}" if left else "")
+
+  def _check_pictures(self, meta: Mapping[str, Any], source: str) -> None:
+    """Refuses weights that were trained on other pictures than those this model is given, or do not say on which."""
+    for name, want in self.experiment.pictures(self.model).items():
+      if name not in meta:
+        raise UserError(
+          f"init_from: {source} does not say its {name}: convert or train it again with this version"
+        )
+      have = meta[name]
+      if (list(have) if isinstance(have, list | tuple) else have) != want:
+        raise UserError(
+          f"init_from: {source} was trained with {name} {have}, this training reads {want}: set model.pictures or "
+          "model.image_size as there"
+        )
 
   def published(self) -> dict[str, float]:
     """The paper's row that has this model's attributes, if one has."""
@@ -229,6 +245,16 @@ class Task:
     }
 
 
+def seen(config: RunConfig, data: records.Records) -> records.Records:
+  """The records as the config's recipe sees them; see `Experiment.seen`."""
+  return _experiment(config.recipe.name).seen(data, config.recipe.options)
+
+
+def _named(params: Mapping[str, Any]) -> str:
+  """Submodules, and how many parameters they have together."""
+  return f"{', '.join(params)} ({sum(leaf.size for leaf in jax.tree.leaves(params)):,} parameters)"
+
+
 def task_of(config: RunConfig, data: records.Records) -> Task:
   """Builds the model for these data; nothing is compiled yet.
 
@@ -236,7 +262,7 @@ def task_of(config: RunConfig, data: records.Records) -> Task:
     UserError: an unknown name, or options that do not fit.
   """
   configuration.check(config, options_of)
-  experiment = _experiment(config.recipe.name)
+  experiment, data = _experiment(config.recipe.name), seen(config, data)
   arrays = experiment.resident(data)
   streamed, placement = _placed(config.execution, arrays)
   model = _model(config, data)

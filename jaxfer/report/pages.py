@@ -54,6 +54,9 @@ def write_study(
     _require(row, _ROW, f"row '{row.get('name', '?')}' of the study")
     _require(row["data"], ("name", "fingerprint"), f"data of row '{row['name']}'")
   failed = [f"{row['name']}: {line}" for row in rows for line in row["failed"]]
+  failed += [
+    f"{row['name']}: not trained, its pre-training {row['why']}" for row in table.get("not_trained", ())
+  ]
   sentences = [comparison["sentence"] for comparison in table.get("comparisons", ())]
   members = sum(row.get("members", 0) for row in rows)
   summary = f"{len(rows)} rows" + (f", {members} trainings" if members else "")

@@ -149,7 +149,6 @@ def write(
   table: Mapping[str, Any],
   histories: Mapping[str, Sequence[Mapping[str, Any]]],
   workdir: pathlib.Path,
-  folders: Sequence[str],
   own: Mapping[str, str] | None = None,
 ) -> None:
   """Writes `table.json`, `table.md`, `accuracy.png`, a row's `confusion.png` and `curves.png`, and `report.html`.
@@ -157,8 +156,7 @@ def write(
   Args:
     table: as `jaxfer.study.run` returns it.
     histories: rows of metrics of each row's trainings, with a "member" each, by the row's name.
-    workdir: where to write.
-    folders: of the rows, below `workdir / "rows"`.
+    workdir: where to write; each row's own "folder" lies in it.
     own: the system's figures of the table in `workdir`, name -> caption.
   """
   (workdir / "table.json").write_text(json.dumps(table, indent=2) + "\n")
@@ -168,8 +166,8 @@ def write(
     (workdir / "accuracy.png", "Accuracy by row: ours with its 95 % interval and seeds, and as published."),
     *((workdir / name, caption) for name, caption in (own or {}).items()),
   ]
-  for row, folder in zip(table["rows"], folders, strict=True):
-    at = workdir / "rows" / folder
+  for row in table["rows"]:
+    at = workdir / row["folder"]
     judged = int(np.sum(row["confusion"]))
     if judged:
       title = f"{row['name']}: {row['correct']} of {row['count']} correct ({row['mean']:.1%})"
@@ -238,6 +236,9 @@ def _cells(table: Mapping[str, Any]) -> tables.Table:
         len(row["failed"]),
       ]
     )
+  for row in table["not_trained"]:
+    printed = None if row["published"] is None else 100 * row["published"]
+    rows.insert(row["place"], [row["name"], printed, "- (pre-training failed)", *[None] * (len(header) - 3)])
   return header, rows
 
 
@@ -253,6 +254,7 @@ def _lines(table: Mapping[str, Any]) -> list[str]:
   ]
   for row in table["rows"]:
     lines += [f"failed: {row['name']}, {line}" for line in row["failed"]]
+  lines += [f"not trained: {row['name']}, its pre-training {row['why']}" for row in table["not_trained"]]
   lines += _by_rows(table, _data, "data")
   versions = ", ".join(f"{name} {value}" for name, value in environment.items() if name != "device")
   lines.append(f"{environment['device']}; {versions}")

@@ -70,6 +70,11 @@ class Checkpoints:
     whole = [n for n in self._manager.all_steps() if (self._digests / f"{n}.json").exists()]
     return max(whole, default=None)
 
+  def oldest(self, number: int) -> int:
+    """Number of the oldest checkpoint, `number` of one that is to come."""
+    self.wait()
+    return min([number, *self._manager.all_steps()])
+
   def _verify(self, number: int) -> None:
     recorded = json.loads((self._digests / f"{number}.json").read_text())
     found = self._files(number)

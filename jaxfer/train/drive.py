@@ -14,6 +14,7 @@ import numpy as np
 from jaxfer import config as configuration
 from jaxfer.data.plan import Plan, chunks
 from jaxfer.errors import Interrupted, UserError
+from jaxfer.train.best import Best, on_host, selects
 from jaxfer.train.checkpoint import Checkpoints
 from jaxfer.train.feed import feed, placed
 from jaxfer.train.parallel import Parallel
@@ -76,7 +77,8 @@ class _Position:
   """Where a group stands.
 
   `step` batches of `epoch` of `stage` are done, with these sums of metrics so far, name -> ([members], [members]).
-  `failed` says of a member, by its number, where it was not finite.
+  `failed` says of a member, by its number, where it was not finite, `best` which epoch of the stage was its best, and
+  how good.
   """
 
   stage: int = 0
@@ -85,6 +87,7 @@ class _Position:
   done: int = 0
   sums: dict[str, Any] = dataclasses.field(default_factory=dict)
   failed: dict[str, str] = dataclasses.field(default_factory=dict)
+  best: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def initial_key(seed: int) -> jax.Array:
@@ -152,11 +155,16 @@ class _Loop:
       **spread.arithmetic,
       "steps_per_call": execution.steps_per_call,
     }
-    self.position = _Position()
+    self.position, self.best = _Position(), Best(workdir)
     self.trainers: dict[Stage, Callable] = {}
 
   def run(self) -> State:
     group = self.group
+    if group.watch is None and (chosen := [stage.name for stage in group.stages if selects(stage)]):
+      raise UserError(
+        f"stage '{chosen[0]}' takes its best epoch by people held back, and there are none: give split.validation=0.1, "
+        "or select=last"
+      )
     state, sizes = None, {"metrics": 0, "timing": 0}
     notes = []
     if self.checkpoints.latest() is not None:
@@ -165,6 +173,7 @@ class _Loop:
       state, sizes = self.spread.adopt(saved), meta["sizes"]
       self.position = _Position(**meta["position"])
       self.position.sums = {name: np.asarray(sums) for name, sums in self.position.sums.items()}
+      self.best.load(self.checkpoints.latest(), self.position.best)
     total = sum(stage.epochs for stage in group.stages) * group.steps
     self.metrics = Log(self.workdir / "metrics.jsonl", sizes["metrics"])
     self.timing = Log(self.workdir / "timing.jsonl", sizes["timing"])
@@ -185,8 +194,10 @@ class _Loop:
           variables = merge(variables, self.spread.stack(group.starts))
         state = self.spread.start(group.stages[0], variables)
       while self.position.stage < len(group.stages):
-        state = self._stage(state)
-        self.position = dataclasses.replace(self.position, stage=self.position.stage + 1, epoch=0, step=0)
+        state = self._selected(self._stage(state))
+        following = self.position.stage + 1
+        self.position = dataclasses.replace(self.position, stage=following, epoch=0, step=0, best={})
+        self.best.clear()
         if self.position.stage < len(group.stages):
           state = self.spread.start(group.stages[self.position.stage], variables_of(state))
       self._save(state)
@@ -222,6 +233,7 @@ class _Loop:
     }
     # The end of a stage and the start of the next have the same steps behind them.
     number = self.position.done + self.position.stage
+    self.best.save(number, self.checkpoints.oldest(number))
     self.checkpoints.save(number, state, meta)
     self.saved = time.monotonic()
 
@@ -322,12 +334,47 @@ class _Loop:
       rows += [{**where, "split": "train", **means}]
       rows += [{**where, **row} for each in told for row in each[member]]
     self.metrics.write(rows)
+    if selects(stage):
+      self._watch_best(state, rows)
     trained = sum(plan.batch_size * max(plan.steps - first_step, 0) for plan in group.plans)
     where = {"stage": stage.name, "epoch": position.epoch + 1, "step": position.done}
     rate = {"seconds": round(seconds, 3), "examples_per_second": round(trained / seconds, 2)}
     self.timing.write([{**where, **rate}])
     self.position = dataclasses.replace(position, epoch=position.epoch + 1, step=0, sums={})
     self.progress.epoch(stage.name, position.epoch + 1, stage.epochs, _averaged(rows))
+
+  def _members(self, tree: PyTree) -> list[PyTree]:
+    """The tree of each member, on the host, no view of what is donated."""
+    return [on_host(own) for own in self.spread.unstack(tree, len(self.group.plans))]
+
+  def _watch_best(self, state: State, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Keeps the variables of those members that were never as good as after this epoch."""
+    numbers = {name: member for member, name in enumerate(self.group.names or ())}
+    found = {
+      numbers[row["member"]] if numbers else 0: row["accuracy"]
+      for row in rows
+      if row["split"] == "validation" and "accuracy" in row
+    }
+    better = [member for member, accuracy in found.items() if self.best.better(member, accuracy)]
+    if better:
+      every = self._members(state.moving.variables)
+      for member in better:
+        self.best.keep(member, self.position.epoch + 1, found[member], every[member])
+      self.position.best = dict(self.best.chosen)
+
+  def _selected(self, state: State) -> State:
+    """The state at the end of a stage, with each member's best variables where it asks for them."""
+    stage, names = self.group.stages[self.position.stage], self.group.names
+    if not selects(stage):
+      return state
+    for member, (epoch, accuracy) in sorted(self.best.chosen.items(), key=lambda item: int(item[0])):
+      who = {} if names is None else {"member": names[int(member)]}
+      row = {"stage": stage.name, "epoch": epoch, "split": "selected", "accuracy": accuracy}
+      self.metrics.write([{**who, **row}])
+    ends = self._members(state.moving.variables)
+    chosen = [self.best.of(member, end) for member, end in enumerate(ends)]
+    moving = dataclasses.replace(state.moving, variables=self.spread.stack(chosen))
+    return dataclasses.replace(state, moving=moving)
 
 
 def _title(names: Sequence[str] | None) -> str | None:

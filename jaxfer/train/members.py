@@ -22,6 +22,7 @@ from jaxfer.data.plan import Plan, chunks
 from jaxfer.data.plan import evaluation as evaluation_batches
 from jaxfer.data.stream import Stream
 from jaxfer.errors import UserError, unknown
+from jaxfer.train.best import selects
 from jaxfer.train.checkpoint import exists
 from jaxfer.train.drive import Group, Identity, abstract_state, drive
 from jaxfer.train.feed import feed, placed
@@ -149,6 +150,12 @@ def train(
     Interrupted: see `loop.run`.
   """
   _check(members)
+  selecting = any(map(selects, stages))
+  if selecting and (blind := [m.name for m in members if not len(m.watched)]):
+    raise UserError(
+      f"member '{blind[0]}' has no rows held back to choose its best epoch by: give split.validation=0.1, or "
+      "select=last"
+    )
   execution = execution or Execution()
   devices = _devices(execution, len(members))
   mode = "sequential" if isinstance(data, Stream) else mode_of(mode, devices[0].platform)

@@ -127,6 +127,11 @@ class Parallel:
     (tree,) = trees
     return self.place(tree)
 
+  def unstack(self, tree: PyTree, count: int) -> list[PyTree]:
+    """The tree of the only member, on the host."""
+    assert count == 1
+    return [jax.device_get(tree)]
+
   def lay(self, columns: Columns, active: np.ndarray) -> tuple[Columns, np.ndarray]:
     """Planned columns [steps, 1, batch] and active [steps, 1] as `trainer` takes them."""
     return {name: array[:, 0] for name, array in columns.items()}, active[:, 0]

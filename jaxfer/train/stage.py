@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import flax
 import jax
@@ -87,6 +87,8 @@ class Stage:
     epochs: passes over the training rows.
     columns: what the index plan draws for each place in a batch: "row", and as asked "target" and "partner" (see
       `data.plan.Plan.columns`).
+    select: the variables it ends with: those of its "last" epoch, or of the "best_on_validation", by the accuracy of
+      the watched rows, of equal ones the earlier; optimizers are fresh in each stage anyhow.
     judged: whether the trainings of a study are also judged on their tested rows at its end, for the record.
     sample: makes the batch on the device from resident data, planned rows and per-example keys.
   """
@@ -97,6 +99,7 @@ class Stage:
   sample: SampleFn = gather
   columns: tuple[str, ...] = ("row",)
   judged: bool = False
+  select: Literal["last", "best_on_validation"] = "last"
 
   @property
   def trainable(self) -> tuple[str, ...]:

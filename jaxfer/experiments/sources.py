@@ -1,0 +1,121 @@
+"""Trainings that rows of a study start from without standing in its table: pre-trainings, each run once.
+
+A pre-training has failed where its loss was not finite, or where it is right for less than twice the share of chance
+of its training records in its last epoch (paper 004 prints "- (Pretraining Failed)" and gives no rule: specs 5.6).
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from jaxfer import config as configuration
+from jaxfer.config import RunConfig
+from jaxfer.experiments import rows as row_trainings
+from jaxfer.experiments.task import Task
+from jaxfer.report import plots
+from jaxfer.report import study as report
+from jaxfer.report.tables import Cell
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """A pre-training.
+
+  Attributes:
+    row: its name, and a folder of weights where one takes its place.
+    config: of the training.
+    folder: for its checkpoints, `result.json`, `history.jsonl`, `curves.png` and weights.
+  """
+
+  row: configuration.Row
+  config: RunConfig
+  folder: pathlib.Path
+
+  @property
+  def ready(self) -> bool:
+    """Whether it is trained, or given."""
+    return self.row.init_from is not None or (self.folder / "result.json").is_file()
+
+  @property
+  def result(self) -> dict[str, Any]:
+    """What `train` left."""
+    return json.loads((self.folder / "result.json").read_text())
+
+  @property
+  def failure(self) -> str | None:
+    """Why nothing starts from it."""
+    return None if self.row.init_from is not None else self.result["failure"]
+
+  @property
+  def weights(self) -> pathlib.Path:
+    """The folder of weights to start from."""
+    if self.row.init_from is not None:
+      return pathlib.Path(self.row.init_from)
+    (folder,) = (self.folder / "weights").iterdir()
+    return folder
+
+  def train(self, task: Callable[[RunConfig], Task], seed: int, say: Callable[[str], None]) -> None:
+    """Trains it with a seed, judges it on its own held-out records, and leaves the result in its folder."""
+    say(f"pre-training {self.row.name}:")
+    own = [row_trainings.Row(self.row.name, self.config, self.folder)]
+    ((result, lines),) = row_trainings.train(own, task(self.config), (seed,), None, True, say)
+    learned = [line["accuracy"] for line in lines if line["split"] == "train" and "accuracy" in line]
+    result |= {
+      "failure": failure(result["failed"], learned, len(result["label_names"])),
+      "learned": learned[-1] if learned else None,
+      "epochs": len(learned),
+    }
+    if lines:
+      plots.learning_curves_png(lines, self.folder / "curves.png", self.row.name)
+    row_trainings.store(self.folder, result, lines)
+
+
+def failure(failed: Sequence[str], learned: Sequence[float], classes: int) -> str | None:
+  """Why a pre-training counts as failed, or None.
+
+  Args:
+    failed: where it was not finite.
+    learned: accuracy on its training records, by epoch.
+    classes: how many it tells apart.
+  """
+  if failed:
+    return f"failed: {failed[0].removesuffix('; its records count as wrong')}"
+  if learned and learned[-1] < 2 / classes:
+    return (
+      f"failed: {learned[-1]:.1%} of its training records right at its end, less than twice {1 / classes:.1%}"
+    )
+  return None
+
+
+def pretrainings(sources: Sequence[Source]) -> list[dict[str, Any]]:
+  """The table of what the pre-trainings came to; none where there are none."""
+  if not sources:
+    return []
+  lines: list[list[Cell]] = []
+  for source in sources:
+    if source.row.init_from is not None:
+      lines.append([source.row.name, f"given: {source.row.init_from}", *[None] * 7])
+      continue
+    if source.ready:
+      lines.append([source.row.name, *_cells(source.result)])
+  header = ["", "data", "records", "classes", "held out", "right %", "in training %", "epochs", "seconds"]
+  return [
+    {"title": "Pre-trainings, each judged on its own held-out records", "header": header, "rows": lines}
+  ]
+
+
+def _cells(result: Mapping[str, Any]) -> list[Cell]:
+  judged = report.judged(result)
+  learned = result["learned"]
+  return [
+    result["data"]["name"] + ("" if result["failure"] is None else f", {result['failure']}"),
+    result["data"]["records"],
+    len(result["label_names"]),
+    judged["count"],
+    f"{100 * judged['mean']:.1f}",
+    None if learned is None else f"{100 * learned:.1f}",
+    result["epochs"],
+    round(result["seconds"]),
+  ]

@@ -1,0 +1,177 @@
+"""The best epoch by watched rows: a number that each step makes larger, and a judge who likes some numbers better."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxfer.config import Execution
+from jaxfer.data.plan import Plan
+from jaxfer.errors import UserError
+from jaxfer.train import loop, members, optim, parallel, stacked
+from jaxfer.train.checkpoint import Checkpoints
+from jaxfer.train.stage import LossOut, Stage, Update
+from tests.train import toy
+
+# Accuracy by the number after an epoch of two steps, at rate 1: 2, 4, 6, 8; at rate 2: 4, 8, 12, 16.
+LIKED = {2: 0.2, 4: 0.7, 6: 0.7, 8: 0.1, 12: 0.9, 16: 0.3}
+
+
+def loss(variables, batch, keys, context):
+  del keys, context
+  count = jnp.float32(len(batch["x"]))
+  return LossOut(loss={"loss": (-variables["params"]["net"]["w"].sum() * count, count)})
+
+
+def stages(second=0):
+  """Four epochs; and a stage that goes on from there without a choice."""
+  optimizer = optim.scale_by_hyper("rate", optim.schedule("constant", 1))
+  update = Update("net", loss, ("net",), optimizer)
+  first = Stage("chosen", (update,), 4, select="best_on_validation")
+  return (first, Stage("after", (update,), second)) if second else (first,)
+
+
+def init(key):
+  del key
+  return {"params": {"net": {"w": jnp.zeros(1)}, "still": {"w": jnp.ones(1)}}}
+
+
+def outputs(variables, hyper, data, plan, axis_name):
+  del hyper, data, axis_name
+  return jnp.broadcast_to(variables["params"]["net"]["w"], plan["row"].shape)
+
+
+def judge(found, rows):
+  del rows
+  return {"accuracy": LIKED.get(float(found[0]), 0.0)}
+
+
+DATA = {"x": np.zeros((8, 1), np.float32)}
+EVALUATION = members.Evaluation(outputs, judge, 2)
+
+
+def three(watched=2):
+  """The second is twice as fast; the third is not finite from its second step on."""
+  return [
+    members.Member(
+      f"m{k}",
+      k,
+      Plan(np.arange(4), 2, "drop", [k]),
+      {"rate": rate},
+      watched=np.arange(4, 4 + watched),
+      tested=np.arange(6, 8),
+    )
+    for k, rate in enumerate((1.0, 2.0, np.inf))
+  ]
+
+
+def train(folder, mode="sequential", resume=False, second=0, **execution):
+  execution = Execution(**{"devices": 1, "steps_per_call": 1, "checkpoint_seconds": 0.0, **execution})
+  return members.train(
+    stages(second), three(), init, DATA, folder, execution=execution, mode=mode, evaluation=EVALUATION,
+    resume=resume, say=lambda line: None,
+  )  # fmt: skip
+
+
+def numbers(results):
+  return [float(result.variables["params"]["net"]["w"][0]) for result in results]
+
+
+@pytest.fixture(scope="module")
+def chosen(tmp_path_factory):
+  return {mode: train(tmp_path_factory.mktemp(mode) / "all", mode) for mode in ("sequential", "vmap")}
+
+
+@pytest.mark.parametrize("mode", ["sequential", "vmap"])
+def test_each_member_ends_with_its_best_epoch_of_equal_ones_the_earlier(chosen, mode):
+  results = chosen[mode]
+  assert numbers(results)[:2] == [4.0, 12.0]
+  assert [float(result.outputs[0]) for result in results[:2]] == [4.0, 12.0]
+  selected = [row for result in results for row in result.history if row["split"] == "selected"]
+  assert [(row["member"], row["epoch"], row["accuracy"]) for row in selected] == [
+    ("m0", 2, 0.7),
+    ("m1", 3, 0.9),
+  ]
+  assert results[2].failed == "stage 'chosen', epoch 1, step 2"
+
+
+def test_the_next_stage_goes_on_from_there(tmp_path):
+  assert numbers(train(tmp_path, second=1))[:2] == [6.0, 16.0]
+
+
+def stop_after(monkeypatch, chunks):
+  left, original = [chunks], stacked.Stacked.trainer
+
+  def trainer(self, stage, driver):
+    chunk = original(self, stage, driver)
+
+    def stopping(*args):
+      left[0] -= 1
+      if left[0] < 0:
+        raise InterruptedError
+      return chunk(*args)
+
+    return stopping
+
+  monkeypatch.setattr(stacked.Stacked, "trainer", trainer)
+
+
+@pytest.mark.parametrize("chunks", [0, 2, 3])
+def test_a_killed_training_resumes_to_the_same_choice(tmp_path, monkeypatch, chosen, chunks):
+  """Before there is a best one, after the best of one member and before that of another, and in the last epoch."""
+  with monkeypatch.context() as patch:
+    stop_after(patch, chunks)
+    with pytest.raises(InterruptedError):
+      train(tmp_path, "vmap")
+  results = train(tmp_path, "vmap", resume=True)
+  assert numbers(results) == numbers(chosen["vmap"])
+  assert [result.history for result in results] == [result.history for result in chosen["vmap"]]
+  again = train(tmp_path, "vmap", resume=True)
+  assert numbers(again) == numbers(results)
+
+
+def test_a_best_one_that_changed_on_disk_is_refused(tmp_path, monkeypatch):
+  with monkeypatch.context() as patch:
+    stop_after(patch, 3)
+    with pytest.raises(InterruptedError):
+      train(tmp_path, "vmap")
+  folders = sorted((tmp_path / "group0/best").iterdir(), key=lambda path: int(path.name))
+  kept = Checkpoints(tmp_path / "group0")._manager.all_steps()
+  assert [int(path.name) for path in folders][
+    -len(kept) :
+  ] == kept  # And one that went when the last was saved.
+  assert len(folders) <= len(kept) + 1
+  path = folders[-1] / "weights.npz"
+  path.write_bytes(path.read_bytes()[:-1] + b"x")
+  with pytest.raises(UserError, match=r"weights\.npz has changed"):
+    train(tmp_path, "vmap", resume=True)
+
+
+@pytest.mark.parametrize("backend", ["pmap", "jit"])
+def test_a_training_alone_on_two_devices_chooses_too(tmp_path, backend):
+  devices, _ = parallel.choose(backend, 2, 2)
+
+  def watch(variables, data):
+    del data
+    return [{"split": "validation", **judge(np.asarray(variables["params"]["net"]["w"]), None)}]
+
+  one = three()[1]
+  training = loop.Training(stages(), init, DATA, one.plan, one.hyper, None, watch)
+  config = toy.config(2, backend=backend, devices=2, checkpoint_seconds=0.0)
+  end = loop.run(training, config, devices, tmp_path)
+  assert float(end["params"]["net"]["w"][0]) == 12.0
+  last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+  assert last == {"stage": "chosen", "epoch": 3, "split": "selected", "accuracy": 0.9}
+  stored, _ = loop.restore_variables(training, devices, tmp_path)
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(stored), jax.device_get(end))
+  blind = dataclasses.replace(training, watch=None)
+  with pytest.raises(UserError, match=r"stage 'chosen' takes its best epoch .* give split\.validation"):
+    loop.run(blind, config, devices, tmp_path / "blind")
+
+
+def test_members_without_watched_rows_are_refused(tmp_path):
+  with pytest.raises(UserError, match="'m0' has no rows held back to choose its best epoch by"):
+    members.train(stages(), three(watched=0), init, DATA, tmp_path, evaluation=EVALUATION)
