@@ -1,4 +1,4 @@
-"""The command line: `jaxfer train | evaluate | study | prepare | convert | list`."""
+"""The command line: `jaxfer train | evaluate | study | prepare | convert | verify | list`."""
 
 import argparse
 import ast
@@ -114,6 +114,11 @@ def _parser() -> argparse.ArgumentParser:
   convert.add_argument("weights", type=pathlib.Path, metavar="WEIGHTS")
   convert.add_argument("out", type=pathlib.Path, metavar="OUT", help="a new folder")
 
+  verify = commands.add_parser("verify", help="judge a face net by pairs of faces, by LFW's protocol")
+  verify.add_argument("weights", type=pathlib.Path, metavar="WEIGHTS", help="a folder of `jaxfer convert`")
+  verify.add_argument("pairs", type=pathlib.Path, metavar="PAIRS.bin", help="of InsightFace, such as lfw.bin")
+  verify.add_argument("--folds", type=int, default=10, help="parts of the pairs (default: 10)")
+
   listing = commands.add_parser("list", help="show what there is")
   listing.add_argument("what", choices=["models", "datasets", "configs", "studies"])
   return parser
@@ -219,6 +224,14 @@ def _convert(args: argparse.Namespace) -> None:
   print(importers.convert(args.importer, args.weights, args.out))
 
 
+def _verify(args: argparse.Namespace) -> None:
+  from jaxfer import predict, verification
+
+  loaded = predict.load(args.weights)
+  _cache_compilations()
+  print(verification.verify(loaded.predict, loaded.meta, args.pairs, args.folds))
+
+
 def _list(args: argparse.Namespace) -> None:
   if args.what == "studies":
     from jaxfer import study
@@ -265,7 +278,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   if late:
     (args.options if args.command == "prepare" else args.overrides).extend(late)
   command = {
-    "train": _train, "evaluate": _evaluate, "study": _study, "prepare": _prepare, "convert": _convert, "list": _list,
+    "train": _train, "evaluate": _evaluate, "study": _study, "prepare": _prepare, "convert": _convert,
+    "verify": _verify, "list": _list,
   }[args.command]  # fmt: skip
   try:
     command(args)

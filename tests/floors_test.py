@@ -11,7 +11,7 @@ ROOT = pathlib.Path(jaxfer.__file__).parent
 FLOORS = {
   "errors": 0, "config": 0, "kernels": 0,
   "layers": 1, "losses": 1, "metrics": 1, "data": 1,
-  "models": 2,
+  "models": 2, "verification": 2,
   "train": 3, "report": 3, "explain": 3,
   "experiments": 4, "convert": 4,
   "study": 5, "predict": 5, "export": 5,
