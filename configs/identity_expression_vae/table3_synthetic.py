@@ -1,6 +1,11 @@
-"""Paper 003, Table 3, on embedded synthetic faces.
+"""Paper 003, Table 3, on embedded synthetic faces, recorded as in a laboratory: a person in one place, in one light.
 
-jaxfer study configs/identity_expression_vae/table3_synthetic.py --workdir runs/table3_synthetic
+  jaxfer study configs/identity_expression_vae/table3_synthetic.py --workdir runs/table3_synthetic
+
+A quarter of the widths, images of 32 px for the paper's 64 and of 64 for its 128, some 900 steps a stage for its
+45,000. Chosen on other people (data.seed=7), so that so few steps learn anything: BatchNorm, of which the paper's
+tables have none, batches of 16, a larger rate that falls faster; and weights that give the terms of the loss the sizes
+they have in the paper's reading (specs 4.5) where an image has a quarter of the values and varies less.
 """
 
 import pathlib
@@ -16,11 +21,20 @@ def get_config() -> StudyConfig:
     title="Paper 003 on embedded faces: identity and expression apart",
     source="paper 003, Table 3: 195 tested images of 7 people of MUG and CK+",
     base=RunConfig(
-      recipe=Call("identity_expression_vae", epochs=10, rounds=5, round_epochs=5),
-      model=Call("identity_expression_vae", width=0.25, image_size=32),
-      data=Call("synthetic_faces", aligned=True, image_size=32, num_subjects=60),
+      recipe=Call(
+        "identity_expression_vae",
+        epochs=16,
+        rounds=4,
+        round_epochs=5,
+        learning_rate=2e-3,
+        decay=0.9,
+        kl_weight=3e-4,
+        error_weight=0.15,
+      ),
+      model=Call("identity_expression_vae", width=0.25, image_size=32, norm="batch"),
+      data=Call("synthetic_faces", aligned=True, studio=True, image_size=32, num_subjects=56),
       split=Split(test=0.2),
-      batch_size=32,
+      batch_size=16,
     ),
     rows=_PAPER["rows"](32),
     seeds=3,
@@ -44,7 +58,9 @@ def get_config() -> StudyConfig:
         "recipe.decay=0.95",
         "recipe.error_weight=0.01",
         "recipe.kl_weight=1e-5",
+        "recipe.rounds=5",
         "model.width=1.0",
+        "model.norm=none",
         "data.num_subjects=202",
         "split.test=0.035",
         "batch_size=64",

@@ -4,6 +4,7 @@ A training draws its own; what Figs. 4 and 5 set side by side for several method
 and the table's figures are drawn from these.
 """
 
+import importlib.util
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -41,12 +42,12 @@ def method(task: "Task") -> str:
 def figures(
   task: "Task", variables: Variables, tested: np.ndarray, folder: pathlib.Path
 ) -> Mapping[str, str]:
-  """`reconstructions.png` and `map.png`; of a net with two codes `swaps.png`, `between.png`, and `made.npz`."""
+  """`reconstructions.png`, `map.png`, `map_tsne.png`; of nets with two codes `swaps.png`, `between.png`, `made.npz`."""
   from jaxfer.experiments.task import split_of  # It imports this file.
 
   trained = np.flatnonzero(split_of(task.config, task.records).train)
   drawn = {"reconstructions.png": _draw_reconstructions(task, variables, tested, folder)}
-  drawn["map.png"] = _draw_map(task, variables, tested, folder)
+  drawn |= _draw_maps(task, variables, tested, folder)
   if not isinstance(task.model, IdentityExpressionVAE):
     return drawn
   made: dict[str, np.ndarray] = {"method": np.asarray(method(task))}
@@ -191,11 +192,20 @@ def _draw_reconstructions(
   return "Images of people whom the training never saw, and what is decoded from the means of their codes."
 
 
-def _draw_map(task: "Task", variables: Variables, tested: np.ndarray, folder: pathlib.Path) -> str:
+def _draw_maps(
+  task: "Task", variables: Variables, tested: np.ndarray, folder: pathlib.Path
+) -> Mapping[str, str]:
+  """Of the tested images' codes; by t-SNE where scikit-learn is installed."""
   found = vae_measures.encode(task, variables, tested, told=False)
-  points, shares = swaps.pca(vae_measures.expression_of(task.model, found))
+  codes = vae_measures.expression_of(task.model, found)
   label, subject = (np.asarray(task.data[name])[tested] for name in ("label", "subject"))
-  swaps.latent_map_png(
-    points, label, subject, task.records.label_names, folder / "map.png", "Codes of tested images", shares
-  )
-  return "The codes that are clustered, of the tested images, on the two directions of largest variance."
+  names, title = task.records.label_names, "Codes of tested images"
+  points, shares = swaps.pca(codes)
+  swaps.latent_map_png(points, label, subject, names, folder / "map.png", title, shares)
+  drawn = {
+    "map.png": "The codes that are clustered, of the tested images, on the two directions of largest variance."
+  }
+  if importlib.util.find_spec("sklearn"):
+    swaps.latent_map_png(swaps.tsne(codes), label, subject, names, folder / "map_tsne.png", f"{title}, t-SNE")
+    drawn["map_tsne.png"] = "The same by t-SNE, which keeps neighbours together and no distances."
+  return drawn

@@ -19,25 +19,29 @@ from jaxfer.train.state import merge
 
 
 class _Nets:
-  """A model's methods within a loss: submodules that move are in training mode, and their statistics are carried on."""
+  """A model's methods within a loss; submodules that move are in training mode.
+
+  Running statistics are those of a submodule's first pass, which sees images as they are or reconstructs them: what is
+  decoded from the prior or from swapped codes, and read again, has others.
+  """
 
   def __init__(self, model: nn.Module, variables: Variables, moved: Sequence[str], context: Context):
     self._model, self._variables, self._moved, self._context = model, variables, moved, context
     self.collections: dict[str, Any] = {}
+    self._passed: set[str] = set()
 
   def __call__(self, method: str, submodule: str, *args: Any) -> Any:
     result, changed = self._model.apply(
-      merge(self._variables, self.collections),
+      self._variables,
       *args,
       method=method,
       train=submodule in self._moved,
       axis_name=self._context.axis_name,
       mutable=["batch_stats"],
     )
-    own = {
-      collection: {submodule: tree[submodule]} for collection, tree in changed.items() if submodule in tree
-    }
-    if submodule in self._moved:
+    if submodule in self._moved and submodule not in self._passed:
+      self._passed.add(submodule)
+      own = {name: {submodule: tree[submodule]} for name, tree in changed.items() if submodule in tree}
       self.collections = merge(self.collections, own)
     return result
 

@@ -12,7 +12,8 @@ The layer that the tables number 1.1 is `conv1a` or `deconv1a` here, 1.2 is `con
 - ReLU follows every convolution and fc1 (He initialisation is printed), nothing follows the fc layers of the encoder;
   a sigmoid follows conv6; the discriminator may have LeakyReLU(0.2) instead (`leaky`);
 - there is no normalisation; `norm="batch"` puts BatchNorm (`bn1a` after `conv1a` or `deconv1a`) before those ReLUs, not
-  after fc1;
+  after fc1, and none into the discriminator: it sees real and made images apart, and their batches' own statistics
+  would tell it which are which;
 - deconvolutions with the printed kernel 3 have output padding 1, as only then do their outputs have the printed sizes;
   `uniform_4x4` takes kernel 4 instead, which needs none;
 - fc1's 4096 numbers are reshaped to channels, height, width (256, 4, 4), in that order, as where images are channels
@@ -233,7 +234,7 @@ class IdentityExpressionVAE(nn.Module):
     self.identity_encoder = Encoder(latent=self.latent, **shared)
     self.expression_encoder = Encoder(latent=self.latent, **shared)
     self.decoder = Decoder(image_size=self.image_size, uniform_4x4=self.uniform_4x4, **shared)
-    self.discriminator = Discriminator(leaky=self.leaky, **shared)
+    self.discriminator = Discriminator(leaky=self.leaky, **{**shared, "norm": "none"})
 
   def __call__(
     self,

@@ -112,6 +112,14 @@ def pca(features: np.ndarray, components: int = 2) -> tuple[np.ndarray, np.ndarr
   return points[:, :components], (variance / max(variance.sum(), np.finfo(float).tiny))[:components]
 
 
+def tsne(features: np.ndarray) -> np.ndarray:
+  """Places features [n, d] in a plane, neighbours together: [n, 2]. Needs scikit-learn; the same each time."""
+  from sklearn.manifold import TSNE
+
+  perplexity = min(30.0, (len(features) - 1) / 3)
+  return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(np.asarray(features, np.float64))
+
+
 def latent_map_png(
   points: np.ndarray,
   expressions: np.ndarray,

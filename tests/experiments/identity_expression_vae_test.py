@@ -15,7 +15,7 @@ from jaxfer.config import Call, RunConfig, Split
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
 from jaxfer.experiments import identity_expression_vae as system
-from jaxfer.experiments import published_003, rows, run, table_003, vae_measures
+from jaxfer.experiments import published_003, rows, run, table_003, vae_measures, vae_updates
 from jaxfer.experiments.task import split_of, task_of
 from jaxfer.models.identity_expression_vae import IdentityExpressionVAE
 from jaxfer.models.vae_baselines import VAE, ConditionalVAE
@@ -104,6 +104,24 @@ def test_the_switch_loss_teaches_the_decoder_through_the_still_identity_encoder(
   nothing = {**alone, "switch_weight": jnp.float32(0)}
   after, _ = compiled["expression"](mute, batch, nothing)
   assert identical(after["params"]["decoder"], mute["params"]["decoder"])
+
+
+def test_running_statistics_are_those_of_images_and_their_reconstructions(steps):
+  """What is decoded from the prior or from swapped codes, and read again, leaves none; the discriminator has none."""
+  _, batch, numbers = steps
+  model = MODEL.clone(norm="batch")
+  variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+  assert "discriminator" not in variables["batch_stats"]
+  keys = jax.random.split(jax.random.key(2), 6)
+
+  def statistics(*losses):
+    loss = vae_updates.generator(model, *losses, False, False)
+    return jax.jit(lambda: loss(variables, batch, keys, Context(numbers)).collections["batch_stats"])()
+
+  alone, beside = statistics(False, False), statistics(True, True)
+  assert set(alone) == {"expression_encoder", "decoder"}
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), beside, alone)
+  assert not identical(alone["decoder"], variables["batch_stats"]["decoder"])
 
 
 def test_the_discriminator_sees_the_fakes_of_the_generator_s_forward_pass(start, steps):
