@@ -111,11 +111,17 @@ def run(
       row_trainings.store(each.folder, result, history)
   results = {name: json.loads((folder / "result.json").read_text()) for name, folder in folders.items()}
   _check_data(rows, results)
-  table = _table(study, rows, results, folders, workdir)
+  histories = {
+    name: row_trainings.history(folder)
+    for name, folder in folders.items()
+    if "not_trained" not in results[name]
+  }
+  table = _table(
+    study, rows, results, {name: folders[name].relative_to(workdir) for name in histories}, histories
+  )
   pretraining = pretrainings(list(sources.values()))
   table["tables"] = [*pretraining, *table["tables"]]
-  histories = {row["name"]: row_trainings.history(workdir / row["folder"]) for row in table["rows"]}
-  figures = EXPERIMENTS[study.base.recipe.name].table_figures(table["rows"], workdir)
+  figures = EXPERIMENTS[study.base.recipe.name].table_figures(_with(histories, table["rows"]), workdir)
   report.write(table, histories, workdir, figures)
   say("")
   say(report.text(table))
@@ -180,7 +186,7 @@ def _table(
   rows: Mapping[str, RunConfig],
   results: Mapping[str, Mapping[str, Any]],
   folders: Mapping[str, pathlib.Path],
-  workdir: pathlib.Path,
+  histories: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> dict[str, Any]:
   trained = [row for row in study.rows if "not_trained" not in results[row.name]]
   if not trained:
@@ -195,12 +201,12 @@ def _table(
       **report.judged(results[row.name]),
       **_published(row),
       "init_from": row.init_from,
-      "folder": folders[row.name].relative_to(workdir).as_posix(),
+      "folder": folders[row.name].as_posix(),
       "compared": {pair["other"]: pair for pair in comparisons if pair["one"] == row.name},
     }
     for row in trained
   ]
-  further = EXPERIMENTS[study.base.recipe.name].tables(judged, study.named_seeds)
+  further = EXPERIMENTS[study.base.recipe.name].tables(_with(histories, judged), study.named_seeds)
   return {
     "title": study.title,
     "source": study.source,
@@ -222,6 +228,13 @@ def _table(
       "compile_seconds": round(sum(row["compile_seconds"] for row in judged), 1),
     },
   }
+
+
+def _with(
+  histories: Mapping[str, Sequence[Mapping[str, Any]]], rows: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+  """The rows as the system's own tables and figures take them."""
+  return [{**row, "history": histories[row["name"]]} for row in rows]
 
 
 def _published(row: configuration.Row) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import zlib
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 
 def random_affine(
@@ -132,5 +133,133 @@ def random_erasing(
     inside = (y >= top) & (y < top + rows) & (x >= left) & (x < left + columns)
     erased = inside & fits.any() & (chance < probability)
     return jnp.where(erased[:, :, None], jnp.asarray(value, image.dtype), image)
+
+  return jax.vmap(one)(keys, images)
+
+
+def crop_on_black(keys: jax.Array, images: jax.Array, *, probability: float = 0.2) -> jax.Array:
+  """Leaves a random box of some images where it is and makes the rest black (AdaFace's training code, specs 5.5).
+
+  The box is torchvision's RandomResizedCrop's: its area a share of 0.2 to 1, drawn uniformly, the logarithm of width
+  over height uniform between 3/4 and 4/3; of ten boxes the first that fits, else the whole picture (torchvision: its
+  middle within these ratios, which is the whole of a square one).
+
+  Args:
+    keys: [batch] typed keys of the examples.
+    images: [batch, height, width, channels] float, black being 0.
+    probability: of a box in an image, in [0, 1].
+
+  Returns:
+    As `images`.
+  """
+  height, width = images.shape[1:3]
+  bounds = jnp.log(jnp.asarray((3 / 4, 4 / 3), jnp.float32))
+
+  def one(key, image):
+    drawn = jax.random.uniform(jax.random.fold_in(key, zlib.crc32(b"crop")), (2 * _TRIES + 3,))
+    area = height * width * (0.2 + 0.8 * drawn[:_TRIES])
+    aspect = jnp.exp(bounds[0] + (bounds[1] - bounds[0]) * drawn[_TRIES : 2 * _TRIES])
+    columns, rows = jnp.round(jnp.sqrt(area * aspect)), jnp.round(jnp.sqrt(area / aspect))
+    fits = (rows <= height) & (columns <= width)
+    first = jnp.argmax(fits)
+    rows, columns = rows[first], columns[first]
+    chance, down, right = drawn[2 * _TRIES :]
+    top, left = jnp.floor(down * (height - rows + 1)), jnp.floor(right * (width - columns + 1))
+    y, x = jnp.arange(height)[:, None], jnp.arange(width)
+    inside = (y >= top) & (y < top + rows) & (x >= left) & (x < left + columns)
+    kept = inside | ~fits.any() | (chance >= probability)
+    return jnp.where(kept[:, :, None], image, 0)
+
+  return jax.vmap(one)(keys, images)
+
+
+def low_resolution(keys: jax.Array, images: jax.Array, *, probability: float = 0.2) -> jax.Array:
+  """Makes some images smaller and as large again (AdaFace's training code, specs 5.5).
+
+  The smaller side is a share of 0.2 to 1, drawn uniformly; each way takes one of OpenCV's interpolations at random:
+  nearest, linear, area, cubic. Deviations: never Lanczos; cubic weights are normalised at the border, where OpenCV
+  repeats the last pixel; area is linear on the way up, as OpenCV's nearly is.
+
+  Args:
+    keys: [batch] typed keys of the examples.
+    images: [batch, size, size, channels] float, 0 to 255.
+    probability: of an image, in [0, 1].
+
+  Returns:
+    As `images`.
+  """
+  size = images.shape[1]
+
+  def one(key, image):
+    share, down, up, chance = jax.random.split(jax.random.fold_in(key, zlib.crc32(b"low resolution")), 4)
+    small = jnp.floor(size * jax.random.uniform(share, minval=0.2, maxval=1.0)).clip(1)
+    there = _interpolation(size, small, size, jax.random.randint(down, (), 0, 4))
+    back = _interpolation(small, size, size, jax.random.randint(up, (), 0, 4))
+    matrix = back @ there
+    coarse = jnp.einsum("ij,jkc,lk->ilc", matrix, image, matrix).clip(0, 255)
+    return jnp.where(jax.random.uniform(chance) < probability, coarse, image)
+
+  return jax.vmap(one)(keys, images)
+
+
+def _interpolation(before: ArrayLike, after: ArrayLike, size: int, kind: jax.Array) -> jax.Array:
+  """Weights [size, size] that bring the first `before` values to the first `after`; others have no weight.
+
+  `kind` is 0 for nearest, 1 linear, 2 area, 3 cubic (OpenCV's: a = -0.75); nothing is smoothed but by area.
+  """
+  i, j = jnp.arange(size)[:, None], jnp.arange(size)[None]
+  ratio = before / jnp.asarray(after, jnp.float32)
+  place = ((i + 0.5) * ratio - 0.5).clip(0, before - 1)
+  away = jnp.abs(place - j)
+  nearest = (j == jnp.floor(i * ratio)).astype(jnp.float32)
+  linear = jnp.maximum(0, 1 - away)
+  overlap = jnp.maximum(0, jnp.minimum((i + 1) * ratio, j + 1) - jnp.maximum(i * ratio, j))
+  area = jnp.where(ratio > 1, overlap, linear)
+  near = (1.25 * away - 2.25) * away**2 + 1
+  far = ((-0.75 * away + 3.75) * away - 6) * away + 3
+  cubic = jnp.where(away <= 1, near, jnp.where(away < 2, far, 0))
+  weights = jnp.stack([nearest, linear, area, cubic])[kind]
+  weights = jnp.where((j < before) & (i < after), weights, 0)
+  return weights / jnp.where(i < after, weights.sum(1, keepdims=True), 1)
+
+
+def colour_jitter(
+  keys: jax.Array, images: jax.Array, *, strength: float = 0.5, probability: float = 1.0
+) -> jax.Array:
+  """Changes brightness, contrast and saturation of some images, in a random order (torchvision's ColorJitter).
+
+  Each by a factor of 1 - strength to 1 + strength, drawn uniformly, and cut to 0..255 after each. Hue stays as it is,
+  as in AdaFace's code (specs 5.5).
+
+  Args:
+    keys: [batch] typed keys of the examples.
+    images: [batch, height, width, 3] float, 0 to 255, RGB.
+    strength: in [0, 1].
+    probability: of an image, in [0, 1].
+
+  Returns:
+    As `images`.
+  """
+  luma = jnp.asarray((0.299, 0.587, 0.114), jnp.float32)
+
+  def one(key, image):
+    order, factors, chance = jax.random.split(jax.random.fold_in(key, zlib.crc32(b"colour jitter")), 3)
+    drawn = jax.random.uniform(factors, (3,), minval=1 - strength, maxval=1 + strength)
+    changed = image
+    for which in jax.random.permutation(order, 3):
+      grey = (changed * luma).sum(-1, keepdims=True)
+      other = jnp.stack([jnp.zeros_like(grey), jnp.full_like(grey, grey.mean()), grey])[which]
+      changed = (other + drawn[which] * (changed - other)).clip(0, 255)
+    return jnp.where(jax.random.uniform(chance) < probability, changed, image)
+
+  return jax.vmap(one)(keys, images)
+
+
+def mirror(keys: jax.Array, images: jax.Array) -> jax.Array:
+  """Mirrors each image with probability one half."""
+
+  def one(key, image):
+    drawn = jax.random.bernoulli(jax.random.fold_in(key, zlib.crc32(b"mirror")))
+    return jnp.where(drawn, image[:, ::-1], image)
 
   return jax.vmap(one)(keys, images)

@@ -148,11 +148,10 @@ class Experiment:
     measures: (task, trained variables, rows trained on, tested rows) -> numbers of a training for the system's own
       tables, by name; None where there is none.
     remarks: rows of metrics of a training -> lines of warning for the reader.
-    tables: (rows of a study's table, as `report.study.judged` makes them, each with its "name", what it starts from as
-      "init_from", and those it is "compared" with, by name; seeds) -> further tables with their titles, to stand below
-      it. Rows that could not be trained are not among them.
-    table_figures: (those rows, each with its own "folder" below it, folder) -> PNG files drawn into the folder, each
-      with its caption.
+    tables: (rows of a study's table, as `report.study.judged` makes them, each with its "name", those it is
+      "compared" with, by name, and its rows of metrics as "history"; seeds) -> further tables with their titles, to
+      stand below it. Rows that could not be trained are not among them.
+    table_figures: (those rows, folder) -> PNG files drawn into the folder, each with its caption.
   """
 
   recipe: Callable[..., tuple[tuple[Stage, ...], Mapping[str, float]]]

@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 
 from jaxfer.errors import UserError, unknown
+from jaxfer.models.face_classifier import FaceClassifier
 from jaxfer.models.identity_expression_vae import IdentityExpressionVAE
 from jaxfer.models.landmark_fusion import LandmarkFusion
 from jaxfer.models.stacked_autoencoder import StackedAutoencoder
@@ -14,6 +15,7 @@ from jaxfer.models.vae_baselines import VAE, ConditionalVAE
 
 MODELS: dict[str, type[nn.Module]] = {
   "conditional_vae": ConditionalVAE,
+  "face_classifier": FaceClassifier,
   "identity_expression_vae": IdentityExpressionVAE,
   "landmark_fusion": LandmarkFusion,
   "stacked_autoencoder": StackedAutoencoder,

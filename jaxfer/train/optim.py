@@ -1,19 +1,27 @@
 """Optimizers by name, and the two pieces that optax lacks here: a rate that members may differ in, epochs as steps."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax import traverse_util
 
 from jaxfer.errors import unknown
 
 Schedule = Callable[[jax.Array], jax.Array]
 
 
-def scale_by_hyper(name: str, schedule: Schedule) -> optax.GradientTransformationExtraArgs:
+def scale_by_hyper(
+  name: str, schedule: Schedule, others: Mapping[str, str] | None = None
+) -> optax.GradientTransformationExtraArgs:
   """Multiplies the update by -hyper[name] * schedule(count): a learning rate that is read by name at every step.
+
+  Args:
+    name: of the rate in the step's `hyper`.
+    schedule: factor by the count of steps.
+    others: submodule -> name of a rate of its own, for parameters in submodules.
 
   Raises:
     KeyError: at tracing, where the step's `hyper` has no such number.
@@ -21,8 +29,15 @@ def scale_by_hyper(name: str, schedule: Schedule) -> optax.GradientTransformatio
 
   def update(updates, state, params=None, *, hyper: Mapping[str, jax.Array], **extra: Any):
     del params, extra
-    rate = -hyper[name] * schedule(state.count)
-    scaled = jax.tree.map(lambda u: (rate * u).astype(u.dtype), updates)
+
+    def scale(tree, name):
+      rate = -hyper[name] * schedule(state.count)
+      return jax.tree.map(lambda u: (rate * u).astype(u.dtype), tree)
+
+    if others:
+      scaled = {module: scale(tree, others.get(module, name)) for module, tree in updates.items()}
+    else:
+      scaled = scale(updates, name)
     return scaled, optax.ScaleByScheduleState(count=optax.safe_increment(state.count))
 
   return optax.GradientTransformationExtraArgs(
@@ -66,3 +81,34 @@ def adabelief(rate: str, factor: Schedule, *, weight_decay: float = 1e-2) -> opt
   """
   belief = optax.scale_by_belief(0.9, 0.999, eps=1e-16, eps_root=1e-16)
   return optax.chain(belief, optax.add_decayed_weights(weight_decay), scale_by_hyper(rate, factor))
+
+
+def multi_step(milestones: Sequence[int], steps: int, gamma: float = 0.1) -> Schedule:
+  """A factor gamma at each of these epochs, from 0, of so many steps: PyTorch's MultiStepLR, stepped once an epoch."""
+  return optax.piecewise_constant_schedule(1.0, {epoch * max(steps, 1): gamma for epoch in milestones})
+
+
+def adamw(
+  rate: str, factor: Schedule, others: Mapping[str, str], *, weight_decay: float = 1e-2
+) -> optax.GradientTransformation:
+  """AdamW as PyTorch has it (b1 0.9, b2 0.999, eps 1e-8): every parameter decays by rate * weight_decay."""
+  decay = optax.add_decayed_weights(weight_decay)
+  return optax.chain(optax.scale_by_adam(), decay, scale_by_hyper(rate, factor, others))
+
+
+def sgd(
+  rate: str, factor: Schedule, *, momentum: float = 0.9, weight_decay: float = 5e-4
+) -> optax.GradientTransformation:
+  """PyTorch's SGD with momentum; the decay is coupled, part of the gradient, and spares BatchNorm's parameters."""
+  decay = optax.add_decayed_weights(weight_decay, mask=not_of_norms)
+  return optax.chain(decay, optax.trace(momentum), scale_by_hyper(rate, factor))
+
+
+def not_of_norms(params: Any) -> Any:
+  """Where parameters are none of BatchNorm's: bools in the same tree. A norm has a scale, or nothing but a bias."""
+  flat = traverse_util.flatten_dict(params)
+  held: dict[tuple[str, ...], set[str]] = {}
+  for *module, leaf in flat:
+    held.setdefault(tuple(module), set()).add(leaf)
+  norms = {module for module, leaves in held.items() if "scale" in leaves or leaves == {"bias"}}
+  return traverse_util.unflatten_dict({path: path[:-1] not in norms for path in flat})

@@ -145,3 +145,70 @@ def test_each_transform_depends_on_the_example_s_key_alone(pictures):
   alone = flip_or_noise(keys[one], images[one], heatmaps[one])
   np.testing.assert_array_equal(whole[0][one], alone[0])
   np.testing.assert_array_equal(erasing(keys, images)[one], erasing(keys[one], images[one]))
+
+
+def several(count=200, size=12):
+  return jnp.asarray(np.random.default_rng(0).uniform(1, 255, (count, size, size, 3)), jnp.float32)
+
+
+def test_crops_stay_where_they_are_on_black():
+  keys, images = jax.random.split(jax.random.key(0), 200), several()
+  cropped = np.asarray(augment.crop_on_black(keys, images, probability=0.5))
+  kept = (cropped == images).all(-1)
+  assert (kept | (cropped == 0).all(-1)).all()
+  shares = kept.mean((1, 2))
+  assert 0.4 < (shares < 1).mean() < 0.6
+  assert 0.15 < shares.min() < 0.4
+  for own in kept:  # A box.
+    np.testing.assert_array_equal(own, own.any(1)[:, None] & own.any(0))
+  np.testing.assert_array_equal(augment.crop_on_black(keys, images, probability=0.0), images)
+
+
+@pytest.mark.parametrize(
+  ("kind", "weights"),
+  [
+    (0, [0, 0, 1, 0, 0, 0]),
+    (1, [0, 0, 0.5, 0.5, 0, 0]),
+    (2, [0, 0, 0.5, 0.5, 0, 0]),
+    (3, [0, -0.09375, 0.59375, 0.59375, -0.09375, 0]),
+  ],
+)
+def test_halving_weighs_as_opencv_does(kind, weights):
+  matrix = np.asarray(augment._interpolation(6, 3, 6, jnp.asarray(kind)))
+  np.testing.assert_allclose(matrix[1], weights, atol=1e-6)
+  assert not matrix[3:].any()
+  np.testing.assert_allclose(matrix[:3].sum(1), 1, atol=1e-6)
+
+
+def test_coarse_pictures_are_as_bright_and_less_varied():
+  keys, images = jax.random.split(jax.random.key(0), 200), several()
+  coarse = np.asarray(augment.low_resolution(keys, images, probability=1.0))
+  assert np.isfinite(coarse).all()
+  assert abs(coarse.mean() - images.mean()) < 3
+  assert (coarse.std((1, 2)) < images.std((1, 2)) * 1.15).all()
+  assert coarse.std() < 0.8 * images.std()
+  flat = jnp.full((20, 12, 12, 3), 77.0)
+  np.testing.assert_allclose(augment.low_resolution(keys[:20], flat, probability=1.0), flat, rtol=1e-5)
+  np.testing.assert_array_equal(augment.low_resolution(keys, images, probability=0.0), images)
+
+
+def test_jitter_changes_brightness_contrast_and_saturation_within_its_strength():
+  keys, images = jax.random.split(jax.random.key(0), 200), several()
+  np.testing.assert_allclose(augment.colour_jitter(keys, images, strength=0.0), images, rtol=1e-4)
+  # Contrast and saturation leave a flat grey picture as it is.
+  brighter = np.asarray(augment.colour_jitter(keys, jnp.full((200, 4, 4, 3), 100.0), strength=0.3)) / 100
+  assert brighter.min() == pytest.approx(0.7, abs=0.02)
+  assert brighter.max() == pytest.approx(1.3, abs=0.02)
+  assert np.ptp(brighter, axis=(1, 2, 3)).max() < 1e-4
+  half = np.asarray(augment.colour_jitter(keys, images, strength=0.5, probability=0.5))
+  assert 0.4 < (half == images).all((1, 2, 3)).mean() < 0.6
+  assert half.min() >= 0
+  assert half.max() <= 255
+
+
+def test_half_are_mirrored():
+  images = several()
+  mirrored = np.asarray(augment.mirror(jax.random.split(jax.random.key(0), 200), images))
+  turned = (mirrored == images[:, :, ::-1]).all((1, 2, 3))
+  np.testing.assert_array_equal(mirrored[~turned], images[~turned])
+  assert 0.4 < turned.mean() < 0.6

@@ -11,6 +11,7 @@ import pytest
 
 from jaxfer.errors import UserError
 from jaxfer.models import MODELS, create_model
+from jaxfer.models.face_classifier import FaceClassifier
 from jaxfer.models.landmark_fusion import LandmarkFusion
 
 FULL = {"temporal_gate": True, "temporal_skip": True, "spatial_skip": True}
@@ -22,6 +23,13 @@ class Fusion(LandmarkFusion):
   def __call__(self, images, heatmaps, *, train=False, keys=None):
     del train, keys
     return jnp.concatenate(super().__call__(images, heatmaps, 0.6)[:3], -1)
+
+
+class Classifier(FaceClassifier):
+  """The logits that it is trained by."""
+
+  def __call__(self, x, *, train=False, keys=None):
+    return super().__call__(x, train=train, keys=keys)[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +50,9 @@ CLIP = ((2, 3, 8, 8, 3), (2, 3, 8, 8, 2))
 SPECS = {
   "conditional_vae": Spec(
     {"image_size": 32, "width": 1 / 32, "latent": 3, "subjects": 3}, ((2, 32, 32, 3), (2, 3)), (2, 32, 32, 3)
+  ),
+  "face_classifier": Spec(
+    {"num_classes": 5, "net": "face_resnet18", "width": 1 / 16, "image_size": 16}, ((2, 16, 16, 3),), (2, 5)
   ),
   "identity_expression_vae": Spec(
     {"image_size": 32, "width": 1 / 32, "latent": 3},
@@ -68,7 +79,7 @@ SPECS = {
 
 
 # Models whose call takes more than pictures, or gives more than logits.
-ADAPTED = {"landmark_fusion": Fusion}
+ADAPTED = {"face_classifier": Classifier, "landmark_fusion": Fusion}
 
 
 def create(name, **attributes):

@@ -97,3 +97,37 @@ def test_rates_follow_the_epochs_within_an_optimizer():
   """Without decay a constant gradient's first-epoch steps are ten ninths of the rate, then nine tenths of that."""
   found = path(optim.adam("rate", optim.exponential(0.9, 2)), 0.0, (1.0,) * 4)
   np.testing.assert_allclose(-np.diff(np.ravel(found)), [1e-3, 1e-3, 0.9e-3, 0.9e-3], rtol=1e-6)
+
+
+def test_sgd_spares_norms_from_decay_and_keeps_pytorchs_momentum():
+  """By hand: v = 0.9 v + (g + decay p), p -= rate v."""
+  start = {"trunk": {"conv": {"kernel": 2.0}, "bn": {"scale": 3.0, "bias": 1.0}, "prelu": {"slope": 0.25}}}
+  start |= {"head": {"kernel": 4.0, "bias": 5.0}, "last": {"bias": 6.0}}
+  zeros = jax.tree.map(lambda leaf: 0.0, start)
+  optimizer = optim.sgd("rate", constant, weight_decay=0.5)
+  *_, end = path(optimizer, start, [zeros, zeros], rate=0.1)
+
+  def decayed(p):
+    first = 0.5 * p
+    p -= 0.1 * first
+    return p - 0.1 * (0.9 * first + 0.5 * p)
+
+  want = jax.tree.map(decayed, start)
+  want["trunk"]["bn"], want["last"] = start["trunk"]["bn"], start["last"]
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), end, want)
+
+
+def test_adamw_gives_a_submodule_a_rate_of_its_own():
+  start, ones = {"trunk": {"w": 1.0}, "head": {"w": 1.0}}, {"trunk": {"w": 1.0}, "head": {"w": 1.0}}
+  optimizer = optim.adamw("rate", constant, {"head": "other"}, weight_decay=0.01)
+  updates, _ = optimizer.update(
+    jax.tree.map(jnp.asarray, ones), optimizer.init(start), start, hyper={"rate": 0.1, "other": 0.3}
+  )
+  # Adam's first step is 1.
+  assert float(updates["trunk"]["w"]) == pytest.approx(-0.1 * 1.01, rel=1e-5)
+  assert float(updates["head"]["w"]) == pytest.approx(-0.3 * 1.01, rel=1e-5)
+
+
+def test_milestones_are_epochs():
+  factor = optim.multi_step((2, 3), 5)
+  assert [round(float(factor(step)), 6) for step in (0, 9, 10, 14, 15, 99)] == [1, 1, 0.1, 0.1, 0.01, 0.01]

@@ -1,0 +1,171 @@
+"""Paper 004's recipe on a net of two dense layers: what moves at which rate, which logits count, what is taken over."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxfer.config import Call, RunConfig
+from jaxfer.data.records import Records
+from jaxfer.errors import UserError
+from jaxfer.experiments import elderly_transfer as system
+from jaxfer.experiments.task import task_of
+from jaxfer.layers.face_resnet import FaceResNet, unit
+from jaxfer.layers.margin import HEADS
+from jaxfer.layers.resnet import ResNet
+from jaxfer.models.face_classifier import FaceClassifier
+from jaxfer.train import state, step
+from jaxfer.train.stage import Context
+
+
+class Tiny(nn.Module):
+  """As `FaceClassifier`, but for its trunk."""
+
+  head: str = "adaface"
+  image_size: int = 4
+  parts = ("trunk", "head")
+
+  def normalised(self, images):
+    return images / 255 - 0.5
+
+  @nn.compact
+  def __call__(self, x, label=None, *, train=False, keys=None, axis_name=None):
+    del keys
+    feature = nn.Dense(5, name="trunk")(x.reshape(len(x), -1))
+    head = HEADS[self.head](3, name="head")
+    pair = unit(feature)
+    plain = head(*pair)
+    return (plain if label is None else head(*pair, label, train=train, axis_name=axis_name)), plain
+
+
+def records(size=4):
+  rng = np.random.default_rng(0)
+  image = rng.integers(0, 256, (24, size, size, 3)).astype(np.uint8)
+  label = np.tile(np.arange(3), 8).astype(np.int32)
+  subjects = [f"P{k // 6}" for k in range(24)]
+  return Records.from_arrays(
+    {"image": image, "label": label}, [f"{k:02d}" for k in range(24)], ["a", "b", "c"], subjects
+  )
+
+
+def one_step(model, **options):
+  data = system.resident(records())
+  (stage,), hyper = system.recipe(model, 4, **options)
+  variables = model.init(jax.random.key(0), jnp.zeros((2, 4, 4, 3)))
+  before = state.begin(stage, variables)
+  plan = {"row": jnp.arange(8), "position": jnp.arange(8)}
+  context = Context({name: jnp.float32(value) for name, value in hyper.items()})
+  moving, metrics = jax.jit(
+    lambda begun: step.planned_step(stage, begun, data, plan, jnp.asarray(True), jax.random.key(1), context)
+  )(before)
+  return stage, hyper, variables, moving, metrics
+
+
+def test_people_are_learned_by_the_margin_and_counted_without_it():
+  model = Tiny()
+  stage, hyper, variables, moving, metrics = one_step(
+    model, optimizer="sgd", augmentation="none", learning_rate=0.1, select="last"
+  )
+  assert hyper == {"learning_rate": 0.1}
+  assert stage.select == "last"
+  batch = system.example(system.resident(records()), np.arange(8))
+  x = model.normalised(batch["image"])
+  (logits, plain), _ = model.apply(variables, x, batch["label"], train=True, mutable=["margin"])
+  right = int((plain.argmax(-1) == batch["label"]).sum())
+  assert float(metrics["net/accuracy"][0]) == right
+  log = jax.nn.log_softmax(logits)
+  assert float(metrics["net/loss"][0]) == pytest.approx(
+    -float(log[jnp.arange(8), batch["label"]].sum()), rel=1e-4
+  )
+  assert float(moving.variables["margin"]["head"]["batch_mean"][0]) != 20.0
+  for name in ("trunk", "head"):
+    assert (moving.variables["params"][name]["kernel"] != variables["params"][name]["kernel"]).any()
+
+
+def test_fine_tuning_moves_the_head_ten_times_as_fast():
+  stage, hyper, variables, moving, _ = one_step(Tiny("softmax"), weight_decay=0.0)
+  assert stage.select == "best_on_validation"
+  assert hyper == {"learning_rate": 1e-4, "head_learning_rate": 1e-3}
+  moved = {
+    name: float(
+      jnp.abs(moving.variables["params"][name]["kernel"] - variables["params"][name]["kernel"]).max()
+    )
+    for name in ("trunk", "head")
+  }
+  assert moved == {"trunk": pytest.approx(1e-4, rel=0.02), "head": pytest.approx(1e-3, rel=0.02)}
+
+
+@pytest.mark.parametrize("kind", ["none", "light", "adaface"])
+def test_an_examples_augmentation_depends_on_its_own_key_alone(kind):
+  keys = jax.random.split(jax.random.key(0), 16)
+  images = system.example(system.resident(records(8)), np.arange(16))["image"]
+  whole = system.augmented(images, keys, kind)
+  assert whole.shape == images.shape
+  assert bool((whole != images).any()) == (kind != "none")
+  part = system.augmented(images[3:4], keys[3:4], kind)
+  np.testing.assert_allclose(whole[3:4], part, atol=1e-3)
+
+
+def test_people_become_the_classes_and_only_once():
+  whole = records()
+  assert system.seen(whole, {}) is whole
+  people = system.seen(whole, {"label": "subject"})
+  assert people.label_names == ("P0", "P1", "P2", "P3")
+  np.testing.assert_array_equal(people.arrays["label"], people.arrays["subject"])
+  again = system.seen(people, {"label": "subject"})
+  assert again.label_names == people.label_names
+  config = RunConfig(
+    recipe=Call("elderly_transfer", label="subject"),
+    model=Call("face_classifier", head="cosface", width=0.125, image_size=32),
+    data=Call("synthetic_faces"),
+  )
+  task = task_of(config, records(32))
+  assert task.model.num_classes == 4
+  assert task.records.label_names == people.label_names
+
+
+def empty(model, size):
+  shapes = jax.eval_shape(
+    lambda x: model.init(jax.random.key(0), x, train=False), jnp.zeros((2, size, size, 3))
+  )
+  return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def fresh_task(**attributes):
+  config = RunConfig(
+    recipe=Call("elderly_transfer"),
+    model=Call("face_classifier", width=0.125, image_size=32, **attributes),
+    data=Call("synthetic_faces"),
+  )
+  return task_of(config, records(32))
+
+
+def test_trunks_are_taken_from_trainings_and_from_converted_weights():
+  plain, face = fresh_task(net="resnet18"), fresh_task(net="face_resnet18")
+  own = empty(FaceClassifier(num_classes=9, net="resnet18", head="adaface", width=0.125, image_size=32), 32)
+  meta = {**plain.model.seen, "label_names": ["somebody"] * 9}
+  taken, line = plain.taken_over(own, meta, "there")
+  assert taken.keys() >= {"params", "batch_stats"}
+  assert {name for tree in taken.values() for name in tree} == {"trunk"}
+  assert line == "taken over from there: trunk (176,712 parameters); fresh: head (195 parameters)"
+  plain.taken_over(empty(ResNet(1000, width=0.125), 32), dict(plain.model.seen), "torchvision")
+  converted = empty(FaceResNet(width=0.125, image_size=32), 32)
+  taken, _ = face.taken_over(converted, {**face.model.seen, "label_names": None}, "AdaFace")
+  assert taken["params"]["trunk"].keys() == converted["params"].keys()
+  with pytest.raises(UserError, match=r"AdaFace was trained with colour_order BGR, this training reads RGB"):
+    fresh_task(net="face_resnet18", pictures="insightface").taken_over(converted, face.model.seen, "AdaFace")
+  with pytest.raises(UserError, match="input_size 112, this training reads 32"):
+    face.taken_over(converted, {**face.model.seen, "input_size": 112}, "AdaFace")
+  with pytest.raises(UserError, match="hold no trunk of this system"):
+    plain.taken_over(converted, dict(plain.model.seen), "AdaFace")
+  with pytest.raises(UserError, match="'trunk' of there is another net"):
+    face.taken_over(own, {**meta, **face.model.seen}, "there")
+
+
+def test_grey_pictures_are_refused():
+  grey = dataclasses.replace(records(), arrays={"image": np.zeros((24, 4, 4, 1), np.uint8)})
+  with pytest.raises(UserError, match="reads coloured stills"):
+    system.resident(grey)
