@@ -6,9 +6,9 @@ What stands for what, in the small preset at a quarter of the nets' widths and 3
 
                paper                               here
   target       111 people of 73 years, 36 each     60 elderly people, 36 each: 20 train, 6 choose the epoch, 34 tested
-  objects      ImageNet, 1000 classes              100 drawn shapes and textures, 30 each
+  objects      ImageNet, 1000 classes              20 drawn shapes and textures, 150 each
   expressions  AffectNet, 8 classes                seven expressions of 150 young people, 21 each
-  softmax,     CASIA-WebFace, 10,572 people,       150 young people, 20 each, 2 of them held out
+  softmax,     CASIA-WebFace, 10,572 people,       60 young people, 50 each, 2 of them held out
   cosface,     490,000 pictures
   adaface
 
@@ -23,7 +23,13 @@ from jaxfer.config import Call, RunConfig, Split, StudyConfig
 
 _REAL = runpy.run_path(str(pathlib.Path(__file__).with_name("table.py")))
 NETS = ("ResNet18", "Face-ResNet18")
-_OBJECTS = ("data=synthetic_objects", "data.image_size=32", "data.images_per_class=30", "split.test=0.1")
+_OBJECTS = (
+  "data=synthetic_objects",
+  "data.image_size=32",
+  "data.num_classes=20",
+  "data.images_per_class=150",
+  "split.test=0.1",
+)
 _YOUNG = (
   "data=synthetic_faces",
   "data.seed=1001",
@@ -34,7 +40,13 @@ _YOUNG = (
 _DATA = {
   "objects": _OBJECTS,
   "expressions": (*_YOUNG, "split.test=0.1"),
-  "people": (*_YOUNG, "data.images_per_subject=20", "recipe.milestones=(8, 11)"),
+  "people": (
+    *_YOUNG,
+    "data.num_subjects=60",
+    "data.images_per_subject=50",
+    "recipe.milestones=(7, 10)",
+    "recipe.learning_rate=0.02",
+  ),
 }
 
 
@@ -43,7 +55,7 @@ def get_config() -> StudyConfig:
     title="Paper 004 on embedded faces: what helps a few elderly people to be understood",
     source="paper 004: 768 tested pictures of elderly people (counts follow from the printed rates)",
     base=RunConfig(
-      recipe=Call("elderly_transfer", epochs=16, learning_rate=1e-3),
+      recipe=Call("elderly_transfer", epochs=12, learning_rate=1e-3),
       model=Call("face_classifier", width=0.25, image_size=32),
       data=Call(
         "synthetic_faces",
@@ -76,10 +88,10 @@ def get_config() -> StudyConfig:
         "sources.*.recipe.epochs=2",
       ),
       "small": (
-        "sources.objects-*.recipe.epochs=12",
-        "sources.expressions-*.recipe.epochs=12",
-        "sources.*face-*.recipe.epochs=13",
-        "sources.softmax-*.recipe.epochs=13",
+        "sources.objects-*.recipe.epochs=8",
+        "sources.expressions-*.recipe.epochs=8",
+        "sources.*face-*.recipe.epochs=12",
+        "sources.softmax-*.recipe.epochs=12",
       ),
       "paper": (
         "data.num_subjects=111",

@@ -279,5 +279,6 @@ def _draw_epochs(nets: Mapping[str, Mapping[str, Mapping[str, Any]]], path: path
     axes.axvline(last + 0.5, color=plots.GREY, linewidth=1, linestyle=":")
     axes.set_yticks(range(len(lines)), [f"{net}, {start}" for net, start, _, _ in reversed(lines)])
     axes.set_xlim(0, last + 2.5)
+    axes.set_xticks(range(0, last + 1, max(1, round(last / 8))))
     axes.set_xlabel("epoch of fine-tuning (right of the dotted line: never)")
     plots.write_png(figure, path, "Epochs until as good as scratch ever is")

@@ -26,10 +26,11 @@ class Fusion(LandmarkFusion):
 
 
 class Classifier(FaceClassifier):
-  """The logits that it is trained by."""
+  """The logits that it is trained by; its norms in evaluation."""
 
   def __call__(self, x, *, train=False, keys=None):
-    return super().__call__(x, train=train, keys=keys)[0]
+    del train, keys
+    return super().__call__(x)[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,10 @@ SPECS = {
     {"image_size": 32, "width": 1 / 32, "latent": 3, "subjects": 3}, ((2, 32, 32, 3), (2, 3)), (2, 32, 32, 3)
   ),
   "face_classifier": Spec(
-    {"num_classes": 5, "net": "face_resnet18", "width": 1 / 16, "image_size": 16}, ((2, 16, 16, 3),), (2, 5)
+    {"num_classes": 5, "net": "face_resnet18", "width": 1 / 16, "image_size": 16},
+    ((2, 16, 16, 3),),
+    (2, 5),
+    differs_in_training=False,
   ),
   "identity_expression_vae": Spec(
     {"image_size": 32, "width": 1 / 32, "latent": 3},
