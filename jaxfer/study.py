@@ -257,8 +257,9 @@ def listing(root: pathlib.Path) -> str:
   for path in sorted(root.rglob("*.py")):
     study = configuration.read(path)
     if isinstance(study, StudyConfig):
-      _, rows = configuration.resolve(study, None, (), options_of)
-      names = dict.fromkeys(config.data.name for config in rows.values())
+      resolved, rows = configuration.resolve(study, None, (), options_of)
+      sources = configuration.sources_of(resolved, options_of)
+      names = dict.fromkeys(config.data.name for config in [*rows.values(), *sources.values()])
       lines += [
         f"{path}",
         f"  {study.title}; {len(study.rows)} rows; presets {', '.join(study.presets)}",
