@@ -88,7 +88,7 @@ def get_config() -> StudyConfig:
         "sources.*.recipe.epochs=12",  # With fewer it would count as failed.
       ),
       "small": (
-        "sources.objects-*.recipe.epochs=8",
+        "sources.objects-*.recipe.epochs=16",
         "sources.expressions-*.recipe.epochs=8",
         "sources.*face-*.recipe.epochs=12",
         "sources.softmax-*.recipe.epochs=12",
