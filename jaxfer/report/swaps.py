@@ -117,7 +117,9 @@ def tsne(features: np.ndarray) -> np.ndarray:
   from sklearn.manifold import TSNE
 
   perplexity = min(30.0, (len(features) - 1) / 3)
-  return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(np.asarray(features, np.float64))
+  return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(
+    np.asarray(features, np.float64)
+  )
 
 
 def latent_map_png(

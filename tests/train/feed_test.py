@@ -143,7 +143,10 @@ def test_members_on_streamed_data_equal_those_on_resident(tmp_path):
       str(k), k, Plan(rows, 4, "wrap", [k]), dict(toy.training().hyper), rows[:3], rows[:5]
     )
 
-  outputs = lambda variables, hyper, data, plan, axis_name: toy.MODEL.apply(variables, data["x"][plan["row"]])[0]  # noqa: E731
+  def outputs(variables, hyper, data, plan, axis_name):
+    del hyper, axis_name
+    return toy.MODEL.apply(variables, data["x"][plan["row"]])[0]
+
   judge = lambda logits, rows: {"mean": float(logits.mean())}  # noqa: E731
   ends = []
   for data in (toy.data(), Stream(toy.data())):
