@@ -29,7 +29,7 @@ from jaxfer import losses, metrics
 from jaxfer.data import augment
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
-from jaxfer.experiments import published_004, table_004
+from jaxfer.experiments import classes_004, published_004, table_004
 from jaxfer.experiments.experiment import Experiment
 from jaxfer.models.face_classifier import FaceClassifier
 from jaxfer.train import optim
@@ -200,6 +200,7 @@ EXPERIMENT = Experiment(
   pictures=lambda model: model.seen,
   seen=seen,
   test_batch=64,
+  measures=classes_004.measures,
   tables=table_004.tables,
   table_figures=table_004.figures,
 )

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxfer import metrics
-from jaxfer.experiments import published_004
+from jaxfer.experiments import classes_004, published_004
 from jaxfer.report import plots
 from jaxfer.report.tables import Cell, Table
 
@@ -56,8 +55,9 @@ def tables(rows: Rows, seeds: Sequence[int]) -> list[tuple[str, Table]]:
   if lines := _epochs(rows):
     header = ["", "best epoch", "accuracy % there", "scratch's best, %", "reached in epoch", "by seeds"]
     found.append(("How soon the validation people are recognised", (header, lines)))
-  if rows and set(rows[0]["label_names"]) == set(published_004.CLASSES):
-    found.append(("By class, %: our best net, the paper's best, and its human raters", _classes(rows)))
+  if rows and classes_004.order(rows[0]["label_names"]):
+    title = "By class, %: our best net, the paper's best, and its human raters"
+    found.append((title, classes_004.table(best_row(rows))))
   return found
 
 
@@ -190,28 +190,6 @@ def _mean(values: Sequence[float] | np.ndarray) -> str:
 def best_row(rows: Rows) -> Mapping[str, Any]:
   """The row of the highest accuracy, the first of equal ones."""
   return max(rows, key=lambda row: row["mean"])
-
-
-def _classes(rows: Rows) -> Table:
-  """Precision, recall, F1; their means over nine classes, and sums by ten, as the raters' macro averages seem to be."""
-  best, names = best_row(rows), published_004.CLASSES
-  order = [best["label_names"].index(name) for name in names]
-  ours = metrics.summarize(np.asarray(best["confusion"])[np.ix_(order, order)])
-  groups = {
-    f"ours: {best['name']}": [ours[name] for name in ("precision", "recall", "f1")],
-    "paper's net": _rates(published_004.NET),
-    "paper's people": _rates(published_004.PEOPLE),
-  }
-  lines: list[list[Cell]] = []
-  for group, rates in groups.items():
-    for letter, values in zip("PRF", rates, strict=True):
-      means = float(np.sum(values)) / 9, float(np.sum(values)) / 10
-      lines.append([f"{group}, {letter}", *(f"{100 * value:.1f}" for value in (*means, *values))])
-  return ["", "mean of 9", "sum / 10", *names], lines
-
-
-def _rates(printed: published_004.Rates) -> list[Sequence[float]]:
-  return [printed.precision, printed.recall, printed.f1]
 
 
 def figures(rows: Rows, folder: pathlib.Path) -> dict[str, str]:

@@ -1,0 +1,89 @@
+"""People's answers to tested pictures stand beside the nets': counted by hand, and in the table."""
+
+import types
+
+import numpy as np
+import pytest
+
+from jaxfer.data.datasets.nagoya import scan
+from jaxfer.data.records import Records
+from jaxfer.experiments import EXPERIMENTS, classes_004, published_004, table_004
+from tests.experiments import table_004_test
+
+MEASURES = EXPERIMENTS["elderly_transfer"].measures
+
+
+def asked(votes, names=scan.LABELS):
+  """A task on pictures whose classes are 0, 1, 2, ... in turn."""
+  label = np.arange(len(votes)) % len(names)
+  keys = [f"{k:03d}" for k in range(len(votes))]
+  arrays = {"label": label, "votes": np.asarray(votes, np.int32)}
+  return types.SimpleNamespace(records=Records.from_arrays(arrays, keys, names, ["P"] * len(keys)))
+
+
+@pytest.fixture
+def votes():
+  """Twelve pictures; of the first twice joy and once "other", of the second and the tenth once joy."""
+  votes = np.zeros((12, 10), int)
+  votes[0, [0, 9]] = 2, 1
+  votes[1, 0] = votes[9, 0] = 1
+  return votes
+
+
+def test_only_answers_to_tested_pictures_count(votes):
+  found = MEASURES(asked(votes), {}, np.arange(9, 12), np.arange(9))
+  assert found["people, answers"] == 4
+  assert found["people, accuracy"] == 0.5
+  assert [found[f"people, {rate} of joy"] for rate in ("precision", "recall", "F1")] == [
+    pytest.approx(2 / 3)
+  ] * 3
+  assert found["people, recall of sadness"] == 0
+  assert found["people, recall of neutral"] is None  # Nobody was asked.
+  nobody = MEASURES(asked(votes), {}, np.arange(2), np.arange(2, 9))
+  assert nobody.keys() == found.keys()
+  assert set(nobody.values()) == {None}
+
+
+def test_nothing_is_measured_where_nobody_was_asked(votes):
+  rows = np.arange(12)
+  assert MEASURES(asked(0 * votes), {}, rows, rows) == {}
+  assert MEASURES(asked(votes, ("a", "b")), {}, rows, rows) == {}
+  without = asked(votes)
+  del without.records.arrays["votes"]
+  assert MEASURES(without, {}, rows, rows) == {}
+
+
+def by_class(row):
+  (table,) = (table for title, table in table_004.tables([row], (0,)) if title.startswith("By class"))
+  return table
+
+
+def test_people_stand_below_the_net_on_the_same_pictures():
+  """Nagoya's names; the people answer as the paper's best net does, in one of two trainings."""
+  row = table_004_test.judged("Face-ResNet18, scratch", table_004_test.answers(218))
+  row |= {"label_names": list(scan.LABELS)}
+  header, lines = by_class(row)
+  assert header[3:] == list(published_004.CLASSES)
+  assert [line[0] for line in lines[3:]] == [
+    f"paper's {who}, {rate}" for who in ("net", "people") for rate in "PRF"
+  ]
+  confusion = published_004.confusion()
+  label = np.repeat(np.arange(9), confusion.sum(1))
+  votes = np.repeat(np.concatenate([np.eye(9, 10, dtype=np.int32)] * 9), confusion.ravel(), 0)
+  keys = [f"{k:03d}" for k in range(len(label))]
+  records = Records.from_arrays({"label": label, "votes": votes}, keys, scan.LABELS, ["P"] * len(keys))
+  found = MEASURES(types.SimpleNamespace(records=records), {}, np.arange(0), np.arange(len(label)))
+  _, lines = by_class({**row, "measures": {name: [value, None] for name, value in found.items()}})
+  what = "people, same pictures (768 answers a test, 36.6 % right)"
+  assert [line[0] for line in lines[3:6]] == [f"{what}, {rate}" for rate in "PRF"]
+  for own, printed in zip(lines[3:6], lines[6:9], strict=True):
+    np.testing.assert_allclose(np.array(own[1:], float), np.array(printed[1:], float), atol=0.15)
+
+
+def test_classes_of_other_names_or_number():
+  assert classes_004.order(scan.LABELS) == list(range(9))
+  assert classes_004.order(sorted(published_004.CLASSES)) == [
+    sorted(published_004.CLASSES).index(name) for name in published_004.CLASSES
+  ]
+  assert classes_004.order(("anger", "joy")) == []
+  assert classes_004.order((*scan.LABELS, "contempt")) == []
