@@ -115,8 +115,8 @@ def _parser() -> argparse.ArgumentParser:
   convert.add_argument("out", type=pathlib.Path, metavar="OUT", help="a new folder")
 
   verify = commands.add_parser("verify", help="judge a face net by pairs of faces, by LFW's protocol")
-  verify.add_argument("weights", type=pathlib.Path, metavar="WEIGHTS", help="a folder of `jaxfer convert`")
-  verify.add_argument("pairs", type=pathlib.Path, metavar="PAIRS.bin", help="of InsightFace, such as lfw.bin")
+  verify.add_argument("weights", metavar="WEIGHTS", help="of `jaxfer convert`, or of a face_classifier")
+  verify.add_argument("pairs", metavar="PAIRS.bin", help="such as lfw.bin; or `embedded`: drawn people")
   verify.add_argument("--folds", type=int, default=10, help="parts of the pairs (default: 10)")
 
   listing = commands.add_parser("list", help="show what there is")
@@ -227,9 +227,12 @@ def _convert(args: argparse.Namespace) -> None:
 def _verify(args: argparse.Namespace) -> None:
   from jaxfer import predict, verification
 
-  loaded = predict.load(args.weights)
+  net = predict.load_face_net(args.weights)
   _cache_compilations()
-  print(verification.verify(loaded.predict, loaded.meta, args.pairs, args.folds))
+  if args.pairs == "embedded":
+    print(verification.verify_drawn(net.predict, net.meta, args.folds), verification.DRAWN, sep="\n")
+  else:
+    print(verification.verify(net.predict, net.meta, pathlib.Path(args.pairs), args.folds))
 
 
 def _list(args: argparse.Namespace) -> None:

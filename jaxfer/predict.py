@@ -15,6 +15,7 @@ from PIL import Image
 from jaxfer.convert.importers import MODELS
 from jaxfer.errors import UserError
 from jaxfer.layers.amend import freeze
+from jaxfer.models.face_classifier import FaceFeature
 from jaxfer.train.weights import load_weights
 
 BATCH = 64  # Of the authors' tests of ARM, whose predictions depend on it.
@@ -164,10 +165,46 @@ def load(folder: str | pathlib.Path) -> Loaded:
   """
   variables, meta = load_weights(pathlib.Path(folder))
   if meta.get("model") not in MODELS:
-    raise UserError(f"{folder} holds weights of {meta.get('model')!r}: jaxfer.load reads {', '.join(MODELS)}")
-  for name, known in _META.items():
-    if not known(meta.get(name)):
-      raise UserError(f"{folder} says {name} {meta.get(name)!r}: convert the weights again with this version")
+    named = meta.get("model") or _trained(meta).get("name")
+    raise UserError(f"{folder} holds weights of {named!r}: jaxfer.load reads {', '.join(MODELS)}")
+  _check_meta(folder, meta)
   model = MODELS[meta["model"]](**meta["attributes"])
   names = meta["label_names"]
   return Loaded(model, variables, tuple(names) if names else None, meta)
+
+
+def load_face_net(folder: str | pathlib.Path) -> Loaded:
+  """Reads a net to tell faces apart by: what `load` reads, or what a training of `face_classifier` left.
+
+  Of a training `predict` gives what its head reads: the feature of a Face-ResNet, the mean over space of
+  torchvision's maps, or the embedding where the training had one. Pictures must be of the size it was trained on.
+
+  Args:
+    folder: of `jaxfer convert`, a run's `weights`, or a study's `sources/NAME/weights/TRAINING`.
+
+  Raises:
+    UserError: see `load`.
+  """
+  variables, meta = load_weights(pathlib.Path(folder))
+  trained = _trained(meta)
+  if trained.get("name") != "face_classifier":
+    return load(folder)
+  meta = {**meta, "model": "face_classifier", "output": "embedding"}
+  _check_meta(folder, meta)
+  model = FaceFeature(**{"num_classes": len(meta["label_names"]), **trained["options"]})
+  kept = {c: {name: tree[name] for name in tree if name != "head"} for c, tree in variables.items()}
+  return Loaded(model, kept, None, meta)
+
+
+def _trained(meta: dict[str, Any]) -> dict[str, Any]:
+  """The model as the config of a training has it; {} where the weights are of no training."""
+  found: dict[str, Any] = meta.get("config", {}).get("model", {})
+  return found
+
+
+def _check_meta(folder: str | pathlib.Path, meta: dict[str, Any]) -> None:
+  for name, known in _META.items():
+    if not known(meta.get(name)):
+      raise UserError(
+        f"{folder} says {name} {meta.get(name)!r}: convert the weights again with this version, or train anew"
+      )

@@ -4,13 +4,18 @@ import io
 import pathlib
 import pickle
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from jaxfer import cli, verification
+import jaxfer
+from jaxfer import cli, predict, verification
 from jaxfer.convert.importers import convert
+from jaxfer.data import synthetic
 from jaxfer.errors import UserError
+from jaxfer.models.face_classifier import FaceClassifier
+from jaxfer.train.weights import save_weights
 
 FIXTURES = pathlib.Path(__file__).parent / "convert/fixtures"
 
@@ -199,3 +204,98 @@ def test_classifiers_have_no_say(tmp_path, capsys):
   convert("arm", FIXTURES / "arm.pth", tmp_path / "arm")
   assert cli.main(["verify", str(tmp_path / "arm"), "lfw.bin"]) == 2
   assert "is a classifier: pairs are judged by" in capsys.readouterr().err
+
+
+def trained(folder, **attributes):
+  """What a training of random weights leaves (`run.keep`): net, variables, folder."""
+  options = {"width": 1 / 32, "image_size": 16, **attributes}
+  model = FaceClassifier(num_classes=3, **options)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32))
+  rng = np.random.default_rng(0)
+
+  def draw(leaf):
+    """Kernels about 0, so that pictures stay apart; norms' scales and variances above it."""
+    kernel = rng.normal(0, np.prod(leaf.shape[:-1]) ** -0.5, leaf.shape)
+    return (kernel if leaf.ndim > 1 else rng.uniform(0.2, 1, leaf.shape)).astype(np.float32)
+
+  variables = jax.tree.map(draw, shapes)
+  meta = {
+    "config": {"model": {"name": "face_classifier", "options": options}, "seed": 0},
+    "label_names": ["a", "b", "c"],
+    **model.seen,
+  }
+  save_weights(folder, variables, meta)
+  return model, variables, meta
+
+
+@pytest.mark.parametrize(
+  ("attributes", "features"),
+  [
+    ({"net": "face_resnet18", "head": "softmax"}, 16),
+    ({"net": "resnet18"}, 16),
+    ({"net": "resnet18", "head": "softmax", "pictures": "adaface"}, 16),
+  ],
+)
+def test_the_weights_of_a_training_give_what_its_head_reads(attributes, features, tmp_path):
+  """The stored head makes the net's logits of it, of pictures in the stored order and normalisation."""
+  model, variables, _ = trained(tmp_path / "net", **attributes)
+  images = np.random.default_rng(1).integers(0, 256, (3, 16, 16, 3), np.uint8)
+  got = predict.load_face_net(tmp_path / "net").predict(images)
+  assert got.shape == (3, features)
+  head = variables["params"]["head"]
+  _, logits = jax.jit(lambda v, x: model.apply(v, model.normalised(x)))(variables, images.astype(np.float32))
+  want = got @ head["kernel"] + head["bias"]
+  assert np.ptp(want, 0).min() > 1e-3 * np.abs(want).max()
+  np.testing.assert_allclose(want, logits, rtol=2e-4, atol=1e-5)
+  with pytest.raises(
+    UserError, match="images are of 24 x 24 pixels: face_classifier takes faces aligned to 16"
+  ):
+    predict.load_face_net(tmp_path / "net").predict(np.zeros((1, 24, 24, 3), np.uint8))
+
+
+def test_drawn_people_judge_a_training(tmp_path, capsys, monkeypatch):
+  trained(tmp_path / "net", net="face_resnet18")
+  asked = {}
+
+  def generate_stills(**options):
+    """The same picture of a person every time."""
+    asked.update(options)
+    who = np.repeat(np.arange(options["num_subjects"]), options["images_per_subject"])
+    faces = np.random.default_rng(0).integers(0, 256, (options["num_subjects"], 16, 16, 3), np.uint8)
+    return {"image": faces[who], "subject": who}
+
+  monkeypatch.setattr(cli, "_cache_compilations", lambda: None)
+  monkeypatch.setattr(synthetic, "generate_stills", generate_stills)
+  monkeypatch.setitem(verification._DRAWN, "num_subjects", 30)
+  assert cli.main(["verify", str(tmp_path / "net"), "embedded"]) == 0
+  assert asked == {
+    "num_subjects": 30,
+    "images_per_subject": 8,
+    "image_size": 16,
+    "seed": 4242,
+    "aligned": True,
+  }
+  said = capsys.readouterr().out.splitlines()
+  assert said[1:3] == ["600 pairs, 300 of one person", "area under the ROC curve 1.0000"]
+  assert said[-1].startswith(
+    "pairs of 50 drawn young people whom no study meets, 8 pictures each (synthetic_faces"
+  )
+
+
+def test_weights_that_cannot_be_judged(tmp_path, capsys):
+  _, variables, meta = trained(tmp_path / "net", net="face_resnet18")
+  with pytest.raises(UserError, match=r"holds weights of 'face_classifier': jaxfer\.load reads"):
+    jaxfer.load(tmp_path / "net")
+
+  def complaint(**changes):
+    save_weights(tmp_path / "other", variables, {**meta, **changes})
+    assert cli.main(["verify", str(tmp_path / "other"), "embedded"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    return said
+
+  assert "says colour_order None: convert the weights again" in complaint(colour_order=None)
+  assert "holds weights of 'vae': jaxfer.load reads" in complaint(
+    config={"model": {"name": "vae", "options": {}}}
+  )
+  assert "holds weights of None" in complaint(config={})

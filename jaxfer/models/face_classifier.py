@@ -136,16 +136,7 @@ class FaceClassifier(nn.Module):
     Returns:
       Logits to be trained by, and logits without a margin, which predict; [batch, num_classes] each, float32.
     """
-    depth, settings = (
-      int(self.net[-2:]),
-      {"width": self.width, "dtype": self.dtype, "param_dtype": self.param_dtype},
-    )
-    if self.net.startswith("face_"):
-      face = FaceResNet(depth, image_size=self.image_size, dropout=self.dropout, **settings, name="trunk")
-      feature = face(x, train=train, keys=keys, axis_name=axis_name)
-    else:
-      maps = ResNetTrunk(depth, **settings, name="trunk")(x, train=train, axis_name=axis_name)
-      feature = maps.astype(jnp.float32).mean((1, 2))
+    feature = self._feature(x, train, keys, axis_name)
     if self.head == "classes":
       uniform = fan_in_uniform(feature.shape[-1])
       dense = nn.Dense(
@@ -153,10 +144,32 @@ class FaceClassifier(nn.Module):
       )
       logits = dense(feature)
       return logits, logits
-    if "embedding" in self.parts:
-      embedding = _Embedding(int(512 * self.width), self.param_dtype, name="embedding")
-      feature = embedding(feature, train=train, axis_name=axis_name)
     head = HEADS[self.head](self.num_classes, dtype=self.dtype, param_dtype=self.param_dtype, name="head")
     direction, length = unit(feature)
     with_margin = head(direction, length, label, train=train, axis_name=axis_name)
     return with_margin, with_margin if label is None else head(direction, length)
+
+  def _feature(self, x: jax.Array, train: bool, keys: jax.Array | None, axis_name: str | None) -> jax.Array:
+    """What the head reads, [batch, features], float32; for the compact method."""
+    depth, settings = (
+      int(self.net[-2:]),
+      {"width": self.width, "dtype": self.dtype, "param_dtype": self.param_dtype},
+    )
+    if self.net.startswith("face_"):
+      face = FaceResNet(depth, image_size=self.image_size, dropout=self.dropout, **settings, name="trunk")
+      return face(x, train=train, keys=keys, axis_name=axis_name)
+    maps = ResNetTrunk(depth, **settings, name="trunk")(x, train=train, axis_name=axis_name)
+    feature = maps.astype(jnp.float32).mean((1, 2))
+    if "embedding" not in self.parts:
+      return feature
+    embedding = _Embedding(int(512 * self.width), self.param_dtype, name="embedding")
+    return embedding(feature, train=train, axis_name=axis_name)
+
+
+class FaceFeature(FaceClassifier):
+  """The same net without its head: normalised pictures to features [batch, features], not normalised, float32."""
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:  # type: ignore[override]
+    """See `FaceClassifier.__call__`."""
+    return self._feature(x, train, None, None)
