@@ -161,7 +161,7 @@ def _beside(rows: Sequence[Mapping[str, Any]], single: str) -> Html:
       for row in rows
     ],
     single: [" ".join(map(_percent, row["per_seed"])) or "-" for row in rows],
-    "correct": [f"{row['correct']}/{row['count']}" if "correct" in row else "-" for row in rows],
+    "correct": [f"{round(row['correct'], 1)}/{row['count']}" if "correct" in row else "-" for row in rows],
     "failed": [
       html.element("strong", len(row["failed"]), class_="failed") if row["failed"] else "-" for row in rows
     ],

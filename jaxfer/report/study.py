@@ -170,7 +170,7 @@ def write(
     at = workdir / row["folder"]
     judged = int(np.sum(row["confusion"]))
     if judged:
-      title = f"{row['name']}: {row['correct']} of {row['count']} correct ({row['mean']:.1%})"
+      title = f"{row['name']}: {round(row['correct'], 1)} of {row['count']} correct ({row['mean']:.1%})"
       plots.confusion_png(row["confusion"], row["label_names"], at / "confusion.png", title)
       figures.append((at / "confusion.png", f"{row['name']}: tested records, rows are the true classes."))
     if histories[row["name"]]:
