@@ -71,7 +71,7 @@ def test_a_perfect_autoencoder_has_no_switch_loss_and_its_target_may_stand_still
 
 
 def test_losses_and_gradients_through_all_four_nets_equal_pytorch():
-  """BatchNorm, LeakyReLU and kernel 4 throughout; float32 against float64."""
+  """BatchNorm but in the discriminator, LeakyReLU in it, kernel 4 throughout; float32 against float64."""
   with np.load(vae_cases.PATH) as file:
     want = dict(file)
   own = vae_cases.drawn()
