@@ -61,7 +61,7 @@ class _Embedding(nn.Module):
 
 
 class FaceClassifier(nn.Module):
-  """The net.
+  """A trunk that is carried from task to task, and a head of classes or people.
 
   Attributes:
     num_classes: of expressions, objects or people.
@@ -151,10 +151,8 @@ class FaceClassifier(nn.Module):
 
   def _feature(self, x: jax.Array, train: bool, keys: jax.Array | None, axis_name: str | None) -> jax.Array:
     """What the head reads, [batch, features], float32; for the compact method."""
-    depth, settings = (
-      int(self.net[-2:]),
-      {"width": self.width, "dtype": self.dtype, "param_dtype": self.param_dtype},
-    )
+    depth = int(self.net[-2:])
+    settings: dict[str, Any] = {"width": self.width, "dtype": self.dtype, "param_dtype": self.param_dtype}
     if self.net.startswith("face_"):
       face = FaceResNet(depth, image_size=self.image_size, dropout=self.dropout, **settings, name="trunk")
       return face(x, train=train, keys=keys, axis_name=axis_name)
