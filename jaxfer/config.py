@@ -133,15 +133,17 @@ class Row:
     overrides: of the base, such as "model.cell=conv_gru".
     published: the paper's accuracy, 0 to 1; None where it gives none.
     init_from: the name of an earlier row: each training starts from that of its seed and fold there. A folder that the
-      base's `init_from` names takes the place of what they share: that row starts from it, and so do these; rows that
-      have nothing to do with it still start from scratch. Or the name of one of the study's `sources`: then all
-      trainings start from that one. Of a source itself: a folder of weights that takes the place of its training.
+      base's `init_from` names takes the place of what they share: that row starts from it, and so do these. Or the name
+      of one of the study's `sources`: then all trainings start from that one. Of a source itself: a folder of weights
+      that takes the place of its training.
+    scratch: whether it starts from initial values even where the base's `init_from` names a folder.
   """
 
   name: str
   overrides: tuple[str, ...] = ()
   published: float | None = None
   init_from: str | None = None
+  scratch: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -306,6 +308,8 @@ def resolve(
     earlier = [other.name for other in (*study.sources, *study.rows[:k])]
     if row.init_from is not None and row.init_from not in earlier:
       raise unknown(f"row before '{row.name}' to start it from", row.init_from, earlier)
+    if row.init_from is not None and row.scratch:
+      raise UserError(f"row '{row.name}' is from scratch and starts from '{row.init_from}': leave one out")
   asked = {row.init_from for row in study.rows}
   study = dataclasses.replace(
     study,

@@ -98,8 +98,7 @@ def run(
     starts = {other.init_from for other in study.rows} - {None}
     if pretrained is not None:
       start = str(pretrained.weights)
-    elif row.init_from is None and starts and row.name not in starts:
-      # A row of its own among such as start from others: from scratch, whatever is given to those.
+    elif row.scratch:
       start = None
     else:
       start = config.init_from or (row.init_from and str(folders[row.init_from]))
@@ -138,7 +137,12 @@ def _begin(study: StudyConfig, rows: Mapping[str, RunConfig], workdir: pathlib.P
     "preset": study.preset,
     "seeds": list(study.named_seeds),
     "rows": {
-      row.name: {**configuration.identity(rows[row.name]), "from row": row.init_from} for row in study.rows
+      row.name: {
+        **configuration.identity(rows[row.name]),
+        "from row": row.init_from,
+        "from scratch": row.scratch,
+      }
+      for row in study.rows
     },
   }
   if study.sources:

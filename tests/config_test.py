@@ -239,3 +239,8 @@ def test_a_row_starts_from_an_earlier_one():
   later = dataclasses.replace(CHAIN, rows=(Row("second", init_from="first"), Row("first")), compared=())
   with pytest.raises(UserError, match="unknown row before 'second' to start it from 'first'"):
     resolve("small", study=later)
+  torn = dataclasses.replace(
+    CHAIN, rows=(Row("first"), Row("second", (), None, "first", scratch=True)), compared=()
+  )
+  with pytest.raises(UserError, match="row 'second' is from scratch and starts from 'first'"):
+    resolve("small", study=torn)

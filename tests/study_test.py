@@ -45,6 +45,26 @@ def numbers(table):
   return {**table, "rows": rows, "timing": None, "environment": None}
 
 
+def test_a_row_from_scratch_takes_nothing_that_is_given(tmp_path, monkeypatch):
+  """Whichever other rows are chosen."""
+  rows = (config.Row("given"), config.Row("next", (), None, "given"), config.Row("fresh", scratch=True))
+  described = dataclasses.replace(toy.STUDY, rows=rows, compared=())
+
+  class Asked(Exception):
+    pass
+
+  def train(own, task, seeds, source, *more):
+    raise Asked(source)
+
+  monkeypatch.setattr(study.row_trainings, "train", train)
+  for k, (chosen, source) in enumerate(
+    {"('given', 'next')": "there", "('given',)": "there", "('fresh',)": None}.items()
+  ):
+    with pytest.raises(Asked) as found:
+      toy.run_study(tmp_path / str(k), f"rows={chosen}", "init_from=there", config=described)
+    assert found.value.args == (source,)
+
+
 def test_a_study_leaves_its_table_and_figures(undisturbed):
   workdir, table, printed = undisturbed
   assert json.loads((workdir / "table.json").read_text()) == table

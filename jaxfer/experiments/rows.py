@@ -47,7 +47,7 @@ def alike(
     return {**tree, "recipe": {**tree["recipe"], "options": options}}
 
   same = [other for other in others if rest(other.name) == rest(row.name)]
-  return [other for other in same if other.init_from == row.init_from]
+  return [other for other in same if (other.init_from, other.scratch) == (row.init_from, row.scratch)]
 
 
 def train(
