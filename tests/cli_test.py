@@ -97,7 +97,7 @@ def process(workdir, data_dir, *more):
     "import sys; from jaxfer import cli; code = cli.main(sys.argv[1:]);"
     "assert not {'tensorflow', 'torch'} & set(sys.modules); sys.exit(code)"
   )
-  arguments = [*TINY, "recipe.epochs=12", "execution.checkpoint_seconds=0", "--workdir", workdir, *more]
+  arguments = [*TINY, "recipe.epochs=8", "--workdir", workdir, *more]
   environment = os.environ | {
     "JAX_COMPILATION_CACHE_DIR": str(data_dir / "xla"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -117,7 +117,8 @@ def undisturbed(tmp_path_factory, trained, data_dir):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_stopped_process_resumes_to_the_same_bits(tmp_path, undisturbed, data_dir, number):
-  running = process(tmp_path, data_dir, "--resume")  # Nothing to resume yet: begins.
+  often = "execution.checkpoint_seconds=0"
+  running = process(tmp_path, data_dir, often, "--resume")  # Nothing to resume yet: begins.
   while not list((tmp_path / "digests").glob("*.json")):
     assert running.poll() is None, running.communicate()
     time.sleep(0.02)
@@ -129,7 +130,7 @@ def test_a_stopped_process_resumes_to_the_same_bits(tmp_path, undisturbed, data_
   else:
     assert running.returncode == -signal.SIGKILL
   assert not (tmp_path / "evaluation.json").exists()
-  resumed = process(tmp_path, data_dir, "--resume")
+  resumed = process(tmp_path, data_dir, often, "--resume")
   _, errors = resumed.communicate()
   assert resumed.returncode == 0, errors
   assert (tmp_path / "metrics.jsonl").read_bytes() == (undisturbed / "metrics.jsonl").read_bytes()

@@ -73,7 +73,7 @@ STUDY = StudyConfig(
     data=Call("synthetic_sequences"),  # By name alone: `records` below are what is read.
     split=Split(folds=2),
     batch_size=4,
-    execution=Execution(devices=1, steps_per_call=2, checkpoint_seconds=0.0),
+    execution=Execution(devices=1, steps_per_call=2),
   ),
   rows=(Row("narrow", (), 0.5), Row("wide", ("model.width=8",))),
   seeds=2,
@@ -133,4 +133,4 @@ if __name__ == "__main__":
   EXPERIMENTS["toy"], MODELS["toy"] = EXPERIMENT, Net
   run.load_data = lambda config, data_dir: records()
   kill_after(int(sys.argv[2]))
-  run_study(pathlib.Path(sys.argv[1]))
+  run_study(pathlib.Path(sys.argv[1]), "execution.checkpoint_seconds=0.0")
