@@ -8,8 +8,9 @@ resnet18/train_step, resnet50/train_step       SGD with momentum 0.9 on the cros
                                                through the engine (`jaxfer.train.step.step`, jitted, state donated)
 face_resnet18, 50/train_step                   the same of AdaFace's IR, no dropout, with a classifier
 resnet18/forward                               inference with running statistics
-landmark_fusion/train_step                     paper 002: the RGB net forward, AdaBelief on landmark net and head and on
-                                               the cross-entropies of both, through the engine
+landmark_fusion/train_step                     paper 002: the RGB net forward, AdaBelief on landmark net and head by the
+                                               sum of both cross-entropies, through the engine; of random pictures:
+                                               augmentation, resizing and heatmaps are outside the timing
 landmark_fusion/forward                        a test batch through all of it
 
 followed by /b<batch>-s<image size>[-w<width>]/<dtype>. Compared before timing: outputs, gradients, or loss and first

@@ -293,7 +293,7 @@ def problems(platform: str, quick: bool) -> list[Problem]:
   vae = [Problem(VAE + net) for net in nets]
   if platform == "cpu":
     resnets = [Problem("resnet18", operation, 8, 112) for operation in STEP_AND_TEST]
-    return [*vae, Problem(VAE + "decoder", size=128), *resnets, Problem("resnet50", "train_step", 8, 64),
+    return [*vae, Problem(VAE + "decoder", size=128), *resnets, Problem("resnet50", "train_step", 8, 112),
             *(Problem(FACE + depth, "train_step", 8, 112) for depth in ("18", "50")),
             *(Problem(FUSION, operation, 8, 224, num_classes=7) for operation in STEP_AND_TEST)]  # fmt: skip
   vae += [Problem(VAE + net, batch=256, dtype=dtype) for dtype in ("bfloat16", "float32") for net in nets]

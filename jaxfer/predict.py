@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -54,7 +55,8 @@ class Loaded:
     them into direction and length. Channels are put into the order that the model was trained with, and normalised.
     Pictures are taken in batches of 64 in the order given. Affinity `batch` of ARM, the released code's, reads the
     batch-mates: one picture's logits depend on those that come with it and on their order; the last batch holds what
-    is left over. `frozen` removes that.
+    is left over. `frozen` removes that; a batch that holds one picture is answered with a warning. So are pictures that
+    are not square, which the resizing distorts.
 
     Args:
       images: uint8 [n, height, width, 3], RGB.
@@ -66,6 +68,12 @@ class Loaded:
       UserError: pictures of another type or layout; for a face net, of another size.
     """
     self._check(images)
+    if self._arm and getattr(self.model, "affinity", "") == "batch" and len(images) % BATCH == 1:
+      warnings.warn(
+        "a batch of one picture: its affinity is its own instead of a mean over a batch, as in training; give more "
+        "pictures, or classify with `.frozen(training pictures)`",
+        stacklevel=2,
+      )
     if not len(images):
       size = self.meta["input_size"]
       shape, _ = jax.eval_shape(self._outputs, self.variables, np.zeros((1, size, size, 3)), np.ones(1, bool))
@@ -128,6 +136,12 @@ class Loaded:
       raise UserError(
         f"images are of {images.shape[1]} x {images.shape[2]} pixels: {self.meta['model']} takes faces aligned to "
         f"{size} x {size}"
+      )
+    if len(images) and images.shape[1] != images.shape[2]:
+      warnings.warn(
+        f"images are of {images.shape[1]} x {images.shape[2]} pixels: they are distorted to {size} x {size}; crop them "
+        "to squares",
+        stacklevel=3,
       )
 
   def _over_batches(self, images: np.ndarray, output: int) -> np.ndarray:

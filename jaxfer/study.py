@@ -21,7 +21,7 @@ from jaxfer.errors import UserError
 from jaxfer.experiments import EXPERIMENTS
 from jaxfer.experiments import rows as row_trainings
 from jaxfer.experiments import run as runs
-from jaxfer.experiments.sources import Source, pretrainings
+from jaxfer.experiments.sources import Source, pretrainings, timing
 from jaxfer.experiments.task import Task, options_of, task_of
 from jaxfer.report import pages
 from jaxfer.report import study as report
@@ -120,6 +120,7 @@ def run(
   )
   pretraining = pretrainings(list(sources.values()))
   table["tables"] = [*pretraining, *table["tables"]]
+  table["timing"] |= timing(list(sources.values()))
   figures = EXPERIMENTS[study.base.recipe.name].table_figures(_with(histories, table["rows"]), workdir)
   report.write(table, histories, workdir, figures)
   say("")
@@ -210,7 +211,13 @@ def _table(
     }
     for row in trained
   ]
-  further = EXPERIMENTS[study.base.recipe.name].tables(_with(histories, judged), study.named_seeds)
+  not_trained = [
+    {**_published(row), "place": place, "why": results[row.name]["not_trained"]}
+    for place, row in enumerate(study.rows)
+    if row not in trained
+  ]
+  make = EXPERIMENTS[study.base.recipe.name].tables
+  further = make(_with(histories, judged), study.named_seeds, not_trained)
   return {
     "title": study.title,
     "source": study.source,
@@ -219,11 +226,7 @@ def _table(
     "seeds": list(study.named_seeds),
     "rows": judged,
     "tables": [{"title": title, "header": header, "rows": cells} for title, (header, cells) in further],
-    "not_trained": [
-      {**_published(row), "place": place, "why": results[row.name]["not_trained"]}
-      for place, row in enumerate(study.rows)
-      if row not in trained
-    ],
+    "not_trained": not_trained,
     "comparisons": comparisons,
     "config": configuration.identity(study.base),
     "environment": _environment(),

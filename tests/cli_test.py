@@ -1,8 +1,10 @@
 """The command line end to end, on a training of seconds."""
 
+import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 
 from jaxfer import cli, config
-from jaxfer.experiments import run
+from jaxfer.experiments import EXPERIMENTS, run
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = [
@@ -78,6 +80,26 @@ def test_evaluating_again_gives_the_same(trained, data_dir, capsys):
   assert jaxfer("evaluate", trained, "--data-dir", data_dir) == 0
   assert (trained / "evaluation.json").read_text() == before
   assert "on people that the training never saw" in capsys.readouterr().out
+
+
+def test_what_the_system_remarks_is_said(trained, data_dir, capsys, monkeypatch):
+  system = EXPERIMENTS["two_stream_conv_rnn"]
+  remarks = lambda model, history, outputs: [f"{len(history)} rows, outputs {outputs.shape[1:]}"]  # noqa: E731
+  monkeypatch.setitem(EXPERIMENTS, "two_stream_conv_rnn", dataclasses.replace(system, remarks=remarks))
+  assert jaxfer("evaluate", trained, "--data-dir", data_dir) == 0
+  assert capsys.readouterr().out.endswith("6 rows, outputs (7,)\n")
+
+
+def test_of_many_classes_no_matrix_is_written(trained, data_dir, tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(run, "MANY", 6)
+  before = json.loads((trained / "evaluation.json").read_text())
+  shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("confusion.*", "examples.png"))
+  assert jaxfer("evaluate", tmp_path / "run", "--data-dir", data_dir) == 0
+  after = json.loads((tmp_path / "run/evaluation.json").read_text())
+  assert after == {**before, "confusion": None}
+  assert not {path.stem for path in (tmp_path / "run").iterdir()} & {"confusion", "examples"}
+  assert "above 6 no confusion matrix" in capsys.readouterr().out
+  assert "classes are too many for a table" in (tmp_path / "run/report.html").read_text()
 
 
 def test_folds_pool_their_counts(tmp_path, data_dir):

@@ -147,16 +147,18 @@ def test_recurrences_convolve_in_bfloat16_alone(name):
     assert {c.dtypes for c in lower(wide, "tpu")} == {("f32", "f32")}
 
 
-def run_config(path):
-  """The run that a config describes; of a study the one that its rows are variants of."""
+def run_config(path, source=None):
+  """The run that a config describes; of a study the one that its rows are variants of, or one of its sources."""
   described = config.read(path)
+  if source is not None:
+    return config.sources_of(config.resolve(described, None, (), run.options_of)[0], run.options_of)[source]
   return described.base if isinstance(described, config.StudyConfig) else described
 
 
-def training_of(path, *overrides):
+def training_of(path, *overrides, source=None):
   """The training that a config describes, and its devices: one, so that any batch size will do."""
   overrides = ("execution.devices=1", *overrides)
-  configured = config.override(run_config(path), overrides, run.options_of)
+  configured = config.override(run_config(path, source), overrides, run.options_of)
   setup = run.prepare(configured, blank_records(configured.data))
   return setup.training(), setup.devices
 
@@ -178,10 +180,20 @@ def test_every_experiment_has_a_config():
   assert {run_config(path).recipe.name for path in CONFIGS} == set(EXPERIMENTS)
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_exports_for_accelerators_and_keeps_weight_gradients_of_its_loop_fast_on_cpu(path):
+# A Face-ResNet and a margin's head, which no base has.
+FACES = pytest.param(
+  ROOT / "configs/elderly_transfer/table_synthetic.py", "adaface-face_resnet18", id="adaface-face_resnet18"
+)
+
+
+@pytest.mark.parametrize(
+  ("path", "source"), [*(pytest.param(path, None, id=path.stem) for path in CONFIGS), FACES]
+)
+def test_every_config_exports_for_accelerators_and_keeps_weight_gradients_of_its_loop_fast_on_cpu(
+  path, source
+):
   """As chunks of the driver `scan`, whose loop on CPU must hold no weight gradient by XLA's own convolution."""
-  training, spread = training_of(path, "execution.backend=jit")
+  training, spread = training_of(path, "execution.backend=jit", source=source)
   for stage in dict.fromkeys(training.stages):
     function, arguments, _ = abstract_chunk(training, spread, stage, "scan")
     exported = jax.export.export(function, platforms=("tpu", "cuda"))(*arguments)

@@ -110,7 +110,7 @@ def prepared(count):
   """A batch of the first records as the stages sample it, but for the augmentation."""
   task = made()
   example = task.experiment.example(task.data, np.arange(count))
-  images, heatmaps, _ = jax.jit(functools.partial(task.experiment.inputs, task.model))(example)
+  images, heatmaps = jax.jit(functools.partial(task.experiment.inputs, task.model))(example)
   return {"images": images, "heatmaps": heatmaps, "label": example["label"]}
 
 
@@ -118,7 +118,7 @@ def prepared(count):
 def evaluator(*overrides):
   """outputs(rows, real, w) of the initial variables: readings by name, logits [rows, classes]."""
   task = made(*overrides)
-  names = list(system._names(task.model))
+  names = system._names(task.model)
 
   @jax.jit
   def outputs(row, real, weight):

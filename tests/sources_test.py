@@ -26,8 +26,18 @@ def seen(records, options):
   return dataclasses.replace(records, label_names=("x", "y", "z")) if options.get("epochs") == 40 else records
 
 
+def tables(rows, seeds, not_trained):
+  del rows, seeds
+  return [("Missing", (["row"], [[row["name"]] for row in not_trained]))] if not_trained else []
+
+
 TOY = dataclasses.replace(
-  toy.EXPERIMENT, take_over=take_over, label_free=("fc1",), pictures=lambda model: PICTURES, seen=seen
+  toy.EXPERIMENT,
+  take_over=take_over,
+  label_free=("fc1",),
+  pictures=lambda model: PICTURES,
+  seen=seen,
+  tables=tables,
 )
 SOURCES = (
   Row("people", ("recipe.epochs=40", "split.folds=0")),
@@ -87,7 +97,7 @@ def test_trainings_hold_what_they_start_from_as_one_object(done, monkeypatch, tm
     return original(stages, trainings, *args, **kwargs)
 
   monkeypatch.setattr(members, "train", train)
-  (folder,) = (workdir / "sources/people/weights").iterdir()
+  (folder,) = (path for path in (workdir / "sources/people/weights").iterdir() if path.is_dir())
   table = toy.run_study(
     tmp_path, f"sources.peo*={folder}", "rows=('from people',)", config=described, say=lambda line: None
   )
@@ -109,6 +119,7 @@ def test_rows_of_a_failed_source_are_not_trained(done):
   assert (missing["name"], missing["published"], missing["place"]) == ("from wild", 0.3, 2)
   assert "not finite in stage 'train', epoch 1" in missing["why"]
   assert not (workdir / "rows/from-wild/group0").exists()
+  assert table["tables"][-1] == {"title": "Missing", "header": ["row"], "rows": [["from wild"]]}
   assert [pair["sentence"].partition(":")[0] for pair in table["comparisons"]] == [
     "from people minus scratch"
   ]
@@ -128,6 +139,10 @@ def test_a_source_is_judged_on_what_it_held_out(done):
   assert 0 <= float(people["right %"]) <= 100
   assert "failed: seed 0, fold 0: not finite" in wild["data"]
   assert found["title"] in printed
+  both = sum(float(row[-1]) for row in found["rows"])
+  assert table["timing"]["pretrainings"] == 2
+  assert table["timing"]["pretraining_seconds"] == pytest.approx(both, abs=1.1)
+  assert ", besides 2 pre-trainings in " in printed
 
 
 def test_what_was_done_is_not_done_again(done, monkeypatch):
@@ -220,3 +235,9 @@ def test_a_row_may_go_on_from_one_that_a_source_began(tmp_path, done):
     "seed 0, fold 0",
     "seed 0, fold 1",
   }
+
+
+def test_files_of_a_file_manager_are_no_weights(tmp_path):
+  (tmp_path / "weights/seed 0, fold 0").mkdir(parents=True)
+  (tmp_path / "weights/.DS_Store").touch()
+  assert sources.Source(Row("people"), toy.STUDY.base, tmp_path).weights.name == "seed 0, fold 0"

@@ -210,6 +210,19 @@ def result(predicted, subjects="AABBCCDD"):
   }
 
 
+def test_chance_is_among_the_classes_that_are_tested():
+  own = {
+    "label": [[0, 2, 2]],
+    "predicted": [[0, 1, 2]],
+    "correct": [[1, 0, 1]],
+    "rank": None,
+    "key": [["a", "b", "c"]],
+  }
+  none = {"data": {}, "parameters": 0, "folds": 1, "tested": "", "members": 1, "failed": [], "figures": {}}
+  none |= {"measures": {}, "remarks": [], "seconds": 0, "compile_seconds": 0, "facts": {}, "readings": {}}
+  assert report.judged({**own, **none, "label_names": ["x", "only trained", "y"]})["chance"] == 0.5
+
+
 def test_a_difference_has_the_interval_of_a_mean_over_people():
   """One seed: A gains both records, the others one: 2, 1, 1, 1 of 8, where 1.25 is the mean."""
   ours, theirs = result([[0, 0, 0, 1, 0, 1, 0, 1]]), result([[1] * 8])
@@ -219,6 +232,10 @@ def test_a_difference_has_the_interval_of_a_mean_over_people():
   assert compared["interval"] == pytest.approx([5 / 8 - half, 5 / 8 + half])
   assert compared["told_apart"]
   assert compared["sentence"].endswith("by seed +62.5): ahead")
+  assert "interval over 4 people" in compared["sentence"]
+  keys = {"subject": ours["key"]}  # Nobody knows who is who.
+  unnamed = report.compare("one", {**ours, **keys}, "other", {**theirs, **keys})
+  assert "interval over 8 records" in unnamed["sentence"]
   back = report.compare("other", theirs, "one", ours)
   assert back["interval"] == pytest.approx([-high for high in reversed(compared["interval"])])
   assert back["sentence"].endswith(": behind")

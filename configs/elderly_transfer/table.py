@@ -12,11 +12,17 @@ Published (of 768 tested pictures, right):
   cosface      191        failed     259             254
   adaface      192        160        281             265
 
-Prepare the data first (`jaxfer list datasets` says where to ask): nagoya, and affectnet, casia_webface, imagenet. With
-published weights the last three are not needed; convert them (`jaxfer convert`) and put them in a source's place:
+Prepare the data first (`jaxfer list datasets` says where to ask): nagoya, affectnet, casia_webface, and imagenet with
+image_size=112. Public weights can take the place of four kinds of pre-training and no more, torchvision's of the
+objects rows of both ResNets, AdaFace's (IR-18 and IR-50, CASIA-WebFace) of the adaface rows of both Face-ResNets:
+convert them (`jaxfer convert`) and put them there,
 
-  sources.objects-resnet18=FOLDER model of torchvision's ImageNet, 224 pixels: its row needs model.image_size=224
-  sources.adaface-face_resnet18=FOLDER of AdaFace's IR-18 trained on CASIA-WebFace
+  sources.adaface-face_resnet18=FOLDER
+
+Torchvision's saw 224 pixels, so that their rows are a study of their own, of what all of its rows read:
+
+  jaxfer study configs/elderly_transfer/table.py --workdir runs/elderly_224 "rows=('ResNet18, objects',)"
+    model.image_size=224 sources.objects-resnet18=FOLDER
 
 Weights trained on pictures of another size, normalisation or order of colours than a row reads are refused.
 """
@@ -44,6 +50,12 @@ _DATA = {
   "expressions": ("data=affectnet", "split.kind=distributed", "batch_size=256"),
   "people": ("data=casia_webface", "recipe.label=label", "recipe.epochs=26", "batch_size=512"),
 }
+
+
+ONE_EACH = (
+  "one pre-training each: intervals are over people and seeds of fine-tuning; another pre-training would move a row by "
+  "what neither shows"
+)
 
 
 def rows(nets: Sequence[str]) -> tuple[Row, ...]:
@@ -102,5 +114,5 @@ def get_config() -> StudyConfig:
       "paper": (),
     },
     preset="paper",
-    note="our split is by people, 70 / 10 / 20 %; the paper's is not in its text",
+    note=f"our split is by people, 70 / 10 / 20 %; the paper's is not in its text; {ONE_EACH}",
   )

@@ -3,7 +3,8 @@
   jaxfer prepare mug --source ... ; jaxfer prepare ckplus_stills --source ... ; jaxfer prepare ravdess --source ...
   jaxfer study configs/identity_expression_vae/table3.py --workdir runs/table3
 
-195 people train and 7 are tested in the paper, 2 or 3 of each set; here a share of all people, as it names none.
+195 people train and 7 are tested in the paper, 2 or 3 of each set, whom it does not name. Here 3.5 % are drawn from
+the people of all three sets together, so that one of RAVDESS may be among them, who then has no image to be judged by.
 Learned from are frames at equal spacing, judged are those about a sequence's peak (`data.datasets.paper003`). Row 7,
 subject means subtracted, is a reading of the original VAE's codes and has no training of its own.
 

@@ -16,13 +16,12 @@ import flax.linen as nn
 from jaxfer.errors import UserError
 from jaxfer.layers.face_resnet import BLOCKS, FaceResNet
 from jaxfer.layers.resnet import ResNet
+from jaxfer.models.face_classifier import PICTURES
 from jaxfer.models.landmark_fusion import ArmNet
 
 # The models that converted weights belong to, by the name in their meta.
 MODELS: dict[str, type[nn.Module]] = {"ArmNet": ArmNet, "FaceResNet": FaceResNet, "ResNet": ResNet}
 _RAF_DB = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
-_IMAGENET = {"colour_order": "RGB", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-_HALVES = {"mean": [0.5] * 3, "std": [0.5] * 3}
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -48,7 +47,7 @@ class Importer:
   key: Callable[[str, Mapping[str, Any]], str]
   input_size: Callable[[Shapes], int]
   label_names: Callable[[int], tuple[str, ...] | None] = lambda num_classes: None
-  pictures: Mapping[str, Any] = dataclasses.field(default_factory=lambda: _IMAGENET)
+  pictures: Mapping[str, Any] = dataclasses.field(default_factory=lambda: PICTURES["imagenet"])
   output: str = "logits"
   prefix: str = ""
   ones: tuple[str, ...] = ()
@@ -116,11 +115,9 @@ def _face(
       "image_size": size(shapes),
     }
 
-  order = {"adaface": "BGR", "insightface": "RGB"}[family]
   return Importer(
-    "FaceResNet", attributes, key, size,
-    pictures={"colour_order": order, **_HALVES}, output="embedding", **settings,
-  )  # fmt: skip
+    "FaceResNet", attributes, key, size, pictures=PICTURES[family], output="embedding", **settings
+  )
 
 
 _ADAFACE_STEM = {

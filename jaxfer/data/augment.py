@@ -87,7 +87,45 @@ def resize(images: jax.Array, size: int) -> jax.Array:
   return jax.image.resize(images, (batch, size, size, channels), "linear", antialias=True)
 
 
-_TRIES = 10  # Of torchvision's RandomErasing.
+_TRIES = 10  # Of torchvision's RandomErasing and RandomResizedCrop.
+
+
+def _box(
+  key: jax.Array,
+  size: tuple[int, ...],
+  scale: tuple[float, float],
+  ratio: tuple[float, float],
+  *,
+  wide: bool,
+  spare: int,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """A box at random: the first that fits of ten.
+
+  Args:
+    key: of the draw.
+    size: (height, width) of the image.
+    scale: its area as a share of the image's, smallest and largest; drawn uniformly.
+    ratio: of its sides, smallest and largest; its logarithm is drawn uniformly.
+    wide: whether that is its width over its height, else its height over its width.
+    spare: how many pixels it leaves free both ways, at least.
+
+  Returns:
+    Whether each pixel [height, width] lies in it, whether one fitted, and a uniform number of 0 to 1.
+  """
+  height, width = size
+  drawn = jax.random.uniform(key, (2 * _TRIES + 3,))
+  area = height * width * (scale[0] + (scale[1] - scale[0]) * drawn[:_TRIES])
+  low, high = jnp.log(jnp.asarray(ratio, jnp.float32))
+  aspect = jnp.exp(low + (high - low) * drawn[_TRIES : 2 * _TRIES])
+  sides = jnp.round(jnp.sqrt(area * aspect)), jnp.round(jnp.sqrt(area / aspect))
+  rows, columns = sides[::-1] if wide else sides
+  fits = (rows <= height - spare) & (columns <= width - spare)
+  first = jnp.argmax(fits)
+  rows, columns = rows[first], columns[first]
+  chance, down, right = drawn[2 * _TRIES :]
+  top, left = jnp.floor(down * (height - rows + 1)), jnp.floor(right * (width - columns + 1))
+  y, x = jnp.arange(height)[:, None], jnp.arange(width)
+  return (y >= top) & (y < top + rows) & (x >= left) & (x < left + columns), fits.any(), chance
 
 
 def random_erasing(
@@ -115,23 +153,12 @@ def random_erasing(
   Returns:
     As `images`.
   """
-  height, width = images.shape[1:3]
+  size = images.shape[1:3]
 
   def one(key, image):
-    drawn = jax.random.uniform(jax.random.fold_in(key, zlib.crc32(b"erasing")), (2 * _TRIES + 3,))
-    areas, ratios = drawn[:_TRIES], drawn[_TRIES : 2 * _TRIES]
-    area = height * width * (scale[0] + (scale[1] - scale[0]) * areas)
-    low, high = jnp.log(jnp.asarray(ratio, jnp.float32))
-    aspect = jnp.exp(low + (high - low) * ratios)
-    rows, columns = jnp.round(jnp.sqrt(area * aspect)), jnp.round(jnp.sqrt(area / aspect))
-    fits = (rows < height) & (columns < width)
-    first = jnp.argmax(fits)
-    rows, columns = rows[first], columns[first]
-    chance, down, right = drawn[2 * _TRIES :]
-    top, left = jnp.floor(down * (height - rows + 1)), jnp.floor(right * (width - columns + 1))
-    y, x = jnp.arange(height)[:, None], jnp.arange(width)
-    inside = (y >= top) & (y < top + rows) & (x >= left) & (x < left + columns)
-    erased = inside & fits.any() & (chance < probability)
+    key = jax.random.fold_in(key, zlib.crc32(b"erasing"))
+    inside, found, chance = _box(key, size, scale, ratio, wide=False, spare=1)
+    erased = inside & found & (chance < probability)
     return jnp.where(erased[:, :, None], jnp.asarray(value, image.dtype), image)
 
   return jax.vmap(one)(keys, images)
@@ -152,22 +179,12 @@ def crop_on_black(keys: jax.Array, images: jax.Array, *, probability: float = 0.
   Returns:
     As `images`.
   """
-  height, width = images.shape[1:3]
-  bounds = jnp.log(jnp.asarray((3 / 4, 4 / 3), jnp.float32))
+  size = images.shape[1:3]
 
   def one(key, image):
-    drawn = jax.random.uniform(jax.random.fold_in(key, zlib.crc32(b"crop")), (2 * _TRIES + 3,))
-    area = height * width * (0.2 + 0.8 * drawn[:_TRIES])
-    aspect = jnp.exp(bounds[0] + (bounds[1] - bounds[0]) * drawn[_TRIES : 2 * _TRIES])
-    columns, rows = jnp.round(jnp.sqrt(area * aspect)), jnp.round(jnp.sqrt(area / aspect))
-    fits = (rows <= height) & (columns <= width)
-    first = jnp.argmax(fits)
-    rows, columns = rows[first], columns[first]
-    chance, down, right = drawn[2 * _TRIES :]
-    top, left = jnp.floor(down * (height - rows + 1)), jnp.floor(right * (width - columns + 1))
-    y, x = jnp.arange(height)[:, None], jnp.arange(width)
-    inside = (y >= top) & (y < top + rows) & (x >= left) & (x < left + columns)
-    kept = inside | ~fits.any() | (chance >= probability)
+    key = jax.random.fold_in(key, zlib.crc32(b"crop"))
+    inside, found, chance = _box(key, size, (0.2, 1.0), (3 / 4, 4 / 3), wide=True, spare=0)
+    kept = inside | ~found | (chance >= probability)
     return jnp.where(kept[:, :, None], image, 0)
 
   return jax.vmap(one)(keys, images)

@@ -176,21 +176,28 @@ def describe(
   label_names: Sequence[str],
   split: Split,
 ) -> str:
-  """Says in a line how many records of how many people stand on each side, and what is out of the ordinary."""
+  """Says in a line how many records of how many people stand on each side, and what is out of the ordinary.
+
+  Where every record has a subject of its own, nobody knows who is who, and no people are counted.
+  """
   subjects, labels = np.asarray(subjects), np.asarray(labels)
+  named = not anonymous(subjects)
   sides = {field.name: getattr(split, field.name) for field in dataclasses.fields(split)}
   people = {name: np.unique(subjects[mask]) for name, mask in sides.items()}
   parts = [
-    f"{name} {sides[name].sum()} records of {len(people[name])} people" for name in sides if sides[name].any()
+    f"{name} {sides[name].sum()} records" + (f" of {len(people[name])} people" if named else "")
+    for name in sides
+    if sides[name].any()
   ]
   if unused := int((~(split.train | split.validation | split.test)).sum()):
-    parts.append(f"{unused} of tested people unused")
+    parts.append(f"{unused} of tested people unused" if named else f"{unused} unused")
   tested = np.bincount(labels[split.test], minlength=len(label_names))
   if both := len(np.intersect1d(people["train"], people["test"])):
     parts.append(f"{both} people both train and are tested")
   absent = [name for name, count in zip(label_names, tested, strict=True) if not count]
   if split.test.any() and absent:
-    parts.append(f"no {', '.join(absent)} is tested")
+    more = f" and {len(absent) - 5} more classes" if len(absent) > 5 else ""
+    parts.append(f"no {', '.join(absent[:5])}{more} is tested")
   elif len(set(tested.tolist())) == 1:
     parts.append(f"{tested[0]} of each class tested")
   elif unused:
@@ -220,6 +227,11 @@ def assert_disjoint(subjects: Sequence[str] | np.ndarray, split: Split) -> None:
           f"subject {shared[0]} is in both {first} and {second} ({len(shared)} people are): "
           "a person belongs to one side only"
         )
+
+
+def anonymous(subjects: Sequence[str] | np.ndarray) -> bool:
+  """Whether every record has a subject of its own, as where a distributor does not say who is who."""
+  return len(np.unique(subjects)) == len(subjects)
 
 
 def people_of(subjects: Sequence[str] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:

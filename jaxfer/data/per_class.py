@@ -15,22 +15,26 @@ def per_class_split(
   *,
   validation_fraction: float = 0.0,
   seed: int = 0,
+  few: bool = False,
 ) -> Split:
   """Tests `count` records of each class, drawn without regard to people (paper 000, specs 1.2).
 
   Args:
     labels: n labels.
-    label_names: class names by label.
+    label_names: class names by label; one without records is on no side.
     count: tested records of each class.
     validation_fraction: share of the other records of each class to set aside, in [0, 1).
     seed: which records.
+    few: whether a class of no more than `count` records is trained on and not tested, as fits where the classes are
+      people; else it is refused.
 
   Raises:
-    UserError: a class of no more than `count` records, or a fraction that leaves a class none to train on.
+    UserError: a class of no more than `count` records, or none that has more; or a fraction that leaves a class none to
+      train on.
   """
   labels = np.asarray(labels)
   test, validation = np.zeros(len(labels), bool), np.zeros(len(labels), bool)
-  for label, rows, rng in _classes(labels, label_names, count, seed):
+  for label, rows, rng in _classes(labels, label_names, count, seed, few):
     rows = rng.permutation(rows)
     aside = share_of(validation_fraction, len(rows) - count, "validation_fraction")
     if count + aside >= len(rows):
@@ -40,6 +44,8 @@ def per_class_split(
       )
     test[rows[:count]] = True
     validation[rows[count : count + aside]] = True
+  if not test.any():
+    raise UserError(f"no class has more than {count} records: lower split.per_class")
   return Split(train=~test & ~validation, validation=validation, test=test)
 
 
@@ -110,16 +116,23 @@ def per_class_people_split(
 
 
 def _classes(
-  labels: np.ndarray, label_names: Sequence[str], count: int, seed: int
+  labels: np.ndarray, label_names: Sequence[str], count: int, seed: int, few: bool = False
 ) -> Iterator[tuple[int, np.ndarray, np.random.Generator]]:
-  """Each class that occurs, its rows, and a stream of random numbers of its own; refuses one of too few records."""
+  """Each class that can be tested, its rows, and a stream of random numbers of its own.
+
+  One of too few records is refused, unless it has none or `few` says to pass over it.
+  """
   if count < 1:
     raise UserError(f"split.per_class={count}: test at least one record of each class")
-  for label, name in enumerate(label_names):
-    rows = np.flatnonzero(labels == label)
+  # All at once: of 10,572 people each on its own would read the labels as often.
+  order = np.argsort(labels, kind="stable")
+  ends = np.cumsum(np.bincount(labels, minlength=len(label_names)))
+  for label, rows in enumerate(np.split(order, ends[:-1])):
+    if not len(rows) or (few and len(rows) <= count):
+      continue
     if len(rows) <= count:
       raise UserError(
-        f"class '{name}' has {len(rows)} records, too few to test {count} of them and train on the rest: lower "
-        "split.per_class"
+        f"class '{label_names[label]}' has {len(rows)} records, too few to test {count} of them and train on the "
+        "rest: lower split.per_class"
       )
     yield label, rows, np.random.default_rng([seed, label])

@@ -56,7 +56,8 @@ def order(names: Sequence[str]) -> list[int]:
 
 
 def table(row: Mapping[str, Any]) -> Table:
-  """Precision, recall, F1; their means over nine classes, and sums by ten, as the raters' macro averages seem to be.
+  """Precision, recall, F1; their means over nine classes, sums by ten, as the raters' macro averages seem to be, and
+  the averages that the paper prints.
 
   Args:
     row: of a study's table, of the paper's classes. Its counts are pooled over trainings; of what people said of the
@@ -71,11 +72,17 @@ def table(row: Mapping[str, Any]) -> Table:
   if answers:
     what = f"people, same pictures ({answers:.0f} answers a test, {100 * accuracy:.1f} % right)"
     groups[what] = np.reshape(rates, (-1, 3)).T[:, places]
-  for what, printed in (("paper's net", published_004.NET), ("paper's people", published_004.PEOPLE)):
+  macro: dict[str, tuple[float, ...]] = {}
+  for who, printed in (("net", published_004.NET), ("people", published_004.PEOPLE)):
+    what = f"paper's {who} ({100 * printed.accuracy:.1f} % right)"
     groups[what] = np.array([printed.precision, printed.recall, printed.f1])
+    macro[what] = printed.macro
   lines: list[list[Cell]] = []
   for group, by_letter in groups.items():
-    for letter, values in zip("PRF", by_letter, strict=True):
-      means = float(np.sum(values)) / 9, float(np.sum(values)) / 10
-      lines.append([f"{group}, {letter}", *(f"{100 * value:.1f}" for value in (*means, *values))])
-  return ["", "mean of 9", "sum / 10", *published_004.CLASSES], lines
+    for k, (letter, values) in enumerate(zip("PRF", by_letter, strict=True)):
+      nine, ten, *each = (
+        f"{100 * value:.1f}" for value in (np.sum(values) / 9, np.sum(values) / 10, *values)
+      )
+      printed_mean = f"{100 * macro[group][k]:.1f}" if group in macro else None
+      lines.append([f"{group}, {letter}", nine, ten, printed_mean, *each])
+  return ["", "mean of 9", "sum / 10", "as printed", *published_004.CLASSES], lines

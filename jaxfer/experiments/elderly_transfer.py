@@ -3,14 +3,17 @@
 The paper says no more than this: pre-train, copy the feature extractor as initial values, train on the elderly faces.
 One recipe serves both; its numbers are our choice (specs 5.5 to 5.7):
 
-                 fine-tuning, and objects, expressions       who is who (heads of `layers.margin`, and `softmax`)
-  optimizer      AdamW, 1e-4, head 1e-3, decay 0.01,         SGD, 0.1, momentum 0.9, decay 5e-4 but of norms,
-                 cosine                                      rate / 10 in epochs 12, 20, 24 of 26
-  pictures       mirrored, light colour jitter               AdaFace's: box on black, coarse, photometric (0.2 each),
-                                                             mirrored
-  epoch          the best on validation people, the          the last
-                 earlier of equal ones
+                 fine-tuning                        objects, expressions     who is who (`layers.margin`)
+  optimizer      AdamW, 1e-4, head 1e-3, decay      the same, 1e-3           SGD, 0.1, momentum 0.9, decay 5e-4 but
+                 0.01, cosine, 30 epochs            throughout               of norms, rate / 10 in epochs 12, 20,
+                                                                             24 of 26
+  pictures       mirrored, light colour jitter      the same                 AdaFace's: box on black, coarse,
+                                                                             photometric (0.2 each), mirrored
+  epoch          the best on validation people,     the last, nobody         the last, nobody watched
+                 the earlier of equal ones          watched
   everything moves, head and norms included
+
+The first column is this file's defaults; the others are what `configs/elderly_transfer` sets.
 
 Right in training means the largest logit without the margin (our choice), so that a pre-training that learns nothing
 (specs 5.6: less than twice chance) is told by the same measure whatever its head.
@@ -55,9 +58,14 @@ def example(data: Mapping[str, ArrayLike], rows: ArrayLike) -> Batch:
   return {"image": image, "label": jnp.asarray(data["label"])[rows]}
 
 
+def pictures_of(model: FaceClassifier, images: jax.Array) -> jax.Array:
+  """Grey levels [batch, S, S, 3], 0 to 255, RGB, as the model takes them."""
+  return model.normalised(augment.resize(images, model.image_size))
+
+
 def inputs(model: FaceClassifier, batch: Batch) -> tuple[jax.Array]:
   """The model's argument without augmentation."""
-  return (model.normalised(augment.resize(batch["image"], model.image_size)),)
+  return (pictures_of(model, batch["image"]),)
 
 
 def recipe(
@@ -67,9 +75,9 @@ def recipe(
   epochs: int = 30,
   optimizer: Literal["adamw", "sgd"] = "adamw",
   learning_rate: float = 1e-4,
-  head_learning_rate: float = 1e-3,
+  head_learning_rate: float | None = None,
   weight_decay: float = 1e-2,
-  milestones: tuple[int, ...] = (12, 20, 24),
+  milestones: tuple[int, ...] | None = None,
   augmentation: Literal["none", "light", "adaface"] = "light",
   select: Literal["last", "best_on_validation"] = "best_on_validation",
   label: Literal["label", "subject"] = "label",
@@ -82,25 +90,32 @@ def recipe(
     epochs: passes over the training records.
     optimizer: "adamw" with a cosine to zero, or "sgd" with momentum 0.9 and `milestones`.
     learning_rate: of the trunk; with "sgd" of everything.
-    head_learning_rate: of the head, with "adamw".
+    head_learning_rate: of the head, for "adamw" alone; None is 1e-3.
     weight_decay: times the rate; with "sgd" not of BatchNorm's parameters.
-    milestones: epochs, from 0, at which "sgd" divides its rate by ten.
+    milestones: epochs, from 0, at which "sgd" divides its rate by ten, for that alone; None is (12, 20, 24).
     augmentation: see the file's docstring.
     select: which epoch counts.
     label: what is learned: the records' label, or whom they show.
+
+  Raises:
+    UserError: a number that the optimizer does not read.
   """
   del label  # See `seen`.
-  by_epoch = {"adamw": ("head_learning_rate",), "sgd": ()}
+  hyper = {"learning_rate": learning_rate}
   if optimizer == "sgd":
-    descent = optim.sgd("learning_rate", optim.multi_step(milestones, steps), weight_decay=weight_decay)
+    _refuse("head_learning_rate", head_learning_rate, optimizer)
+    drops = optim.multi_step((12, 20, 24) if milestones is None else milestones, steps)
+    descent = optim.sgd("learning_rate", drops, weight_decay=weight_decay)
   else:
+    _refuse("milestones", milestones, optimizer)
+    hyper["head_learning_rate"] = 1e-3 if head_learning_rate is None else head_learning_rate
     cosine = optim.schedule("cosine", epochs * steps)
     descent = optim.adamw("learning_rate", cosine, {"head": "head_learning_rate"}, weight_decay=weight_decay)
 
   def sample(data, columns, keys):
     batch = example(data, columns["row"])
     images = augmented(batch["image"], keys, augmentation)
-    return {"x": inputs(model, {"image": images})[0], "label": batch["label"]}
+    return {"x": pictures_of(model, images), "label": batch["label"]}
 
   def loss(variables, batch, keys, context: Context) -> LossOut:
     (logits, plain), changed = model.apply(
@@ -121,9 +136,12 @@ def recipe(
     )
 
   update = Update("net", loss, model.parts, descent)
-  rates = {"learning_rate": learning_rate, "head_learning_rate": head_learning_rate}
-  read = ("learning_rate", *by_epoch[optimizer])
-  return (Stage("train", (update,), epochs, sample, select=select),), {name: rates[name] for name in read}
+  return (Stage("train", (update,), epochs, sample, select=select),), hyper
+
+
+def _refuse(name: str, value: Any, optimizer: str) -> None:
+  if value is not None:
+    raise UserError(f"recipe.{name}={value} with {optimizer}, which does not read it: leave it out")
 
 
 def augmented(images: jax.Array, keys: jax.Array, kind: str) -> jax.Array:

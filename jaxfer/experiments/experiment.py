@@ -37,6 +37,16 @@ class Reading:
   loss: np.ndarray | None = None
 
 
+# What a reading is named after where batches are not those of the test: drawn anew, and of one record, which no other
+# record changes.
+SHUFFLED, ALONE = "shuffled", "batches of one"
+
+
+def in_batches(reading: str, batches: str) -> str:
+  """The name of a reading ("" is the answer) in other batches ("" are those of the test)."""
+  return ", ".join(filter(None, (reading, batches)))
+
+
 def read_logits(logits: np.ndarray, labels: np.ndarray) -> Reading:
   """The reading of logits [n, classes]: the largest is predicted, the lower class where two are equal."""
   predicted = np.asarray(metrics.predict(logits))
@@ -59,6 +69,12 @@ def nothing_taken_over(model: nn.Module, given: Variables) -> Variables:
   raise UserError(f"init_from: {type(model).__name__} takes nothing over from another training: leave it out")
 
 
+def needs_nothing(options: Mapping[str, Any]) -> Mapping[str, str]:
+  """Trains everything."""
+  del options
+  return {}
+
+
 def no_pictures(model: nn.Module) -> Mapping[str, Any]:
   """Stores nothing, and asks for nothing."""
   del model
@@ -72,10 +88,10 @@ def as_they_are(records: Records, options: Mapping[str, Any]) -> Records:
 
 
 def no_figures(
-  task: "Task", variables: Variables, tested: np.ndarray, folder: pathlib.Path
+  task: "Task", variables: Variables, trained: np.ndarray, tested: np.ndarray, folder: pathlib.Path
 ) -> Mapping[str, str]:
   """Draws nothing."""
-  del task, variables, tested, folder
+  del task, variables, trained, tested, folder
   return {}
 
 
@@ -95,15 +111,17 @@ def no_measures(
   return {}
 
 
-def no_remarks(history: Sequence[Mapping[str, Any]]) -> Sequence[str]:
+def no_remarks(model: nn.Module, history: Sequence[Mapping[str, Any]], outputs: np.ndarray) -> Sequence[str]:
   """Says nothing."""
-  del history
+  del model, history, outputs
   return ()
 
 
-def no_tables(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> Sequence[tuple[str, Table]]:
+def no_tables(
+  rows: Sequence[Mapping[str, Any]], seeds: Sequence[int], not_trained: Sequence[Mapping[str, Any]] = ()
+) -> Sequence[tuple[str, Table]]:
   """Adds nothing."""
-  del rows, seeds
+  del rows, seeds, not_trained
   return ()
 
 
@@ -123,10 +141,12 @@ class Experiment:
       `stream.Column`s: pass them on as they are.
     example: (data, rows) -> a batch without augmentation, as evaluation reads it.
     inputs: (model, batch) -> the model's positional arguments.
-    published: rows of the paper's table, (name, model attributes that tell it, accuracy).
+    published: rows of the paper's table, (name, what tells it, accuracy): attributes of the model, and options of the
+      recipe as "recipe.w", with their values.
     source: of the published rows.
     paper_data: the data set, by name, that the published rows were measured on.
-    figures: (task, trained variables, tested rows, folder) -> PNG files drawn into the folder, each with its caption.
+    figures: (task, trained variables, rows trained on, tested rows, folder) -> PNG files drawn into the folder, each
+      with its caption.
     outputs: (model, variables, batch, hyper, axis_name) -> what evaluation computes of a batch, [batch, ...]; None for
       the logits [batch, classes] that the model gives. The batch has "real" [batch], False in rows that only complete
       it; outputs that depend on the rows around them reduce over `axis_name` too.
@@ -134,23 +154,26 @@ class Experiment:
       training is judged by the first; the others are further ways to read the same net.
     test_batch: rows of a batch of evaluation; None takes that of training.
     mates: whether outputs depend on the rows around them: then evaluation follows the distributor's order of files
-      (records' `order`), and a study gives every number for a random order too.
+      (records' `order`), and a study gives every reading for one random order too, but for those of batches of one.
     take_over: (model, variables of another training or of converted weights) -> the submodules to start from, each as
       this model names it.
     label_free: submodules that have nothing to do with what the classes are: they may be taken from a training of
-      other classes.
+      other classes. Parts of one, as "rgb/trunk", may be taken without its other parts.
+    needs: options of the recipe -> submodules that it leaves as they are given, and the option that says so: without
+      them nothing is trained.
     pictures: model -> what its pictures must be ("colour_order", "mean", "std", "input_size"), which is stored with the
       weights, and must agree where weights are taken over. Empty: nothing is stored or asked for.
     seen: (records, numbers of the recipe) -> the records as the recipe sees them, such as with people for labels; the
       same however often it is applied.
     facts: (rows of metrics of each training of a study's row, readings of each) -> further numbers of theirs, a value a
-      training.
+      training. A name that begins with "_" is for the system's own tables alone.
     measures: (task, trained variables, rows trained on, tested rows) -> numbers of a training for the system's own
       tables, by name; None where there is none.
-    remarks: rows of metrics of a training -> lines of warning for the reader.
+    remarks: (model, rows of metrics of a training, outputs of the tested rows) -> lines of warning for the reader.
     tables: (rows of a study's table, as `report.study.judged` makes them, each with its "name", those it is
-      "compared" with, by name, and its rows of metrics as "history"; seeds) -> further tables with their titles, to
-      stand below it. Rows that could not be trained are not among them.
+      "compared" with, by name, and its rows of metrics as "history"; seeds; rows that were not trained since their
+      pre-training failed, of which there is "name" and "published") -> further tables with their titles, to stand
+      below it.
     table_figures: (those rows, folder) -> PNG files drawn into the folder, each with its caption.
   """
 
@@ -167,15 +190,18 @@ class Experiment:
   mates: bool = False
   take_over: Callable[[Any, Variables], Variables] = nothing_taken_over
   label_free: Sequence[str] = ()
+  needs: Callable[[Mapping[str, Any]], Mapping[str, str]] = needs_nothing
   pictures: Callable[[Any], Mapping[str, Any]] = no_pictures
   seen: Callable[[Records, Mapping[str, Any]], Records] = as_they_are
-  figures: Callable[["Task", Variables, np.ndarray, pathlib.Path], Mapping[str, str]] = no_figures
+  figures: Callable[["Task", Variables, np.ndarray, np.ndarray, pathlib.Path], Mapping[str, str]] = no_figures
   facts: Callable[
     [Sequence[Sequence[Mapping[str, Any]]], Sequence[Mapping[str, Reading]]], Mapping[str, Sequence[float]]
   ] = no_facts
   measures: Callable[["Task", Variables, np.ndarray, np.ndarray], Mapping[str, float | None]] = no_measures
-  remarks: Callable[[Sequence[Mapping[str, Any]]], Sequence[str]] = no_remarks
-  tables: Callable[[Sequence[Mapping[str, Any]], Sequence[int]], Sequence[tuple[str, Table]]] = no_tables
+  remarks: Callable[[Any, Sequence[Mapping[str, Any]], np.ndarray], Sequence[str]] = no_remarks
+  tables: Callable[
+    [Sequence[Mapping[str, Any]], Sequence[int], Sequence[Mapping[str, Any]]], Sequence[tuple[str, Table]]
+  ] = no_tables
   table_figures: Callable[[Sequence[Mapping[str, Any]], pathlib.Path], Mapping[str, str]] = no_table_figures
 
   def init(self, model: nn.Module, data: Mapping[str, np.ndarray], key: jax.Array) -> Variables:

@@ -3,16 +3,18 @@
 import functools
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfer.data.plan import evaluation
+from jaxfer.experiments import published_002
 from jaxfer.explain import grad_cam
-from jaxfer.models.landmark_fusion import Outputs
+from jaxfer.models.landmark_fusion import LandmarkFusion, Outputs
 from jaxfer.report import cams
-from jaxfer.train.stage import Variables
+from jaxfer.train.stage import Batch, Variables
 
 if TYPE_CHECKING:
   from jaxfer.experiments.task import Task
@@ -20,17 +22,25 @@ if TYPE_CHECKING:
 # Of Table 9, and truth and prediction of Table 10; where a net makes no such mistake, any other.
 _SUCCESSES = ("surprise", "happiness", "sadness")
 _FAILURES = (("disgust", "anger"), ("surprise", "disgust"), ("happiness", "neutral"))
-# Whether landmark net, RGB net and both are right, as in the rows of Table 11.
+# Whether landmark net, RGB net and both are right, in the rows of Table 11.
 _KINDS = {
-  (True, False, True): "the landmarks help",
-  (True, True, True): "all are right",
-  (False, False, True): "only together",
-  (True, False, False): "the landmarks are not heard",
+  (landmark == truth, rgb == truth, both == truth): words
+  for (truth, landmark, rgb, both), words in zip(
+    published_002.CASES,
+    ("the landmarks help", "all are right", "only together", "the landmarks are not heard"),
+    strict=True,
+  )
+}
+
+# Submodule and side of it: the output of layer4, and the fifth convolution with its ReLU.
+_LOOKED_AT: Mapping[str, tuple[tuple[str, ...], Literal["input", "output"]]] = {
+  "rgb": (("rgb", "trunk"), "output"),
+  "landmark": (("landmark", "conv6"), "input"),
 }
 
 
 def figures(
-  task: "Task", variables: Variables, tested: np.ndarray, folder: pathlib.Path
+  task: "Task", variables: Variables, trained: np.ndarray, tested: np.ndarray, folder: pathlib.Path
 ) -> Mapping[str, str]:
   """`cams.png` and `cases.png`, of the proposed fusion: both weights, and the RGB net as it was given.
 
@@ -45,51 +55,63 @@ def figures(
     return {}
   tested = task.in_order(tested)
   outputs = _outputs(task, variables, tested)
-  names = task.records.label_names
   said = {net: np.argmax(getattr(outputs, net), -1) for net in ("landmark", "rgb", "fused")}
   labels = task.data["label"][tested]
-  draw = functools.partial(_draw, task, variables, tested, said, labels, names)
+  examples = _examples(said["fused"], labels, task.records.label_names)
+  kinds = _kinds(said, labels)
+  chosen = sorted({*examples, *kinds.values()})
+  if not chosen:
+    return {}
+  at = np.asarray(chosen)
+  own = {net: classes[at] for net, classes in said.items()}
+  cases = dict(zip(chosen, _cases(task, variables, tested[at], own), strict=True))
   drawn = {}
-  if chosen := _examples(said["fused"], labels, names):
-    draw(chosen, folder / "cams.png", "Where both nets look: classes found, then mistaken")
+  if examples:
+    title = "Where both nets look: classes found, then mistaken"
+    cams.cams_png([cases[k] for k in examples], folder / "cams.png", title)
     drawn["cams.png"] = (
       "Grad-CAM++ of tested pictures that the fusion names rightly (surprise, happiness, sadness), then of mistakes, "
       "those of the paper's Table 10 where there are any: red where a net finds the class that it predicts."
     )
-  kinds = {kind: k for k in range(len(labels) - 1, -1, -1) if (kind := _kind(said, labels, k)) in _KINDS}
   if kinds:
-    draw([kinds[kind] for kind in _KINDS if kind in kinds], folder / "cases.png", "Cases of Table 11")
-    missing = [words for kind, words in _KINDS.items() if kind not in kinds]
+    cams.cams_png([cases[k] for k in kinds.values()], folder / "cases.png", "Cases of Table 11")
+    missing = [words for words in _KINDS.values() if words not in kinds]
     drawn["cases.png"] = (
-      "The first tested picture of each kind of the paper's Table 11: "
-      + "; ".join(words for kind, words in _KINDS.items() if kind in kinds)
+      f"The first tested picture of each kind of the paper's Table 11: {'; '.join(kinds)}"
       + (f". No picture was found where {', or where '.join(missing)}." if missing else ".")
     )
   return drawn
 
 
-def _kind(said: Mapping[str, np.ndarray], labels: np.ndarray, k: int) -> tuple[bool, bool, bool]:
-  return (
-    bool(said["landmark"][k] == labels[k]),
-    bool(said["rgb"][k] == labels[k]),
-    bool(said["fused"][k] == labels[k]),
-  )
+def _kinds(said: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, int]:
+  """The first number of each kind of Table 11 that there is, in the table's order."""
+  right = np.stack([said[net] == labels for net in ("landmark", "rgb", "fused")], 1)
+  first: dict[str, int] = {}
+  for k, kind in enumerate(map(tuple, right.tolist())):
+    if kind in _KINDS:
+      first.setdefault(_KINDS[kind], k)
+  return {words: first[words] for words in _KINDS.values() if words in first}
+
+
+def _batch(task: "Task", rows: np.ndarray) -> Batch:
+  """Some rows as the model's inputs are made of; taken first, as data may lie on disk."""
+  part = {name: array[rows] for name, array in task.data.items()}
+  return task.experiment.example(part, np.arange(len(rows)))
 
 
 def _outputs(task: "Task", variables: Variables, tested: np.ndarray) -> Outputs:
   """What the nets say of the tested rows, in batches of their order, padding masked."""
-  from jaxfer.data.plan import evaluation
-
-  weight = jnp.float32(task.stages(1)[1]["w"])
+  weight = task.stages(1)[1]["w"]
 
   @jax.jit
-  def compute(image, heatmap, real):
-    return task.model.apply(variables, image, heatmap, weight, mask=real)
+  def compute(variables: Variables, batch: Batch, real: jax.Array) -> Any:
+    inputs = task.experiment.inputs(task.model, batch)
+    return task.model.apply(variables, *inputs, jnp.float32(weight), mask=real)
 
-  parts = []
-  for plan in evaluation(tested, task.test_batch):
-    image, heatmap, _ = task.experiment.inputs(task.model, task.experiment.example(task.data, plan["row"]))
-    parts.append(jax.device_get(compute(image, heatmap, plan["real"])))
+  parts = [
+    jax.device_get(compute(variables, _batch(task, plan["row"]), plan["real"]))
+    for plan in evaluation(tested, task.test_batch)
+  ]
   joined = jax.tree.map(lambda *arrays: np.concatenate(arrays)[: len(tested)], *parts)
   assert isinstance(joined, Outputs)
   return joined
@@ -112,44 +134,47 @@ def _examples(predicted: np.ndarray, labels: np.ndarray, names: Sequence[str]) -
   return chosen + (failures + others)[:3]
 
 
-def _draw(
-  task: "Task",
-  variables: Variables,
-  tested: np.ndarray,
-  said: Mapping[str, np.ndarray],
-  labels: np.ndarray,
-  names: Sequence[str],
-  chosen: Sequence[int],
-  path: pathlib.Path,
-  title: str,
-) -> None:
-  rows = tested[np.asarray(chosen)]
-  batch = task.experiment.example(task.data, rows)
-  image, heatmap, weight = task.experiment.inputs(task.model, batch)
+def _cases(
+  task: "Task", variables: Variables, rows: np.ndarray, said: Mapping[str, np.ndarray]
+) -> list[cams.Case]:
+  """A case of each row, where `said` is the class [rows] that each net predicts."""
   settings: Any = task.model
-  model = settings.clone(affinity="alone")
-
-  def look(net: str, path: tuple[str, ...], side: Any) -> np.ndarray:
-    @jax.jit
-    def maps(image, heatmap, classes):
-      logits_of = lambda *inputs: getattr(model.apply(variables, *inputs), net)  # noqa: E731
-      found = grad_cam.class_activations(logits_of, (image, heatmap, weight), path, classes, side=side)
-      return grad_cam.over_picture(grad_cam.grad_cam_plus_plus(*found), *image.shape[1:3])
-
-    return np.asarray(maps(image, heatmap, jnp.asarray(said[net][np.asarray(chosen)])))
-
-  over_image = look("rgb", ("rgb", "trunk"), "output")
-  over_heatmap = look("landmark", ("landmark", "conv6"), "input")
+  model, names = settings.clone(affinity="alone"), task.records.label_names
+  batch = _batch(task, rows)
+  image, heatmap = task.experiment.inputs(task.model, batch)
+  over_image, over_heatmap = (
+    np.asarray(_look(model, net, variables, image, heatmap, jnp.asarray(said[net])))
+    for net in ("rgb", "landmark")
+  )
   titles = {"landmark": "landmarks", "rgb": "picture", "fused": "both"}
-  cases = [
+  return [
     cams.Case(
       np.asarray(batch["image"][k]).astype(np.uint8),
       np.asarray(heatmap[k, :, :, 0]),
       over_image[k],
       over_heatmap[k],
-      names[labels[number]],
-      {title: names[said[net][number]] for net, title in titles.items()},
+      names[int(batch["label"][k])],
+      {title: names[said[net][k]] for net, title in titles.items()},
     )
-    for k, number in enumerate(chosen)
+    for k in range(len(rows))
   ]
-  cams.cams_png(cases, path, title)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _look(
+  model: LandmarkFusion,
+  net: str,
+  variables: Variables,
+  image: jax.Array,
+  heatmap: jax.Array,
+  classes: jax.Array,
+) -> jax.Array:
+  """Where a net finds these classes [batch], over its input: [batch, size, size] in [0, 1]."""
+
+  def logits_of(image: jax.Array, heatmap: jax.Array) -> jax.Array:
+    outputs: Any = model.apply(variables, image, heatmap)
+    return getattr(outputs, net)
+
+  path, side = _LOOKED_AT[net]
+  found = grad_cam.class_activations(logits_of, (image, heatmap), path, classes, side=side)
+  return grad_cam.over_picture(grad_cam.grad_cam_plus_plus(*found), *image.shape[1:3])

@@ -8,15 +8,18 @@ has no term for its own classifier: that gets no gradient, only decay, and w fol
 
 From the released code (specs 3.1): half of the training pictures are either mirrored or made noisy, then resized and
 normalised, then half get a box erased; Adam at 1e-3 with coupled decay 1e-4; rates times 0.9 each epoch; 70 epochs of
-batches of 256, the last one short, tests in batches of 64 in the order of the distributor's list. Our choices: an
+batches of 256, the last one short, tests in batches of 64 in the order of the distributor's list. Deviation: there the
+trunk starts from ImageNet's ResNet18; here from random weights, unless `init_from` names a converted one
+(`jaxfer convert torchvision_resnet18`, see configs/landmark_fusion/ablation.py). Our choices: an
 epoch's last batch is completed from its start (`remainder=wrap`) where the code runs a short one; 70 epochs for the
 fusion, which the paper does not give; the same augmentation in both stages, mirroring picture and heatmap together,
 noise and erasing on the picture alone; the last epoch counts, never the best on the test set; the face net is in
 evaluation mode while it stays as it is. A net that is judged in batches depends on who is tested along with whom
-(`layers.amend`): so every number is also given for batches of one, and in a study for a random order.
+(`layers.amend`): so every number is also given for batches of one, and in a study for one random order.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -29,14 +32,12 @@ from jaxfer.data import augment, heatmap
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
 from jaxfer.experiments import landmark_figures, published_002, table_002
-from jaxfer.experiments.experiment import Experiment, Reading, read_logits
+from jaxfer.experiments.experiment import ALONE, Experiment, Reading, in_batches, read_logits
 from jaxfer.kernels import heatmap as kernels
+from jaxfer.layers.amend import Affinity
 from jaxfer.models.landmark_fusion import LandmarkFusion, Outputs, normalised
 from jaxfer.train import optim
 from jaxfer.train.stage import Batch, Context, LossOut, Stage, Update, Variables
-
-# Of w in Fig. 4 (specs 3.7); at test time each net is read with all of them.
-WEIGHTS = tuple(k / 10 for k in range(11))
 
 
 def resident(records: Records) -> dict[str, np.ndarray]:
@@ -68,10 +69,10 @@ def _heatmaps(model: LandmarkFusion, batch: Batch) -> jax.Array:
   return kernels.draw(batch["landmarks"], model.image_size, frame=batch["image"].shape[1], dot=model.dot)
 
 
-def inputs(model: LandmarkFusion, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """The model's arguments without augmentation: images, heatmaps, and a weight of 1."""
+def inputs(model: LandmarkFusion, batch: Batch) -> tuple[jax.Array, jax.Array]:
+  """The model's arguments without augmentation: images and heatmaps."""
   images = normalised(augment.resize(batch["image"], model.image_size))
-  return images, _heatmaps(model, batch), jnp.float32(1)
+  return images, _heatmaps(model, batch)
 
 
 def recipe(
@@ -96,7 +97,7 @@ def recipe(
       landmark net alone.
     steps: batches of an epoch.
     rgb: "first" trains the RGB net in a stage of its own; "given" leaves it as `init_from` gives it; "along" moves it
-      together with the others, whether given or not.
+      together with landmark net and head, whether given or not.
     rgb_epochs: of the RGB net's stage.
     rgb_learning_rate: of Adam there.
     epochs: of the second stage.
@@ -108,14 +109,20 @@ def recipe(
     erasing: share of the training pictures that lose a box.
 
   Raises:
-    UserError: w outside [0, 1]; an affinity that training does not write.
+    UserError: w outside [0, 1]; an affinity that training does not write; an RGB net to be moved along where the answer
+      is not the head's.
   """
   if not 0 <= w <= 1:
     raise UserError(f"recipe.w={w}: give a weight from 0 to 1")
   if model.affinity not in ("batch", "alone", "ema"):
     raise UserError(
       f"model.affinity={model.affinity} cannot be trained: give batch, alone or ema; `jaxfer.load(...).frozen` is for "
-      "trained weights"
+      "converted weights"
+    )
+  if rgb == "along" and model.answer != "fused":
+    raise UserError(
+      f"recipe.rgb=along: without the head's loss nothing trains the RGB net, which moves along with it: take "
+      f"model.answer=fused, not {model.answer}"
     )
 
   def sample(data, columns, keys):
@@ -176,33 +183,46 @@ def recipe(
   return tuple(stages), {"rgb_learning_rate": rgb_learning_rate, "learning_rate": learning_rate, "w": w}
 
 
+def _modes(model: LandmarkFusion) -> dict[str, Affinity]:
+  """Affinities that the nets are tested with, by what that says of the batches; their own first."""
+  return {"": "batch", ALONE: "alone"} if model.affinity == "batch" else {"": model.affinity}
+
+
+def _ways(model: LandmarkFusion) -> dict[str, Callable[[Outputs, Variables], jax.Array]]:
+  """How to read logits out of what the nets give, with any leading axes; the answer first."""
+  if model.answer != "fused":
+    return {"": lambda out, variables: model.logits(out)}
+
+  def weighed(w: float, out: Outputs, variables: Variables) -> jax.Array:
+    nets = out.rgb, out.rgb_features, out.landmark, out.landmark_features
+    logits: Any = model.apply(variables, *nets, w, method="fuse")
+    return logits
+
+  return {
+    "": lambda out, variables: out.fused,
+    "RGB net": lambda out, variables: out.rgb,
+    "landmark net": lambda out, variables: out.landmark,
+    "sum of both": lambda out, variables: model.clone(answer="sum").logits(out),
+    **{table_002.at_test(w): functools.partial(weighed, w) for w in table_002.WEIGHTS if model.agreement},
+  }
+
+
 def _names(model: LandmarkFusion) -> list[str]:
-  """Of the ways to read one pass of the nets, in the order of `outputs`."""
-  names = [""] + (["batches of one"] if model.affinity == "batch" else [])
-  if model.answer == "fused":
-    names += ["RGB net", "landmark net", "sum of both"]
-    names += [f"w = {w} at test" for w in WEIGHTS] if model.agreement else []
-  return names
+  """Of the readings that `outputs` gives: each way, in batches of each kind."""
+  return [in_batches(way, batches) for way in _ways(model) for batches in _modes(model)]
 
 
 def outputs(
   model: LandmarkFusion, variables: Variables, batch: Batch, hyper: Mapping[str, jax.Array], axis: str | None
 ) -> jax.Array:
-  """Logits [batch, readings, classes] in the order of `_names`."""
-  modes: tuple[str, ...] = (model.affinity, "alone") if model.affinity == "batch" else (model.affinity,)
-  images, heatmaps, _ = inputs(model, batch)
+  """Logits [batch, readings, classes] in the order of `_names`, of one pass of the nets."""
+  modes = tuple(_modes(model).values())
   every = model.apply(
-    variables, images, heatmaps, hyper["w"], mask=batch["real"], axis_name=axis, modes=modes
+    variables, *inputs(model, batch), hyper["w"], mask=batch["real"], axis_name=axis, modes=modes
   )
   assert isinstance(every, Outputs)
-  own = Outputs(*(array[0] for array in every))
-  found = list(model.logits(every))
-  if model.answer == "fused":
-    found += [own.rgb, own.landmark, model.clone(answer="sum").logits(own)]
-  if len(found) < len(_names(model)):
-    features = own.rgb, own.rgb_features, own.landmark, own.landmark_features
-    found += [model.apply(variables, *features, jnp.float32(w), method="fuse") for w in WEIGHTS]
-  return jnp.stack(found, 1)
+  found = jnp.stack([way(every, variables) for way in _ways(model).values()])  # [ways, modes, batch, classes]
+  return jnp.moveaxis(found.reshape(-1, *found.shape[2:]), 0, 1)
 
 
 def readings(model: LandmarkFusion, logits: np.ndarray, labels: np.ndarray) -> dict[str, Reading]:
@@ -211,36 +231,50 @@ def readings(model: LandmarkFusion, logits: np.ndarray, labels: np.ndarray) -> d
 
 
 def take_over(model: LandmarkFusion, given: Variables) -> Variables:
-  """The RGB net of such a model, or a converted one.
+  """The RGB net of such a model, or a converted one; of a converted ResNet18 its trunk, for a net that is trained here.
 
   Raises:
-    UserError: neither.
+    UserError: none of them; a moving average or frozen mean that the net is judged by and that is not written.
   """
-  del model
+  if {*given["params"]} == {"trunk", "fc"}:
+    return {c: {"rgb": {"trunk": tree["trunk"]}} for c, tree in given.items() if "trunk" in tree}
   if "rgb" in given["params"]:
-    return {collection: {"rgb": tree["rgb"]} for collection, tree in given.items() if "rgb" in tree}
-  if {"trunk", "arm", "fc"} <= set(given["params"]):
-    return {collection: {"rgb": tree} for collection, tree in given.items()}
-  raise UserError(
-    f"init_from: weights of {', '.join(given['params'])} hold no RGB net of this system: give those of "
-    "`jaxfer convert arm`, or of a training of this system"
-  )
+    taken = {collection: {"rgb": tree["rgb"]} for collection, tree in given.items() if "rgb" in tree}
+  elif {"trunk", "arm", "fc"} <= set(given["params"]):
+    taken = {collection: {"rgb": tree} for collection, tree in given.items()}
+  else:
+    raise UserError(
+      f"init_from: weights of {', '.join(given['params'])} hold no RGB net of this system: give those of "
+      "`jaxfer convert arm` or `jaxfer convert torchvision_resnet18`, or of a training of this system"
+    )
+  if model.affinity in ("ema", "frozen") and np.isnan(taken["affinity"]["rgb"]["arm"][model.affinity]).any():
+    raise UserError(
+      f"model.affinity={model.affinity}: the RGB net of init_from has none written: take model.affinity=batch or "
+      "alone, or train the RGB net here, without init_from"
+    )
+  return taken
+
+
+def needs(options: Mapping[str, Any]) -> dict[str, str]:
+  """The RGB net, where it is to stay as it is."""
+  return {"rgb": "recipe.rgb=given"} if options.get("rgb") == "given" else {}
 
 
 def facts(
   histories: Sequence[Sequence[Mapping[str, Any]]], read: Sequence[Mapping[str, Reading]]
 ) -> dict[str, list[float]]:
-  """How far the two nets agree on the tested records, of each training with a head (Table 2)."""
+  """How far the two nets agree on the tested records, of each training with a head, by batches (Table 2)."""
   del histories
-  if any("landmark net" not in own for own in read):
-    return {}
-  pairs = [(own["RGB net"].correct > 0, own["landmark net"].correct > 0) for own in read]
-  return {
-    "both nets right": [float((a & b).sum()) for a, b in pairs],
-    "RGB net alone right": [float((a & ~b).sum()) for a, b in pairs],
-    "landmark net alone right": [float((~a & b).sum()) for a, b in pairs],
-    "neither right": [float((~a & ~b).sum()) for a, b in pairs],
-  }
+  found = {}
+  for batches in table_002.BATCHES.values():
+    rgb, landmark = (in_batches(net, batches) for net in ("RGB net", "landmark net"))
+    if any(landmark not in own for own in read):
+      continue
+    right = [(own[rgb].correct > 0, own[landmark].correct > 0) for own in read]
+    for words, (first, second) in table_002.AGREEMENT.items():
+      counts = [float(((a == first) & (b == second)).sum()) for a, b in right]
+      found[table_002.agreement(words, batches)] = counts
+  return found
 
 
 EXPERIMENT = Experiment(
@@ -250,10 +284,13 @@ EXPERIMENT = Experiment(
   inputs=inputs,
   published=(
     ("baseline (RGB net)", {"answer": "rgb"}, published_002.BASELINE.accuracy),
-    (
-      "proposed",
-      {"answer": "fused", "confidence": True, "agreement": True},
-      published_002.PROPOSED.accuracy,
+    *(
+      (
+        "proposed",
+        {"answer": "fused", "confidence": True, "agreement": True, "recipe.w": 0.6, "recipe.rgb": rgb},
+        published_002.PROPOSED.accuracy,
+      )
+      for rgb in ("first", "given")
     ),
   ),
   source="paper 002, Tables 5 and 6: RAF-DB, 3068 tested pictures",
@@ -263,6 +300,8 @@ EXPERIMENT = Experiment(
   test_batch=64,
   mates=True,
   take_over=take_over,
+  label_free=("rgb/trunk",),
+  needs=needs,
   figures=landmark_figures.figures,
   facts=facts,
   tables=table_002.tables,

@@ -117,7 +117,7 @@ def first_halves(subjects: Any, expressions: Any) -> np.ndarray:
 
 def read(
   codes: Mapping[str, Any], subjects: Any, expressions: Any, learned: Any
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, float | None]]:
   """The table of what is read from which code.
 
   Args:
@@ -127,11 +127,11 @@ def read(
     learned: [n] bool: images of the people from whom expression is learned; it is read from the others.
 
   Returns:
-    {name of the code: {"subject": accuracy, "expression": accuracy}}, 0..1. Subjects are learned from `first_halves`
-    of everyone's images and read from the rest.
+    {name of the code: {"subject": accuracy, "expression": accuracy}}, 0..1; None where nothing is left to learn or to
+    read from. Subjects are learned from `first_halves` of everyone's images and read from the rest.
 
   Raises:
-    UserError: a person is on both sides of `learned`, or nothing is left to read from.
+    UserError: a person is on both sides of `learned`.
   """
   subjects, expressions, learned = np.asarray(subjects), np.asarray(expressions), np.asarray(learned, bool)
   if both := sorted(set(subjects[learned].tolist()) & set(subjects[~learned].tolist())):
@@ -140,14 +140,13 @@ def read(
     "subject": (subjects, first_halves(subjects, expressions)),
     "expression": (expressions, learned),
   }
-  table: dict[str, dict[str, float]] = {name: {} for name in codes}
+  table: dict[str, dict[str, float | None]] = {name: {} for name in codes}
   for what, (labels, side) in sides.items():
-    if side.all() or not side.any():
-      raise UserError(
-        f"probe: {int(side.sum())} of {len(side)} images teach {what}: keep some to read it from"
-      )
     values, classes = np.unique(labels, return_inverse=True)
     for name, code in codes.items():
+      if side.all() or not side.any():
+        table[name][what] = None
+        continue
       code = np.asarray(code)
       predicted = linear_probe(code[side], classes[side], code[~side], len(values))
       table[name][what] = float((predicted == classes[~side]).mean())

@@ -23,9 +23,9 @@ CORRECT: dict[str, tuple[int | None, int | None, int | None, int | None]] = {
   "casia_cosface": (191, None, 259, 254),
   "casia_adaface": (192, 160, 281, 265),
 }
-BEST = ("casia_adaface", "face_resnet18")
 
-# Of the best net, by class: pictures, how many of them it names rightly, how many it gives this name in all.
+# Of the best net, Face-ResNet18 after AdaFace, by class: pictures, how many of them it names rightly, how many it gives
+# this name in all.
 SUPPORT = (130, 64, 64, 64, 128, 127, 64, 64, 63)
 TRUE_POSITIVES = (59, 27, 18, 37, 32, 29, 27, 14, 38)
 PREDICTED = (114, 90, 67, 88, 61, 48, 94, 59, 147)
@@ -49,11 +49,6 @@ class Rates:
   recall: tuple[float, ...]
   f1: tuple[float, ...]
 
-  def macro_of(self, answers: int) -> tuple[float, float, float]:
-    """Sums over the nine classes by the number of answers: 9 for their mean, 10 for `NOTES`' other reading."""
-    precision, recall, f1 = (float(np.sum(each)) / answers for each in (self.precision, self.recall, self.f1))
-    return precision, recall, f1
-
 
 NET = Rates(
   accuracy=0.366,
@@ -70,14 +65,14 @@ PEOPLE = Rates(
   f1=(0.499, 0.282, 0.146, 0.429, 0.341, 0.327, 0.223, 0.271, 0.385),
 )
 
+# Of the classes, and of the best net's place.
 NOTES: tuple[str, ...] = (
-  "The net's macro averages are means over nine classes, macro F1 the mean of the nine F1. The people's are not: those "
-  "means would be .331, .340, .323. A tenth of the sums is .298, .306, .290, as printed but for recall (.304): a tenth "
-  "answer that is never right was probably counted. Compare .380, .384, .355 with .331, .340, .323.",
+  "The net's macro averages are means over nine classes, macro F1 the mean of the nine F1.",
+  "The people's are not: those means would be .331, .340, .323; compare the net's .380, .384, .355 with them.",
+  "A tenth of the people's sums is .298, .306, .290, as printed but for recall: a tenth answer, never right, was "
+  "probably counted.",
   "The people's F1 of sadness, .282, is not 2 P R / (P + R) = .289.",
   "281 of 768 (AdaFace) against 280 (AffectNet) for Face-ResNet18 is one picture; the standard error is 13 pictures.",
-  "Face-ResNet50 from scratch is printed as .2800, 215 of 768 is .2799; ResNet18 after AffectNet as .3425, 263 of 768 "
-  "is .3424.",
 )
 
 

@@ -20,7 +20,7 @@ from jaxfer import config as configuration
 from jaxfer.config import RunConfig
 from jaxfer.data import records
 from jaxfer.experiments import run as runs
-from jaxfer.experiments.experiment import Reading
+from jaxfer.experiments.experiment import ALONE, SHUFFLED, Reading, in_batches
 from jaxfer.experiments.task import Task, options_of, split_of
 from jaxfer.train import members, weights
 from jaxfer.train.stage import Variables
@@ -80,11 +80,12 @@ def train(
     for fold in runs.fold_dirs(row.config, folder, data).values()
   ]
   splits = [split_of(one.config, data) for _, one in every]
-  plans = [one.plan(split) for (_, one), split in zip(every, splits, strict=True)]
+  plans = [one.plan(np.flatnonzero(split.train)) for (_, one), split in zip(every, splits, strict=True)]
   steps = max(plan.steps for plan in plans)
   stages, _ = task.stages(steps)
   started = time.monotonic()
   starts = _starts(task, [_name(one.config) for _, one in every], source, say, said)
+  task.check_start(starts[0])
   trainings = [
     members.Member(
       _name(one.config) if len(rows) == 1 else f"{row.name}: {_name(one.config)}",
@@ -129,16 +130,18 @@ def train(
     figures: Mapping[str, str] = {}
     row.folder.mkdir(parents=True, exist_ok=True)
     measures: list[Mapping[str, float | None]] = []
+    remarks: list[str] = []
     for one, result in zip(tasks, ends, strict=True):
-      for line in task.experiment.remarks(result.history):
-        say(f"{row.name}, {_name(one.config)}: {line}")
-      if result.failed is None:
-        tested = result.member.tested
+      assert result.outputs is not None
+      own_remarks = task.experiment.remarks(task.model, result.history, result.outputs)
+      remarks += [f"{_name(one.config)}: {line}" for line in own_remarks]
+      if result.failed is None and np.isfinite(result.outputs).all():
+        learned, tested = np.sort(result.member.plan.rows), result.member.tested
         if not measures:
-          figures = task.experiment.figures(one, result.variables, tested, row.folder)
-        measures.append(
-          task.experiment.measures(one, result.variables, np.sort(result.member.plan.rows), tested)
-        )
+          figures = task.experiment.figures(one, result.variables, learned, tested, row.folder)
+        measures.append(task.experiment.measures(one, result.variables, learned, tested))
+    for line in remarks:
+      say(f"{row.name}, {line}")
     shares = time.monotonic() - started, sum(compilations)
     told.append(
       (
@@ -149,6 +152,7 @@ def train(
           "tested": _tested(row.config, count // len(seeds)),
           "figures": dict(figures),
           "measures": {name: [own[name] for own in measures] for name in (measures or [{}])[0]},
+          "remarks": remarks,
           "seconds": round(shares[0] / len(rows), 1),
           "compile_seconds": round(shares[1] / len(rows), 1),
         },
@@ -240,7 +244,7 @@ def _result(
     read = dict(task.read(end.outputs, end.member.tested))
     if end.shuffled is not None:
       mixed = task.read(end.shuffled, end.member.tested)
-      read |= {_shuffled(name): reading for name, reading in mixed.items()}
+      read |= {in_batches(name, SHUFFLED): own for name, own in mixed.items() if not name.endswith(ALONE)}
     readings.append(read if where is None else {name: _wrong(reading) for name, reading in read.items()})
   rows = [
     np.concatenate([end.member.tested for end in ends if end.member.seed == seed]).astype(int)
@@ -273,11 +277,6 @@ def _result(
     **{field: by_seed(first, field) for field in fields},
     "readings": {name: {field: by_seed(name, field) for field in fields} for name in others},
   }
-
-
-def _shuffled(name: str) -> str:
-  """Of a reading whose batches were drawn at random."""
-  return f"{name}, shuffled" if name else "shuffled"
 
 
 def _wrong(reading: Reading) -> Reading:

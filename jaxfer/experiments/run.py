@@ -19,11 +19,14 @@ from jaxfer.data import folds, records, stream
 from jaxfer.data.plan import evaluation
 from jaxfer.errors import UserError
 from jaxfer.experiments import profiling
+from jaxfer.experiments.experiment import ALONE
 from jaxfer.experiments.task import Task, folds_of, options_of, seen, split_of, task_of
 from jaxfer.report import grids, pages, plots, tables
 from jaxfer.train import feed, loop, parallel, weights
 from jaxfer.train.checkpoint import exists
 from jaxfer.train.stage import Variables
+
+MANY = 200  # Classes; the confusion matrix of CASIA-WebFace's 10,572 people would take a GB.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,15 +42,19 @@ class Setup(Task):
 
   def training(self) -> loop.Training:
     """The stages over the training rows."""
-    plan = self.plan(self.split)
+    plan = self.plan(np.flatnonzero(self.split.train))
     stages, hyper = self.stages(plan.steps)
-    rows = np.flatnonzero(self.split.validation)
 
-    def watch(variables, data):
-      return [{"split": "validation", **self.judge(self.predict(variables, data, rows), rows)}]
+    def judge_of(side, mask):
+      rows = np.flatnonzero(mask)
 
-    watched = watch if len(rows) else None
-    return loop.Training(stages, self.init, self.data, plan, hyper, self.start, watched)
+      def judge(variables, data):
+        return [{"split": side, **self.judge(self.predict(variables, data, rows), rows)}]
+
+      return judge if len(rows) else None
+
+    watch, judge = judge_of("validation", self.split.validation), judge_of("test", self.split.test)
+    return loop.Training(stages, self.init, self.data, plan, hyper, self.start, watch, judge)
 
 
 def prepare(config: RunConfig, data: records.Records) -> Setup:
@@ -81,6 +88,7 @@ def prepare(config: RunConfig, data: records.Records) -> Setup:
     start, start_line = task.taken_over(
       *weights.load_weights(pathlib.Path(config.init_from)), config.init_from
     )
+  task.check_start(start)
   return Setup(
     **fields,
     split=split,
@@ -210,7 +218,8 @@ def evaluate(
 
   Writes `evaluation.json`, `predictions.csv`, `confusion.txt`, the figures `confusion.png`, `curves.png`,
   `examples.png` (a tested record of each class) and those of the system (of the first fold), and `report.html` to
-  `workdir`; and the weights to a folder `weights` beside each training's checkpoints.
+  `workdir`; and the weights to a folder `weights` beside each training's checkpoints. Above `MANY` classes, people or
+  ImageNet's objects, nothing that stands for each class or pair of them is drawn, and "confusion" is None.
 
   Returns:
     The contents of `evaluation.json`.
@@ -224,10 +233,11 @@ def evaluate(
   config = configuration.from_json(path.read_text())
   data = seen(config, load_data(config, data_dir) if data is None else data)
   classes = len(data.label_names)
-  confusion = np.zeros((classes, classes))
+  tested: list[tuple[np.ndarray, np.ndarray]] = []  # Labels and what was predicted, of each fold.
   lines = ["key,subject,label,predicted,fold"]
   read: dict[str, float] = {}  # Otherwise than by the first reading: how many are right.
   by_fold: dict[str, float] = {}
+  remarks: list[str] = []
   apart = True
   figures: Mapping[str, str] = {}
   examples: dict[
@@ -243,18 +253,20 @@ def evaluate(
     keep(folder / "weights", setup, variables)
     rows = np.flatnonzero(setup.split.test)
     if not by_fold:
-      figures = setup.experiment.figures(setup, variables, rows, workdir)
+      figures = setup.experiment.figures(setup, variables, np.flatnonzero(setup.split.train), rows, workdir)
     outputs = setup.predict(variables, feed.placed(setup.devices, setup.data), rows)
     if not np.isfinite(outputs).all():
       raise UserError(f"{folder}: the trained net gives outputs that are not finite")
+    history = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    said = setup.experiment.remarks(setup.model, history, outputs)
+    remarks += said if folder == workdir else [f"{folder.name}: {line}" for line in said]
     readings = setup.read(outputs, rows)
     labels, predicted = setup.data["label"][rows], next(iter(readings.values())).predicted
     for reading, found in list(readings.items())[1:]:
       read[reading] = read.get(reading, 0.0) + found.correct.sum()
-    matrix = np.asarray(metrics.confusion_matrix(labels, predicted, classes), np.float64)
-    confusion += matrix
+    tested.append((np.asarray(labels), np.asarray(predicted)))
     name = folder.name if folder != workdir else str(config.split.fold or 0)
-    by_fold[name] = float(np.trace(matrix) / matrix.sum())
+    by_fold[name] = float(np.mean(labels == predicted))
     trained = setup.split.train | setup.split.validation
     apart &= not len(np.intersect1d(data.subjects[trained], data.subjects[rows]))
     for row, guess in zip(rows, predicted, strict=True):
@@ -262,21 +274,29 @@ def evaluate(
       examples.setdefault(label, (int(row), int(guess)))
       names = f"{data.label_names[label]},{data.label_names[guess]}"
       lines.append(f"{data.keys[row]},{data.subjects[row]},{names},{name}")
-  summary = metrics.summarize(confusion)
+  labels, predicted = map(np.concatenate, zip(*tested, strict=True))
+  support = np.bincount(labels, minlength=classes)
+  right = np.bincount(labels[labels == predicted], minlength=classes)
+  with np.errstate(invalid="ignore"):
+    recall = right / support  # NaN where nothing of a class is tested.
+  confusion = None
+  if classes <= MANY:
+    confusion = np.asarray(metrics.confusion_matrix(labels, predicted, classes)).astype(int).tolist()
   published = setup.published()
-  low, high = metrics.wilson_interval(summary["correct"], summary["count"])
+  low, high = metrics.wilson_interval(float(right.sum()), float(len(labels)))
   result = {
-    "accuracy": summary["accuracy"],
-    "correct": int(summary["correct"]),
-    "count": int(summary["count"]),
+    "accuracy": float(right.sum() / len(labels)),
+    "correct": int(right.sum()),
+    "count": len(labels),
     "interval_95": [low, high],
-    "chance": 1 / classes,
-    "unseen": "people" if apart else "records",
-    "average_accuracy": summary["average_accuracy"],
-    "recall": dict(zip(data.label_names, summary["recall"].tolist(), strict=True)),
+    "chance": 1 / int((support > 0).sum()),
+    "unseen": "people" if apart and not folds.anonymous(data.subjects) else "records",
+    "batches": f"in batches of {setup.test_batch}, in order" if setup.experiment.mates else "",
+    "average_accuracy": float(np.nanmean(recall)),
+    "recall": dict(zip(data.label_names, recall.tolist(), strict=True)),
     "accuracy_by_fold": by_fold,
-    "read_otherwise": {name: right / summary["count"] for name, right in read.items()},
-    "confusion": confusion.astype(int).tolist(),
+    "read_otherwise": {name: correct / len(labels) for name, correct in read.items()},
+    "confusion": confusion,
     "label_names": list(data.label_names),
     "published": published,
     "source": setup.experiment.source,
@@ -285,9 +305,12 @@ def evaluate(
     "revision": revision(),
   }
   _write_report(workdir, result, lines, list(fold_dirs(config, workdir, data)))
-  _draw_examples(workdir, data, examples)
+  if confusion is not None:
+    _draw_examples(workdir, data, examples)
   pages.write_run(workdir, result, setup.devices_line, figures)
   _say_result(result, say)
+  for line in remarks:
+    say(line)
   return result
 
 
@@ -297,11 +320,12 @@ def _write_report(
   names = result["label_names"]
   (workdir / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n")
   (workdir / "predictions.csv").write_text("\n".join(lines) + "\n")
-  (workdir / "confusion.txt").write_text(tables.text(*tables.confusion_table(result["confusion"], names)))
-  title = (
-    f"{result['data']['name']}: {result['correct']} of {result['count']} correct ({result['accuracy']:.1%})"
-  )
-  plots.confusion_png(result["confusion"], names, workdir / "confusion.png", title)
+  if result["confusion"] is not None:
+    (workdir / "confusion.txt").write_text(tables.text(*tables.confusion_table(result["confusion"], names)))
+    right = f"{result['correct']} of {result['count']} correct ({result['accuracy']:.1%})"
+    plots.confusion_png(
+      result["confusion"], names, workdir / "confusion.png", f"{result['data']['name']}: {right}"
+    )
   rows = [
     {**json.loads(line), "fold": k}
     for k, folder in enumerate(folders)
@@ -327,17 +351,23 @@ def _draw_examples(
 def _say_result(result: dict[str, Any], say: Callable[[str], None]) -> None:
   low, high = result["interval_95"]
   say("")
-  say(tables.text(*tables.confusion_table(result["confusion"], result["label_names"]), digits=3).rstrip())
+  if result["confusion"] is None:
+    classes = len(result["label_names"])
+    say(f"{classes} classes: above {MANY} no confusion matrix and no example of each is written")
+  else:
+    say(tables.text(*tables.confusion_table(result["confusion"], result["label_names"]), digits=3).rstrip())
   say("")
   say(
     f"accuracy {result['accuracy']:.4f} ({result['correct']} of {result['count']}, 95 % interval {low:.3f} to "
     f"{high:.3f}, chance {result['chance']:.3f}) on {result['unseen']} that the training never saw"
+    + (f", {result['batches']}" if result["batches"] else "")
   )
   if len(result["accuracy_by_fold"]) > 1:
     values = list(result["accuracy_by_fold"].values())
     say(f"pooled over {len(values)} folds; folds on their own {min(values):.3f} to {max(values):.3f}")
   for name, accuracy in result["read_otherwise"].items():
-    say(f"the same net read otherwise, {name}: {accuracy:.4f}")
+    batches = "" if name.endswith(ALONE) or not result["batches"] else f", {result['batches']}"
+    say(f"the same net read otherwise, {name}{batches}: {accuracy:.4f}")
   for name, accuracy in result["published"].items():
     comparable = "" if result["papers_data"] else " (other data than the paper's)"
     say(f"published, {name}: {accuracy:.4f}{comparable}; {result['source']}")

@@ -10,12 +10,14 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from jaxfer import config as configuration
 from jaxfer.config import RunConfig
+from jaxfer.data import folds
 from jaxfer.experiments import rows as row_trainings
-from jaxfer.experiments.task import Task
+from jaxfer.experiments.task import Task, split_of
 from jaxfer.report import plots
-from jaxfer.report import study as report
 from jaxfer.report.tables import Cell
 
 
@@ -53,14 +55,16 @@ class Source:
     """The folder of weights to start from."""
     if self.row.init_from is not None:
       return pathlib.Path(self.row.init_from)
-    (folder,) = (self.folder / "weights").iterdir()
+    (folder,) = (path for path in (self.folder / "weights").iterdir() if path.is_dir())
     return folder
 
   def train(self, task: Callable[[RunConfig], Task], seed: int, say: Callable[[str], None]) -> None:
     """Trains it with a seed, judges it on its own held-out records, and leaves the result in its folder."""
     say(f"pre-training {self.row.name}:")
-    own = [row_trainings.Row(self.row.name, self.config, self.folder)]
-    ((result, lines),) = row_trainings.train(own, task(self.config), (seed,), None, True, say)
+    own, made = [row_trainings.Row(self.row.name, self.config, self.folder)], task(self.config)
+    data = made.records
+    say(folds.describe(data.subjects, data.arrays["label"], data.label_names, split_of(self.config, data)))
+    ((result, lines),) = row_trainings.train(own, made, (seed,), None, True, say)
     learned = [line["accuracy"] for line in lines if line["split"] == "train" and "accuracy" in line]
     result |= {
       "failure": failure(result["failed"], learned, len(result["label_names"])),
@@ -106,15 +110,20 @@ def pretrainings(sources: Sequence[Source]) -> list[dict[str, Any]]:
   ]
 
 
+def timing(sources: Sequence[Source]) -> dict[str, float]:
+  """How many pre-trainings there were, and what they took together."""
+  own = [source.result["seconds"] for source in sources if source.row.init_from is None and source.ready]
+  return {"pretrainings": len(own), "pretraining_seconds": round(sum(own), 1)}
+
+
 def _cells(result: Mapping[str, Any]) -> list[Cell]:
-  judged = report.judged(result)
-  learned = result["learned"]
+  correct, learned = np.concatenate(result["correct"]), result["learned"]
   return [
     result["data"]["name"] + ("" if result["failure"] is None else f", {result['failure']}"),
     result["data"]["records"],
     len(result["label_names"]),
-    judged["count"],
-    f"{100 * judged['mean']:.1f}",
+    len(correct),
+    f"{100 * correct.mean():.1f}",
     None if learned is None else f"{100 * learned:.1f}",
     result["epochs"],
     round(result["seconds"]),

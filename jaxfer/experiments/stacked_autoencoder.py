@@ -192,16 +192,16 @@ def facts(
 
 
 def figures(
-  task: "Task", variables: Variables, tested: np.ndarray, folder: pathlib.Path
+  task: "Task", variables: Variables, trained: np.ndarray, tested: np.ndarray, folder: pathlib.Path
 ) -> Mapping[str, str]:
   """`filters.png`, what the first layer looks for; `effective_pixels.png`; pre-trained, `reconstructions.png`."""
   drawn = {"filters.png": _draw_filters(task, variables, folder / "filters.png")}
   params: Any = variables["params"]
   layers = [*(f"encoder{k + 1}" for k in range(len(task.model.sizes))), "classifier"]
-  trained = np.setdiff1d(np.arange(len(task.records)), tested)
   drawn |= effective_pixels.draw([params[name]["kernel"] for name in layers], task.records, trained, folder)
   if task.config.recipe.options.get("pretrain", True):
-    drawn["reconstructions.png"] = _draw_reconstructions(task, tested, folder / "reconstructions.png")
+    path = folder / "reconstructions.png"
+    drawn["reconstructions.png"] = _draw_reconstructions(task, trained, tested, path)
   return drawn
 
 
@@ -216,14 +216,14 @@ def _draw_filters(task: "Task", variables: Variables, path: pathlib.Path) -> str
   )
 
 
-def _draw_reconstructions(task: "Task", tested: np.ndarray, path: pathlib.Path) -> str:
+def _draw_reconstructions(task: "Task", trained: np.ndarray, tested: np.ndarray, path: pathlib.Path) -> str:
   rate = task.config.recipe.options.get("noise_rate", 0.3)
   labels, first = np.unique(task.data["label"][tested], return_index=True)
   batch = example({name: array[tested[first]] for name, array in task.data.items()}, np.arange(len(first)))
   clean = batch["image"]
   units = noised(clean.reshape(len(clean), -1), jax.random.split(jax.random.key(0), len(clean)), rate)
   model: Any = task.model
-  restored = model.activation(model.apply(_after_first_stage(task), units, 1, method="reconstruct"))
+  restored = model.activation(model.apply(_after_first_stage(task, trained), units, 1, method="reconstruct"))
   rows = [np.asarray(each).reshape(clean.shape) for each in (clean, units, restored)]
   pictures = (255 * np.clip(np.stack(rows), 0, 1)).round().astype(np.uint8)
   grids.rows_png(pictures, ["clean", "noised", "restored"], path, "What the first layer restores")
@@ -234,11 +234,9 @@ def _draw_reconstructions(task: "Task", tested: np.ndarray, path: pathlib.Path) 
   )
 
 
-def _after_first_stage(task: "Task") -> Variables:
+def _after_first_stage(task: "Task", trained: np.ndarray) -> Variables:
   """The variables after the first layer's stage, which is run again: fine-tuning moves the encoder off its decoder."""
-  from jaxfer.experiments.task import split_of  # It imports this file.
-
-  plan = task.plan(split_of(task.config, task.records))
+  plan = task.plan(trained)
   (stage, *_), hyper = task.stages(plan.steps)
   member = members.Member("first layer", task.config.seed, plan, hyper)
   with tempfile.TemporaryDirectory() as folder:

@@ -11,11 +11,14 @@ from jaxfer.report import rates
 from jaxfer.report.tables import Cell, Table
 
 
-def tables(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> list[tuple[str, Table]]:
+def tables(
+  rows: Sequence[Mapping[str, Any]], seeds: Sequence[int], not_trained: Sequence[Mapping[str, Any]] = ()
+) -> list[tuple[str, Table]]:
   """Table 2 as the paper prints it, with our first row below it in the same form; then every row's means by class.
 
   Nothing where the classes are not the paper's seven.
   """
+  del not_trained
   if any(set(row["label_names"]) != set(published_000.CLASSES) for row in rows):
     return []
   header = ["", "accuracy %", *published_000.CLASSES, "five emotions %"]

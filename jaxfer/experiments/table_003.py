@@ -11,7 +11,7 @@ from jaxfer.experiments.experiment import Reading
 from jaxfer.report import plots
 from jaxfer.report.tables import Cell, Table
 
-_ROUND = "test accuracy after round "
+_ROUND = "test accuracy (%) after round "
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -19,7 +19,7 @@ Rows = Sequence[Mapping[str, Any]]
 def facts(
   histories: Sequence[Sequence[Mapping[str, Any]]], readings: Sequence[Mapping[str, Reading]]
 ) -> dict[str, list[float]]:
-  """How far each code's posterior is from the prior in its last epoch, in nat, and accuracy after each round."""
+  """How far each code's posterior is from the prior in its last epoch, in nat, and accuracy after each round, in %."""
   del readings
   found: dict[str, list[float]] = {}
   for history in histories:
@@ -29,13 +29,13 @@ def facts(
         found.setdefault(f"nat of stage {row['stage']}", []).append(divergence)
     rounds = [row["accuracy"] for row in history if row["split"] == "test"]
     for number, accuracy in enumerate(rounds, 1):
-      found.setdefault(f"{_ROUND}{number}", []).append(accuracy)
+      found.setdefault(f"{_ROUND}{number}", []).append(100 * accuracy)
   return found
 
 
-def tables(rows: Rows, seeds: Sequence[int]) -> list[tuple[str, Table]]:
+def tables(rows: Rows, seeds: Sequence[int], not_trained: Rows = ()) -> list[tuple[str, Table]]:
   """Table 3; what is read linearly from each code; what swapped images keep, and errors of reconstruction."""
-  del seeds
+  del seeds, not_trained
   rows = [row for row in rows if row["measures"]]
   own = [
     (
@@ -94,8 +94,9 @@ def _codes(rows: Rows) -> Table:
   lines: list[list[Cell]] = []
   for row in rows:
     for code in ("z_i", "z_e", "z"):
-      if (subject := _over(row, f"subject from {code}")) is not None:
-        lines.append([row["name"], code, subject, _over(row, f"expression from {code}")])
+      read = [_over(row, f"{what} from {code}") for what in ("subject", "expression")]
+      if any(read):
+        lines.append([row["name"], code, *read])
   return ["", "code", "subject", "expression"], lines
 
 
@@ -111,21 +112,29 @@ def _kept(rows: Rows) -> Table:
   lines: list[list[Cell]] = [
     [row["name"], *(_over(row, f"{what} kept in swaps, {side}") for what, side in columns)] for row in rows
   ]
-  photographs = [_over(rows[0], f"{what}, photographs, {side}") for what, side in columns]
-  lines.append(["the probes' accuracy on photographs", *photographs])
+  # Photographs of one size have the same probes, whatever the row.
+  sizes = {row["data"]["image_size"]: row for row in reversed(rows)}
+  for size, row in sorted(sizes.items()):
+    photographs = [_over(row, f"{what}, photographs, {side}") for what, side in columns]
+    lines.append([f"the probes' accuracy on photographs of {size} px", *photographs])
   return ["", *(f"{what}, {side}" for what, side in columns)], lines
 
 
 def by_round(row: Mapping[str, Any]) -> list[tuple[float, float | None]]:
-  """Accuracy after each round, mean and deviation over trainings; empty where there were none."""
+  """Accuracy after each round in %, mean and deviation over trainings; empty where there were none."""
   found = {name: pair for name, pair in row["facts"].items() if name.startswith(_ROUND)}
   return [tuple(found[f"{_ROUND}{k}"]) for k in range(1, len(found) + 1)]
 
 
+def _sized(row: Mapping[str, Any]) -> str:
+  """A row's name with the size of its images."""
+  return f"{row['name']} ({row['data']['image_size']} px)"
+
+
 def figures(rows: Rows, folder: pathlib.Path) -> dict[str, str]:
   """`rounds.png`, Fig. 3; and the figures of `vae_figures.side_by_side`."""
-  drawn = vae_figures.side_by_side(folder)
-  lines = {row["name"]: line for row in rows if (line := by_round(row))}
+  drawn = vae_figures.side_by_side(rows, folder)
+  lines = {_sized(row): line for row in rows if (line := by_round(row))}
   if not lines:
     return drawn
   single = next((row for row in rows if row["name"] == published_003.BOTH), None)
@@ -134,15 +143,15 @@ def figures(rows: Rows, folder: pathlib.Path) -> dict[str, str]:
     axes = figure.add_subplot()
     for (name, line), colour in zip(lines.items(), plots.COLOURS, strict=False):
       at = np.arange(1, len(line) + 1)
-      mean = np.asarray([100 * pair[0] for pair in line])
-      half = np.asarray([100 * (pair[1] or 0) for pair in line])
+      mean = np.asarray([pair[0] for pair in line])
+      half = np.asarray([pair[1] or 0 for pair in line])
       axes.plot(at, mean, "o-", color=colour, label=name)
       axes.fill_between(at, mean - half, mean + half, color=colour, alpha=0.18, linewidth=0)
       axes.set_xticks(at)
     if single is not None:
       level = 100 * single["mean"]
       axes.axhline(
-        level, color=plots.GREY, linestyle=":", linewidth=1.5, label=f"{single['name']}, a single pass"
+        level, color=plots.GREY, linestyle=":", linewidth=1.5, label=f"{_sized(single)}, a single pass"
       )
     axes.set_xlabel("rounds of both stages")
     axes.set_ylabel("accuracy (%)")

@@ -3,7 +3,9 @@
 Rows are named "NET, INITIALISATION" by `NETS` and `INITIALISATIONS`.
 """
 
+import dataclasses
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,22 +44,28 @@ def published(name: str) -> float | None:
   return None if correct is None else correct / published_004.TESTED
 
 
-def tables(rows: Rows, seeds: Sequence[int]) -> list[tuple[str, Table]]:
+def tables(rows: Rows, seeds: Sequence[int], not_trained: Rows = ()) -> list[tuple[str, Table]]:
   """The table of nets and initialisations, the paper's claims, epochs needed, and classes beside human raters."""
   del seeds
   found = [
-    ("Nets by what they were trained on before, accuracy %: published (of 768 pictures), ours", _grid(rows)),
+    (
+      "Nets by what they were trained on before, accuracy %: published (of 768 pictures), ours",
+      _grid(rows, not_trained),
+    ),
     (
       "Differences, points: published, ours with the 95 % interval over people, and what ours say",
       _claims(rows),
     ),
   ]
-  if lines := _epochs(rows):
+  if lines := [_epochs(name, epochs) for name, epochs in epochs_of(rows).items()]:
     header = ["", "best epoch", "accuracy % there", "scratch's best, %", "reached in epoch", "by seeds"]
     found.append(("How soon the validation people are recognised", (header, lines)))
   if rows and classes_004.order(rows[0]["label_names"]):
     title = "By class, %: our best net, the paper's best, and its human raters"
     found.append((title, classes_004.table(best_row(rows))))
+    found.append(
+      ("What is to be known of the paper's classes", (["note"], [[note] for note in published_004.NOTES]))
+    )
   return found
 
 
@@ -70,24 +78,35 @@ def _by_net(rows: Rows) -> dict[str, dict[str, Mapping[str, Any]]]:
   return nets
 
 
-def _grid(rows: Rows) -> Table:
-  nets = _by_net(rows)
-  starts = list(dict.fromkeys(start for own in nets.values() for start in own))
+def _grid(rows: Rows, not_trained: Rows) -> Table:
+  """Lines and columns in the order of the paper's table, those that it does not have below and to the right."""
+  own = {row["name"]: "failed" for row in not_trained} | {row["name"]: _with_interval(row) for row in rows}
+  pairs = [name.partition(", ")[::2] for name in own]
+  nets = [
+    net for net in dict.fromkeys([*NETS, *(net for net, _ in pairs)]) if net in {net for net, _ in pairs}
+  ]
   header, lines = [""], []
   for net in nets:
     header += [f"{net}, published", "ours"]
-  for start in starts:
-    line: list[Cell] = [start]
-    for net, own in nets.items():
-      printed = published(f"{net}, {start}")
-      line.append(None if printed is None else f"{100 * printed:.1f} ({round(768 * printed)})")
-      row = own.get(start)
-      line.append(None if row is None else _with_interval(row))
-    lines.append(line)
+  asked = {start for _, start in pairs}
+  for start in dict.fromkeys([*INITIALISATIONS, *(start for _, start in pairs)]):
+    if start in asked:
+      cells = [(_printed(net, start), own.get(f"{net}, {start}")) for net in nets]
+      lines.append([start, *(cell for both in cells for cell in both)])
   return header, lines
 
 
+def _printed(net: str, start: str) -> str | None:
+  """A cell of the paper's table."""
+  if net not in NETS or start not in INITIALISATIONS:
+    return None
+  rate = published(f"{net}, {start}")
+  return "failed" if rate is None else f"{100 * rate:.1f} ({round(published_004.TESTED * rate)})"
+
+
 def _with_interval(row: Mapping[str, Any]) -> str:
+  if len(row["failed"]) == row["members"]:
+    return "failed"
   low, high = (100 * bound for bound in row["interval"])
   return f"{100 * row['mean']:.1f} ({low:.1f} to {high:.1f})"
 
@@ -111,8 +130,9 @@ def _claims(rows: Rows) -> Table:
   return ["", "published", "ours", ""], lines
 
 
-# The paper's own difference of two nets has this standard error and more: 768 pictures each, a third of them right.
-_TOLD = 1.96 * 100 * (2 * 0.33 * 0.67 / published_004.TESTED) ** 0.5
+# Points; 1.96 standard errors of the difference of two accuracies of a third, of 768 pictures each. On the safe side:
+# the paper's nets are tested on the same pictures, which takes what they share out of it.
+_NOISE = 1.96 * 100 * (2 * 0.33 * 0.67 / published_004.TESTED) ** 0.5
 
 
 def verdict(gain: float | None, pair: Mapping[str, Any]) -> str:
@@ -122,7 +142,7 @@ def verdict(gain: float | None, pair: Mapping[str, Any]) -> str:
     gain: the paper's, in points.
     pair: ours, as `report.study.compare` gives it.
   """
-  if gain is None or abs(gain) < _TOLD:
+  if gain is None or abs(gain) < _NOISE:
     small = "" if gain is None else "published within its own noise; "
     own = "ours tells them apart" if pair["told_apart"] else "ours does not tell them apart"
     return small + own
@@ -131,58 +151,78 @@ def verdict(gain: float | None, pair: Mapping[str, Any]) -> str:
   return "shown" if (pair["difference"] > 0) == (gain > 0) else "denied: the other way round"
 
 
-def curves(row: Mapping[str, Any], split: str) -> np.ndarray:
-  """Accuracy of a row's trainings by epoch, [trainings, epochs]; NaN where a training ended early."""
-  found: dict[str, dict[int, float]] = {}
+def curves(row: Mapping[str, Any], split: str) -> dict[str, np.ndarray]:
+  """Accuracy by epoch, [epochs], of each of a row's trainings that did not fail, by its name; {} where none is told."""
+  failed = _failed(row)
+  found: dict[str, list[float]] = {}
   for line in row["history"]:
-    if line["split"] == split and "accuracy" in line:
-      found.setdefault(line["member"], {})[line["epoch"]] = line["accuracy"]
-  last = max((epoch for own in found.values() for epoch in own), default=0)
-  whole = np.full((len(found), last), np.nan)
-  for line, own in zip(whole, found.values(), strict=True):
-    line[[epoch - 1 for epoch in own]] = list(own.values())
-  return whole
+    if line["split"] == split and "accuracy" in line and line["member"] not in failed:
+      found.setdefault(line["member"], []).append(line["accuracy"])
+  return {name: np.asarray(own) for name, own in found.items()}
 
 
-def reached(ours: np.ndarray, scratch: np.ndarray) -> list[int | None]:
-  """The first epoch, from 1, in which each training is as good as the best epoch of its seed from scratch.
+@dataclasses.dataclass(frozen=True)
+class Epochs:
+  """A row's trainings on the validation people, beside those of its net from scratch.
 
-  Args:
-    ours: [seeds, epochs], see `curves`.
+  Attributes:
+    own: see `curves`.
     scratch: likewise.
+    first: training, in the order of seeds -> the first epoch, from 1, in which it is as good as the best epoch of its
+      seed from scratch; or "never"; or "failed", it or that from scratch.
   """
-  firsts: list[int | None] = []
-  for own, other in zip(ours, scratch, strict=False):
-    good = np.flatnonzero(own >= np.nanmax(other))
-    firsts.append(int(good[0]) + 1 if len(good) else None)
-  return firsts
+
+  own: Mapping[str, np.ndarray]
+  scratch: Mapping[str, np.ndarray]
+  first: Mapping[str, int | str]
 
 
-def _epochs(rows: Rows) -> list[list[Cell]]:
-  lines: list[list[Cell]] = []
-  for net, own in _by_net(rows).items():
-    if "scratch" not in own or not curves(own["scratch"], "validation").size:
+def epochs_of(rows: Rows) -> dict[str, Epochs]:
+  """Of each row whose net was trained from scratch too, by its name; none where nobody was watched."""
+  found = {}
+  for own in _by_net(rows).values():
+    watched = {start: curves(row, "validation") for start, row in own.items()}
+    if "scratch" in own and any(watched.values()):
+      for start, row in own.items():
+        first = _first(watched[start], watched["scratch"], _failed(row))
+        found[row["name"]] = Epochs(watched[start], watched["scratch"], first)
+  return found
+
+
+def _failed(row: Mapping[str, Any]) -> list[str]:
+  """Names of trainings."""
+  return [line.partition(":")[0] for line in row["failed"]]
+
+
+def _first(
+  own: Mapping[str, np.ndarray], scratch: Mapping[str, np.ndarray], failed: Sequence[str]
+) -> dict[str, int | str]:
+  first: dict[str, int | str] = {}
+  for name in sorted({*own, *failed}, key=lambda name: [int(n) for n in re.findall(r"\d+", name)]):
+    if name not in own or name not in scratch:
+      first[name] = "failed"
       continue
-    scratch = curves(own["scratch"], "validation")
-    for start, row in own.items():
-      ours = curves(row, "validation")
-      best = np.nanargmax(ours, axis=1) + 1
-      firsts = reached(ours, scratch)
-      known = [first for first in firsts if first is not None]
-      lines.append(
-        [
-          f"{net}, {start}",
-          _mean(best),
-          _mean(100 * np.nanmax(ours, axis=1)),
-          _mean(100 * np.nanmax(scratch, axis=1)),
-          _mean(known) if len(known) == len(firsts) else "not by all",
-          " ".join("never" if first is None else str(first) for first in firsts),
-        ]
-      )
-  return lines
+    good = np.flatnonzero(own[name] >= scratch[name].max())
+    first[name] = int(good[0]) + 1 if len(good) else "never"
+  return first
 
 
-def _mean(values: Sequence[float] | np.ndarray) -> str:
+def _epochs(name: str, epochs: Epochs) -> list[Cell]:
+  known = [first for first in epochs.first.values() if isinstance(first, int)]
+  return [
+    name,
+    _mean([int(np.argmax(own)) + 1 for own in epochs.own.values()]),
+    _mean([100 * own.max() for own in epochs.own.values()]),
+    _mean([100 * own.max() for own in epochs.scratch.values()]),
+    _mean(known) if len(known) == len(epochs.first) else "not by all",
+    " ".join(map(str, epochs.first.values())),
+  ]
+
+
+def _mean(values: Sequence[float]) -> str:
+  """With the standard deviation; of those that did not fail."""
+  if not values:
+    return "failed"
   spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
   return f"{np.mean(values):.1f}{spread}"
 
@@ -195,17 +235,19 @@ def best_row(rows: Rows) -> Mapping[str, Any]:
 def figures(rows: Rows, folder: pathlib.Path) -> dict[str, str]:
   """`transfer_curves.png` and `transfer_epochs.png`, where a scratch row and validation people are there."""
   nets = {net: own for net, own in _by_net(rows).items() if "scratch" in own and len(own) > 1}
-  nets = {net: own for net, own in nets.items() if curves(own["scratch"], "validation").size}
+  epochs = epochs_of([row for own in nets.values() for row in own.values()])
+  nets = {net: own for net, own in nets.items() if f"{net}, scratch" in epochs}
   if not nets:
     return {}
   _draw_curves(nets, folder / "transfer_curves.png")
-  _draw_epochs(nets, folder / "transfer_epochs.png")
+  _draw_epochs(epochs, folder / "transfer_epochs.png")
   return {
     "transfer_curves.png": "Accuracy by epoch of fine-tuning, on the training records (as augmented, left) and on the "
-    "validation people (right), for each initialisation: mean over seeds, their range as a band.",
+    "validation people (right), for each initialisation: mean over seeds, their range as a band; without seeds that "
+    "failed.",
     "transfer_epochs.png": "The first epoch in which the validation people are recognised as well as in scratch's best "
-    "epoch of the same seed: mean (dot), range (line) and seeds (ticks); crosses at the right edge are seeds that "
-    "never are.",
+    "epoch of the same seed: seeds (ticks), their range (line) and, where all come so far, their mean (dot); crosses "
+    "at the right edge are seeds that never do, or failed.",
   }
 
 
@@ -224,7 +266,8 @@ def _draw_curves(nets: Mapping[str, Mapping[str, Mapping[str, Any]]], path: path
     for across, (net, own) in zip(grid, nets.items(), strict=True):
       for axes, split in zip(across, ("train", "validation"), strict=True):
         for start, row in own.items():
-          values = 100 * curves(row, split)
+          # Where all failed an empty line: the legend names it.
+          values = 100 * np.array(list(curves(row, split).values()) or [np.zeros(0)])
           at, look = np.arange(1, values.shape[1] + 1), _look(start)
           if len(values) > 1:
             axes.fill_between(at, values.min(0), values.max(0), color=look["color"], alpha=0.1, linewidth=0)
@@ -238,25 +281,26 @@ def _draw_curves(nets: Mapping[str, Mapping[str, Mapping[str, Any]]], path: path
     plots.write_png(figure, path, "Learning curves by initialisation")
 
 
-def _draw_epochs(nets: Mapping[str, Mapping[str, Mapping[str, Any]]], path: pathlib.Path) -> None:
-  lines = [(net, start, row, own["scratch"]) for net, own in nets.items() for start, row in own.items()]
+def _draw_epochs(epochs: Mapping[str, Epochs], path: pathlib.Path) -> None:
   with plots.style():
-    figure = plots.new_figure(1.3 + 0.34 * len(lines))
+    figure = plots.new_figure(1.3 + 0.34 * len(epochs))
     axes = figure.add_subplot()
-    last = max(curves(row, "validation").shape[1] for _, _, row, _ in lines)
-    for place, (_, start, row, scratch) in enumerate(reversed(lines)):
-      firsts = reached(curves(row, "validation"), curves(scratch, "validation"))
-      known, colour = [first for first in firsts if first is not None], _look(start)["color"]
-      never = len(firsts) - len(known)
+    last = max(len(own) for each in epochs.values() for own in each.own.values())
+    edge = last + 1.0
+    for place, (name, each) in enumerate(reversed(list(epochs.items()))):
+      known = [first for first in each.first.values() if isinstance(first, int)]
+      colour, missed = _look(name.partition(", ")[2])["color"], len(each.first) - len(known)
       if known:
         axes.plot([min(known), max(known)], [place, place], color=colour, alpha=0.5)
         axes.plot(known, [place] * len(known), "|", color=colour, markersize=9)
+      if known and not missed:
         axes.plot(np.mean(known), place, "o", color=colour, markersize=7)
-      for k in range(never):
-        axes.plot(last + 1 + 0.5 * k, place, "x", color=colour, markersize=7)
+      crosses = last + 1 + 0.5 * np.arange(missed)
+      axes.plot(crosses, [place] * missed, "x", color=colour, markersize=7)
+      edge = max([edge, *crosses])
     axes.axvline(last + 0.5, color=plots.GREY, linewidth=1, linestyle=":")
-    axes.set_yticks(range(len(lines)), [f"{net}, {start}" for net, start, _, _ in reversed(lines)])
-    axes.set_xlim(0, last + 2.5)
+    axes.set_yticks(range(len(epochs)), list(epochs)[::-1])
+    axes.set_xlim(0, edge + 0.5)
     axes.set_xticks(range(0, last + 1, max(1, round(last / 8))))
     axes.set_xlabel("epoch of fine-tuning (right of the dotted line: never)")
     plots.write_png(figure, path, "Epochs until as good as scratch ever is")

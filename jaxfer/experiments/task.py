@@ -92,7 +92,8 @@ def _all_of(config: RunConfig, data: records.Records) -> folds.Split:
   seed = _split_seed(config.seed) if split.seed is None else split.seed
   aside: Any = {"validation_fraction": split.validation, "seed": seed}
   if split.kind == "per_class":
-    return per_class.per_class_split(labels, data.label_names, split.per_class, **aside)
+    people = set(data.subject_names) <= set(data.label_names)  # That is what is learned: who it is.
+    return per_class.per_class_split(labels, data.label_names, split.per_class, few=people, **aside)
   if split.kind == "per_class_people":
     return per_class.per_class_people_split(subjects, labels, data.label_names, split.per_class, **aside)
   if split.kind == "distributed":
@@ -133,11 +134,11 @@ class Task:
   records: records.Records
   placement: str
 
-  def plan(self, split: folds.Split) -> Plan:
-    """The batches of the training rows, in the order of the config's seed."""
+  def plan(self, trained: np.ndarray) -> Plan:
+    """The batches of the rows to train on, in the order of the config's seed."""
     config = self.config
     subjects = self.records.arrays["subject"]
-    return Plan(np.flatnonzero(split.train), config.batch_size, config.remainder, [config.seed], subjects)
+    return Plan(trained, config.batch_size, config.remainder, [config.seed], subjects)
 
   def stages(self, steps: int) -> tuple[tuple[Stage, ...], Mapping[str, float]]:
     """The stages, and the numbers they read by name, where an epoch has so many steps."""
@@ -197,7 +198,8 @@ class Task:
       UserError: they do not fit this model.
     """
     taken, names = self.experiment.take_over(self.model, given), meta.get("label_names")
-    bound = [name for name in taken["params"] if name not in self.experiment.label_free]
+    modules = self._modules(taken["params"])
+    bound = [name for name in modules if name not in self.experiment.label_free]
     if bound and names is not None and tuple(names) != self.records.label_names:
       raise UserError(
         f"init_from: {source} names its classes {', '.join(names)}, the data {', '.join(self.records.label_names)}: "
@@ -208,7 +210,8 @@ class Task:
     for name in taken["params"]:
       if name not in fresh["params"]:
         raise UserError(f"init_from: {source} gives '{name}', which {self.config.model.name} does not have")
-      want, have = ({c: tree.get(name) for c, tree in v.items()} for v in (fresh, taken))
+    for name in modules:
+      want, have = ({c: _at(tree, name) for c, tree in v.items()} for v in (fresh, taken))
       paths = [
         {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(tree)}
         for tree in (want, have)
@@ -219,8 +222,32 @@ class Task:
           f"{paths[1].get(differing[0])} for {paths[0].get(differing[0])}): give the same model options"
         )
     left = {name: tree for name, tree in fresh["params"].items() if name not in taken["params"]}
-    line = f"taken over from {source}: {_named(taken['params'])}"
+    for name in (name.partition("/")[0] for name in modules if "/" in name):
+      rest = {f"{name}/{part}": tree for part, tree in fresh["params"][name].items()}
+      left |= {part: tree for part, tree in rest.items() if part not in modules}
+    line = f"taken over from {source}: {_named({name: _at(taken['params'], name) for name in modules})}"
     return taken, line + (f"; fresh: {_named(left)}" if left else "")
+
+  def _modules(self, taken: Mapping[str, Any]) -> list[str]:
+    """What is taken over: submodules, or those parts of one, as "rgb/trunk", that may be taken without the others."""
+    modules: list[str] = []
+    for name, tree in taken.items():
+      parts = [f"{name}/{part}" for part in tree]
+      modules += parts if set(parts) <= set(self.experiment.label_free) else [name]
+    return modules
+
+  def check_start(self, start: Variables | None) -> None:
+    """Refuses a training whose recipe leaves a submodule as it is given, where it is not given, or in part.
+
+    Raises:
+      UserError: naming the option and the submodule.
+    """
+    given = {} if start is None else start["params"]
+    for name, option in self.experiment.needs(self.config.recipe.options).items():
+      if name not in self._modules(given):
+        raise UserError(
+          f"{option} leaves '{name}' as it is given, and no trained '{name}' is given: name its weights by init_from"
+        )
 
   def _check_pictures(self, meta: Mapping[str, Any], source: str) -> None:
     """Refuses weights that were trained on other pictures than those this model is given, or do not say on which."""
@@ -237,17 +264,31 @@ class Task:
         )
 
   def published(self) -> dict[str, float]:
-    """The paper's row that has this model's attributes, if one has."""
+    """The paper's row that has this model's attributes and the recipe's options, if one has."""
+    options = {p.name: p.default for p in inspect.signature(self.experiment.recipe).parameters.values()}
+    options |= self.config.recipe.options
+
+    def value(key: str) -> Any:
+      of_recipe, option = key.startswith("recipe."), key.removeprefix("recipe.")
+      return options[option] if of_recipe else getattr(self.model, key)
+
     return {
       name: accuracy
       for name, attributes, accuracy in self.experiment.published
-      if all(getattr(self.model, key) == value for key, value in attributes.items())
+      if all(value(key) == wanted for key, wanted in attributes.items())
     }
 
 
 def seen(config: RunConfig, data: records.Records) -> records.Records:
   """The records as the config's recipe sees them; see `Experiment.seen`."""
   return _experiment(config.recipe.name).seen(data, config.recipe.options)
+
+
+def _at(tree: Any, path: str) -> Any:
+  """The part of a tree at a path such as "rgb/trunk"; None where it has none."""
+  for name in path.split("/"):
+    tree = None if tree is None else tree.get(name)
+  return tree
 
 
 def _named(params: Mapping[str, Any]) -> str:

@@ -104,9 +104,10 @@ def recipe(
 
 
 def figures(
-  task: "Task", variables: Variables, tested: np.ndarray, folder: pathlib.Path
+  task: "Task", variables: Variables, trained: np.ndarray, tested: np.ndarray, folder: pathlib.Path
 ) -> Mapping[str, str]:
   """`gates.png`, of a net with a temporal gate: the gate over the first tested clip of each class."""
+  del trained
   if not getattr(task.model, "temporal_gate", False):
     return {}
   labels, first = np.unique(task.data["label"][tested], return_index=True)

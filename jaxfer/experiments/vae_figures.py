@@ -4,8 +4,10 @@ A training draws its own; what Figs. 4 and 5 set side by side for several method
 and the table's figures are drawn from these.
 """
 
+import collections
 import importlib.util
 import pathlib
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,7 @@ IDENTITIES, EXPRESSIONS, STEPS = 5, 4, 8
 # Between the two of Fig. 5; of other labels, the first and the last.
 _WAY = ("neutral", "happiness")
 _SHOWN = ("happiness", "surprise", "anger", "sadness")
+_NAME = 24  # Letters of a line of a row's name beside its pictures.
 
 
 def method(task: "Task") -> str:
@@ -40,12 +43,9 @@ def method(task: "Task") -> str:
 
 
 def figures(
-  task: "Task", variables: Variables, tested: np.ndarray, folder: pathlib.Path
+  task: "Task", variables: Variables, trained: np.ndarray, tested: np.ndarray, folder: pathlib.Path
 ) -> Mapping[str, str]:
   """`reconstructions.png`, `map.png`, `map_tsne.png`; of nets with two codes `swaps.png`, `between.png`, `made.npz`."""
-  from jaxfer.experiments.task import split_of  # It imports this file.
-
-  trained = np.flatnonzero(split_of(task.config, task.records).train)
   drawn = {"reconstructions.png": _draw_reconstructions(task, variables, tested, folder)}
   drawn |= _draw_maps(task, variables, tested, folder)
   if not isinstance(task.model, IdentityExpressionVAE):
@@ -149,18 +149,23 @@ def _draw_between(made: Sequence[Mapping[str, np.ndarray]], path: pathlib.Path) 
   swaps.interpolation_png(shown["source"], shown["target"], by_method, path, "From one expression to another")
 
 
-def side_by_side(folder: pathlib.Path) -> dict[str, str]:
+def side_by_side(rows: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> dict[str, str]:
   """Figs. 4 and 5 of all rows of a study in `folder` that keep a `made.npz`."""
   made = []
-  for path in sorted(folder.glob("rows/*/made.npz")):
-    with np.load(path) as arrays:
-      made.append(dict(arrays))
+  for row in rows:
+    path = folder / row["folder"] / "made.npz"
+    if path.is_file():
+      with np.load(path) as arrays:
+        made.append({**arrays, "row": np.asarray(row["name"])})
   if not made:
     return {}
-  # Of two rows whose methods have one name the first: an ambiguity of numbers is not a method.
-  made = list({str(one["method"]): one for one in reversed(made)}.values())
   order = ("conventional", "with L_gan", "both losses", "iterated")
   made.sort(key=lambda one: (order.index(str(one["method"]).rpartition(" ")[0]), one["source"].shape[0]))
+  # Rows of one method, as those of an ambiguity of numbers, are told apart by their own names.
+  count = collections.Counter(str(one["method"]) for one in made)
+  for one in made:
+    if count[str(one["method"])] > 1:
+      one["method"] = np.asarray(textwrap.fill(f"{one['row']} ({one['source'].shape[0]})", _NAME))
   drawn = {}
   for side in ("test", "train"):
     _draw_swaps(made, side, folder / f"swaps_{side}.png")
@@ -180,10 +185,9 @@ def _draw_reconstructions(
   task: "Task", variables: Variables, tested: np.ndarray, folder: pathlib.Path
 ) -> str:
   labels = np.asarray(task.data["label"])
-  people = _people(task, tested)
-  rows = np.asarray(
-    [_first(people[k % len(people)], labels, k) for k in range(len(task.records.label_names))]
-  )
+  by_label = [tested[labels[tested] == label] for label in np.unique(labels[tested])]
+  # Not of one person alone.
+  rows = np.asarray([own[k * len(own) // len(by_label)] for k, own in enumerate(by_label)])
   pictures = vae_measures.decode(
     task.model, variables, vae_measures.encode(task, variables, rows, told=False)
   )

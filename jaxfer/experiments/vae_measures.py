@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfer.data import plan
+from jaxfer.errors import UserError
 from jaxfer.experiments import clustering, image_probes, probes
 from jaxfer.models.identity_expression_vae import IdentityExpressionVAE
-from jaxfer.models.vae_baselines import VAE, ConditionalVAE
+from jaxfer.models.vae_baselines import VAE, ConditionalVAE, condition
 from jaxfer.train.stage import Variables
 
 if TYPE_CHECKING:
@@ -42,24 +43,29 @@ def codes(model: Model, variables: Variables, images: jax.Array, subjects: jax.A
   return found[0]
 
 
-def condition(model: Model, count: int, subjects: jax.Array | None) -> jax.Array | None:
-  """What a conditional VAE is told: one-hot vectors [batch, people], or zeros; other models nothing."""
-  if not isinstance(model, ConditionalVAE):
-    return None
-  return jnp.zeros((count, model.subjects)) if subjects is None else jax.nn.one_hot(subjects, model.subjects)
-
-
 def expression_of(model: nn.Module, found: np.ndarray) -> np.ndarray:
   """The part of codes [n, ...] that is clustered: z_e [n, latent]."""
   return found[:, model.latent :] if isinstance(model, IdentityExpressionVAE) else found
 
 
+def distinct(features: np.ndarray) -> int:
+  """How many different codes are among [n, ...]."""
+  return len(np.unique(np.asarray(features, np.float32), axis=0))
+
+
 def recognise(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
-  """Labels said [trials, n] (`clustering.recognise`); of a collapsed code of few values as many clusters."""
-  distinct = len(np.unique(np.asarray(features, np.float32), axis=0))
-  return clustering.recognise(
-    features, labels, jax.random.key(0), clusters=min(clustering.CLUSTERS, distinct)
-  )
+  """Labels said [trials, n] (`clustering.recognise`); of a collapsed code of few values as many clusters.
+
+  Raises:
+    UserError: there are no more images than clusters, so that each would be named by its own label.
+  """
+  if len(features) <= clustering.CLUSTERS:
+    raise UserError(
+      f"{len(features)} images to recognise by {clustering.CLUSTERS} clusters: each would be a cluster of its own and "
+      "right; test more people (split.test), or add images"
+    )
+  clusters = min(clustering.CLUSTERS, distinct(features))
+  return clustering.recognise(features, labels, jax.random.key(0), clusters=clusters)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
@@ -119,7 +125,7 @@ def judged(task: "Task", trained: np.ndarray) -> np.ndarray:
 def measures(
   task: "Task", variables: Variables, trained: np.ndarray, tested: np.ndarray
 ) -> dict[str, float | None]:
-  """All of a training, accuracies and shares 0 to 1; see the module.
+  """All of a training, accuracies and shares 0 to 1; see the module. None where there are too few images or people.
 
   Args:
     task: what was trained.
@@ -135,22 +141,31 @@ def measures(
   for side, rows in sides.items():
     features = expression_of(model, by_side[side])
     ways = {"": features}
-    if isinstance(model, VAE) and not isinstance(model, ConditionalVAE):
+    if isinstance(model, VAE) and not isinstance(model, ConditionalVAE) and len(rows):
       ways[", subject means subtracted"] = clustering.subtract_subject_means(features, subject[rows])
     for way, own in ways.items():
-      rates = clustering.accuracy(recognise(own, label[rows]), label[rows])
-      found |= {f"{side}{way}": float(rates.mean()), f"{side}{way}, sd over trials": float(rates.std())}
-    told = subject[rows] if side == "train" else None
-    pictures = decode(model, variables, by_side[side], told)
-    errors = pictures - np.asarray(task.data["image"][rows]) / np.float32(255)
-    found[f"{side}, error"] = float(255 * np.sqrt(np.square(errors).mean()))
+      mean = spread = None
+      if len(rows) > clustering.CLUSTERS:
+        rates = clustering.accuracy(recognise(own, label[rows]), label[rows])
+        mean, spread = float(rates.mean()), float(rates.std())
+      found |= {f"{side}{way}": mean, f"{side}{way}, sd over trials": spread}
+    found[f"{side}, error"] = None
+    if len(rows):
+      told = subject[rows] if side == "train" else None
+      errors = decode(model, variables, by_side[side], told) - _photographs(task, rows)
+      found[f"{side}, error"] = float(255 * np.sqrt(np.square(errors).mean()))
   found |= _read_linearly(model, by_side, sides, label, subject)
   if isinstance(model, IdentityExpressionVAE):
     found |= _kept(task, variables, by_side, sides)
   return found
 
 
-def _read_linearly(model, by_side, sides, label, subject) -> dict[str, float]:
+def _photographs(task: "Task", rows: np.ndarray) -> np.ndarray:
+  """[rows, S, S, 3] in [0, 1]."""
+  return np.asarray(task.data["image"][rows]) / np.float32(255)
+
+
+def _read_linearly(model, by_side, sides, label, subject) -> dict[str, float | None]:
   """Person and expression from each code: `probes.read`."""
   rows = np.concatenate([sides["train"], sides["test"]])
   every = np.concatenate([by_side["train"], by_side["test"]])
@@ -166,17 +181,24 @@ def _kept(task: "Task", variables: Variables, by_side, sides) -> dict[str, float
   """The shares of their own accuracy that both probes keep on swapped images, of people learned from and of others."""
   model: Any = task.model
   label, subject = (np.asarray(task.data[name]) for name in ("label", "subject"))
+  kinds = ("{}, photographs, {}", "{} kept in swaps, {}")
+  found: dict[str, float | None] = {
+    kind.format(what, side): None for side in sides for what in ("subject", "expression") for kind in kinds
+  }
+  if not len(sides["train"]):
+    return found
   read = image_probes.fitted(task, sides["train"], sides["test"])
-  found: dict[str, float | None] = {}
   for side, rows in sides.items():
     # Photographs that neither probe learned from.
     place = np.flatnonzero(np.isin(rows, read.unseen))
     own, codes_of = rows[place], by_side[side][place]
+    if len(np.unique(subject[own])) < 2:
+      continue
     other = partners(subject[own])
     pictures = decode(model, variables, swapped(model, codes_of, codes_of[other]))
     wanted = {"subject": subject[own], "expression": label[own[other]]}
     plain = {"subject": subject[own], "expression": label[own]}
-    photographs = np.asarray(task.data["image"][own]) / np.float32(255)
+    photographs = _photographs(task, own)
     for what in ("subject", "expression"):
       real = float((read.predict(what, photographs) == plain[what]).mean())
       kept = float((read.predict(what, pictures) == wanted[what]).mean())

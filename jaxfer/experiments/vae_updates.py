@@ -1,7 +1,7 @@
 """The updates of paper 003's stages as the engine takes them: what is decoded of a batch, and its losses (eqs. 1 to 5).
 
 Terms carry their weights, by the numbers "kl_weight", "error_weight", "adversarial_weight" and "switch_weight"; "kl" in
-nat, "error" summed over an image, and "switch" are the same without; "loss" is the sum of the first two terms.
+nat, "error" summed over an image, and "switch" are the same without; "loss" is the sum of an update's terms.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxfer.experiments import vae_losses, vae_measures
+from jaxfer.experiments import vae_losses
 from jaxfer.models.identity_expression_vae import IdentityExpressionVAE, sample
-from jaxfer.models.vae_baselines import VAE
+from jaxfer.models.vae_baselines import VAE, condition
 from jaxfer.train.stage import Context, LossFn, LossOut, Variables
 from jaxfer.train.state import merge
 
@@ -59,7 +59,7 @@ class _Nets:
 
   def discriminate(self, images):
     """Logits."""
-    return self("discriminate", "discriminator", images)
+    return self._model.apply(self._variables, images, method="discriminate")
 
 
 def _own_keys(keys: jax.Array, number: int) -> jax.Array:
@@ -75,8 +75,14 @@ def _elbo(posterior, images, decoded, context: Context) -> tuple[dict[str, Any],
     "kl_term": (context.hyper["kl_weight"] * kl, count),
     "error_term": (context.hyper["error_weight"] * error, count),
   }
-  total = weighted["kl_term"][0] + weighted["error_term"][0]
-  return weighted, {"loss": (total, count), "kl": (kl, count), "error": (error, count)}
+  return weighted, {"kl": (kl, count), "error": (error, count)}
+
+
+def _out(terms: dict[str, Any], metrics: dict[str, Any], nets: _Nets, passed: Sequence[Any] = ()) -> LossOut:
+  """The sum of the terms, each over as many examples, is a metric too."""
+  (_, count), *_ = terms.values()
+  total = sum(each for each, _ in terms.values()), count
+  return LossOut(terms, {"loss": total, **metrics}, nets.collections, tuple(passed))
 
 
 def plain(model: VAE) -> LossFn:
@@ -85,10 +91,10 @@ def plain(model: VAE) -> LossFn:
   def loss(variables, batch, keys, context: Context) -> LossOut:
     nets = _Nets(model, variables, ("encoder", "decoder"), context)
     images = batch["image"]
-    told = vae_measures.condition(model, len(images), batch["subject"])
+    told = condition(model, len(images), batch["subject"])
     posterior = nets("encode", "encoder", images, told)
     decoded = nets("decode", "decoder", sample(posterior, _own_keys(keys, 0)), told)
-    return LossOut(*_elbo(posterior, images, decoded, context), collections=nets.collections)
+    return _out(*_elbo(posterior, images, decoded, context), nets)
 
   return loss
 
@@ -101,13 +107,13 @@ def identity(model: IdentityExpressionVAE) -> LossFn:
     posterior = nets.identity(batch["image"])
     code = sample(posterior, _own_keys(keys, 0))
     decoded = nets.decode(code, jnp.zeros_like(code))
-    return LossOut(*_elbo(posterior, batch["target"], decoded, context), collections=nets.collections)
+    return _out(*_elbo(posterior, batch["target"], decoded, context), nets)
 
   return loss
 
 
 def generator(
-  model: IdentityExpressionVAE, adversarial: bool, switch: bool, saturating: bool, fixed_target: bool
+  model: IdentityExpressionVAE, *, adversarial: bool, switch: bool, saturating: bool, fixed_target: bool
 ) -> LossFn:
   """Eq. 5: expression encoder and decoder; passes the fakes on. Arguments as of `identity_expression_vae.recipe`."""
 
@@ -135,7 +141,7 @@ def generator(
       each = vae_losses.switch(mean, again[0], other, again[1], stop_gradient=fixed_target).sum()
       terms["switch_term"] = hyper["switch_weight"] * each, count
       metrics["switch"] = each, count
-    return LossOut(terms, metrics, nets.collections, passed)
+    return _out(terms, metrics, nets, passed)
 
   return loss
 
@@ -145,10 +151,10 @@ def discriminator(model: IdentityExpressionVAE) -> LossFn:
 
   def loss(variables, batch, keys, context: Context) -> LossOut:
     del keys
-    nets = _Nets(model, variables, ("discriminator",), context)
-    logits = [nets.discriminate(images) for images in (batch["image"], *context.passed)]
+    pictures = batch["image"], *context.passed
+    logits: Any = [model.apply(variables, images, method="discriminate") for images in pictures]
     count = jnp.float32(len(logits[0]))
     terms = vae_losses.discriminator_terms(*logits)
-    return LossOut({name: (each.sum(), count) for name, each in terms.items()}, collections=nets.collections)
+    return LossOut({name: (each.sum(), count) for name, each in terms.items()})
 
   return loss

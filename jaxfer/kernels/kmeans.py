@@ -97,6 +97,7 @@ def _fill_empty(points, centres, assignment):
 
   def fill(state):
     counts, filled = state
+    # In the loop, which is seldom entered: before it, every update of the centres would pay for it.
     distance = _squared_distance(points, centres[assignment])
     movable = (counts[filled] > 1) & (filled == assignment)
     point = jnp.where(movable, distance, -1).argmax()

@@ -50,13 +50,13 @@ class Embedding(NamedTuple):
 
 
 def unit(feature: jax.Array) -> Embedding:
-  """Splits features [batch, features] into direction and length; one shorter than 1e-12 into zeros and 0."""
+  """Splits features [batch, features] into direction and length; below 1e-12 into zeros and 0, NaN into NaN."""
   feature = feature.astype(jnp.float32)
   square = (feature**2).sum(-1)
-  sound = square > _SHORTEST**2
+  short = square <= _SHORTEST**2  # No NaN is: a broken net must not pass for one that sees nothing.
   # The root and the quotient must not meet a zero even where they are not taken: their gradient would be NaN.
-  norm = jnp.sqrt(jnp.where(sound, square, 1))
-  return Embedding(jnp.where(sound[:, None], feature / norm[:, None], 0), jnp.where(sound, norm, 0))
+  norm = jnp.sqrt(jnp.where(short, 1, square))
+  return Embedding(jnp.where(short[:, None], 0, feature / norm[:, None]), jnp.where(short, 0, norm))
 
 
 class PReLU(nn.Module):

@@ -18,8 +18,9 @@ are those of the global batch, over all devices, where the code takes each devic
 deviation does not exist, leaves the averages as they are; so does evaluation.
 
 Every head is called as `head(unit, norm, label, train=..., axis_name=...)`, `layers.face_resnet.unit` giving the first
-two, and returns [batch, num_classes], float32, the input of a softmax cross-entropy. Without labels there is no margin:
-scale cos theta_j, or softmax's own. A label that is no class turns its row to NaN.
+two, and returns two times [batch, num_classes], float32: the logits to be trained by, inputs of a softmax
+cross-entropy, and those without the margin, scale cos theta_j or softmax's own, which predict. Without labels the first
+are the second. A label that is no class turns its row of the first to NaN.
 """
 
 import math
@@ -76,14 +77,14 @@ class Softmax(_Head):
     *,
     train: bool = False,
     axis_name: str | None = None,
-  ) -> jax.Array:
+  ) -> tuple[jax.Array, jax.Array]:
     """See the file's docstring; `label`, `train` and `axis_name` change nothing but a row of no class."""
     del train, axis_name
     init = fan_in_uniform(unit.shape[-1])
     kernel = self.param("kernel", init, (unit.shape[-1], self.num_classes), self.param_dtype)
     bias = self.param("bias", init, (self.num_classes,), self.param_dtype)
     logits = self._times_kernel(unit * norm[:, None], kernel) + bias.astype(jnp.float32)
-    return logits if label is None else _no_class(logits, self._is_target(label))
+    return (logits if label is None else _no_class(logits, self._is_target(label))), logits
 
 
 class _MarginHead(_Head):
@@ -102,8 +103,8 @@ class _MarginHead(_Head):
     *,
     train: bool = False,
     axis_name: str | None = None,
-  ) -> jax.Array:
-    """Scaled cosines, the target's with its margin.
+  ) -> tuple[jax.Array, jax.Array]:
+    """Scaled cosines, the target's with its margin; and all without it.
 
     Args:
       unit: [batch, features], of length 1.
@@ -113,20 +114,34 @@ class _MarginHead(_Head):
       axis_name: mapped axis over which the batch lies, if any.
 
     Returns:
-      [batch, num_classes], float32; NaN in rows whose label is no class.
+      [batch, num_classes] each, float32; NaN in rows of the first whose label is no class.
     """
+    averages = self._averages()
     shape = unit.shape[-1], self.num_classes
     kernel = self.param("kernel", unit_columns, shape, self.param_dtype).astype(jnp.float32)
     cosine = self._times_kernel(unit, _columns(kernel)).clip(-1 + self.eps, 1 - self.eps)
-    target = self._is_target(jnp.zeros(len(unit), jnp.int32) if label is None else label)
-    # Angles of the targets alone: they are dear and the classes many. Without labels too: AdaFace has variables.
-    own = jnp.where(target, cosine, 0).sum(-1)
-    own = self._with_margin(own, lax.stop_gradient(norm.astype(jnp.float32)), train, axis_name)
+    plain = self.scale * cosine
     if label is None:
-      return self.scale * cosine
-    return self.scale * _no_class(jnp.where(target, own[:, None], cosine), target)
+      return plain, plain
+    target = self._is_target(label)
+    # Angles of the targets alone: they are dear and the classes many.
+    own = jnp.where(target, cosine, 0).sum(-1)
+    norm = lax.stop_gradient(norm.astype(jnp.float32))
+    own = self._with_margin(own, norm, averages, train, axis_name)
+    return self.scale * _no_class(jnp.where(target, own[:, None], cosine), target), plain
 
-  def _with_margin(self, own: jax.Array, norm: jax.Array, train: bool, axis_name: str | None) -> jax.Array:
+  def _averages(self) -> tuple[nn.Variable[jax.Array], ...]:
+    """Variables of `_with_margin`, declared whether there are labels or not."""
+    return ()
+
+  def _with_margin(
+    self,
+    own: jax.Array,
+    norm: jax.Array,
+    averages: tuple[nn.Variable[jax.Array], ...],
+    train: bool,
+    axis_name: str | None,
+  ) -> jax.Array:
     """The targets' cosines [batch] with their margins."""
     raise NotImplementedError
 
@@ -151,7 +166,14 @@ class CosFace(_MarginHead):
     eps: how far cosines and angles stay off their ends.
   """
 
-  def _with_margin(self, own: jax.Array, norm: jax.Array, train: bool, axis_name: str | None) -> jax.Array:
+  def _with_margin(
+    self,
+    own: jax.Array,
+    norm: jax.Array,
+    averages: tuple[nn.Variable[jax.Array], ...],
+    train: bool,
+    axis_name: str | None,
+  ) -> jax.Array:
     return own - self.margin
 
 
@@ -160,7 +182,14 @@ class ArcFace(_MarginHead):
 
   margin: float = 0.5
 
-  def _with_margin(self, own: jax.Array, norm: jax.Array, train: bool, axis_name: str | None) -> jax.Array:
+  def _with_margin(
+    self,
+    own: jax.Array,
+    norm: jax.Array,
+    averages: tuple[nn.Variable[jax.Array], ...],
+    train: bool,
+    axis_name: str | None,
+  ) -> jax.Array:
     return self._turned(own, self.margin)
 
 
@@ -177,10 +206,20 @@ class AdaFace(_MarginHead):
   h: float = 0.333
   t_alpha: float = 0.01
 
-  def _with_margin(self, own: jax.Array, norm: jax.Array, train: bool, axis_name: str | None) -> jax.Array:
-    norm = norm.clip(1e-3, 100)
+  def _averages(self) -> tuple[nn.Variable[jax.Array], ...]:
     mean = self.variable("margin", "batch_mean", jnp.full, (1,), 20.0, jnp.float32)
-    std = self.variable("margin", "batch_std", jnp.full, (1,), 100.0, jnp.float32)
+    return mean, self.variable("margin", "batch_std", jnp.full, (1,), 100.0, jnp.float32)
+
+  def _with_margin(
+    self,
+    own: jax.Array,
+    norm: jax.Array,
+    averages: tuple[nn.Variable[jax.Array], ...],
+    train: bool,
+    axis_name: str | None,
+  ) -> jax.Array:
+    norm = norm.clip(1e-3, 100)
+    mean, std = averages
     count = len(norm) * (1 if axis_name is None else lax.psum(1, axis_name))
     if train and count > 1 and not self.is_initializing():
 

@@ -10,7 +10,8 @@ get a dense layer of 512 and a norm in between (`embedding`; our choice, specs 5
 paper does not say which layers it copies; ours are those that have the same meaning in both tasks (specs 5.7, 5.11).
 
 Pictures come as grey levels 0 to 255 in RGB; they are resized to `image_size`, brought into the order of colours and
-normalised as `pictures` says, which is stored with trained weights: those of a net that saw others are refused.
+normalised as `pictures` says, which is stored with trained weights: those of a net that saw others are refused. A
+Face-ResNet of `insightface` pictures is of that family of `layers.face_resnet`, of any other pictures of AdaFace's.
 """
 
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ import jax.numpy as jnp
 
 from jaxfer.errors import unknown
 from jaxfer.layers.conv import fan_in_uniform, he_fan_out
-from jaxfer.layers.face_resnet import FaceResNet, unit
+from jaxfer.layers.face_resnet import FaceResNet, Family, unit
 from jaxfer.layers.margin import HEADS
 from jaxfer.layers.resnet import ResNetTrunk
 
@@ -60,8 +61,8 @@ class _Embedding(nn.Module):
     return norm(x)
 
 
-class FaceClassifier(nn.Module):
-  """A trunk that is carried from task to task, and a head of classes or people.
+class _FaceNet(nn.Module):
+  """What `FaceClassifier` and `FaceFeature` share.
 
   Attributes:
     num_classes: of expressions, objects or people.
@@ -70,7 +71,6 @@ class FaceClassifier(nn.Module):
     width: factor on all channels and on the length of the feature; 64 times it must be a whole number.
     image_size: side of the pictures that the trunk sees.
     pictures: a key of `PICTURES`; "" takes "imagenet" for torchvision's nets and "adaface" for the others.
-    dropout: before the dense layer of a Face-ResNet; None takes its own, 0.4.
     dtype: of the computation; norms' statistics, features and logits are float32.
     param_dtype: of kernels, biases and slopes.
   """
@@ -81,7 +81,6 @@ class FaceClassifier(nn.Module):
   width: float = 1.0
   image_size: int = 112
   pictures: Pictures = ""
-  dropout: float | None = None
   dtype: Any = None
   param_dtype: Any = jnp.float32
 
@@ -114,6 +113,25 @@ class FaceClassifier(nn.Module):
       images = images[..., ::-1]
     return (images / 255 - jnp.asarray(seen["mean"])) / jnp.asarray(seen["std"])
 
+  def _feature(self, x: jax.Array, train: bool, keys: jax.Array | None, axis_name: str | None) -> jax.Array:
+    """What the head reads, [batch, features], float32; for the compact method."""
+    depth = int(self.net[-2:])
+    settings: dict[str, Any] = {"width": self.width, "dtype": self.dtype, "param_dtype": self.param_dtype}
+    if self.net.startswith("face_"):
+      family: Family = "insightface" if self.pictures == "insightface" else "adaface"
+      face = FaceResNet(depth, family, image_size=self.image_size, **settings, name="trunk")
+      return face(x, train=train, keys=keys, axis_name=axis_name)
+    maps = ResNetTrunk(depth, **settings, name="trunk")(x, train=train, axis_name=axis_name)
+    feature = maps.astype(jnp.float32).mean((1, 2))
+    if "embedding" not in self.parts:
+      return feature
+    embedding = _Embedding(int(512 * self.width), self.param_dtype, name="embedding")
+    return embedding(feature, train=train, axis_name=axis_name)
+
+
+class FaceClassifier(_FaceNet):
+  """A trunk that is carried from task to task, and a head of classes or people; attributes as of `_FaceNet`."""
+
   @nn.compact
   def __call__(
     self,
@@ -145,29 +163,14 @@ class FaceClassifier(nn.Module):
       logits = dense(feature)
       return logits, logits
     head = HEADS[self.head](self.num_classes, dtype=self.dtype, param_dtype=self.param_dtype, name="head")
-    direction, length = unit(feature)
-    with_margin = head(direction, length, label, train=train, axis_name=axis_name)
-    return with_margin, with_margin if label is None else head(direction, length)
-
-  def _feature(self, x: jax.Array, train: bool, keys: jax.Array | None, axis_name: str | None) -> jax.Array:
-    """What the head reads, [batch, features], float32; for the compact method."""
-    depth = int(self.net[-2:])
-    settings: dict[str, Any] = {"width": self.width, "dtype": self.dtype, "param_dtype": self.param_dtype}
-    if self.net.startswith("face_"):
-      face = FaceResNet(depth, image_size=self.image_size, dropout=self.dropout, **settings, name="trunk")
-      return face(x, train=train, keys=keys, axis_name=axis_name)
-    maps = ResNetTrunk(depth, **settings, name="trunk")(x, train=train, axis_name=axis_name)
-    feature = maps.astype(jnp.float32).mean((1, 2))
-    if "embedding" not in self.parts:
-      return feature
-    embedding = _Embedding(int(512 * self.width), self.param_dtype, name="embedding")
-    return embedding(feature, train=train, axis_name=axis_name)
+    pair: tuple[jax.Array, jax.Array] = head(*unit(feature), label, train=train, axis_name=axis_name)
+    return pair
 
 
-class FaceFeature(FaceClassifier):
+class FaceFeature(_FaceNet):
   """The same net without its head: normalised pictures to features [batch, features], not normalised, float32."""
 
   @nn.compact
-  def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:  # type: ignore[override]
+  def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
     """See `FaceClassifier.__call__`."""
     return self._feature(x, train, None, None)

@@ -11,9 +11,9 @@ The layer that the tables number 1.1 is `conv1a` or `deconv1a` here, 1.2 is `con
 - `fc_log_variance` ("fc sigma") gives the logarithm of the variance;
 - ReLU follows every convolution and fc1 (He initialisation is printed), nothing follows the fc layers of the encoder;
   a sigmoid follows conv6; the discriminator may have LeakyReLU(0.2) instead (`leaky`);
-- there is no normalisation; `norm="batch"` puts BatchNorm (`bn1a` after `conv1a` or `deconv1a`) before those ReLUs, not
-  after fc1, and none into the discriminator: it sees real and made images apart, and their batches' own statistics
-  would tell it which are which;
+- there is no normalisation; `norm="batch"` puts BatchNorm (`bn1a` after `conv1a` or `deconv1a`, which then have no
+  bias) before those ReLUs, not after fc1, and none into the discriminator: it sees real and made images apart, and
+  their batches' own statistics would tell it which are which;
 - deconvolutions with the printed kernel 3 have output padding 1, as only then do their outputs have the printed sizes;
   `uniform_4x4` takes kernel 4 instead, which needs none;
 - fc1's 4096 numbers are reshaped to channels, height, width (256, 4, 4), in that order, as where images are channels
@@ -24,6 +24,7 @@ The layer that the tables number 1.1 is `conv1a` or `deconv1a` here, 1.2 is `con
 The baselines made of the same parts are in `vae_baselines.py`.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -71,7 +72,6 @@ class _Net(nn.Module):
   """What all three share."""
 
   width: float = 1.0
-  norm: str = "none"
   dtype: Any = None
   param_dtype: Any = jnp.float32
 
@@ -80,9 +80,34 @@ class _Net(nn.Module):
       features, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=he_fan_in, name=name
     )
 
-  def _conv(self, full: int, name: str, strides: int = 1) -> Conv:
+  def _conv(self, full: int, name: str, strides: int = 1, *, use_bias: bool = True) -> Conv:
     features = _channels(full, self.width)
-    return Conv(features, 3, strides, 1, dtype=self.dtype, param_dtype=self.param_dtype, name=name)
+    return Conv(features, 3, strides, 1, use_bias, dtype=self.dtype, param_dtype=self.param_dtype, name=name)
+
+  def _trunk(
+    self, x: jax.Array, after: Callable[[jax.Array, str], jax.Array], *, use_bias: bool = True
+  ) -> jax.Array:
+    """[batch, size, size, 3] -> [batch, 256 width], float32: Table 1 up to the average pool.
+
+    What comes `after` a convolution takes its output and which one it was, as "1a".
+    """
+    if x.ndim != 4 or x.shape[1] != x.shape[2] or x.shape[3] != 3:
+      raise UserError(f"an encoder reads images [batch, size, size, 3], not {x.shape}")
+    for k, full in enumerate(_WIDTHS[: _stages(x.shape[1])], 1):
+      for part, strides in (("a", 2), ("b", 1)):
+        x = after(self._conv(full, f"conv{k}{part}", strides, use_bias=use_bias)(x), f"{k}{part}")
+    return x.astype(jnp.float32).mean((1, 2))
+
+
+class _Normed(_Net):
+  """What may have BatchNorm."""
+
+  norm: str = "none"
+
+  @property
+  def _bias(self) -> bool:
+    """Whether convolutions have one: BatchNorm takes it off again."""
+    return self.norm == "none"
 
   def _norm(self, x: jax.Array, name: str, train: bool, axis_name: str | None) -> jax.Array:
     """BatchNorm as PyTorch has it by default (its momentum 0.1), or nothing."""
@@ -95,19 +120,8 @@ class _Net(nn.Module):
       not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, axis_name=axis_name, name=name
     )(x)
 
-  def _trunk(self, x: jax.Array, train: bool, axis_name: str | None, slope: float = 0.0) -> jax.Array:
-    """[batch, size, size, 3] -> [batch, 256 width], float32: Table 1 up to the average pool."""
-    if x.ndim != 4 or x.shape[1] != x.shape[2] or x.shape[3] != 3:
-      raise UserError(f"an encoder reads images [batch, size, size, 3], not {x.shape}")
-    for k, full in enumerate(_WIDTHS[: _stages(x.shape[1])], 1):
-      for part, strides in (("a", 2), ("b", 1)):
-        x = self._conv(full, f"conv{k}{part}", strides)(x)
-        x = self._norm(x, f"bn{k}{part}", train, axis_name)
-        x = nn.leaky_relu(x, slope) if slope else nn.relu(x)
-    return x.astype(jnp.float32).mean((1, 2))
 
-
-class Encoder(_Net):
+class Encoder(_Normed):
   """q(z | image), of identity or expression (Table 1).
 
   Attributes:
@@ -140,7 +154,11 @@ class Encoder(_Net):
     Returns:
       Mean and log-variance, [batch, latent] each, float32.
     """
-    x = self._trunk(images, train, axis_name)
+
+    def after(x, which):
+      return nn.relu(self._norm(x, f"bn{which}", train, axis_name))
+
+    x = self._trunk(images, after, use_bias=self._bias)
     x = x if condition is None else jnp.concatenate([x, condition.astype(x.dtype)], -1)
     mean, log_variance = (self._dense(self.latent, name)(x) for name in ("fc_mean", "fc_log_variance"))
     return mean.astype(jnp.float32), log_variance.astype(jnp.float32)
@@ -150,19 +168,22 @@ class Discriminator(_Net):
   """Table 1 up to the average pool and one output (section "Discriminator").
 
   Attributes:
-    leaky: LeakyReLU of slope 0.2 in place of ReLU; the other attributes are those of `Encoder`.
+    width: factor on all channels.
+    leaky: LeakyReLU of slope 0.2 in place of ReLU.
+    dtype: of the computation; logits are float32.
+    param_dtype: of the parameters.
   """
 
   leaky: bool = False
 
   @nn.compact
-  def __call__(self, images: jax.Array, *, train: bool = False, axis_name: str | None = None) -> jax.Array:
+  def __call__(self, images: jax.Array) -> jax.Array:
     """Images as `Encoder` takes them -> logits [batch] of being real, float32."""
-    x = self._trunk(images, train, axis_name, slope=0.2 if self.leaky else 0.0)
+    x = self._trunk(images, lambda x, _: nn.leaky_relu(x, 0.2) if self.leaky else nn.relu(x))
     return self._dense(1, "fc")(x)[:, 0].astype(jnp.float32)
 
 
-class Decoder(_Net):
+class Decoder(_Normed):
   """Images from z = (z_i, z_e) (Table 2).
 
   Attributes:
@@ -186,11 +207,11 @@ class Decoder(_Net):
     for k in range(stages):
       kernel = 4 if self.uniform_4x4 else _DECODER_KERNELS[k]
       deconv = ConvTranspose(
-        _channels(_DECODER_WIDTHS[k], self.width), kernel, 2, 1, output_padding=int(kernel == 3),
+        _channels(_DECODER_WIDTHS[k], self.width), kernel, 2, 1, self._bias, output_padding=int(kernel == 3),
         dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=_he_transposed, name=f"deconv{k + 1}a",
       )  # fmt: skip
       x = nn.relu(self._norm(deconv(x), f"bn{k + 1}a", train, axis_name))
-      x = self._conv(_DECODER_WIDTHS[k], f"conv{k + 1}b")(x)
+      x = self._conv(_DECODER_WIDTHS[k], f"conv{k + 1}b", use_bias=self._bias)(x)
       x = nn.relu(self._norm(x, f"bn{k + 1}b", train, axis_name))
     conv6 = Conv(3, 3, 1, 1, dtype=self.dtype, param_dtype=self.param_dtype, name="conv6")
     return nn.sigmoid(conv6(x).astype(jnp.float32))
@@ -205,8 +226,8 @@ def check_images(images: jax.Array, size: int) -> None:
 class IdentityExpressionVAE(nn.Module):
   """Both encoders, the decoder and the discriminator, each called by a method of its own.
 
-  In every method, `train` says whether BatchNorm (where there is one) takes the batch's statistics, over the mapped
-  axis `axis_name` too, and updates the running ones.
+  In every method but `discriminate`, `train` says whether BatchNorm (where there is one) takes the batch's statistics,
+  over the mapped axis `axis_name` too, and updates the running ones.
 
   Attributes:
     image_size: 32, 64 or 128.
@@ -230,11 +251,12 @@ class IdentityExpressionVAE(nn.Module):
 
   def setup(self):
     """Makes the parts; the names are the checkpoint format."""
-    shared = {name: getattr(self, name) for name in ("width", "norm", "dtype", "param_dtype")}
-    self.identity_encoder = Encoder(latent=self.latent, **shared)
-    self.expression_encoder = Encoder(latent=self.latent, **shared)
-    self.decoder = Decoder(image_size=self.image_size, uniform_4x4=self.uniform_4x4, **shared)
-    self.discriminator = Discriminator(leaky=self.leaky, **{**shared, "norm": "none"})
+    shared = {name: getattr(self, name) for name in ("width", "dtype", "param_dtype")}
+    normed = {**shared, "norm": self.norm}
+    self.identity_encoder = Encoder(latent=self.latent, **normed)
+    self.expression_encoder = Encoder(latent=self.latent, **normed)
+    self.decoder = Decoder(image_size=self.image_size, uniform_4x4=self.uniform_4x4, **normed)
+    self.discriminator = Discriminator(leaky=self.leaky, **shared)
 
   def __call__(
     self,
@@ -276,9 +298,7 @@ class IdentityExpressionVAE(nn.Module):
     """z_i and z_e, [batch, latent] each -> images [batch, size, size, 3] in (0, 1)."""
     return self.decoder(jnp.concatenate([identity, expression], -1), train=train, axis_name=axis_name)
 
-  def discriminate(
-    self, images: jax.Array, *, train: bool = False, axis_name: str | None = None
-  ) -> jax.Array:
+  def discriminate(self, images: jax.Array) -> jax.Array:
     """Images [batch, size, size, 3] -> logits [batch] of being real."""
     check_images(images, self.image_size)
-    return self.discriminator(images, train=train, axis_name=axis_name)
+    return self.discriminator(images)

@@ -25,6 +25,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 from jaxfer.errors import UserError, unknown
 from jaxfer.layers.amend import Affinity, Amend
@@ -184,7 +185,7 @@ class LandmarkFusion(nn.Module):
     stop_gradient_p: whether p is a constant to the gradient.
     answer: which logits classify: the head's, or those of one net; "sum": the mean of both nets' probabilities, which
       the paper found worse than the RGB net alone (section 1).
-    image_size: edge of what both nets read.
+    image_size: edge of what both nets read. The module does not read it, nor `dot`: what prepares its inputs does.
     dot: of the heatmaps, see `kernels.heatmap.draw`.
     dtype: of the computation; logits and features are float32.
     param_dtype: of the parameters.
@@ -216,7 +217,7 @@ class LandmarkFusion(nn.Module):
     self,
     images: jax.Array,
     heatmaps: jax.Array,
-    weight: jax.Array,
+    weight: ArrayLike = 1.0,
     *,
     train: Collection[str] = (),
     mask: jax.Array | None = None,
@@ -229,7 +230,8 @@ class LandmarkFusion(nn.Module):
       images: [batch, size, size, 3], normalised.
       heatmaps: [batch, size, size, 1], in [0, 1].
       weight: [], w where the nets disagree, in [0, 1].
-      train: submodules in training mode, of "rgb" and "landmark"; the others keep their statistics.
+      train: submodules in training mode, of "rgb" and "landmark"; the others keep their statistics. "head" may be named
+        too: it has one mode.
       mask: [batch], False in padding, see `Amend`; so are axis_name and modes.
       axis_name: mapped axis over which the batch lies, if any.
       modes: affinities to use in one pass.
@@ -263,7 +265,7 @@ class LandmarkFusion(nn.Module):
     rgb_features: jax.Array,
     landmark: jax.Array,
     landmark_features: jax.Array,
-    weight: jax.Array,
+    weight: ArrayLike,
   ) -> jax.Array:
     """The head's logits [..., num_classes] from logits [..., num_classes] and features [..., features] of both nets."""
     if rgb_features.shape != landmark_features.shape:

@@ -102,3 +102,10 @@ class ConditionalVAE(VAE):
       got = "none" if condition is None else condition.shape
       raise UserError(f"condition {got}: give the subjects' one-hot vectors [batch, {self.subjects}]")
     return condition
+
+
+def condition(model: nn.Module, count: int, subjects: jax.Array | None) -> jax.Array | None:
+  """What a model is told: a conditional VAE one-hot vectors of `subjects` [count], or zeros; others nothing."""
+  if not isinstance(model, ConditionalVAE):
+    return None
+  return jnp.zeros((count, model.subjects)) if subjects is None else jax.nn.one_hot(subjects, model.subjects)

@@ -42,7 +42,7 @@ def write_study(
       timing: `seconds` and `compile_seconds`, of all trainings.
       It shows besides, where they are there: `note`, a line; `preset`; `seeds`; `comparisons`, mappings with a
       `sentence`; `tables`, mappings of `title`, `header` and `rows`; of a row, `overrides`, `members`, `correct`,
-      `count` and, in words, who was `tested`.
+      `count` and, in words, who was `tested`, and the `remarks` on its trainings.
     figures: pairs of the path of a PNG and its caption.
 
   Raises:
@@ -75,6 +75,8 @@ def write_study(
     shown.append(html.folded("Who was tested", html.pairs(tested)))
   if failed:
     shown.append(html.element("ul", *(html.element("li", line) for line in failed), class_="failed"))
+  if remarks := [f"{row['name']}, {line}" for row in rows for line in row.get("remarks", ())]:
+    shown.append(html.element("ul", *(html.element("li", line) for line in remarks)))
   overrides = {row["name"]: " ".join(row["overrides"]) or "-" for row in rows if "overrides" in row}
   configured = [html.folded("Rows", html.pairs(overrides))] if overrides else []
   timing = table["timing"]
@@ -116,7 +118,10 @@ def write_run(
   if result["published"]:
     other = "" if result["papers_data"] else " Ours are other data than the paper's."
     shown.append(html.remark(f"In %. Published: {result['source']}.{other}"))
-  by_class = tables.class_table(metrics.summarize(result["confusion"]), result["label_names"])
+  by_class = html.remark(f"{len(result['label_names'])} classes are too many for a table.")
+  if result["confusion"] is not None:
+    each = tables.class_table(metrics.summarize(result["confusion"]), result["label_names"])
+    by_class = html.table(*each, digits=3)
   low, high = result["interval_95"]
   summary = (
     f"{result['correct']} of {result['count']} correct on {result.get('unseen', 'people')} that the training never "
@@ -131,7 +136,7 @@ def write_run(
   sections: list[Section] = [
     ("What was run", [_typed(), html.folded("Configuration", html.pairs(config))]),
     ("Published beside ours", shown),
-    ("By class", [html.table(*by_class, digits=3)]),
+    ("By class", [by_class]),
     ("Figures", [html.figures(figures)] if figures else []),
     ("Data", _data([{"name": "", "data": result["data"]}])),
     ("Environment", [html.pairs(environment)]),

@@ -21,8 +21,8 @@ def judged(result: Mapping[str, Any]) -> dict[str, Any]:
     result: as a row's `result.json` holds it: for each seed the `key`, `subject` and `label` of its tested records,
       what they were `predicted` to be (-1 where a training failed), whether that is `correct` (in [0, 1]: of several
       trials the share), and the `rank` of the label, where there is one; and the same of further `readings` of the
-      nets. Its `measures`, a list over trainings by name, are handed on to the system's own tables. A failed training's
-      records count as wrong; the confusion matrix leaves them out.
+      nets. Its `measures`, a list over trainings by name, are handed on to the system's own tables, its `remarks` to
+      the reader. A failed training's records count as wrong; the confusion matrix leaves them out.
   """
   classes, seeds = len(result["label_names"]), len(result["label"])
   labels, predicted = np.concatenate(result["label"]), np.concatenate(result["predicted"])
@@ -35,7 +35,7 @@ def judged(result: Mapping[str, Any]) -> dict[str, Any]:
   confusion = metrics.confusion_matrix(labels, np.maximum(predicted, 0), classes, predicted >= 0)
   records = len({key for keys in result["key"] for key in keys})
   kept = ["data", "label_names", "parameters", "folds", "tested", "members", "failed", "figures"]
-  kept += ["measures", "seconds", "compile_seconds"]
+  kept += ["measures", "remarks", "seconds", "compile_seconds"]
   return {
     "mean": float(by_seed.mean()),
     "std": _spread(by_seed),
@@ -46,7 +46,7 @@ def judged(result: Mapping[str, Any]) -> dict[str, Any]:
     "records": records,
     # Of the records: more seeds make no more of them.
     "interval": list(metrics.wilson_interval(float(correct.mean()) * records, records)),
-    "chance": 1 / classes,
+    "chance": 1 / int((count.sum(0) > 0).sum()),
     "confusion": np.asarray(confusion).astype(int).tolist(),
     "facts": {name: [float(np.mean(values)), _spread(values)] for name, values in result["facts"].items()},
     **_further(result["label"], result, classes),
@@ -120,6 +120,8 @@ def compare(one: str, ours: Mapping[str, Any], other: str, theirs: Mapping[str, 
   # Every seed weighs the same, however many records it tests.
   weight = 1 / (len(counts) * np.repeat(counts, counts))
   excess = np.bincount(person, weight * (difference - mean))
+  # Where each record is somebody else, nobody knows who is who.
+  drawn = "records" if len(people) == len(set(np.concatenate(ours["key"]))) else "people"
   half = math.inf
   if len(people) > 1:
     half = 1.96 * math.sqrt(len(people) / (len(people) - 1) * float(excess @ excess))
@@ -130,7 +132,7 @@ def compare(one: str, ours: Mapping[str, Any], other: str, theirs: Mapping[str, 
     ("ahead" if mean > 0 else "behind") if told else "neither ahead nor behind, as far as these data tell"
   )
   sentence = (
-    f"{one} minus {other}: {100 * mean:+.1f} points (95 % interval over {len(people)} people {100 * low:+.1f} to "
+    f"{one} minus {other}: {100 * mean:+.1f} points (95 % interval over {len(people)} {drawn} {100 * low:+.1f} to "
     f"{100 * high:+.1f}; by seed {seeds}): {verdict}"
   )
   return {
@@ -201,7 +203,8 @@ def markdown(table: Mapping[str, Any]) -> str:
 
 def further_tables(table: Mapping[str, Any]) -> list[dict[str, Any]]:
   """What stands below the table: further numbers of its rows, and the system's own tables; title, header, rows."""
-  names = list(dict.fromkeys(name for row in table["rows"] for name in row["facts"]))
+  told = (name for row in table["rows"] for name in row["facts"] if not name.startswith("_"))
+  names = list(dict.fromkeys(told))
   if not names:
     return list(table["tables"])
   cells: list[list[tables.Cell]] = [
@@ -254,6 +257,7 @@ def _lines(table: Mapping[str, Any]) -> list[str]:
   ]
   for row in table["rows"]:
     lines += [f"failed: {row['name']}, {line}" for line in row["failed"]]
+  lines += [f"remark: {row['name']}, {line}" for row in table["rows"] for line in row["remarks"]]
   lines += [f"not trained: {row['name']}, its pre-training {row['why']}" for row in table["not_trained"]]
   lines += _by_rows(table, _data, "data")
   versions = ", ".join(f"{name} {value}" for name, value in environment.items() if name != "device")
@@ -261,6 +265,11 @@ def _lines(table: Mapping[str, Any]) -> list[str]:
   lines.append(
     f"{sum(row['members'] for row in table['rows'])} trainings in {timing['seconds']:.0f} s, "
     f"{timing['compile_seconds']:.0f} s of it compiling"
+    + (
+      f", besides {timing['pretrainings']} pre-trainings in {timing['pretraining_seconds']:.0f} s"
+      if timing.get("pretrainings")
+      else ""
+    )
   )
   return lines
 

@@ -137,7 +137,7 @@ def latent_map_png(
     points: [n, 2], from `pca` or t-SNE.
     expressions: [n] indices of `label_names`.
     subjects: [n] integers; of more than seven, colours run through a rainbow in their order.
-    label_names: of the expressions.
+    label_names: of the expressions; those without points are left out of the legend.
     path: of the PNG.
     title: above the figure.
     shares: [2] of the variance, named on the axes where given.
@@ -161,6 +161,8 @@ def latent_map_png(
     look: dict[str, Any] = {"s": size, "alpha": 0.75, "linewidths": 0}
     for k, name in enumerate(label_names):
       own = points[expressions == k]
+      if not len(own):
+        continue
       colour, marker = plots.COLOURS[k % len(plots.COLOURS)], _MARKERS[k % len(_MARKERS)]
       by_expression.scatter(*own.T, color=colour, marker=marker, label=name, **look)
     for k in range(len(people)):
@@ -173,7 +175,9 @@ def latent_map_png(
         axes.set_xlabel(f"{100 * shares[0]:.0f} % of the variance")
     if shares is not None:
       by_expression.set_ylabel(f"{100 * shares[1]:.0f} %")
-    legend = figure.legend(loc="outside lower center", ncols=min(len(label_names), 4), markerscale=1.6)
+    legend = figure.legend(
+      loc="outside lower center", ncols=min(len(np.unique(expressions)), 4), markerscale=1.6
+    )
     for handle in legend.legend_handles:
       handle.set_alpha(1)
     plots.write_png(figure, path, title)
@@ -181,7 +185,7 @@ def latent_map_png(
 
 def _sheet(columns: float, rows: float, names: Iterable[str]) -> tuple[Any, Any]:
   """Axes in which pictures are unit squares, down and right from the origin, and their figure; names go left."""
-  room = 0.15 + _LETTER * max(map(len, names))
+  room = 0.15 + _LETTER * max(len(line) for name in names for line in name.splitlines())
   picture = (plots.WIDTH - 0.3 - room) / columns  # Inches.
   figure = plots.new_figure(0.75 + picture * rows)
   axes = figure.add_subplot()

@@ -45,7 +45,7 @@ class Best:
   def save(self, number: int, oldest: int) -> None:
     """Writes what is kept beside the checkpoint of a number, and drops what is of those before the `oldest`."""
     for path in self._folder.glob("*"):
-      if int(path.name) < oldest:
+      if path.name.isdecimal() and int(path.name) < oldest:  # A file manager may leave files of its own.
         shutil.rmtree(path)
     if self._variables:
       weights.save_weights(self._folder / str(number), self._variables, {})

@@ -30,9 +30,10 @@ class Training:
     data: arrays, [n, ...] each, that are resident on the devices; or a `Stream`, for devices with `streamed`.
     plan: the batches of training rows.
     hyper: numbers that the stages read by name.
-    start: submodules that take the place of those of `init`, such as pre-trained ones.
+    start: submodules, whole or in part, that take the place of those of `init`, such as pre-trained ones.
     watch: (variables, `feed.placed` data) -> rows of metrics such as {"split": "validation", "accuracy": 0.8},
       asked for after each epoch.
+    judge: likewise, at the end of each stage that is to be judged.
   """
 
   stages: tuple[Stage, ...]
@@ -42,6 +43,7 @@ class Training:
   hyper: Mapping[str, float]
   start: Variables | None = None
   watch: Callable[[Variables, Mapping[str, jax.Array]], list[dict[str, Any]]] | None = None
+  judge: Callable[[Variables, Mapping[str, jax.Array]], list[dict[str, Any]]] | None = None
 
 
 def restore_variables(
@@ -76,7 +78,10 @@ def run(
       is damaged; the loss or a gradient is not finite (names stage, epoch and step).
     Interrupted: SIGTERM or SIGINT came; the state is saved.
   """
-  watch = training.watch
+
+  def alone(ask):
+    return None if ask is None else lambda variables, data: [ask(variables, data)]
+
   group = Group(
     training.stages,
     training.init,
@@ -85,7 +90,8 @@ def run(
     (training.plan,),
     (training.hyper,),
     training.plan.steps,
-    None if watch is None else lambda variables, data: [watch(variables, data)],
+    alone(training.watch),
+    alone(training.judge),
     starts=[] if training.start is None else [training.start],
   )
   identity = Identity(

@@ -48,8 +48,8 @@ class Member:
     hyper: numbers that the stages read by name; the same names for all members.
     watched: rows judged after each epoch.
     tested: rows whose outputs are asked for at the end.
-    start: submodules that take the place of the initial ones, such as pre-trained ones; the same ones for all members,
-      or None for all. What is one object for all members is held once for as long as no stage trains it.
+    start: submodules, or parts of them, that take the place of the initial ones, such as pre-trained ones; the same for
+      all members, or None for all. What is one object for all members is held once for as long as no stage trains it.
   """
 
   name: str
@@ -161,9 +161,13 @@ def train(
   mode = "sequential" if isinstance(data, Stream) else mode_of(mode, devices[0].platform)
   starts = [m.start for m in members if m.start is not None]
   alone: Variables = {"params": {}}
-  shared = starts[0] if starts and all(start is starts[0] for start in starts) else alone
+  template = jax.eval_shape(init, jax.random.key(0))
+  replaced, _ = split(template, tuple(_submodules(members[0])))  # Refuses unknown ones.
+  same = bool(starts) and all(start is starts[0] for start in starts)
+  # A submodule that is given in part is completed by each member's own initial values.
+  complete = same and len(jax.tree.leaves(starts[0]["params"])) == len(jax.tree.leaves(replaced["params"]))
+  shared = starts[0] if complete else alone
   names = tuple(shared["params"])
-  split(jax.eval_shape(init, jax.random.key(0)), tuple(_submodules(members[0])))  # Refuses unknown ones.
 
   def own_init(key):
     return split(init(key), names)[1]

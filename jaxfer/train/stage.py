@@ -89,7 +89,7 @@ class Stage:
       `data.plan.Plan.columns`).
     select: the variables it ends with: those of its "last" epoch, or of the "best_on_validation", by the accuracy of
       the watched rows, of equal ones the earlier; optimizers are fresh in each stage anyhow.
-    judged: whether the trainings of a study are also judged on their tested rows at its end, for the record.
+    judged: whether trainings are also judged on their tested rows at its end, for the record.
     sample: makes the batch on the device from resident data, planned rows and per-example keys.
   """
 

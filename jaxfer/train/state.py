@@ -1,5 +1,6 @@
 """The state of a training: what a stage moves, and the rest, which stays bit for bit as it was."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax
@@ -53,8 +54,15 @@ def split(variables: Variables, names: tuple[str, ...]) -> tuple[dict[str, Any],
 
 
 def merge(one: Variables, other: Variables) -> dict[str, Any]:
-  """The union of both, collection by collection; `other` wins where both have a submodule."""
-  return {name: {**one.get(name, {}), **other.get(name, {})} for name in {**one, **other}}
+  """The union of both, leaf by leaf; `other` wins where both have one."""
+
+  def union(a: Any, b: Any) -> Any:
+    if not (isinstance(a, Mapping) and isinstance(b, Mapping)):
+      return b
+    return {**a, **{name: union(a[name], b[name]) if name in a else b[name] for name in b}}
+
+  merged: dict[str, Any] = union(one, other)
+  return merged
 
 
 def subset(params: PyTree, names: tuple[str, ...]) -> dict[str, PyTree]:

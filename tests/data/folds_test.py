@@ -117,6 +117,22 @@ def test_per_class_refuses_a_class_of_no_more():
   assert (split.test.sum(), split.train.sum()) == (20, 2)
 
 
+def test_people_of_few_pictures_are_trained_on_and_not_tested():
+  labels, names = [0] * 4 + [2] * 2 + [3] * 5, ["a", "nobody", "b", "c"]
+  split = per_class.per_class_split(labels, names, 2, few=True)
+  assert np.bincount(np.asarray(labels)[split.test], minlength=4).tolist() == [2, 0, 0, 2]
+  assert split.train[4:6].all()
+  subjects = np.asarray(names)[labels]
+  assert "no nobody, b is tested" in folds.describe(subjects, labels, names, split)
+  many = [*names, *(f"d{k}" for k in range(6))]
+  assert "no nobody, b, d0, d1, d2 and 3 more classes is" in folds.describe(subjects, labels, many, split)
+  with pytest.raises(UserError, match="class 'b' has 2 records, too few"):
+    per_class.per_class_split(labels, names, 2)
+  with pytest.raises(UserError, match="no class has more than 5 records"):
+    per_class.per_class_split(labels, names, 5, few=True)
+  assert per_class.per_class_split(labels, names, 1).test.sum() == 3
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_per_class_people_keeps_people_apart(seed):
   subjects, labels = _labelled()
@@ -151,6 +167,8 @@ def test_the_distributors_split():
   split = folds.distributed_split(subjects, sides)
   for name in ("train", "validation", "test"):
     np.testing.assert_array_equal(getattr(split, name), sides == name)
+  own = folds.describe(np.arange(5).astype(str), np.arange(5) % 2, ["calm", "cross"], split)
+  assert own == "train 3 records, validation 1 records, test 1 records, no calm is tested"
   assert folds.describe(subjects, np.arange(5) % 2, ["calm", "cross"], split) == (
     "train 3 records of 3 people, validation 1 records of 1 people, test 1 records of 1 people, "
     "1 people both train and are tested, no calm is tested"

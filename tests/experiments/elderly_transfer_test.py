@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfer.config import Call, RunConfig
+from jaxfer.config import Call, RunConfig, Split
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
 from jaxfer.experiments import elderly_transfer as system
-from jaxfer.experiments.task import task_of
+from jaxfer.experiments.task import split_of, task_of
 from jaxfer.layers.face_resnet import FaceResNet, unit
 from jaxfer.layers.margin import HEADS
 from jaxfer.layers.resnet import ResNet
@@ -36,9 +36,7 @@ class Tiny(nn.Module):
     del keys
     feature = nn.Dense(5, name="trunk")(x.reshape(len(x), -1))
     head = HEADS[self.head](3, name="head")
-    pair = unit(feature)
-    plain = head(*pair)
-    return (plain if label is None else head(*pair, label, train=train, axis_name=axis_name)), plain
+    return head(*unit(feature), label, train=train, axis_name=axis_name)
 
 
 def records(size=4):
@@ -89,6 +87,10 @@ def test_fine_tuning_moves_the_head_ten_times_as_fast():
   stage, hyper, variables, moving, _ = one_step(Tiny("softmax"), weight_decay=0.0)
   assert stage.select == "best_on_validation"
   assert hyper == {"learning_rate": 1e-4, "head_learning_rate": 1e-3}
+  with pytest.raises(UserError, match=r"recipe\.milestones=\(3,\) with adamw"):
+    system.recipe(Tiny(), 4, milestones=(3,))
+  with pytest.raises(UserError, match=r"recipe\.head_learning_rate=0\.1 with sgd"):
+    system.recipe(Tiny(), 4, optimizer="sgd", head_learning_rate=0.1)
   moved = {
     name: float(
       jnp.abs(moving.variables["params"][name]["kernel"] - variables["params"][name]["kernel"]).max()
@@ -127,6 +129,24 @@ def test_people_become_the_classes_and_only_once():
   assert task.records.label_names == people.label_names
 
 
+def test_a_person_of_few_pictures_is_trained_on_and_an_expression_is_refused():
+  """Of three people, one with a single picture."""
+  whole, keys = records(), [f"{k:02d}" for k in range(13)]
+  arrays = {"image": whole.arrays["image"][:13], "label": np.asarray([0, 1] * 6 + [2], np.int32)}
+  some = Records.from_arrays(arrays, keys, ["a", "b", "c"], whole.subjects[:13].tolist())
+  config = RunConfig(
+    recipe=Call("elderly_transfer"),
+    model=Call("face_classifier"),
+    data=Call("synthetic_faces"),
+    split=Split(kind="per_class", per_class=2),
+  )
+  split = split_of(config, system.seen(some, {"label": "subject"}))
+  assert split.test.sum() == 4
+  assert split.train[12]
+  with pytest.raises(UserError, match="class 'c' has 1 records, too few"):
+    split_of(config, some)
+
+
 def empty(model, size):
   shapes = jax.eval_shape(
     lambda x: model.init(jax.random.key(0), x, train=False), jnp.zeros((2, size, size, 3))
@@ -157,6 +177,10 @@ def test_trunks_are_taken_from_trainings_and_from_converted_weights():
   assert taken["params"]["trunk"].keys() == converted["params"].keys()
   with pytest.raises(UserError, match=r"AdaFace was trained with colour_order BGR, this training reads RGB"):
     fresh_task(net="face_resnet18", pictures="insightface").taken_over(converted, face.model.seen, "AdaFace")
+  other = fresh_task(net="face_resnet18", pictures="insightface")
+  converted = empty(FaceResNet(family="insightface", width=0.125, image_size=32), 32)
+  taken, _ = other.taken_over(converted, {**other.model.seen, "label_names": None}, "InsightFace")
+  assert taken["params"]["trunk"].keys() == converted["params"].keys()
   with pytest.raises(UserError, match="input_size 112, this training reads 32"):
     face.taken_over(converted, {**face.model.seen, "input_size": 112}, "AdaFace")
   with pytest.raises(UserError, match="hold no trunk of this system"):

@@ -10,6 +10,7 @@ import pytest
 
 from jaxfer import config as configuration
 from jaxfer.config import Call, Execution
+from jaxfer.data import stream
 from jaxfer.errors import UserError
 from jaxfer.experiments import landmark_fusion as system
 from jaxfer.experiments import run
@@ -93,7 +94,6 @@ def test_the_stages_of_each_recipe():
   assert names() == ["rgb", "fusion"]
   assert names("model.answer=rgb") == ["rgb"]
   assert names("recipe.rgb=given") == names("recipe.rgb=along") == ["fusion"]
-  assert names("recipe.rgb=along", "model.answer=landmark") == ["fusion"]
   ((sum_of_both,), _), ((landmark,), _) = (
     made("recipe.rgb=given", f"model.answer={answer}").stages(1) for answer in ("sum", "landmark")
   )
@@ -130,13 +130,17 @@ ROWS = np.arange(8)
 
 
 def test_readings_have_the_names_of_their_outputs():
-  plain = ["", "batches of one"]
+  """Each is there for batches of one too, where mates matter."""
   nets = ["RGB net", "landmark net", "sum of both"]
   sweep = [f"w = {w} at test" for w in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)]
-  assert list(evaluator()(ROWS)) == plain + nets + sweep
+
+  def twice(*names):
+    return ["", "batches of one", *(each for name in names for each in (name, f"{name}, batches of one"))]
+
+  assert list(evaluator()(ROWS)) == twice(*nets, *sweep)
   for override, names in (
-    ("model.answer=rgb", plain),
-    ("model.agreement=false", plain + nets),
+    ("model.answer=rgb", twice()),
+    ("model.agreement=false", twice(*nets)),
     ("model.affinity=ema", ["", *nets, *sweep]),
   ):
     assert system._names(made(override).model) == names
@@ -148,9 +152,11 @@ def test_a_batch_of_one_is_what_batches_of_one_say():
   for row in (2, 5):
     # Eight times the same row: its mean over the batch is its own.
     alone = read(np.full(8, row))
-    np.testing.assert_allclose(alone[""], alone["batches of one"], atol=1e-5)
-    np.testing.assert_allclose(alone[""][0], found["batches of one"][row], atol=1e-5)
-  assert np.abs(found[""] - found["batches of one"]).max() > 1e-4
+    for name in ("", "RGB net", "landmark net", "sum of both", "w = 0.2 at test"):
+      one = f"{name}, batches of one" if name else "batches of one"
+      np.testing.assert_allclose(alone[name], alone[one], atol=1e-5)
+      np.testing.assert_allclose(alone[name][0], found[one][row], atol=1e-5)
+      assert np.abs(found[name] - found[one]).max() > 1e-4
 
 
 def test_mates_change_a_prediction_and_padding_does_not():
@@ -197,6 +203,35 @@ def test_tests_take_rows_in_file_order_on_any_number_of_devices(devices):
   expected = evaluator()([20, 12, 11, 7, 3])
   np.testing.assert_allclose(found[:, 0], expected[""][[4, 0, 3, 2, 1]], atol=1e-5)
   np.testing.assert_allclose(found[:, 1], expected["batches of one"][[4, 0, 3, 2, 1]], atol=1e-5)
+
+
+def test_the_accuracy_is_printed_with_its_batches():
+  result = {
+    "interval_95": (0.1, 0.3),
+    "accuracy": 0.2,
+    "correct": 2,
+    "count": 10,
+    "chance": 0.5,
+    "unseen": "people",
+  }
+  result |= {
+    "confusion": [[1, 4], [4, 1]],
+    "label_names": ["x", "y"],
+    "accuracy_by_fold": {},
+    "published": {},
+  }
+  result["read_otherwise"] = {"RGB net": 0.3, "RGB net, batches of one": 0.4}
+  said = {}
+  for batches in ("", "in batches of 64, in order"):
+    lines = []
+    run._say_result({**result, "batches": batches}, lines.append)
+    said[batches] = lines[-3:]
+  assert said[""][0].endswith("never saw")
+  assert said["in batches of 64, in order"][0].endswith("never saw, in batches of 64, in order")
+  assert said["in batches of 64, in order"][1:] == [
+    "the same net read otherwise, RGB net, in batches of 64, in order: 0.3000",
+    "the same net read otherwise, RGB net, batches of one: 0.4000",
+  ]
 
 
 # What a training starts from.
@@ -247,6 +282,64 @@ def test_weights_of_another_net_are_refused(arm, tmp_path):
   assert "jaxfer convert arm" in message
 
 
+def test_a_net_that_stays_as_it_is_given_must_be_given(arm):
+  alone = configuration.override(BASE, ("recipe.rgb=given",), options_of)
+  with pytest.raises(
+    UserError, match=r"recipe\.rgb=given leaves 'rgb' as it is given, and no trained 'rgb' is given"
+  ):
+    run.prepare(alone, records())
+  run.prepare(dataclasses.replace(alone, init_from=str(arm)), records())
+
+
+def test_a_moving_average_that_no_training_wrote_is_refused(arm, tmp_path):
+  run.prepare(dataclasses.replace(BASE, init_from=str(arm), model=Call("landmark_fusion", **EMA)), records())
+  given, meta = weights.load_weights(arm)
+  given["affinity"]["arm"]["ema"][0, 0] = np.nan
+  weights.save_weights(tmp_path, given, meta)
+  message = refused(tmp_path, "model.affinity=ema")
+  assert "model.affinity=ema: the RGB net of init_from has none written: take model.affinity=batch" in message
+
+
+EMA = {**BASE.model.options, "affinity": "ema"}
+
+
+@pytest.fixture
+def imagenet(tmp_path):
+  """Weights as `jaxfer convert torchvision_resnet18` leaves them; no classes are named that could agree."""
+  given = {
+    name: {"trunk": tree["rgb"]["trunk"]} for name, tree in initial().items() if "trunk" in tree["rgb"]
+  }
+  given["params"]["fc"] = {"kernel": np.zeros((32, 9), np.float32)}
+  weights.save_weights(tmp_path / "imagenet", given, {"label_names": ["tench", "goldfish"]})
+  return str(tmp_path / "imagenet")
+
+
+def test_the_rgb_net_starts_from_a_resnet18_of_imagenet(imagenet):
+  """Its trunk alone; ARM and the dense layer are each training's own, and nothing of it may stay as it is."""
+  config = dataclasses.replace(BASE, init_from=imagenet)
+  setup = run.prepare(config, records())
+  assert "taken over" in setup.start_line
+  assert ": rgb/trunk (" in setup.start_line
+  assert setup.start_line.partition("fresh: ")[2].startswith("head, landmark, rgb/arm, rgb/fc (")
+  begun = state.merge(made().init(jax.random.key(3)), setup.start)
+  assert same(begun["params"]["rgb"]["trunk"], initial()["params"]["rgb"]["trunk"])
+  assert same(begun["batch_stats"]["rgb"]["trunk"], initial()["batch_stats"]["rgb"]["trunk"])
+  own = made().init(jax.random.key(3))
+  assert same(begun["params"]["rgb"]["fc"], own["params"]["rgb"]["fc"])
+  assert same(begun["params"]["landmark"], own["params"]["landmark"])
+  assert "recipe.rgb=given leaves 'rgb' as it is given" in refused(imagenet, "recipe.rgb=given")
+
+
+def test_what_is_published_is_of_the_recipe_too():
+  assert (
+    made().published()
+    == made("recipe.rgb=given").published()
+    == {"proposed": pytest.approx(0.9231, abs=1e-4)}
+  )
+  assert made("recipe.w=0.2").published() == made("recipe.rgb=along").published() == {}
+  assert list(made("model.answer=rgb").published()) == ["baseline (RGB net)"]
+
+
 # What cannot be trained.
 
 
@@ -259,6 +352,13 @@ def test_weights_of_another_net_are_refused(arm, tmp_path):
     (("recipe.rgb=fixed",), "unknown value of recipe.rgb 'fixed'"),
     (("model.affinity=frozen",), "model.affinity=frozen cannot be trained: give batch, alone or ema"),
     (("model.answer=rgb", "recipe.rgb=given"), "take rgb=first, rgb_epochs=0"),
+    *(
+      (
+        ("recipe.rgb=along", f"model.answer={answer}"),
+        "recipe.rgb=along: without the head's loss nothing trains",
+      )
+      for answer in ("rgb", "landmark", "sum")
+    ),
     (
       ("model.kernel_sizes=(5, 3, 3, 3, 1, 1)",),
       "the RGB net ends in 3 x 3 and the landmark net in 2 x 2: change kernel_sizes",
@@ -293,9 +393,46 @@ def test_records_without_colour_or_landmarks_are_refused():
     system.resident(but(landmarks=landmarks))
 
 
+class OnDisk:
+  """A `stream.Reader` of two columns, which counts the rows it is asked for."""
+
+  count, folder = 24, None
+
+  def __init__(self):
+    self.infos = {name: Info(records().arrays[name]) for name in ("image", "landmarks")}
+    self.asked = 0
+
+  def read(self, rows, names):
+    self.asked += len(rows)
+    for row in rows:
+      yield {name: records().arrays[name][row] for name in names}
+
+
+class Info:
+  def __init__(self, array):
+    self.shape, self.np_dtype = array.shape[1:], array.dtype
+
+
+def test_figures_of_data_on_disk_are_those_of_data_in_memory(tmp_path):
+  """Streamed data give the rows of a batch and of the chosen pictures, and refuse to become one array."""
+  task, reader = made("recipe.rgb=given"), OnDisk()
+  tested = np.arange(20)
+  columns = {name: stream.Column(reader, name) for name in reader.infos}
+  lazy = dataclasses.replace(task, data=stream.Stream({**task.data, **columns}))
+  drawn = {}
+  for name, each in (("memory", task), ("disk", lazy)):
+    (tmp_path / name).mkdir()
+    each.experiment.figures(each, initial(), np.arange(20, 24), tested, tmp_path / name)
+    drawn[name] = {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+  assert drawn["memory"] == drawn["disk"]
+  assert drawn["disk"].keys() == {"cams.png", "cases.png"}
+  # Two batches of 16 and at most ten pictures, of each column.
+  assert reader.asked <= 2 * (2 * 16 + 10)
+
+
 def test_a_picture_without_landmarks_has_a_black_heatmap_and_finite_outputs():
   task = made()
   batch = task.experiment.example(task.data, np.asarray([22, 23]))
-  _, heatmaps, _ = task.experiment.inputs(task.model, batch)
+  _, heatmaps = task.experiment.inputs(task.model, batch)
   assert heatmaps[0].sum() > 0 == heatmaps[1].sum()
   assert all(np.isfinite(found).all() for found in evaluator()([23] * 8).values())

@@ -99,17 +99,17 @@ def test_trained_alone_or_resumed_a_row_has_the_same_numbers(done, tmp_path):
 def test_the_table_shows_each_reading_and_the_figures_are_drawn(done):
   workdir, table, printed = done
   titles = [further["title"] for further in table["tables"]]
-  for words in ("Tables 5 and 7", "Tables 6 and 8", "in other batches", "Two nets", "Fig. 4"):
+  for words in ("Tables 5 and 7", "Tables 6 and 8", "in other batches", "Table 2", "their sum", "Fig. 4"):
     assert any(words in title for title in titles)
     assert words in printed
+  # Every reading in batches of each kind, and batches of one once.
+  readings = table["rows"][1]["readings"]
+  assert all(f"RGB net{batches}" in readings for batches in ("", ", shuffled", ", batches of one"))
+  assert not [name for name in readings if name.endswith("batches of one, shuffled")]
   agreement = table["rows"][1]["facts"]
-  assert list(agreement) == [
-    "both nets right",
-    "RGB net alone right",
-    "landmark net alone right",
-    "neither right",
-  ]
-  assert sum(mean for mean, _ in agreement.values()) == 12
+  assert len(agreement) == 12
+  assert sum(mean for mean, _ in agreement.values()) == 3 * 12
+  assert "_both" not in printed
   assert table["rows"][0]["facts"] == {}
   first = {row["name"]: list(row["figures"]) for row in table["rows"]}
   assert first["baseline: RGB net alone"] == first["w = 0.0"] == []
@@ -133,6 +133,37 @@ def test_an_imported_net_with_no_epochs_is_the_baseline_as_it_came(tmp_path):
   logits = evaluator()(task.in_order(tested))["RGB net"]
   predicted = logits.argmax(-1)[np.argsort(task.in_order(tested), kind="stable")]
   assert found["predicted"][0] == predicted.tolist()
+
+
+def test_the_choices_are_rows_that_start_from_the_baselines_rgb_net():
+  described = configuration.load_study(ROOT / "configs/landmark_fusion/choices_synthetic.py")
+  for preset in described.presets:
+    configuration.resolve(described, preset, (), options_of)
+  _, rows = configuration.resolve(described, None, (), options_of)
+  changed = {
+    row.name: {
+      key: value
+      for key, value in rows[row.name].model.options.items()
+      if rows["proposed: p and w"].model.options.get(key) != value
+    }
+    for row in described.rows[2:]
+  }
+  assert changed == {
+    "p constant to the gradient": {"stop_gradient_p": True},
+    "gaussian dots": {"dot": "gaussian"},
+    "affinity by running mean": {"affinity": "ema"},
+    "affinity alone": {"affinity": "alone"},
+  }
+  assert {row.init_from for row in described.rows[1:]} == {"baseline: RGB net alone"}
+
+
+def test_raf_db_sweeps_w_by_tenths_and_the_embedded_faces_by_fifths():
+  def swept(name):
+    described = configuration.load_study(ROOT / f"configs/landmark_fusion/{name}.py")
+    return sorted(float(row.name[4:]) for row in described.rows if row.name.startswith("w = "))
+
+  assert swept("ablation") == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.8, 0.9]
+  assert swept("ablation_synthetic") == [0.0, 0.2, 0.4, 0.8]
 
 
 @pytest.mark.parametrize("name", ["ablation", "ablation_synthetic"])

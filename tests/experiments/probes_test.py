@@ -57,5 +57,10 @@ def test_bad_input():
     probes.fit(features + np.array([[0], [np.nan], [0]]), [0, 1, 1], 2)
   with pytest.raises(UserError, match="subject 7 is learned from and read from: put each person on one side"):
     probes.read({"z": features}, [7, 7, 8], [0, 1, 0], [True, False, False])
-  with pytest.raises(UserError, match="3 of 3 images teach expression: keep some to read it from"):
-    probes.read({"z": features}, [7, 7, 7], [0, 0, 0], [True, True, True])
+
+
+def test_what_is_learned_from_all_images_or_from_none_is_not_read():
+  features = np.eye(3)
+  for learned in (True, False):
+    table = probes.read({"z": features}, [7, 7, 8], [0, 1, 0], [learned] * 3)
+    assert table == {"z": {"subject": None, "expression": None}}

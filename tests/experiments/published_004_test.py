@@ -28,8 +28,8 @@ def test_counts_give_the_printed_accuracies_but_for_two_last_digits():
         off.append((name, net))
   assert off == [("scratch", "face_resnet50"), ("affectnet8", "resnet18")]
   assert published.CORRECT["casia_cosface"][published.NETS.index("resnet50")] is None
-  initial, net = published.BEST
-  assert published.CORRECT[initial][published.NETS.index(net)] == sum(published.TRUE_POSITIVES) == 281
+  best = published.CORRECT["casia_adaface"][published.NETS.index("face_resnet18")]
+  assert best == sum(published.TRUE_POSITIVES) == 281
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -53,8 +53,11 @@ def test_any_matrix_of_these_margins_prints_the_papers_numbers(seed):
 
 
 def test_both_readings_of_the_macro_averages():
-  np.testing.assert_allclose(published.NET.macro_of(9), published.NET.macro, atol=6e-4)
-  nine, ten = published.PEOPLE.macro_of(9), published.PEOPLE.macro_of(10)
+  net, people = (
+    np.array([rates.precision, rates.recall, rates.f1]).sum(1) for rates in (published.NET, published.PEOPLE)
+  )
+  np.testing.assert_allclose(net / 9, published.NET.macro, atol=6e-4)
+  nine, ten = people / 9, people / 10
   assert [f"{x:.3f}" for x in nine] == ["0.331", "0.340", "0.323"]
   assert [f"{x:.3f}" for x in ten] == ["0.298", "0.306", "0.290"]
   precision, recall, f1 = published.PEOPLE.macro

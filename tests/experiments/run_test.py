@@ -11,7 +11,7 @@ import pytest
 from jaxfer import config
 from jaxfer.experiments import EXPERIMENTS, run
 from jaxfer.experiments import two_stream_conv_rnn as conv_rnn
-from jaxfer.experiments.task import options_of
+from jaxfer.experiments.task import Task, options_of
 from jaxfer.models import create_model
 from jaxfer.train import state, step
 from jaxfer.train.stage import Context
@@ -30,7 +30,8 @@ def configured():
 
 
 @pytest.mark.parametrize("configured", list(configured()))
-def test_one_step_of_every_config_traces(configured):
+def test_one_step_of_every_config_traces(configured, monkeypatch):
+  monkeypatch.setattr(Task, "check_start", lambda self, start: None)  # What a row starts from is not at hand.
   setup = run.prepare(configured, blank_records(configured.data))
   training = setup.training()
   assert not set(setup.records.subjects[setup.split.train]) & set(setup.records.subjects[setup.split.test])

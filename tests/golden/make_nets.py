@@ -5,11 +5,16 @@ are not in the file: `nets_cases.drawn` draws them from seeds. Arrays of the fil
 
   LABEL/checksum       of everything drawn, float64
   LABEL/output         float32, channels last
+  LABEL/taps/NAME      (residual nets in evaluation) the stem's norm and the stages before the last, float32, every so
+                       many pixels, see `face_cases.thinned`
   LABEL/names          parameters by our names, and "x"
   LABEL/slopes         for each of them sum(direction * dL/dparameter), L = sum(cotangent * output), float64
   LABEL/statistics/NAME  (training) running mean and variance after one step, float32; PyTorch's variance is unbiased
 """
 
+from unittest import mock
+
+import face_cases
 import nets_cases
 import numpy as np
 import torch
@@ -49,6 +54,30 @@ def net_of(label, case):
   return {"layers": layers, "decoder": torch_nets.decoder}[label]
 
 
+def tapped(net, x):
+  """The output, and what comes out of those submodules of a residual net that are tapped, channels last, by name."""
+  taps, names = {}, {}
+  for name in nets_cases.TAPS:
+    tree = getattr(net.tree, name)
+    last = list(tree.children())[-1:]  # Of a stage the last block.
+    names[last[0] if last else tree] = name
+
+  def noting(function):
+    def call(p, *arguments):
+      y = function(p, *arguments)
+      if p in names:
+        taps[names[p]] = face_cases.thinned(y.detach().permute(0, 2, 3, 1).numpy().astype(np.float32))
+      return y
+
+    return call
+
+  patches = {name: noting(getattr(torch_nets, name)) for name in ("_norm", "_block")}
+  with mock.patch.multiple(torch_nets, **patches):
+    y = net(x)
+  assert set(taps) == set(nets_cases.TAPS)
+  return y, taps
+
+
 def compute(label, case):
   """Returns the case's arrays."""
   own = nets_cases.drawn(label)
@@ -56,7 +85,7 @@ def compute(label, case):
   images = len(case.shape) == 4
   x = torch.from_numpy(own["x"]).double()
   x = (x.permute(0, 3, 1, 2) if images else x).requires_grad_()
-  y = net(x)
+  y, taps = tapped(net, x) if case.tapped else (net(x), {})
   y = y.permute(0, 2, 3, 1) if y.ndim == 4 else y
   (y * torch.from_numpy(own["cotangent"])).sum().backward()
   gradients = {**net.gradients(), "x": (x.grad.permute(0, 2, 3, 1) if images else x.grad).numpy()}
@@ -67,6 +96,7 @@ def compute(label, case):
     "names": np.array(names),
     "slopes": np.array([(own["directions"][name] * gradients[name]).sum() for name in names]),
   }
+  arrays |= {f"taps/{name}": tap for name, tap in taps.items()}
   if case.arguments.get("train"):
     arrays |= {f"statistics/{name}": a.astype(np.float32) for name, a in net.statistics().items()}
   return {f"{label}/{name}": array for name, array in arrays.items()}

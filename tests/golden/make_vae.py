@@ -27,12 +27,13 @@ from benchmarks import torch_nets
 def layer(p, k, part, x, slope, up=False):
   """A convolution, strided in the first part, or a deconvolution of kernel 4; BatchNorm, if any; a leaky ReLU."""
   own = getattr(p, f"{'deconv' if up else 'conv'}{k}{part}")
+  bias = own.bias if "bias" in own else None
   if up:
-    x = functional.conv_transpose2d(x, own.kernel, own.bias, 2, 1)
+    x = functional.conv_transpose2d(x, own.kernel, bias, 2, 1)
   else:
     strided = part == "a"
-    x = functional.conv2d(x, own.kernel, own.bias, 2 if strided else 1, 1)
-  if f"bn{k}{part}" in p:  # The discriminator has none.
+    x = functional.conv2d(x, own.kernel, bias, 2 if strided else 1, 1)
+  if f"bn{k}{part}" in p:  # The discriminator has none, and biases instead.
     norm = getattr(p, f"bn{k}{part}")
     x = functional.batch_norm(x, None, None, norm.scale, norm.bias, training=True, eps=1e-5)
   return functional.leaky_relu(x, slope)

@@ -16,6 +16,7 @@ from jaxfer.layers.resnet import ResNetTrunk
 from jaxfer.models.identity_expression_vae import Decoder, Encoder
 
 PATH = pathlib.Path(__file__).with_name("nets.npz")
+TAPS = ("bn1", "layer1", "layer2", "layer3")  # Of the residual nets; layer4 is their output.
 # Float32 against PyTorch's float64, relative to the largest value, or to the length of the gradient for a slope.
 TOLERANCE = 1e-4
 
@@ -44,6 +45,11 @@ class Case:
   shape: tuple[int, ...]
   arguments: Any = dataclasses.field(default_factory=dict)
   last_norm: str = ""
+
+  @property
+  def tapped(self):
+    """Whether the golden has what comes out of `TAPS`, too."""
+    return self.last_norm != "" and not self.arguments["train"]
 
   def apply(self, variables, x):
     """The output as one array, and new statistics."""

@@ -49,11 +49,14 @@ def checksum():
   return np.float64(sum((k + 1) * np.float64(leaf).sum() for k, leaf in enumerate(leaves)))
 
 
-def losses(variables, images, noise):
-  """Every loss [batch] of one pass through all parts in training, by name; each person's partner is the next."""
+def losses(variables, images, noise, net=NET):
+  """Every loss [batch] of one pass through all parts in training, by name; each person's partner is the one before."""
 
   def call(method, *x):
-    return NET.apply(variables, *x, train=True, method=method, mutable=["batch_stats"])[0]
+    return net.apply(variables, *x, train=True, method=method, mutable=["batch_stats"])[0]
+
+  def judge(x):
+    return net.apply(variables, x, method="discriminate")
 
   identity, expression = call("encode_identity", images), call("encode_expression", images)
   z_i, z_e = (
@@ -64,7 +67,7 @@ def losses(variables, images, noise):
   # In one batch each, which compiles in half the time.
   codes = jnp.concatenate([z_i, noise[2], identity[0]]), jnp.concatenate([z_e, noise[3], partner])
   decoded, prior, swapped = jnp.split(call("decode", *codes), 3)
-  logits = jnp.split(call("discriminate", jnp.concatenate([images, decoded, prior])), 3)
+  logits = jnp.split(judge(jnp.concatenate([images, decoded, prior])), 3)
   again = call("encode_identity", swapped)[0], call("encode_expression", swapped)[0]
   found = {
     "kl_identity": vae_losses.kl(*identity),

@@ -207,8 +207,11 @@ def test_prelu():
 
 
 def test_direction_and_length():
-  features = jnp.array([[3.0, 4.0], [0.0, 0.0], [1e-13, 0.0]])
+  features = jnp.array([[3.0, 4.0], [0.0, 0.0], [1e-13, 0.0], [jnp.nan, 1.0]])
   directions, lengths = jax.jit(unit)(features)
+  assert np.isnan(directions[3]).all()
+  assert np.isnan(lengths[3])
+  features, directions, lengths = features[:3], directions[:3], lengths[:3]
   np.testing.assert_allclose(directions, [[0.6, 0.8], [0, 0], [0, 0]], rtol=1e-6)
   np.testing.assert_allclose(lengths, [5, 0, 0], rtol=1e-6)
   gradient = jax.jit(jax.grad(lambda f: sum(part.sum() for part in unit(f))))(features)

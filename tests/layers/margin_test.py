@@ -30,7 +30,7 @@ def step(head, variables, features, labels, axis_name=None):
   fixed = {key: tree for key, tree in variables.items() if key != "params"}
 
   def loss(params, features):
-    logits, new = head.apply(
+    (logits, _), new = head.apply(
       {**fixed, "params": params},
       *unit(features),
       labels,
@@ -80,7 +80,8 @@ def logits(head, norm, averages=(20.0, 100.0), labels=LABELS, **arguments):
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="train")
 def _apply(head, variables, norm, labels, train=False):
-  return head.apply(variables, UNIT, norm, labels, train=train, mutable=["margin"])
+  (trained, _), new = head.apply(variables, UNIT, norm, labels, train=train, mutable=["margin"])
+  return trained, new
 
 
 def test_numbers_of_the_specification():
@@ -106,7 +107,7 @@ def test_adaface_becomes_cosface_and_arcface():
 
 def test_a_column_of_zeros_stays_finite():
   def loss(kernel):
-    got = CosFace(2).apply({"params": {"kernel": kernel}}, UNIT, jnp.ones(2), LABELS)
+    got, _ = CosFace(2).apply({"params": {"kernel": kernel}}, UNIT, jnp.ones(2), LABELS)
     return cross_entropy(got, LABELS).mean()
 
   assert np.isfinite(jax.jit(jax.grad(loss))(KERNEL.at[:, 1].set(0))).all()
@@ -117,13 +118,21 @@ def test_without_labels_there_is_no_margin():
     if name != "softmax":
       got, _ = logits(head(2), [10.0, 30.0], labels=None)
       np.testing.assert_allclose(got, [[32, 0], [32, 0]], atol=1e-4)
+      two = head(2)
+      variables = jax.jit(functools.partial(two.init, jax.random.key(0)))(UNIT, jnp.ones(2))
+      assert ("margin" in variables) == (name == "adaface")
+      trained, plain = two.apply(variables, UNIT, jnp.ones(2), LABELS)
+      same, again = two.apply(variables, UNIT, jnp.ones(2))
+      np.testing.assert_array_equal(plain, same)
+      np.testing.assert_array_equal(plain, again)
+      assert (trained != plain).any(1).all()
 
 
 def test_softmax_reads_the_feature_as_it_is():
   variables = {"params": {"kernel": KERNEL, "bias": jnp.array([1.0, -1.0])}}
   for labels in (None, LABELS):
-    got = Softmax(2).apply(variables, UNIT, jnp.array([10.0, 30.0]), labels, train=True)
-    np.testing.assert_allclose(got, [[6, -1], [16, -1]], rtol=1e-6)
+    for got in Softmax(2).apply(variables, UNIT, jnp.array([10.0, 30.0]), labels, train=True):
+      np.testing.assert_allclose(got, [[6, -1], [16, -1]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -131,7 +140,8 @@ def test_a_label_that_is_no_class_turns_its_row_to_nan(name):
   head = HEADS[name](2)
   variables = jax.jit(lambda: head.init(jax.random.key(0), UNIT, jnp.ones(2), LABELS))()
   for label in (2, -1):
-    got = head.apply(variables, UNIT, jnp.ones(2), jnp.array([0, label]))
+    got, plain = head.apply(variables, UNIT, jnp.ones(2), jnp.array([0, label]))
+    assert np.isfinite(plain).all()
     assert np.isfinite(got[0]).all()
     assert np.isnan(got[1]).all()
 
@@ -153,7 +163,7 @@ def test_averages_stay_in_evaluation_and_for_a_batch_of_one():
   np.testing.assert_array_equal(still["margin"]["batch_std"], [100])
   variables = jax.jit(lambda: head.init(jax.random.key(0), UNIT, jnp.ones(2), LABELS, train=True))()
   np.testing.assert_array_equal(variables["margin"]["batch_mean"], [20])
-  got, new = head.apply(variables, UNIT[:1], jnp.ones(1), LABELS[:1], train=True, mutable=["margin"])
+  (got, _), new = head.apply(variables, UNIT[:1], jnp.ones(1), LABELS[:1], train=True, mutable=["margin"])
   assert np.isfinite(got).all()
   np.testing.assert_array_equal(new["margin"]["batch_mean"], [20])
 

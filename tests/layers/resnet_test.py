@@ -1,3 +1,4 @@
+import face_cases
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -59,10 +60,21 @@ def test_an_eighth_of_the_widths_and_what_does_not_exist():
 
 
 @pytest.mark.parametrize("depth", STAGES)
-def test_evaluation_equals_pytorch(depth):
+def test_every_stage_equals_pytorch(depth):
   label = f"resnet{depth}_eval"
-  own = nets_cases.drawn(label)
-  nets_cases.compare(label, jax.jit(nets_cases.CASES[label].apply)(own["variables"], own["x"])[0])
+  case, own, want = nets_cases.CASES[label], nets_cases.drawn(label), nets_cases.golden()
+
+  def caught(module, method):
+    return method == "__call__" and len(module.path) == 1 and module.name in nets_cases.TAPS
+
+  def apply(variables, x):
+    return case.net.apply(variables, x, train=False, capture_intermediates=caught, mutable=["intermediates"])
+
+  y, found = jax.jit(apply)(own["variables"], own["x"])
+  nets_cases.compare(label, y)
+  for name in nets_cases.TAPS:
+    tap = found["intermediates"][name]["__call__"][0]
+    nets_cases.close(face_cases.thinned(np.asarray(tap)), want[f"{label}/taps/{name}"])
 
 
 def counts(label):

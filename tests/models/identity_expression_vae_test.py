@@ -81,6 +81,21 @@ def test_32_px_have_a_stage_less_than_64():
   assert {name for name in variables["params"]["decoder"] if "4" in name} == set()
 
 
+def test_only_layers_that_batch_norm_does_not_follow_have_biases():
+  _, variables = shapes_of(IdentityExpressionVAE(image_size=32, norm="batch"), 32)
+  biased = {
+    part: {name for name, layer in layers.items() if "bias" in layer and "scale" not in layer}
+    for part, layers in variables["params"].items()
+  }
+  last = {"fc_mean", "fc_log_variance"}
+  assert biased == {
+    "identity_encoder": last,
+    "expression_encoder": last,
+    "decoder": {"fc1", "conv6"},
+    "discriminator": {"fc", *(f"conv{k}{part}" for k in (1, 2, 3) for part in "ab")},
+  }
+
+
 def test_uniform_kernels_and_a_quarter_of_the_widths():
   _, variables = shapes_of(Decoder(image_size=128, uniform_4x4=True), 128)
   assert [count(variables["params"][f"deconv{k}a"]) for k in (3, 4, 5)] == [32_800, 8_208, 2_056]

@@ -96,6 +96,21 @@ def test_maps_are_drawn_by_expression_and_by_subject(tmp_path, people):
   assert green(image[:, 450:]) > 100
 
 
+def test_a_map_s_legend_names_only_what_is_there(tmp_path, monkeypatch):
+  named = []
+
+  def write(figure, path, title):
+    del path, title
+    named.extend(text.get_text() for text in figure.legends[0].get_texts())
+
+  monkeypatch.setattr(swaps.plots, "write_png", write)
+  points = np.zeros((4, 2))
+  swaps.latent_map_png(
+    points, np.asarray([0, 2, 0, 2]), np.zeros(4, int), ["a", "b", "c"], tmp_path / "map.png", ""
+  )
+  assert named == ["a", "c"]
+
+
 def test_what_does_not_belong_together_is_refused(tmp_path):
   faces = np.zeros((2, 4, 4, 3))
   with pytest.raises(ValueError, match=r"m: \(2, 3\) swaps of 2 expressions and 2 identities"):

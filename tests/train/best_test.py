@@ -11,7 +11,7 @@ import pytest
 from jaxfer.config import Execution
 from jaxfer.data.plan import Plan
 from jaxfer.errors import UserError
-from jaxfer.train import loop, members, optim, parallel, stacked
+from jaxfer.train import best, loop, members, optim, parallel, stacked
 from jaxfer.train.checkpoint import Checkpoints
 from jaxfer.train.stage import LossOut, Stage, Update
 from tests.train import toy
@@ -148,6 +148,15 @@ def test_a_best_one_that_changed_on_disk_is_refused(tmp_path, monkeypatch):
   path.write_bytes(path.read_bytes()[:-1] + b"x")
   with pytest.raises(UserError, match=r"weights\.npz has changed"):
     train(tmp_path, "vmap", resume=True)
+
+
+def test_old_ones_are_dropped_and_files_of_others_left(tmp_path):
+  kept = best.Best(tmp_path)
+  kept.keep(0, 1, 0.5, {"params": {"w": np.ones(1)}})
+  kept.save(1, 1)
+  (tmp_path / "best/.DS_Store").touch()
+  kept.save(2, 2)
+  assert sorted(path.name for path in (tmp_path / "best").iterdir()) == [".DS_Store", "2"]
 
 
 @pytest.mark.parametrize("backend", ["pmap", "jit"])

@@ -131,6 +131,19 @@ def test_a_closed_gate_moves_nothing_and_weighs_nothing():
   assert all(float(weight) == 0 for _, weight in sums.values())
 
 
+def test_a_training_is_judged_at_the_end_of_stages_that_ask_for_it(tmp_path):
+  first, second = toy.stages(epochs=2)
+  training = dataclasses.replace(
+    toy.training(),
+    stages=(first, dataclasses.replace(second, judged=True)),
+    judge=lambda variables, data: [{"split": "test", "accuracy": 0.5}],
+  )
+  run(tmp_path, training)
+  lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+  judged = [(line["stage"], line["epoch"], line["accuracy"]) for line in lines if line["split"] == "test"]
+  assert judged == [("head", 2, 0.5)]
+
+
 def test_a_loss_that_is_not_finite_stops_with_its_place(tmp_path):
   def poisoned(variables, batch, keys, context):
     out = toy.net_loss(variables, batch, keys, context)

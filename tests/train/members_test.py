@@ -370,6 +370,24 @@ def test_each_member_starts_from_what_it_is_given(tmp_path, methods, mode):
     assert_same(result.variables, alone(tmp_path, (stages, started, data, hyper), result.member))
 
 
+def test_what_is_given_in_part_is_completed_by_each_members_own(tmp_path, methods):
+  """The kernel of `fc1` is the same for all, its bias is not; none is trained."""
+  _, init, data, hyper = methods["dense"]
+  critic = (Stage("critic", (CRITIC,), 1),)
+
+  def drawn(key):
+    params = init(key)["params"]
+    return {"params": {**params, "fc1": {**params["fc1"], "bias": jax.random.normal(key, (16,))}}}
+
+  given = {"params": {"fc1": {"kernel": np.full_like(init(jax.random.key(9))["params"]["fc1"]["kernel"], 7)}}}
+  chosen = [dataclasses.replace(m, seed=k, start=given) for k, m in enumerate(folds(hyper))]
+  one, other, *_ = train(tmp_path, (critic, drawn, data, hyper), chosen)
+  for result in (one, other):
+    assert (result.variables["params"]["fc1"]["kernel"] == 7).all()
+  biases = [np.asarray(result.variables["params"]["fc1"]["bias"]) for result in (one, other)]
+  assert (biases[0] != biases[1]).all()
+
+
 def test_evaluation_of_members(tmp_path, methods):
   stages, init, data, hyper = methods["dense"]
   chosen = [
