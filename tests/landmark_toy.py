@@ -118,11 +118,11 @@ def prepared(count):
 def evaluator(*overrides):
   """outputs(rows, real, w) of the initial variables: readings by name, logits [rows, classes]."""
   task = made(*overrides)
-  names = system._names(task.model)
+  names, variables = system._names(task.model), initial()
 
   @jax.jit
   def outputs(row, real, weight):
-    return task.outputs(initial(), {"w": weight}, task.data, {"row": row, "real": real}, None)
+    return task.outputs(variables, {"w": weight}, task.data, {"row": row, "real": real}, None)
 
   def read(rows, real=None, weight=0.6):
     real = np.ones(len(rows), bool) if real is None else np.asarray(real)
