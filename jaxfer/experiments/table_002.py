@@ -229,9 +229,7 @@ def figures(rows: Rows, folder: pathlib.Path) -> dict[str, str]:
     axes.set_xlabel("w, weight of the landmark features where the nets disagree")
     axes.set_ylabel("accuracy gained (points)")
     figure.legend(loc="outside lower center", ncols=2)
-    plots.write_png(
-      figure, folder / "sweep.png", "Accuracy by w (Fig. 4 of paper 002), batches of 64 in order"
-    )
+    plots.write_png(figure, folder / "sweep.png", "Accuracy by w (Fig. 4), batches of 64 in order")
   return {
     "sweep.png": "Accuracy minus that of the RGB net alone, by w, tested in batches of 64 in order: nets trained with "
     "each w (mean over seeds, their range as a band), and those trained with 0.6 with another w at test. In the paper "
