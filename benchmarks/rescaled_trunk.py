@@ -33,7 +33,7 @@ def rescaled(variables: Variables) -> tuple[Variables, dict[str, float]]:
   factors = {}
   for path in [path for path in flat if re.fullmatch(r"params/trunk/.*conv\d?/kernel", path)]:
     kernel, name = flat[path], path.removeprefix("params/").removesuffix("/kernel")
-    norm = _norm_after(name, face="params/trunk/conv1/kernel" in flat and "params/trunk/prelu/slope" in flat)
+    norm = _norm_after(name, face="params/trunk/prelu/slope" in flat)
     mean, variance = f"batch_stats/{norm}/mean", f"batch_stats/{norm}/var"
     drawn = np.sqrt(2 / (kernel[..., 0, :].size))  # He's normal of the fan-out, as both nets are drawn.
     factor = np.sqrt(np.square(kernel).mean()) / drawn

@@ -116,7 +116,7 @@ class _MarginHead(_Head):
     Returns:
       [batch, num_classes] each, float32; NaN in rows of the first whose label is no class.
     """
-    averages = self._averages()
+    quality = self._quality(norm, train and label is not None, axis_name)
     shape = unit.shape[-1], self.num_classes
     kernel = self.param("kernel", unit_columns, shape, self.param_dtype).astype(jnp.float32)
     cosine = self._times_kernel(unit, _columns(kernel)).clip(-1 + self.eps, 1 - self.eps)
@@ -125,23 +125,15 @@ class _MarginHead(_Head):
       return plain, plain
     target = self._is_target(label)
     # Angles of the targets alone: they are dear and the classes many.
-    own = jnp.where(target, cosine, 0).sum(-1)
-    norm = lax.stop_gradient(norm.astype(jnp.float32))
-    own = self._with_margin(own, norm, averages, train, axis_name)
+    own = self._with_margin(jnp.where(target, cosine, 0).sum(-1), quality)
     return self.scale * _no_class(jnp.where(target, own[:, None], cosine), target), plain
 
-  def _averages(self) -> tuple[nn.Variable[jax.Array], ...]:
-    """Variables of `_with_margin`, declared whether there are labels or not."""
-    return ()
+  def _quality(self, norm: jax.Array, train: bool, axis_name: str | None) -> jax.Array | None:
+    """z [batch] of the file's docstring, for a head that reads it; its averages move in training."""
+    del norm, train, axis_name
+    return None
 
-  def _with_margin(
-    self,
-    own: jax.Array,
-    norm: jax.Array,
-    averages: tuple[nn.Variable[jax.Array], ...],
-    train: bool,
-    axis_name: str | None,
-  ) -> jax.Array:
+  def _with_margin(self, own: jax.Array, quality: jax.Array | None) -> jax.Array:
     """The targets' cosines [batch] with their margins."""
     raise NotImplementedError
 
@@ -166,14 +158,7 @@ class CosFace(_MarginHead):
     eps: how far cosines and angles stay off their ends.
   """
 
-  def _with_margin(
-    self,
-    own: jax.Array,
-    norm: jax.Array,
-    averages: tuple[nn.Variable[jax.Array], ...],
-    train: bool,
-    axis_name: str | None,
-  ) -> jax.Array:
+  def _with_margin(self, own: jax.Array, quality: jax.Array | None) -> jax.Array:
     return own - self.margin
 
 
@@ -182,14 +167,7 @@ class ArcFace(_MarginHead):
 
   margin: float = 0.5
 
-  def _with_margin(
-    self,
-    own: jax.Array,
-    norm: jax.Array,
-    averages: tuple[nn.Variable[jax.Array], ...],
-    train: bool,
-    axis_name: str | None,
-  ) -> jax.Array:
+  def _with_margin(self, own: jax.Array, quality: jax.Array | None) -> jax.Array:
     return self._turned(own, self.margin)
 
 
@@ -206,20 +184,10 @@ class AdaFace(_MarginHead):
   h: float = 0.333
   t_alpha: float = 0.01
 
-  def _averages(self) -> tuple[nn.Variable[jax.Array], ...]:
+  def _quality(self, norm: jax.Array, train: bool, axis_name: str | None) -> jax.Array:
     mean = self.variable("margin", "batch_mean", jnp.full, (1,), 20.0, jnp.float32)
-    return mean, self.variable("margin", "batch_std", jnp.full, (1,), 100.0, jnp.float32)
-
-  def _with_margin(
-    self,
-    own: jax.Array,
-    norm: jax.Array,
-    averages: tuple[nn.Variable[jax.Array], ...],
-    train: bool,
-    axis_name: str | None,
-  ) -> jax.Array:
-    norm = norm.clip(1e-3, 100)
-    mean, std = averages
+    std = self.variable("margin", "batch_std", jnp.full, (1,), 100.0, jnp.float32)
+    norm = lax.stop_gradient(norm.astype(jnp.float32)).clip(1e-3, 100)
     count = len(norm) * (1 if axis_name is None else lax.psum(1, axis_name))
     if train and count > 1 and not self.is_initializing():
 
@@ -230,8 +198,11 @@ class AdaFace(_MarginHead):
       own_std = jnp.sqrt(total((norm - own_mean) ** 2) / (count - 1))
       mean.value = self.t_alpha * own_mean + (1 - self.t_alpha) * mean.value
       std.value = self.t_alpha * own_std + (1 - self.t_alpha) * std.value
-    z = (self.h * (norm - mean.value) / (std.value + self.eps)).clip(-1, 1)
-    return self._turned(own, -self.margin * z) - (self.margin + self.margin * z)
+    return (self.h * (norm - mean.value) / (std.value + self.eps)).clip(-1, 1)
+
+  def _with_margin(self, own: jax.Array, quality: jax.Array | None) -> jax.Array:
+    assert quality is not None
+    return self._turned(own, -self.margin * quality) - (self.margin + self.margin * quality)
 
 
 HEADS: dict[str, type[nn.Module]] = {
