@@ -198,6 +198,13 @@ def make_config(name: str, options: Mapping[str, Any]) -> Any:
   return module.Config(name=f"{words[:150]}_{digest}", **values)
 
 
+def embedded_version(name: str) -> int | None:
+  """Major version of the drawings of an embedded data set, which other versions differ from; None for imported sets."""
+  if not DATASETS[name].generated:
+    return None
+  return importlib.import_module(DATASETS[name].module).Builder.VERSION.major
+
+
 def option_fields(config_class: Any) -> dict[str, dataclasses.Field]:
   """The fields of a builder's `Config` that are not of TFDS: the options of the data set."""
   base = next(c for c in config_class.__mro__ if c.__module__.startswith("tensorflow_datasets."))

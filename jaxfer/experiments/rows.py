@@ -324,5 +324,6 @@ def _data(config: RunConfig, data: records.Records) -> dict[str, Any]:
     **options,
     "records": len(data),
     "people": len(data.subject_names),
+    "embedded_version": records.embedded_version(config.data.name),
     "fingerprint": data.fingerprint,
   }

@@ -288,8 +288,11 @@ def _by_rows(table: Mapping[str, Any], words: Callable[[Mapping[str, Any]], str]
 def _data(row: Mapping[str, Any]) -> str:
   """A row's data, in words."""
   data = row["data"]
-  options = ", ".join(f"{k} {v}" for k, v in data.items() if k not in ("name", "fingerprint"))
-  return f"{data['name']}, {options}; fingerprint {data['fingerprint'][:16]}"
+  apart = ("name", "embedded_version", "fingerprint")
+  options = ", ".join(f"{name} {value}" for name, value in data.items() if name not in apart)
+  version = data.get("embedded_version")
+  drawn = f"; embedded data, version {version}" if version else ""
+  return f"{data['name']}, {options}{drawn}; fingerprint {data['fingerprint'][:16]}"
 
 
 def accuracy_png(table: Mapping[str, Any], path: str | pathlib.Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxfer.data import heatmap, records
+from jaxfer.data.datasets import DATASETS
 from jaxfer.data.synthetic import (
   LABELS,
   action_units,
@@ -37,6 +38,58 @@ def test_stills_are_what_is_promised(stills):
   labels = stills["label"].reshape(3, 14)
   assert all((np.bincount(row, minlength=7) == 2).all() for row in labels)
   assert not (labels[0] == labels[1]).all()  # the order of the takes says nothing about the class
+
+
+# The first 16 digits of each set's fingerprint. They hold on every machine and for every version of JAX and NumPy that we
+# admit. A change here is a change of the embedded data: raise the builders' version.
+FINGERPRINTS = (
+  ("synthetic_faces", {"num_subjects": 3, "images_per_subject": 14, "channels": 1, "seed": 7}, "eb2a8b3d0462ddba"),
+  (
+    "synthetic_faces",
+    {
+      "num_subjects": 4, "images_per_subject": 9, "aligned": True, "landmark_noise": 1.0, "studio": True, "age": 1.0,
+      "classes": "nine",
+    },
+    "6553f5fe708836a7",
+  ),
+  ("synthetic_sequences", {"num_subjects": 2, "num_frames": 4, "seed": 7}, "cdbba6406c261a3e"),
+  ("synthetic_sequences", {"num_subjects": 2, "num_frames": 4, "time_course": "onset_apex_offset"}, "33be8c0440db205b"),
+  ("synthetic_sequences", {"num_subjects": 2, "num_frames": 4, "time_course": "fleeting"}, "6e763df88241fe9f"),
+  ("synthetic_objects", {"images_per_class": 2, "seed": 7}, "81f4facdc1a08e6e"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "options", "expected"), FINGERPRINTS)
+def test_embedded_data_are_equal_on_every_machine(tmp_path, name, options, expected):
+  loaded = records.load(name, tmp_path, image_size=16, **options)
+  assert loaded.fingerprint[:16] == expected
+
+
+def test_every_embedded_set_has_a_fingerprint_here():
+  assert {name for name, *_ in FINGERPRINTS} == {name for name, of in DATASETS.items() if of.generated}
+
+
+def test_drawing_ignores_default_type_and_device(stills):
+  # As on a machine whose default device is an accelerator, and for users who enable float64.
+  with jax.enable_x64(True), jax.default_device(jax.devices()[1]):
+    drawn = generate_stills(num_subjects=3, images_per_subject=14, image_size=16, channels=1, seed=7)
+  for name, array in stills.items():
+    np.testing.assert_array_equal(drawn[name], array, strict=True)
+
+
+def test_landmarks_and_action_units_are_far_from_rounding(stills):
+  for name, step in (("landmarks", 2**10), ("action_units", 2**20)):
+    assert stills[name].dtype == np.float32
+    np.testing.assert_array_equal(stills[name] * step, np.rint(stills[name] * step), err_msg=name)
+
+
+def test_without_a_cpu_nothing_is_drawn(monkeypatch):
+  def refuse(**kwargs):
+    raise RuntimeError("Unknown backend cpu")
+
+  monkeypatch.setattr(jax, "local_devices", refuse)
+  with pytest.raises(UserError, match="JAX_PLATFORMS=cuda,cpu"):
+    generate_stills(num_subjects=1, images_per_subject=7, image_size=16)
 
 
 def test_subjects_do_not_depend_on_how_many_there_are(stills):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxfer.data.synthetic import ageing, geometry, shapes
+from jaxfer.data.synthetic.draws import normal
 from jaxfer.data.synthetic.geometry import Face, bump, hill
 from jaxfer.data.synthetic.identity import Identity, Scene
 from jaxfer.data.synthetic.shapes import cover, stroke
@@ -31,7 +32,7 @@ def render(face: Face, scene: Scene, size: int, previous: Face | None = None) ->
     previous: The same person one frame earlier.
 
   Returns:
-    The picture [size, size, 3] float32 sRGB in [0, 1], without the sensor's noise (`sensor` adds it), and the flow
+    The picture [size, size, 3] sRGB in [0, 1], without the sensor's noise (`sensor` adds it), and the flow
     [size, size, 2] in pixels (right, down), zero where `previous` is None. The flow belongs to this frame's pixels:
     what is seen at pixel p was at p - flow[p] in the frame before. It is exact for the material points of skin, brows,
     lids, lips and hair, and for glasses (they are drawn where the map puts them); eyeballs and the inside of the mouth
@@ -195,7 +196,7 @@ def render(face: Face, scene: Scene, size: int, previous: Face | None = None) ->
 def sensor(picture: jax.Array, scene: Scene, frame: jax.Array | int = 0) -> jax.Array:
   """Adds the sensor's noise to a picture [S, S, 3], different for each frame number; clipped to [0, 1]."""
   key = jax.random.fold_in(scene.noise_key, frame)
-  return jnp.clip(picture + scene.noise * jax.random.normal(key, picture.shape), 0.0, 1.0)
+  return jnp.clip(picture + scene.noise * normal(key, picture.shape), 0.0, 1.0)
 
 
 def _light(

@@ -47,7 +47,7 @@ class Config(tfds.core.BuilderConfig):
 class Builder(tfds.core.GeneratorBasedBuilder):
   """Draws the sequences and writes frames as PNG, flow as compressed int16."""
 
-  VERSION = tfds.core.Version("1.0.0")
+  VERSION = tfds.core.Version("2.0.0")  # 1.0.0 was drawn in float32, and not equal on all machines.
 
   def _info(self) -> tfds.core.DatasetInfo:
     length, size = self.builder_config.num_frames, self.builder_config.image_size
