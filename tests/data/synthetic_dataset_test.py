@@ -40,8 +40,8 @@ def test_stills_are_what_is_promised(stills):
   assert not (labels[0] == labels[1]).all()  # the order of the takes says nothing about the class
 
 
-# The first 16 digits of each set's fingerprint. They hold on every machine and for every version of JAX and NumPy that we
-# admit. A change here is a change of the embedded data: raise the builders' version.
+# The first 16 digits of each set's fingerprint. They hold on every machine and for all versions of JAX and NumPy that
+# we admit. A change here is a change of the embedded data: raise the builders' version.
 FINGERPRINTS = (
   ("synthetic_faces", {"num_subjects": 3, "images_per_subject": 14, "channels": 1, "seed": 7}, "eb2a8b3d0462ddba"),
   (

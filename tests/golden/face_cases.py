@@ -5,6 +5,7 @@ import functools
 import math
 import pathlib
 
+import exact
 import jax
 import numpy as np
 from nets_cases import name
@@ -42,7 +43,7 @@ SHAPE = (4, 32, 32, 3)
 @functools.cache
 def drawn(label):
   """Returns {"variables", "x", "cotangent" of the output, "directions" by parameter's name and "x"}, all float32."""
-  case, rng = CASES[label], np.random.default_rng([ord(c) for c in label])
+  case, draws = CASES[label], exact.Draws(*label.encode())
   shapes = jax.eval_shape(
     lambda x: case.net.init(jax.random.key(0), x, train=False), jax.ShapeDtypeStruct(SHAPE, np.float32)
   )
@@ -52,17 +53,17 @@ def drawn(label):
     if kind in ("scale", "var"):
       # Random branches of full size make a deep net chaotic in training: float32 then says nothing.
       small = 0.2 if kind == "scale" and path[-2].key == "bn3" else 1
-      return (small * rng.uniform(0.5, 1.5, shape)).astype(np.float32)
-    spread = (2 / math.prod(shape[:-1])) ** 0.5 if kind == "kernel" else 0.1
-    return (0.25 * (kind == "slope") + spread * rng.standard_normal(shape)).astype(np.float32)
+      return (small * draws.uniform(0.5, 1.5, shape)).astype(np.float32)
+    spread = math.sqrt(2 / math.prod(shape[:-1])) if kind == "kernel" else 0.1
+    return (0.25 * (kind == "slope") + spread * draws.normal(shape)).astype(np.float32)
 
   variables = jax.tree_util.tree_map_with_path(draw, shapes)
   directions = {
-    name(path): rng.standard_normal(leaf.shape).astype(np.float32)
+    name(path): draws.normal(leaf.shape).astype(np.float32)
     for path, leaf in jax.tree.leaves_with_path(variables["params"])
   }
-  x, directions["x"] = rng.standard_normal((2, *SHAPE)).astype(np.float32)
-  cotangent = rng.standard_normal((SHAPE[0], 32)).astype(np.float32)
+  x, directions["x"] = draws.normal((2, *SHAPE)).astype(np.float32)
+  cotangent = draws.normal((SHAPE[0], 32)).astype(np.float32)
   return {"variables": variables, "x": x, "cotangent": cotangent, "directions": directions}
 
 
@@ -88,18 +89,18 @@ def drawn_head():
   In the first batch three features lie on their own column, on its opposite, and on another's: cosines and angles are
   cut off there.
   """
-  rng = np.random.default_rng(7)
-  kernel = rng.uniform(-1, 1, (FEATURES, CLASSES)).astype(np.float32)
-  labels = rng.integers(0, CLASSES, (2, 7))
-  features = rng.standard_normal((2, 7, FEATURES))
-  unit = kernel / np.linalg.norm(kernel, axis=0)
+  draws = exact.Draws(7)
+  kernel = draws.uniform(-1, 1, (FEATURES, CLASSES)).astype(np.float32)
+  labels = draws.integers(CLASSES, (2, 7))
+  features = draws.normal((2, 7, FEATURES))
+  unit = kernel / exact.norm(kernel, 0)
   for row, column, sign in (
     (0, labels[0, 0], 1),
     (1, labels[0, 1], -1),
     (2, (labels[0, 2] + 1) % CLASSES, 1),
   ):
     features[0, row] = sign * unit[:, column]
-  features /= np.linalg.norm(features, axis=-1, keepdims=True)
+  features /= exact.norm(features, -1)
   features *= np.array([3, 20, 30, 1e-4, 900, 12, 60])[:, None]
   return {
     "kernel": kernel,
@@ -107,11 +108,6 @@ def drawn_head():
     "labels": labels,
     "averages": np.array([25.0, 9.0], np.float32),
   }
-
-
-def checksum(tree):
-  """Changes if anything drawn does: NumPy may change a stream some day."""
-  return np.float64(sum((k + 1) * np.float64(leaf).sum() for k, leaf in enumerate(jax.tree.leaves(tree))))
 
 
 @functools.cache

@@ -3,7 +3,6 @@
 Needs PyTorch, in which `published_faces` computes in float64. Inputs, weights and directions are not in the file:
 `face_cases` draws them from seeds. Arrays of the file, for each LABEL of `face_cases.CASES`:
 
-  LABEL/checksum       of everything drawn, float64
   LABEL/output         features, float32
   LABEL/taps/NAME      (evaluation) outputs of the stages, channels last, thinned out
   LABEL/names, LABEL/slopes   (training) parameters by our names, and "x"; for each of them
@@ -13,7 +12,6 @@ Needs PyTorch, in which `published_faces` computes in float64. Inputs, weights a
 
 and for each head of `face_cases.HEADS` and each of its two batches, the averages moving on:
 
-  heads/checksum
   HEAD/BATCH/logits, HEAD/BATCH/loss, HEAD/BATCH/kernel, HEAD/BATCH/features   the latter two gradients of the mean loss
   adaface/BATCH/averages   mean and standard deviation
 """
@@ -65,7 +63,7 @@ def compute(label, case):
       module.register_forward_hook(lambda m, i, y, name=name: counts.update({name: y.numel() // y.shape[1]}))
   x = torch.from_numpy(own["x"]).double().permute(0, 3, 1, 2).requires_grad_()
   y = net(x)
-  arrays = {"checksum": face_cases.checksum(own), "output": y.detach().numpy().astype(np.float32)}
+  arrays = {"output": y.detach().numpy().astype(np.float32)}
   if not case.train:
     for name, tap in taps.items():
       tap = tap.permute(0, 2, 3, 1) if tap.ndim == 4 else tap
@@ -95,7 +93,7 @@ def compute(label, case):
 def heads():
   """Two batches through each head."""
   own = face_cases.drawn_head()
-  arrays = {"heads/checksum": face_cases.checksum(own)}
+  arrays = {}
   for name in face_cases.HEADS:
     margin, eps = {"cosface": (0.4, 1e-4), "arcface": (0.5, 1e-4), "adaface": (0.4, 1e-3)}[name]
     head = published_faces.Head(torch.from_numpy(own["kernel"]).double(), name, margin, eps).double()

@@ -4,7 +4,6 @@ Needs PyTorch, in which the nets are written here once more, in float64, with th
 authors' released checkpoint (specs 3.1 to 3.3). Weights and batches are not in the file: `landmark_fusion_cases` draws
 them from seeds. Arrays:
 
-  LABEL/checksum             of everything drawn for the nets LABEL, "fusion" and "rgb"
   arrangement                SHA-256 of the arranged features, float32, channels last
   fusion/rgb/maps            [3, 7, 7, 32] every 16th channel of the RGB trunk, the net in evaluation
   fusion/landmark/maps       the same of conv6 after its ReLU, the net in training; so are the following
@@ -227,7 +226,6 @@ def main():
   arranged = functional.pixel_shuffle(torch.from_numpy(cases.features()).permute(0, 3, 1, 2), 16)
   arrays = {"arrangement": np.array(hashlib.sha256(channels_last(arranged).tobytes()).hexdigest())}
   for label, compute in (("fusion", fusion), ("rgb", rgb)):
-    arrays[f"{label}/checksum"] = cases.checksum(label)
     arrays |= {f"{label}/{name}": array for name, array in compute().items()}
   np.savez_compressed(cases.PATH, **arrays)
   print(f"{cases.PATH.name}: {len(arrays)} arrays, {cases.PATH.stat().st_size} bytes")

@@ -3,7 +3,6 @@
 Needs PyTorch, in which the nets are computed in float64 (`benchmarks/torch_nets.py`). Inputs, weights and directions
 are not in the file: `nets_cases.drawn` draws them from seeds. Arrays of the file, for each LABEL of `nets_cases.CASES`:
 
-  LABEL/checksum       of everything drawn, float64
   LABEL/output         float32, channels last
   LABEL/taps/NAME      (residual nets in evaluation) the stem's norm and the stages before the last, float32, every so
                        many pixels, see `face_cases.thinned`
@@ -91,7 +90,6 @@ def compute(label, case):
   gradients = {**net.gradients(), "x": (x.grad.permute(0, 2, 3, 1) if images else x.grad).numpy()}
   names = sorted(gradients)
   arrays = {
-    "checksum": nets_cases.checksum(label),
     "output": y.detach().numpy().astype(np.float32),
     "names": np.array(names),
     "slopes": np.array([(own["directions"][name] * gradients[name]).sum() for name in names]),

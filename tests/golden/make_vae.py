@@ -3,7 +3,6 @@
 Needs PyTorch, in which nets and losses are computed in float64, and scikit-learn. Inputs and weights are not in the
 file: `vae_cases` draws them from seeds. Arrays of the file:
 
-  checksum          of everything drawn, float64
   loss/NAME         [batch], of `vae_cases.losses`
   names, slopes     parameters by our names, and for each sum(direction * dL/dparameter), L = the sum over all losses
                     and the batch, float64
@@ -105,7 +104,7 @@ def main():
   }
   names = sorted(gradients)
   arrays = {f"loss/{name}": loss.detach().numpy() for name, loss in found.items()}
-  arrays |= {"checksum": vae_cases.checksum(), "names": np.array(names)}
+  arrays["names"] = np.array(names)
   arrays["slopes"] = np.array([(directions[name] * gradients[name]).sum() for name in names])
 
   points, start = (x.astype(np.float64) for x in vae_cases.points())

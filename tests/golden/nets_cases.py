@@ -1,4 +1,9 @@
-"""The cases of nets.npz: nets, and inputs, weights and directions drawn from seeds, for the generator and the tests."""
+"""The cases of nets.npz: nets, and inputs, weights and directions drawn from seeds, for the generator and the tests.
+
+Outputs are computed in float32, as users compute them. Gradients through ReLUs and poolings are computed in float64
+(`precise`). Among hundreds of thousands of units a few always lie so close to the kink that rounding in float32 decides
+on which side they are, and processors round differently.
+"""
 
 import dataclasses
 import functools
@@ -6,6 +11,7 @@ import math
 import pathlib
 from typing import Any
 
+import exact
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -17,7 +23,7 @@ from jaxfer.models.identity_expression_vae import Decoder, Encoder
 
 PATH = pathlib.Path(__file__).with_name("nets.npz")
 TAPS = ("bn1", "layer1", "layer2", "layer3")  # Of the residual nets; layer4 is their output.
-# Float32 against PyTorch's float64, relative to the largest value, or to the length of the gradient for a slope.
+# Against PyTorch's float64, relative to the largest value, or to the length of the gradient for a slope.
 TOLERANCE = 1e-4
 
 
@@ -77,7 +83,7 @@ def name(path):
 @functools.cache
 def drawn(label):
   """Returns {"variables", "x", "cotangent" of the output, "directions" by parameter's name and "x"}, all float32."""
-  case, rng = CASES[label], np.random.default_rng([ord(c) for c in label])
+  case, draws = CASES[label], exact.Draws(*label.encode())
   shapes = jax.eval_shape(
     lambda x: case.net.init(jax.random.key(0), x, **case.arguments), jnp.zeros(case.shape)
   )
@@ -87,26 +93,20 @@ def drawn(label):
     if kind in ("scale", "var"):
       # Random branches of full size make a deep net chaotic in training: float32 then says nothing.
       small = 0.2 if kind == "scale" and path[-2].key == case.last_norm else 1
-      return (small * rng.uniform(0.5, 1.5, shape)).astype(np.float32)
-    spread = (2 / math.prod(shape[:-1])) ** 0.5 if kind == "kernel" else 0.1
-    return (spread * rng.standard_normal(shape)).astype(np.float32)
+      return (small * draws.uniform(0.5, 1.5, shape)).astype(np.float32)
+    spread = math.sqrt(2 / math.prod(shape[:-1])) if kind == "kernel" else 0.1
+    return (spread * draws.normal(shape)).astype(np.float32)
 
   variables = jax.tree_util.tree_map_with_path(draw, shapes)
-  x = rng.standard_normal(case.shape).astype(np.float32)
+  x = draws.normal(case.shape).astype(np.float32)
   y, _ = jax.eval_shape(case.apply, variables, x)
-  cotangent = rng.standard_normal(y.shape).astype(np.float32)
+  cotangent = draws.normal(y.shape).astype(np.float32)
   directions = {
-    name(path): rng.standard_normal(leaf.shape).astype(np.float32)
+    name(path): draws.normal(leaf.shape).astype(np.float32)
     for path, leaf in jax.tree.leaves_with_path(variables["params"])
   }
-  directions["x"] = rng.standard_normal(case.shape).astype(np.float32)
+  directions["x"] = draws.normal(case.shape).astype(np.float32)
   return {"variables": variables, "x": x, "cotangent": cotangent, "directions": directions}
-
-
-def checksum(label):
-  """Changes if anything drawn does: NumPy may change a stream some day."""
-  leaves = jax.tree.leaves(drawn(label))
-  return np.float64(sum((k + 1) * np.float64(leaf).sum() for k, leaf in enumerate(leaves)))
 
 
 @functools.cache
@@ -118,7 +118,6 @@ def golden():
 def compare(label, y, gradients=None):
   """Holds an output, and gradients of sum(cotangent * output) by parameter's name and "x", to the golden."""
   want, own = golden(), drawn(label)
-  np.testing.assert_allclose(checksum(label), want[f"{label}/checksum"], rtol=1e-9, err_msg="draw anew")
   close(y, want[f"{label}/output"])
   if gradients is None:
     return
@@ -141,8 +140,22 @@ def gradients_of(d_params, d_x):
   return {"x": d_x, **{name(path): leaf for path, leaf in jax.tree.leaves_with_path(d_params)}}
 
 
+def precise(function):
+  """Makes a function compute in float64: with float64 enabled, and its arguments of float32 cast."""
+
+  def cast(leaf):
+    return leaf.astype(np.float64) if leaf.dtype == np.float32 else leaf
+
+  @functools.wraps(function)
+  def call(*args):
+    with jax.enable_x64(True):
+      return jax.device_get(function(*jax.tree.map(cast, args)))
+
+  return call
+
+
 def run(label):
-  """Our output, gradients and new statistics of a case, in one program."""
+  """Our output, gradients and new statistics of a case, in one program; of nets with kinks in float64."""
   case, own = CASES[label], drawn(label)
 
   @jax.jit
@@ -156,4 +169,4 @@ def run(label):
     (_, (y, new)), (d_params, d_x) = jax.value_and_grad(scalar, (0, 1), has_aux=True)(variables["params"], x)
     return y, gradients_of(d_params, d_x), new
 
-  return program(own["variables"], own["x"])
+  return (program if label == "layers" else precise(program))(own["variables"], own["x"])

@@ -4,6 +4,7 @@ import functools
 import math
 import pathlib
 
+import exact
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,19 +22,22 @@ NET = IdentityExpressionVAE(
 @functools.cache
 def drawn():
   """{"variables", "images", "noise" of z_i, z_e and two of the prior, "directions" of the parameters}, float32."""
-  rng = np.random.default_rng(0)
-  images = rng.uniform(0, 1, (BATCH, 32, 32, 3)).astype(np.float32)
+  draws = exact.Draws(0)
+  images = draws.uniform(0, 1, (BATCH, 32, 32, 3)).astype(np.float32)
   shapes = jax.eval_shape(NET.init, jax.random.key(0), images)
 
   def draw(path, leaf):
     kind, shape = path[-1].key, leaf.shape
     if kind in ("scale", "var"):
-      return rng.uniform(0.5, 1.5, shape).astype(np.float32)
-    spread = (2 / math.prod(shape[:-1])) ** 0.5 if kind == "kernel" else 0.1
-    return (spread * rng.standard_normal(shape)).astype(np.float32)
+      return draws.uniform(0.5, 1.5, shape).astype(np.float32)
+    spread = math.sqrt(2 / math.prod(shape[:-1])) if kind == "kernel" else 0.1
+    return (spread * draws.normal(shape)).astype(np.float32)
 
   variables = jax.tree_util.tree_map_with_path(draw, shapes)
-  normal = functools.partial(rng.standard_normal, dtype=np.float32)
+
+  def normal(shape):
+    return draws.normal(shape).astype(np.float32)
+
   directions = jax.tree.map(lambda leaf: normal(leaf.shape), variables["params"])
   return {
     "variables": variables,
@@ -41,12 +45,6 @@ def drawn():
     "noise": normal((4, BATCH, LATENT)),
     "directions": directions,
   }
-
-
-def checksum():
-  """Changes if anything drawn does: NumPy may change a stream some day."""
-  leaves = jax.tree.leaves((drawn(), points(), features()))
-  return np.float64(sum((k + 1) * np.float64(leaf).sum() for k, leaf in enumerate(leaves)))
 
 
 def losses(variables, images, noise, net=NET):
@@ -83,19 +81,20 @@ def losses(variables, images, noise, net=NET):
 
 def points():
   """[300, 8] to cluster, and [9, 8] where to begin."""
-  rng = np.random.default_rng(1)
-  points = (2 * rng.standard_normal((9, 8)))[rng.integers(0, 9, 300)] + rng.standard_normal((300, 8))
-  return points.astype(np.float32), points[rng.choice(300, 9, replace=False)].astype(np.float32)
+  draws = exact.Draws(1)
+  points = (2 * draws.normal((9, 8)))[draws.integers(9, (300,))] + draws.normal((300, 8))
+  chosen = np.argsort(draws.integers(2**31, (300,)))[:9]
+  return points.astype(np.float32), points[chosen].astype(np.float32)
 
 
 def features():
   """[120, 5] of very different scales, labels [120] of 4 classes, and [30, 5] to read."""
-  rng = np.random.default_rng(2)
-  labels = rng.integers(0, 4, 120)
-  scale, centres = 10.0 ** np.arange(-2, 3), rng.standard_normal((4, 5))
-  train = scale * (centres[labels] + 1.5 * rng.standard_normal((120, 5)) + 3)
+  draws = exact.Draws(2)
+  labels = draws.integers(4, (120,))
+  scale, centres = np.array([0.01, 0.1, 1.0, 10.0, 100.0]), draws.normal((4, 5))
+  train = scale * (centres[labels] + 1.5 * draws.normal((120, 5)) + 3)
   return (
     train.astype(np.float32),
     labels,
-    (scale * (1.5 * rng.standard_normal((30, 5)) + 3)).astype(np.float32),
+    (scale * (1.5 * draws.normal((30, 5)) + 3)).astype(np.float32),
   )

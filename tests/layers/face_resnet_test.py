@@ -44,13 +44,12 @@ def test_published_sizes(family, depth):
 
 
 def run(label, axis_name=None):
-  """Output, gradients and new variables of a training case; with an axis, as two devices."""
+  """Output, gradients and new variables of a training case, in float64; with an axis, as two devices."""
   case, own = face_cases.CASES[label], face_cases.drawn(label)
-  variables = own["variables"]
 
-  def scalar(params, x):
+  def scalar(params, x, statistics):
     def share(x):
-      collections = {**variables, "params": params}
+      collections = {"params": params, "batch_stats": statistics}
       return case.net.apply(collections, x, train=True, axis_name=axis_name, mutable=["batch_stats"])
 
     if axis_name is None:
@@ -64,19 +63,16 @@ def run(label, axis_name=None):
     jax.value_and_grad(scalar, (0, 1), has_aux=True),
     compiler_options={"xla_backend_optimization_level": 0},
   )
-  (_, (y, new)), (d_params, d_x) = gradient(variables["params"], own["x"])
+  variables = own["variables"]
+  (_, (y, new)), (d_params, d_x) = nets_cases.precise(gradient)(
+    variables["params"], own["x"], variables["batch_stats"]
+  )
   return y, nets_cases.gradients_of(d_params, d_x), new
-
-
-def check_drawn(label, want):
-  drawn = face_cases.checksum(face_cases.drawn(label))
-  np.testing.assert_allclose(drawn, want[f"{label}/checksum"], rtol=1e-9, err_msg="draw anew")
 
 
 @pytest.mark.parametrize("label", [label for label, case in face_cases.CASES.items() if not case.train])
 def test_every_stage_equals_pytorch(label):
   case, own, want = face_cases.CASES[label], face_cases.drawn(label), face_cases.golden()
-  check_drawn(label, want)
 
   def caught(module, method):
     return method == "__call__" and len(module.path) == 1 and module.name in face_cases.TAPS
@@ -96,7 +92,6 @@ def test_every_stage_equals_pytorch(label):
 @pytest.mark.parametrize(("label", "axis"), [("adaface18_train", "data"), ("insightface18_train", None)])
 def test_a_training_pass_equals_pytorch(label, axis):
   want, own = face_cases.golden(), face_cases.drawn(label)
-  check_drawn(label, want)
   y, gradients, new = run(label, axis)
   nets_cases.close(y, want[f"{label}/output"])
   slopes = dict(zip(want[f"{label}/names"], want[f"{label}/slopes"], strict=True))

@@ -117,6 +117,7 @@ def test_a_training_pass_on_two_devices_equals_pytorch_on_the_whole_batch():
   label = "resnet18_train"
   own, net = nets_cases.drawn(label), nets_cases.CASES[label].net
 
+  @nets_cases.precise
   @jax.jit
   def program(variables, x):
     def scalar(params, x):

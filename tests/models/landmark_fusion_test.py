@@ -180,12 +180,13 @@ MOVED = ("landmark", "head")
 
 @functools.cache
 def trained():
-  """The three steps of the golden at the paper's size: (first step's results, variables before and after)."""
+  """The three steps of the golden at the paper's size, in float64: (results of the first, variables before, after)."""
   net, variables = cases.NETS["fusion"], cases.variables("fusion")
 
   def names(module, method):
     return method == "__call__" and module.name in ("trunk", "de_albino", "conv6")
 
+  @nets_cases.precise
   @jax.jit
   def step(variables, images, heatmaps, labels):
     def loss(moved):
@@ -211,13 +212,6 @@ def trained():
     after, results = step(after, *batch)
     first = first or results
   return first, variables, after
-
-
-def test_what_is_drawn_is_what_was_drawn():
-  for label in cases.NETS:
-    np.testing.assert_allclose(
-      cases.checksum(label), cases.golden()[f"{label}/checksum"], rtol=1e-9, err_msg="draw anew"
-    )
 
 
 def test_features_and_logits_equal_pytorch():

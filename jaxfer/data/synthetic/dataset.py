@@ -333,4 +333,6 @@ def generate_sequences(
   cast = functools.partial(_cast_sequences, np.uint32(seed), time_course=time_course, num_frames=num_frames)
   draw = functools.partial(_draw_sequences, size=image_size)
   with _precise():
-    return _chunks(cast, draw, _labels(num_subjects, sequences_per_subject, seed), max(1, _CHUNK // num_frames))
+    return _chunks(
+      cast, draw, _labels(num_subjects, sequences_per_subject, seed), max(1, _CHUNK // num_frames)
+    )

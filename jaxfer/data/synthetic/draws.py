@@ -1,7 +1,7 @@
-"""Random numbers that are equal on every machine, by the handful: one draw feeds many traits, as each costs compilation.
+"""Random numbers that are equal on every machine. One draw feeds many traits, since every draw costs compilation.
 
-Uniform numbers are multiples of 2**-23, which float32 holds exactly on every processor and in every version of JAX. All
-that is computed from them is as precise as the caller's default type; see `dataset` for how rounding is kept out.
+Uniform numbers are multiples of 2**-23, which float32 holds exactly on every processor and in every version of JAX.
+What is computed from them is as precise as JAX's default float type; `dataset` says how rounding is kept out.
 """
 
 import math

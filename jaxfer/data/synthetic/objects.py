@@ -4,8 +4,8 @@ A class is a shape and a texture; colours, size, place, rotation, proportions, l
 of it say nothing of the class. Class k has shape k mod 10 and texture (k + k // 10) mod 10: the first ten classes
 differ in both, and all hundred pairs occur once. Everything is our choice.
 
-Plain numpy, many pictures at once: 10,000 of 48 pixels take less than 20 seconds on a core. Random numbers are exact, and
-everything is computed in float64 and rounded once, to 8 bits, so that the pictures are equal on every machine.
+Plain numpy, many pictures at once: 10,000 of 48 pixels take less than 20 seconds on a core. Random numbers are exact,
+everything is computed in float64, and the pictures are rounded once, to 8 bits, so they are equal on every machine.
 """
 
 from collections.abc import Callable

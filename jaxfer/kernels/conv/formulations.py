@@ -71,7 +71,8 @@ def _sum_in_blocks(
   if blocks == 1:
     return product(x, dy)
   split = jax.tree.map(lambda a: a.reshape(blocks, -1, *a.shape[1:]), (x, dy))
-  zero = jnp.zeros(jax.eval_shape(product, *jax.tree.map(lambda a: a[0], split)).shape, jnp.float32)
+  part = jax.eval_shape(product, *jax.tree.map(lambda a: a[0], split))
+  zero = jnp.zeros(part.shape, part.dtype)
   total, _ = lax.scan(lambda total, xy: (total + product(*xy), None), zero, split)
   return total
 
@@ -242,7 +243,12 @@ def phases(
   return whole[:, : size[0], : size[1]]
 
 
-# weight_gradient: (x, dy, kernel_size, strides, padding) -> [*kernel_size, channels, features], float32
+# weight_gradient: (x, dy, kernel_size, strides, padding) -> [*kernel_size, channels, features], of `_sum_type(x)`
+
+
+def _sum_type(x: jax.Array) -> jnp.dtype:
+  """The type in which sums over the batch are kept: float32, or float64 where x is."""
+  return jnp.promote_types(x.dtype, jnp.float32)
 
 
 def weights_by_xla(
@@ -257,7 +263,7 @@ def weights_by_xla(
     pads.append((lo, (dy.shape[axis + 1] - 1) * s + k - x.shape[axis + 1] - lo))
   return lax.conv_general_dilated(
     x, dy, (1, 1), pads, rhs_dilation=strides, dimension_numbers=("CHWN", "IHWO", "HWNC"),
-    preferred_element_type=jnp.float32,
+    preferred_element_type=_sum_type(x),
   )  # fmt: skip
 
 
@@ -280,7 +286,7 @@ def weights_by_patches(
     rows = dy.reshape(-1, features)
     contract = (((0,), (0,)), ((), ()))
     return jnp.stack([
-      lax.dot_general(at.reshape(-1, kw * channels), rows, contract, preferred_element_type=jnp.float32)
+      lax.dot_general(at.reshape(-1, kw * channels), rows, contract, preferred_element_type=_sum_type(x))
       for at in heights
     ])  # fmt: skip
 
@@ -306,7 +312,7 @@ def weights_by_rows(
     high = jnp.concatenate([_pad(dy, ((u, kh - 1 - u), (0, 0))) for u in range(kh)], -1)
     return lax.dot_general(
       wide.reshape(-1, kw * channels), high.reshape(-1, kh * features), (((0,), (0,)), ((), ())),
-      preferred_element_type=jnp.float32,
+      preferred_element_type=_sum_type(x),
     )  # fmt: skip
 
   row = kw * channels + kh * features
