@@ -1,23 +1,31 @@
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxfer.errors import UserError
 from jaxfer.kernels import conv_recurrence as recurrence
 from jaxfer.kernels.conv import formulations
 from jaxfer.kernels.conv_recurrence import Cell, reference
 
 FULL = {"temporal_gate": True, "temporal_skip": True, "spatial_skip": True}
+# Every set of switches that makes a difference to the recurrence, and the spatial skip, which lies outside it, on every
+# other one.
+ALL = {
+  " ".join((kind, *(name for name, on in switches.items() if on), merge)): (kind, switches, merge)
+  for kind in ("conv_lstm", "conv_gru")
+  for peephole, gate, seen, skip, merge in itertools.product(
+    (False, True), (False, True), (False, True), (False, True), ("input", "output")
+  )
+  for switches in [{"peephole": peephole, "temporal_gate": gate, "gate_sees_x": seen, "temporal_skip": skip}]
+  if not (peephole and kind == "conv_gru") and (gate or not seen and (skip or merge == "input"))
+}
 CELLS = {
-  **{
-    f"{kind} gate={tg} skip={ts} spatial={ss}": Cell(kind, bool(tg), bool(ts), bool(ss))
-    for kind in ("conv_lstm", "conv_gru")
-    for tg, ts, ss in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (1, 1, 1)]
-  },
-  "conv_lstm gate without x": Cell("conv_lstm", **FULL, gate_sees_x=False),
-  "conv_lstm peephole": Cell("conv_lstm", **FULL, peephole=True),
+  name: Cell(kind, **switches, temporal_merge=merge, spatial_skip=k % 2 == 1)
+  for k, (name, (kind, switches, merge)) in enumerate(ALL.items())
 }
 
 
