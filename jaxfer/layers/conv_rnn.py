@@ -11,13 +11,21 @@ peephole weights. `merge_init` chooses how the point-wise merges P_T and P_S (of
   "glorot"    Glorot uniform
 
 N(0, 0.01) is normal noise of standard deviation 0.01. How much of the gradient reaches the first step depends on
-`temporal_merge` and `merge_init` together. This is the Frobenius norm of dH[T]/dH[1] at the start (cell state and H[0]
-held fixed) of a ConvLSTM and of a ConvGRU with temporal gate and temporal skip; one pixel, 32 features, kernel 3 x 3,
-3 standard normal inputs, mean of 5 seeds:
+`temporal_merge` and `merge_init` together. The table has the Frobenius norm of dH[T]/dH[1] before training, with C[1]
+and H[0] held fixed, for cells with temporal gate and temporal skip: one pixel, 32 features, 3 x 3 kernels, 3 channels of
+standard normal input, mean of 5 seeds. An identity of 32 features would have the norm 5.7.
 
-TABLE
-The state can grow with "output" and "sum" where nothing scales S down: without the temporal gate the ConvGRU's norm is
-GRU10 at T = 10 and GRU16 at T = 16.
+                                  ConvLSTM            ConvGRU
+  temporal_merge  merge_init   T = 10   T = 16    T = 10   T = 16
+  (plain cell)                  0.052    0.012     0.025   0.0009
+  input           identity      0.052    0.012     0.028   0.0011
+  input           sum           0.115    0.039      1.04     0.53
+  output          identity      0.052    0.013     0.031   0.0014
+  output          glorot        0.077    0.019      0.20    0.027
+  output          sum           0.547    0.299      4.56     5.85
+
+The temporal gate starts at about one half and damps S. With "output" and "sum" but without the gate the state itself
+grows over time, and the norms become 4.1 and 8.2 for a ConvLSTM, 37 and 253 for a ConvGRU.
 """
 
 import dataclasses
