@@ -44,7 +44,8 @@ class Net(nn.Module):
     switches = {**(ENHANCED if p.enhanced else {}), "dtype": jnp.dtype(p.dtype)}
     if len(p.features) == 1:
       return LAYERS[p.kind](p.features[0], **switches, name="layer1")(x)
-    return Stream(p.kind, p.features, "mean", switches, name="stream")(x, None)
+    maps = Stream(p.kind, p.features, switches, name="stream")(x, None)
+    return maps.astype(jnp.float32).mean((1, 2, 3))
 
 
 def variables_of(problem: Problem, params: Mapping[str, Any]) -> dict[str, Any]:

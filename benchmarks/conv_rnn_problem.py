@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxfer.kernels.conv_recurrence import Cell, parameter_shapes
 
-ENHANCED = {"temporal_gate": True, "temporal_skip": True, "spatial_skip": True}
+ENHANCED: dict[str, Any] = {"temporal_gate": True, "temporal_skip": True, "spatial_skip": True}
 OPERATIONS = ("forward", "gradient", "train_step")
 SGD = {"learning_rate": 0.05, "momentum": 0.9}
 

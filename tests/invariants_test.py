@@ -33,6 +33,8 @@ CELLS = {
   "conv_gru": Cell("conv_gru"),
   "enhanced_conv_lstm": Cell("conv_lstm", **ENHANCED),
   "enhanced_conv_gru": Cell("conv_gru", **ENHANCED),
+  "enhanced_conv_lstm_output": Cell("conv_lstm", **ENHANCED, temporal_merge="output"),
+  "enhanced_conv_gru_output": Cell("conv_gru", **ENHANCED, temporal_merge="output"),
 }
 # The kernels that act on the state: what each loop over time must apply once a step, and nothing else.
 STATE_KERNELS = ("state_kernel", "candidate_kernel", "gate_state_kernel", "temporal_skip_kernel")

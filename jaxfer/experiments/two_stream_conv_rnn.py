@@ -96,9 +96,8 @@ def recipe(
       metrics={"accuracy": (correct, count)},
     )
 
-  modules = ("rgb", "flow", *(f"fc{k + 1}" for k in range(len(model.dense) + 1)))
   optimizer = optim.adam("learning_rate", optim.schedule(schedule, epochs * steps), clip_norm=clip_norm)
-  return (Stage("train", (Update("net", loss, modules, optimizer),), epochs, sample),), {
+  return (Stage("train", (Update("net", loss, model.parts, optimizer),), epochs, sample),), {
     "learning_rate": learning_rate
   }
 

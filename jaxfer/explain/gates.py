@@ -59,6 +59,8 @@ def gate_maps(
     temporal_gate=True,
     temporal_skip=settings.temporal_skip,
     gate_sees_x=settings.gate_sees_x,
+    peephole=settings.peephole,
+    temporal_merge=settings.temporal_merge,
   )
   states, _ = conv_recurrence.unroll(cell, own, x)
   two_ago = jnp.pad(states, [(0, 0), (2, 0), *[(0, 0)] * 3])[:, :-2]

@@ -1,23 +1,46 @@
 """ConvLSTM and ConvGRU layers and cells, plain and enhanced (paper 001, Fig. 1; equations in kernels.conv_recurrence).
 
 A layer runs over a whole sequence, a cell over one step; both have the same parameters under the same names. Choices
-where the paper is silent (specs 2.3): Glorot-uniform kernels, each gate on its own; zero biases, 1 for the forget gate;
-point-wise merges start at [identity; 0] plus N(0, 0.01), so that an enhanced cell starts close to its plain one; zero
-peephole weights.
+where the paper is silent: Glorot-uniform kernels, each gate on its own; zero biases, 1 for the forget gate; zero
+peephole weights. `merge_init` chooses how the point-wise merges P_T and P_S (of temporal and spatial skip) start:
+
+  "identity"  [I; 0] + N(0, 0.01): an enhanced cell starts close to its plain one, and the skips pass next to nothing on
+  "sum"       [I; I] + N(0, 0.01): the merge starts as the sum of its two parts, and the skips are open from the start.
+              Where the layer's input has fewer channels than the state, P_S adds them to the first features; where it
+              has more, it adds the first of them.
+  "glorot"    Glorot uniform
+
+N(0, 0.01) is normal noise of standard deviation 0.01. How much of the gradient reaches the first step depends on
+`temporal_merge` and `merge_init` together. The table has the Frobenius norm of dH[T]/dH[1] before training, with C[1]
+and H[0] held fixed, for cells with temporal gate and temporal skip: one pixel, 32 features, 3 x 3 kernels, 3 channels of
+standard normal input, mean of 5 seeds. An identity of 32 features would have the norm 5.7.
+
+                                  ConvLSTM            ConvGRU
+  temporal_merge  merge_init   T = 10   T = 16    T = 10   T = 16
+  (plain cell)                  0.052    0.012     0.025   0.0009
+  input           identity      0.052    0.012     0.028   0.0011
+  input           sum           0.115    0.039      1.04     0.53
+  output          identity      0.052    0.013     0.031   0.0014
+  output          glorot        0.077    0.019      0.20    0.027
+  output          sum           0.547    0.299      4.56     5.85
+
+The temporal gate starts at about one half and damps S. With "output" and "sum" but without the gate the state itself
+grows over time, and the norms become 4.1 and 8.2 for a ConvLSTM, 37 and 253 for a ConvGRU.
 """
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxfer.errors import UserError
+from jaxfer.errors import UserError, unknown
 from jaxfer.kernels import conv_recurrence
-from jaxfer.kernels.conv_recurrence import Cell, State
+from jaxfer.kernels.conv_recurrence import Cell, Kind, State, TemporalMerge
 
 Dtype = Any
+MergeInit = Literal["identity", "sum", "glorot"]
 
 
 def _gates(blocks: int) -> nn.initializers.Initializer:
@@ -31,9 +54,21 @@ def _gates(blocks: int) -> nn.initializers.Initializer:
   return init
 
 
-def _merge(key, shape, dtype):
-  """[identity; 0] + N(0, 0.01) for a point-wise kernel [2 features or more, features]."""
+def _merge_identity(key, shape, dtype):
+  """[I; 0] + N(0, 0.01) for a point-wise kernel [features + others, features]."""
   return jnp.eye(shape[0], shape[1], dtype=dtype) + 0.01 * jax.random.normal(key, shape, dtype)
+
+
+def _merge_sum(key, shape, dtype):
+  """[I; I] + N(0, 0.01) for a point-wise kernel [features + others, features]."""
+  return _merge_identity(key, shape, dtype) + jnp.eye(shape[0], shape[1], -shape[1], dtype=dtype)
+
+
+_MERGES: dict[MergeInit, nn.initializers.Initializer] = {
+  "identity": _merge_identity,
+  "sum": _merge_sum,
+  "glorot": nn.initializers.glorot_uniform(),
+}
 
 
 def _forget_bias(key, shape, dtype):
@@ -50,10 +85,12 @@ class _Recurrent(nn.RNNCellBase):
   temporal_skip: bool = False
   spatial_skip: bool = False
   gate_sees_x: bool = True
+  temporal_merge: TemporalMerge = "input"
+  merge_init: MergeInit = "identity"
   dtype: Dtype | None = None
   param_dtype: Dtype = jnp.float32
 
-  kind: ClassVar[Literal["conv_lstm", "conv_gru"]] = "conv_lstm"
+  kind: ClassVar[Kind] = "conv_lstm"
 
   def _cell(self) -> Cell:
     if any(k % 2 == 0 or k < 1 for k in self.kernel_size):
@@ -66,12 +103,14 @@ class _Recurrent(nn.RNNCellBase):
   def _params(self, cell: Cell, x: jax.Array) -> dict[str, jax.Array]:
     """Declares the parameters for x [..., height, width, channels] and casts them to the dtype of computation."""
     zeros = nn.initializers.zeros
+    if self.merge_init not in get_args(MergeInit):
+      raise unknown("merge_init of a conv-RNN", str(self.merge_init), get_args(MergeInit))
     inits = {
       "input_kernel": _gates(cell.gates),
       "input_bias": _forget_bias if cell.kind == "conv_lstm" else zeros,
       "state_kernel": _gates(4 if cell.kind == "conv_lstm" else 2),
-      "temporal_skip_kernel": _merge,
-      "spatial_skip_kernel": _merge,
+      "temporal_skip_kernel": _MERGES[self.merge_init],
+      "spatial_skip_kernel": _MERGES[self.merge_init],
     }
     shapes = conv_recurrence.parameter_shapes(
       cell, x.shape[-1], self.features, self.kernel_size, (x.shape[-3], x.shape[-2])
@@ -140,7 +179,7 @@ class _StepCell(_Recurrent):
 
 
 class ConvLSTM(_Layer):
-  """Convolutional LSTM over a sequence; all switches off is Shi et al. 2015.
+  """Convolutional LSTM over a sequence; with `peephole` and no other switch it is that of Shi et al. 2015.
 
   Attributes:
     features: channels of the state and the output.
@@ -149,6 +188,9 @@ class ConvLSTM(_Layer):
     temporal_skip: merge it into the last state by a point-wise convolution.
     spatial_skip: merge the layer's input into its output by a point-wise convolution.
     gate_sees_x: whether the temporal gate reads the input beside the state of two steps ago.
+    temporal_merge: whether temporal gate and temporal skip merge the state of two steps ago into what the cell reads
+      ("input") or into the state that it makes ("output"), which opens a path for the gradient over time.
+    merge_init: how the point-wise merges start: "identity", "sum" or "glorot", see the docstring of the module.
     peephole: gates see the cell state through elementwise weights, which tie the parameters to height and width.
     dtype: of the computation; the cell state stays float32.
     param_dtype: of the parameters.
@@ -162,7 +204,7 @@ class ConvLSTM(_Layer):
 class ConvGRU(_Layer):
   """Convolutional GRU over a sequence; all switches off is Ballas et al. 2016. Attributes as in `ConvLSTM`."""
 
-  kind: ClassVar[Literal["conv_lstm", "conv_gru"]] = "conv_gru"
+  kind: ClassVar[Kind] = "conv_gru"
 
 
 class ConvLSTMCell(_StepCell):
@@ -174,4 +216,4 @@ class ConvLSTMCell(_StepCell):
 class ConvGRUCell(_StepCell):
   """One step of `ConvGRU`, with Flax's `RNNCellBase` protocol and the same parameters."""
 
-  kind: ClassVar[Literal["conv_lstm", "conv_gru"]] = "conv_gru"
+  kind: ClassVar[Kind] = "conv_gru"

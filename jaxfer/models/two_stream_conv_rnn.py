@@ -5,20 +5,30 @@
   optical flow  -> conv-RNN, pool, conv-RNN, pool, ..., conv-RNN -> average over space -+
 
 The paper fixes the two streams, the cell's three additions and the three dense layers (section 2). Our choices, as it
-gives no sizes (specs 2.4, 2.10): four layers of 16, 32, 64, 128 features, 3 x 3 kernels, 2 x 2 max pooling between
-them, the last step's output, dense layers of 256 and 128 with ReLU and dropout 0.5.
+gives no sizes: four layers of 16, 32, 64, 128 features, 3 x 3 kernels, 2 x 2 max pooling between them, the last step's
+output, dense layers of 256 and 128 with ReLU and dropout 0.5.
+
+The last line of the paper's text, "Concat + Point-wise convolution", is the legend of a figure. It may mean the merges of
+the skips (Fig. 1) or the place where the two streams join (Fig. 2), so `fusion` offers both readings of that place:
+
+  "average_concat"    the drawing above: each stream's maps are averaged over space, and the averages concatenated
+  "concat_pointwise"  the maps A and B of the two streams are joined as relu(P [A; B] + b), a 1 x 1 convolution to as
+                      many channels as one stream has, and then averaged over space
+
+The ReLU is our choice: without it the average would turn the convolution into one more dense layer of the averages.
 
 Deviation: where two pixels of a pooling window tie, the gradient is shared between them (PyTorch: the first takes all).
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxfer.errors import UserError
-from jaxfer.layers.conv_rnn import ConvGRU, ConvLSTM
+from jaxfer.errors import UserError, unknown
+from jaxfer.kernels.conv_recurrence import Cell, Kind, TemporalMerge
+from jaxfer.layers.conv_rnn import ConvGRU, ConvLSTM, MergeInit
 from jaxfer.layers.dropout import Dropout
 
 _CELLS = {"conv_lstm": ConvLSTM, "conv_gru": ConvGRU}
@@ -32,11 +42,10 @@ def _pool(x: jax.Array) -> jax.Array:
 
 
 class Stream(nn.Module):
-  """Layers of one stream: [batch, time, height, width, channels] -> [batch, features[-1]]."""
+  """Layers of one stream: [batch, time, height, width, channels] -> the last layer's maps, of features[-1] channels."""
 
-  cell: str
+  cell: Kind
   features: tuple[int, ...]
-  pool: str
   settings: dict[str, Any]
 
   @nn.compact
@@ -46,12 +55,17 @@ class Stream(nn.Module):
       x = _CELLS[self.cell](features, **self.settings, name=f"layer{k + 1}")(x, mask)
       if k + 1 < len(self.features):
         x = _pool(x)
-    x = x.astype(jnp.float32).mean((2, 3))
-    if self.pool == "mean":
-      weights = jnp.ones(x.shape[:2]) if mask is None else mask.astype(x.dtype)
-      return jnp.einsum("bt,btc->bc", weights, x) / weights.sum(1, keepdims=True)
-    last = jnp.full(x.shape[0], x.shape[1] - 1) if mask is None else mask.sum(1) - 1
-    return jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
+    return x
+
+
+def _summary(maps: jax.Array, mask: jax.Array | None, pool: str) -> jax.Array:
+  """Maps [batch, time, height, width, channels], averaged over space, of the last step or on average over time."""
+  x = maps.astype(jnp.float32).mean((2, 3))
+  if pool == "mean":
+    weights = jnp.ones(x.shape[:2]) if mask is None else mask.astype(x.dtype)
+    return jnp.einsum("bt,btc->bc", weights, x) / weights.sum(1, keepdims=True)
+  last = jnp.full(x.shape[0], x.shape[1] - 1) if mask is None else mask.sum(1) - 1
+  return jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
 
 
 class TwoStreamConvRNN(nn.Module):
@@ -64,6 +78,9 @@ class TwoStreamConvRNN(nn.Module):
     temporal_skip: the enhanced cell has all three on, the plain cell none.
     spatial_skip: see `ConvLSTM`.
     gate_sees_x: see `ConvLSTM`.
+    temporal_merge: see `ConvLSTM`: "input" or "output".
+    merge_init: see `ConvLSTM`: "identity", "sum" or "glorot".
+    peephole: see `ConvLSTM`; the paper's baseline, Shi et al. 2015, has peepholes. A "conv_gru" takes none.
     features: channels of each layer, the same in both streams.
     kernel_size: of the recurrent layers.
     dense: units of the first two dense layers; the third gives the logits.
@@ -71,28 +88,50 @@ class TwoStreamConvRNN(nn.Module):
     flow_gain: factor on the flow before its first layer. Faces move by well under a pixel a frame, so flow in units of
       20 pixels is tiny beside the frames; a gain that brings it to their scale lets the stream learn from the start.
     pool: "last" takes the last step's output, "mean" the average over time.
+    fusion: how the streams join: "average_concat" or "concat_pointwise", see the docstring of the module.
     dtype: of the recurrent and dense layers' computation; logits are float32.
     param_dtype: of the parameters.
     recompute: see `ConvLSTM`; so is checkpoint_every. They save memory on long clips.
     checkpoint_every: see `ConvLSTM`.
+
+  Raises:
+    UserError: a value of cell, temporal_merge, merge_init, pool or fusion that does not exist, or peepholes of a
+      "conv_gru".
   """
 
   num_classes: int = 7
-  cell: Literal["conv_lstm", "conv_gru"] = "conv_lstm"
+  cell: Kind = "conv_lstm"
   temporal_gate: bool = False
   temporal_skip: bool = False
   spatial_skip: bool = False
   gate_sees_x: bool = True
+  temporal_merge: TemporalMerge = "input"
+  merge_init: MergeInit = "identity"
+  peephole: bool = False
   features: tuple[int, ...] = (16, 32, 64, 128)
   kernel_size: tuple[int, int] = (3, 3)
   dense: tuple[int, int] = (256, 128)
   dropout_rate: float = 0.5
   flow_gain: float = 1.0
   pool: Literal["last", "mean"] = "last"
+  fusion: Literal["average_concat", "concat_pointwise"] = "average_concat"
   dtype: Any = None
   param_dtype: Any = jnp.float32
   recompute: bool = False
   checkpoint_every: int | None = None
+
+  def __post_init__(self):
+    for name, kind in get_type_hints(type(self)).items():
+      if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
+        raise unknown(f"value of model.{name}", str(getattr(self, name)), get_args(kind))
+    Cell(self.cell, peephole=self.peephole)  # Refuses what the cell does not have.
+    super().__post_init__()
+
+  @property
+  def parts(self) -> tuple[str, ...]:
+    """Names of the submodules."""
+    dense = tuple(f"fc{k + 1}" for k in range(len(self.dense) + 1))
+    return ("rgb", "flow", *(("fusion",) if self.fusion == "concat_pointwise" else ()), *dense)
 
   @nn.compact
   def __call__(
@@ -128,6 +167,8 @@ class TwoStreamConvRNN(nn.Module):
       "temporal_skip",
       "spatial_skip",
       "gate_sees_x",
+      "temporal_merge",
+      "merge_init",
       "kernel_size",
       "dtype",
       "param_dtype",
@@ -135,11 +176,17 @@ class TwoStreamConvRNN(nn.Module):
       "checkpoint_every",
     )
     settings = {name: getattr(self, name) for name in shared}
-
-    def stream(name, x):
-      return Stream(self.cell, self.features, self.pool, settings, name=name)(x, mask)
-
-    x = jnp.concatenate([stream("rgb", frames), stream("flow", self.flow_gain * flow)], axis=-1)
+    if self.cell == "conv_lstm":
+      settings["peephole"] = self.peephole
+    rgb = Stream(self.cell, self.features, settings, name="rgb")(frames, mask)
+    flow = Stream(self.cell, self.features, settings, name="flow")(self.flow_gain * flow, mask)
+    if self.fusion == "concat_pointwise":
+      joined = nn.Dense(self.features[-1], dtype=self.dtype, param_dtype=self.param_dtype, name="fusion")(
+        jnp.concatenate([rgb, flow], axis=-1)
+      )
+      x = _summary(nn.relu(joined), mask, self.pool)
+    else:
+      x = jnp.concatenate([_summary(maps, mask, self.pool) for maps in (rgb, flow)], axis=-1)
     for k, units in enumerate(self.dense):
       x = nn.relu(nn.Dense(units, dtype=self.dtype, param_dtype=self.param_dtype, name=f"fc{k + 1}")(x))
       x = Dropout(self.dropout_rate, name=f"dropout{k + 1}")(x, keys, train=train)

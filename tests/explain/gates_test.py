@@ -64,6 +64,8 @@ def oracle_params(cell, own):
     "P_S": "spatial_skip_kernel",
     "b_S": "spatial_skip_bias",
   }
+  if "peephole" in own:
+    params |= dict(zip(("W_ci", "W_cf", "W_co"), own["peephole"], strict=True))
   return params | {ours: own[name] for ours, name in renamed.items() if name in own}
 
 
@@ -84,7 +86,11 @@ def expected(cell, x, own, **switches):
 
 @pytest.mark.parametrize(
   ("cell", "switches"),
-  [("conv_lstm", {}), ("conv_gru", {"gate_sees_x": False, "temporal_skip": False, "spatial_skip": False})],
+  [
+    ("conv_lstm", {}),
+    ("conv_gru", {"gate_sees_x": False, "temporal_skip": False, "spatial_skip": False}),
+    ("conv_lstm", {"temporal_merge": "output", "peephole": True}),
+  ],
 )
 def test_maps_follow_the_equations_in_each_layer(cell, switches):
   model, variables, clip = small(cell, **switches)

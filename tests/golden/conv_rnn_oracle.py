@@ -8,9 +8,11 @@ logistic function; H_0 = H_{-1} = C_0 = 0.
 
   temporal gate  g_t = s(W_xg*X_t + W_gg*H_{t-2} + b_g),  S_t = g_t . H_{t-2}   (off: S_t = H_{t-2};
                  `gate_sees_x=False` drops the term W_xg*X_t)
-  temporal skip  h = [H_{t-1} ; S_t] P_T + b_T
-                 (off: h = H_{t-1} + S_t where the gate is on, else h = H_{t-1})
-  cell           the baseline, with every H_{t-1} read as h
+  temporal skip  M(A) = [A ; S_t] P_T + b_T
+                 (off: M(A) = A + S_t where the gate is on, else M(A) = A)
+  cell           the baseline, with every H_{t-1} read as h and its result called H'_t
+  where S joins  `temporal_merge="input"`: h = M(H_{t-1}), H_t = H'_t
+                 `temporal_merge="output"`: h = H_{t-1}, H_t = M(H'_t); C_t stays the baseline's
   spatial skip   Y_t = [H_t ; X_t] P_S + b_S  (off: Y_t = H_t); the recurrence goes on with H_t
 
 Parameters are a dict of arrays. Kernels are [k, k, channels_in, channels_out], biases [C_h]:
@@ -19,7 +21,7 @@ Parameters are a dict of arrays. Kernels are [k, k, channels_in, channels_out], 
   peephole       W_ci W_cf W_co [height, width, C_h]
   ConvGRU        W_xz W_hz b_z  W_xr W_hr b_r  W_xh W_hh b_h
   temporal gate  W_xg W_gg b_g
-  temporal skip  P_T [2 C_h, C_h] (rows: first H_{t-1}, then S_t), b_T
+  temporal skip  P_T [2 C_h, C_h] (rows: first A, then S_t), b_T
   spatial skip   P_S [C_h + C_in, C_h] (rows: first H_t, then X_t), b_S
 
 Only parameters that the options ask for are read. Everything is analytic, so complex parameters or inputs
@@ -60,6 +62,7 @@ def conv_lstm(
   gate_sees_x=True,
   peephole=False,
   mask=None,
+  temporal_merge="input",
 ):
   """Runs a ConvLSTM layer (Shi et al. 2015), improved as the options say.
 
@@ -70,12 +73,14 @@ def conv_lstm(
     x: [batch, time, height, width, C_in].
     params: dict of arrays, named as in the module's docstring.
     temporal_gate: gate H_{t-2}.
-    temporal_skip: merge H_{t-1} with (gated) H_{t-2} by P_T.
+    temporal_skip: merge with (gated) H_{t-2} by P_T.
     spatial_skip: merge H_t with X_t by P_S.
     gate_sees_x: the gate reads X_t beside H_{t-2}.
     peephole: the bracketed terms.
     mask: bool [batch, time] or None; where False, the state (H_{t-1}, H_{t-2}, C_{t-1}) stays as it was and
       the outputs of that step are zero.
+    temporal_merge: what (gated) H_{t-2} is merged with: "input" H_{t-1}, before the cell reads it; "output" the H
+      that the cell makes.
 
   Returns:
     dict of float64 arrays: H, C, Y [batch, time, height, width, C_h], and the state after the last step,
@@ -94,11 +99,19 @@ def conv_lstm(
     return o * np.tanh(c), c
 
   channels = params["b_i"].shape[0]
-  return _run(cell, channels, x, params, temporal_gate, temporal_skip, spatial_skip, gate_sees_x, mask)
+  switches = temporal_gate, temporal_skip, spatial_skip, gate_sees_x
+  return _run(cell, channels, x, params, *switches, mask, temporal_merge)
 
 
 def conv_gru(
-  x, params, temporal_gate=False, temporal_skip=False, spatial_skip=False, gate_sees_x=True, mask=None
+  x,
+  params,
+  temporal_gate=False,
+  temporal_skip=False,
+  spatial_skip=False,
+  gate_sees_x=True,
+  mask=None,
+  temporal_merge="input",
 ):
   """Runs a ConvGRU layer (Ballas et al. 2016), improved as the options say.
 
@@ -115,12 +128,17 @@ def conv_gru(
     return (1 - z) * h + z * n, c
 
   channels = params["b_z"].shape[0]
-  out = _run(cell, channels, x, params, temporal_gate, temporal_skip, spatial_skip, gate_sees_x, mask)
+  switches = temporal_gate, temporal_skip, spatial_skip, gate_sees_x
+  out = _run(cell, channels, x, params, *switches, mask, temporal_merge)
   return {name: value for name, value in out.items() if not name.startswith("C")}
 
 
-def _run(cell, channels, x, params, temporal_gate, temporal_skip, spatial_skip, gate_sees_x, mask):
-  """Steps `cell(X_t, h, C_{t-1}) -> (H_t, C_t)` through time with gate, skips and mask."""
+def _run(
+  cell, channels, x, params, temporal_gate, temporal_skip, spatial_skip, gate_sees_x, mask, temporal_merge
+):
+  """Steps `cell(X_t, h, C_{t-1}) -> (H'_t, C_t)` through time with gate, skips and mask."""
+  if temporal_merge not in ("input", "output"):
+    raise ValueError(f"temporal_merge must be input or output, got {temporal_merge}")
   x = np.asarray(x, np.result_type(x, np.float64))
   batch, time, height, width, _ = x.shape
   dtype = np.result_type(x, *params.values())
@@ -136,13 +154,16 @@ def _run(cell, channels, x, params, temporal_gate, temporal_skip, spatial_skip, 
         pre = pre + convolve(x_t, params["W_xg"])
       s = sigmoid(pre) * h2
 
-    h = h1
-    if temporal_skip:
-      h = np.concatenate([h1, s], axis=-1) @ params["P_T"] + params["b_T"]
-    elif temporal_gate:
-      h = h1 + s
+    def merge(a, s=s):
+      if temporal_skip:
+        return np.concatenate([a, s], axis=-1) @ params["P_T"] + params["b_T"]
+      return a + s if temporal_gate else a
 
-    h_t, c_t = cell(x_t, h, c)
+    if temporal_merge == "input":
+      h_t, c_t = cell(x_t, merge(h1), c)
+    else:
+      h_t, c_t = cell(x_t, h1, c)
+      h_t = merge(h_t)
 
     y_t = h_t
     if spatial_skip:

@@ -1,5 +1,6 @@
 """The oracle against what is known without it: convolutions by hand, the table of specs 2.12, reductions."""
 
+import functools
 import json
 
 import conv_rnn_oracle as oracle
@@ -20,6 +21,13 @@ TABLE = {
 TABLE_Y = {
   "lstm": [0.587134859328, 0.645072816910, 0.688264961672],
   "gru": [0.643824568322, 0.684944899236, 0.721998173957],
+}
+
+
+# The same improved cells with the merge at the output, worked apart from the oracle with scalars and math.exp.
+TABLE_OUTPUT = {
+  "lstm": [0.087134859328, 0.145072816910, 0.209777223403],
+  "gru": [0.143824568322, 0.184944899236, 0.242336141667],
 }
 
 
@@ -51,15 +59,22 @@ def test_convolution_sums_channels_into_the_right_output():
     oracle.convolve(image, np.zeros((2, 2, 2, 3)))
 
 
-@pytest.mark.parametrize("kernel_size", [1, 3])
-@pytest.mark.parametrize(("cell", "improved"), TABLE)
-def test_scalar_table(cell, improved, kernel_size):
+def halves(cell, kernel_size):
+  """Every weight 0.5, every bias 0, for one channel."""
   params = {}
   for gate in (*make.GATES[cell], "g"):
     for name in (f"W_x{gate}", "W_gg" if gate == "g" else f"W_h{gate}"):
       params[name] = np.full((kernel_size, kernel_size, 1, 1), 0.5)
     params[f"b_{gate}"] = np.zeros(1)
-  params |= {"P_T": np.full((2, 1), 0.5), "b_T": np.zeros(1), "P_S": np.full((2, 1), 0.5), "b_S": np.zeros(1)}
+  return (
+    params | dict.fromkeys(("P_T", "P_S"), np.full((2, 1), 0.5)) | dict.fromkeys(("b_T", "b_S"), np.zeros(1))
+  )
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3])
+@pytest.mark.parametrize(("cell", "improved"), TABLE)
+def test_scalar_table(cell, improved, kernel_size):
+  params = halves(cell, kernel_size)
   out = LAYERS[cell](np.ones((1, 3, 1, 1, 1)), params, **(FULL if improved else {}))
   np.testing.assert_allclose(out["H"].ravel(), TABLE[cell, improved], rtol=0, atol=TOLERANCE)
   want = TABLE_Y[cell] if improved else TABLE[cell, improved]
@@ -67,21 +82,30 @@ def test_scalar_table(cell, improved, kernel_size):
 
 
 @pytest.mark.parametrize("cell", LAYERS)
-def test_identity_merges_reduce_to_the_baseline(cell, arrays):
+def test_scalar_table_of_the_output_merge(cell):
+  out = LAYERS[cell](np.ones((1, 3, 1, 1, 1)), halves(cell, 1), **FULL, temporal_merge="output")
+  np.testing.assert_allclose(out["H"].ravel(), TABLE_OUTPUT[cell], rtol=0, atol=TOLERANCE)
+  np.testing.assert_allclose(out["Y"].ravel(), 0.5 * out["H"].ravel() + 0.5, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("merge", ["input", "output"])
+@pytest.mark.parametrize("cell", LAYERS)
+def test_identity_merges_reduce_to_the_baseline(cell, merge, arrays):
   x, params = drawn(arrays, cell)
   eye = np.eye(make.C_H)
   params["P_T"] = np.concatenate([eye, 0 * eye])
   params["P_S"] = np.concatenate([eye, np.zeros((make.C_IN, make.C_H))])
   params |= {"b_T": 0 * params["b_T"], "b_S": 0 * params["b_S"]}
   baseline = LAYERS[cell](x, params)
-  for name, value in LAYERS[cell](x, params, **FULL).items():
+  for name, value in LAYERS[cell](x, params, **FULL, temporal_merge=merge).items():
     np.testing.assert_allclose(value, baseline[name], rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("merge", ["input", "output"])
 @pytest.mark.parametrize("cell", LAYERS)
-def test_closed_gate_forgets_and_open_gate_passes(cell, arrays):
+def test_closed_gate_forgets_and_open_gate_passes(cell, merge, arrays):
   x, params = drawn(arrays, cell)
-  layer, channels = LAYERS[cell], params["b_g"].shape
+  layer, channels = functools.partial(LAYERS[cell], temporal_merge=merge), params["b_g"].shape
   closed = params | {"b_g": np.full(channels, -50.0)}
   np.testing.assert_allclose(
     layer(x, closed, temporal_gate=True)["Y"], layer(x, params)["Y"], rtol=0, atol=TOLERANCE
@@ -110,10 +134,35 @@ def test_skip_to_two_steps_back_alone(cell, arrays):
 
 
 @pytest.mark.parametrize("cell", LAYERS)
-def test_mask_equals_the_shorter_sequence(cell, arrays):
+def test_the_output_merge_with_two_steps_back_alone_makes_multiples_of_the_bias(cell, arrays):
+  """With P_T = [0 ; I] at the output H_t = H_{t-2} + b_T, whatever the cell computes: b, b, 2b, 2b, ..."""
   x, params = drawn(arrays, cell)
-  masked = LAYERS[cell](x, params, mask=arrays["mask"], **FULL)
-  whole, short = LAYERS[cell](x[:1], params, **FULL), LAYERS[cell](x[1:, :2], params, **FULL)
+  eye = np.eye(make.C_H)
+  params |= {"P_T": np.concatenate([0 * eye, eye])}
+  out = LAYERS[cell](x, params, temporal_skip=True, temporal_merge="output")["H"]
+  want = np.array([1, 1, 2, 2])[None, :, None, None, None] * params["b_T"]
+  np.testing.assert_allclose(out, np.broadcast_to(want, out.shape), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("cell", LAYERS)
+def test_the_first_two_steps_of_the_output_merge_add_nothing(cell, arrays):
+  """S_1 = S_2 = 0: with P_T = [I ; I] they are the baseline's, and step 3 is the baseline's plus H_1."""
+  x, params = drawn(arrays, cell)
+  eye = np.eye(make.C_H)
+  params |= {"P_T": np.concatenate([eye, eye]), "b_T": 0 * params["b_T"]}
+  plain = LAYERS[cell](x, params)["H"]
+  merged = LAYERS[cell](x, params, temporal_skip=True, temporal_merge="output")["H"]
+  np.testing.assert_allclose(merged[:, :2], plain[:, :2], rtol=0, atol=1e-14)
+  np.testing.assert_allclose(merged[:, 2], plain[:, 2] + plain[:, 0], rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("merge", ["input", "output"])
+@pytest.mark.parametrize("cell", LAYERS)
+def test_mask_equals_the_shorter_sequence(cell, merge, arrays):
+  x, params = drawn(arrays, cell)
+  layer = functools.partial(LAYERS[cell], params=params, **FULL, temporal_merge=merge)
+  masked = layer(x, mask=arrays["mask"])
+  whole, short = layer(x[:1]), layer(x[1:, :2])
   for name in masked:
     if name.endswith(("_last", "_previous")):
       np.testing.assert_array_equal(masked[name], np.concatenate([whole[name], short[name]]))
@@ -164,7 +213,15 @@ def test_every_case_differs_from_every_other(golden):
       assert np.abs(golden[f"{label}/Y"] - golden[f"{other}/Y"]).max() > 1e-3, (label, other)
 
 
-@pytest.mark.parametrize("label", ["lstm_tg_ts_ss_peephole", "gru_tg_ts_ss_masked"])
+@pytest.mark.parametrize(
+  "label",
+  [
+    "lstm_tg_ts_ss_peephole",
+    "gru_tg_ts_ss_masked",
+    "lstm_tg_ts_ss_output_masked",
+    "gru_tg_ts_ss_output_masked",
+  ],
+)
 @pytest.mark.parametrize("name", ["x", "W_gg", "P_T"])
 def test_slopes_are_central_differences(label, name, golden, arrays):
   case, step = make.cases()[label], 1e-5

@@ -44,6 +44,13 @@ def cases():
     add(cell, "tg_ts_ss_masked", masked=True, **full)
   add("lstm", "baseline_peephole", peephole=True)
   add("lstm", "tg_ts_ss_peephole", **full, peephole=True)
+  output = {"temporal_merge": "output"}
+  for cell in CELLS:
+    for on in (["tg"], ["ts"], ["tg", "ts", "ss"]):
+      add(cell, "_".join([*on, "output"]), **{SWITCHES[short]: True for short in on}, **output)
+    add(cell, "tg_ts_ss_output_gate_without_x", **full, **output, gate_sees_x=False)
+    add(cell, "tg_ts_ss_output_masked", masked=True, **full, **output)
+  add("lstm", "tg_ts_ss_output_peephole", **full, **output, peephole=True)
   return result
 
 

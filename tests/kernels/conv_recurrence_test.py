@@ -1,24 +1,36 @@
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxfer.errors import UserError
 from jaxfer.kernels import conv_recurrence as recurrence
 from jaxfer.kernels.conv import formulations
 from jaxfer.kernels.conv_recurrence import Cell, reference
 
 FULL = {"temporal_gate": True, "temporal_skip": True, "spatial_skip": True}
-CELLS = {
-  **{
-    f"{kind} gate={tg} skip={ts} spatial={ss}": Cell(kind, bool(tg), bool(ts), bool(ss))
-    for kind in ("conv_lstm", "conv_gru")
-    for tg, ts, ss in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (1, 1, 1)]
-  },
-  "conv_lstm gate without x": Cell("conv_lstm", **FULL, gate_sees_x=False),
-  "conv_lstm peephole": Cell("conv_lstm", **FULL, peephole=True),
-}
+
+
+def every_cell():
+  """Every cell whose recurrence is unlike the others'; a third has the spatial skip, which lies outside the loop."""
+  names = ("temporal_gate", "temporal_skip", "gate_sees_x", "peephole")
+  for kind, *values, merge in itertools.product(
+    ("conv_lstm", "conv_gru"), *[(False, True)] * len(names), ("input", "output")
+  ):
+    on = [name for name, value in zip(names, values, strict=True) if value]
+    gate, skip, seen, peephole = values
+    if (peephole and kind == "conv_gru") or (seen and not gate) or (merge == "output" and not (gate or skip)):
+      continue
+    yield (
+      " ".join((kind, *on, merge)),
+      {"kind": kind, **dict(zip(names, values, strict=True)), "temporal_merge": merge},
+    )
+
+
+CELLS = {name: Cell(**fields, spatial_skip=k % 3 == 0) for k, (name, fields) in enumerate(every_cell())}
 
 
 def params_of(cell, channels=3, features=4, size=(5, 3), dtype=jnp.float32, seed=0):
@@ -64,7 +76,15 @@ def test_values_and_gradients_equal_the_reference(name):
 @pytest.mark.parametrize(
   "options", [{"recompute": True}, {"checkpoint_every": 2}, {"checkpoint_every": 9}], ids=str
 )
-@pytest.mark.parametrize("name", ["conv_gru gate=1 skip=1 spatial=1", "conv_lstm gate without x"])
+@pytest.mark.parametrize(
+  "name",
+  [
+    "conv_gru temporal_gate temporal_skip gate_sees_x input",
+    "conv_gru temporal_gate temporal_skip gate_sees_x output",
+    "conv_lstm temporal_gate temporal_skip input",
+    "conv_lstm temporal_gate temporal_skip peephole output",
+  ],
+)
 def test_saving_memory_changes_nothing(name, options):
   cell = CELLS[name]
   params, x = params_of(cell), clip(time=5)
@@ -90,9 +110,11 @@ def test_saving_memory_does(options, monkeypatch):
 
 
 @pytest.mark.parametrize("time", [1, 2])
-@pytest.mark.parametrize("kind", ["conv_lstm", "conv_gru"])
-def test_short_sequences_and_batch_one(kind, time):
-  cell = Cell(kind, **FULL)
+@pytest.mark.parametrize(
+  ("kind", "merge"), [("conv_lstm", "input"), ("conv_gru", "input"), ("conv_gru", "output")]
+)
+def test_short_sequences_and_batch_one(kind, merge, time):
+  cell = Cell(kind, **FULL, temporal_merge=merge)
   params, x = params_of(cell), clip(time=time, batch=1)
   got, want = (
     jax.jit(lambda p, x, f=f: everything(f.unroll, cell, p, x))(params, x) for f in (recurrence, reference)
@@ -100,8 +122,9 @@ def test_short_sequences_and_batch_one(kind, time):
   assert_close(got, want)
 
 
-def test_bfloat16_computes_in_bfloat16_and_keeps_the_cell_state_in_float32():
-  cell = Cell("conv_lstm", **FULL)
+@pytest.mark.parametrize("options", [{}, {"temporal_merge": "output", "peephole": True}], ids=str)
+def test_bfloat16_computes_in_bfloat16_and_keeps_the_cell_state_in_float32(options):
+  cell = Cell("conv_lstm", **FULL, **options)
   params, x = params_of(cell), clip()
   cast = jax.tree.map(lambda a: a.astype(jnp.bfloat16), (params, x))
   outputs, state = recurrence.unroll(cell, *cast)
@@ -110,8 +133,9 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_the_cell_state_in_float32():
   assert_close(outputs, reference.unroll(cell, params, x)[0], tolerance=3e-2)
 
 
-def test_steps_one_by_one_equal_the_unrolled_sequence():
-  cell = Cell("conv_gru", **FULL)
+@pytest.mark.parametrize("merge", ["input", "output"])
+def test_steps_one_by_one_equal_the_unrolled_sequence(merge):
+  cell = Cell("conv_gru", **FULL, temporal_merge=merge)
   params, x = params_of(cell), clip()
   want, last = recurrence.unroll(cell, params, x)
   state = recurrence.initial_state(cell, last.h.shape)
@@ -121,8 +145,9 @@ def test_steps_one_by_one_equal_the_unrolled_sequence():
   assert_close(state, last, 1e-6)
 
 
-def test_members_run_as_they_do_alone():
-  cell = Cell("conv_lstm", **FULL)
+@pytest.mark.parametrize("options", [{}, {"temporal_merge": "output", "peephole": True}], ids=str)
+def test_members_run_as_they_do_alone(options):
+  cell = Cell("conv_lstm", **FULL, **options)
   several = [params_of(cell, seed=seed) for seed in range(3)]
   stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *several)
   x = clip()
@@ -149,15 +174,19 @@ def convolutions(jaxpr, in_loop=False):
 
 
 def test_the_loops_hold_the_convolution_of_the_state_alone():
-  """ConvLSTM: one convolution in the forward loop, one in the reverse loop; written plainly it is two and four."""
-  cell = Cell("conv_lstm")
+  """ConvLSTM: one convolution in the forward loop, one in the reverse loop; written plainly it is two and four.
 
-  def count(unroll):
+  Temporal gate and temporal skip add one each to either loop, wherever they merge.
+  """
+
+  def count(unroll, cell):
     gradient = jax.grad(lambda p, x: unroll(cell, p, x)[0].sum(), (0, 1))
     return convolutions(jax.make_jaxpr(gradient)(params_of(cell), clip()).jaxpr)
 
-  assert count(recurrence.unroll) == 2
-  assert count(reference.unroll) == 6
+  assert count(recurrence.unroll, Cell("conv_lstm")) == 2
+  assert count(reference.unroll, Cell("conv_lstm")) == 6
+  for merge in ("input", "output"):
+    assert count(recurrence.unroll, Cell("conv_lstm", **FULL, temporal_merge=merge)) == 6
 
 
 def test_future_frames_do_not_reach_the_past():
@@ -167,6 +196,40 @@ def test_future_frames_do_not_reach_the_past():
   after = recurrence.unroll(cell, params, x.at[:, 2].add(1.0))[0]
   np.testing.assert_array_equal(before[:, :2], after[:, :2])
   assert (before[:, 2:] != after[:, 2:]).any((0, 2, 3, 4)).all()
+
+
+@pytest.mark.parametrize("kind", ["conv_lstm", "conv_gru"])
+def test_the_output_merge_is_a_linear_path_past_the_gates(kind):
+  """Dead gates: with every kernel of the cell zero, H is P_T's image of H[t-2] and the bias of P_T, and no more."""
+  cell = Cell(kind, temporal_skip=True, temporal_merge="output")
+  params = {name: 0 * p for name, p in params_of(cell).items()}
+  if kind == "conv_gru":
+    params["input_bias"] = params["input_bias"].at[:4].set(50.0)  # z = 1: H" is N, which is 0.
+  drawn = params_of(cell)
+  params |= {name: drawn[name] for name in ("temporal_skip_kernel", "temporal_skip_bias")}
+  x = clip(time=5)
+  start = recurrence.initial_state(cell, (*x.shape[:1], *x.shape[2:4], 4))
+  start = start._replace(h=start.h + 1.0, h_previous=start.h + 2.0)
+  _, last = recurrence.unroll(cell, params, x, start)
+  older, bias = params["temporal_skip_kernel"][4:], params["temporal_skip_bias"]
+  want = jnp.full(4, 2.0)  # H[5] comes from H[3], H[1] and H[-1].
+  for _ in range(3):
+    want = want @ older + bias
+  np.testing.assert_allclose(last.h, jnp.broadcast_to(want, last.h.shape), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ("wrong", "message"),
+  [
+    ({"kind": "lstm"}, "unknown kind of a conv-RNN 'lstm': did you mean 'conv_lstm'"),
+    ({"temporal_merge": "outputs"}, "'outputs': did you mean 'output'.*valid are input, output"),
+    ({"temporal_merge": True}, "'True': valid are input, output"),
+    ({"kind": "conv_gru", "peephole": True}, "peephole=True: a ConvGRU"),
+  ],
+)
+def test_cells_that_do_not_exist_are_refused(wrong, message):
+  with pytest.raises(UserError, match=message):
+    Cell(**{"kind": "conv_lstm"} | wrong)
 
 
 def test_the_temporal_skip_carries_more_gradient_back():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxfer.errors import UserError
+from jaxfer.kernels import conv_recurrence
 from jaxfer.layers.conv_rnn import ConvGRU, ConvGRUCell, ConvLSTM, ConvLSTMCell
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "conv_rnn.npz")
@@ -86,6 +87,24 @@ SCALAR = {
 }
 
 
+# The enhanced cells with temporal_merge="output".
+SCALAR_OUTPUT = {
+  ConvLSTM: [0.543567429664, 0.572536408455, 0.604888611702],
+  ConvGRU: [0.571912284161, 0.592472449618, 0.621168070834],
+}
+
+
+@pytest.mark.parametrize("layer", SCALAR_OUTPUT)
+def test_worked_scalar_table_of_the_output_merge(layer):
+  x = jnp.ones((1, 3, 1, 1, 1))
+  module = layer(1, (1, 1), **FULL, temporal_merge="output")
+  shapes = jax.eval_shape(module.init, jax.random.key(0), x)
+  variables = jax.tree.map_with_path(
+    lambda path, a: jnp.full(a.shape, 0.0 if "bias" in str(path[-1]) else 0.5), shapes
+  )
+  np.testing.assert_allclose(module.apply(variables, x).ravel(), SCALAR_OUTPUT[layer], rtol=1e-6)
+
+
 @pytest.mark.parametrize(("layer", "enhanced"), SCALAR)
 def test_worked_scalar_table(layer, enhanced):
   module = layer(1, (1, 1), **(FULL if enhanced else {}))
@@ -97,10 +116,11 @@ def test_worked_scalar_table(layer, enhanced):
   np.testing.assert_allclose(module.apply(variables, x).ravel(), SCALAR[layer, enhanced], rtol=1e-6)
 
 
+@pytest.mark.parametrize("merge", ["input", "output"])
 @pytest.mark.parametrize("layer", [ConvLSTM, ConvGRU])
-def test_identity_merges_reduce_the_enhanced_cell_to_the_plain_one(layer):
+def test_identity_merges_reduce_the_enhanced_cell_to_the_plain_one(layer, merge):
   x = jax.random.normal(jax.random.key(1), (2, 4, 5, 4, 3))
-  enhanced = layer(4, **FULL)
+  enhanced = layer(4, **FULL, temporal_merge=merge)
   params = enhanced.init(jax.random.key(0), x)["params"]
   for name in ("temporal_skip_kernel", "spatial_skip_kernel"):
     params[name] = jnp.eye(*params[name].shape)
@@ -123,13 +143,17 @@ def test_a_closed_gate_shuts_and_an_open_gate_passes_the_older_state():
   np.testing.assert_allclose(closed, without, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("merge", ["input", "output"])
 @pytest.mark.parametrize(("layer", "cell"), [(ConvLSTM, ConvLSTMCell), (ConvGRU, ConvGRUCell)])
-def test_the_cell_in_flaxs_own_loop_equals_the_layer(layer, cell):
+def test_the_cell_in_flaxs_own_loop_equals_the_layer(layer, cell, merge):
+  options = FULL | {"temporal_merge": merge}
   x = jax.random.normal(jax.random.key(1), (2, 3, 5, 4, 3))
-  variables = layer(4, **FULL).init(jax.random.key(0), x)
-  loop = nn.RNN(cell(4, **FULL, name="cell"))
+  variables = layer(4, **options).init(jax.random.key(0), x)
+  loop = nn.RNN(cell(4, **options, name="cell"))
   np.testing.assert_allclose(
-    loop.apply({"params": {"cell": variables["params"]}}, x), layer(4, **FULL).apply(variables, x), atol=1e-6
+    loop.apply({"params": {"cell": variables["params"]}}, x),
+    layer(4, **options).apply(variables, x),
+    atol=1e-6,
   )
 
 
@@ -142,8 +166,147 @@ def test_initial_parameters():
   assert 0.005 < np.asarray(merge).std() < 0.02
 
 
-def test_padding_after_the_end_changes_nothing():
-  layer = ConvLSTM(4, **FULL)
+@pytest.mark.parametrize("layer", [ConvLSTM, ConvGRU])
+def test_merges_start_as_their_name_says(layer):
+  clip = jnp.zeros((1, 1, 4, 4, 3))
+  drawn = {
+    name: jax.jit(layer(8, **FULL, merge_init=name).init)(jax.random.key(0), clip)["params"]
+    for name in ("identity", "sum", "glorot")
+  }
+  default = layer(8, **FULL).init(jax.random.key(0), clip)["params"]
+  jax.tree.map(np.testing.assert_array_equal, default, drawn["identity"])
+  eye = np.eye(8)
+  # The spatial skip reads 8 features of the state and 3 of the input.
+  for kernel, second in (("temporal_skip_kernel", eye), ("spatial_skip_kernel", eye[:3])):
+    for name, mean in (
+      ("identity", np.concatenate([eye, 0 * second])),
+      ("sum", np.concatenate([eye, second])),
+    ):
+      noise = np.asarray(drawn[name][kernel]) - mean
+      assert 0.005 < noise.std() < 0.02
+      assert np.abs(noise).max() < 0.06
+    limit = np.sqrt(6 / sum(drawn["glorot"][kernel].shape))
+    assert 0.9 * limit < np.abs(drawn["glorot"][kernel]).max() <= limit
+  for params in drawn.values():
+    np.testing.assert_array_equal(params["input_kernel"], default["input_kernel"])
+    np.testing.assert_array_equal(params["temporal_skip_bias"], 0)
+
+
+def test_the_sum_of_more_channels_than_features_adds_the_first_of_them():
+  init = ConvLSTM(2, spatial_skip=True, merge_init="sum").init
+  kernel = init(jax.random.key(0), jnp.zeros((1, 1, 4, 4, 5)))["params"]["spatial_skip_kernel"]
+  want = np.concatenate([np.eye(2), np.eye(2), np.zeros((3, 2))])
+  np.testing.assert_allclose(kernel, want, rtol=0, atol=0.06)
+
+
+# Where the state of two steps ago joins and how the merge starts; None is the plain cell.
+REACHES = {
+  "plain": None,
+  "input": ("input", "identity"),
+  "input, sum": ("input", "sum"),
+  "output": ("output", "identity"),
+  "output, sum": ("output", "sum"),
+  "output, glorot": ("output", "glorot"),
+}
+
+
+def gradient_norms(layer, merge, times, **switches):
+  """Frobenius norms of dH[T] / dH[1] at the start for each T, mean of five seeds; as layers.conv_rnn describes."""
+  features = 32
+  options = {"temporal_gate": True, "temporal_skip": True} | switches
+  if merge is None:
+    options = {}
+  else:
+    options |= {"temporal_merge": merge[0], "merge_init": merge[1]}
+  module = layer(features, **options)
+  cell = conv_recurrence.Cell(module.kind, **{k: v for k, v in options.items() if k != "merge_init"})
+
+  def norms(key):
+    x = jax.random.normal(jax.random.fold_in(key, 1), (1, max(times), 1, 1, 3))
+    params = module.init(key, x)["params"]
+    _, state = conv_recurrence.unroll(cell, params, x[:, :1])
+
+    def last(h, steps):
+      return conv_recurrence.unroll(cell, params, x[:, 1:steps], state._replace(h=h))[1].h
+
+    return [jnp.linalg.norm(jax.jacrev(last)(state.h, t).reshape(features, features)) for t in times]
+
+  return [float(n.mean()) for n in jax.jit(jax.vmap(norms))(jax.random.split(jax.random.key(0), 5))]
+
+
+def test_the_output_merge_carries_the_gradient_over_time():
+  """The norms were first found by another program (NumPy, complex step, other draws), hence the wide bands."""
+  found = {name: gradient_norms(ConvLSTM, merge, (10, 16)) for name, merge in REACHES.items()}
+  expected = {
+    "plain": (0.053, 0.013),
+    "input": (0.054, 0.013),
+    "input, sum": (0.117, 0.042),
+    "output": (0.053, 0.013),
+    "output, sum": (0.55, 0.30),
+    "output, glorot": (0.075, 0.025),
+  }
+  for name, want in expected.items():
+    np.testing.assert_array_less(np.abs(np.log(np.divide(found[name], want))), np.log(2), err_msg=name)
+  for near in ("input", "output"):  # With [I; 0] they start as the plain cell does.
+    np.testing.assert_allclose(found[near], found["plain"], rtol=0.2)
+  for k, least in ((0, 5), (1, 10)):
+    assert found["output, sum"][k] > least * found["plain"][k]
+    assert found["output, sum"][k] > 2.5 * found["input, sum"][k] > 2.5 * 1.5 * found["plain"][k]
+
+
+def test_the_output_merge_of_a_conv_gru_does_so_too():
+  found = {
+    name: gradient_norms(ConvGRU, REACHES[name], (10,))[0] for name in ("plain", "input", "output, sum")
+  }
+  assert found["input"] < 2 * found["plain"]
+  assert found["output, sum"] > 20 * found["input"]
+
+
+@pytest.mark.parametrize("layer", [ConvLSTM, ConvGRU])
+def test_bfloat16_computes_close_to_float32_with_every_option(layer):
+  options = FULL | {"temporal_merge": "output", "merge_init": "sum"}
+  if layer is ConvLSTM:
+    options["peephole"] = True
+  x = jax.random.normal(jax.random.key(1), (2, 4, 5, 4, 3))
+  mask = jnp.asarray([[True] * 4, [True, True, False, False]])
+  variables = layer(4, **options).init(jax.random.key(0), x)
+  assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+  def results(dtype):
+    def total(variables):
+      y = layer(4, **options, dtype=dtype).apply(variables, x, mask)
+      return y.astype(jnp.float32).sum(), y
+
+    return jax.jit(jax.grad(total, has_aux=True))(variables)
+
+  (low_slopes, low), (slopes, want) = results(jnp.bfloat16), results(None)
+  assert low.dtype == jnp.bfloat16
+  np.testing.assert_array_equal(np.asarray(low[1, 2:], np.float32), 0)
+  np.testing.assert_allclose(np.asarray(low, np.float32), want, rtol=0, atol=0.03 * np.abs(want).max())
+  for (path, got), slope in zip(jax.tree.leaves_with_path(low_slopes), jax.tree.leaves(slopes), strict=True):
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, slope, rtol=0, atol=0.05 * np.abs(slope).max(), err_msg=str(path))
+
+
+@pytest.mark.parametrize(
+  ("option", "value", "message"),
+  [
+    (
+      "temporal_merge",
+      "out",
+      "unknown temporal_merge of a conv-RNN 'out': did you mean 'output'.* input, output",
+    ),
+    ("merge_init", "eye", "unknown merge_init of a conv-RNN 'eye': .*valid are glorot, identity, sum"),
+  ],
+)
+def test_values_that_do_not_exist_are_refused(option, value, message):
+  with pytest.raises(UserError, match=message):
+    ConvLSTM(4, **FULL, **{option: value}).init(jax.random.key(0), jnp.zeros((1, 1, 4, 4, 3)))
+
+
+@pytest.mark.parametrize("merge", ["input", "output"])
+def test_padding_after_the_end_changes_nothing(merge):
+  layer = ConvLSTM(4, **FULL, temporal_merge=merge)
   x = jax.random.normal(jax.random.key(1), (2, 5, 5, 4, 3))
   variables = layer.init(jax.random.key(0), x)
   mask = jnp.arange(5) < jnp.asarray([[5], [3]])

@@ -3,7 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxfer.config import Call, RunConfig, override
 from jaxfer.errors import UserError
+from jaxfer.experiments.task import options_of
+from jaxfer.experiments.two_stream_conv_rnn import recipe
+from jaxfer.layers.conv_rnn import ConvGRU
 from jaxfer.models import create_model
 from jaxfer.models.two_stream_conv_rnn import _pool
 
@@ -33,9 +37,135 @@ def test_parameter_counts_of_the_specification(cell, enhanced):
   assert [count(params[f"fc{k}"]) for k in (1, 2, 3)] == [65_792, 32_896, 903]
 
 
+def test_parameters_of_peepholes_and_of_the_joined_maps():
+  """Peepholes: three weights a feature and pixel; the joined maps: P [256, 128], its bias, and a fc1 half as wide."""
+  clip = [jnp.zeros((1, 2, 64, 64, channels)) for channels in (3, 2)]
+
+  def shapes(**options):
+    return jax.eval_shape(create_model("two_stream_conv_rnn", **options).init, jax.random.key(0), *clip)[
+      "params"
+    ]
+
+  plain = count(shapes())
+  peepholes = sum(3 * features * size**2 for features, size in ((16, 64), (32, 32), (64, 16), (128, 8)))
+  assert count(shapes(peephole=True)) == plain + 2 * peepholes
+  joined = shapes(fusion="concat_pointwise")
+  assert joined["fusion"]["kernel"].shape == (256, 128)
+  assert count(joined) == plain + 256 * 128 + 128 - 128 * 256
+
+
+def test_defaults_declare_what_they_always_did():
+  clip = [jnp.zeros((1, 2, 8, 8, channels)) for channels in (3, 2)]
+  model = create_model("two_stream_conv_rnn", features=(2,), dense=(3, 3), **ENHANCED)
+  params = jax.eval_shape(model.init, jax.random.key(0), *clip)["params"]
+  assert set(params) == {"rgb", "flow", "fc1", "fc2", "fc3"} == set(model.parts)
+  assert set(params["rgb"]["layer1"]) == {
+    "input_kernel", "input_bias", "state_kernel", "gate_input_kernel", "gate_state_kernel", "gate_bias",
+    "temporal_skip_kernel", "temporal_skip_bias", "spatial_skip_kernel", "spatial_skip_bias",
+  }  # fmt: skip
+
+
+@pytest.mark.parametrize("fusion", ["average_concat", "concat_pointwise"])
+def test_the_recipe_trains_every_submodule(fusion):
+  model = create_model("two_stream_conv_rnn", features=(2,), dense=(3, 3), fusion=fusion)
+  clip = [jnp.zeros((1, 2, 8, 8, channels)) for channels in (3, 2)]
+  params = jax.eval_shape(model.init, jax.random.key(0), *clip)["params"]
+  (stage,), _ = recipe(model, 1)
+  assert set(stage.updates[0].trainable) == set(params)
+
+
 @pytest.mark.parametrize("pool", ["last", "mean"])
-def test_masked_clips_equal_shorter_clips(pool):
-  model = create_model("two_stream_conv_rnn", features=(4, 4), dense=(8, 8), pool=pool)
+def test_joined_maps_are_those_of_numpy(pool):
+  """Logits by the layers alone, and relu(P [A; B] + b), its averages and three dense layers written out."""
+  options = {"features": (4,), "dense": (6, 5), "pool": pool, "fusion": "concat_pointwise", "flow_gain": 3.0}
+  model = create_model("two_stream_conv_rnn", cell="conv_gru", **options)
+  clip = [jax.random.normal(jax.random.key(k), (2, 3, 5, 4, channels)) for k, channels in enumerate((3, 2))]
+  shapes = jax.eval_shape(model.init, jax.random.key(0), *clip)["params"]
+  rng = np.random.default_rng(0)
+  params = jax.tree.map(lambda a: np.asarray(rng.normal(0, 0.5, a.shape), np.float32), shapes)
+  maps = [
+    np.asarray(ConvGRU(4).apply({"params": params[name]["layer1"]}, x), np.float64)
+    for name, x in (("rgb", clip[0]), ("flow", 3 * clip[1]))
+  ]
+  joined = np.concatenate(maps, -1) @ params["fusion"]["kernel"] + params["fusion"]["bias"]
+  x = np.maximum(joined, 0).mean((2, 3))
+  x = x[:, -1] if pool == "last" else x.mean(1)
+  for k in (1, 2, 3):
+    x = x @ params[f"fc{k}"]["kernel"] + params[f"fc{k}"]["bias"]
+    x = np.maximum(x, 0) if k < 3 else x
+  np.testing.assert_allclose(model.apply({"params": params}, *clip), x, rtol=1e-4, atol=1e-5)
+
+
+# Every option away from its default.
+OPTIONS = ENHANCED | {
+  "temporal_merge": "output",
+  "merge_init": "sum",
+  "peephole": True,
+  "fusion": "concat_pointwise",
+  "features": (4, 4),
+  "dense": (8, 8),
+}
+
+
+def test_every_option_maps_over_devices_and_members_and_exports_for_accelerators():
+  model = create_model("two_stream_conv_rnn", **OPTIONS)
+  clip = [jax.random.normal(jax.random.key(k), (2, 3, 8, 8, channels)) for k, channels in enumerate((3, 2))]
+  mask = jnp.asarray([[True, True, True], [True, True, False]])
+  several = jax.jit(jax.vmap(lambda key: model.init(key, *clip)))(jax.random.split(jax.random.key(0), 2))
+
+  def slopes(variables, frames, flow, mask):
+    return jax.grad(lambda v: model.apply(v, frames, flow, mask).sum())(variables)
+
+  one, program = jax.tree.map(lambda a: a[0], several), jax.jit(slopes)
+  want = program(one, *clip, mask)
+  assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(want))
+  together = jax.jit(jax.vmap(slopes, (0, None, None, None)))(several, *clip, mask)
+  assert_close(jax.tree.map(lambda a: a[0], together), want)
+  apart = (a[:, None] for a in (*clip, mask))  # A clip a device.
+  parts = jax.pmap(slopes, in_axes=(None, 0, 0, 0), devices=jax.devices()[:2])(one, *apart)
+  assert_close(jax.tree.map(lambda a: a.sum(0), parts), want)
+  exported = jax.export.export(program, platforms=("tpu", "cuda"))(one, *clip, mask)
+  assert exported.platforms == ("tpu", "cuda")
+
+
+def assert_close(got, want):
+  for (path, a), b in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(want), strict=True):
+    np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max(), err_msg=jax.tree_util.keystr(path))
+
+
+def test_options_are_read_from_the_command_line():
+  base = RunConfig(recipe=Call("two_stream_conv_rnn"), model=Call("two_stream_conv_rnn"), data=Call("ckplus"))
+  given = ("temporal_merge=output", "merge_init=sum", "peephole=true", "fusion=concat_pointwise")
+  model = override(base, [f"model.{each}" for each in given], options_of).model
+  built = create_model(model.name, **model.options)
+  assert (built.temporal_merge, built.merge_init, built.peephole, built.fusion) == (
+    "output", "sum", True, "concat_pointwise",
+  )  # fmt: skip
+  with pytest.raises(UserError, match=r"model\.temporal_merge 'outptu': did you mean 'output'"):
+    override(base, ["model.temporal_merge=outptu"], options_of)
+
+
+@pytest.mark.parametrize(
+  ("wrong", "message"),
+  [
+    ({"temporal_merge": "out"}, "unknown value of model.temporal_merge 'out': .*valid are input, output"),
+    ({"merge_init": "add"}, "model.merge_init 'add': .*valid are glorot, identity, sum"),
+    ({"fusion": "concat"}, "model.fusion 'concat': .*valid are average_concat, concat_pointwise"),
+    ({"pool": "max"}, "model.pool 'max': .*valid are last, mean"),
+    ({"cell": "lstm"}, "model.cell 'lstm': did you mean 'conv_lstm'"),
+    ({"cell": None}, "model.cell 'None': .*valid are conv_gru, conv_lstm"),
+    ({"cell": "conv_gru", "peephole": True}, "peephole=True: a ConvGRU"),
+  ],
+)
+def test_values_that_do_not_exist_are_refused_before_anything_is_read(wrong, message):
+  with pytest.raises(UserError, match=message):
+    create_model("two_stream_conv_rnn", **wrong)
+
+
+@pytest.mark.parametrize("fusion", ["average_concat", "concat_pointwise"])
+@pytest.mark.parametrize("pool", ["last", "mean"])
+def test_masked_clips_equal_shorter_clips(pool, fusion):
+  model = create_model("two_stream_conv_rnn", features=(4, 4), dense=(8, 8), pool=pool, fusion=fusion)
   clip = [jax.random.normal(jax.random.key(k), (2, 4, 8, 8, channels)) for k, channels in enumerate((3, 2))]
   variables = jax.jit(model.init)(jax.random.key(0), *clip)
   mask = jnp.arange(4) < jnp.asarray([[4], [2]])

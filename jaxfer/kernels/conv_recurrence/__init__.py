@@ -1,5 +1,14 @@
 """The gated convolutional recurrences over time: fast version, plain reference, shared parameters."""
 
-from jaxfer.kernels.conv_recurrence.cells import Cell, State, initial_state, parameter_shapes, step, unroll
+from jaxfer.kernels.conv_recurrence.cells import (
+  Cell,
+  Kind,
+  State,
+  TemporalMerge,
+  initial_state,
+  parameter_shapes,
+  step,
+  unroll,
+)
 
-__all__ = ["Cell", "State", "initial_state", "parameter_shapes", "step", "unroll"]
+__all__ = ["Cell", "Kind", "State", "TemporalMerge", "initial_state", "parameter_shapes", "step", "unroll"]

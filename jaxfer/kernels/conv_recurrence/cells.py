@@ -1,14 +1,28 @@
 """ConvLSTM and ConvGRU, plain and enhanced, as steps of one recurrence.
 
-Equations (specs 2.2 and 2.3; `*` is a convolution, juxtaposition is elementwise, s the logistic function):
+Equations (`*` is a convolution, juxtaposition is elementwise, s is the logistic function, X, C, H, Y without an index
+are those of step t):
 
   temporal gate    g = s(W_xg * X + W_gg * H[t-2] + b_g);  S = g H[t-2], or S = H[t-2] without the gate
-  temporal skip    H' = P_T [H[t-1]; S] + b_T;  with the gate alone H' = H[t-1] + S;  with neither H' = H[t-1]
-  ConvLSTM         i, f, o = s(W_x * X + W_h * H' + b) (+ peephole weights times C: C[t-1] for i and f, C[t] for o)
-                   C = f C[t-1] + i tanh(W_xc * X + W_hc * H' + b_c);  H = o tanh(C)
+  merge            M(A) = P_T [A; S] + b_T with the temporal skip;  A + S with the gate alone;  A with neither
+  what cells read  H' = M(H[t-1]) with temporal_merge="input";  H' = H[t-1] with temporal_merge="output"
+  ConvLSTM         i, f, o = s(W_x * X + W_h * H' + b) (+ peephole weights times C: C[t-1] for i and f, C for o)
+                   C = f C[t-1] + i tanh(W_xc * X + W_hc * H' + b_c);  H" = o tanh(C)
   ConvGRU          z, r = s(W_x * X + W_h * H' + b);  N = tanh(W_xn * X + W_hn * (r H') + b_n)
-                   H = (1 - z) H' + z N
+                   H" = (1 - z) H' + z N
+  the new state    H = H" with temporal_merge="input";  H = M(H") with temporal_merge="output"
   spatial skip     Y = P_S [H; X] + b_S, given to the next layer; the recurrence goes on with H
+
+The state before step 1 is H[0], H[-1] and C[0], zero unless it is given, so that S of the first two steps is zero. A
+masked step leaves H[t-1], H[t-2] and C[t-1] as they were.
+
+Paper 001 calls the temporal skip a path for gradients in time and names "concat + point-wise convolution" as the merge,
+but prints no equation. With "input", S reaches the new state only through what the cell does with H': a ConvLSTM reads
+it through W_h into its gates, a ConvGRU also leaks (1 - z) H'. With "output", S is a linear part of the new state, and
+the gradient goes from H to H[t-2] through the block of P_T that acts on S, past the cell. The initial P_T decides
+whether that path is open when training starts (`merge_init` in `layers.conv_rnn`). These are our choices: M acts on H
+and leaves the ConvLSTM's C alone; the merged H, not H", goes on to steps t+1 and t+2, to the spatial skip and to the
+next layer; the gate alone adds S.
 
 Parameters are a flat dict (C = features, K = kernel size, D = channels of the input):
 
@@ -22,27 +36,52 @@ Parameters are a flat dict (C = features, K = kernel size, D = channels of the i
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 
+from jaxfer.errors import UserError, unknown
 from jaxfer.kernels import conv as convolution
 from jaxfer.kernels.conv_recurrence.scan import scan
 
 Params = Mapping[str, jax.Array]
+Kind = Literal["conv_lstm", "conv_gru"]
+TemporalMerge = Literal["input", "output"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-  """Which recurrence: the kind of cell and its switches."""
+  """Which recurrence: the kind of cell and its switches.
 
-  kind: Literal["conv_lstm", "conv_gru"]
+  Attributes:
+    kind: "conv_lstm" or "conv_gru".
+    temporal_gate: whether the state of two steps ago passes through a learned gate.
+    temporal_skip: whether it is merged by a point-wise convolution.
+    spatial_skip: whether the output is merged with the input by a point-wise convolution.
+    gate_sees_x: whether the temporal gate reads the input too.
+    peephole: whether the gates of a ConvLSTM see its cell state.
+    temporal_merge: whether the state of two steps ago joins what the cell reads ("input") or the state that it makes
+      ("output"). It makes no difference to a cell without temporal gate and temporal skip.
+
+  Raises:
+    UserError: an unknown kind or merge, or a ConvGRU with peepholes.
+  """
+
+  kind: Kind
   temporal_gate: bool = False
   temporal_skip: bool = False
   spatial_skip: bool = False
   gate_sees_x: bool = True
   peephole: bool = False
+  temporal_merge: TemporalMerge = "input"
+
+  def __post_init__(self):
+    for name, choices in (("kind", Kind), ("temporal_merge", TemporalMerge)):
+      if getattr(self, name) not in get_args(choices):
+        raise unknown(f"{name} of a conv-RNN", str(getattr(self, name)), get_args(choices))
+    if self.peephole and self.kind == "conv_gru":
+      raise UserError("peephole=True: a ConvGRU has no cell state to look at; leave it out or take conv_lstm")
 
   @property
   def gates(self) -> int:
@@ -99,40 +138,57 @@ def initial_state(cell: Cell, shape: tuple[int, ...], dtype: jnp.dtype = jnp.flo
   )
 
 
-def _reach_back(cell: Cell, state: State, affine) -> jax.Array:
-  """H', what the plain equations read in place of the last state."""
+def _look_back(cell: Cell, state: State, affine) -> jax.Array | None:
+  """S: what the temporal gate lets through of the state of two steps ago; None where the cell does not look back."""
   if not cell.looks_back:
-    return state.h
+    return None
   s = state.h_previous
   assert s is not None
   if cell.temporal_gate:
     s = (jax.nn.sigmoid(affine("gate", s).astype(jnp.float32)) * s).astype(s.dtype)
-  if cell.temporal_skip:
-    return affine("temporal_skip", jnp.concatenate([state.h, s], axis=-1))
-  return state.h + s
+  return s
 
 
-def _lstm_step(cell: Cell, state: State, affine, constants) -> tuple[State, jax.Array]:
-  assert state.c is not None
-  h = _reach_back(cell, state, affine)
+def _merge(cell: Cell, h: jax.Array, s: jax.Array | None, affine) -> jax.Array:
+  """M(h): h joined with S."""
+  if s is None:
+    return h
+  return affine("temporal_skip", jnp.concatenate([h, s], axis=-1)) if cell.temporal_skip else h + s
+
+
+def _lstm(cell: Cell, h: jax.Array, c: jax.Array, affine, constants) -> tuple[jax.Array, jax.Array]:
+  """(H", C) of a ConvLSTM from H' and C[t-1]."""
   i, f, g, o = jnp.split(affine("state", h).astype(jnp.float32), 4, axis=-1)
   if cell.peephole:
     w_i, w_f, w_o = constants["peephole"]
-    i, f = i + w_i * state.c, f + w_f * state.c
-  c = (jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)).astype(state.c.dtype)
+    i, f = i + w_i * c, f + w_f * c
+  c = (jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)).astype(c.dtype)
   if cell.peephole:
     o = o + w_o * c
-  h = (jax.nn.sigmoid(o) * jnp.tanh(c)).astype(state.h.dtype)
-  return State(h, state.h if cell.looks_back else None, c), h
+  return (jax.nn.sigmoid(o) * jnp.tanh(c)).astype(h.dtype), c
 
 
-def _gru_step(cell: Cell, state: State, affine, constants) -> tuple[State, jax.Array]:
-  del constants
-  h = _reach_back(cell, state, affine)
+def _gru(h: jax.Array, affine) -> jax.Array:
+  """H" of a ConvGRU from H'."""
   z, r = jnp.split(jax.nn.sigmoid(affine("state", h).astype(jnp.float32)), 2, axis=-1)
   n = jnp.tanh(affine("candidate", (r * h).astype(h.dtype)).astype(jnp.float32))
-  h = ((1 - z) * h + z * n).astype(state.h.dtype)
-  return State(h, state.h if cell.looks_back else None), h
+  return ((1 - z) * h + z * n).astype(h.dtype)
+
+
+def _step(cell: Cell, state: State, affine, constants) -> tuple[State, jax.Array]:
+  """One step, as `scan.scan` runs it: the new state, and H."""
+  s = _look_back(cell, state, affine)
+  h, c = state.h, state.c
+  if cell.temporal_merge == "input":
+    h = _merge(cell, h, s, affine)
+  if cell.kind == "conv_lstm":
+    assert c is not None
+    h, c = _lstm(cell, h, c, affine, constants)
+  else:
+    h = _gru(h, affine)
+  if cell.temporal_merge == "output":
+    h = _merge(cell, h, s, affine)
+  return State(h, state.h if cell.looks_back else None, c), h
 
 
 def _input_maps(cell: Cell, params: Params, x: jax.Array) -> dict[str, jax.Array]:
@@ -171,10 +227,6 @@ def _state_maps(cell: Cell, params: Params) -> tuple[dict, dict, dict]:
 def _spatial_skip(params: Params, h: jax.Array, x: jax.Array) -> jax.Array:
   kernel = params["spatial_skip_kernel"][None, None]
   return convolution.conv(jnp.concatenate([h, x], axis=-1), kernel) + params["spatial_skip_bias"]
-
-
-def _step_of(cell: Cell):
-  return functools.partial(_lstm_step if cell.kind == "conv_lstm" else _gru_step, cell)
 
 
 def unroll(
@@ -240,7 +292,9 @@ def _unroll(cell: Cell, recompute: bool, params: Params, state: State, sequence)
   time, batch = x.shape[:2]
   flat = x.reshape(time * batch, *x.shape[2:])
   inputs = {name: a.reshape(time, batch, *a.shape[1:]) for name, a in _input_maps(cell, params, flat).items()}
-  outputs, state = scan(_step_of(cell), recompute, *_state_maps(cell, params), inputs, state, mask)
+  outputs, state = scan(
+    functools.partial(_step, cell), recompute, *_state_maps(cell, params), inputs, state, mask
+  )
   if cell.spatial_skip:
     outputs = _spatial_skip(params, outputs.reshape(time * batch, *outputs.shape[2:]), flat)
     outputs = outputs.reshape(time, batch, *outputs.shape[1:])

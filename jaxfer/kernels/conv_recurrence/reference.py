@@ -24,26 +24,28 @@ def unroll(
   if state is None:
     state = initial_state(cell, (x.shape[0], *x.shape[2:4], features), x.dtype)
 
-  def reach_back(state, x):
-    h, s = state.h, state.h_previous
+  def look_back(state, x):
+    s = state.h_previous
     if cell.temporal_gate:
       gate = _conv(s, p["gate_state_kernel"]) + p["gate_bias"]
       if cell.gate_sees_x:
         gate = gate + _conv(x, p["gate_input_kernel"])
       s = jax.nn.sigmoid(gate) * s
+    return s
+
+  def merge(h, s):
     if cell.temporal_skip:
       return jnp.concatenate([h, s], -1) @ p["temporal_skip_kernel"] + p["temporal_skip_bias"]
     return h + s if cell.temporal_gate else h
 
-  def lstm(state, x):
-    h = reach_back(state, x)
+  def lstm(h, state, x):
     i, f, g, o = jnp.split(_conv(x, p["input_kernel"]) + p["input_bias"] + _conv(h, p["state_kernel"]), 4, -1)
     w_i, w_f, w_o = p["peephole"] if cell.peephole else (0, 0, 0)
     c = jax.nn.sigmoid(f + w_f * state.c) * state.c + jax.nn.sigmoid(i + w_i * state.c) * jnp.tanh(g)
     return jax.nn.sigmoid(o + w_o * c) * jnp.tanh(c), c
 
-  def gru(state, x):
-    h = reach_back(state, x)
+  def gru(h, state, x):
+    del state
     x_z, x_r, x_n = jnp.split(_conv(x, p["input_kernel"]) + p["input_bias"], 3, -1)
     h_z, h_r = jnp.split(_conv(h, p["state_kernel"]), 2, -1)
     z, r = jax.nn.sigmoid(x_z + h_z), jax.nn.sigmoid(x_r + h_r)
@@ -52,7 +54,12 @@ def unroll(
 
   def body(state, at):
     x, running = at
-    h, c = (lstm if cell.kind == "conv_lstm" else gru)(state, x)
+    h, s = state.h, look_back(state, x)
+    if cell.temporal_merge == "input":
+      h = merge(h, s)
+    h, c = (lstm if cell.kind == "conv_lstm" else gru)(h, state, x)
+    if cell.temporal_merge == "output":
+      h = merge(h, s)
     h = h.astype(state.h.dtype)
     y = h
     if cell.spatial_skip:
