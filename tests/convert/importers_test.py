@@ -77,6 +77,7 @@ NARROW = {
   "torchvision_resnet18": {"num_classes": 5, "depth": 18, "width": 1 / 64},
   "torchvision_resnet50": {"num_classes": 5, "depth": 50, "width": 1 / 64},
 }
+PREFIX = {"adaface": "model."}  # Of Lightning.
 # Learnt numbers at full size (specs 3.1, 5.2 and 5.3; IResNet's last scale is not learnt).
 PARAMETERS = {
   "adaface": 24_020_352,
@@ -109,7 +110,9 @@ def drawn(name, seed=0):
     if path.startswith("affinity/"):
       continue
     ours[path] = rng.standard_normal(shape).astype(np.float32)
-    key = importer.prefix + importers.torch_name(importer, path, NARROW[name])
+    if path.endswith("/var"):
+      ours[path] = np.abs(ours[path])
+    key = PREFIX.get(name, "") + importers.torch_name(importer, path, NARROW[name])
     torch[key] = to_torch(ours[path])
     if key.endswith("running_var"):
       torch[key.replace("running_var", "num_batches_tracked")] = np.int64(9).reshape(())
