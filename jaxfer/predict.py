@@ -201,6 +201,10 @@ def load(folder: str | pathlib.Path) -> Loaded:
   _check_meta(folder, meta)
   model = _model(folder, MODELS[kind], meta.get("attributes"), variables, meta["input_size"])
   names = meta["label_names"]
+  if names and len(names) != getattr(model, "num_classes", None):
+    raise UserError(
+      f"{folder} names {len(names)} classes, and its model has another number: convert them again"
+    )
   return Loaded(model, variables, tuple(names) if names else None, meta)
 
 
@@ -245,7 +249,7 @@ def _model(
   try:
     model = kind(**attributes)
     fresh = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
-  except (TypeError, ValueError, ArithmeticError, UserError) as error:
+  except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError, UserError) as error:
     said = " ".join(str(error).split())[:100]
     raise UserError(
       f"{folder} says attributes {attributes!r}: {kind.__name__} cannot be built ({said})"

@@ -51,13 +51,12 @@ def read(path: pathlib.Path) -> Checkpoint:
   path = pathlib.Path(path)
   try:
     if path.is_dir():
-      raise UserError(f"{path} is a directory: give the {' or '.join(kinds.SUFFIXES)} file{_inside(path)}")
+      raise UserError(f"{path} is a directory: {kinds.GIVE}{_inside(path)}")
     if path.exists() and not path.is_file():
-      raise UserError(f"{path} is no regular file: give a {' or '.join(kinds.SUFFIXES)} file")
+      raise UserError(f"{path} is no regular file: {kinds.GIVE}")
     data = path.read_bytes()
   except OSError as error:
-    fix = f"give a {', '.join(kinds.SUFFIXES[:-1])} or {kinds.SUFFIXES[-1]} file"
-    raise UserError(f"{path}: {error.strerror}: {fix}") from None
+    raise UserError(f"{path}: {error.strerror}: {kinds.GIVE}") from None
   except MemoryError:
     raise UserError(f"{path} does not fit into memory: save the model's state_dict() alone") from None
   unwrapped: tuple[str, ...] = ()
@@ -78,9 +77,9 @@ def read(path: pathlib.Path) -> Checkpoint:
 
 
 def _inside(folder: pathlib.Path) -> str:
-  """Names a file of weights in a folder, if it has one."""
+  """Names a file of weights in a folder, if it has one; else ""."""
   found = sorted(path.name for path in folder.iterdir() if path.suffix in kinds.SUFFIXES)
-  return f" in it, such as {found[0]}" if found else ""
+  return f", such as {found[0]} in it" if found else ""
 
 
 def _torch(data: bytes) -> tuple[dict[str, np.ndarray], tuple[str, ...], tuple[str, ...]]:

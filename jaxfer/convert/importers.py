@@ -170,7 +170,11 @@ def convert(name: str, source: pathlib.Path, out: pathlib.Path) -> str:
     UserError: `out` holds something already; else see `read` and `variables_of`.
   """
   out = pathlib.Path(out)
-  if out.exists() and (not out.is_dir() or any(out.iterdir())):
+  try:
+    taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
+  except OSError as error:
+    raise UserError(f"{out}: {error.strerror}: give a new folder") from None
+  if taken:
     raise UserError(f"{out} exists and is not empty: give a new folder")
   checkpoint = read(source)
   variables, meta = variables_of(name, checkpoint)

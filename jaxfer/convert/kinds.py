@@ -4,7 +4,9 @@ import re
 from collections.abc import Sequence
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
-_UNPACK = f"unpack it and give the {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file inside"
+_NAMES = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file"
+GIVE = f"give a {_NAMES}"
+_UNPACK = f"unpack it and give the {_NAMES} inside"
 _OTHER = "give the weights as PyTorch or safetensors files have them"
 _AGAIN = "download it again"
 
@@ -85,4 +87,4 @@ def _kind(name: str, data: bytes) -> tuple[str, str]:
   text = head.decode("utf-8", "replace").rstrip("\ufffd")  # The last character may be cut.
   if text and all((c.isprintable() or c.isspace()) and c != "\ufffd" for c in text):
     return f"a text that begins with {text.strip()[:40]!r}", _OTHER
-  return "something else", f"give a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file"
+  return "something else", GIVE

@@ -99,8 +99,8 @@ def _face(
   """A Face-ResNet; `blocks` matches a tensor of each block, `stem` and `fc` are convolution and dense layer."""
 
   def size(shapes: Shapes) -> int:
-    """The dense layer has channels x (size / 16)^2 inputs."""
-    return 16 * math.isqrt(_edge(shapes, fc, 1, 512 * 49) // _edge(shapes, fc, 0, 512))
+    """The dense layer has channels x (size / 16)^2 inputs; the published size where it has too few for any."""
+    return 16 * (math.isqrt(_edge(shapes, fc, 1, 512 * 49) // _edge(shapes, fc, 0, 512)) or 7)
 
   def attributes(shapes: Shapes) -> dict[str, Any]:
     count = sum(re.fullmatch(blocks, name) is not None for name in shapes)

@@ -292,11 +292,10 @@ def loads(data: bytes) -> tuple[Any, Callable[[Any], np.ndarray | None]]:
       held = memoryview(fetched[storage.key])[: storage.count * storage.itemsize]
       if len(held) < storage.count * storage.itemsize:
         raise Refused(f"not a sound file of PyTorch (storage {storage.key[:20]} is cut short): {_AGAIN}")
-      numbers = np.frombuffer(held, dtype, len(held) // dtype.itemsize)
-      strides = [stride * dtype.itemsize for stride in item.strides]
       if not math.prod(item.shape):
         return np.zeros(item.shape, dtype)
-      return np.lib.stride_tricks.as_strided(numbers[item.offset :], item.shape, strides, writeable=False)
+      strides = [stride * dtype.itemsize for stride in item.strides]
+      return np.ndarray(item.shape, dtype, held, item.offset * dtype.itemsize, strides)
     except Refused:
       raise
     except _UNSOUND as error:

@@ -4,6 +4,7 @@
 says what they are, and the SHA-256 of the other file, so that a changed byte is noticed.
 """
 
+import contextlib
 import hashlib
 import json
 import pathlib
@@ -50,6 +51,8 @@ def save_weights(folder: pathlib.Path, variables: Mapping[str, Any], meta: Mappi
     partial.replace(folder / _ARRAYS)
     (folder / _META).write_text(text, encoding="utf-8")
   except OSError as error:
+    with contextlib.suppress(OSError):
+      partial.unlink(missing_ok=True)
     raise UserError(
       f"{folder}: {error.strerror}: the weights are not written; give a folder that can be written"
     ) from None
@@ -93,7 +96,16 @@ def load_weights(folder: pathlib.Path, *, sound: bool = True) -> tuple[dict[str,
     if foreign := [array.dtype for array in arrays.values() if array.dtype.kind not in _KINDS]:
       raise TypeError(foreign[0])
     variables = traverse_util.unflatten_dict(arrays, sep="/")
-  except (OSError, EOFError, ValueError, TypeError, AttributeError, KeyError, zipfile.BadZipFile):
+  except (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    zipfile.BadZipFile,
+  ):
     raise UserError(f"{path} is damaged, or of another program: write {folder} again") from None
   trained = {p: a for p, a in arrays.items() if not (p.startswith("affinity/") and np.isnan(a).all())}
   if sound and (said := unsound_values(trained)):
