@@ -6,6 +6,7 @@ says what they are, and the SHA-256 of the other file, so that a changed byte is
 
 import contextlib
 import hashlib
+import io
 import json
 import pathlib
 import zipfile
@@ -85,13 +86,13 @@ def load_weights(folder: pathlib.Path, *, sound: bool = True) -> tuple[dict[str,
     raise UserError(f"{path} has format {form}, this version reads {FORMAT}: use the jaxfer that wrote it")
   path = folder / _ARRAYS
   try:
-    changed = hashlib.sha256(path.read_bytes()).hexdigest() != digest
+    data = path.read_bytes()
   except OSError as error:
     raise UserError(f"{path}: {error.strerror}; write {folder} again") from None
-  if changed:
+  if hashlib.sha256(data).hexdigest() != digest:
     raise UserError(f"{path} has changed since it was written: write {folder} again")
   try:
-    with np.load(path, allow_pickle=False) as file:
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
       arrays = dict(file)
     if foreign := [array.dtype for array in arrays.values() if array.dtype.kind not in _KINDS]:
       raise TypeError(foreign[0])
