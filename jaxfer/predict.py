@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import pathlib
 import warnings
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 from PIL import Image
 
 from jaxfer.convert.importers import MODELS
@@ -24,11 +26,24 @@ BATCH = 64  # Of the authors' tests of ARM, whose predictions depend on it.
 # What a model's pictures must be; nothing is guessed: a wrong order of colours costs accuracy without a word.
 _META: dict[str, Callable[[Any], bool]] = {
   "colour_order": lambda value: value in ("RGB", "BGR"),
-  "mean": lambda value: isinstance(value, list) and len(value) == 3,
-  "std": lambda value: isinstance(value, list) and len(value) == 3 and min(value) > 0,
-  "input_size": lambda value: isinstance(value, int) and value > 0,
+  "mean": lambda value: _three_numbers(value),
+  "std": lambda value: _three_numbers(value) and min(value) > 0,
+  "input_size": lambda value: type(value) is int and value > 0,
   "output": lambda value: value in ("logits", "embedding"),
+  "label_names": lambda value: value is None or _texts(value),
 }
+
+
+def _three_numbers(value: Any) -> bool:
+  return (
+    isinstance(value, list)
+    and len(value) == 3
+    and all(type(v) in (int, float) and math.isfinite(v) for v in value)
+  )
+
+
+def _texts(value: Any) -> bool:
+  return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -175,15 +190,21 @@ def load(folder: str | pathlib.Path) -> Loaded:
   """Reads a folder that `jaxfer convert` wrote.
 
   Raises:
-    UserError: a file is missing, damaged, or of a model that is not known.
+    UserError: a file is missing, damaged, or of a model that is not known; the weights hold NaN, or are not those of
+      the model that they name.
   """
   variables, meta = load_weights(pathlib.Path(folder))
-  if meta.get("model") not in MODELS:
-    named = meta.get("model") or _trained(meta).get("name")
+  kind = meta.get("model")
+  if not isinstance(kind, str) or kind not in MODELS:
+    named = kind or _trained(meta).get("name")
     raise UserError(f"{folder} holds weights of {named!r}: jaxfer.load reads {', '.join(MODELS)}")
   _check_meta(folder, meta)
-  model = MODELS[meta["model"]](**meta["attributes"])
+  model = _model(folder, MODELS[kind], meta.get("attributes"), variables, meta["input_size"])
   names = meta["label_names"]
+  if names and len(names) != getattr(model, "num_classes", None):
+    raise UserError(
+      f"{folder} names {len(names)} classes, and its model has another number: convert them again"
+    )
   return Loaded(model, variables, tuple(names) if names else None, meta)
 
 
@@ -205,15 +226,45 @@ def load_face_net(folder: str | pathlib.Path) -> Loaded:
     return load(folder)
   meta = {**meta, "model": "face_classifier", "output": "embedding"}
   _check_meta(folder, meta)
-  model = FaceFeature(**{"num_classes": len(meta["label_names"]), **trained["options"]})
+  attributes = {"num_classes": len(meta["label_names"] or ()), **_dict(trained.get("options"))}
   kept = {c: {name: tree[name] for name in tree if name != "head"} for c, tree in variables.items()}
+  model = _model(folder, FaceFeature, attributes, kept, meta["input_size"])
   return Loaded(model, kept, None, meta)
 
 
 def _trained(meta: dict[str, Any]) -> dict[str, Any]:
   """The model as the config of a training has it; {} where the weights are of no training."""
-  found: dict[str, Any] = meta.get("config", {}).get("model", {})
-  return found
+  return _dict(_dict(meta.get("config")).get("model"))
+
+
+def _dict(value: Any) -> dict[str, Any]:
+  return value if isinstance(value, dict) else {}
+
+
+def _model(
+  folder: str | pathlib.Path, kind: type[nn.Module], attributes: Any, variables: dict[str, Any], size: int
+) -> nn.Module:
+  """Builds the model, and compares the shapes of its variables with those given."""
+  image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+  try:
+    model = kind(**attributes)
+    fresh = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
+  except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError, UserError) as error:
+    said = " ".join(str(error).split())[:100]
+    raise UserError(
+      f"{folder} says attributes {attributes!r}: {kind.__name__} cannot be built ({said})"
+    ) from None
+  want, have = (
+    {path: leaf.shape for path, leaf in traverse_util.flatten_dict(tree, sep="/").items()}
+    for tree in (fresh, variables)
+  )
+  differing = sorted(path for path in {*want, *have} if want.get(path) != have.get(path))
+  if differing:
+    raise UserError(
+      f"{folder} holds other weights than its {kind.__name__} needs: {len(differing)} arrays differ, such as "
+      f"{differing[0]}: {have.get(differing[0])} for {want.get(differing[0])}; convert the weights again"
+    )
+  return model
 
 
 def _check_meta(folder: str | pathlib.Path, meta: dict[str, Any]) -> None:

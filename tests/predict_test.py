@@ -127,6 +127,67 @@ def test_nothing_is_guessed_about_the_pictures(tmp_path):
       jaxfer.load(tmp_path / "other")
 
 
+@pytest.mark.parametrize(
+  ("changes", "match"),
+  [
+    ({"model": ["ArmNet"]}, r"holds weights of \['ArmNet'\]"),
+    ({"model": None, "config": 3}, "holds weights of None"),
+    ({"model": None, "config": {"model": {"name": "vae"}}}, "holds weights of 'vae'"),
+    ({"mean": [0.1, "0.2", 0.3]}, "says mean"),
+    ({"std": ["a", "b", "c"]}, "says std"),
+    ({"input_size": True}, "says input_size True"),
+    ({"label_names": "happiness"}, "says label_names 'happiness'"),
+    ({"label_names": ["joy", 3]}, "says label_names"),
+    ({"label_names": ["joy", "anger"]}, "names 2 classes, and its model has another number"),
+    ({"attributes": None}, "says attributes None: ArmNet cannot be built"),
+    ({"attributes": {"depth": 18}}, "ArmNet cannot be built"),
+    ({"attributes": {"num_classes": 7, "width": 1 / 64, "block": 3}}, "ArmNet cannot be built"),
+    ({"attributes": {"num_classes": "7", "width": 1 / 64, "block": 2}}, "ArmNet"),
+    (
+      {"attributes": {"num_classes": 8, "width": 1 / 64, "block": 2}, "label_names": None},
+      r"holds other weights than its ArmNet needs: 2 arrays differ, such as params/fc/bias: \(7,\) for \(8,\)",
+    ),
+    (
+      {"model": "ResNet", "attributes": {"num_classes": 7, "depth": 18}},
+      "holds other weights than its ResNet needs",
+    ),
+  ],
+)
+def test_a_description_that_does_not_fit(tmp_path, arm_weights, changes, match):
+  variables, meta = arm_weights
+  save_weights(tmp_path, variables, {**meta, **changes})
+  with pytest.raises(UserError, match=match) as caught:
+    jaxfer.load(tmp_path)
+  assert str(tmp_path) in str(caught.value)
+  assert "\n" not in str(caught.value)
+
+
+def test_weights_that_hold_nan(tmp_path, arm_weights):
+  variables, meta = arm_weights
+  params = {
+    **variables["params"],
+    "fc": {**variables["params"]["fc"], "bias": np.full(7, np.nan, np.float32)},
+  }
+  save_weights(tmp_path, {**variables, "params": params}, meta)
+  with pytest.raises(
+    UserError, match=r"weights\.npz holds values that no trained net has: params/fc/bias \(7 NaN of 7"
+  ):
+    jaxfer.load(tmp_path)
+
+
+def test_a_description_cut_short(tmp_path, arm_weights):
+  save_weights(tmp_path, *arm_weights)
+  path = tmp_path / "weights.json"
+  path.write_text(path.read_text()[:100])
+  with pytest.raises(UserError, match=r"weights\.json is damaged, or of another program"):
+    jaxfer.load(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def arm_weights(tmp_path_factory):
+  return load_weights(_arm(tmp_path_factory.mktemp("weights")))
+
+
 def _arm(folder):
   convert("arm", FIXTURES / "arm.pth", folder / "arm")
   return folder / "arm"

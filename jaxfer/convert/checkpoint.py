@@ -3,14 +3,23 @@
 import dataclasses
 import hashlib
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from jaxfer.convert import torch_file
+from jaxfer.convert import kinds, safetensors_file, torch_file
 from jaxfer.errors import UserError
 
-WRAPPERS = ("model_state_dict", "state_dict")
-_PREFIX = "module."  # DataParallel puts it before every name.
+# Entries under which training programs put a state dict, and state dicts of one another. The first one that holds
+# tensors is read; averages of the weights and a second network come last.
+WRAPPERS = (
+  "model_state_dict", "state_dict", "model", "module", "net", "network", "backbone", "encoder", "weights", "params",
+  "model_ema", "state_dict_ema", "ema_state_dict", "ema", "teacher", "student",
+)  # fmt: skip
+# Parts of names that say how a module ran: under DataParallel, torch.compile, FSDP or activation checkpointing.
+_RUNNERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+_DEPTH = 3  # Of wrappers in wrappers.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,75 +30,133 @@ class Checkpoint:
     path: the file.
     sha256: its digest.
     tensors: by PyTorch's names, in PyTorch's layouts; they may be strided views.
-    unwrapped: what lay around them, outermost first: one of `WRAPPERS`, "module."; often nothing.
+    unwrapped: what lay around them, outermost first: some of `WRAPPERS`, then prefixes such as "module.".
+    left_out: other entries of `WRAPPERS`, and entries beside the tensors that are plain values.
   """
 
   path: pathlib.Path
   sha256: str
   tensors: dict[str, np.ndarray]
   unwrapped: tuple[str, ...]
+  left_out: tuple[str, ...] = ()
 
 
 def read(path: pathlib.Path) -> Checkpoint:
-  """Reads a `.safetensors` file by its library, any other as `torch.save` writes it.
+  """Reads a file that `torch.save` or safetensors wrote; its content decides which, not its name.
 
   Raises:
-    UserError: no such file, a damaged one, one that names anything but tensors, or no parameters in it.
+    UserError: no such file, one of another kind, a damaged one, one whose weights are anything but tensors, or no
+      tensors in it.
   """
   path = pathlib.Path(path)
   try:
+    if path.is_dir():
+      raise UserError(f"{path} is a directory: {kinds.GIVE}{_inside(path)}")
+    if path.exists() and not path.is_file():
+      raise UserError(f"{path} is no regular file: {kinds.GIVE}")
     data = path.read_bytes()
   except OSError as error:
-    raise UserError(f"{path}: {error.strerror}: give a .pth, .pt, .ckpt or .safetensors file") from None
-  try:
-    tensors, unwrapped = _safetensors(data) if path.suffix == ".safetensors" else _torch(data)
-  except ValueError as error:
-    raise UserError(f"{path}: {' '.join(str(error).split())}") from None
-  if tensors and all(name.startswith(_PREFIX) for name in tensors):
-    tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
-    unwrapped = (*unwrapped, _PREFIX)
-  return Checkpoint(path, hashlib.sha256(data).hexdigest(), tensors, unwrapped)
-
-
-def _safetensors(data: bytes) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-  try:
-    import safetensors.numpy
-  except ImportError:
-    raise UserError("safetensors is not installed: pip install 'jaxfer[convert]'") from None
-  try:
-    return safetensors.numpy.load(data), ()
-  except (safetensors.SafetensorError, KeyError, TypeError) as error:
-    raise ValueError(f"not a sound file of safetensors ({str(error)[:80]})") from None
-
-
-def _torch(data: bytes) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-  value, array = torch_file.loads(data)
+    raise UserError(f"{path}: {error.strerror}: {kinds.GIVE}") from None
+  except MemoryError:
+    raise UserError(f"{path} does not fit into memory: save the model's state_dict() alone") from None
   unwrapped: tuple[str, ...] = ()
-  for name in WRAPPERS:
-    if isinstance(value, dict) and isinstance(value.get(name), dict):
-      value, unwrapped = value[name], (name,)
-      break
+  left_out: tuple[str, ...] = ()
+  try:
+    if safetensors_file.looks_like(data):
+      tensors = safetensors_file.loads(data)
+    elif torch_file.looks_like(data):
+      tensors, unwrapped, left_out = _torch(data)
+    else:
+      raise kinds.refusal(path.name, data)
+    if not tensors:
+      raise kinds.Refused("it holds no tensors: save a state_dict()")
+    tensors, runners = _without_runners(tensors)
+  except kinds.Refused as error:
+    raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+  return Checkpoint(path, hashlib.sha256(data).hexdigest(), tensors, (*unwrapped, *runners), left_out)
+
+
+def _inside(folder: pathlib.Path) -> str:
+  """Names a file of weights in a folder, if it has one; else ""."""
+  found = sorted(path.name for path in folder.iterdir() if path.suffix in kinds.SUFFIXES)
+  return f", such as {found[0]} in it" if found else ""
+
+
+def _torch(data: bytes) -> tuple[dict[str, np.ndarray], tuple[str, ...], tuple[str, ...]]:
+  value, array = torch_file.loads(data)
+  unwrapped, left_out = _unwrap(value)
+  for name in unwrapped:
+    value = value[name]
   if not isinstance(value, dict):
     _refuse_foreign(value)
-    raise ValueError(
+    raise kinds.Refused(
       f"it holds a {type(value).__name__.strip('_').lower()}, no dict of tensors: save a state_dict()"
     )
-  tensors = {}
+  tensors: dict[str, np.ndarray] = {}
+  beside = []
   for name, item in value.items():
+    tensor = _array_of(name, item, array)
+    if tensor is None:
+      beside.append(str(name)[:40])
+    elif type(name) is not str:
+      raise kinds.Refused(f"its entry {str(name)[:40]!r} has a name that is no text: save a state_dict()")
+    else:
+      tensors[name] = tensor
+  if beside and not tensors:
+    raise kinds.Refused(
+      f"its entry {beside[0]!r} is no tensor: save a state_dict() alone, or under {' or '.join(WRAPPERS[:2])}"
+    )
+  return tensors, unwrapped, (*left_out, *beside)
+
+
+def _array_of(name: Any, item: Any, array: Callable[[Any], np.ndarray | None]) -> np.ndarray | None:
+  """The array of an entry; None of a plain value. Anything else could be weights, so it is refused."""
+  try:
     tensor = array(item)
+  except kinds.Refused as error:
+    raise kinds.Refused(f"{str(name)[:80]}: {error}") from None
+  if tensor is None:
     _refuse_foreign(item)
-    if type(name) is not str or tensor is None:
-      raise ValueError(
-        f"its entry {str(name)[:40]!r} is no tensor: save a state_dict() alone, or under {' or '.join(WRAPPERS)}"
+  return tensor
+
+
+def _unwrap(value: Any, depth: int = 0) -> tuple[tuple[str, ...], tuple[str, ...]]:
+  """The wrappers around the tensors, outermost first, and the other wrappers that were passed over."""
+  if not isinstance(value, dict) or depth > _DEPTH:
+    return (), ()
+  found = [
+    name for name in WRAPPERS if isinstance(value.get(name), dict) and _holds_tensors(value[name], depth)
+  ]
+  if not found:
+    return (), ()
+  inner, left_out = _unwrap(value[found[0]], depth + 1)
+  return (found[0], *inner), (*found[1:], *left_out)
+
+
+def _holds_tensors(value: dict[Any, Any], depth: int) -> bool:
+  return any(torch_file.is_tensor(item) for item in value.values()) or bool(_unwrap(value, depth + 1)[0])
+
+
+def _without_runners(tensors: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+  """The tensors by names without `_RUNNERS`, wherever they stand, and those that were there, as "module."."""
+  parts = {part for name in tensors for part in name.split(".")[:-1]}
+  runners = tuple(f"{runner}." for runner in _RUNNERS if runner in parts)
+  bare: dict[str, np.ndarray] = {}
+  for name, tensor in tensors.items():
+    *modules, leaf = name.split(".")
+    key = ".".join([*(part for part in modules if part not in _RUNNERS), leaf])
+    if key in bare:
+      raise kinds.Refused(
+        f"two of its tensors are {key!r} without {' and '.join(runners)}: save one net's state_dict()"
       )
-    tensors[name] = tensor
-  return tensors, unwrapped
+    bare[key] = tensor
+  return bare, runners
 
 
 def _refuse_foreign(item: object) -> None:
   name = torch_file.foreign(item)
   if name is not None:
-    raise ValueError(
+    raise kinds.Refused(
       f"the file names {name}: only tensors and plain containers are read, nothing is called; "
       "save the model's state_dict() alone"
     )

@@ -1,7 +1,8 @@
 """Published checkpoints brought into our variables: where each of their tensors goes.
 
 PyTorch's layouts become ours: convolutions OIHW -> HWIO, dense layers [out, in] -> [in, out], BatchNorm's names;
-`num_batches_tracked` is known and dropped (files older than PyTorch 0.4.1 lack it). The ARM map is flattened row by row
+`num_batches_tracked` is known and dropped (files older than PyTorch 0.4.1 lack it), and so is `n_averaged` of averaged
+models. The ARM map is flattened row by row
 on both sides and has one channel, so `fc` needs no permutation; nor does that of the face nets, which flatten in the
 same order. What a checkpoint does not have (ARM's `affinity`)
 stays as the model initialises it. Sizes follow from the shapes; everything else must fit exactly.
@@ -9,7 +10,7 @@ stays as the model initialises it. Sizes follow from the shapes; everything else
 
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ import jaxfer
 from jaxfer.convert.checkpoint import Checkpoint, read
 from jaxfer.convert.published import IMPORTERS, MODELS, Importer
 from jaxfer.errors import UserError, unknown
-from jaxfer.train.weights import save_weights
+from jaxfer.train.weights import save_weights, unsound_values
 
 _LEAVES = {
   "kernel": "weight", "scale": "weight", "slope": "weight", "mean": "running_mean", "var": "running_var",
@@ -44,7 +45,7 @@ def torch_name(importer: Importer, path: str, attributes: Mapping[str, Any]) -> 
 
 
 def from_torch(array: np.ndarray) -> np.ndarray:
-  """OIHW -> HWIO, [out, in] -> [in, out]; vectors stay. float32, contiguous."""
+  """OIHW -> HWIO, [out, in] -> [in, out]; vectors stay. All float types become float32 here. Contiguous."""
   axes = {4: (2, 3, 1, 0), 2: (1, 0)}.get(array.ndim)
   return np.ascontiguousarray(array if axes is None else array.transpose(axes), np.float32)
 
@@ -57,16 +58,18 @@ def variables_of(name: str, checkpoint: Checkpoint) -> tuple[dict[str, Any], dic
     checkpoint: as `checkpoint.read` gives it.
 
   Returns:
-    (variables, float32; meta: importer, model, attributes, source, colours, sizes, labels, what was left out, version)
+    (variables, float32; meta: importer, model, attributes, source, colours, sizes, labels, what lay around the
+    tensors, what was left out, version)
 
   Raises:
-    UserError: missing and unexpected tensors, and those of another shape: all of them.
+    UserError: tensors are missing, unexpected, of another shape, or hold values that no trained net has; names all.
   """
   if name not in IMPORTERS:
     raise unknown("importer", name, IMPORTERS)
   importer = IMPORTERS[name]
   try:
-    tensors, left_out = _of_model(importer, checkpoint.tensors)
+    prefix = _prefix(importer, checkpoint.tensors)
+    tensors, left_out = _of_model(importer, prefix, checkpoint.tensors)
     shapes = {key: tensor.shape for key, tensor in tensors.items()}
     attributes, size = importer.attributes(shapes), importer.input_size(shapes)
     model = MODELS[importer.model](**attributes)
@@ -79,7 +82,13 @@ def variables_of(name: str, checkpoint: Checkpoint) -> tuple[dict[str, Any], dic
     path: torch_name(importer, path, attributes) for path in flat if not path.startswith("affinity/")
   }
   expected = {key: _torch_shape(flat[path].shape) for path, key in sources.items()}
-  _compare(f"{checkpoint.path} does not fit '{name}'", tensors, expected)
+  under = f" (names under '{prefix}', {len(left_out)} tensors beside them)" if prefix else ""
+  _compare(f"{checkpoint.path} does not fit '{name}'{under}", tensors, expected)
+  if unsound := unsound_values({key: tensors[key] for key in expected}):
+    raise UserError(
+      f"{checkpoint.path} holds values that no trained net has: {unsound}; the training that wrote it failed or the "
+      "file is damaged: give another one"
+    )
   fresh = {
     path: np.full(leaf.shape, np.nan, leaf.dtype) for path, leaf in flat.items() if path not in sources
   }
@@ -93,19 +102,27 @@ def variables_of(name: str, checkpoint: Checkpoint) -> tuple[dict[str, Any], dic
     **importer.pictures,
     "output": importer.output,
     "label_names": importer.label_names(attributes.get("num_classes", 0)),
-    "left_out": left_out,
+    "unwrapped": [*checkpoint.unwrapped, *([prefix] if prefix else [])],
+    "left_out": [*checkpoint.left_out, *left_out],
     "jaxfer": jaxfer.__version__,
   }
   return traverse_util.unflatten_dict({**converted, **fresh}, sep="/"), meta
 
 
+def _prefix(importer: Importer, names: Iterable[str]) -> str:
+  """What stands before the names of the model's tensors, such as "model."; "" where the anchor is missing."""
+  found = [name.removesuffix(importer.anchor) for name in names if f".{name}".endswith(f".{importer.anchor}")]
+  if len(found) > 1:
+    raise UserError(
+      f"it holds {len(found)} nets, under {', '.join(map(repr, sorted(found)))}: save the state_dict() of one alone"
+    )
+  return found[0] if found else ""
+
+
 def _of_model(
-  importer: Importer, tensors: Mapping[str, np.ndarray]
+  importer: Importer, prefix: str, tensors: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
   """The model's tensors by their names without prefix, and what stands beside them."""
-  prefix = importer.prefix
-  if not any(name.startswith(prefix) for name in tensors):
-    prefix = ""  # Saved without what was around the model.
   left_out = [name for name in tensors if not name.startswith(prefix)]
   own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
   for name in set(importer.ones) & set(own):
@@ -123,7 +140,7 @@ def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _compare(said: str, tensors: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]]) -> None:
   dropped = {
     key.replace("running_var", "num_batches_tracked") for key in expected if key.endswith("running_var")
-  }
+  } | {"n_averaged"}
   faults = {
     "missing": sorted(set(expected) - set(tensors)),
     "unexpected": sorted(set(tensors) - set(expected) - dropped),
@@ -153,7 +170,11 @@ def convert(name: str, source: pathlib.Path, out: pathlib.Path) -> str:
     UserError: `out` holds something already; else see `read` and `variables_of`.
   """
   out = pathlib.Path(out)
-  if out.exists() and (not out.is_dir() or any(out.iterdir())):
+  try:
+    taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
+  except OSError as error:
+    raise UserError(f"{out}: {error.strerror}: give a new folder") from None
+  if taken:
     raise UserError(f"{out} exists and is not empty: give a new folder")
   checkpoint = read(source)
   variables, meta = variables_of(name, checkpoint)
@@ -163,7 +184,7 @@ def convert(name: str, source: pathlib.Path, out: pathlib.Path) -> str:
   gives = f"classes     {meta['attributes'].get('num_classes')}{labels}"
   if meta["output"] == "embedding":
     gives = f"embedding   {variables['params']['fc']['bias'].size}, of aligned faces"
-  around = f", unwrapped from {' and '.join(checkpoint.unwrapped)}" if checkpoint.unwrapped else ""
+  around = f", unwrapped from {' and '.join(meta['unwrapped'])}" if meta["unwrapped"] else ""
   return "\n".join([
     f"source      {source} (sha256 {checkpoint.sha256})",
     f"tensors     {len(checkpoint.tensors)}{around}",

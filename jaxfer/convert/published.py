@@ -35,10 +35,10 @@ class Importer:
     key: from our name, with dots and PyTorch's leaf names, such as "trunk.conv1.weight", and the attributes, the
       checkpoint's.
     input_size: from the shapes, side of the pictures, pixels.
+    anchor: name of a tensor that ends no other name; what stands before it in a file is the prefix of all names.
     label_names: from the number of classes, the labels if they are known.
     pictures: "colour_order", and "mean" and "std" of channels in that order, for values of 0 to 1.
     output: "logits", or "embedding" of an aligned face of exactly `input_size`.
-    prefix: before the names of the model's tensors, where others may stand beside them, which are left out.
     ones: tensors that stay 1 in training, so that our model has none: another value is refused.
   """
 
@@ -46,10 +46,10 @@ class Importer:
   attributes: Callable[[Shapes], dict[str, Any]]
   key: Callable[[str, Mapping[str, Any]], str]
   input_size: Callable[[Shapes], int]
+  anchor: str
   label_names: Callable[[int], tuple[str, ...] | None] = lambda num_classes: None
   pictures: Mapping[str, Any] = dataclasses.field(default_factory=lambda: PICTURES["imagenet"])
   output: str = "logits"
-  prefix: str = ""
   ones: tuple[str, ...] = ()
 
 
@@ -89,6 +89,7 @@ def _torchvision(depth: int) -> Importer:
     },
     key=lambda name, attributes: name.removeprefix("trunk."),
     input_size=lambda shapes: 224,
+    anchor="layer1.0.conv1.weight",
   )
 
 
@@ -98,8 +99,8 @@ def _face(
   """A Face-ResNet; `blocks` matches a tensor of each block, `stem` and `fc` are convolution and dense layer."""
 
   def size(shapes: Shapes) -> int:
-    """The dense layer has channels x (size / 16)^2 inputs."""
-    return 16 * math.isqrt(_edge(shapes, fc, 1, 512 * 49) // _edge(shapes, fc, 0, 512))
+    """The dense layer has channels x (size / 16)^2 inputs; the published size where it has too few for any."""
+    return 16 * (math.isqrt(_edge(shapes, fc, 1, 512 * 49) // _edge(shapes, fc, 0, 512)) or 7)
 
   def attributes(shapes: Shapes) -> dict[str, Any]:
     count = sum(re.fullmatch(blocks, name) is not None for name in shapes)
@@ -148,13 +149,14 @@ IMPORTERS: dict[str, Importer] = {
     "input_layer.0.weight",
     "output_layer.3.weight",
     _adaface_key,
-    prefix="model.",
+    anchor="body.0.res_layer.1.weight",
   ),
   "arm": Importer(
     model="ArmNet",
     attributes=_arm_attributes,
     key=_arm_key,
     input_size=_arm_size,
+    anchor="features.4.0.conv1.weight",
     label_names=lambda num_classes: _RAF_DB if num_classes == len(_RAF_DB) else None,
   ),
   "insightface": _face(
@@ -163,6 +165,7 @@ IMPORTERS: dict[str, Importer] = {
     "conv1.weight",
     "fc.weight",
     lambda name, attributes: name,
+    anchor="layer1.0.conv1.weight",
     ones=("features.weight",),
   ),
   "torchvision_resnet18": _torchvision(18),

@@ -23,8 +23,10 @@ import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import ml_dtypes
 import numpy as np
+
+from jaxfer.convert.dtypes import DTYPES, STORAGES, unsupported
+from jaxfer.convert.kinds import Refused, archive_refusal
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _OPCODES = {
@@ -34,23 +36,16 @@ _OPCODES = {
   "SETITEMS", "BINPUT", "LONG_BINPUT", "MEMOIZE", "BINGET", "LONG_BINGET", "GLOBAL", "STACK_GLOBAL", "REDUCE",
   "NEWOBJ", "BUILD", "BINPERSID",
 }  # fmt: skip
-_STORAGES = {
-  "torch.FloatStorage": np.float32,
-  "torch.DoubleStorage": np.float64,
-  "torch.HalfStorage": np.float16,
-  "torch.BFloat16Storage": ml_dtypes.bfloat16,
-  "torch.LongStorage": np.int64,
-  "torch.IntStorage": np.int32,
-  "torch.ShortStorage": np.int16,
-  "torch.CharStorage": np.int8,
-  "torch.ByteStorage": np.uint8,
-  "torch.BoolStorage": np.bool_,
-}
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")  # The second begins an empty archive.
+_BIG_ENDIAN = (
+  "it has the byte order of a big-endian machine: save it again on a little-endian one, such as x86 or ARM"
+)
+_AGAIN = "download or save it again"
 _STRANGERS = 200  # Far more than any checkpoint names; each costs memory.
 # What goes wrong in pickles and archives that are cut short or changed.
 _UNSOUND = (
   pickle.UnpicklingError, zipfile.BadZipFile, struct.error, EOFError, ArithmeticError, AttributeError, LookupError,
-  MemoryError, NotImplementedError, OSError, RecursionError, RuntimeError, TypeError,
+  MemoryError, NotImplementedError, OSError, RecursionError, RuntimeError, TypeError, ValueError,
 )  # fmt: skip
 
 
@@ -67,21 +62,30 @@ class _Dict(_Sealed, dict):
 
 @dataclasses.dataclass(frozen=True)
 class _Storage(_Sealed):
-  """A run of numbers in the file, by its key."""
+  """A run of numbers in the file, by its key. `dtype` is PyTorch's name of their type, "bytes" if it has none."""
 
-  dtype: np.dtype
+  dtype: str
   key: str
   count: int
+  itemsize: int
 
 
 @dataclasses.dataclass(frozen=True)
 class _Tensor(_Sealed):
-  """A view of a storage; offset and strides count elements."""
+  """A view of a storage; offset and strides count elements of the type `dtype`."""
 
   storage: _Storage
+  dtype: np.dtype
   offset: int
   shape: tuple[int, ...]
   strides: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Unreadable(_Sealed):
+  """A tensor of a kind that is not read; `why` completes "NAME: "."""
+
+  why: str
 
 
 class _Foreign(_Sealed):
@@ -109,6 +113,11 @@ def foreign(item: Any) -> str | None:
   return item.name if isinstance(item, _Foreign) else None
 
 
+def is_tensor(item: Any) -> bool:
+  """Whether an item that `loads` gave is a tensor, be it of a kind that is not read."""
+  return isinstance(item, _Tensor | _Unreadable)
+
+
 class _Name(_Sealed):
   """A name in the pickle: of a type of storage, or of something that can be called."""
 
@@ -117,41 +126,83 @@ class _Name(_Sealed):
 
   def __call__(self, *arguments: Any) -> Any:
     if self.name not in _CALLS:
-      raise ValueError(f"not a sound pickle (it calls {self.name})")
+      raise Refused(f"not a sound pickle (it calls {self.name})")
     return _CALLS[self.name](*arguments)
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
-  """`torch._utils._rebuild_tensor`; the later version also says requires_grad and hooks.
+def _tensor(
+  storage: Any, offset: Any, shape: Any, strides: Any, *more: Any, dtype: str = ""
+) -> _Tensor | _Unreadable:
+  """`torch._utils._rebuild_tensor`; version 2 adds requires_grad, hooks, and flags where a tensor has some.
 
   Raises:
-    ValueError: it reaches beyond its storage, or repeats it (strides of 0), which no weights need.
+    Refused: it reaches beyond its storage, or repeats it (strides of 0), which no weights need.
   """
   numbers = (offset, *shape, *strides)
-  if not isinstance(storage, _Storage) or not all(type(n) is int and n >= 0 for n in numbers):
-    raise ValueError("not a sound pickle (a tensor of no sound storage, shape or strides)")
+  if not isinstance(storage, _Storage) or not all(type(n) is int and 0 <= n < 1 << 62 for n in numbers):
+    raise Refused("not a sound pickle (a tensor of no sound storage, shape or strides)")
+  dtype = dtype or storage.dtype
+  if dtype not in DTYPES:
+    return _Unreadable(unsupported(dtype))
+  if flags := [str(name) for flags in more[2:3] for name, is_set in flags.items() if is_set]:
+    return _Unreadable(f"it is stored with the flag {flags[0][:20]!r}: save its .resolve_neg()")
+  count = storage.count * storage.itemsize // DTYPES[dtype].itemsize
   last = sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
-  if math.prod(shape) and (offset + last >= storage.count or math.prod(shape) > storage.count):
-    raise ValueError(
-      f"a tensor of shape {tuple(shape)} reaches beyond its {storage.count} numbers, or repeats them"
+  if math.prod(shape) and (offset + last >= count or math.prod(shape) > count):
+    raise Refused(
+      f"a tensor of shape {tuple(shape)} reaches beyond its {count} numbers, or repeats them: save its .clone()"
     )
-  return _Tensor(storage, offset, tuple(shape), tuple(strides))
+  return _Tensor(storage, DTYPES[dtype], offset, tuple(shape), tuple(strides))
 
 
-def _parameter(tensor: Any, *_: Any) -> _Tensor:
-  if not isinstance(tensor, _Tensor):
-    raise ValueError("not a sound pickle (a parameter that is no tensor)")
+def _tensor_of_bytes(*arguments: Any) -> _Tensor | _Unreadable:
+  """`_rebuild_tensor_v3`, for the types that have no storage of their own: it says the type, as `torch.uint16`."""
+  dtype = arguments[6]
+  if not isinstance(name := getattr(dtype, "name", None), str):
+    raise Refused("not a sound pickle (a tensor of no sound type)")
+  return _tensor(*arguments[:6], *arguments[7:], dtype=name.removeprefix("torch."))
+
+
+def _parameter(tensor: Any, *_: Any) -> _Tensor | _Unreadable:
+  if not isinstance(tensor, _Tensor | _Unreadable):
+    raise Refused("not a sound pickle (a parameter that is no tensor)")
   return tensor
+
+
+def _subclass(rebuild: Any, kind: Any, arguments: Any, state: Any) -> _Tensor | _Unreadable:
+  """`torch._tensor._rebuild_from_type_v2`: a buffer, or a tensor with attributes of its own."""
+  del kind, state
+  if not isinstance(rebuild, _Name):
+    raise Refused("not a sound pickle (a tensor that no function of PyTorch makes)")
+  return _parameter(rebuild(*arguments))
+
+
+def _unreadable(why: str) -> Callable[..., _Unreadable]:
+  return lambda *arguments: _Unreadable(why)
 
 
 _CALLS: dict[str, Callable[..., Any]] = {
   "collections.OrderedDict": _Dict,
   "torch._utils._rebuild_tensor": _tensor,
   "torch._utils._rebuild_tensor_v2": _tensor,
+  "torch._utils._rebuild_tensor_v3": _tensor_of_bytes,
   "torch._utils._rebuild_parameter": _parameter,
+  "torch._utils._rebuild_parameter_with_state": _parameter,
+  "torch._tensor._rebuild_from_type_v2": _subclass,
+  "torch._utils._rebuild_qtensor": _unreadable(
+    "it is quantised, which is not supported: save its .dequantize()"
+  ),
+  "torch._utils._rebuild_sparse_tensor": _unreadable(
+    "it is sparse, which is not supported: save its .to_dense()"
+  ),
+  "torch._utils._rebuild_nested_tensor": _unreadable("it is a nested tensor, which is not supported"),
+  "torch._utils._rebuild_meta_tensor_no_storage": _unreadable(
+    "it is on the device 'meta' and has no numbers: load the weights before they are saved"
+  ),
   "torch.nn.parameter.Parameter": _parameter,
   "torch.Size": tuple,
 }
+_TYPES = {f"torch.{name}" for name in DTYPES}
 
 
 class _Unpickler(pickle.Unpickler):
@@ -164,21 +215,24 @@ class _Unpickler(pickle.Unpickler):
 
   def find_class(self, module: str, name: str) -> Any:
     full = f"{module}.{name}"
-    if full in _CALLS or full in _STORAGES:
+    if full in _CALLS or full in STORAGES or full in _TYPES:
       return _Name(full)
     if full not in self.strangers and len(self.strangers) == _STRANGERS:
-      raise ValueError(f"the file names more than {_STRANGERS} classes: save the model's state_dict() alone")
+      raise Refused(f"the file names more than {_STRANGERS} classes: save the model's state_dict() alone")
     return self.strangers.setdefault(full, type("_Foreign", (_Foreign,), {"name": full[:100]}))
 
-  def persistent_load(self, pid: Any) -> _Storage:
+  def persistent_load(self, pid: Any) -> Any:
+    if pid[0] == "module":  # The older format keeps the source of a whole module's class beside its name.
+      return pid[1]
     kind, name, key, _, count, *view = pid
     if kind != "storage" or not isinstance(name, _Name) or any(v is not None for v in view):
-      raise ValueError("not a sound pickle (an unknown kind of storage)")
-    if name.name not in _STORAGES or type(key) is not str or type(count) is not int or count < 0:
-      raise ValueError("not a sound pickle (a storage of no sound type or size)")
-    storage = _Storage(np.dtype(_STORAGES[name.name]), key, count)
+      raise Refused("not a sound pickle (an unknown kind of storage)")
+    if name.name not in STORAGES or type(key) is not str or type(count) is not int or count < 0:
+      raise Refused("not a sound pickle (a storage of no sound type or size)")
+    dtype, itemsize = STORAGES[name.name]
+    storage = _Storage(dtype, key, count, itemsize)
     if self.storages.setdefault(key, storage) != storage:
-      raise ValueError(f"not a sound pickle (storage {key[:20]} of two types or sizes)")
+      raise Refused(f"not a sound pickle (storage {key[:20]} of two types or sizes)")
     return storage
 
 
@@ -187,9 +241,18 @@ def _check(data: bytes) -> None:
   argument: Any
   for opcode, argument, _ in pickletools.genops(data):
     if opcode.name not in _OPCODES:
-      raise ValueError(f"the file's pickle uses {opcode.name}: only tensors and plain containers are read")
+      raise Refused(f"the file's pickle uses {opcode.name}: only tensors and plain containers are read")
     if opcode.name == "LONG_BINPUT" and argument > len(data):
-      raise ValueError("not a sound pickle (a memo number beyond its length)")
+      raise Refused("not a sound pickle (a memo number beyond its length)")
+
+
+def looks_like(data: bytes) -> bool:
+  """Whether a file begins as one of PyTorch: with a zip archive, or the magic number of the older format."""
+  return data[:4] in _ZIP or _is_legacy(data)
+
+
+def _is_legacy(data: bytes) -> bool:
+  return _MAGIC.to_bytes(10, "little") in data[:32]
 
 
 def loads(data: bytes) -> tuple[Any, Callable[[Any], np.ndarray | None]]:
@@ -200,77 +263,92 @@ def loads(data: bytes) -> tuple[Any, Callable[[Any], np.ndarray | None]]:
 
   Returns:
     (the object: lists, tuples, dicts, numbers, texts, opaque tensors, and what `foreign` names;
-    a function that gives the array of such a tensor, a view that may be strided, and None of anything else)
+    a function that gives the array of such a tensor, a view that may be strided, and None of anything else; it raises
+    Refused for a tensor that is not read, such as a sparse one)
 
   Raises:
-    ValueError: not such a file, one cut short or changed, or one with opcodes that are not needed.
+    Refused: not such a file, one cut short or changed, or one with opcodes that are not needed.
   """
   try:
     with warnings.catch_warnings():
-      warnings.simplefilter(
-        "ignore"
-      )  # Of what Python thinks of escapes in damaged names, and of doubled entries.
-      value, fetch = _zip(data) if data[:4] == b"PK\x03\x04" else _legacy(data)
+      # Python warns of escapes in damaged names and of archive entries that come twice.
+      warnings.simplefilter("ignore")
+      value, fetch = _legacy(data) if _is_legacy(data) else _zip(data)
+  except Refused:
+    raise
   except _UNSOUND as error:
-    raise ValueError(_unsound(error)) from None
-  fetched: dict[str, np.ndarray] = {}
+    raise _unsound(error) from None
+  fetched: dict[str, bytes | memoryview] = {}
 
   def array(item: Any) -> np.ndarray | None:
+    if isinstance(item, _Unreadable):
+      raise Refused(item.why)
     if not isinstance(item, _Tensor):
       return None
-    storage = item.storage
+    storage, dtype = item.storage, item.dtype
     try:
       if storage.key not in fetched:
-        fetched[storage.key] = np.frombuffer(fetch(storage), storage.dtype, storage.count)
+        fetched[storage.key] = fetch(storage)
+      held = memoryview(fetched[storage.key])[: storage.count * storage.itemsize]
+      if len(held) < storage.count * storage.itemsize:
+        raise Refused(f"not a sound file of PyTorch (storage {storage.key[:20]} is cut short): {_AGAIN}")
+      if not math.prod(item.shape):
+        return np.zeros(item.shape, dtype)
+      strides = [stride * dtype.itemsize for stride in item.strides]
+      return np.ndarray(item.shape, dtype, held, item.offset * dtype.itemsize, strides)
+    except Refused:
+      raise
     except _UNSOUND as error:
-      raise ValueError(_unsound(error)) from None
-    strides = [stride * storage.dtype.itemsize for stride in item.strides]
-    start = fetched[storage.key][item.offset :]
-    return np.lib.stride_tricks.as_strided(start, item.shape, strides, writeable=False)
+      raise _unsound(error) from None
 
   return value, array
 
 
-def _unsound(error: BaseException) -> str:
-  return f"not a sound file of PyTorch ({type(error).__name__}: {str(error)[:80]})"
+def _unsound(error: BaseException) -> Refused:
+  return Refused(f"not a sound file of PyTorch ({type(error).__name__}: {str(error)[:80]}): {_AGAIN}")
 
 
 def _zip(data: bytes) -> tuple[Any, Callable[[_Storage], bytes | memoryview]]:
   archive = zipfile.ZipFile(io.BytesIO(data))
   entries = archive.infolist()
+  names = {e.filename for e in entries}
+  pickles = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
+  prefix = pickles[0].removesuffix("data.pkl") if pickles else ""
+  if len(pickles) != 1 or f"{prefix}constants.pkl" in names:
+    raise archive_refusal(sorted(names))
+  if any(e.flag_bits & 1 for e in entries):
+    raise Refused(
+      "its archive is encrypted: unpack it and give the file inside, or save it again by torch.save"
+    )
   # Stored as they are and side by side: so nothing is larger than the file.
   if any(e.compress_type != zipfile.ZIP_STORED for e in entries) or sum(e.file_size for e in entries) > len(
     data
   ):
-    raise ValueError("not a sound file of PyTorch (its archive is compressed)")
-  (name,) = [e.filename for e in entries if e.filename.count("/") == 1 and e.filename.endswith("/data.pkl")]
-  prefix = name.removesuffix("data.pkl")
-  if f"{prefix}byteorder" in archive.namelist() and archive.read(f"{prefix}byteorder") != b"little":
-    raise ValueError("the file was written on a machine of other byte order: save it again on a usual one")
-  pickled = archive.read(name)
+    raise Refused("its archive is compressed, as torch.save never does it: save it again by torch.save")
+  if f"{prefix}byteorder" in names and archive.read(f"{prefix}byteorder") != b"little":
+    raise Refused(_BIG_ENDIAN)
+  pickled = archive.read(pickles[0])
   _check(pickled)
   return _Unpickler(pickled).load(), lambda storage: archive.read(f"{prefix}data/{storage.key}")
 
 
 def _legacy(data: bytes) -> tuple[Any, Callable[[_Storage], bytes | memoryview]]:
-  if _MAGIC.to_bytes(10, "little") not in data[:32]:
-    raise ValueError("not a file of PyTorch: expected .pth, .pt, .ckpt or .safetensors")
   pickles = _pickles(data)
   next(pickles)
   protocol, machine = next(pickles)[0], next(pickles)[0]
-  if protocol != _PROTOCOL or machine["little_endian"] is not True:
-    raise ValueError(
-      f"a file of PyTorch's protocol {protocol} or of other byte order: save it again with a newer one"
-    )
+  if protocol != _PROTOCOL:
+    raise Refused(f"a file of PyTorch's protocol {str(protocol)[:20]}: save it again with a newer PyTorch")
+  if machine["little_endian"] is not True:
+    raise Refused(_BIG_ENDIAN)
   (value, storages), (keys, _) = next(pickles), next(pickles)
   position = next(pickles)[0]
   parts: dict[str, memoryview] = {}
   for key in keys:
     storage = storages[key]
-    size = storage.count * storage.dtype.itemsize
+    size = storage.count * storage.itemsize
     (count,) = struct.unpack_from("<q", data, position)
     if count != storage.count or position + 8 + size > len(data):
-      raise ValueError(f"not a sound file of PyTorch (storage {key[:20]} is cut short)")
+      raise Refused(f"not a sound file of PyTorch (storage {key[:20]} is cut short): {_AGAIN}")
     parts[key] = memoryview(data)[position + 8 : position + 8 + size]
     position += 8 + size
   return value, lambda storage: parts[storage.key]

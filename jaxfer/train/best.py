@@ -58,7 +58,7 @@ class Best:
     """
     self.chosen = {member: (int(epoch), float(accuracy)) for member, (epoch, accuracy) in chosen.items()}
     if self.chosen:
-      self._variables = weights.load_weights(self._folder / str(number))[0]
+      self._variables = weights.load_weights(self._folder / str(number), sound=False)[0]
 
 
 def selects(stage: Stage) -> bool:

@@ -4,9 +4,12 @@
 says what they are, and the SHA-256 of the other file, so that a changed byte is noticed.
 """
 
+import contextlib
 import hashlib
+import io
 import json
 import pathlib
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +20,8 @@ from jaxfer.errors import UserError
 
 FORMAT = 1
 _ARRAYS, _META = "weights.npz", "weights.json"
+_KINDS = "biuf"  # Bools, integers and floats.
+_VARIANCES = ("running_var", "/var")
 
 
 def save_weights(folder: pathlib.Path, variables: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
@@ -28,33 +33,45 @@ def save_weights(folder: pathlib.Path, variables: Mapping[str, Any], meta: Mappi
     meta: what JSON can hold; "format" and "sha256" are added.
 
   Raises:
-    UserError: an array of another type, such as bfloat16, which a .npz cannot hold.
+    UserError: an array of another type, such as bfloat16, which a .npz cannot hold; a folder that cannot be written.
   """
   arrays = {path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(variables, sep="/").items()}
   for path, array in arrays.items():
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind not in _KINDS:
       raise UserError(
         f"{path} is {array.dtype}: weights are stored as bools, integers or floats; use float32"
       )
   folder = pathlib.Path(folder)
-  folder.mkdir(parents=True, exist_ok=True)
   partial = folder / f"{_ARRAYS}.partial"
-  with partial.open("wb") as file:
-    np.savez(file, **arrays)  # type: ignore[arg-type]
-  described = {**meta, "format": FORMAT, "sha256": hashlib.sha256(partial.read_bytes()).hexdigest()}
-  text = json.dumps(described, indent=2, allow_nan=False) + "\n"
-  partial.replace(folder / _ARRAYS)
-  (folder / _META).write_text(text, encoding="utf-8")
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    with partial.open("wb") as file:
+      np.savez(file, **arrays)  # type: ignore[arg-type]
+    described = {**meta, "format": FORMAT, "sha256": hashlib.sha256(partial.read_bytes()).hexdigest()}
+    text = json.dumps(described, indent=2, allow_nan=False) + "\n"
+    partial.replace(folder / _ARRAYS)
+    (folder / _META).write_text(text, encoding="utf-8")
+  except OSError as error:
+    with contextlib.suppress(OSError):
+      partial.unlink(missing_ok=True)
+    raise UserError(
+      f"{folder}: {error.strerror}: the weights are not written; give a folder that can be written"
+    ) from None
 
 
-def load_weights(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def load_weights(folder: pathlib.Path, *, sound: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
   """Reads what `save_weights` wrote.
+
+  Args:
+    folder: of weights.
+    sound: refuse values that no trained net has, see `unsound_values`. An affinity that is NaN throughout is accepted:
+      it was never written.
 
   Returns:
     (variables as nested dicts of numpy arrays, meta)
 
   Raises:
-    UserError: a file is missing, damaged, or of another format; names it.
+    UserError: a file is missing, damaged, or of another format or program, or the values are unsound; names it.
   """
   folder = pathlib.Path(folder)
   path = folder / _META
@@ -63,16 +80,64 @@ def load_weights(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     form, digest = meta["format"], meta["sha256"]
   except OSError as error:
     raise UserError(f"{path}: {error.strerror}; {folder} is no folder of weights") from None
-  except (ValueError, KeyError, TypeError):
-    raise UserError(f"{path} is damaged: write {folder} again") from None
+  except (ValueError, KeyError, TypeError, RecursionError):
+    raise UserError(f"{path} is damaged, or of another program: write {folder} again") from None
   if form != FORMAT:
     raise UserError(f"{path} has format {form}, this version reads {FORMAT}: use the jaxfer that wrote it")
   path = folder / _ARRAYS
   try:
-    changed = hashlib.sha256(path.read_bytes()).hexdigest() != digest
+    data = path.read_bytes()
   except OSError as error:
     raise UserError(f"{path}: {error.strerror}; write {folder} again") from None
-  if changed:
+  if hashlib.sha256(data).hexdigest() != digest:
     raise UserError(f"{path} has changed since it was written: write {folder} again")
-  with np.load(path, allow_pickle=False) as arrays:
-    return traverse_util.unflatten_dict(dict(arrays), sep="/"), meta
+  try:
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+      arrays = dict(file)
+    if foreign := [array.dtype for array in arrays.values() if array.dtype.kind not in _KINDS]:
+      raise TypeError(foreign[0])
+    variables = traverse_util.unflatten_dict(arrays, sep="/")
+  except (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    zipfile.BadZipFile,
+  ):
+    raise UserError(f"{path} is damaged, or of another program: write {folder} again") from None
+  trained = {p: a for p, a in arrays.items() if not (p.startswith("affinity/") and np.isnan(a).all())}
+  if sound and (said := unsound_values(trained)):
+    raise UserError(
+      f"{path} holds values that no trained net has: {said}; the training that wrote it failed: give other weights"
+    )
+  return variables, meta
+
+
+def unsound_values(arrays: Mapping[str, np.ndarray]) -> str:
+  """Names the arrays whose values no trained net has, and how many such values; "" if there are none.
+
+  These are NaN, infinities, values beyond float32's range, and negative values of a variance of BatchNorm: ours or
+  PyTorch's, by its name. With any of them a net predicts NaN or worse, without a word.
+
+  Args:
+    arrays: by name; of any type. Only floats are looked at.
+  """
+  found = []
+  for name, array in arrays.items():
+    if array.dtype.kind not in "fV":  # NumPy says V of bfloat16 and float8.
+      continue
+    values = array if array.dtype.itemsize >= 4 else array.astype(np.float32)
+    finite = np.isfinite(values)
+    counts = {
+      "NaN": np.isnan(values),
+      "infinite": np.isinf(values),
+      "beyond float32": finite & (np.abs(values) > np.finfo(np.float32).max),
+      "negative": finite & (values < 0) & name.endswith(_VARIANCES),
+    }
+    said = [f"{np.count_nonzero(those)} {kind}" for kind, those in counts.items() if those.any()]
+    if said:
+      found.append(f"{name} ({', '.join(said)} of {array.size})")
+  return ", ".join(found)

@@ -1,9 +1,11 @@
 """Each importer puts every tensor where it belongs, and says all that does not fit."""
 
+import errno
 import json
 import pathlib
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -13,6 +15,7 @@ from jaxfer import cli
 from jaxfer.convert import checkpoint, importers
 from jaxfer.errors import UserError
 from jaxfer.train.weights import load_weights
+from tests.convert import written
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 # Names of a state dict that specs 3.1, 5.2 and 5.3 list, of each kind, and their shapes at 1/64 of the widths.
@@ -77,6 +80,7 @@ NARROW = {
   "torchvision_resnet18": {"num_classes": 5, "depth": 18, "width": 1 / 64},
   "torchvision_resnet50": {"num_classes": 5, "depth": 50, "width": 1 / 64},
 }
+PREFIX = {"adaface": "model."}  # Of Lightning.
 # Learnt numbers at full size (specs 3.1, 5.2 and 5.3; IResNet's last scale is not learnt).
 PARAMETERS = {
   "adaface": 24_020_352,
@@ -109,7 +113,9 @@ def drawn(name, seed=0):
     if path.startswith("affinity/"):
       continue
     ours[path] = rng.standard_normal(shape).astype(np.float32)
-    key = importer.prefix + importers.torch_name(importer, path, NARROW[name])
+    if path.endswith("/var"):
+      ours[path] = np.abs(ours[path])
+    key = PREFIX.get(name, "") + importers.torch_name(importer, path, NARROW[name])
     torch[key] = to_torch(ours[path])
     if key.endswith("running_var"):
       torch[key.replace("running_var", "num_batches_tracked")] = np.int64(9).reshape(())
@@ -185,6 +191,128 @@ def test_what_stands_beside_a_face_net_is_said():
     importers.variables_of("adaface", of(drawn("insightface")[1]))
 
 
+@pytest.mark.parametrize("prefix", ["model.", "features.", "model.backbone.", "q.x."])
+def test_prefixes(prefix):
+  """What stands before every name of the net is found by one of them; the others are left out and named."""
+  ours, torch = drawn("torchvision_resnet18")
+  head = {"head.kernel": np.zeros((8, 5), np.float32), "criterion.weight": np.ones(5, np.float32)}
+  under = {prefix + key: tensor for key, tensor in torch.items()}
+  variables, meta = importers.variables_of("torchvision_resnet18", of(under | head))
+  assert meta["unwrapped"] == [prefix]
+  assert meta["left_out"] == list(head)
+  np.testing.assert_array_equal(variables["params"]["fc"]["kernel"], ours["params/fc/kernel"])
+  del under[prefix + "fc.bias"]
+  with pytest.raises(
+    UserError, match=rf"\(names under '{prefix}', 2 tensors beside them\): 1 missing: fc\.bias$"
+  ):
+    importers.variables_of("torchvision_resnet18", of(under | head))
+
+
+@pytest.mark.parametrize("name", ["arm", "insightface", "adaface"])
+def test_prefixes_of_other_nets(name):
+  """Each tells itself from what its own names begin with, as ARM's `features`."""
+  _, torch = drawn(name)
+  bare = {key.removeprefix(PREFIX.get(name, "")): tensor for key, tensor in torch.items()}
+  _, meta = importers.variables_of(name, of({f"features.{key}": tensor for key, tensor in bare.items()}))
+  assert meta["unwrapped"] == ["features."]
+
+
+def test_two_nets_in_one_file():
+  _, torch = drawn("torchvision_resnet18")
+  two = {f"{who}.{key}": tensor for who in ("student", "teacher") for key, tensor in torch.items()}
+  with pytest.raises(
+    UserError,
+    match=r"some/file\.pth: it holds 2 nets, under 'student\.', 'teacher\.': save the state_dict\(\) of one",
+  ):
+    importers.variables_of("torchvision_resnet18", of(two))
+
+
+def test_averaged_models():
+  """`AveragedModel` keeps a count beside the weights."""
+  _, torch = drawn("torchvision_resnet18")
+  importers.variables_of("torchvision_resnet18", of(torch | {"n_averaged": np.array(3)}))
+
+
+@pytest.mark.parametrize("name", importers.IMPORTERS)
+def test_values_that_are_not_finite_are_refused(name):
+  """In any array, and all of them are named, with how many of their values."""
+  _, torch = drawn(name)
+  prefix = PREFIX.get(name, "")
+  norm = next(key for key in torch if key.endswith("running_var")).removesuffix("running_var")
+  kernel = next(key for key, tensor in torch.items() if tensor.ndim == 4 and tensor.size > 4)
+  broken = {key: np.array(tensor) for key, tensor in torch.items()}
+  broken[kernel].flat[:3] = np.nan, np.inf, -np.inf
+  broken[norm + "running_mean"][0] = np.nan
+  broken[norm + "running_var"][0] = -1e-3
+  with pytest.raises(UserError, match=r"some/file\.pth holds values that no trained net has: ") as caught:
+    importers.variables_of(name, of(broken))
+  count = {key: torch[key].size for key in (kernel, norm + "running_mean", norm + "running_var")}
+  kernel, norm = kernel.removeprefix(prefix), norm.removeprefix(prefix)
+  for said in (
+    f"{kernel} (1 NaN, 2 infinite of {count[prefix + kernel]})",
+    f"{norm}running_mean (1 NaN of {count[prefix + norm + 'running_mean']})",
+    f"{norm}running_var (1 negative of {count[prefix + norm + 'running_var']})",
+  ):
+    assert said in str(caught.value)
+  assert str(caught.value).count(" of ") == 3
+  broken = torch | {prefix + norm + "running_var": np.zeros_like(torch[prefix + norm + "running_var"])}
+  importers.variables_of(name, of(broken))  # A variance of 0 is that of a channel that is always dark.
+
+
+@pytest.mark.parametrize(
+  ("dtype", "value", "said"),
+  [
+    ("float64", 1e39, "1 beyond float32"),
+    ("float64", -1e300, "1 beyond float32"),
+    ("float64", np.inf, "1 infinite"),
+    ("float16", np.inf, "1 infinite"),
+    ("float16", np.nan, "1 NaN"),
+    (ml_dtypes.bfloat16, np.inf, "1 infinite"),
+    (ml_dtypes.bfloat16, np.nan, "1 NaN"),
+    (ml_dtypes.float8_e5m2, np.inf, "1 infinite"),
+    (ml_dtypes.float8_e4m3fn, np.nan, "1 NaN"),
+  ],
+)
+def test_values_of_other_types_that_are_not_finite(dtype, value, said):
+  _, torch = drawn("torchvision_resnet18")
+  bias = np.zeros(5, dtype)
+  bias[2] = value
+  with pytest.raises(
+    UserError, match=rf"no trained net has: fc\.bias \({said} of 5\); the training that wrote it"
+  ):
+    importers.variables_of("torchvision_resnet18", of(torch | {"fc.bias": bias}))
+
+
+def test_what_is_left_out_may_hold_anything():
+  _, torch = drawn("adaface")
+  importers.variables_of("adaface", of(torch | {"head.kernel": np.full((8, 5), np.nan, np.float32)}))
+
+
+@pytest.mark.parametrize("kind", ["float64", "float16", "bfloat16", "float8_e4m3fn"])
+def test_every_format_of_every_float_type_becomes_the_same_float32(tmp_path, kind):
+  ours, torch = drawn("torchvision_resnet18")
+  dtype = np.dtype(getattr(ml_dtypes, kind) if hasattr(ml_dtypes, kind) else kind)
+  cast = {
+    key: np.asarray(tensor, tensor.dtype if tensor.dtype == np.int64 else dtype)
+    for key, tensor in torch.items()
+  }
+  for write in (written.zipped, written.legacy, written.safetensors):
+    (tmp_path / "net").write_bytes(write(cast))
+    variables, _ = importers.variables_of("torchvision_resnet18", checkpoint.read(tmp_path / "net"))
+    flat = traverse_util.flatten_dict(variables, sep="/")
+    assert {array.dtype for array in flat.values()} == {np.dtype(np.float32)}
+    for path, want in ours.items():
+      np.testing.assert_array_equal(flat[path], want.astype(dtype).astype(np.float32), err_msg=path)
+
+
+@pytest.mark.parametrize("shape", [(3, 1), (1 << 40, 0)])
+def test_edges_of_length_zero_or_beyond_any_net(shape):
+  """Whatever shapes a file names, they are compared and nothing of their size is made."""
+  _, torch = drawn("insightface")
+  with pytest.raises(UserError, match=r"some/file\.pth does not fit 'insightface'.*fc\.weight"):
+    importers.variables_of("insightface", of(torch | {"fc.weight": np.zeros(shape, np.float32)}))
+
+
 def test_the_scale_that_stays_one():
   _, torch = drawn("insightface")
   torch["features.weight"][3] = 2
@@ -192,15 +320,6 @@ def test_the_scale_that_stays_one():
     importers.variables_of("insightface", of(torch))
   del torch["features.weight"]
   importers.variables_of("insightface", of(torch))
-
-
-def test_half_precision_becomes_float32():
-  ours, torch = drawn("torchvision_resnet18")
-  half = {key: tensor.astype(np.float16) if tensor.ndim else tensor for key, tensor in torch.items()}
-  variables, _ = importers.variables_of("torchvision_resnet18", of(half))
-  kernel = variables["params"]["fc"]["kernel"]
-  assert kernel.dtype == np.float32
-  np.testing.assert_array_equal(kernel, ours["params/fc/kernel"].astype(np.float16))
 
 
 def test_everything_that_does_not_fit_is_listed():
@@ -278,3 +397,31 @@ def test_mistakes_at_the_command_line(tmp_path, capsys):
     assert message in error
     assert error.count("\n") == 1
   assert not (tmp_path / "new").exists()
+
+
+def test_folders_that_cannot_be_written(tmp_path, capsys, monkeypatch):
+  (tmp_path / "file").write_text("")
+  (tmp_path / "dangling").symlink_to(tmp_path / "nowhere/at/all")
+  source = str(FIXTURES / "arm.pth")
+  for out, why in (
+    ("file/out", "Not a directory"),
+    ("dangling", "File exists"),
+    ("a" * 300, "File name too long"),
+  ):
+    assert cli.main(["convert", "arm", source, str(tmp_path / out)]) == 2
+    error = capsys.readouterr().err
+    assert str(tmp_path / out) in error
+    assert why in error
+    assert error.count("\n") == 1
+
+  def full(file, **arrays):
+    file.write(b"half")
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr(np, "savez", full)
+  assert cli.main(["convert", "arm", source, str(tmp_path / "out")]) == 2
+  assert (
+    f"{tmp_path / 'out'}: No space left on device: the weights are not written" in capsys.readouterr().err
+  )
+  monkeypatch.undo()
+  assert cli.main(["convert", "arm", source, str(tmp_path / "out")]) == 0  # Nothing is in the way.

@@ -16,11 +16,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxfer.convert import checkpoint, torch_file
+from jaxfer.convert.kinds import Refused
 from jaxfer.errors import UserError
+from tests.convert import written
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 FUZZ = settings(max_examples=150, deadline=None)
 VIEWS = ("views.pth", "views_legacy.pth")
+KINDS = ("kinds.pth", "kinds_legacy.pth")
+UNSUPPORTED = {
+  "complex32": "of type complex32, which is not supported: save it as float32",
+  "complex64": "of type complex64, which is not supported: save it as float32",
+  "complex128": "of type complex128, which is not supported: save it as float32",
+  "float4_e2m1fn_x2": "of type float4_e2m1fn_x2, which is not supported",
+  "quantised": r"quantised, which is not supported: save its \.dequantize",
+  "sparse": r"sparse, which is not supported: save its \.to_dense",
+  "sparse_rows": r"sparse, which is not supported: save its \.to_dense",
+  "nested": "a nested tensor, which is not supported",
+  "meta": "on the device 'meta' and has no numbers",
+  "negative": r"stored with the flag 'neg': save its \.resolve_neg",
+}
 
 
 def archive(pickled, storages=(), compression=zipfile.ZIP_STORED, **extra):
@@ -76,6 +91,37 @@ def test_types_and_views(name):
   for key, array in want.items():
     assert got[key].dtype == array.dtype, key
     np.testing.assert_array_equal(got[key], array, err_msg=key)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_rarer_kinds_of_tensors(name):
+  """They are read or refused one by one, so that those beside the weights do no harm."""
+  value, array = torch_file.loads((FIXTURES / name).read_bytes())
+  for key, match in UNSUPPORTED.items():
+    assert torch_file.is_tensor(value[key])
+    with pytest.raises(Refused, match=match):
+      array(value.pop(key))
+  for key, item in value.items():
+    kind = (
+      getattr(ml_dtypes, key) if hasattr(ml_dtypes, key) else key if key.startswith("uint") else "float32"
+    )
+    got = array(item)
+    assert got.dtype == kind, key
+    want = [[1], [2], [4]] if key == "shared_transposed" else [1, 2, 4]
+    np.testing.assert_array_equal(got.astype(np.float32), want, err_msg=key)
+  assert len(value) == 13
+
+
+def test_a_kind_that_is_not_read_is_named(tmp_path):
+  """Among the weights; beside them it is passed over."""
+  sparse = written.Opcodes(b"ctorch._utils\n_rebuild_sparse_tensor\n)R")
+  weights = {"fc.bias": np.ones(2, np.float32)}
+  path = tmp_path / "a.ckpt"
+  path.write_bytes(written.zipped({"state_dict": {**weights, "fc.weight": sparse}}))
+  with pytest.raises(UserError, match=r"a\.ckpt: fc\.weight: it is sparse"):
+    checkpoint.read(path)
+  path.write_bytes(written.zipped({"state_dict": weights, "graph": {"edges": sparse}}))
+  assert set(checkpoint.read(path).tensors) == {"fc.bias"}
 
 
 def test_a_tensor_by_hand():
@@ -186,19 +232,40 @@ def test_compressed_archives_and_other_byte_orders():
   pickled = tensor(0, (6,), (1,))
   with pytest.raises(ValueError, match="compressed"):
     read(archive(pickled, [bytes(24)], zipfile.ZIP_DEFLATED))
-  with pytest.raises(ValueError, match="byte order"):
+  with pytest.raises(ValueError, match="byte order of a big-endian machine: save it again on"):
     read(archive(pickled, [bytes(24)], byteorder=b"big"))
+  read(archive(pickled, [bytes(24)], byteorder=b"little"))
+  value = {"x": np.ones(3, np.float32)}
+  with pytest.raises(ValueError, match="byte order of a big-endian machine: save it again on"):
+    read(written.legacy(value, little_endian=False))
+  with pytest.raises(ValueError, match="protocol 1000: save it again with a newer PyTorch"):
+    read(written.legacy(value, protocol=1000))
+  np.testing.assert_array_equal(read(written.legacy(value))["x"], value["x"])
 
 
-def test_files_that_are_none(tmp_path):
-  (tmp_path / "a.pth").write_text("not weights")
-  for name, match in (
-    ("a.pth", "not a file of PyTorch"),
-    ("missing.pth", "No such file"),
-    (".", "directory"),
-  ):
-    with pytest.raises(UserError, match=match):
-      checkpoint.read(tmp_path / name)
+def test_storages_cut_short():
+  """Or said to be larger than they are."""
+  match = r"not a sound file of PyTorch \(storage 0 is cut short\): download or save it again"
+  with pytest.raises(Refused, match=match):
+    read(archive(tensor(0, (6,), (1,), 7), [bytes(24)]))
+  whole = written.legacy({"x": np.arange(6, dtype=np.float32)})
+  for damaged in (whole[:-1], whole.replace(b"K\x06tQ", b"K\x07tQ")):
+    with pytest.raises(Refused, match=match):
+      read(damaged)
+
+
+def test_shapes_without_numbers():
+  """However large their other edges are, nothing is allocated."""
+  assert read(archive(tensor(0, (0, 1 << 30), (1, 1)), [bytes(24)]))["x"].shape == (0, 1 << 30)
+  assert read(archive(tensor(0, (0,), (1,), 0), [b""]))["x"].shape == (0,)
+  assert read(archive(tensor(5, (), ()), [bytes(24)]))["x"].shape == ()
+  with pytest.raises(Refused, match="reaches beyond its 6 numbers"):
+    read(archive(tensor(6, (), ()), [bytes(24)]))
+
+
+def test_a_missing_file(tmp_path):
+  with pytest.raises(UserError, match="No such file or directory: give a"):
+    checkpoint.read(tmp_path / "missing.pth")
 
 
 def _refusal(path):
@@ -217,7 +284,7 @@ def garbled(tmp_path_factory):
 
 
 @given(
-  name=st.sampled_from(VIEWS),
+  name=st.sampled_from(VIEWS + KINDS),
   cut=st.floats(0, 1),
   changes=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255))),
 )

@@ -4,10 +4,12 @@ arm.pth          the RGB net of paper 002 at 1/64 of its widths, as the authors 
 arm_legacy.pth   the same behind DataParallel, in the format before PyTorch 1.6
 arm.npz          pictures, uint8; logits of them as one batch, and as batches of 2 and 1
 views.pth, views_legacy.pth   tensors of all types, transposed, shared, sliced and empty
+kinds.pth, kinds_legacy.pth   the types without a storage class, tensors with attributes, and kinds that are not read
 """
 
 import pathlib
 import tempfile
+import warnings
 
 import numpy as np
 import published_nets
@@ -31,6 +33,29 @@ def views():
   }
   types = ("float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8")
   return made | {name: torch.arange(3).to(getattr(torch, name)) for name in types}
+
+
+def kinds():
+  """Names say what each one is; `torch_file_test` says which are read."""
+  values = torch.tensor([1.0, 2.0, 4.0])
+  types = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu", "uint16", "uint32",
+           "uint64", "complex32", "complex64", "complex128")  # fmt: skip
+  made = {name: values.to(getattr(torch, name)) for name in types}
+  made["float4_e2m1fn_x2"] = torch.zeros(3, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
+  made["buffer"] = torch.nn.Buffer(values)
+  for name, tensor in (("attribute", values.clone()), ("parameter", torch.nn.Parameter(values))):
+    tensor.note = "an attribute"
+    made[name] = tensor
+  return made | {
+    "quantised": torch.quantize_per_tensor(values, 0.1, 0, torch.qint8),
+    "sparse": torch.eye(3).to_sparse(),
+    "sparse_rows": torch.eye(3).to_sparse_csr(),
+    "nested": torch.nested.nested_tensor([values, values[:1]]),
+    "meta": torch.ones(3, device="meta"),
+    "negative": torch._neg_view(values),
+    "shared": values,
+    "shared_transposed": values[None].t(),
+  }
 
 
 def save(value, name, **how):
@@ -62,6 +87,9 @@ def main():
   )
   save(views(), "views.pth")
   save(views(), "views_legacy.pth", _use_new_zipfile_serialization=False)
+  warnings.simplefilter("ignore")  # Of types that PyTorch calls experimental or deprecated.
+  save(kinds(), "kinds.pth")
+  save(kinds(), "kinds_legacy.pth", _use_new_zipfile_serialization=False)
 
 
 if __name__ == "__main__":

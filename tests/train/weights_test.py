@@ -1,7 +1,12 @@
 """Weights come back as they were, and a damaged folder is refused by the name of its file."""
 
+import errno
+import hashlib
+import io
 import json
+import pickle
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -56,6 +61,93 @@ def test_a_damaged_description(folder, text):
   (folder / "weights.json").write_bytes(text.encode("utf-8", "surrogateescape"))
   with pytest.raises(UserError, match=r"weights\.json is damaged"):
     load_weights(folder)
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}', "3", "null", '"weights"', '{"format": 1}', "[" * 100_000])
+def test_a_description_of_another_program(folder, text):
+  (folder / "weights.json").write_text(text)
+  with pytest.raises(UserError, match=r"weights\.json is damaged, or of another program: write .* again"):
+    load_weights(folder)
+
+
+def test_a_description_cut_short(folder):
+  whole = (folder / "weights.json").read_bytes()
+  for cut in range(len(whole) - 1):  # The last byte is a line break.
+    (folder / "weights.json").write_bytes(whole[:cut])
+    with pytest.raises(UserError, match=r"weights\.json is damaged"):
+      load_weights(folder)
+
+
+def described(folder, data):
+  """Puts other bytes in the place of the arrays, with their digest."""
+  (folder / "weights.npz").write_bytes(data)
+  meta = json.loads((folder / "weights.json").read_text())
+  (folder / "weights.json").write_text(json.dumps(meta | {"sha256": hashlib.sha256(data).hexdigest()}))
+
+
+def saved(save, *arguments, **arrays):
+  stream = io.BytesIO()
+  save(stream, *arguments, **arrays)
+  return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+  "data",
+  [
+    b"",
+    b"text",
+    pickle.dumps({"a": 1}),
+    saved(np.save, np.zeros(3)),
+    saved(np.savez, a=np.zeros(3))[:-30],
+    saved(np.savez, a=np.array([None])),
+    saved(np.savez, a=np.array(["text"])),
+    saved(np.savez, a=np.zeros(2, ml_dtypes.bfloat16)),
+    saved(np.savez, **{"a": np.zeros(3), "a/b": np.zeros(3)}),
+  ],
+)
+def test_arrays_of_another_program(folder, data):
+  described(folder, data)
+  with pytest.raises(UserError, match=r"weights\.npz is damaged, or of another program: write .* again"):
+    load_weights(folder)
+
+
+def test_values_that_no_trained_net_has(tmp_path):
+  """All arrays are named; an affinity that was never written is NaN, and a failed training may be read on purpose."""
+  variables = {
+    "params": {"fc": {"kernel": np.float32([1, np.nan, np.inf]), "bias": np.float64([1e39, 0])}},
+    "batch_stats": {"bn": {"mean": np.float32([-1, np.nan]), "var": np.float32([-1, 0])}},
+    "affinity": {"arm": {"ema": np.float32([1, np.nan]), "frozen": np.full(2, np.nan, np.float32)}},
+    "counts": {"var": np.int32([-1])},
+  }
+  save_weights(tmp_path, variables, {})
+  with pytest.raises(UserError) as caught:
+    load_weights(tmp_path)
+  assert str(caught.value) == (
+    f"{tmp_path / 'weights.npz'} holds values that no trained net has: params/fc/kernel (1 NaN, 1 infinite of 3), "
+    "params/fc/bias (1 beyond float32 of 2), batch_stats/bn/mean (1 NaN of 2), batch_stats/bn/var (1 negative of 2), "
+    "affinity/arm/ema (1 NaN of 2); the training that wrote it failed: give other weights"
+  )
+  got, _ = load_weights(tmp_path, sound=False)
+  np.testing.assert_array_equal(got["params"]["fc"]["kernel"], variables["params"]["fc"]["kernel"])
+
+
+def test_folders_that_cannot_be_written(folder, monkeypatch, tmp_path):
+  """What was there stays whole."""
+  (tmp_path / "file").write_text("")
+  with pytest.raises(
+    UserError, match=r"file/in: Not a directory: the weights are not written; give a folder that"
+  ):
+    save_weights(tmp_path / "file/in", VARIABLES, {})
+
+  def full(file, **arrays):
+    file.write(b"half")
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr(np, "savez", full)
+  with pytest.raises(UserError, match="No space left on device: the weights are not written"):
+    save_weights(folder, VARIABLES, {"model": "Other"})
+  assert load_weights(folder)[1]["model"] == "M"
+  assert sorted(p.name for p in folder.iterdir()) == ["weights.json", "weights.npz"]
 
 
 def test_another_format(folder):

@@ -1,0 +1,74 @@
+"""Files of safetensors: the length of a header (8 bytes), the header (JSON), and the tensors' bytes, back to back.
+
+Read here instead of by the library, which has no numpy type for bfloat16 and float8 and calls a file that holds a type
+newer than itself invalid.
+"""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+
+from jaxfer.convert.dtypes import DTYPES, SAFETENSORS, unsupported
+from jaxfer.convert.kinds import Refused
+
+_MAX_HEADER = 100_000_000  # Bytes, the limit of the format.
+
+
+def looks_like(data: bytes) -> bool:
+  """Whether a file begins as one of safetensors does: with a length that a header can have, and its brace."""
+  return data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= _MAX_HEADER
+
+
+def loads(data: bytes) -> dict[str, np.ndarray]:
+  """Reads the bytes of a `.safetensors` file.
+
+  Args:
+    data: the whole file; the arrays are views of it.
+
+  Returns:
+    The tensors by name, in the file's number types.
+
+  Raises:
+    Refused: the file is damaged or cut short, or a tensor is of an unsupported type, which is named.
+  """
+  start = 8 + int.from_bytes(data[:8], "little")
+  if start > len(data):
+    raise _damaged(f"its header ends at byte {start} of {len(data)}, so the file is cut short")
+  try:
+    header = json.loads(data[8:start].decode("utf-8"), object_pairs_hook=_unique)
+  except (ValueError, RecursionError) as error:
+    raise _damaged(f"its header is no JSON: {str(error)[:60]}") from None
+  header.pop("__metadata__", None)
+  tensors, spans = {}, []
+  for name, entry in header.items():
+    try:
+      code, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+      numbers = (*shape, begin, end)
+    except (TypeError, KeyError, ValueError):
+      raise _damaged(f"the header's entry {name[:40]!r} is incomplete") from None
+    if not all(type(n) is int and 0 <= n < 1 << 63 for n in numbers):
+      raise _damaged(f"the header's entry {name[:40]!r} has no sound shape or place")
+    if code not in SAFETENSORS:
+      raise Refused(f"{name[:80]}: {unsupported(str(code)[:40])}")
+    dtype = DTYPES[SAFETENSORS[code]]
+    if end - begin != math.prod(shape) * dtype.itemsize or start + end > len(data):
+      raise _damaged(f"{name[:40]!r} of shape {shape} does not fit its {end - begin} bytes, or is cut short")
+    tensors[name] = np.frombuffer(data, dtype, math.prod(shape), start + begin).reshape(shape)
+    spans.append((begin, end))
+  ends = [0, *(end for _, end in sorted(spans))]
+  if [begin for begin, _ in sorted(spans)] != ends[:-1] or start + ends[-1] != len(data):
+    raise _damaged("its tensors overlap or leave bytes between them or at the end")
+  return tensors
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  found = dict(pairs)
+  if len(found) != len(pairs):
+    raise ValueError("a name stands in it twice")
+  return found
+
+
+def _damaged(why: str) -> Refused:
+  return Refused(f"not a sound file of safetensors ({why}): download or save it again")
