@@ -18,6 +18,7 @@ import json
 import pathlib
 
 import conv_rnn_oracle
+import exact
 import numpy as np
 
 PATH = pathlib.Path(__file__).with_name("conv_rnn.npz")
@@ -54,11 +55,11 @@ def cases():
   return result
 
 
-def parameters(cell, rng):
+def parameters(cell, draws):
   """Returns one set of parameters, of a size that leaves the gates unsaturated."""
 
   def draw(*shape, scale):
-    return rng.normal(0, scale, shape).astype(np.float32)
+    return (scale * draws.normal(shape)).astype(np.float32)
 
   params = {}
   for gate in (*GATES[cell], "g"):
@@ -76,18 +77,18 @@ def parameters(cell, rng):
 
 def inputs():
   """Returns the arrays of the file that are drawn, not computed."""
-  rng = np.random.default_rng(0)
+  draws = exact.Draws(0)
   arrays = {
-    "x": rng.normal(0, 1, (BATCH, TIME, HEIGHT, WIDTH, C_IN)).astype(np.float32),
+    "x": draws.normal((BATCH, TIME, HEIGHT, WIDTH, C_IN)).astype(np.float32),
     "mask": np.arange(TIME) < np.array([[TIME], [2]]),
-    "cotangent": rng.normal(0, 1, (BATCH, TIME, HEIGHT, WIDTH, C_H)).astype(np.float32),
+    "cotangent": draws.normal((BATCH, TIME, HEIGHT, WIDTH, C_H)).astype(np.float32),
   }
-  arrays["direction/x"] = rng.normal(0, 1, arrays["x"].shape).astype(np.float32)
+  arrays["direction/x"] = draws.normal(arrays["x"].shape).astype(np.float32)
   for seed, cell in enumerate(CELLS, start=1):
-    rng = np.random.default_rng(seed)
-    for name, value in parameters(cell, rng).items():
+    draws = exact.Draws(seed)
+    for name, value in parameters(cell, draws).items():
       arrays[f"{cell}/params/{name}"] = value
-      arrays[f"{cell}/direction/{name}"] = rng.normal(0, 1, value.shape).astype(np.float32)
+      arrays[f"{cell}/direction/{name}"] = draws.normal(value.shape).astype(np.float32)
   return arrays
 
 
