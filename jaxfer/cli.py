@@ -201,7 +201,7 @@ def _people(args: argparse.Namespace) -> None:
 
 
 def _prepare(args: argparse.Namespace) -> None:
-  from jaxfer import config
+  from jaxfer import values
   from jaxfer.config import Call
   from jaxfer.data.prepare import prepare
   from jaxfer.errors import unknown
@@ -214,7 +214,7 @@ def _prepare(args: argparse.Namespace) -> None:
       raise UserError(f"option '{assignment}' has no '=': write option=value, such as num_frames=8")
     if name not in valid:
       raise unknown(f"option of data set '{args.dataset}'", name, valid)
-    options[name] = config.parse(text, valid[name], name)
+    options[name] = values.parse(text, valid[name], name)
   print(prepare(args.dataset, args.source, _data_dir(args), skip_bad=args.skip_bad, **options).table())
 
 

@@ -25,7 +25,7 @@ from jaxfer.train.stage import Stage, Variables
 
 
 def options_of(field: str, call: Call) -> Mapping[str, Any]:
-  """The options, with their types, that a call of a config takes: `field` is "recipe", "model" or "data".
+  """The options, with their types and ranges, that a call of a config takes: `field` is "recipe", "model" or "data".
 
   Raises:
     UserError: there is no such recipe, model or data set.
@@ -36,7 +36,7 @@ def options_of(field: str, call: Call) -> Mapping[str, Any]:
   if field == "model":
     if call.name not in MODELS:
       raise unknown("model", call.name, MODELS)
-    hints = typing.get_type_hints(MODELS[call.name])
+    hints = typing.get_type_hints(MODELS[call.name], include_extras=True)
     ours = {f.name for f in dataclasses.fields(MODELS[call.name])} - {
       "parent",
       "name",
@@ -56,9 +56,19 @@ def _experiment(name: str) -> Experiment:
 
 
 def _model(config: RunConfig, data: records.Records) -> nn.Module:
-  """The model, told of the data what it asks for: how many classes there are, or how many people."""
+  """The model, told of the data what it asks for: how many classes there are, or how many people.
+
+  Raises:
+    UserError: the config gives another number than the data have.
+  """
   given = {"num_classes": len(data.label_names), "subjects": len(data.subject_names)}
   given = {name: count for name, count in given.items() if name in options_of("model", config.model)}
+  for name, count in given.items():
+    if (asked := config.model.options.get(name, count)) != count:
+      what = "classes" if name == "num_classes" else "subjects"
+      raise UserError(
+        f"model.{name}={asked}: data set '{config.data.name}' has {count} {what}; give {count}, or leave it out"
+      )
   dtype = None if config.dtype == "float32" else config.dtype
   return create_model(config.model.name, **{**given, **config.model.options}, dtype=dtype)
 
@@ -77,14 +87,18 @@ def split_of(config: RunConfig, data: records.Records) -> folds.Split:
   Records that are for training or for recognition alone (their text `purpose`) are on no other side.
 
   Raises:
-    UserError: these records cannot be divided so.
+    UserError: these records cannot be divided so, or nothing can be learned or tested then.
   """
   split = _all_of(config, data)
-  if "purpose" not in data.texts:
-    return split
-  purpose = np.asarray(data.texts["purpose"])
-  learned, judged = (np.isin(purpose, ("", own)) for own in ("training", "recognition"))
-  return folds.Split(split.train & learned, split.validation & judged, split.test & judged)
+  if "purpose" in data.texts:
+    purpose = np.asarray(data.texts["purpose"])
+    learned, judged = (np.isin(purpose, ("", own)) for own in ("training", "recognition"))
+    split = folds.Split(split.train & learned, split.validation & judged, split.test & judged)
+  try:
+    folds.assert_of_use(data.arrays["label"], data.label_names, split)
+  except UserError as error:
+    raise UserError(f"data set '{config.data.name}': {error}") from error
+  return split
 
 
 def _all_of(config: RunConfig, data: records.Records) -> folds.Split:

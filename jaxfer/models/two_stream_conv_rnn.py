@@ -11,7 +11,7 @@ them, the last step's output, dense layers of 256 and 128 with ReLU and dropout 
 Deviation: where two pixels of a pooling window tie, the gradient is shared between them (PyTorch: the first takes all).
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jaxfer.errors import UserError
 from jaxfer.layers.conv_rnn import ConvGRU, ConvLSTM
 from jaxfer.layers.dropout import Dropout
+from jaxfer.ranges import Classes, Count, Length, OddKernel, ShareBelowOne, Units, Weight
 
 _CELLS = {"conv_lstm": ConvLSTM, "conv_gru": ConvGRU}
 
@@ -77,22 +78,22 @@ class TwoStreamConvRNN(nn.Module):
     checkpoint_every: see `ConvLSTM`.
   """
 
-  num_classes: int = 7
+  num_classes: Classes = 7
   cell: Literal["conv_lstm", "conv_gru"] = "conv_lstm"
   temporal_gate: bool = False
   temporal_skip: bool = False
   spatial_skip: bool = False
   gate_sees_x: bool = True
-  features: tuple[int, ...] = (16, 32, 64, 128)
-  kernel_size: tuple[int, int] = (3, 3)
-  dense: tuple[int, int] = (256, 128)
-  dropout_rate: float = 0.5
-  flow_gain: float = 1.0
+  features: Annotated[tuple[Units, ...], Length()] = (16, 32, 64, 128)
+  kernel_size: tuple[OddKernel, OddKernel] = (3, 3)
+  dense: tuple[Units, Units] = (256, 128)
+  dropout_rate: ShareBelowOne = 0.5
+  flow_gain: Weight = 1.0
   pool: Literal["last", "mean"] = "last"
   dtype: Any = None
   param_dtype: Any = jnp.float32
   recompute: bool = False
-  checkpoint_every: int | None = None
+  checkpoint_every: Count | None = None
 
   @nn.compact
   def __call__(
