@@ -37,7 +37,8 @@ def _called(path: pathlib.Path, function: Callable[[], Any], line: int | None = 
   try:
     return function()
   except (Exception, SystemExit) as error:
-    raise UserError(f"{_place(path, _line_of(error, path) or line)}: {_said(error, path)}") from error
+    hint = "" if path.suffix == ".py" else "; a config is a Python file"
+    raise UserError(f"{_place(path, _line_of(error, path) or line)}: {_said(error, path)}{hint}") from error
 
 
 def _place(path: pathlib.Path, line: int | None) -> str:
@@ -80,8 +81,10 @@ def _line_of(error: BaseException, path: pathlib.Path) -> int | None:
 
 def _said(error: BaseException, path: pathlib.Path) -> str:
   """An error's kind and text on one line."""
-  own = isinstance(error, SyntaxError) and error.filename == str(path)
-  text = " ".join((error.msg if own else str(error)).split())
+  text = str(error)
+  if isinstance(error, SyntaxError) and error.filename == str(path):
+    text = error.msg  # Without the place, which is told already.
+  text = " ".join(text.split())
   text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
   if isinstance(error, SystemExit):
     return f"the config calls sys.exit({text}): it must return a RunConfig or a StudyConfig"

@@ -257,22 +257,33 @@ def _environment() -> dict[str, str]:
 def listing(root: pathlib.Path) -> str:
   """Every study below a folder: its title, what was published where, the data it needs and where they come from.
 
+  A file that cannot be read is named with the reason, and counted.
+
   Raises:
-    UserError: no study there.
+    UserError: there is no file of a study there.
   """
-  lines = []
-  for path in sorted(root.rglob("*.py")):
-    study = configuration.read(path)
-    if isinstance(study, StudyConfig):
-      resolved, rows = configuration.resolve(study, None, (), options_of)
-      sources = configuration.sources_of(resolved, options_of)
-      names = dict.fromkeys(config.data.name for config in [*rows.values(), *sources.values()])
-      lines += [
-        f"{path}",
-        f"  {study.title}; {len(study.rows)} rows; presets {', '.join(study.presets)}",
-        f"  published: {study.source}",
-        *(f"  data: {name}: {DATASETS[name].licence}" for name in names),
-      ]
+  lines, broken, paths = [], 0, sorted(root.rglob("*.py"))
+  for path in paths:
+    try:
+      study = configuration.read(path)
+      if isinstance(study, StudyConfig):
+        lines += [f"{path}", *_described(study)]
+    except UserError as error:
+      lines += [f"{path}", f"  cannot be read: {error}"]
+      broken += 1
   if not lines:
     raise UserError(f"no study below {root}: run from a checkout of jaxfer")
+  if broken:
+    lines.append(f"{broken} of {len(paths)} configs cannot be read")
   return "\n".join(lines)
+
+
+def _described(study: StudyConfig) -> list[str]:
+  resolved, rows = configuration.resolve(study, None, (), options_of)
+  sources = configuration.sources_of(resolved, options_of)
+  names = dict.fromkeys(config.data.name for config in [*rows.values(), *sources.values()])
+  return [
+    f"  {study.title}; {len(study.rows)} rows; presets {', '.join(study.presets)}",
+    f"  published: {study.source}",
+    *(f"  data: {name}: {DATASETS[name].licence}" for name in names),
+  ]

@@ -53,7 +53,7 @@ def check(value: Any, kind: Any, name: str) -> None:
       raise UserError(f"{name}={shown(value)}: give a dict")
     for key, each in value.items():
       check(each, args[1], f"{name}[{key!r}]")
-  elif dataclasses.is_dataclass(kind):
+  elif isinstance(kind, type) and dataclasses.is_dataclass(kind):
     if not isinstance(value, kind):
       raise UserError(f"{name}={shown(value)}: give a {kind.__name__}(...)")
     hints = typing.get_type_hints(kind, include_extras=True)

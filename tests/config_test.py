@@ -150,10 +150,10 @@ def test_a_preset_goes_before_overrides_and_rows_after_both():
   [
     ("smal", "seeds=1", "unknown preset 'smal': did you mean 'small'"),
     ("small", "recipe.epoch=1", "unknown config key 'recipe.epoch': did you mean 'recipe.epochs'"),
-    ("small", "seeds=0", "seeds=0: a study needs at least one"),
+    ("small", "seeds=0", "seeds=0: give a whole number, from 1 to 10000"),
     ("small", "seeds=few", "seeds=few: not a whole number"),
     ("small", "seeds=(0, 10, 0)", "seeds=(0, 10, 0): a study needs at least one, each once"),
-    ("small", "seeds=(0, -1)", "seeds=(0, -1): a study needs at least one, each once"),
+    ("small", "seeds=(0, -1)", "seeds[1]=-1: give a whole number, from 0 to 4294967295"),
     ("small", "seeds", "override 'seeds' has no '='"),
     ("small", "model.cell=conv_lstm", "model.cell differs from row to row of this study (row 'GRU' sets it)"),
   ],
