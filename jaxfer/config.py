@@ -126,7 +126,7 @@ def resolve(
       seeds = values.parse(text, typing.get_type_hints(StudyConfig, include_extras=True)["seeds"], key)
     else:
       base = override(base, [assignment], options_of)
-  rows = {row.name: check(override(base, row.overrides, options_of), options_of) for row in study.rows}
+  rows = {row.name: _variant(base, row, options_of) for row in study.rows}
   if not rows or len(rows) < len(study.rows):
     raise UserError(
       f"{len(study.rows)} rows of {len(rows)} names: a study needs rows, each of a name of its own"
@@ -169,11 +169,26 @@ def sources_of(study: StudyConfig, options_of: OptionsOf) -> dict[str, RunConfig
     )
   configs = {}
   for source in study.sources:
-    config = check(override(study.base, source.overrides, options_of), options_of)
+    config = _variant(study.base, source, options_of)
     if config.split.fold is None and (config.split.folds or config.split.kind == "leave_one_out"):
       raise UserError(f"source '{source.name}' would be a training a fold: give it split.folds=0, or a fold")
     configs[source.name] = config
   return configs
+
+
+def _variant(base: RunConfig, row: Row, options_of: OptionsOf) -> RunConfig:
+  """The config of a row or source of a study.
+
+  Raises:
+    UserError: as `override` and `check`, or it asks for what a study cannot do.
+  """
+  config = check(override(base, row.overrides, options_of), options_of)
+  if config.execution.backend == "jit":
+    raise UserError(
+      f"execution.backend=jit (row '{row.name}'): a study splits no batch over devices, which is all that jit would "
+      "change; leave it out, or train a single config with `jaxfer train`"
+    )
+  return config
 
 
 def _assign_sources(study: StudyConfig, pattern: str, text: str) -> StudyConfig:

@@ -37,8 +37,11 @@ class Range:
     return from_low and to_high and self.parity in ("", ("even", "odd")[int(value) % 2])
 
   def __str__(self) -> str:
-    low, high = "above" if self.above else "from", "to below" if self.below else "to"
-    return f"{low} {self.low} {high} {self.high}" + (f", {self.parity}" if self.parity else "")
+    if self.above:
+      text = f"above {self.low} and {'below' if self.below else 'at most'} {self.high}"
+    else:
+      text = f"from {self.low} to {'below ' if self.below else ''}{self.high}"
+    return text + (f", {self.parity}" if self.parity else "")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -204,7 +204,7 @@ def _table(
   judged = [
     {
       **report.judged(results[row.name]),
-      **_published(row),
+      **_published(row, rows[row.name]),
       "init_from": row.init_from,
       "folder": folders[row.name].as_posix(),
       "compared": {pair["other"]: pair for pair in comparisons if pair["one"] == row.name},
@@ -212,7 +212,7 @@ def _table(
     for row in trained
   ]
   not_trained = [
-    {**_published(row), "place": place, "why": results[row.name]["not_trained"]}
+    {**_published(row, rows[row.name]), "place": place, "why": results[row.name]["not_trained"]}
     for place, row in enumerate(study.rows)
     if row not in trained
   ]
@@ -220,7 +220,7 @@ def _table(
   further = make(_with(histories, judged), study.named_seeds, not_trained)
   return {
     "title": study.title,
-    "source": study.source,
+    "source": study.source if any(row["comparable"] for row in [*judged, *not_trained]) else "",
     "note": study.note,
     "preset": study.preset,
     "seeds": list(study.named_seeds),
@@ -244,8 +244,15 @@ def _with(
   return [{**row, "history": histories[row["name"]]} for row in rows]
 
 
-def _published(row: configuration.Row) -> dict[str, Any]:
-  return {"name": row.name, "overrides": list(row.overrides), "published": row.published}
+def _published(row: configuration.Row, config: RunConfig) -> dict[str, Any]:
+  """What the study's file says of a row; its published number only where ours may stand beside it."""
+  comparable = EXPERIMENTS[config.recipe.name].comparable(config.data)
+  return {
+    "name": row.name,
+    "overrides": list(row.overrides),
+    "published": row.published if comparable else None,
+    "comparable": comparable,
+  }
 
 
 def _environment() -> dict[str, str]:

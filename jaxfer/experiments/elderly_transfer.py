@@ -199,7 +199,11 @@ def take_over(model: FaceClassifier, given: Variables) -> Variables:
 def _published() -> Sequence[tuple[str, Mapping[str, Any], float]]:
   scratch = zip(published_004.NETS, published_004.CORRECT["scratch"], strict=True)
   return tuple(
-    (f"{net} from scratch", {"net": net, "head": "classes"}, correct / published_004.TESTED)
+    (
+      f"{net} from scratch",
+      {"net": net, "head": "classes", "recipe.label": "label", "init_from": None},
+      correct / published_004.TESTED,
+    )
     for net, correct in scratch
     if correct is not None
   )

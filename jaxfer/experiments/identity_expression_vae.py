@@ -220,6 +220,7 @@ EXPERIMENT = Experiment(
   published=(),
   source="paper 003, Table 3: 195 tested images of 7 people of MUG and CK+",
   paper_data="paper003",
+  paper_options={"use": "both"},
   outputs=outputs,
   readings=readings,
   test_batch=64,

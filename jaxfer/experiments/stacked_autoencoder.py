@@ -27,7 +27,7 @@ from jaxfer.errors import UserError
 from jaxfer.experiments import effective_pixels, published_000, table_000
 from jaxfer.experiments.experiment import Experiment, Reading
 from jaxfer.models.stacked_autoencoder import StackedAutoencoder
-from jaxfer.ranges import Count, Rate, ShareBelowOne
+from jaxfer.ranges import Count, Range, Rate, ShareBelowOne
 from jaxfer.report import grids
 from jaxfer.train import members, optim
 from jaxfer.train.stage import Batch, Context, LossOut, Stage, Update, Variables
@@ -256,9 +256,20 @@ EXPERIMENT = Experiment(
   resident=resident,
   example=example,
   inputs=inputs,
-  published=(("stacked denoising autoencoders", {}, published_000.accuracy(published_000.NET)),),
+  published=(
+    (
+      "stacked denoising autoencoders",
+      {
+        "recipe.pretrain": True,
+        "recipe.noise_layers": (1, 2),
+        "recipe.noise_rate": Range(0, 1, above=True, below=True),
+      },
+      published_000.accuracy(published_000.NET),
+    ),
+  ),
   source="paper 000, Table 2: JAFFE, CK, MSFDE and KDEF mixed, 70 of 1611 pictures tested, six seeds",
   paper_data="paper000",
+  paper_options={"jaffe_labels": "rated"},
   figures=figures,
   facts=facts,
   tables=table_000.tables,

@@ -20,6 +20,7 @@ from jaxfer.errors import UserError, unknown
 from jaxfer.experiments import EXPERIMENTS
 from jaxfer.experiments.experiment import Experiment, Reading
 from jaxfer.models import MODELS, create_model
+from jaxfer.ranges import Range
 from jaxfer.train import parallel
 from jaxfer.train.stage import Stage, Variables
 
@@ -278,18 +279,25 @@ class Task:
         )
 
   def published(self) -> dict[str, float]:
-    """The paper's row that has this model's attributes and the recipe's options, if one has."""
+    """The paper's row that this config repeats, if any, on data that may be compared with the paper's."""
+    if not self.experiment.comparable(self.config.data):
+      return {}
     options = {p.name: p.default for p in inspect.signature(self.experiment.recipe).parameters.values()}
     options |= self.config.recipe.options
 
     def value(key: str) -> Any:
+      if key == "init_from":
+        return self.config.init_from
       of_recipe, option = key.startswith("recipe."), key.removeprefix("recipe.")
       return options[option] if of_recipe else getattr(self.model, key)
+
+    def agrees(key: str, wanted: Any) -> bool:
+      return wanted.holds(value(key)) if isinstance(wanted, Range) else value(key) == wanted
 
     return {
       name: accuracy
       for name, attributes, accuracy in self.experiment.published
-      if all(value(key) == wanted for key, wanted in attributes.items())
+      if all(agrees(key, wanted) for key, wanted in attributes.items())
     }
 
 

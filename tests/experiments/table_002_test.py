@@ -32,7 +32,7 @@ def judged(name, rank, readings=None):
     **NOWHERE,
     **own,
   }
-  return {**study.judged(result), "name": name, "published": None}
+  return {**study.judged(result), "name": name, "published": None, "comparable": True}
 
 
 def ranks(counts):
