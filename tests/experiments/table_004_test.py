@@ -141,7 +141,9 @@ def test_seeds_are_paired_by_name_and_those_that_failed_are_named(rows, tmp_path
 
 
 def test_what_was_not_trained_is_printed_as_failed(rows):
-  missing = [{"name": f"ResNet50, {start}", "published": None, "comparable": True} for start in ("scratch", "cosface")]
+  missing = [
+    {"name": f"ResNet50, {start}", "published": None, "comparable": True} for start in ("scratch", "cosface")
+  ]
   _, (header, lines) = table_004.tables(rows, (0,), missing)[0]
   assert header[3:5] == ["ResNet50, published", "ours"]
   assert {line[0]: line[3:5] for line in lines} == {
