@@ -32,11 +32,12 @@ class Split:
     kind: "people": no subject is on both sides, by `folds` or `test`. "leave_one_out": a fold a subject. "per_class":
       `per_class` records of each class are tested, whoever they show (paper 000). "per_class_people": as many, of
       subjects whom no training saw. "distributed": as the distributor divided the set.
-    folds: number of person-independent folds; 0 divides the subjects once, by `test`.
-    fold: the fold that is tested; None trains one run a fold.
-    test: share of the subjects that is tested where there are no folds.
+    folds: number of person-independent folds, 2 or more; 0 divides the subjects once, by `test`.
+    fold: the fold that is tested, 0 to folds - 1; None trains one run a fold.
+    test: share of the subjects that is tested where there are no folds, above 0 and below 1.
     per_class: how many records of each class are tested.
-    validation: share of the other subjects (with "per_class": records) that is held back to watch the training.
+    validation: share of the other subjects (with "per_class": records) that is held back to watch the training, from
+      0 to below 1.
     seed: of the division; None draws it anew for each seed of the run, so that a study's seeds are tested on different
       records. Folds are dealt in the order of the subjects' names and need none.
   """

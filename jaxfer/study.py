@@ -58,7 +58,6 @@ def run(
     Interrupted: SIGTERM or SIGINT came; the state is saved.
   """
   study, rows = configuration.resolve(study, preset, assignments, options_of)
-  _begin(study, rows, workdir, resume)
   folders = {row.name: workdir / "rows" / _slug(row.name) for row in study.rows}
   sources = {
     source.name: Source(source, config, workdir / "sources" / _slug(source.name))
@@ -66,6 +65,9 @@ def run(
       study.sources, configuration.sources_of(study, options_of).values(), strict=True
     )
   }
+  for config in [*rows.values(), *(source.config for source in sources.values())]:
+    records.make_config(config.data.name, config.data.options)  # Refuses options before any row is trained.
+  _begin(study, rows, workdir, resume)
   loaded: dict[str, records.Records] = {}
 
   def task(config: RunConfig) -> Task:

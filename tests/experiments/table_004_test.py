@@ -188,3 +188,11 @@ def test_figures_are_drawn_where_somebody_was_watched(rows, tmp_path):
     assert (tmp_path / name).read_bytes()[:4] == b"\x89PNG"
   assert table_004.figures([{**row, "history": []} for row in rows], tmp_path) == {}
   assert len(table_004.tables([{**row, "history": []} for row in rows], (0,))) == 4
+
+
+def test_on_other_data_no_published_number_stands_in_any_table(rows):
+  found = dict(table_004.tables([{**row, "comparable": False} for row in rows], (0,)))
+  grid, claims = list(found.values())[:2]
+  assert {cell for _, *cells in grid[1] for cell in cells[::2]} == {None}
+  assert [line[1] for line in claims[1]] == [None]
+  assert not [title for title in found if "By class" in title or "paper's classes" in title]
