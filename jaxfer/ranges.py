@@ -91,12 +91,12 @@ OddKernel = Annotated[int, Range(1, 99, parity="odd")]
 # Numbers.
 Rate = Annotated[float, Range(0, 1000)]  # A learning rate or weight decay; 0 leaves parameters as they are.
 Factor = Annotated[float, Range(0, 1, above=True)]  # By which a rate falls.
-Weight = Annotated[float, Range(0, 1e9)]  # Of a term of a loss, or of an input.
+Weight = Annotated[float, Range(0, 1_000_000_000)]  # Of a term of a loss, or of an input.
 Share = Annotated[float, Range(0, 1)]  # A probability, or a part of a whole.
 ShareBelowOne = Annotated[float, Range(0, 1, below=True)]
 Part = Annotated[float, Range(0, 1, above=True, below=True)]  # Neither nothing nor all.
 Width = Annotated[float, Range(0, 16, above=True)]  # A factor on the channels of a net.
 Seconds = Annotated[float, Range(0, 31_536_000)]  # Up to a year.
-Norm = Annotated[float, Range(0, 1e9, above=True)]  # Of a gradient, at most.
+Norm = Annotated[float, Range(0, 1_000_000_000, above=True)]  # Of a gradient, at most.
 Degrees = Annotated[float, Range(0, 180)]
 Variance = Annotated[float, Range(0, 65_025)]  # Of grey levels 0 to 255.

