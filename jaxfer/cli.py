@@ -332,9 +332,12 @@ def main(argv: Sequence[str] | None = None) -> int:
   """
   try:
     try:
-      return _run(argv)
-    finally:
+      code = _run(argv)
+    except SystemExit:  # argparse's, after it has printed.
       _flush()
+      raise
+    _flush()
+    return code
   except OSError as error:
     return _ended(error)
 

@@ -269,11 +269,9 @@ def _check_split(split: Split) -> None:
 
 def _check_study(study: StudyConfig) -> None:
   """Refuses values of a wrong type or outside their range; the base is checked as a part of every row."""
-  hints = typing.get_type_hints(StudyConfig, include_extras=True)
-  for field in dataclasses.fields(study):
-    kind = RunConfig if field.name == "base" else hints[field.name]
-    if field.name != "base":
-      values.check(getattr(study, field.name), kind, field.name)
+  for name, kind in typing.get_type_hints(StudyConfig, include_extras=True).items():
+    if name != "base":
+      values.check(getattr(study, name), kind, name)
   if not isinstance(study.base, RunConfig):
     raise UserError(f"base={values.shown(study.base)}: give a RunConfig(...)")
 

@@ -10,6 +10,8 @@ import pytest
 
 from jaxfer import config
 from jaxfer.config import Call, RunConfig
+from jaxfer.data.records import Records
+from jaxfer.errors import UserError
 from jaxfer.experiments import EXPERIMENTS, run
 from jaxfer.experiments import two_stream_conv_rnn as conv_rnn
 from jaxfer.experiments.task import Task, options_of
@@ -138,3 +140,36 @@ def test_another_configuration_than_the_papers_row_has_no_published_number():
   for changed in ({"pretrain": False}, {"noise_layers": ()}, {"noise_rate": 0.0}):
     assert published("stacked_autoencoder", faces, **changed) == []
   assert published("stacked_autoencoder", faces, noise_rate=0.1) != []
+
+
+def test_data_of_one_class_are_refused_before_anything_is_trained():
+  label = np.zeros(6, np.int32)
+  names = [f"P{k}" for k in range(6)]
+  data = Records.from_arrays(
+    {"image": np.zeros((6, 2, 2, 1), np.uint8), "label": label}, names, ("happy",), names
+  )
+  configured = RunConfig(
+    recipe=Call("stacked_autoencoder"), model=Call("stacked_autoencoder"), data=Call("image_folder")
+  )
+  with pytest.raises(
+    UserError, match=r"^data set 'image_folder': all 5 records to train on are of class 'happy'"
+  ):
+    run.prepare(configured, data)
+
+
+def test_a_number_of_classes_that_the_data_do_not_have_is_refused():
+  label = np.tile(np.arange(3, dtype=np.int32), 2)
+  names = [f"P{k}" for k in range(6)]
+  data = Records.from_arrays(
+    {"image": np.zeros((6, 2, 2, 1), np.uint8), "label": label}, names, ("a", "b", "c"), names
+  )
+  for asked, fits in ((2, False), (3, True), (4, False)):
+    model = Call("stacked_autoencoder", num_classes=asked)
+    configured = RunConfig(recipe=Call("stacked_autoencoder"), model=model, data=Call("image_folder"))
+    if fits:
+      assert run.prepare(configured, data).model.num_classes == 3
+      continue
+    with pytest.raises(
+      UserError, match=rf"^model\.num_classes={asked}: data set 'image_folder' has 3 classes; give 3"
+    ):
+      run.prepare(configured, data)
