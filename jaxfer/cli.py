@@ -1,13 +1,23 @@
 """The command line: `jaxfer train | evaluate | study | prepare | convert | verify | list`."""
 
 import argparse
-import ast
+import contextlib
+import errno
 import os
 import pathlib
+import select
+import signal
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 from jaxfer.errors import Interrupted, UserError
+
+# Faults of the machine or of how it is set up. Any other OSError is a bug of ours and shows its traceback.
+_FAULTS = {
+  errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE,
+  errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
+}  # fmt: skip
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -201,7 +211,7 @@ def _people(args: argparse.Namespace) -> None:
 
 
 def _prepare(args: argparse.Namespace) -> None:
-  from jaxfer import config
+  from jaxfer import values
   from jaxfer.config import Call
   from jaxfer.data.prepare import prepare
   from jaxfer.errors import unknown
@@ -214,7 +224,7 @@ def _prepare(args: argparse.Namespace) -> None:
       raise UserError(f"option '{assignment}' has no '=': write option=value, such as num_frames=8")
     if name not in valid:
       raise unknown(f"option of data set '{args.dataset}'", name, valid)
-    options[name] = config.parse(text, valid[name], name)
+    options[name] = values.parse(text, valid[name], name)
   print(prepare(args.dataset, args.source, _data_dir(args), skip_bad=args.skip_bad, **options).table())
 
 
@@ -258,19 +268,81 @@ def _datasets() -> dict[str, str]:
 
 
 def _configs() -> dict[str, str]:
-  lines = {}
+  from jaxfer import config_file
+
+  lines, broken = {}, 0
   for path in sorted(pathlib.Path("configs").rglob("*.py")):
-    doc = ast.get_docstring(ast.parse(path.read_text()))
-    lines[str(path)] = (doc or "").splitlines()[0] if doc else ""
+    try:
+      lines[str(path)] = config_file.summary(path)
+    except UserError as error:
+      lines[str(path)], broken = f"cannot be read: {error}", broken + 1
   if not lines:
     raise UserError(
       "no configs/ in this directory: run from a checkout of jaxfer, or name a config file to train"
     )
+  if broken:
+    lines[f"{broken} of {len(lines)} configs cannot be read"] = ""
   return lines
 
 
+def _streams() -> list[TextIO]:
+  return [stream for stream in (sys.stdout, sys.stderr) if stream is not None and not stream.closed]
+
+
+def _flush() -> None:
+  """Writes out what was printed, so that a closed pipe or a full disk is met here and not when Python ends."""
+  for stream in _streams():
+    stream.flush()
+
+
+def _ended(error: OSError) -> int:
+  """The exit code after an OSError that no command has dealt with; raises it again unless the machine is at fault."""
+  unread = isinstance(error, BrokenPipeError) and any(map(_unread, _streams()))
+  if not unread and error.errno not in _FAULTS:
+    raise error
+  if not unread:
+    where = "" if error.filename is None else f"{error.filename}: "
+    with contextlib.suppress(OSError):
+      print(f"jaxfer: {where}{error.strerror}", file=sys.stderr)
+  for stream in _streams():
+    try:
+      stream.flush()
+    except OSError:
+      # What cannot be written is dropped, or Python would try once more at its end and fail aloud.
+      os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+  return 128 + signal.SIGPIPE if unread else 2
+
+
+def _unread(stream: TextIO) -> bool:
+  """Whether a stream is a pipe that nobody reads."""
+  try:
+    poll = select.poll()
+    poll.register(stream.fileno(), select.POLLOUT)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+  except (OSError, ValueError):  # Not a file.
+    return False
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs a command; returns 0, 2 after a user's mistake (one line on stderr), 128 + signal when stopped."""
+  """Runs a command.
+
+  Returns:
+    0; 2 after a mistake of the user's or a fault of the machine, told by one line on stderr; 128 + signal when stopped,
+    also where nobody reads what is printed any more (SIGPIPE).
+  """
+  try:
+    try:
+      code = _run(argv)
+    except SystemExit:  # argparse's, after it has printed.
+      _flush()
+      raise
+    _flush()
+    return code
+  except OSError as error:
+    return _ended(error)
+
+
+def _run(argv: Sequence[str] | None) -> int:
   parser = _parser()
   args, late = parser.parse_known_args(argv)
   # argparse takes no `a.b=value` after an option such as --workdir; we do.

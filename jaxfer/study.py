@@ -58,7 +58,6 @@ def run(
     Interrupted: SIGTERM or SIGINT came; the state is saved.
   """
   study, rows = configuration.resolve(study, preset, assignments, options_of)
-  _begin(study, rows, workdir, resume)
   folders = {row.name: workdir / "rows" / _slug(row.name) for row in study.rows}
   sources = {
     source.name: Source(source, config, workdir / "sources" / _slug(source.name))
@@ -66,6 +65,9 @@ def run(
       study.sources, configuration.sources_of(study, options_of).values(), strict=True
     )
   }
+  for config in [*rows.values(), *(source.config for source in sources.values())]:
+    records.make_config(config.data.name, config.data.options)  # Refuses options before any row is trained.
+  _begin(study, rows, workdir, resume)
   loaded: dict[str, records.Records] = {}
 
   def task(config: RunConfig) -> Task:
@@ -204,7 +206,7 @@ def _table(
   judged = [
     {
       **report.judged(results[row.name]),
-      **_published(row),
+      **_published(row, rows[row.name]),
       "init_from": row.init_from,
       "folder": folders[row.name].as_posix(),
       "compared": {pair["other"]: pair for pair in comparisons if pair["one"] == row.name},
@@ -212,7 +214,7 @@ def _table(
     for row in trained
   ]
   not_trained = [
-    {**_published(row), "place": place, "why": results[row.name]["not_trained"]}
+    {**_published(row, rows[row.name]), "place": place, "why": results[row.name]["not_trained"]}
     for place, row in enumerate(study.rows)
     if row not in trained
   ]
@@ -220,7 +222,7 @@ def _table(
   further = make(_with(histories, judged), study.named_seeds, not_trained)
   return {
     "title": study.title,
-    "source": study.source,
+    "source": study.source if any(row["comparable"] for row in [*judged, *not_trained]) else "",
     "note": study.note,
     "preset": study.preset,
     "seeds": list(study.named_seeds),
@@ -244,8 +246,15 @@ def _with(
   return [{**row, "history": histories[row["name"]]} for row in rows]
 
 
-def _published(row: configuration.Row) -> dict[str, Any]:
-  return {"name": row.name, "overrides": list(row.overrides), "published": row.published}
+def _published(row: configuration.Row, config: RunConfig) -> dict[str, Any]:
+  """What the study's file says of a row; its published number only where ours may stand beside it."""
+  comparable = EXPERIMENTS[config.recipe.name].comparable(config.data)
+  return {
+    "name": row.name,
+    "overrides": list(row.overrides),
+    "published": row.published if comparable else None,
+    "comparable": comparable,
+  }
 
 
 def _environment() -> dict[str, str]:
@@ -257,22 +266,33 @@ def _environment() -> dict[str, str]:
 def listing(root: pathlib.Path) -> str:
   """Every study below a folder: its title, what was published where, the data it needs and where they come from.
 
+  A file that cannot be read is named with the reason, and counted.
+
   Raises:
-    UserError: no study there.
+    UserError: there is no file of a study there.
   """
-  lines = []
-  for path in sorted(root.rglob("*.py")):
-    study = configuration.read(path)
-    if isinstance(study, StudyConfig):
-      resolved, rows = configuration.resolve(study, None, (), options_of)
-      sources = configuration.sources_of(resolved, options_of)
-      names = dict.fromkeys(config.data.name for config in [*rows.values(), *sources.values()])
-      lines += [
-        f"{path}",
-        f"  {study.title}; {len(study.rows)} rows; presets {', '.join(study.presets)}",
-        f"  published: {study.source}",
-        *(f"  data: {name}: {DATASETS[name].licence}" for name in names),
-      ]
+  lines, broken, paths = [], 0, sorted(root.rglob("*.py"))
+  for path in paths:
+    try:
+      study = configuration.read(path)
+      if isinstance(study, StudyConfig):
+        lines += [f"{path}", *_described(study)]
+    except UserError as error:
+      lines += [f"{path}", f"  cannot be read: {error}"]
+      broken += 1
   if not lines:
     raise UserError(f"no study below {root}: run from a checkout of jaxfer")
+  if broken:
+    lines.append(f"{broken} of {len(paths)} configs cannot be read")
   return "\n".join(lines)
+
+
+def _described(study: StudyConfig) -> list[str]:
+  resolved, rows = configuration.resolve(study, None, (), options_of)
+  sources = configuration.sources_of(resolved, options_of)
+  names = dict.fromkeys(config.data.name for config in [*rows.values(), *sources.values()])
+  return [
+    f"  {study.title}; {len(study.rows)} rows; presets {', '.join(study.presets)}",
+    f"  published: {study.source}",
+    *(f"  data: {name}: {DATASETS[name].licence}" for name in names),
+  ]

@@ -1,6 +1,7 @@
 """The command line end to end, on a training of seconds."""
 
 import dataclasses
+import errno
 import json
 import os
 import pathlib
@@ -13,6 +14,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxfer import cli, config
 from jaxfer.experiments import EXPERIMENTS, run
@@ -229,6 +231,110 @@ def test_a_training_too_short_to_be_profiled_says_so_and_is_saved(tmp_path, data
   arguments[-1] = tmp_path / "other"
   assert jaxfer("train", *arguments, "--data-dir", data_dir, "--profile", tmp_path / "file") == 2
   assert f"--profile {tmp_path / 'file'} cannot be written" in capsys.readouterr().err
+
+
+def test_a_listing_goes_on_after_a_broken_file_and_counts_it(tmp_path, monkeypatch, capsys):
+  shutil.copytree(ROOT / "configs/two_stream_conv_rnn", tmp_path / "configs")
+  (tmp_path / "configs/a.py").write_text("def get_config(:")
+  (tmp_path / "configs/b.py").write_bytes(b"\x00\xff")
+  count = len(list((tmp_path / "configs").glob("*.py")))
+  monkeypatch.chdir(tmp_path)
+  for what in ("configs", "studies"):
+    assert jaxfer("list", what) == 0
+    printed = capsys.readouterr().out
+    assert "cannot be read: configs/a.py, line 1: SyntaxError: invalid syntax" in printed
+    assert "cannot be read: configs/b.py" in printed
+    assert "configs/table1_synthetic.py" in printed
+    assert printed.rstrip().endswith(f"2 of {count} configs cannot be read")
+
+
+@pytest.mark.parametrize(
+  ("arguments", "codes"),
+  [
+    (["list", "datasets"], {128 + signal.SIGPIPE}),
+    (["train", "absent.py", "--workdir", "w"], {128 + signal.SIGPIPE}),
+    # argparse does not tell where its own text was not taken, unless it was buffered.
+    (["list", "nonsense"], {2, 128 + signal.SIGPIPE}),
+    (["--help"], {0, 128 + signal.SIGPIPE}),
+  ],
+)
+def test_a_closed_pipe_ends_a_command_quietly(arguments, codes, tmp_path):
+  """Nobody reads what is printed: no traceback, also not when Python ends, and the exit code of SIGPIPE."""
+  command = [sys.executable, "-m", "jaxfer.cli", *arguments]
+  paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+  started = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": paths}}
+
+  def run_into_a_closed_pipe(**streams):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed:
+      return subprocess.run(command, stdout=closed, **{"stderr": closed, **streams}, **started, check=False)
+
+  assert run_into_a_closed_pipe().returncode in codes
+  errors = run_into_a_closed_pipe(stderr=subprocess.PIPE).stderr
+  assert b"Traceback" not in errors
+  assert b"Exception ignored" not in errors
+
+
+def test_a_fault_of_the_machine_is_one_line_and_a_bug_of_ours_a_traceback(monkeypatch, capsys):
+  def raising(error):
+    def command(args):
+      raise error
+
+    return command
+
+  full = OSError(errno.ENOSPC, "No space left on device")
+  closed = PermissionError(errno.EACCES, "Permission denied", "there/file")
+  for error, message in (
+    (full, "jaxfer: No space left on device\n"),
+    (closed, "jaxfer: there/file: Permission denied\n"),
+  ):
+    monkeypatch.setattr(cli, "_list", raising(error))
+    assert jaxfer("list", "models") == 2
+    assert capsys.readouterr().err == message
+  for error in (
+    FileNotFoundError(errno.ENOENT, "No such file", "x"),
+    BrokenPipeError(errno.EPIPE, "of a worker"),
+  ):
+    monkeypatch.setattr(cli, "_list", raising(error))
+    with pytest.raises(type(error)):
+      jaxfer("list", "models")
+
+
+def own_pictures(folder, classes, count=6):
+  for label, name in enumerate(classes):
+    (folder / name).mkdir(parents=True)
+    for k in range(count):
+      pixels = np.random.default_rng(100 * label + k).integers(0, 255, (16, 16, 3), np.uint8)
+      Image.fromarray(pixels).save(folder / name / f"p{k}_{label}.png")
+
+
+OWN = """
+from jaxfer.config import Call, RunConfig, Split
+def get_config():
+  return RunConfig(
+    recipe=Call("stacked_autoencoder", pretrain_epochs=1, epochs=1),
+    model=Call("stacked_autoencoder", sizes=(4, 4)),
+    data=Call("image_folder", image_size=16, crop="whole"), split=Split(test=0.3), batch_size=8)
+"""
+
+
+def test_on_ones_own_pictures_no_papers_number_is_printed(tmp_path, capsys):
+  own_pictures(tmp_path / "source", ("happy", "sad", "angry"))
+  (tmp_path / "own.py").write_text(OWN)
+  options = ("image_size=16", "crop=whole", "--data-dir", tmp_path / "data")
+  assert jaxfer("prepare", "image_folder", "--source", tmp_path / "source", *options) == 0
+  arguments = ["train", tmp_path / "own.py", "--workdir", tmp_path / "run", "--data-dir", tmp_path / "data"]
+  assert jaxfer(*arguments, "model.num_classes=2") == 2
+  message = "model.num_classes=2: data set 'image_folder' has 3 classes; give 3, or leave it out"
+  assert message in capsys.readouterr().err
+  arguments[3] = tmp_path / "other"
+  assert jaxfer(*arguments) == 0
+  assert jaxfer("evaluate", tmp_path / "other", "--data-dir", tmp_path / "data") == 0
+  assert "ublished" not in capsys.readouterr().out
+  assert "ublished" not in (tmp_path / "other/report.html").read_text()
+  result = json.loads((tmp_path / "other/evaluation.json").read_text())
+  assert (result["published"], result["source"], result["papers_data"]) == ({}, "", False)
 
 
 @pytest.mark.parametrize("what", ["models", "datasets", "configs"])

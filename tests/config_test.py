@@ -4,7 +4,7 @@ import pathlib
 import pytest
 
 from jaxfer import config
-from jaxfer.config import Call, Row, RunConfig, Split, StudyConfig
+from jaxfer.config import Call, Execution, Row, RunConfig, Split, StudyConfig
 from jaxfer.errors import UserError
 from jaxfer.experiments.run import options_of
 
@@ -150,10 +150,10 @@ def test_a_preset_goes_before_overrides_and_rows_after_both():
   [
     ("smal", "seeds=1", "unknown preset 'smal': did you mean 'small'"),
     ("small", "recipe.epoch=1", "unknown config key 'recipe.epoch': did you mean 'recipe.epochs'"),
-    ("small", "seeds=0", "seeds=0: a study needs at least one"),
+    ("small", "seeds=0", "seeds=0: give a whole number, from 1 to 10000"),
     ("small", "seeds=few", "seeds=few: not a whole number"),
     ("small", "seeds=(0, 10, 0)", "seeds=(0, 10, 0): a study needs at least one, each once"),
-    ("small", "seeds=(0, -1)", "seeds=(0, -1): a study needs at least one, each once"),
+    ("small", "seeds=(0, -1)", "seeds[1]=-1: give a whole number, from 0 to 4294967295"),
     ("small", "seeds", "override 'seeds' has no '='"),
     ("small", "model.cell=conv_lstm", "model.cell differs from row to row of this study (row 'GRU' sets it)"),
   ],
@@ -207,6 +207,101 @@ def test_a_split_whose_numbers_mean_nothing_is_refused(split, message):
 )
 def test_a_split_that_means_something_passes(split):
   assert config.check(dataclasses.replace(BASE, split=split), options_of).split == split
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"batch_size": 0}, "batch_size=0: give a whole number, from 1 to 65536"),
+    ({"batch_size": True}, "batch_size=True: not a whole number"),
+    ({"batch_size": "8"}, "batch_size='8': not a whole number"),
+    ({"seed": 2**32}, "seed=4294967296: give a whole number, from 0 to 4294967295"),
+    ({"dtype": "float16"}, "unknown value of dtype 'float16': did you mean 'bfloat16'"),
+    ({"init_from": 3}, "init_from=3: not a text"),
+    ({"recipe": "two_stream_conv_rnn"}, "recipe='two_stream_conv_rnn': give a Call(...)"),
+    ({"split": None}, "split=None: give a Split(...)"),
+    ({"split": Split(test=1.0)}, "split.test=1.0: give a number, above 0 and below 1"),
+    ({"split": Split(validation=1.0)}, "split.validation=1.0: give a number, from 0 to below 1"),
+    ({"split": Split(per_class=0)}, "split.per_class=0: give a whole number, from 1 to"),
+    ({"split": Split(folds=1)}, "split.folds=1: give 2 or more, or 0"),
+    ({"split": Split(folds=5, fold=5)}, "split.fold=5 of split.folds=5: give 0 to 4"),
+    ({"split": Split(folds=5, fold=-1)}, "split.fold=-1: give a whole number, from 0 to"),
+    (
+      {"execution": Execution(checkpoint_seconds=float("inf"))},
+      "execution.checkpoint_seconds=inf: give a number",
+    ),
+    (
+      {"execution": Execution(steps_per_call=0)},
+      "execution.steps_per_call=0: give a whole number, from 1 to",
+    ),
+    (
+      {"execution": Execution(backend="pmpa")},
+      "unknown value of execution.backend 'pmpa': did you mean 'pmap'",
+    ),
+    (
+      {"recipe": Call("two_stream_conv_rnn", learning_rate=float("nan"))},
+      "recipe.learning_rate=nan: give a number, from 0 to 1000",
+    ),
+    ({"recipe": Call("two_stream_conv_rnn", clip_norm=0)}, "recipe.clip_norm=0: give a number, above 0"),
+    (
+      {"model": Call("two_stream_conv_rnn", kernel_size=(3, 2))},
+      "model.kernel_size[1]=2: give a whole number, from 1 to 99, odd",
+    ),
+    (
+      {"model": Call("two_stream_conv_rnn", features=())},
+      "model.features=(): give a tuple of 1 to 64 values",
+    ),
+    ({"model": Call("two_stream_conv_rnn", cell="gru")}, "unknown value of model.cell 'gru'"),
+    (
+      {"data": Call("synthetic_sequences", image_size=5000)},
+      "data.image_size=5000: give a whole number, from 16",
+    ),
+  ],
+)
+def test_values_of_a_file_are_checked_as_overrides_are(change, message):
+  with pytest.raises(UserError) as error:
+    config.check(dataclasses.replace(BASE, **change), options_of)
+  assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"seeds": (0, 2**32)}, "seeds[1]=4294967296: give a whole number, from 0 to 4294967295"),
+    ({"seeds": 10**20}, "seeds=100000000000000000000: give a whole number, from 1 to 10000"),
+    ({"seeds": True}, "seeds=True: not a whole number"),
+    (
+      {"seeds": 2, "base": dataclasses.replace(BASE, seed=2**32 - 1)},
+      "seeds=4294967296: give a whole number",
+    ),
+    ({"presets": {"small": "seeds=3"}}, "presets['small']='seeds=3': write a tuple"),
+    (
+      {"rows": (Row("LSTM", "model.cell=conv_gru"),), "compared": ()},
+      "rows[0].overrides='model.cell=conv_gru': ",
+    ),
+    (
+      {"rows": (Row("LSTM", published=85.93),), "compared": ()},
+      "rows[0].published=85.93: give a number, from 0 to 1",
+    ),
+    ({"rows": ("LSTM",), "compared": ()}, "rows[0]='LSTM': give a Row(...)"),
+    ({"base": None}, "base=None: give a RunConfig(...)"),
+    ({"base": dataclasses.replace(BASE, batch_size=0)}, "batch_size=0: give a whole number"),
+    (
+      {"base": dataclasses.replace(BASE, execution=Execution(backend="jit"))},
+      "execution.backend=jit (row 'LSTM'): a study splits no batch over devices",
+    ),
+  ],
+)
+def test_values_of_a_study_are_checked_before_anything_is_trained(change, message):
+  with pytest.raises(UserError) as error:
+    resolve("paper", study=dataclasses.replace(STUDY, **change))
+  assert str(error.value).startswith(message)
+
+
+def test_a_study_does_not_take_the_other_backend():
+  with pytest.raises(UserError, match=r"^execution\.backend=jit .*leave it out, or train a single config"):
+    resolve("small", "execution.backend=jit")
+  resolve("small", "execution.backend=pmap")
 
 
 CHAIN = dataclasses.replace(

@@ -9,6 +9,7 @@ import jaxfer
 
 ROOT = pathlib.Path(jaxfer.__file__).parent
 FLOORS = {
+  "ranges": -3, "config_file": -3, "values": -2, "schema": -1,  # What `config` is made of.
   "errors": 0, "config": 0, "kernels": 0,
   "layers": 1, "losses": 1, "metrics": 1, "data": 1,
   "models": 2, "verification": 2,

@@ -267,6 +267,22 @@ def test_rows_of_table_1_have_the_papers_accuracies():
       assert attributes.items() <= chosen.items()
 
 
+def test_on_ones_own_data_no_papers_number_stands_in_the_table(tmp_path):
+  base = dataclasses.replace(toy.STUDY.base, data=config.Call("image_folder"))
+  own = dataclasses.replace(toy.STUDY, base=base, seeds=1, source="a paper")
+  said = []
+  table = toy.run_study(tmp_path, config=own, preset="short", say=said.append)
+  assert [row["published"] for row in table["rows"]] == [None, None]
+  assert table["source"] == ""
+  for text in ("\n".join(said), (tmp_path / "table.md").read_text(), (tmp_path / "report.html").read_text()):
+    assert "its published numbers are left out" in text
+    assert "a paper" not in text
+  (narrow,) = (
+    line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("| narrow")
+  )
+  assert narrow.split("|")[2].strip() == "-"
+
+
 @pytest.mark.parametrize("command", [("study", "--list"), ("list", "studies")])
 def test_listing_says_what_each_study_needs(command, monkeypatch, capsys, tmp_path):
   monkeypatch.chdir(ROOT)

@@ -229,6 +229,29 @@ def assert_disjoint(subjects: Sequence[str] | np.ndarray, split: Split) -> None:
         )
 
 
+def assert_of_use(labels: Sequence[int] | np.ndarray, label_names: Sequence[str], split: Split) -> None:
+  """Refuses a split by which nothing can be learned or tested.
+
+  Args:
+    labels: n labels.
+    label_names: class names by label.
+    split: of the n records.
+
+  Raises:
+    UserError: there are no records to train on or to test, or those to train on are all of one class.
+  """
+  labels = np.asarray(labels)
+  for what, mask in (("train on", split.train), ("test", split.test)):
+    if not mask.any():
+      raise UserError(f"the split leaves no records to {what}: change split, or add records")
+  learned = np.unique(labels[split.train])
+  if len(learned) < 2:
+    raise UserError(
+      f"all {split.train.sum()} records to train on are of class '{label_names[learned[0]]}', and a training of one "
+      "class is no result: check the folders or labels of the source, or change split"
+    )
+
+
 def anonymous(subjects: Sequence[str] | np.ndarray) -> bool:
   """Whether every record has a subject of its own, as where a distributor does not say who is who."""
   return len(np.unique(subjects)) == len(subjects)

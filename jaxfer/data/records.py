@@ -22,6 +22,7 @@ import numpy as np
 
 from jaxfer.data.datasets import DATASETS
 from jaxfer.errors import UserError, unknown
+from jaxfer.values import check
 
 _CHUNK = 256  # Records decoded at a time: enough to amortise a read, little beside the whole.
 
@@ -171,31 +172,25 @@ def make_config(name: str, options: Mapping[str, Any]) -> Any:
   """Returns the builder's `Config` of these options, under a name that only equal options share.
 
   Raises:
-    UserError: an unknown data set or option, or a value whose type is not that of the option's default.
+    UserError: an unknown data set or option, or a value that is not of the option's type or outside its range.
   """
   if name not in DATASETS:
     raise unknown("data set", name, DATASETS)
   module = importlib.import_module(DATASETS[name].module)
   own = option_fields(module.Config)
-  values = {}
+  given = {}
   for option, value in options.items():
     if option not in own:
       raise unknown(f"option of data set '{name}'", option, own)
-    default = own[option].default
-    if type(default) is float and type(value) is int:
-      value = float(value)
-    if type(default) in (bool, int, float, str) and type(value) is not type(default):
-      raise UserError(
-        f"option {option} of data set '{name}' is {value!r}: give a value of type "
-        f"{type(default).__name__}, such as {default!r}"
-      )
-    values[option] = value
-  chosen = module.Config(name="unnamed", **values)
+    check(value, own[option].type, f"{name}.{option}")
+    # Equal numbers, or the same data would be prepared under two names.
+    given[option] = float(value) if type(own[option].default) is float else value
+  chosen = module.Config(name="unnamed", **given)
   named = [(field, getattr(chosen, field)) for field in own if own[field].metadata.get("in_name", True)]
   words = "_".join(f"{field}-{re.sub('[^A-Za-z0-9.]+', '-', str(value))}" for field, value in named)
   # The words are for the reader; the digest tells apart what they blur.
   digest = hashlib.sha256(repr(named).encode()).hexdigest()[:8]
-  return module.Config(name=f"{words[:150]}_{digest}", **values)
+  return module.Config(name=f"{words[:150]}_{digest}", **given)
 
 
 def embedded_version(name: str) -> int | None:

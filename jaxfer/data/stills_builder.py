@@ -40,6 +40,7 @@ from jaxfer.data import reading
 from jaxfer.data.prepare import Count, Findings
 from jaxfer.data.stills import Still
 from jaxfer.errors import UserError, unknown
+from jaxfer.ranges import Channels, StoredSize
 
 
 @dataclasses.dataclass
@@ -55,18 +56,14 @@ class Config(tfds.core.BuilderConfig):
     skip_bad: leave bad files out instead of stopping.
   """
 
-  image_size: int = 64
-  channels: int = 3
+  image_size: StoredSize = 64
+  channels: Channels = 3
   crop: str = "auto"
   detector: str = dataclasses.field(default="", metadata={"in_name": False})
   source: str = dataclasses.field(default="", metadata={"in_name": False})
   skip_bad: bool = dataclasses.field(default=False, metadata={"in_name": False})
 
   def __post_init__(self) -> None:
-    if self.image_size < 16:
-      raise UserError(f"option image_size is {self.image_size}: give at least 16")
-    if self.channels not in (1, 3):
-      raise UserError(f"option channels is {self.channels}: give 1 (grey) or 3 (RGB)")
     if self.crop not in reading.CROPS:
       raise unknown("option crop", self.crop, reading.CROPS)
 

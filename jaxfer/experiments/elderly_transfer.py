@@ -35,6 +35,7 @@ from jaxfer.errors import UserError
 from jaxfer.experiments import classes_004, published_004, table_004
 from jaxfer.experiments.experiment import Experiment
 from jaxfer.models.face_classifier import FaceClassifier
+from jaxfer.ranges import Count, CountOrZero, Rate
 from jaxfer.train import optim
 from jaxfer.train.stage import Batch, Context, LossOut, Stage, Update, Variables
 
@@ -72,12 +73,12 @@ def recipe(
   model: FaceClassifier,
   steps: int,
   *,
-  epochs: int = 30,
+  epochs: Count = 30,
   optimizer: Literal["adamw", "sgd"] = "adamw",
-  learning_rate: float = 1e-4,
-  head_learning_rate: float | None = None,
-  weight_decay: float = 1e-2,
-  milestones: tuple[int, ...] | None = None,
+  learning_rate: Rate = 1e-4,
+  head_learning_rate: Rate | None = None,
+  weight_decay: Rate = 1e-2,
+  milestones: tuple[CountOrZero, ...] | None = None,
   augmentation: Literal["none", "light", "adaface"] = "light",
   select: Literal["last", "best_on_validation"] = "best_on_validation",
   label: Literal["label", "subject"] = "label",
@@ -198,7 +199,11 @@ def take_over(model: FaceClassifier, given: Variables) -> Variables:
 def _published() -> Sequence[tuple[str, Mapping[str, Any], float]]:
   scratch = zip(published_004.NETS, published_004.CORRECT["scratch"], strict=True)
   return tuple(
-    (f"{net} from scratch", {"net": net, "head": "classes"}, correct / published_004.TESTED)
+    (
+      f"{net} from scratch",
+      {"net": net, "head": "classes", "recipe.label": "label", "init_from": None},
+      correct / published_004.TESTED,
+    )
     for net, correct in scratch
     if correct is not None
   )

@@ -11,6 +11,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxfer import losses, metrics
+from jaxfer.config import Call
+from jaxfer.data.datasets import DATASETS
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
 from jaxfer.report.tables import Table
@@ -141,10 +143,11 @@ class Experiment:
       `stream.Column`s: pass them on as they are.
     example: (data, rows) -> a batch without augmentation, as evaluation reads it.
     inputs: (model, batch) -> the model's positional arguments.
-    published: rows of the paper's table, (name, what tells it, accuracy): attributes of the model, and options of the
-      recipe as "recipe.w", with their values.
+    published: rows of the paper's table, (name, what tells it, accuracy): attributes of the model, options of the
+      recipe as "recipe.w", and "init_from", with their values or a range of them.
     source: of the published rows.
     paper_data: the data set, by name, that the published rows were measured on.
+    paper_options: options of that data set that must be so, or the data are not the paper's.
     figures: (task, trained variables, rows trained on, tested rows, folder) -> PNG files drawn into the folder, each
       with its caption.
     outputs: (model, variables, batch, hyper, axis_name) -> what evaluation computes of a batch, [batch, ...]; None for
@@ -170,10 +173,10 @@ class Experiment:
     measures: (task, trained variables, rows trained on, tested rows) -> numbers of a training for the system's own
       tables, by name; None where there is none.
     remarks: (model, rows of metrics of a training, outputs of the tested rows) -> lines of warning for the reader.
-    tables: (rows of a study's table, as `report.study.judged` makes them, each with its "name", those it is
-      "compared" with, by name, and its rows of metrics as "history"; seeds; rows that were not trained since their
-      pre-training failed, of which there is "name" and "published") -> further tables with their titles, to stand
-      below it.
+    tables: (rows of a study's table, as `report.study.judged` makes them, each with its "name", whether
+      it is "comparable" with published rows, those it is "compared" with, by name, and its rows of metrics as
+      "history"; seeds; rows that were not trained since their pre-training failed, of which there is "name",
+      "published" and "comparable") -> further tables with their titles, to stand below it.
     table_figures: (those rows, folder) -> PNG files drawn into the folder, each with its caption.
   """
 
@@ -184,6 +187,7 @@ class Experiment:
   published: Sequence[tuple[str, Mapping[str, Any], float]]
   source: str
   paper_data: str
+  paper_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   outputs: Outputs | None = None
   readings: Callable[[Any, np.ndarray, np.ndarray], Mapping[str, Reading]] = one_reading
   test_batch: int | None = None
@@ -203,6 +207,21 @@ class Experiment:
     [Sequence[Mapping[str, Any]], Sequence[int], Sequence[Mapping[str, Any]]], Sequence[tuple[str, Table]]
   ] = no_tables
   table_figures: Callable[[Sequence[Mapping[str, Any]], pathlib.Path], Mapping[str, str]] = no_table_figures
+
+  def on_papers_data(self, data: Call) -> bool:
+    """Whether the data are those that the published rows were measured on."""
+    options = self.paper_options.items()
+    return data.name == self.paper_data and all(
+      data.options.get(name, value) == value for name, value in options
+    )
+
+  def comparable(self, data: Call) -> bool:
+    """Whether published numbers are shown beside ours on these data.
+
+    They are on the paper's data, and on embedded data, which stand in for those and are labelled so. On anybody's own
+    data the paper's numbers would say nothing.
+    """
+    return self.on_papers_data(data) or DATASETS[data.name].generated
 
   def init(self, model: nn.Module, data: Mapping[str, np.ndarray], key: jax.Array) -> Variables:
     """Initial variables of the model for these data."""

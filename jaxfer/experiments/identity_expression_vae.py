@@ -37,6 +37,7 @@ from jaxfer.experiments import clustering, table_003, vae_figures, vae_measures,
 from jaxfer.experiments.experiment import Experiment, Reading
 from jaxfer.models.identity_expression_vae import IdentityExpressionVAE
 from jaxfer.models.vae_baselines import VAE, condition
+from jaxfer.ranges import Count, Factor, Rate, Weight
 from jaxfer.train import optim
 from jaxfer.train.stage import Batch, Stage, Update, Variables
 
@@ -78,18 +79,18 @@ def recipe(
   model: IdentityExpressionVAE | VAE,
   steps: int,
   *,
-  epochs: int = 100,
+  epochs: Count = 100,
   iterated: bool = False,
-  rounds: int = 5,
-  round_epochs: int = 50,
+  rounds: Count = 5,
+  round_epochs: Count = 50,
   adversarial: bool = True,
   switch: bool = True,
-  learning_rate: float = 5e-4,
-  decay: float = 0.95,
-  kl_weight: float = 1e-5,
-  error_weight: float = 0.01,
-  adversarial_weight: float = 1.0,
-  switch_weight: float = 10.0,
+  learning_rate: Rate = 5e-4,
+  decay: Factor = 0.95,
+  kl_weight: Weight = 1e-5,
+  error_weight: Weight = 0.01,
+  adversarial_weight: Weight = 1.0,
+  switch_weight: Weight = 10.0,
   saturating: bool = False,
   fixed_target: bool = False,
 ) -> tuple[tuple[Stage, ...], dict[str, float]]:
@@ -118,8 +119,6 @@ def recipe(
   """
   if iterated and isinstance(model, VAE):
     raise UserError("recipe.iterated=true: a plain or conditional VAE has one stage, leave it out")
-  if rounds < 1:
-    raise UserError(f"recipe.rounds={rounds}: give 1 or more")
   hyper = {
     "learning_rate": learning_rate,
     "kl_weight": kl_weight,
@@ -221,6 +220,7 @@ EXPERIMENT = Experiment(
   published=(),
   source="paper 003, Table 3: 195 tested images of 7 people of MUG and CK+",
   paper_data="paper003",
+  paper_options={"use": "both"},
   outputs=outputs,
   readings=readings,
   test_batch=64,

@@ -299,8 +299,8 @@ def evaluate(
     "confusion": confusion,
     "label_names": list(data.label_names),
     "published": published,
-    "source": setup.experiment.source,
-    "papers_data": config.data.name == setup.experiment.paper_data,
+    "source": setup.experiment.source if published else "",
+    "papers_data": setup.experiment.on_papers_data(config.data),
     "data": {"name": config.data.name, **config.data.options, "fingerprint": data.fingerprint},
     "revision": revision(),
   }

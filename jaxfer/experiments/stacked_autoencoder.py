@@ -27,6 +27,7 @@ from jaxfer.errors import UserError
 from jaxfer.experiments import effective_pixels, published_000, table_000
 from jaxfer.experiments.experiment import Experiment, Reading
 from jaxfer.models.stacked_autoencoder import StackedAutoencoder
+from jaxfer.ranges import Count, Range, Rate, ShareBelowOne
 from jaxfer.report import grids
 from jaxfer.train import members, optim
 from jaxfer.train.stage import Batch, Context, LossOut, Stage, Update, Variables
@@ -83,13 +84,13 @@ def recipe(
   steps: int,
   *,
   pretrain: bool = True,
-  pretrain_epochs: int = 30,
-  pretrain_rate: float = 0.1,
-  noise_layers: tuple[int, ...] = (1, 2),
-  noise_rate: float = 0.3,
+  pretrain_epochs: Count = 30,
+  pretrain_rate: Rate = 0.1,
+  noise_layers: tuple[Count, ...] = (1, 2),
+  noise_rate: ShareBelowOne = 0.3,
   reconstruction: Literal["squared", "cross_entropy"] = "squared",
-  epochs: int = 300,
-  learning_rate: float = 0.1,
+  epochs: Count = 300,
+  learning_rate: Rate = 0.1,
   output: Literal["softmax", "sigmoid"] = "softmax",
   optimizer: Literal["sgd", "adam"] = "sgd",
 ) -> tuple[tuple[Stage, ...], dict[str, float]]:
@@ -110,7 +111,7 @@ def recipe(
     optimizer: plain stochastic gradient descent, or Adam.
 
   Raises:
-    UserError: a layer that the model lacks, or a rate outside its range.
+    UserError: a layer that the model lacks.
   """
   del steps  # Rates stay as they are.
   layers = range(1, len(model.sizes) + 1)
@@ -118,8 +119,6 @@ def recipe(
     raise UserError(
       f"recipe.noise_layers={noise_layers}: the model has no layer {strangers[0]}, give 1 to {len(layers)}"
     )
-  if not 0 <= noise_rate < 1:
-    raise UserError(f"recipe.noise_rate={noise_rate}: give a share from 0 to below 1")
   stages = []
   if pretrain:
     for layer in layers:
@@ -257,9 +256,20 @@ EXPERIMENT = Experiment(
   resident=resident,
   example=example,
   inputs=inputs,
-  published=(("stacked denoising autoencoders", {}, published_000.accuracy(published_000.NET)),),
+  published=(
+    (
+      "stacked denoising autoencoders",
+      {
+        "recipe.pretrain": True,
+        "recipe.noise_layers": (1, 2),
+        "recipe.noise_rate": Range(0, 1, above=True, below=True),
+      },
+      published_000.accuracy(published_000.NET),
+    ),
+  ),
   source="paper 000, Table 2: JAFFE, CK, MSFDE and KDEF mixed, 70 of 1611 pictures tested, six seeds",
   paper_data="paper000",
+  paper_options={"jaffe_labels": "rated"},
   figures=figures,
   facts=facts,
   tables=table_000.tables,

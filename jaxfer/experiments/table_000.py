@@ -22,18 +22,18 @@ def tables(
   if any(set(row["label_names"]) != set(published_000.CLASSES) for row in rows):
     return []
   header = ["", "accuracy %", *published_000.CLASSES, "five emotions %"]
-  printed, of = published_000.counts(published_000.NET), np.full(7, published_000.PER_CLASS)
-  lines = [
-    *(
+  lines, beside = [], all(row["comparable"] for row in rows)
+  if beside:
+    printed, of = published_000.counts(published_000.NET), np.full(7, published_000.PER_CLASS)
+    lines = [
       _line(f"published, seed {seed}", own, of) for seed, own in zip(published_000.NET, printed, strict=True)
-    ),
-    _line("published, mean", printed.mean(0), of),
-  ]
+    ]
+    lines.append(_line("published, mean", printed.mean(0), of))
   correct, count = _by_class(rows[0])
   lines += [_line(f"ours, seed {seed}", *own) for seed, *own in zip(seeds, correct, count, strict=True)]
   lines.append(_line("ours, mean", correct.mean(0), count.mean(0)))
   means = [_line(row["name"], *(each.mean(0) for each in _by_class(row))) for row in rows]
-  title = f"Table 2, correct of {published_000.PER_CLASS} by class, published and ours ({rows[0]['name']})"
+  title = f"Table 2, correct of {published_000.PER_CLASS} by class, {'published and ' * beside}ours ({rows[0]['name']})"
   return [(title, (header, lines)), ("Correct by class, mean over seeds, of every row", (header, means))]
 
 
@@ -45,12 +45,14 @@ def _by_class(row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def figures(rows: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> dict[str, str]:
-  """Draws `people.png`: each class's rate of the paper's people, its net, and our first row; nothing of other classes.
+  """Draws `people.png`: each class's rate of the paper's people, its net, and our first row.
+
+  It draws nothing of other classes, or where the data are not to be compared with the paper's.
 
   Returns:
     Its caption by its name.
   """
-  if set(rows[0]["label_names"]) != set(published_000.CLASSES):
+  if not rows[0]["comparable"] or set(rows[0]["label_names"]) != set(published_000.CLASSES):
     return {}
   correct, count = (each.astype(np.float64) for each in _by_class(rows[0]))
   ours = np.divide(correct, count, out=np.full(count.shape, np.nan), where=count > 0)

@@ -105,6 +105,11 @@ def _answers(rows: Rows) -> Table:
   return ["", *BATCHES], lines
 
 
+def _published(row: Row) -> published_002.Counts | None:
+  """What the paper prints of a row of this name, where ours may stand beside it."""
+  return published_002.ROWS.get(row["name"]) if row["comparable"] else None
+
+
 def _recall(row: Row, batches: str) -> list[Cell]:
   return [_percent(pair) for pair in _read(row, "", batches)["recall"]]
 
@@ -112,7 +117,7 @@ def _recall(row: Row, batches: str) -> list[Cell]:
 def _recalls(rows: Rows) -> Table:
   names, lines = list(rows[0]["label_names"]), []
   for row in rows:
-    published, printed = published_002.ROWS.get(row["name"]), None
+    published, printed = _published(row), None
     if published is not None and set(names) == set(published_002.CLASSES):
       rates = dict(zip(published_002.CLASSES, 100 * published.recall, strict=True))
       printed = [f"{rates[name]:.2f}" for name in names]
@@ -128,7 +133,7 @@ def _top(row: Row, batches: str) -> list[Cell]:
 def _tops(rows: Rows) -> Table:
   lines = []
   for row in rows:
-    published, printed = published_002.ROWS.get(row["name"]), None
+    published, printed = _published(row), None
     if published is not None:
       tested = sum(published_002.TESTED)
       rates = [*(count / tested for count in published.top), published.average_accuracy]
@@ -139,9 +144,9 @@ def _tops(rows: Rows) -> Table:
 
 def _both(rows: Rows) -> Table:
   """Counts and their shares; the paper's are of one pair of nets."""
-  lines: list[list[Cell]] = [
-    ["published", "in order", *_counts([(n, None) for n in published_002.AGREEMENT])]
-  ]
+  lines: list[list[Cell]] = []
+  if all(row["comparable"] for row in rows):
+    lines.append(["published", "in order", *_counts([(n, None) for n in published_002.AGREEMENT])])
   for row in rows:
     lines += _lines(row, None, _agreeing)
   return ["", "batches", *AGREEMENT], lines

@@ -76,7 +76,7 @@ def _table3(rows: Rows) -> Table:
       sources.append((published_003.SUBTRACTED, row, ", subject means subtracted"))
   lines: list[list[Cell]] = []
   for name, row, way in sources:
-    published = published_003.ROWS.get(name)
+    published = published_003.ROWS.get(name) if row["comparable"] else None
     line: list[Cell] = [name]
     for side in ("train", "test"):
       line.append(None if published is None else _printed(getattr(published, side)))

@@ -60,7 +60,7 @@ def tables(rows: Rows, seeds: Sequence[int], not_trained: Rows = ()) -> list[tup
   if lines := [_epochs(name, epochs) for name, epochs in epochs_of(rows).items()]:
     header = ["", "best epoch", "accuracy % there", "scratch's best, %", "reached in epoch", "by seeds"]
     found.append(("How soon the validation people are recognised", (header, lines)))
-  if rows and classes_004.order(rows[0]["label_names"]):
+  if rows and rows[0]["comparable"] and classes_004.order(rows[0]["label_names"]):
     title = "By class, %: our best net, the paper's best, and its human raters"
     found.append((title, classes_004.table(best_row(rows))))
     found.append(
@@ -86,12 +86,13 @@ def _grid(rows: Rows, not_trained: Rows) -> Table:
     net for net in dict.fromkeys([*NETS, *(net for net, _ in pairs)]) if net in {net for net, _ in pairs}
   ]
   header, lines = [""], []
+  beside = all(row["comparable"] for row in [*rows, *not_trained])
   for net in nets:
     header += [f"{net}, published", "ours"]
   asked = {start for _, start in pairs}
   for start in dict.fromkeys([*INITIALISATIONS, *(start for _, start in pairs)]):
     if start in asked:
-      cells = [(_printed(net, start), own.get(f"{net}, {start}")) for net in nets]
+      cells = [(_printed(net, start) if beside else None, own.get(f"{net}, {start}")) for net in nets]
       lines.append([start, *(cell for both in cells for cell in both)])
   return header, lines
 
@@ -116,7 +117,7 @@ def _claims(rows: Rows) -> Table:
   lines: list[list[Cell]] = []
   for row in rows:
     for other, pair in row["compared"].items():
-      ours, theirs = published(row["name"]), published(other)
+      ours, theirs = (published(name) if row["comparable"] else None for name in (row["name"], other))
       gain = None if ours is None or theirs is None else 100 * (ours - theirs)
       low, high = (100 * bound for bound in pair["interval"])
       lines.append(

@@ -20,12 +20,13 @@ from jaxfer.errors import UserError, unknown
 from jaxfer.experiments import EXPERIMENTS
 from jaxfer.experiments.experiment import Experiment, Reading
 from jaxfer.models import MODELS, create_model
+from jaxfer.ranges import Range
 from jaxfer.train import parallel
 from jaxfer.train.stage import Stage, Variables
 
 
 def options_of(field: str, call: Call) -> Mapping[str, Any]:
-  """The options, with their types, that a call of a config takes: `field` is "recipe", "model" or "data".
+  """The options, with their types and ranges, that a call of a config takes: `field` is "recipe", "model" or "data".
 
   Raises:
     UserError: there is no such recipe, model or data set.
@@ -36,7 +37,7 @@ def options_of(field: str, call: Call) -> Mapping[str, Any]:
   if field == "model":
     if call.name not in MODELS:
       raise unknown("model", call.name, MODELS)
-    hints = typing.get_type_hints(MODELS[call.name])
+    hints = typing.get_type_hints(MODELS[call.name], include_extras=True)
     ours = {f.name for f in dataclasses.fields(MODELS[call.name])} - {
       "parent",
       "name",
@@ -56,9 +57,19 @@ def _experiment(name: str) -> Experiment:
 
 
 def _model(config: RunConfig, data: records.Records) -> nn.Module:
-  """The model, told of the data what it asks for: how many classes there are, or how many people."""
+  """The model, told of the data what it asks for: how many classes there are, or how many people.
+
+  Raises:
+    UserError: the config gives another number than the data have.
+  """
   given = {"num_classes": len(data.label_names), "subjects": len(data.subject_names)}
   given = {name: count for name, count in given.items() if name in options_of("model", config.model)}
+  for name, count in given.items():
+    if (asked := config.model.options.get(name, count)) != count:
+      what = "classes" if name == "num_classes" else "subjects"
+      raise UserError(
+        f"model.{name}={asked}: data set '{config.data.name}' has {count} {what}; give {count}, or leave it out"
+      )
   dtype = None if config.dtype == "float32" else config.dtype
   return create_model(config.model.name, **{**given, **config.model.options}, dtype=dtype)
 
@@ -77,14 +88,18 @@ def split_of(config: RunConfig, data: records.Records) -> folds.Split:
   Records that are for training or for recognition alone (their text `purpose`) are on no other side.
 
   Raises:
-    UserError: these records cannot be divided so.
+    UserError: these records cannot be divided so, or nothing can be learned or tested then.
   """
   split = _all_of(config, data)
-  if "purpose" not in data.texts:
-    return split
-  purpose = np.asarray(data.texts["purpose"])
-  learned, judged = (np.isin(purpose, ("", own)) for own in ("training", "recognition"))
-  return folds.Split(split.train & learned, split.validation & judged, split.test & judged)
+  if "purpose" in data.texts:
+    purpose = np.asarray(data.texts["purpose"])
+    learned, judged = (np.isin(purpose, ("", own)) for own in ("training", "recognition"))
+    split = folds.Split(split.train & learned, split.validation & judged, split.test & judged)
+  try:
+    folds.assert_of_use(data.arrays["label"], data.label_names, split)
+  except UserError as error:
+    raise UserError(f"data set '{config.data.name}': {error}") from error
+  return split
 
 
 def _all_of(config: RunConfig, data: records.Records) -> folds.Split:
@@ -264,18 +279,25 @@ class Task:
         )
 
   def published(self) -> dict[str, float]:
-    """The paper's row that has this model's attributes and the recipe's options, if one has."""
+    """The paper's row that this config repeats, if any, on data that may be compared with the paper's."""
+    if not self.experiment.comparable(self.config.data):
+      return {}
     options = {p.name: p.default for p in inspect.signature(self.experiment.recipe).parameters.values()}
     options |= self.config.recipe.options
 
     def value(key: str) -> Any:
+      if key == "init_from":
+        return self.config.init_from
       of_recipe, option = key.startswith("recipe."), key.removeprefix("recipe.")
       return options[option] if of_recipe else getattr(self.model, key)
+
+    def agrees(key: str, wanted: Any) -> bool:
+      return wanted.holds(value(key)) if isinstance(wanted, Range) else value(key) == wanted
 
     return {
       name: accuracy
       for name, attributes, accuracy in self.experiment.published
-      if all(value(key) == wanted for key, wanted in attributes.items())
+      if all(agrees(key, wanted) for key, wanted in attributes.items())
     }
 
 

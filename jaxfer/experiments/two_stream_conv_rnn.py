@@ -8,7 +8,7 @@ frames and flow alike.
 import functools
 import pathlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import flax.linen as nn
 import jax
@@ -23,6 +23,7 @@ from jaxfer.experiments.experiment import Experiment
 from jaxfer.explain import gates
 from jaxfer.kernels import warp
 from jaxfer.models.two_stream_conv_rnn import TwoStreamConvRNN
+from jaxfer.ranges import Count, Degrees, Norm, Rate, Share
 from jaxfer.report import grids
 from jaxfer.train import optim
 from jaxfer.train.stage import Batch, Context, LossOut, Stage, Update, Variables
@@ -55,13 +56,13 @@ def recipe(
   model: TwoStreamConvRNN,
   steps: int,
   *,
-  epochs: int = 100,
-  learning_rate: float = 1e-4,
-  schedule: str = "constant",
-  clip_norm: float = 5.0,
+  epochs: Count = 100,
+  learning_rate: Rate = 1e-4,
+  schedule: Literal["constant", "cosine"] = "constant",
+  clip_norm: Norm = 5.0,
   flip: bool = True,
-  rotation: float = 10.0,
-  shift: float = 0.05,
+  rotation: Degrees = 10.0,
+  shift: Share = 0.05,
 ) -> tuple[tuple[Stage, ...], dict[str, float]]:
   """One stage of one update.
 

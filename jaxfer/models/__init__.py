@@ -1,6 +1,7 @@
 """The models by name: one Linen file a system."""
 
 import dataclasses
+import typing
 from typing import Any
 
 import flax.linen as nn
@@ -12,6 +13,7 @@ from jaxfer.models.landmark_fusion import LandmarkFusion
 from jaxfer.models.stacked_autoencoder import StackedAutoencoder
 from jaxfer.models.two_stream_conv_rnn import TwoStreamConvRNN
 from jaxfer.models.vae_baselines import VAE, ConditionalVAE
+from jaxfer.values import check
 
 MODELS: dict[str, type[nn.Module]] = {
   "conditional_vae": ConditionalVAE,
@@ -28,14 +30,17 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
   """Returns the model `name` of `MODELS` with `kwargs` as its attributes.
 
   Raises:
-    UserError: no such model, or no such attribute; names the nearest valid one.
+    UserError: there is no such model or attribute (names the nearest valid one), or a value is not of its type or
+      outside its range.
   """
   if name not in MODELS:
     raise unknown("model", name, MODELS)
   attributes = {f.name for f in dataclasses.fields(MODELS[name])} - {"parent", "name"}
-  for key in kwargs:
+  kinds = typing.get_type_hints(MODELS[name], include_extras=True)
+  for key, value in kwargs.items():
     if key not in attributes:
       raise unknown(f"attribute of model {name}", key, attributes)
+    check(value, kinds[key], f"model.{key}")
   try:
     return MODELS[name](**kwargs)
   except TypeError as error:

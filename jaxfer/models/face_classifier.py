@@ -26,6 +26,7 @@ from jaxfer.layers.conv import fan_in_uniform, he_fan_out
 from jaxfer.layers.face_resnet import FaceResNet, Family, unit
 from jaxfer.layers.margin import HEADS
 from jaxfer.layers.resnet import ResNetTrunk
+from jaxfer.ranges import Classes, ImageSize, Width
 
 Net = Literal["resnet18", "resnet50", "face_resnet18", "face_resnet50"]
 Head = Literal["classes", "softmax", "cosface", "arcface", "adaface"]
@@ -75,11 +76,11 @@ class _FaceNet(nn.Module):
     param_dtype: of kernels, biases and slopes.
   """
 
-  num_classes: int
+  num_classes: Classes
   net: Net = "resnet18"
   head: Head = "classes"
-  width: float = 1.0
-  image_size: int = 112
+  width: Width = 1.0
+  image_size: ImageSize = 112
   pictures: Pictures = ""
   dtype: Any = None
   param_dtype: Any = jnp.float32

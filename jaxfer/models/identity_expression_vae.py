@@ -25,7 +25,7 @@ The baselines made of the same parts are in `vae_baselines.py`.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -33,9 +33,11 @@ import jax.numpy as jnp
 
 from jaxfer.errors import UserError
 from jaxfer.layers.conv import Conv, ConvTranspose, he_fan_in
+from jaxfer.ranges import OneOf, Units, Width
 
 LATENT = 64  # Of each encoder; the decoder reads both.
 _STAGES = {32: 3, 64: 4, 128: 5}  # Convolutions that halve the image, by its size.
+Size = Annotated[int, OneOf(tuple(_STAGES))]
 _WIDTHS = (32, 64, 128, 256, 256)
 _DECODER_WIDTHS = (128, 64, 32, 16, 8)
 # The tables' deconvolutions: four of kernel 4 would be uniform.
@@ -240,9 +242,9 @@ class IdentityExpressionVAE(nn.Module):
     param_dtype: of the parameters.
   """
 
-  image_size: int = 64
-  width: float = 1.0
-  latent: int = LATENT
+  image_size: Size = 64
+  width: Width = 1.0
+  latent: Units = LATENT
   uniform_4x4: bool = False
   norm: str = "none"
   leaky: bool = False

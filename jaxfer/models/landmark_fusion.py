@@ -31,6 +31,7 @@ from jaxfer.errors import UserError, unknown
 from jaxfer.layers.amend import Affinity, Amend
 from jaxfer.layers.conv import Conv, fan_in_uniform
 from jaxfer.layers.resnet import ResNetTrunk
+from jaxfer.ranges import Block, Classes, ImageSize, Kernel, Width
 
 # Channels of the landmark net's convolutions; 2 x 2 max pooling follows the first four (Table 1).
 _CHANNELS = (32, 64, 128, 256, 512, 512)
@@ -191,16 +192,16 @@ class LandmarkFusion(nn.Module):
     param_dtype: of the parameters.
   """
 
-  num_classes: int
-  width: float = 1.0
-  block: int = 16
-  kernel_sizes: tuple[int, ...] = (5, 3, 3, 3, 3, 4)
+  num_classes: Classes
+  width: Width = 1.0
+  block: Block = 16
+  kernel_sizes: tuple[Kernel, Kernel, Kernel, Kernel, Kernel, Kernel] = (5, 3, 3, 3, 3, 4)
   confidence: bool = True
   agreement: bool = True
   affinity: Affinity = "batch"
   stop_gradient_p: bool = False
   answer: Literal["fused", "rgb", "landmark", "sum"] = "fused"
-  image_size: int = 224
+  image_size: ImageSize = 224
   dot: Literal["disc", "gaussian"] = "disc"
   dtype: Any = None
   param_dtype: Any = jnp.float32

@@ -12,13 +12,14 @@ recipe's other loss on the same logits.
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxfer.errors import UserError
+from jaxfer.ranges import Classes, Length, Units
 
 # Uniform in +-4 sqrt(6 / (inputs + outputs)): the usual choice for logistic units.
 _KERNEL = nn.initializers.variance_scaling(16.0, "fan_avg", "uniform")
@@ -51,8 +52,8 @@ class StackedAutoencoder(nn.Module):
     param_dtype: of the parameters.
   """
 
-  num_classes: int = 7
-  sizes: tuple[int, ...] = (1000, 500, 250, 100)
+  num_classes: Classes = 7
+  sizes: Annotated[tuple[Units, ...], Length()] = (1000, 500, 250, 100)
   tied: bool = False
   dtype: Any = None
   param_dtype: Any = jnp.float32

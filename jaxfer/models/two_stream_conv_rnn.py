@@ -20,7 +20,7 @@ The ReLU is our choice: without it the average would turn the convolution into o
 Deviation: where two pixels of a pooling window tie, the gradient is shared between them (PyTorch: the first takes all).
 """
 
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import flax.linen as nn
 import jax
@@ -30,6 +30,7 @@ from jaxfer.errors import UserError, unknown
 from jaxfer.kernels.conv_recurrence import Cell, Kind, TemporalMerge
 from jaxfer.layers.conv_rnn import ConvGRU, ConvLSTM, MergeInit
 from jaxfer.layers.dropout import Dropout
+from jaxfer.ranges import Classes, Count, Length, OddKernel, ShareBelowOne, Units, Weight
 
 _CELLS = {"conv_lstm": ConvLSTM, "conv_gru": ConvGRU}
 
@@ -99,7 +100,7 @@ class TwoStreamConvRNN(nn.Module):
       "conv_gru".
   """
 
-  num_classes: int = 7
+  num_classes: Classes = 7
   cell: Kind = "conv_lstm"
   temporal_gate: bool = False
   temporal_skip: bool = False
@@ -108,17 +109,17 @@ class TwoStreamConvRNN(nn.Module):
   temporal_merge: TemporalMerge = "input"
   merge_init: MergeInit = "identity"
   peephole: bool = False
-  features: tuple[int, ...] = (16, 32, 64, 128)
-  kernel_size: tuple[int, int] = (3, 3)
-  dense: tuple[int, int] = (256, 128)
-  dropout_rate: float = 0.5
-  flow_gain: float = 1.0
+  features: Annotated[tuple[Units, ...], Length()] = (16, 32, 64, 128)
+  kernel_size: tuple[OddKernel, OddKernel] = (3, 3)
+  dense: tuple[Units, Units] = (256, 128)
+  dropout_rate: ShareBelowOne = 0.5
+  flow_gain: Weight = 1.0
   pool: Literal["last", "mean"] = "last"
   fusion: Literal["average_concat", "concat_pointwise"] = "average_concat"
   dtype: Any = None
   param_dtype: Any = jnp.float32
   recompute: bool = False
-  checkpoint_every: int | None = None
+  checkpoint_every: Count | None = None
 
   def __post_init__(self):
     for name, kind in get_type_hints(type(self)).items():

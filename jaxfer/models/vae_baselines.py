@@ -11,7 +11,16 @@ import jax
 import jax.numpy as jnp
 
 from jaxfer.errors import UserError
-from jaxfer.models.identity_expression_vae import LATENT, Decoder, Encoder, Posterior, check_images, sample
+from jaxfer.models.identity_expression_vae import (
+  LATENT,
+  Decoder,
+  Encoder,
+  Posterior,
+  Size,
+  check_images,
+  sample,
+)
+from jaxfer.ranges import Count, Units, Width
 
 
 class VAE(nn.Module):
@@ -27,9 +36,9 @@ class VAE(nn.Module):
     param_dtype: of the parameters.
   """
 
-  image_size: int = 64
-  width: float = 1.0
-  latent: int = LATENT
+  image_size: Size = 64
+  width: Width = 1.0
+  latent: Units = LATENT
   uniform_4x4: bool = False
   norm: str = "none"
   dtype: Any = None
@@ -94,7 +103,7 @@ class ConditionalVAE(VAE):
     subjects: length of the one-hot vector `condition` [batch, subjects], which every call needs; 195 in the paper.
   """
 
-  subjects: int = 195
+  subjects: Count = 195
 
   def checked(self, condition: jax.Array | None) -> jax.Array:
     """The condition, if it is what this net reads: [batch, subjects]."""

@@ -15,6 +15,8 @@ from jaxfer.data.datasets import DATASETS
 from jaxfer.report import html, tables
 from jaxfer.report.html import Html, Section
 
+# What stands in the place of published numbers beside other data than the paper's or embedded ones.
+NOT_COMPARED = "the data are not the paper's: its published numbers are left out"
 _STUDY = ("title", "source", "rows", "config", "environment", "timing")
 _ROW = ("name", "published", "mean", "std", "per_seed", "interval", "failed", "data")
 _FIGURES = {
@@ -33,7 +35,7 @@ def write_study(
     path: of the HTML file.
     table: what came out, as `jaxfer.study.run` returns it and table.json holds it; of its keys the page needs
       title: the heading.
-      source: where the published numbers stand.
+      source: where the published numbers stand; "" where the data are not to be compared with published ones.
       rows: mappings of `name`; `published` (or None), `mean`, `std` over seeds (or None), all shares in 0..1;
         `per_seed`, a list of them; `interval` (low, high), or None; `failed`, a list of lines, one a failed member;
         `data`: `name`, `fingerprint` and options.
@@ -66,7 +68,7 @@ def write_study(
     summary += f", seed{'s' * (len(table['seeds']) != 1)} {', '.join(map(str, table['seeds']))}"
   shown = [
     _beside(rows, "per seed"),
-    html.remark(f"In %. Published: {table['source']}."),
+    html.remark(f"In %. Published: {table['source']}." if table["source"] else f"In %. {NOT_COMPARED}."),
     *(html.prose(line) for line in [table.get("note"), *sentences] if line),
   ]
   for further in table.get("tables", ()):
@@ -83,7 +85,7 @@ def write_study(
   took = {"training": f"{timing['seconds']:.0f} s", "of it compiling": f"{timing['compile_seconds']:.0f} s"}
   sections: list[Section] = [
     ("What was run", [_typed(), *configured, html.folded("Configuration", html.pairs(table["config"]))]),
-    ("Published beside ours", shown),
+    ("Published beside ours" if table["source"] else "Accuracy", shown),
     ("Figures", [html.figures(figures)] if figures else []),
     ("Data", _data(rows)),
     ("Environment", [html.pairs({**table["environment"], **took})]),
@@ -135,7 +137,7 @@ def write_run(
   environment = {"jaxfer": result["revision"], **versions(), "device": device, **_times(workdir)}
   sections: list[Section] = [
     ("What was run", [_typed(), html.folded("Configuration", html.pairs(config))]),
-    ("Published beside ours", shown),
+    ("Published beside ours" if result["published"] else "Accuracy", shown),
     ("By class", [by_class]),
     ("Figures", [html.figures(figures)] if figures else []),
     ("Data", _data([{"name": "", "data": result["data"]}])),

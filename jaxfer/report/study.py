@@ -165,7 +165,11 @@ def write(
   (workdir / "table.md").write_text(markdown(table))
   accuracy_png(table, workdir / "accuracy.png")
   figures = [
-    (workdir / "accuracy.png", "Accuracy by row: ours with its 95 % interval and seeds, and as published."),
+    (
+      workdir / "accuracy.png",
+      "Accuracy by row: ours with its 95 % interval and seeds"
+      + (", and as published." if table["source"] else "."),
+    ),
     *((workdir / name, caption) for name, caption in (own or {}).items()),
   ]
   for row in table["rows"]:
@@ -248,7 +252,7 @@ def _cells(table: Mapping[str, Any]) -> tables.Table:
 def _lines(table: Mapping[str, Any]) -> list[str]:
   first, environment, timing = table["rows"][0], table["environment"], table["timing"]
   lines = [
-    f"published: {table['source']}",
+    f"published: {table['source']}" if table["source"] else pages.NOT_COMPARED,
     f"ours: preset {table['preset']}, seeds {', '.join(map(str, table['seeds']))}; sd over seeds; Wilson's interval of "
     f"the different records tested, at the mean over seeds; chance {100 * first['chance']:.1f} %",
     *_by_rows(table, lambda row: f"{row['tested']}; {row['records']} different records", "tested"),

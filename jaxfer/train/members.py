@@ -199,7 +199,9 @@ def train(
     record = {"identity": identity.record, "groups": groups}
     (workdir / "members.json").write_text(json.dumps(record, indent=2))
   how = f"{len(groups)} groups of up to {max(map(len, groups))}" if len(groups) > 1 else "all at once"
-  say(f"{len(members)} trainings on {len(devices)} x {devices[0].device_kind}, {how}")
+  several = (execution.devices or jax.device_count()) > 1
+  whole_batches = "; each training's batches stay on one device" if several else ""
+  say(f"{len(members)} trainings on {len(devices)} x {devices[0].device_kind}, {how}{whole_batches}")
   results, started = [], time.monotonic()
   for number, group in enumerate(groups):
     own, folder = [members[k] for k in group], workdir / f"group{number}"

@@ -1,5 +1,7 @@
 """What a person sees of a training: a bar with the time left on a terminal, plain lines elsewhere."""
 
+import errno
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,12 +12,18 @@ import rich.progress
 _SECONDS_BETWEEN_LINES = 10.0
 
 
+class _Console(rich.console.Console):
+  def on_broken_pipe(self) -> None:
+    """Leaves a closed pipe to the command line; rich would end the process with exit code 1."""
+    raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 class Progress:
   """Shows steps done of a known total, and one line an epoch; of trainings among many, named, a line now and then."""
 
   def __init__(self, total: int, done: int = 0, name: str | None = None):
     self._name, self._said = name, time.monotonic()
-    self._console = rich.console.Console(highlight=False, soft_wrap=True)
+    self._console = _Console(highlight=False, soft_wrap=True)
     self._total, self._done, self._first = total, done, done
     self._start = time.monotonic()
     self._bar = rich.progress.Progress(

@@ -316,7 +316,7 @@ def test_oddities_do_not_stop(tree, tmp_path):
 
 def test_options_are_checked():
   for option, value in (("num_frames", 0), ("image_size", 8)):
-    with pytest.raises(UserError, match=f"option {option} of data set 'ckplus' is {value}: give at least"):
+    with pytest.raises(UserError, match=f"ckplus.{option}={value}: give a whole number, from"):
       records.make_config("ckplus", {option: value})
   with pytest.raises(UserError, match="did you mean 'num_frames'"):
     records.make_config("ckplus", {"frames": 4})

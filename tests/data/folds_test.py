@@ -193,3 +193,19 @@ def test_the_distributors_split():
 def test_a_distributors_split_that_cannot_be_used(sides, options, message):
   with pytest.raises(UserError, match=message):
     folds.distributed_split(["a", "b", "c"], sides, **options)
+
+
+def test_a_split_by_which_nothing_is_learned_or_tested_is_refused():
+  labels, names = np.asarray([0, 0, 1, 1]), ("happy", "sad")
+  some = lambda *rows: np.isin(np.arange(4), rows)  # noqa: E731
+  folds.assert_of_use(labels, names, folds.Split(some(0, 2), some(), some(1)))
+  for split, message in (
+    (folds.Split(some(), some(1), some(0, 2)), "the split leaves no records to train on"),
+    (folds.Split(some(0, 2), some(1), some()), "the split leaves no records to test"),
+    (
+      folds.Split(some(2, 3), some(), some(0)),
+      "all 2 records to train on are of class 'sad', and a training of one",
+    ),
+  ):
+    with pytest.raises(UserError, match=message):
+      folds.assert_of_use(labels, names, split)

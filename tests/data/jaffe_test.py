@@ -180,7 +180,7 @@ def test_jaffe_prepared(full_tree, tree, tmp_path):
 def test_jaffe_options_are_checked():
   with pytest.raises(UserError, match="did you mean 'ratings'"):
     records.make_config("jaffe", {"label_source": "rating"})
-  with pytest.raises(UserError, match="neutral_below of data set 'jaffe' is 9: give 1 to 5"):
+  with pytest.raises(UserError, match=r"jaffe\.neutral_below=9: give a number, from 1 to 5"):
     records.make_config("jaffe", {"neutral_below": 9})
 
 

@@ -253,7 +253,7 @@ def test_missing_landmarks_are_counted_and_others_refused(folder, tmp_path):
   loaded = records.load("manifest", tmp_path / "data", landmarks=68, **OPTIONS)
   assert np.isnan(loaded.arrays["landmarks"]).all(axis=(1, 2)).tolist() == [False, True, False]
   assert loaded.fingerprint == report.fingerprint
-  with pytest.raises(UserError, match="option landmarks is 4: give 0 or one of 2, 3, 5, 37, 68"):
+  with pytest.raises(UserError, match=r"manifest\.landmarks=4: give a whole number, 0, 2, 3, 5, 37 or 68"):
     prepare("manifest", folder, tmp_path / "data", landmarks=4, **OPTIONS)
 
 

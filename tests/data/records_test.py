@@ -177,7 +177,7 @@ def test_options_choose_the_copy(toy):
   assert base.name != records.make_config("toy", {"strength": 1.5}).name
   with pytest.raises(UserError, match="did you mean 'num_frames'"):
     records.make_config("toy", {"num_frame": 3})
-  with pytest.raises(UserError, match="num_frames of data set 'toy' is '3': give a value of type int"):
+  with pytest.raises(UserError, match=r"toy\.num_frames='3': not a whole number"):
     records.make_config("toy", {"num_frames": "3"})
   with pytest.raises(UserError, match="did you mean 'toy'"):
     records.load("toi", "nowhere")

@@ -77,7 +77,7 @@ def test_the_builder_draws_old_faces_of_nine_classes(tmp_path):
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"age": 75.0}, "option age of data set 'synthetic_faces' is 75.0: give 0 to 1"),
+    ({"age": 75.0}, "synthetic_faces.age=75.0: give a number, from 0 to 1"),
     ({"classes": "nin"}, "did you mean 'nine'"),
   ],
 )

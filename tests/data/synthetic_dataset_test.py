@@ -259,10 +259,10 @@ def test_sequence_builder(tmp_path, sequences):
 @pytest.mark.parametrize(
   ("name", "options", "message"),
   [
-    ("synthetic_faces", {"channels": 2}, "channels .* is 2: give 1 or 3"),
-    ("synthetic_faces", {"num_subjects": 0}, "num_subjects .* is 0: give at least 1"),
-    ("synthetic_faces", {"landmark_noise": -1.0}, "landmark_noise .* is -1.0: give 0 to 100"),
-    ("synthetic_sequences", {"num_frames": 1}, "num_frames .* is 1: give at least 2"),
+    ("synthetic_faces", {"channels": 2}, "channels=2: give a whole number, 1 or 3"),
+    ("synthetic_faces", {"num_subjects": 0}, "num_subjects=0: give a whole number, from 1 to"),
+    ("synthetic_faces", {"landmark_noise": -1.0}, "landmark_noise=-1.0: give a number, from 0 to 100"),
+    ("synthetic_sequences", {"num_frames": 1}, "num_frames=1: give a whole number, from 2 to"),
     ("synthetic_sequences", {"time_course": "onset_apx"}, "did you mean 'onset_apex'"),
   ],
 )

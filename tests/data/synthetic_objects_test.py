@@ -66,9 +66,9 @@ def test_the_builder(tmp_path):
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"num_classes": 101}, "num_classes .* is 101: give 2 to 100"),
-    ({"images_per_class": 0}, "images_per_class .* is 0: give at least 1"),
-    ({"channels": 4}, "channels .* is 4: give 1 or 3"),
+    ({"num_classes": 101}, "num_classes=101: give a whole number, from 2 to 100"),
+    ({"images_per_class": 0}, "images_per_class=0: give a whole number, from 1 to"),
+    ({"channels": 4}, "channels=4: give a whole number, 1 or 3"),
   ],
 )
 def test_bad_options(tmp_path, options, message):

@@ -157,8 +157,6 @@ def test_terms_by_option_and_columns_by_stage():
   (stage,), _ = system.recipe(VAE(), 3)
   assert stage.updates[0].trainable == ("encoder", "decoder")
   assert [stage.epochs for stage in (whole[0], five[0], stage)] == [100, 50, 100]
-  with pytest.raises(UserError, match=r"recipe.rounds=0"):
-    system.recipe(MODEL, 3, rounds=0)
   with pytest.raises(UserError, match=r"recipe.iterated=true: a plain"):
     system.recipe(VAE(), 3, iterated=True)
 

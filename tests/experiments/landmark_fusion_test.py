@@ -346,9 +346,9 @@ def test_what_is_published_is_of_the_recipe_too():
 @pytest.mark.parametrize(
   ("overrides", "message"),
   [
-    (("recipe.w=1.1",), "recipe.w=1.1: give a weight from 0 to 1"),
-    (("recipe.w=-0.1",), "recipe.w=-0.1: give a weight"),
-    (("recipe.w=nan",), "recipe.w=nan: give a weight"),
+    (("recipe.w=1.1",), "recipe.w=1.1: give a number, from 0 to 1"),
+    (("recipe.w=-0.1",), "recipe.w=-0.1: give a number"),
+    (("recipe.w=nan",), "recipe.w=nan: give a number"),
     (("recipe.rgb=fixed",), "unknown value of recipe.rgb 'fixed'"),
     (("model.affinity=frozen",), "model.affinity=frozen cannot be trained: give batch, alone or ema"),
     (("model.answer=rgb", "recipe.rgb=given"), "take rgb=first, rgb_epochs=0"),

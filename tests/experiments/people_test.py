@@ -127,7 +127,7 @@ def test_people_are_drawn_beside_nets_by_name_of_the_class(tmp_path, monkeypatch
     table_000.rates, "rates_png", lambda rates, names, path, title: groups.update(rates, names=names)
   )
   by_class = {"correct": [[1, 2, 3, 4, 5, 6, 0], [0] * 7], "count": [[10] * 6 + [0]] * 2}
-  row = {"name": "first", "by_class": by_class, "label_names": NAMES}
+  row = {"name": "first", "comparable": True, "by_class": by_class, "label_names": NAMES}
   assert list(table_000.figures([row], tmp_path)) == ["people.png"]
   assert groups.pop("names") == published_000.CLASSES
   assert [len(rates) for rates in groups.values()] == [10, 6, 2]
@@ -136,3 +136,20 @@ def test_people_are_drawn_beside_nets_by_name_of_the_class(tmp_path, monkeypatch
   assert ours["fear"] == 0.6
   assert np.isnan(ours["neutral"])
   assert not table_000.figures([{**row, "label_names": ["a"] * 7}], tmp_path)
+  assert not table_000.figures([{**row, "comparable": False}], tmp_path)
+
+
+def test_on_other_data_ours_stand_without_the_papers_table():
+  by_class = {"correct": [[1, 2, 3, 4, 5, 6, 7]], "count": [[10] * 7]}
+  row = {"name": "first", "by_class": by_class, "label_names": NAMES}
+  names = {}
+  for comparable in (True, False):
+    (title, (_, lines)), _ = table_000.tables([{**row, "comparable": comparable}], (0,))
+    names[comparable] = [line[0] for line in lines]
+    assert ("published" in title) == comparable
+  assert names[False] == ["ours, seed 0", "ours, mean"]
+  assert names[True] == [
+    *(f"published, seed {n}" for n in published_000.NET),
+    "published, mean",
+    *names[False],
+  ]

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 
 from jaxfer import config
+from jaxfer.config import Call, RunConfig
+from jaxfer.data.records import Records
+from jaxfer.errors import UserError
 from jaxfer.experiments import EXPERIMENTS, run
 from jaxfer.experiments import two_stream_conv_rnn as conv_rnn
 from jaxfer.experiments.task import Task, options_of
@@ -85,3 +88,88 @@ def test_augmentation_moves_frames_and_flow_as_one():
   np.testing.assert_allclose(cosine, 1, atol=1e-3)
   assert (vector[:, 0] < 0).any()
   assert (vector[:, 0] > 0).any()
+
+
+def published(system, data, init_from=None, **recipe):
+  """The names of the published rows that a config of a system's first published model is compared with."""
+  model = {
+    "elderly_transfer": Call("face_classifier"),
+    "landmark_fusion": Call("landmark_fusion", answer="rgb"),
+    "stacked_autoencoder": Call("stacked_autoencoder"),
+    "two_stream_conv_rnn": Call("two_stream_conv_rnn"),
+  }[system]
+  configured = RunConfig(recipe=Call(system, **recipe), model=model, data=data, init_from=init_from)
+  made = create_model(model.name, **({"num_classes": 7} | dict(model.options)))
+  task = Task(configured, EXPERIMENTS[system], made, {}, None, "")
+  return list(task.published())
+
+
+@pytest.mark.parametrize(
+  ("system", "own", "embedded", "name"),
+  [
+    ("elderly_transfer", Call("nagoya"), Call("synthetic_faces"), "resnet18 from scratch"),
+    ("landmark_fusion", Call("raf_db"), Call("synthetic_faces", aligned=True), "baseline (RGB net)"),
+    ("stacked_autoencoder", Call("paper000"), Call("synthetic_faces"), "stacked denoising autoencoders"),
+    ("two_stream_conv_rnn", Call("ckplus"), Call("synthetic_sequences"), "ConvLSTM"),
+  ],
+)
+def test_published_numbers_stand_beside_the_papers_data_and_embedded_ones_alone(system, own, embedded, name):
+  experiment = EXPERIMENTS[system]
+  assert published(system, own) == published(system, embedded) == [name]
+  assert experiment.on_papers_data(own)
+  assert not experiment.on_papers_data(embedded)
+  for other in ("image_folder", "manifest", "fer2013", "mug"):
+    assert published(system, Call(other)) == []
+    assert not experiment.comparable(Call(other))
+
+
+def test_other_options_than_the_papers_make_other_data():
+  for system, data in (
+    ("landmark_fusion", Call("raf_db", subset="compound")),
+    ("stacked_autoencoder", Call("paper000", jaffe_labels="posed")),
+    ("identity_expression_vae", Call("paper003", use="recognition")),
+  ):
+    assert not EXPERIMENTS[system].comparable(data)
+    assert EXPERIMENTS[system].comparable(Call(data.name))
+
+
+def test_another_configuration_than_the_papers_row_has_no_published_number():
+  faces = Call("synthetic_faces")
+  assert published("elderly_transfer", faces, init_from="weights") == []
+  assert published("elderly_transfer", faces, label="subject") == []
+  for changed in ({"pretrain": False}, {"noise_layers": ()}, {"noise_rate": 0.0}):
+    assert published("stacked_autoencoder", faces, **changed) == []
+  assert published("stacked_autoencoder", faces, noise_rate=0.1) != []
+
+
+def test_data_of_one_class_are_refused_before_anything_is_trained():
+  label = np.zeros(6, np.int32)
+  names = [f"P{k}" for k in range(6)]
+  data = Records.from_arrays(
+    {"image": np.zeros((6, 2, 2, 1), np.uint8), "label": label}, names, ("happy",), names
+  )
+  configured = RunConfig(
+    recipe=Call("stacked_autoencoder"), model=Call("stacked_autoencoder"), data=Call("image_folder")
+  )
+  with pytest.raises(
+    UserError, match=r"^data set 'image_folder': all 5 records to train on are of class 'happy'"
+  ):
+    run.prepare(configured, data)
+
+
+def test_a_number_of_classes_that_the_data_do_not_have_is_refused():
+  label = np.tile(np.arange(3, dtype=np.int32), 2)
+  names = [f"P{k}" for k in range(6)]
+  data = Records.from_arrays(
+    {"image": np.zeros((6, 2, 2, 1), np.uint8), "label": label}, names, ("a", "b", "c"), names
+  )
+  for asked, fits in ((2, False), (3, True), (4, False)):
+    model = Call("stacked_autoencoder", num_classes=asked)
+    configured = RunConfig(recipe=Call("stacked_autoencoder"), model=model, data=Call("image_folder"))
+    if fits:
+      assert run.prepare(configured, data).model.num_classes == 3
+      continue
+    with pytest.raises(
+      UserError, match=rf"^model\.num_classes={asked}: data set 'image_folder' has 3 classes; give 3"
+    ):
+      run.prepare(configured, data)

@@ -170,11 +170,11 @@ def test_examples_are_grey_between_0_and_1_and_colours_their_luma():
 @pytest.mark.parametrize(
   ("overrides", "message"),
   [
-    (("recipe.noise_rate=1.0",), "recipe.noise_rate=1.0: give a share from 0 to below 1"),
-    (("recipe.noise_rate=-0.1",), "recipe.noise_rate=-0.1: give a share"),
-    (("recipe.noise_rate=nan",), "recipe.noise_rate=nan: give a share"),
+    (("recipe.noise_rate=1.0",), "recipe.noise_rate=1.0: give a number, from 0 to below 1"),
+    (("recipe.noise_rate=-0.1",), "recipe.noise_rate=-0.1: give a number"),
+    (("recipe.noise_rate=nan",), "recipe.noise_rate=nan: give a number"),
     (("recipe.noise_layers=(2, 3)",), "the model has no layer 3, give 1 to 2"),
-    (("recipe.noise_layers=(0,)",), "the model has no layer 0, give 1 to 2"),
+    (("recipe.noise_layers=(0,)",), "recipe.noise_layers[0]=0: give a whole number, from 1 to"),
     (("recipe.reconstruction=l1",), "unknown value of recipe.reconstruction 'l1'"),
     (("split.per_class=14",), "class 'surprise' has 14 records, too few to test 14 of them"),
   ],

@@ -32,7 +32,7 @@ def judged(name, rank, readings=None):
     **NOWHERE,
     **own,
   }
-  return {**study.judged(result), "name": name, "published": None}
+  return {**study.judged(result), "name": name, "published": None, "comparable": True}
 
 
 def ranks(counts):
@@ -76,6 +76,12 @@ def test_metrics_of_the_counts_are_the_printed_ones(rows):
   }
 
 
+def test_on_other_data_no_published_row_stands_above_ours(rows):
+  other = [{**row, "comparable": False} for row in rows]
+  _, by_class, tops = (table for _, table in table_002.tables(other, (0,)))
+  assert [line[1] for _, lines in (by_class, tops) for line in lines] == ["in order"] * 2 * len(rows)
+
+
 def test_agreement_of_two_nets_is_table_2():
   right = np.repeat([[1, 1], [1, 0], [0, 1], [0, 0]], published_002.AGREEMENT, axis=0)
   rgb, landmark = (Reading(LABEL, own.astype(float)) for own in right.T)
@@ -85,7 +91,7 @@ def test_agreement_of_two_nets_is_table_2():
   both, alone, other, neither = published_002.AGREEMENT
   assert list(found.values()) == [[n, n] for n in (both, alone, other, neither, both, other, alone, neither)]
   assert landmark_fusion.facts([], [{"": rgb}]) == {}
-  row = {"name": "ours", "readings": {"shuffled": {"any": 0}}}
+  row = {"name": "ours", "comparable": True, "readings": {"shuffled": {"any": 0}}}
   row["facts"] = {name: (mean, 17.0) for name, (mean, _) in found.items()}
   header, (published, *ours) = table_002._both([row])
   assert header == ["", "batches", *table_002.AGREEMENT]
@@ -95,6 +101,7 @@ def test_agreement_of_two_nets_is_table_2():
   assert published == ["published", "in order", *counts]
   assert ours[0] == ["ours", "in order", *(count.replace(" (", " ± 17 (") for count in counts)]
   assert [line[:3] for line in ours[1:]] == [["", "one random order", "2018 ± 17 (65.8 %)"]]
+  assert table_002._both([{**row, "comparable": False}]) == (header, ours)
 
 
 def test_each_number_stands_in_batches_of_each_kind():
@@ -114,7 +121,14 @@ def test_each_number_stands_in_batches_of_each_kind():
     table_002.agreement(w, b): [1, None] for w in table_002.AGREEMENT for b in table_002.BATCHES.values()
   }
   rows = [
-    {"name": name, "label_names": ["a"], "readings": readings, "facts": facts, **numbers(0.5)}
+    {
+      "name": name,
+      "comparable": True,
+      "label_names": ["a"],
+      "readings": readings,
+      "facts": facts,
+      **numbers(0.5),
+    }
     for name in ("no weights", "w = 0.2")
   ]
   answers, recalls, tops, both, parts = (table for _, table in table_002.tables(rows, (0, 1)))
@@ -183,6 +197,7 @@ def test_batches_are_named_by_how_they_were_drawn():
 
 def test_other_classes_than_the_papers_stand_without_published_recalls():
   lone = row("baseline: RGB net alone", (0.5, 0.5)) | {
+    "comparable": True,
     "label_names": ["a", "b"],
     "recall": [[0.25, None], [None, None]],
     "top": [[0.5, None]] * 3,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxfer.experiments import table_003, vae_figures
+from jaxfer.experiments import published_003, table_003, vae_figures
 
 SIDES = ("train", "test")
 
@@ -14,7 +14,8 @@ def row(name, size, real, **measures):
   found |= {f"{what} kept in swaps, {side}": [None] for what in ("subject", "expression") for side in SIDES}
   found |= {name: [value] for name, value in measures.items()}
   folder = f"rows/{name}"
-  return {"name": name, "folder": folder, "measures": found, "facts": {}, "data": {"image_size": size}}
+  told = {"name": name, "folder": folder, "comparable": True, "data": {"image_size": size}}
+  return {**told, "measures": found, "facts": {}}
 
 
 def test_shares_of_swapped_images_are_of_the_probes_of_their_size():
@@ -28,6 +29,13 @@ def test_shares_of_swapped_images_are_of_the_probes_of_their_size():
     ["the probes' accuracy on photographs of 32 px", "50.0", "50.0", "50.0", "50.0"],
     ["the probes' accuracy on photographs of 64 px", "75.0", "75.0", "75.0", "75.0"],
   ]
+
+
+def test_published_recognition_stands_beside_comparable_rows_alone():
+  own = row(published_003.BOTH, 32, 0.5)
+  for comparable, printed in ((True, ("62.64 ± 2.48", "59.95 ± 4.31")), (False, (None, None))):
+    (_, (_, ((_, *cells),))), *_ = table_003.tables([{**own, "comparable": comparable}], (0,))
+    assert (cells[0], cells[3]) == printed
 
 
 def test_a_code_of_which_one_thing_is_read_stands_in_the_table():

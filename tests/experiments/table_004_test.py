@@ -19,7 +19,7 @@ def judged(name, predicted, history=(), compared=None):
     "facts": {}, "readings": {}, "data": {}, "parameters": 0, "folds": 1, "tested": "", "members": 1, "failed": [],
     "figures": {}, "measures": {}, "remarks": [], "seconds": 0, "compile_seconds": 0,
   }  # fmt: skip
-  row = {**study.judged(result), "name": name, "published": None}
+  row = {**study.judged(result), "name": name, "published": None, "comparable": True}
   return {**row, "history": list(history), "compared": compared or {}}
 
 
@@ -141,7 +141,9 @@ def test_seeds_are_paired_by_name_and_those_that_failed_are_named(rows, tmp_path
 
 
 def test_what_was_not_trained_is_printed_as_failed(rows):
-  missing = [{"name": f"ResNet50, {start}", "published": None} for start in ("scratch", "cosface")]
+  missing = [
+    {"name": f"ResNet50, {start}", "published": None, "comparable": True} for start in ("scratch", "cosface")
+  ]
   _, (header, lines) = table_004.tables(rows, (0,), missing)[0]
   assert header[3:5] == ["ResNet50, published", "ours"]
   assert {line[0]: line[3:5] for line in lines} == {
@@ -186,3 +188,11 @@ def test_figures_are_drawn_where_somebody_was_watched(rows, tmp_path):
     assert (tmp_path / name).read_bytes()[:4] == b"\x89PNG"
   assert table_004.figures([{**row, "history": []} for row in rows], tmp_path) == {}
   assert len(table_004.tables([{**row, "history": []} for row in rows], (0,))) == 4
+
+
+def test_on_other_data_no_published_number_stands_in_any_table(rows):
+  found = dict(table_004.tables([{**row, "comparable": False} for row in rows], (0,)))
+  grid, claims = list(found.values())[:2]
+  assert {cell for _, *cells in grid[1] for cell in cells[::2]} == {None}
+  assert [line[1] for line in claims[1]] == [None]
+  assert not [title for title in found if "By class" in title or "paper's classes" in title]

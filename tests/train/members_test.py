@@ -185,7 +185,9 @@ def test_members_over_four_devices(tmp_path, methods, alones, mode, capsys):
   for result, want in zip(results, alones("dense")[0], strict=False):
     assert_same(result.variables, want)
   assert_same(results[4].variables, alone(tmp_path, methods["dense"], chosen[4]))
-  assert "5 trainings on 4 x cpu" in capsys.readouterr().out
+  printed = capsys.readouterr().out
+  assert "5 trainings on 4 x cpu" in printed
+  assert "; each training's batches stay on one device" in printed
 
 
 def test_the_scan_driver_gives_the_same(tmp_path, methods, alones):

@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 
 from jaxfer.data.mixed import Mixture, Part
 from jaxfer.errors import unknown
+from jaxfer.ranges import Channels, StoredSize
 
 LABELS = ("happiness", "sadness", "surprise", "anger", "disgust", "fear", "neutral")
 _TABLE_1 = {
@@ -31,8 +32,8 @@ class Config(tfds.core.BuilderConfig):
     jaffe_labels: "rated" (the paper's) or "posed".
   """
 
-  image_size: int = 64
-  channels: int = 1
+  image_size: StoredSize = 64
+  channels: Channels = 1
   crop: str = "middle"
   jaffe_labels: str = "rated"
 

@@ -6,11 +6,13 @@ does not say how many frames of a sequence it takes, and counts more people than
 """
 
 import dataclasses
+from typing import Annotated
 
 import tensorflow_datasets as tfds
 
 from jaxfer.data.mixed import Mixture, Part
 from jaxfer.errors import unknown
+from jaxfer.ranges import Channels, Range, StoredSize
 
 LABELS = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 
@@ -27,10 +29,10 @@ class Config(tfds.core.BuilderConfig):
     channel: of RAVDESS, for training: "speech", "song" or "both".
   """
 
-  image_size: int = 64
-  channels: int = 3
+  image_size: StoredSize = 64
+  channels: Channels = 3
   use: str = "both"
-  num_frames: int = 10
+  num_frames: Annotated[int, Range(2, 10_000)] = 10
   channel: str = "both"
 
   def __post_init__(self) -> None:

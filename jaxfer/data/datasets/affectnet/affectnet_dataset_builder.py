@@ -19,6 +19,7 @@ from jaxfer.data.datasets.affectnet import scan
 from jaxfer.data.prepare import Findings
 from jaxfer.data.stills import Still
 from jaxfer.errors import unknown
+from jaxfer.ranges import StoredSize
 
 
 @dataclasses.dataclass
@@ -30,7 +31,7 @@ class Config(stills_builder.Config):
     crop: "" takes what suits the form: "auto" for 2017, else "whole".
   """
 
-  image_size: int = 112
+  image_size: StoredSize = 112
   crop: str = ""
   form: str = "2021"
 

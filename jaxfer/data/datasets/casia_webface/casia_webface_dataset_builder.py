@@ -16,6 +16,7 @@ from jaxfer.data.datasets.casia_webface import scan
 from jaxfer.data.prepare import Findings
 from jaxfer.data.stills import Still
 from jaxfer.errors import unknown
+from jaxfer.ranges import StoredSize
 
 _FORMS = {"records": "whole", "folders": "auto"}
 
@@ -30,7 +31,7 @@ class Config(stills_builder.Config):
     crop: "" takes what suits the form: "whole" for records, "auto" for folders.
   """
 
-  image_size: int = 112
+  image_size: StoredSize = 112
   crop: str = ""
   form: str = "records"
   channel_order: str = "rgb"

@@ -18,6 +18,7 @@ from jaxfer.data import flow
 from jaxfer.data.datasets.ckplus import frames, scan
 from jaxfer.data.prepare import Count, Findings
 from jaxfer.errors import UserError
+from jaxfer.ranges import Frames, StoredSize
 
 
 @dataclasses.dataclass
@@ -32,16 +33,11 @@ class Config(tfds.core.BuilderConfig):
     skip_bad: leave out sequences with a bad file instead of stopping.
   """
 
-  num_frames: int = 16
-  image_size: int = 64
+  num_frames: Frames = 16
+  image_size: StoredSize = 64
   source: str = dataclasses.field(default="", metadata={"in_name": False})
   boxes: str = dataclasses.field(default="", metadata={"in_name": False})
   skip_bad: bool = dataclasses.field(default=False, metadata={"in_name": False})
-
-  def __post_init__(self) -> None:
-    for name, least in (("num_frames", 1), ("image_size", 16)):
-      if getattr(self, name) < least:
-        raise UserError(f"option {name} of data set 'ckplus' is {getattr(self, name)}: give at least {least}")
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):

@@ -19,6 +19,7 @@ from jaxfer.data.datasets.ckplus import frames, scan
 from jaxfer.data.prepare import Findings, Problem
 from jaxfer.data.stills import File, Still
 from jaxfer.errors import UserError
+from jaxfer.ranges import StoredSize
 
 
 @dataclasses.dataclass
@@ -30,7 +31,7 @@ class Config(stills_builder.Config):
     contempt: keep the sequences of contempt.
   """
 
-  image_size: int = 128
+  image_size: StoredSize = 128
   frames: str = "last:3"
   contempt: bool = False
 

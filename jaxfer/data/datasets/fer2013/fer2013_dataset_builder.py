@@ -13,6 +13,7 @@ from jaxfer.data.datasets.fer2013 import scan, tables
 from jaxfer.data.prepare import Findings
 from jaxfer.data.stills import Still
 from jaxfer.errors import unknown
+from jaxfer.ranges import Channels, StoredSize
 
 
 @dataclasses.dataclass
@@ -23,8 +24,8 @@ class Config(stills_builder.Config):
     label_source: "fer2013", or "ferplus" for the majority of FER+'s ten votes.
   """
 
-  image_size: int = tables.EDGE
-  channels: int = 1
+  image_size: StoredSize = tables.EDGE
+  channels: Channels = 1
   crop: str = "whole"
   label_source: str = "fer2013"
 

@@ -14,6 +14,7 @@ from jaxfer.data import stills_builder
 from jaxfer.data.datasets.imagenet import scan
 from jaxfer.data.prepare import Findings
 from jaxfer.data.stills import Still
+from jaxfer.ranges import StoredSize
 
 
 @dataclasses.dataclass
@@ -24,7 +25,7 @@ class Config(stills_builder.Config):
     val_labels: file of a flat val's classes (`scan.read_labels`); "" looks beside it.
   """
 
-  image_size: int = 224
+  image_size: StoredSize = 224
   crop: str = "middle"
   val_labels: str = dataclasses.field(default="", metadata={"in_name": False})
 

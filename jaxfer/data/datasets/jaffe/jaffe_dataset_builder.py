@@ -2,12 +2,14 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 
 from jaxfer.data import stills_builder
 from jaxfer.data.datasets.jaffe import scan
 from jaxfer.data.prepare import Findings
 from jaxfer.data.stills import Still
-from jaxfer.errors import UserError, unknown
+from jaxfer.errors import unknown
+from jaxfer.ranges import Channels, Range
 
 
 @dataclasses.dataclass
@@ -21,17 +23,15 @@ class Config(stills_builder.Config):
       neutral; neutrality itself was not rated.
   """
 
-  channels: int = 1
+  channels: Channels = 1
   crop: str = "middle"
   label_source: str = "filename"
-  neutral_below: float = 3.0
+  neutral_below: Annotated[float, Range(1, 5)] = 3.0
 
   def __post_init__(self) -> None:
     super().__post_init__()
     if self.label_source not in scan.LABEL_SOURCES:
       raise unknown("option label_source of data set 'jaffe'", self.label_source, scan.LABEL_SOURCES)
-    if not 1 <= self.neutral_below <= 5:
-      raise UserError(f"option neutral_below of data set 'jaffe' is {self.neutral_below:g}: give 1 to 5")
 
 
 class Builder(stills_builder.Builder):

@@ -12,6 +12,7 @@ from jaxfer.data.datasets.kdef import scan
 from jaxfer.data.prepare import Findings
 from jaxfer.data.stills import Still
 from jaxfer.errors import unknown
+from jaxfer.ranges import Channels
 
 
 @dataclasses.dataclass
@@ -22,7 +23,7 @@ class Config(stills_builder.Config):
     angle: "straight", "half" (profile, both sides), "full" (profile, both sides) or "all".
   """
 
-  channels: int = 1
+  channels: Channels = 1
   crop: str = "middle"
   angle: str = "straight"
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -12,7 +12,7 @@ from jaxfer.data import stills_builder
 from jaxfer.data.datasets.manifest import scan
 from jaxfer.data.prepare import Findings
 from jaxfer.data.stills import Still
-from jaxfer.errors import UserError
+from jaxfer.ranges import OneOf
 
 
 @dataclasses.dataclass
@@ -24,13 +24,7 @@ class Config(stills_builder.Config):
       face in either case.
   """
 
-  landmarks: int = 0
-
-  def __post_init__(self) -> None:
-    super().__post_init__()
-    if self.landmarks not in (0, *scan.POINTS):
-      points = ", ".join(map(str, scan.POINTS))
-      raise UserError(f"option landmarks is {self.landmarks}: give 0 or one of {points}")
+  landmarks: Annotated[int, OneOf((0, *scan.POINTS))] = 0
 
 
 class Builder(stills_builder.Builder):

@@ -7,6 +7,7 @@ from jaxfer.data import stills_builder
 from jaxfer.data.datasets.msfde import scan
 from jaxfer.data.prepare import Findings
 from jaxfer.data.stills import Still
+from jaxfer.ranges import Channels
 
 
 @dataclasses.dataclass
@@ -18,7 +19,7 @@ class Config(stills_builder.Config):
       picture's path; "" where people are unknown.
   """
 
-  channels: int = 1
+  channels: Channels = 1
   crop: str = "middle"
   subject_pattern: str = ""
 

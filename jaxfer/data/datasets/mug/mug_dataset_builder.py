@@ -18,6 +18,7 @@ from jaxfer.data.datasets.mug import scan
 from jaxfer.data.prepare import Findings
 from jaxfer.data.stills import Still
 from jaxfer.errors import unknown
+from jaxfer.ranges import StoredSize
 
 _PARTS = ("sequences", "manual")
 
@@ -32,7 +33,7 @@ class Config(stills_builder.Config):
     nsg: keep the takes marked "nsg" (not so good).
   """
 
-  image_size: int = 128
+  image_size: StoredSize = 128
   part: str = "sequences"
   frames: str = "middle:5"
   nsg: bool = False

@@ -12,6 +12,7 @@ from jaxfer.data import stills_builder
 from jaxfer.data.datasets.nagoya import scan
 from jaxfer.data.prepare import Findings
 from jaxfer.data.stills import Still
+from jaxfer.ranges import StoredSize
 
 
 @dataclasses.dataclass
@@ -24,7 +25,7 @@ class Config(stills_builder.Config):
     ratings: csv `path,rater,emotion` of the raters' answers, one a line.
   """
 
-  image_size: int = 112
+  image_size: StoredSize = 112
   crop: str = ""
   subject_pattern: str = ""
   ratings: str = dataclasses.field(default="", metadata={"in_name": False})

@@ -13,6 +13,7 @@ from jaxfer.data.datasets.raf_db import annotations, scan
 from jaxfer.data.prepare import Findings
 from jaxfer.data.stills import Still
 from jaxfer.errors import unknown
+from jaxfer.ranges import StoredSize
 
 
 @dataclasses.dataclass
@@ -25,7 +26,7 @@ class Config(stills_builder.Config):
     crop: as for all stills; "" takes aligned pictures whole and cuts faces out of original ones ("auto").
   """
 
-  image_size: int = 100
+  image_size: StoredSize = 100
   crop: str = ""
   subset: str = "basic"
   image: str = "aligned"

@@ -18,6 +18,7 @@ from jaxfer.data.datasets.ravdess import scan
 from jaxfer.data.prepare import Findings
 from jaxfer.data.stills import Still
 from jaxfer.errors import unknown
+from jaxfer.ranges import StoredSize
 
 _CHANNELS = (*scan.CHANNELS, "both")
 
@@ -31,7 +32,7 @@ class Config(stills_builder.Config):
     frames: which frames of a clip, see `frame_rules`.
   """
 
-  image_size: int = 128
+  image_size: StoredSize = 128
   channel: str = "both"
   frames: str = "equal:10"
 

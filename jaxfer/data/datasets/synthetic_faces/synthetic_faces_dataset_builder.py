@@ -3,7 +3,7 @@
 import dataclasses
 import io
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -11,7 +11,8 @@ from PIL import Image
 
 from jaxfer.data.synthetic import generate_stills
 from jaxfer.data.synthetic.action_units import CLASSES, ORDER
-from jaxfer.errors import UserError, unknown
+from jaxfer.errors import unknown
+from jaxfer.ranges import Channels, Count, Range, Seed, Share, StoredSize
 
 
 @dataclasses.dataclass
@@ -31,29 +32,18 @@ class Config(tfds.core.BuilderConfig):
     classes: "seven" of paper 000, or "nine" of paper 004.
   """
 
-  num_subjects: int = 60
-  images_per_subject: int = 21
-  image_size: int = 64
-  channels: int = 3
-  seed: int = 0
+  num_subjects: Count = 60
+  images_per_subject: Count = 21
+  image_size: StoredSize = 64
+  channels: Channels = 3
+  seed: Seed = 0
   aligned: bool = False
-  landmark_noise: float = 0.0
+  landmark_noise: Annotated[float, Range(0, 100)] = 0.0
   studio: bool = False
-  age: float = 0.0
+  age: Share = 0.0
   classes: str = "seven"
 
   def __post_init__(self) -> None:
-    for name, least in (("num_subjects", 1), ("images_per_subject", 1), ("image_size", 16), ("seed", 0)):
-      if getattr(self, name) < least:
-        value = getattr(self, name)
-        raise UserError(f"option {name} of data set 'synthetic_faces' is {value}: give at least {least}")
-    if self.channels not in (1, 3):
-      raise UserError(f"option channels of data set 'synthetic_faces' is {self.channels}: give 1 or 3")
-    if not 0 <= self.landmark_noise <= 100:
-      noise = self.landmark_noise
-      raise UserError(f"option landmark_noise of data set 'synthetic_faces' is {noise}: give 0 to 100")
-    if not 0 <= self.age <= 1:
-      raise UserError(f"option age of data set 'synthetic_faces' is {self.age}: give 0 to 1")
     if self.classes not in CLASSES:
       raise unknown("option classes of data set 'synthetic_faces'", self.classes, CLASSES)
 

@@ -2,14 +2,14 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxfer.data.datasets.synthetic_faces.synthetic_faces_dataset_builder import png
 from jaxfer.data.synthetic import objects
-from jaxfer.errors import UserError
+from jaxfer.ranges import Channels, Count, Range, Seed, StoredSize
 
 _CHUNK = 256  # pictures drawn at once
 _GROUPS = 20  # what a split by people takes whole
@@ -27,24 +27,11 @@ class Config(tfds.core.BuilderConfig):
     seed: chooses colours, places, backgrounds and everything else but the classes.
   """
 
-  num_classes: int = 100
-  images_per_class: int = 100
-  image_size: int = 64
-  channels: int = 3
-  seed: int = 0
-
-  def __post_init__(self) -> None:
-    for name, least in (("images_per_class", 1), ("image_size", 16), ("seed", 0)):
-      if getattr(self, name) < least:
-        value = getattr(self, name)
-        raise UserError(f"option {name} of data set 'synthetic_objects' is {value}: give at least {least}")
-    if not 2 <= self.num_classes <= objects.MAX_CLASSES:
-      most = objects.MAX_CLASSES
-      raise UserError(
-        f"option num_classes of data set 'synthetic_objects' is {self.num_classes}: give 2 to {most}"
-      )
-    if self.channels not in (1, 3):
-      raise UserError(f"option channels of data set 'synthetic_objects' is {self.channels}: give 1 or 3")
+  num_classes: Annotated[int, Range(2, objects.MAX_CLASSES)] = 100
+  images_per_class: Count = 100
+  image_size: StoredSize = 64
+  channels: Channels = 3
+  seed: Seed = 0
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -11,7 +11,8 @@ from jaxfer.data.datasets.synthetic_faces.synthetic_faces_dataset_builder import
 from jaxfer.data.synthetic import LABELS, generate_sequences
 from jaxfer.data.synthetic.action_units import ORDER
 from jaxfer.data.synthetic.timecourse import TIME_COURSES
-from jaxfer.errors import UserError, unknown
+from jaxfer.errors import unknown
+from jaxfer.ranges import Count, Range, Seed, StoredSize
 
 
 @dataclasses.dataclass
@@ -27,19 +28,14 @@ class Config(tfds.core.BuilderConfig):
     seed: chooses the people and everything else.
   """
 
-  num_subjects: int = 40
-  sequences_per_subject: int = 7
-  num_frames: int = 8
-  image_size: int = 64
+  num_subjects: Count = 40
+  sequences_per_subject: Count = 7
+  num_frames: Annotated[int, Range(2, 10_000)] = 8
+  image_size: StoredSize = 64
   time_course: str = "onset_apex"
-  seed: int = 0
+  seed: Seed = 0
 
   def __post_init__(self) -> None:
-    least = {"num_subjects": 1, "sequences_per_subject": 1, "num_frames": 2, "image_size": 16, "seed": 0}
-    for name, bound in least.items():
-      if getattr(self, name) < bound:
-        value = getattr(self, name)
-        raise UserError(f"option {name} of data set 'synthetic_sequences' is {value}: give at least {bound}")
     if self.time_course not in TIME_COURSES:
       raise unknown("time_course of data set 'synthetic_sequences'", self.time_course, TIME_COURSES)
 
