@@ -31,7 +31,7 @@ class Checkpoint:
     sha256: its digest.
     tensors: by PyTorch's names, in PyTorch's layouts; they may be strided views.
     unwrapped: what lay around them, outermost first: some of `WRAPPERS`, then prefixes such as "module.".
-    left_out: other entries of `WRAPPERS`, and entries beside the tensors that are plain values.
+    left_out: other entries of `WRAPPERS` and tensors beside them, and plain values beside the tensors.
   """
 
   path: pathlib.Path
@@ -121,8 +121,14 @@ def _array_of(name: Any, item: Any, array: Callable[[Any], np.ndarray | None]) -
 
 
 def _unwrap(value: Any, depth: int = 0) -> tuple[tuple[str, ...], tuple[str, ...]]:
-  """The wrappers around the tensors, outermost first, and the other wrappers that were passed over."""
+  """The wrappers around the tensors, outermost first, and what was passed over beside them.
+
+  Tensors with dots in their names are a state dict already, whatever stands beside them.
+  """
   if not isinstance(value, dict) or depth > _DEPTH:
+    return (), ()
+  tensors = [str(name) for name, item in value.items() if torch_file.is_tensor(item)]
+  if any("." in name for name in tensors):
     return (), ()
   found = [
     name for name in WRAPPERS if isinstance(value.get(name), dict) and _holds_tensors(value[name], depth)
@@ -130,7 +136,7 @@ def _unwrap(value: Any, depth: int = 0) -> tuple[tuple[str, ...], tuple[str, ...
   if not found:
     return (), ()
   inner, left_out = _unwrap(value[found[0]], depth + 1)
-  return (found[0], *inner), (*found[1:], *left_out)
+  return (found[0], *inner), (*found[1:], *tensors, *left_out)
 
 
 def _holds_tensors(value: dict[Any, Any], depth: int) -> bool:

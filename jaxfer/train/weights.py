@@ -22,6 +22,17 @@ FORMAT = 1
 _ARRAYS, _META = "weights.npz", "weights.json"
 _KINDS = "biuf"  # Bools, integers and floats.
 _VARIANCES = ("running_var", "/var")
+# What reading an .npz that is damaged or not ours can raise.
+_UNSOUND = (
+  OSError,
+  EOFError,
+  ValueError,
+  TypeError,
+  AttributeError,
+  LookupError,
+  MemoryError,
+  zipfile.BadZipFile,
+)
 
 
 def save_weights(folder: pathlib.Path, variables: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
@@ -97,16 +108,7 @@ def load_weights(folder: pathlib.Path, *, sound: bool = True) -> tuple[dict[str,
     if foreign := [array.dtype for array in arrays.values() if array.dtype.kind not in _KINDS]:
       raise TypeError(foreign[0])
     variables = traverse_util.unflatten_dict(arrays, sep="/")
-  except (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    zipfile.BadZipFile,
-  ):
+  except _UNSOUND:
     raise UserError(f"{path} is damaged, or of another program: write {folder} again") from None
   trained = {p: a for p, a in arrays.items() if not (p.startswith("affinity/") and np.isnan(a).all())}
   if sound and (said := unsound_values(trained)):
