@@ -141,5 +141,9 @@ def test_what_is_no_file(tmp_path):
 def test_at_the_command_line(tmp_path, capsys):
   (tmp_path / "a.pth").write_bytes(OTHERS["text_zip"][0])
   assert cli.main(["convert", "torchvision_resnet18", str(tmp_path / "a.pth"), str(tmp_path / "out")]) == 2
-  assert capsys.readouterr().err.count("\n") == 1
+  error = capsys.readouterr().err
+  assert error.startswith(
+    f"jaxfer: {tmp_path / 'a.pth'}: not a file of PyTorch or safetensors but a zip archive"
+  )
+  assert error.count("\n") == 1
   assert not (tmp_path / "out").exists()

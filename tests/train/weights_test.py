@@ -91,20 +91,20 @@ def saved(save, *arguments, **arrays):
   return stream.getvalue()
 
 
-@pytest.mark.parametrize(
-  "data",
-  [
-    b"",
-    b"text",
-    pickle.dumps({"a": 1}),
-    saved(np.save, np.zeros(3)),
-    saved(np.savez, a=np.zeros(3))[:-30],
-    saved(np.savez, a=np.array([None])),
-    saved(np.savez, a=np.array(["text"])),
-    saved(np.savez, a=np.zeros(2, ml_dtypes.bfloat16)),
-    saved(np.savez, **{"a": np.zeros(3), "a/b": np.zeros(3)}),
-  ],
-)
+OTHERS = {
+  "nothing": b"",
+  "text": b"text",
+  "pickle": pickle.dumps({"a": 1}),
+  "npy": saved(np.save, np.zeros(3)),
+  "cut_short": saved(np.savez, a=np.zeros(3))[:-30],
+  "objects": saved(np.savez, a=np.array([None])),
+  "texts": saved(np.savez, a=np.array(["text"])),
+  "bfloat16": saved(np.savez, a=np.zeros(2, ml_dtypes.bfloat16)),
+  "names": saved(np.savez, **{"a": np.zeros(3), "a/b": np.zeros(3)}),
+}
+
+
+@pytest.mark.parametrize("data", OTHERS.values(), ids=OTHERS)
 def test_arrays_of_another_program(folder, data):
   described(folder, data)
   with pytest.raises(UserError, match=r"weights\.npz is damaged, or of another program: write .* again"):
