@@ -125,7 +125,7 @@ def test_values_that_no_trained_net_has(tmp_path):
   assert str(caught.value) == (
     f"{tmp_path / 'weights.npz'} holds values that no trained net has: params/fc/kernel (1 NaN, 1 infinite of 3), "
     "params/fc/bias (1 beyond float32 of 2), batch_stats/bn/mean (1 NaN of 2), batch_stats/bn/var (1 negative of 2), "
-    "affinity/arm/ema (1 NaN of 2); the training that wrote it failed: give other weights"
+    "affinity/arm/ema (1 NaN of 2); the training failed: give other weights"
   )
   got, _ = load_weights(tmp_path, sound=False)
   np.testing.assert_array_equal(got["params"]["fc"]["kernel"], variables["params"]["fc"]["kernel"])
