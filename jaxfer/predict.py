@@ -200,7 +200,7 @@ def load(folder: str | pathlib.Path) -> Loaded:
     raise UserError(f"{folder} holds weights of {named!r}: jaxfer.load reads {', '.join(MODELS)}")
   _check_meta(folder, meta)
   model = _model(folder, MODELS[kind], meta.get("attributes"), variables, meta["input_size"])
-  names = meta["label_names"]
+  names = meta.get("label_names")
   if names and len(names) != getattr(model, "num_classes", None):
     raise UserError(
       f"{folder} names {len(names)} classes, and its model has another number: convert them again"
@@ -226,7 +226,7 @@ def load_face_net(folder: str | pathlib.Path) -> Loaded:
     return load(folder)
   meta = {**meta, "model": "face_classifier", "output": "embedding"}
   _check_meta(folder, meta)
-  attributes = {"num_classes": len(meta["label_names"] or ()), **_dict(trained.get("options"))}
+  attributes = {"num_classes": len(meta.get("label_names") or ()), **_dict(trained.get("options"))}
   kept = {c: {name: tree[name] for name in tree if name != "head"} for c, tree in variables.items()}
   model = _model(folder, FaceFeature, attributes, kept, meta["input_size"])
   return Loaded(model, kept, None, meta)

@@ -162,6 +162,12 @@ def test_a_description_that_does_not_fit(tmp_path, arm_weights, changes, match):
   assert "\n" not in str(caught.value)
 
 
+def test_a_description_without_names_of_classes(tmp_path, arm_weights):
+  variables, meta = arm_weights
+  save_weights(tmp_path, variables, {key: value for key, value in meta.items() if key != "label_names"})
+  assert jaxfer.load(tmp_path).label_names is None
+
+
 def test_weights_that_hold_nan(tmp_path, arm_weights):
   variables, meta = arm_weights
   params = {

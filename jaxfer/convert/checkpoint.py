@@ -11,15 +11,15 @@ import numpy as np
 from jaxfer.convert import kinds, safetensors_file, torch_file
 from jaxfer.errors import UserError
 
-# Entries under which training programs put a state dict, and state dicts of one another. The first one that holds
-# tensors is read; averages of the weights and a second network come last.
+# Keys under which training programs store a state dict; they may be nested. If several of them hold tensors, the first
+# in this order is read: averaged weights and second networks come last.
 WRAPPERS = (
   "model_state_dict", "state_dict", "model", "module", "net", "network", "backbone", "encoder", "weights", "params",
   "model_ema", "state_dict_ema", "ema_state_dict", "ema", "teacher", "student",
 )  # fmt: skip
-# Parts of names that say how a module ran: under DataParallel, torch.compile, FSDP or activation checkpointing.
+# Parts of names that come from DataParallel, torch.compile, FSDP and activation checkpointing.
 _RUNNERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-_DEPTH = 3  # Of wrappers in wrappers.
+_DEPTH = 3  # A wrapper at this depth is not searched for others.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Checkpoint:
     path: the file.
     sha256: its digest.
     tensors: by PyTorch's names, in PyTorch's layouts; they may be strided views.
-    unwrapped: what lay around them, outermost first: some of `WRAPPERS`, then prefixes such as "module.".
-    left_out: other entries of `WRAPPERS`, and entries beside the tensors that are plain values.
+    unwrapped: what was removed around them, outermost first: keys of `WRAPPERS`, then prefixes such as "module.".
+    left_out: entries that were ignored: further `WRAPPERS` with tensors, and what stands beside the tensors.
   """
 
   path: pathlib.Path
@@ -42,11 +42,10 @@ class Checkpoint:
 
 
 def read(path: pathlib.Path) -> Checkpoint:
-  """Reads a file that `torch.save` or safetensors wrote; its content decides which, not its name.
+  """Reads a file that `torch.save` or safetensors wrote. The content decides which, not the file's name.
 
   Raises:
-    UserError: no such file, one of another kind, a damaged one, one whose weights are anything but tensors, or no
-      tensors in it.
+    UserError: the file is missing, damaged or of another kind, has no tensors, or its weights are not all tensors.
   """
   path = pathlib.Path(path)
   try:
@@ -110,7 +109,7 @@ def _torch(data: bytes) -> tuple[dict[str, np.ndarray], tuple[str, ...], tuple[s
 
 
 def _array_of(name: Any, item: Any, array: Callable[[Any], np.ndarray | None]) -> np.ndarray | None:
-  """The array of an entry; None of a plain value. Anything else could be weights, so it is refused."""
+  """Returns the array of an entry, or None for a plain value. Anything else could be weights and is refused."""
   try:
     tensor = array(item)
   except kinds.Refused as error:
@@ -121,8 +120,14 @@ def _array_of(name: Any, item: Any, array: Callable[[Any], np.ndarray | None]) -
 
 
 def _unwrap(value: Any, depth: int = 0) -> tuple[tuple[str, ...], tuple[str, ...]]:
-  """The wrappers around the tensors, outermost first, and the other wrappers that were passed over."""
+  """Finds the wrappers around the tensors, outermost first, and the entries beside them that are ignored.
+
+  A dict that has tensors with dots in their names is a state dict, whatever else it holds.
+  """
   if not isinstance(value, dict) or depth > _DEPTH:
+    return (), ()
+  tensors = [str(name) for name, item in value.items() if torch_file.is_tensor(item)]
+  if any("." in name for name in tensors):
     return (), ()
   found = [
     name for name in WRAPPERS if isinstance(value.get(name), dict) and _holds_tensors(value[name], depth)
@@ -130,7 +135,7 @@ def _unwrap(value: Any, depth: int = 0) -> tuple[tuple[str, ...], tuple[str, ...
   if not found:
     return (), ()
   inner, left_out = _unwrap(value[found[0]], depth + 1)
-  return (found[0], *inner), (*found[1:], *left_out)
+  return (found[0], *inner), (*found[1:], *tensors, *left_out)
 
 
 def _holds_tensors(value: dict[Any, Any], depth: int) -> bool:
@@ -138,7 +143,7 @@ def _holds_tensors(value: dict[Any, Any], depth: int) -> bool:
 
 
 def _without_runners(tensors: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-  """The tensors by names without `_RUNNERS`, wherever they stand, and those that were there, as "module."."""
+  """Removes `_RUNNERS` from all names; returns the tensors and the removed parts, such as "module."."""
   parts = {part for name in tensors for part in name.split(".")[:-1]}
   runners = tuple(f"{runner}." for runner in _RUNNERS if runner in parts)
   bare: dict[str, np.ndarray] = {}

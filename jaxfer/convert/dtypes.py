@@ -1,12 +1,12 @@
-"""The number types of weights files: one table for PyTorch's two formats and for safetensors.
+"""The dtypes of weights files: one table for both PyTorch formats and for safetensors.
 
-Every type is kept as the file has it until `importers.from_torch` turns weights into float32.
+The readers keep the dtype of the file. `importers.from_torch` converts the weights to float32.
 """
 
 import ml_dtypes
 import numpy as np
 
-# PyTorch's name, the class of its storages (None: stored as untyped bytes), and safetensors' name.
+# PyTorch's name, its storage class (None: stored as untyped bytes), and safetensors' name.
 _TABLE: tuple[tuple[str, str | None, str], ...] = (
   ("float64", "DoubleStorage", "F64"),
   ("float32", "FloatStorage", "F32"),
@@ -27,13 +27,13 @@ _TABLE: tuple[tuple[str, str | None, str], ...] = (
   ("uint8", "ByteStorage", "U8"),
   ("bool", "BoolStorage", "BOOL"),
 )
-# NumPy's types by PyTorch's names. A type that is not here is refused by its name.
+# NumPy dtypes by PyTorch's names. A tensor of any other dtype is refused by name.
 DTYPES: dict[str, np.dtype] = {
   name: np.dtype(getattr(ml_dtypes, name) if hasattr(ml_dtypes, name) else name) for name, _, _ in _TABLE
 }
 SAFETENSORS: dict[str, str] = {code: name for name, _, code in _TABLE}
-# PyTorch's name of a storage's type and the bytes of an element. The types that are not in `DTYPES` have a size too,
-# because the older format has to be read past them.
+# PyTorch's name of a storage's dtype and the bytes per element. Dtypes that are not in `DTYPES` are listed too, because
+# the reader of the older format has to skip their storages.
 STORAGES: dict[str, tuple[str, int]] = {
   f"torch.{storage}": (name, DTYPES[name].itemsize) for name, storage, _ in _TABLE if storage
 } | {
@@ -50,5 +50,5 @@ STORAGES: dict[str, tuple[str, int]] = {
 
 
 def unsupported(kind: str) -> str:
-  """Why a tensor of a type that is not in `DTYPES` is not read, and what to do."""
+  """Says that a dtype is not in `DTYPES`, and what to do."""
   return f"it is of type {kind}, which is not supported: save it as float32"

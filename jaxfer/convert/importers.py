@@ -45,7 +45,7 @@ def torch_name(importer: Importer, path: str, attributes: Mapping[str, Any]) -> 
 
 
 def from_torch(array: np.ndarray) -> np.ndarray:
-  """OIHW -> HWIO, [out, in] -> [in, out]; vectors stay. All float types become float32 here. Contiguous."""
+  """OIHW -> HWIO, [out, in] -> [in, out]; vectors stay. Converts every float dtype to float32; contiguous."""
   axes = {4: (2, 3, 1, 0), 2: (1, 0)}.get(array.ndim)
   return np.ascontiguousarray(array if axes is None else array.transpose(axes), np.float32)
 
@@ -58,8 +58,8 @@ def variables_of(name: str, checkpoint: Checkpoint) -> tuple[dict[str, Any], dic
     checkpoint: as `checkpoint.read` gives it.
 
   Returns:
-    (variables, float32; meta: importer, model, attributes, source, colours, sizes, labels, what lay around the
-    tensors, what was left out, version)
+    (variables, float32; meta: importer, model, attributes, source, colours, sizes, labels, what was unwrapped and left
+    out, version)
 
   Raises:
     UserError: tensors are missing, unexpected, of another shape, or hold values that no trained net has; names all.
@@ -82,12 +82,12 @@ def variables_of(name: str, checkpoint: Checkpoint) -> tuple[dict[str, Any], dic
     path: torch_name(importer, path, attributes) for path in flat if not path.startswith("affinity/")
   }
   expected = {key: _torch_shape(flat[path].shape) for path, key in sources.items()}
-  under = f" (names under '{prefix}', {len(left_out)} tensors beside them)" if prefix else ""
+  under = f" (prefix '{prefix}', {len(left_out)} tensors without it)" if prefix else ""
   _compare(f"{checkpoint.path} does not fit '{name}'{under}", tensors, expected)
   if unsound := unsound_values({key: tensors[key] for key in expected}):
     raise UserError(
-      f"{checkpoint.path} holds values that no trained net has: {unsound}; the training that wrote it failed or the "
-      "file is damaged: give another one"
+      f"{checkpoint.path} holds values that no trained net has: {unsound}; the training failed or the file is "
+      "damaged: give another checkpoint"
     )
   fresh = {
     path: np.full(leaf.shape, np.nan, leaf.dtype) for path, leaf in flat.items() if path not in sources
@@ -110,11 +110,11 @@ def variables_of(name: str, checkpoint: Checkpoint) -> tuple[dict[str, Any], dic
 
 
 def _prefix(importer: Importer, names: Iterable[str]) -> str:
-  """What stands before the names of the model's tensors, such as "model."; "" where the anchor is missing."""
+  """Returns the prefix of the model's tensors, such as "model."; "" if the anchor is missing."""
   found = [name.removesuffix(importer.anchor) for name in names if f".{name}".endswith(f".{importer.anchor}")]
   if len(found) > 1:
     raise UserError(
-      f"it holds {len(found)} nets, under {', '.join(map(repr, sorted(found)))}: save the state_dict() of one alone"
+      f"it holds {len(found)} nets, with the prefixes {', '.join(map(repr, sorted(found)))}: save one of them alone"
     )
   return found[0] if found else ""
 

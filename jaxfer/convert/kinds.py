@@ -1,4 +1,4 @@
-"""What a file that holds no weights of PyTorch looks like, so that its refusal can say what to do."""
+"""Recognises files that are not PyTorch checkpoints, so that the error can say what they are and what to do."""
 
 import re
 from collections.abc import Sequence
@@ -7,15 +7,15 @@ SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 _NAMES = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file"
 GIVE = f"give a {_NAMES}"
 _UNPACK = f"unpack it and give the {_NAMES} inside"
-_OTHER = "give the weights as PyTorch or safetensors files have them"
+_OTHER = "give weights that PyTorch or safetensors saved"
 _AGAIN = "download it again"
 
 
 class Refused(ValueError):
-  """A file that is not read. The message says why, and what to do."""
+  """The file cannot be read. The message says why and what to do."""
 
 
-# How files begin, what they are, what to do.
+# How a file begins (a regular expression), what it is, and what to do.
 _BEGINNINGS = (
   (rb"version https://git-lfs", "a pointer of Git LFS in place of the file", "run `git lfs pull` in its repository"),
   (rb"(?i)(\xef\xbb\xbf)?\s*<(!doctype|html|head|\?xml|!--)", "a web page, so the download failed",
@@ -39,8 +39,10 @@ _BEGINNINGS = (
   (rb"\x80[\x02-\x05]", "a pickle that torch.save did not write",
    "load it where it was made and save it by torch.save"),
 )  # fmt: skip
-_TABLE_END = bytes.fromhex("57fb808b247547db")  # Of LevelDB's tables, which TensorFlow's index files are.
-# What an archive is, by a name in it.
+_TABLE_END = bytes.fromhex(
+  "57fb808b247547db"
+)  # The last bytes of a LevelDB table, the format of TensorFlow's index files.
+# The same for zip archives, by the name of a member.
 _MEMBERS = (
   (r"(^|/)constants\.pkl$", "a TorchScript archive", "open it by torch.jit.load and save its state_dict()"),
   (r"(^|/)archive_format$|serialized_exported_program", "a program of torch.export",
@@ -53,19 +55,19 @@ _MEMBERS = (
 
 
 def refusal(name: str, data: bytes) -> Refused:
-  """The error for a file, by its name and content, that is neither PyTorch's nor safetensors'."""
+  """Returns the error for a file that is neither PyTorch's nor safetensors', from its name and content."""
   return _refused(*_kind(name, data))
 
 
 def archive_refusal(names: Sequence[str]) -> Refused:
-  """The error for a zip archive of these members, which has nothing that `torch.save` writes."""
+  """Returns the error for a zip archive that `torch.save` did not write, from the names of its members."""
   for pattern, what, fix in _MEMBERS:
     if any(re.search(pattern, name) for name in names):
       return _refused(what, fix)
   if not names:
     return _refused("an empty zip archive", _AGAIN)
   weights = [name for name in names if name.endswith(SUFFIXES)]
-  what = f"a zip archive that holds, for one, {(weights or names)[0][:60]!r}"
+  what = f"a zip archive that contains {(weights or names)[0][:60]!r}"
   return _refused(what, _UNPACK if weights else _OTHER)
 
 
@@ -84,7 +86,7 @@ def _kind(name: str, data: bytes) -> tuple[str, str]:
   head = data[:4096]
   if not head.strip(b"\0"):
     return "a file of zeros, so the download was broken off", _AGAIN
-  text = head.decode("utf-8", "replace").rstrip("\ufffd")  # The last character may be cut.
+  text = head.decode("utf-8", "replace").rstrip("\ufffd")  # The last character may be cut off.
   if text and all((c.isprintable() or c.isspace()) and c != "\ufffd" for c in text):
     return f"a text that begins with {text.strip()[:40]!r}", _OTHER
   return "something else", GIVE

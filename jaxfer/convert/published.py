@@ -35,7 +35,7 @@ class Importer:
     key: from our name, with dots and PyTorch's leaf names, such as "trunk.conv1.weight", and the attributes, the
       checkpoint's.
     input_size: from the shapes, side of the pictures, pixels.
-    anchor: name of a tensor that ends no other name; what stands before it in a file is the prefix of all names.
+    anchor: a tensor's name with which no other name ends. What precedes it in a file is the prefix of all names.
     label_names: from the number of classes, the labels if they are known.
     pictures: "colour_order", and "mean" and "std" of channels in that order, for values of 0 to 1.
     output: "logits", or "embedding" of an aligned face of exactly `input_size`.

@@ -1,7 +1,7 @@
-"""Files of safetensors: the length of a header (8 bytes), the header (JSON), and the tensors' bytes, back to back.
+"""Reads safetensors files: the length of the header (8 bytes), the header (JSON), and the tensors' bytes, back to back.
 
-Read here instead of by the library, which has no numpy type for bfloat16 and float8 and calls a file that holds a type
-newer than itself invalid.
+The library is not used because its NumPy reader lacks bfloat16 and float8, and because it reports a dtype that it does
+not know as a damaged file.
 """
 
 import json
@@ -13,11 +13,11 @@ import numpy as np
 from jaxfer.convert.dtypes import DTYPES, SAFETENSORS, unsupported
 from jaxfer.convert.kinds import Refused
 
-_MAX_HEADER = 100_000_000  # Bytes, the limit of the format.
+_MAX_HEADER = 100_000_000  # Bytes; the format's limit.
 
 
 def looks_like(data: bytes) -> bool:
-  """Whether a file begins as one of safetensors does: with a length that a header can have, and its brace."""
+  """Whether a file begins like a safetensors file: with a possible length of a header and an opening brace."""
   return data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= _MAX_HEADER
 
 
@@ -28,10 +28,10 @@ def loads(data: bytes) -> dict[str, np.ndarray]:
     data: the whole file; the arrays are views of it.
 
   Returns:
-    The tensors by name, in the file's number types.
+    The tensors by name, in the dtypes of the file.
 
   Raises:
-    Refused: the file is damaged or cut short, or a tensor is of an unsupported type, which is named.
+    Refused: the file is damaged or cut short, or a tensor has an unsupported dtype, which is named.
   """
   start = 8 + int.from_bytes(data[:8], "little")
   if start > len(data):

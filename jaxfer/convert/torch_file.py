@@ -62,7 +62,7 @@ class _Dict(_Sealed, dict):
 
 @dataclasses.dataclass(frozen=True)
 class _Storage(_Sealed):
-  """A run of numbers in the file, by its key. `dtype` is PyTorch's name of their type, "bytes" if it has none."""
+  """A run of numbers in the file, by its key. `dtype` is PyTorch's name of the dtype, or "bytes" if untyped."""
 
   dtype: str
   key: str
@@ -83,7 +83,7 @@ class _Tensor(_Sealed):
 
 @dataclasses.dataclass(frozen=True)
 class _Unreadable(_Sealed):
-  """A tensor of a kind that is not read; `why` completes "NAME: "."""
+  """A tensor of an unsupported kind. `why` says so and what to do."""
 
   why: str
 
@@ -114,7 +114,7 @@ def foreign(item: Any) -> str | None:
 
 
 def is_tensor(item: Any) -> bool:
-  """Whether an item that `loads` gave is a tensor, be it of a kind that is not read."""
+  """Whether an item that `loads` returned is a tensor, supported or not."""
   return isinstance(item, _Tensor | _Unreadable)
 
 
@@ -145,7 +145,9 @@ def _tensor(
   if dtype not in DTYPES:
     return _Unreadable(unsupported(dtype))
   if flags := [str(name) for flags in more[2:3] for name, is_set in flags.items() if is_set]:
-    return _Unreadable(f"it is stored with the flag {flags[0][:20]!r}: save its .resolve_neg()")
+    return _Unreadable(
+      f"it is a view with the flag {flags[0][:20]!r}, which is not supported: save its .resolve_neg()"
+    )
   count = storage.count * storage.itemsize // DTYPES[dtype].itemsize
   last = sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
   if math.prod(shape) and (offset + last >= count or math.prod(shape) > count):
@@ -156,7 +158,7 @@ def _tensor(
 
 
 def _tensor_of_bytes(*arguments: Any) -> _Tensor | _Unreadable:
-  """`_rebuild_tensor_v3`, for the types that have no storage of their own: it says the type, as `torch.uint16`."""
+  """`_rebuild_tensor_v3`, for dtypes without a storage class: the dtype is an argument, such as `torch.uint16`."""
   dtype = arguments[6]
   if not isinstance(name := getattr(dtype, "name", None), str):
     raise Refused("not a sound pickle (a tensor of no sound type)")
@@ -170,10 +172,10 @@ def _parameter(tensor: Any, *_: Any) -> _Tensor | _Unreadable:
 
 
 def _subclass(rebuild: Any, kind: Any, arguments: Any, state: Any) -> _Tensor | _Unreadable:
-  """`torch._tensor._rebuild_from_type_v2`: a buffer, or a tensor with attributes of its own."""
+  """`torch._tensor._rebuild_from_type_v2`: a buffer, or a tensor with attributes."""
   del kind, state
   if not isinstance(rebuild, _Name):
-    raise Refused("not a sound pickle (a tensor that no function of PyTorch makes)")
+    raise Refused("not a sound pickle (a tensor that no function of PyTorch returns)")
   return _parameter(rebuild(*arguments))
 
 
@@ -247,7 +249,7 @@ def _check(data: bytes) -> None:
 
 
 def looks_like(data: bytes) -> bool:
-  """Whether a file begins as one of PyTorch: with a zip archive, or the magic number of the older format."""
+  """Whether a file begins like PyTorch's: as a zip archive, or with the magic number of the older format."""
   return data[:4] in _ZIP or _is_legacy(data)
 
 
@@ -264,7 +266,7 @@ def loads(data: bytes) -> tuple[Any, Callable[[Any], np.ndarray | None]]:
   Returns:
     (the object: lists, tuples, dicts, numbers, texts, opaque tensors, and what `foreign` names;
     a function that gives the array of such a tensor, a view that may be strided, and None of anything else; it raises
-    Refused for a tensor that is not read, such as a sparse one)
+    Refused for a tensor of an unsupported kind, such as a sparse one)
 
   Raises:
     Refused: not such a file, one cut short or changed, or one with opcodes that are not needed.
@@ -317,14 +319,12 @@ def _zip(data: bytes) -> tuple[Any, Callable[[_Storage], bytes | memoryview]]:
   if len(pickles) != 1 or f"{prefix}constants.pkl" in names:
     raise archive_refusal(sorted(names))
   if any(e.flag_bits & 1 for e in entries):
-    raise Refused(
-      "its archive is encrypted: unpack it and give the file inside, or save it again by torch.save"
-    )
+    raise Refused("its zip archive is encrypted: save it again by torch.save")
   # Stored as they are and side by side: so nothing is larger than the file.
   if any(e.compress_type != zipfile.ZIP_STORED for e in entries) or sum(e.file_size for e in entries) > len(
     data
   ):
-    raise Refused("its archive is compressed, as torch.save never does it: save it again by torch.save")
+    raise Refused("its zip archive is compressed, which torch.save never does: save it again by torch.save")
   if f"{prefix}byteorder" in names and archive.read(f"{prefix}byteorder") != b"little":
     raise Refused(_BIG_ENDIAN)
   pickled = archive.read(pickles[0])

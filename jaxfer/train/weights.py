@@ -22,6 +22,17 @@ FORMAT = 1
 _ARRAYS, _META = "weights.npz", "weights.json"
 _KINDS = "biuf"  # Bools, integers and floats.
 _VARIANCES = ("running_var", "/var")
+# What reading a damaged or foreign .npz raises.
+_UNSOUND = (
+  OSError,
+  EOFError,
+  ValueError,
+  TypeError,
+  AttributeError,
+  LookupError,
+  MemoryError,
+  zipfile.BadZipFile,
+)
 
 
 def save_weights(folder: pathlib.Path, variables: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
@@ -64,8 +75,8 @@ def load_weights(folder: pathlib.Path, *, sound: bool = True) -> tuple[dict[str,
 
   Args:
     folder: of weights.
-    sound: refuse values that no trained net has, see `unsound_values`. An affinity that is NaN throughout is accepted:
-      it was never written.
+    sound: whether to refuse values that no trained net has, see `unsound_values`. An affinity may be all NaN, which
+      means that it was never written.
 
   Returns:
     (variables as nested dicts of numpy arrays, meta)
@@ -97,37 +108,31 @@ def load_weights(folder: pathlib.Path, *, sound: bool = True) -> tuple[dict[str,
     if foreign := [array.dtype for array in arrays.values() if array.dtype.kind not in _KINDS]:
       raise TypeError(foreign[0])
     variables = traverse_util.unflatten_dict(arrays, sep="/")
-  except (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    zipfile.BadZipFile,
-  ):
+  except _UNSOUND:
     raise UserError(f"{path} is damaged, or of another program: write {folder} again") from None
   trained = {p: a for p, a in arrays.items() if not (p.startswith("affinity/") and np.isnan(a).all())}
   if sound and (said := unsound_values(trained)):
     raise UserError(
-      f"{path} holds values that no trained net has: {said}; the training that wrote it failed: give other weights"
+      f"{path} holds values that no trained net has: {said}; the training failed: give other weights"
     )
   return variables, meta
 
 
 def unsound_values(arrays: Mapping[str, np.ndarray]) -> str:
-  """Names the arrays whose values no trained net has, and how many such values; "" if there are none.
+  """Describes the arrays that hold values which no trained net has; "" if there are none.
 
-  These are NaN, infinities, values beyond float32's range, and negative values of a variance of BatchNorm: ours or
-  PyTorch's, by its name. With any of them a net predicts NaN or worse, without a word.
+  Such values are NaN, infinity, numbers beyond float32's range, and negative variances of BatchNorm. A net that has any
+  of them predicts NaN or nonsense without an error.
 
   Args:
-    arrays: by name; of any type. Only floats are looked at.
+    arrays: by our names or PyTorch's, which tell variances apart; of any dtype, but only floats are checked.
+
+  Returns:
+    Every such array with the number of values of each kind, such as "fc.weight (1 NaN, 2 infinite of 28)".
   """
   found = []
   for name, array in arrays.items():
-    if array.dtype.kind not in "fV":  # NumPy says V of bfloat16 and float8.
+    if array.dtype.kind not in "fV":  # "V" is bfloat16 or float8.
       continue
     values = array if array.dtype.itemsize >= 4 else array.astype(np.float32)
     finite = np.isfinite(values)

@@ -57,13 +57,13 @@ OTHERS = {
   "docx": (zipped("[Content_Types].xml", "word/document.xml"), "an Office document"),
   "jar": (zipped("META-INF/MANIFEST.MF", "A.class"), r"a \.jar archive"),
   "keras": (zipped("config.json", "model.weights.h5"), r"a \.keras archive"),
-  "pictures": (zipped("faces/1.png", "faces/2.png"), "a zip archive that holds, for one, 'faces/1.png'"),
-  "text_zip": (zipped("foo/bar.txt"), "a zip archive that holds, for one, 'foo/bar.txt'"),
-  "weights_zip": (zipped("read.me", "best.pth"), "a zip archive that holds, for one, 'best.pth': unpack it"),
-  "line_break": (zipped("a\nb"), r"a zip archive that holds, for one, 'a\\nb'"),
+  "pictures": (zipped("faces/1.png", "faces/2.png"), "a zip archive that contains 'faces/1.png'"),
+  "text_zip": (zipped("foo/bar.txt"), "a zip archive that contains 'foo/bar.txt'"),
+  "weights_zip": (zipped("read.me", "best.pth"), "a zip archive that contains 'best.pth': unpack it"),
+  "line_break": (zipped("a\nb"), r"a zip archive that contains 'a\\nb'"),
   "empty_zip": (zipped(), "an empty zip archive"),
-  "two_nets": (zipped("a/data.pkl", "b/data.pkl"), "a zip archive that holds, for one, 'a/data.pkl'"),
-  "encrypted_zip": (encrypted(zipped("faces/1.png")), "a zip archive that holds, for one, 'faces/1.png'"),
+  "two_nets": (zipped("a/data.pkl", "b/data.pkl"), "a zip archive that contains 'a/data.pkl'"),
+  "encrypted_zip": (encrypted(zipped("faces/1.png")), "a zip archive that contains 'faces/1.png'"),
   "torchscript": (
     zipped("net/data.pkl", "net/code/__torch__/net.py", "net/constants.pkl"),
     r"a TorchScript archive: open it by torch\.jit\.load and save its state_dict\(\)",
@@ -117,7 +117,7 @@ def test_archives_of_pytorch_that_cannot_be_read(tmp_path):
   path = tmp_path / "a.pth"
   whole = written.zipped(ARRAYS)
   for data, match in (
-    (encrypted(whole), "its archive is encrypted: unpack it"),
+    (encrypted(whole), "its zip archive is encrypted: save it again"),
     (whole[:-40], r"not a sound file of PyTorch \(BadZipFile.*\): download or save it again"),
     (whole[:30], "not a sound file of PyTorch"),
   ):
@@ -141,5 +141,9 @@ def test_what_is_no_file(tmp_path):
 def test_at_the_command_line(tmp_path, capsys):
   (tmp_path / "a.pth").write_bytes(OTHERS["text_zip"][0])
   assert cli.main(["convert", "torchvision_resnet18", str(tmp_path / "a.pth"), str(tmp_path / "out")]) == 2
-  assert capsys.readouterr().err.count("\n") == 1
+  error = capsys.readouterr().err
+  assert error.startswith(
+    f"jaxfer: {tmp_path / 'a.pth'}: not a file of PyTorch or safetensors but a zip archive"
+  )
+  assert error.count("\n") == 1
   assert not (tmp_path / "out").exists()

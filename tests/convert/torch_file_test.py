@@ -34,7 +34,7 @@ UNSUPPORTED = {
   "sparse_rows": r"sparse, which is not supported: save its \.to_dense",
   "nested": "a nested tensor, which is not supported",
   "meta": "on the device 'meta' and has no numbers",
-  "negative": r"stored with the flag 'neg': save its \.resolve_neg",
+  "negative": r"a view with the flag 'neg', which is not supported: save its \.resolve_neg",
 }
 
 

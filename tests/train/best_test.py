@@ -150,6 +150,16 @@ def test_a_best_one_that_changed_on_disk_is_refused(tmp_path, monkeypatch):
     train(tmp_path, "vmap", resume=True)
 
 
+def test_variables_that_are_not_finite_are_kept_too(tmp_path):
+  """A member that fails in its first epoch has no better ones, and the others must be able to resume."""
+  kept = best.Best(tmp_path)
+  kept.keep(0, 1, 0.0, {"params": {"w": np.float32([np.nan])}})
+  kept.save(1, 0)
+  other = best.Best(tmp_path)
+  other.load(1, kept.chosen)
+  assert np.isnan(other.of(0, {})["params"]["w"]).all()
+
+
 def test_old_ones_are_dropped_and_files_of_others_left(tmp_path):
   kept = best.Best(tmp_path)
   kept.keep(0, 1, 0.5, {"params": {"w": np.ones(1)}})

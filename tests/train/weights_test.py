@@ -91,20 +91,20 @@ def saved(save, *arguments, **arrays):
   return stream.getvalue()
 
 
-@pytest.mark.parametrize(
-  "data",
-  [
-    b"",
-    b"text",
-    pickle.dumps({"a": 1}),
-    saved(np.save, np.zeros(3)),
-    saved(np.savez, a=np.zeros(3))[:-30],
-    saved(np.savez, a=np.array([None])),
-    saved(np.savez, a=np.array(["text"])),
-    saved(np.savez, a=np.zeros(2, ml_dtypes.bfloat16)),
-    saved(np.savez, **{"a": np.zeros(3), "a/b": np.zeros(3)}),
-  ],
-)
+OTHERS = {
+  "nothing": b"",
+  "text": b"text",
+  "pickle": pickle.dumps({"a": 1}),
+  "npy": saved(np.save, np.zeros(3)),
+  "cut_short": saved(np.savez, a=np.zeros(3))[:-30],
+  "objects": saved(np.savez, a=np.array([None])),
+  "texts": saved(np.savez, a=np.array(["text"])),
+  "bfloat16": saved(np.savez, a=np.zeros(2, ml_dtypes.bfloat16)),
+  "names": saved(np.savez, **{"a": np.zeros(3), "a/b": np.zeros(3)}),
+}
+
+
+@pytest.mark.parametrize("data", OTHERS.values(), ids=OTHERS)
 def test_arrays_of_another_program(folder, data):
   described(folder, data)
   with pytest.raises(UserError, match=r"weights\.npz is damaged, or of another program: write .* again"):
@@ -125,7 +125,7 @@ def test_values_that_no_trained_net_has(tmp_path):
   assert str(caught.value) == (
     f"{tmp_path / 'weights.npz'} holds values that no trained net has: params/fc/kernel (1 NaN, 1 infinite of 3), "
     "params/fc/bias (1 beyond float32 of 2), batch_stats/bn/mean (1 NaN of 2), batch_stats/bn/var (1 negative of 2), "
-    "affinity/arm/ema (1 NaN of 2); the training that wrote it failed: give other weights"
+    "affinity/arm/ema (1 NaN of 2); the training failed: give other weights"
   )
   got, _ = load_weights(tmp_path, sound=False)
   np.testing.assert_array_equal(got["params"]["fc"]["kernel"], variables["params"]["fc"]["kernel"])
