@@ -12,8 +12,8 @@ peephole weights. `merge_init` chooses how the point-wise merges P_T and P_S (of
 
 N(0, 0.01) is normal noise of standard deviation 0.01. How much of the gradient reaches the first step depends on
 `temporal_merge` and `merge_init` together. The table has the Frobenius norm of dH[T]/dH[1] before training, with C[1]
-and H[0] held fixed, for cells with temporal gate and temporal skip: one pixel, 32 features, 3 x 3 kernels, 3 channels of
-standard normal input, mean of 5 seeds. An identity of 32 features would have the norm 5.7.
+and H[0] held fixed, for cells with temporal gate and temporal skip: one pixel, 32 features, 3 x 3 kernels, standard
+normal input of 3 channels, mean of 5 seeds. An identity of 32 features would have the norm 5.7.
 
                                   ConvLSTM            ConvGRU
   temporal_merge  merge_init   T = 10   T = 16    T = 10   T = 16

@@ -8,8 +8,8 @@ The paper fixes the two streams, the cell's three additions and the three dense 
 gives no sizes: four layers of 16, 32, 64, 128 features, 3 x 3 kernels, 2 x 2 max pooling between them, the last step's
 output, dense layers of 256 and 128 with ReLU and dropout 0.5.
 
-The last line of the paper's text, "Concat + Point-wise convolution", is the legend of a figure. It may mean the merges of
-the skips (Fig. 1) or the place where the two streams join (Fig. 2), so `fusion` offers both readings of that place:
+The last line of the paper's text, "Concat + Point-wise convolution", is the legend of a figure. It may mean the merges
+of the skips (Fig. 1) or the place where the two streams join (Fig. 2), so `fusion` offers both readings of that place:
 
   "average_concat"    the drawing above: each stream's maps are averaged over space, and the averages concatenated
   "concat_pointwise"  the maps A and B of the two streams are joined as relu(P [A; B] + b), a 1 x 1 convolution to as
