@@ -1,0 +1,64 @@
+"""Small programs that broken jaxlibs get wrong: each compares itself with NumPy, in whole numbers, so without rounding.
+
+python tests/jaxlib_programs.py NAME
+"""
+
+import itertools
+import sys
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def moved_pixels() -> None:
+  """A 2 x 3 or 3 x 3 matrix times each pixel's (x, y, 1), as for an affine warp, then a reduction: jax-ml/jax#39103."""
+  reductions = {
+    "sum": lambda numpy, v: numpy.sum(v, axis=0),
+    "largest": lambda numpy, v: numpy.max(v, axis=0),
+    "squares": lambda numpy, v: numpy.sum(v * v, axis=0),
+  }
+  matrix = np.asarray([[1, 2, 3], [-2, 1, 5], [0, 1, -7]], np.float32)
+  for side, rows, (name, reduce) in itertools.product((182, 200), (2, 3), reductions.items()):
+    y, x = np.mgrid[:side, :side]
+    pixels = np.stack([x, y, np.ones_like(x)], axis=-1).reshape(-1, 3).astype(np.float32)
+
+    def program(pixels, rows=rows, reduce=reduce):
+      return jax.vmap(lambda pixel: reduce(jnp, matrix[:rows] @ pixel))(pixels)
+
+    want = reduce(np, matrix[:rows] @ pixels.T)
+    _compare(f"{name} of {rows} coordinates of {side} x {side} pixels", jax.jit(program)(pixels), want)
+
+
+def _weighted(shape: Sequence[int], weighted: int, axis: int) -> None:
+  """A sum over `axis` of an array whose first `weighted` axes have weights of their own, and of one with as many."""
+  draw = np.random.default_rng(0).integers
+  x = draw(0, 8, shape).astype(np.float32)
+  for weights_shape in ((*shape[:weighted], *[1] * (len(shape) - weighted)), shape):
+    weights = draw(0, 8, weights_shape).astype(np.float32)
+    got = jax.jit(lambda x, w: jnp.sum(x * w, axis))(x, weights)
+    _compare(f"{weights_shape} x {shape}", got, np.sum(x * weights, axis))
+
+
+def gated_frames() -> None:
+  """Frames weighted by a gate and summed: [member, batch, stream, frame, y, x, channel], jax-ml/jax#40412."""
+  _weighted((3, 1, 2, 2, 8, 8, 8), weighted=4, axis=3)
+
+
+def gated_patches() -> None:
+  """The same at rank 8, [member, batch, frame, ...]: jax-ml/jax#39257."""
+  _weighted((10, 4, 6, 9, 9, 9, 9, 9), weighted=3, axis=2)
+
+
+PROGRAMS = {program.__name__: program for program in (moved_pixels, gated_frames, gated_patches)}
+
+
+def _compare(what: str, got: jax.Array, want: np.ndarray) -> None:
+  wrong = np.asarray(got) != want
+  if wrong.any():
+    sys.exit(f"{what}: {wrong.sum()} of {wrong.size} numbers are wrong")
+
+
+if __name__ == "__main__":
+  PROGRAMS[sys.argv[1]]()

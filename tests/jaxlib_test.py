@@ -1,0 +1,69 @@
+"""The installed jaxlib computes small programs right, and a broken one is named.
+
+The programs run as a user's do, in processes of their own without what tests/conftest.py sets, so that one which
+crashes or hangs fails its test alone.
+"""
+
+import importlib.metadata
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+import jaxfer
+from tests import jaxlib_programs
+
+ROOT = pathlib.Path(__file__).parents[1]
+# A healthy program takes seconds. Only one that hangs takes so long.
+HANGS_AFTER_SECONDS = 300
+
+
+def run(*arguments):
+  """Runs Python as a user would: without the flags and options of these tests."""
+  kept = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
+  environment = kept | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+  command = [sys.executable, *arguments]
+  return subprocess.run(
+    command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=HANGS_AFTER_SECONDS
+  )
+
+
+@pytest.mark.parametrize("program", jaxlib_programs.PROGRAMS)
+def test_the_installed_jaxlib_computes_it_right(program):
+  done = run("tests/jaxlib_programs.py", program)
+  assert done.returncode == 0, f"jaxlib {importlib.metadata.version('jaxlib')}: {done.stderr[-1000:]}"
+
+
+def imported(tmp_path, version):
+  """What `import jaxfer` prints where the installed jaxlib has this version."""
+  metadata = tmp_path / f"jaxlib-{version}.dist-info" / "METADATA"
+  metadata.parent.mkdir()
+  metadata.write_text(f"Metadata-Version: 2.1\nName: jaxlib\nVersion: {version}\n")
+  code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import jaxfer; assert 'jax' not in sys.modules"
+  done = run("-W", "error", "-c", code)
+  assert (done.returncode, done.stdout) == (0, ""), done.stderr
+  return done.stderr
+
+
+@pytest.mark.parametrize("version", jaxfer.BROKEN_JAXLIB)
+def test_a_broken_jaxlib_is_named_in_one_line(tmp_path, version):
+  (line,) = imported(tmp_path, version).splitlines()
+  assert line.startswith(f"jaxfer: warning: jaxlib {version} ")
+
+
+@pytest.mark.parametrize("version", ["0.10.0", "0.10.1", "0.11.1", "0.12.0.1"])
+def test_a_jaxlib_that_is_admitted_is_not_named(tmp_path, version):
+  assert imported(tmp_path, version) == ""
+
+
+def test_the_requirements_exclude_what_is_broken_and_nothing_else():
+  (jax,) = (
+    requirement
+    for requirement in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    if re.match(r"jax\W", requirement)
+  )
+  assert set(re.findall(r"!=([\d.]+)", jax)) == set(jaxfer.BROKEN_JAXLIB)
