@@ -7,6 +7,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+from jaxfer import files
 from jaxfer.errors import Interrupted, UserError
 
 
@@ -288,6 +289,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     command(args)
   except UserError as error:
     print(f"jaxfer: {error}", file=sys.stderr)
+    return 2
+  except OSError as error:
+    if files.disk_error(error) is None:
+      raise
+    print(f"jaxfer: {files.unwritable(error.filename or 'the output', error)}", file=sys.stderr)
     return 2
   except Interrupted as error:
     print(f"jaxfer: {error}", file=sys.stderr)

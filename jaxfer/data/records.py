@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxfer import folders
 from jaxfer.data.datasets import DATASETS
 from jaxfer.errors import UserError, unknown
 
@@ -237,6 +238,7 @@ def generate(
     UserError: `data_dir` cannot be written; and whatever the builder finds wrong with its source.
   """
   root = Path(data_dir)
+  folders.check_data_dir(root)
   try:
     root.mkdir(parents=True, exist_ok=True)
     staging = tempfile.TemporaryDirectory(prefix=".incomplete-", dir=root)

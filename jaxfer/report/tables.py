@@ -3,7 +3,6 @@
 `confusion_table` and `class_table` make such tables of what `jaxfer.metrics` computes.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -57,7 +56,7 @@ def to_json(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
     raise ValueError(f"column names must differ, got {list(header)}")
   check(header, rows)
   objects = [dict(zip(header, map(_plain, row), strict=True)) for row in rows]
-  return json.dumps(objects, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+  return files.to_json(objects) + "\n"
 
 
 def confusion_table(confusion: ArrayLike, label_names: Sequence[str]) -> Table:

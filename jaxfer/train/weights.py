@@ -5,7 +5,7 @@ says what they are, and the SHA-256 of the other file, so that a changed byte is
 """
 
 import hashlib
-import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
+from jaxfer import files
 from jaxfer.errors import UserError
 
 FORMAT = 1
@@ -37,14 +38,10 @@ def save_weights(folder: pathlib.Path, variables: Mapping[str, Any], meta: Mappi
         f"{path} is {array.dtype}: weights are stored as bools, integers or floats; use float32"
       )
   folder = pathlib.Path(folder)
-  folder.mkdir(parents=True, exist_ok=True)
-  partial = folder / f"{_ARRAYS}.partial"
-  with partial.open("wb") as file:
-    np.savez(file, **arrays)  # type: ignore[arg-type]
-  described = {**meta, "format": FORMAT, "sha256": hashlib.sha256(partial.read_bytes()).hexdigest()}
-  text = json.dumps(described, indent=2, allow_nan=False) + "\n"
-  partial.replace(folder / _ARRAYS)
-  (folder / _META).write_text(text, encoding="utf-8")
+  files.make_folder(folder)
+  files.write_atomic(folder / _ARRAYS, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+  digest = hashlib.sha256((folder / _ARRAYS).read_bytes()).hexdigest()
+  files.write_json(folder / _META, {**meta, "format": FORMAT, "sha256": digest})
 
 
 def load_weights(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -58,13 +55,10 @@ def load_weights(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
   """
   folder = pathlib.Path(folder)
   path = folder / _META
-  try:
-    meta = json.loads(path.read_text(encoding="utf-8"))
-    form, digest = meta["format"], meta["sha256"]
-  except OSError as error:
-    raise UserError(f"{path}: {error.strerror}; {folder} is no folder of weights") from None
-  except (ValueError, KeyError, TypeError):
-    raise UserError(f"{path} is damaged: write {folder} again") from None
+  if not os.path.lexists(path):
+    raise UserError(f"{path}: No such file or directory; {folder} is no folder of weights")
+  meta = files.read_json(path, f"write {folder} again", ["format", "sha256"])
+  form, digest = meta["format"], meta["sha256"]
   if form != FORMAT:
     raise UserError(f"{path} has format {form}, this version reads {FORMAT}: use the jaxfer that wrote it")
   path = folder / _ARRAYS
