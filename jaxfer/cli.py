@@ -293,7 +293,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   except OSError as error:
     if files.disk_error(error) is None:
       raise
-    print(f"jaxfer: {files.unwritable(error.filename or 'the output', error)}", file=sys.stderr)
+    print(f"jaxfer: {files.unusable(error.filename or 'the output', error)}", file=sys.stderr)
     return 2
   except Interrupted as error:
     print(f"jaxfer: {error}", file=sys.stderr)

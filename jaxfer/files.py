@@ -48,7 +48,7 @@ _AS_TEXT = (
 
 
 def clutter(name: str) -> bool:
-  """Whether a file or folder of this name was left by an operating system, a file server, an editor or a killed write."""
+  """Whether an operating system, a file server, an editor or a killed write leaves files of this name."""
   lower = name.lower()
   return (
     lower in _CLUTTER_NAMES
@@ -58,10 +58,15 @@ def clutter(name: str) -> bool:
   )
 
 
+def unusable(path: str | pathlib.Path, error: OSError, what: str = "used") -> UserError:
+  """The error for a path that cannot be used, with what to do about it."""
+  fix = _FIXES.get(error.errno or 0, _OTHER_FIX)
+  return UserError(f"{path} cannot be {what} ({error.strerror or error}): {fix}")
+
+
 def unwritable(path: str | pathlib.Path, error: OSError) -> UserError:
   """The error for a path that cannot be written, with what to do about it."""
-  fix = _FIXES.get(error.errno or 0, _OTHER_FIX)
-  return UserError(f"{path} cannot be written ({error.strerror or error}): {fix}")
+  return unusable(path, error, "written")
 
 
 def disk_error(error: BaseException) -> OSError | None:

@@ -119,7 +119,7 @@ def fresh(folder: pathlib.Path) -> Iterator[None]:
   """
   fix = "give a new folder"
   check(folder, None, fix)
-  with _explained(folder):
+  with explained(folder):
     if folder.is_dir() and not all(files.clutter(path.name) for path in folder.iterdir()):
       raise UserError(f"{folder} exists and is not empty: {fix}")
     made = not folder.exists()
@@ -158,7 +158,7 @@ def hold(
   Raises:
     UserError: the folder holds something else, is in use, or cannot be written.
   """
-  with _explained(folder):
+  with explained(folder):
     if os.path.realpath(folder) == os.path.realpath(data_dir):
       raise UserError(f"{folder} is the folder of prepared data: {fix}")
     check(folder, own, fix)
@@ -211,7 +211,7 @@ def _locked(folder: pathlib.Path, say: Callable[[str], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _explained(folder: pathlib.Path) -> Iterator[None]:
+def explained(folder: pathlib.Path) -> Iterator[None]:
   """Makes a `UserError` of a failure to write in a folder."""
   try:
     yield

@@ -246,7 +246,7 @@ def generate(
     raise UserError(
       f"data folder {root} cannot be written ({error.strerror}): choose another, or set JAXFER_DATA_DIR"
     ) from error
-  with staging:
+  with staging, folders.explained(root):
     builder = open_builder(name, config, staging.name)
     with _quiet():
       builder.download_and_prepare(file_format="array_record")

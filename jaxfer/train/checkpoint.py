@@ -6,7 +6,10 @@ count.
 """
 
 import hashlib
+import logging
 import pathlib
+import shutil
+import sys
 from concurrent import futures
 from typing import Any
 
@@ -22,6 +25,7 @@ class Checkpoints:
   """The checkpoints of a work directory, numbered in the order of the training; the oldest beyond `keep` are pruned."""
 
   def __init__(self, workdir: pathlib.Path, keep: int = 2):
+    _silence_failed_saves()
     self._directory = pathlib.Path(workdir).absolute() / "checkpoints"
     self._digests = self._directory.parent / "digests"
     self._committing: futures.Future | None = None
@@ -76,6 +80,8 @@ class Checkpoints:
       )
     for number in unfinished:
       self._manager.delete(number)
+    for path in self._directory.glob("*.orbax-checkpoint-tmp*"):
+      shutil.rmtree(path, ignore_errors=True)
     self._prune()
     return [f"checkpoint {number} was not saved to its end, and is removed" for number in unfinished]
 
@@ -147,9 +153,35 @@ class Checkpoints:
 
   def close(self) -> None:
     """Waits for what was begun and lets go of the directory."""
-    self.wait()
-    self._worker.shutdown()
-    self._manager.close()
+    try:
+      self.wait()
+    finally:
+      self._worker.shutdown()
+      self._manager.close()
+
+
+def _silence_failed_saves() -> None:
+  """Leaves the report of a failed save to the exception that `save`, `wait` or `close` raise.
+
+  Orbax logs such an exception as well, several times with its traceback, and TensorStore calls back into an event
+  loop that is closed by then.
+  """
+  logging.getLogger("absl").addFilter(_is_no_failed_save)
+  if sys.unraisablehook is not _hook:
+    _hooks.append(sys.unraisablehook)
+    sys.unraisablehook = _hook
+
+
+def _is_no_failed_save(record: logging.LogRecord) -> bool:
+  return record.levelno < logging.ERROR or "orbax" not in record.pathname
+
+
+_hooks: list[Any] = []  # Of this process, until ours took its place.
+
+
+def _hook(unraisable: Any) -> None:
+  if str(unraisable.exc_value) != "Event loop is closed":
+    _hooks[-1](unraisable)
 
 
 def exists(workdir: pathlib.Path) -> bool:

@@ -176,7 +176,10 @@ class _Loop:
       self.position.sums = {name: np.asarray(sums) for name, sums in self.position.sums.items()}
       self.best.load(self.checkpoints.latest(), self.position.best)
     total = sum(stage.epochs for stage in group.stages) * group.steps
-    self.metrics = Log(self.workdir / "metrics.jsonl", sizes["metrics"])
+    metrics = self.workdir / "metrics.jsonl"
+    if state is None and metrics.exists() and metrics.stat().st_size:
+      notes.append(f"{self.workdir} holds no checkpoint: the training begins again from the start")
+    self.metrics = Log(metrics, sizes["metrics"])
     self.timing = Log(self.workdir / "timing.jsonl", sizes["timing"])
     self.data = placed(self.spread, group.data)
     numbers = [{name: np.float32(value) for name, value in hyper.items()} for hyper in group.hypers]
