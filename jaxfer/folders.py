@@ -118,8 +118,8 @@ def fresh(folder: pathlib.Path) -> Iterator[None]:
   The folder may exist if nothing lies in it. It is removed again if nothing was written.
   """
   fix = "give a new folder"
-  check(folder, None, fix)
   with explained(folder):
+    check(folder, None, fix)
     if folder.is_dir() and not all(files.clutter(path.name) for path in folder.iterdir()):
       raise UserError(f"{folder} exists and is not empty: {fix}")
     made = not folder.exists()

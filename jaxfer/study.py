@@ -5,7 +5,6 @@ another, but for those that differ in numbers alone, which are trained together.
 """
 
 import dataclasses
-import json
 import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -84,7 +83,7 @@ def _run(
   loaded: dict[str, records.Records] = {}
 
   def task(config: RunConfig) -> Task:
-    asked = json.dumps(dataclasses.asdict(config.data))
+    asked = files.to_json(dataclasses.asdict(config.data))
     if asked not in loaded:
       loaded[asked] = runs.load_data(config, data_dir)
       record.check_data(workdir, config.data, loaded[asked], begin=True)
@@ -204,7 +203,7 @@ def _check_data(rows: Mapping[str, RunConfig], results: Mapping[str, Mapping[str
       continue
     config = rows[name]
     fingerprint = result["data"]["fingerprint"]
-    first, before = seen.setdefault(json.dumps(dataclasses.asdict(config.data)), (name, fingerprint))
+    first, before = seen.setdefault(files.to_json(dataclasses.asdict(config.data)), (name, fingerprint))
     if before != fingerprint:
       raise UserError(
         f"the data changed between row '{first}' ({before[:12]}) and row '{name}' ({fingerprint[:12]}): "

@@ -48,8 +48,9 @@ def write_test(
     raise UserError(
       f"split.kind={config.split.kind}: a people's test shows so many pictures of each class; take split.kind=per_class"
     )
-  folders.check(folder, None, "choose another folder for a new people's test")
-  folders.check_writable(folder)
+  with folders.explained(folder):
+    folders.check(folder, None, "choose another folder for a new people's test")
+    folders.check_writable(folder)
   data = run.load_data(config, data_dir)
   if "image" not in data.arrays:
     raise UserError(f"data set '{config.data.name}' has no stills: a people's test is printed")

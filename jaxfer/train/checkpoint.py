@@ -163,17 +163,20 @@ class Checkpoints:
 def _silence_failed_saves() -> None:
   """Leaves the report of a failed save to the exception that `save`, `wait` or `close` raise.
 
-  Orbax logs such an exception as well, several times with its traceback, and TensorStore calls back into an event
-  loop that is closed by then.
+  Orbax logs such an exception as well, several times with its traceback. Its event loop logs those of the other files
+  of the checkpoint, and TensorStore calls back into the loop after it is closed.
   """
-  logging.getLogger("absl").addFilter(_is_no_failed_save)
+  for name in ("absl", "asyncio"):
+    logging.getLogger(name).addFilter(_is_no_failed_save)
   if sys.unraisablehook is not _hook:
     _hooks.append(sys.unraisablehook)
     sys.unraisablehook = _hook
 
 
 def _is_no_failed_save(record: logging.LogRecord) -> bool:
-  return record.levelno < logging.ERROR or "orbax" not in record.pathname
+  error = record.exc_info[1] if record.exc_info else None
+  orbax = record.name == "absl" and "orbax" in record.pathname
+  return record.levelno < logging.ERROR or not (orbax or (error and files.disk_error(error)))
 
 
 _hooks: list[Any] = []  # Of this process, until ours took its place.
