@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
+from jaxfer import files
 from jaxfer.errors import Interrupted, UserError
 
 # Faults of the machine or of how it is set up. Any other OSError is a bug of ours and shows its traceback.
@@ -360,6 +361,11 @@ def _run(argv: Sequence[str] | None) -> int:
     command(args)
   except UserError as error:
     print(f"jaxfer: {error}", file=sys.stderr)
+    return 2
+  except OSError as error:
+    if files.disk_error(error) is None:
+      raise
+    print(f"jaxfer: {files.unusable(error.filename or 'the output', error)}", file=sys.stderr)
     return 2
   except Interrupted as error:
     print(f"jaxfer: {error}", file=sys.stderr)

@@ -18,7 +18,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from jaxfer import config_file, values
+from jaxfer import config_file, files, values
 from jaxfer.errors import UserError, unknown
 from jaxfer.schema import Call, Execution, Row, RunConfig, Split, SplitKind, StudyConfig
 
@@ -313,22 +313,34 @@ def _keys(node, prefix: str, options_of: OptionsOf) -> list[str]:
 
 def to_json(config: RunConfig) -> str:
   """The config as JSON text."""
-  return json.dumps(dataclasses.asdict(config), indent=2)
+  return files.to_json(dataclasses.asdict(config))
 
 
 def from_json(text: str) -> RunConfig:
-  """The config that `to_json` wrote."""
+  """The config that `to_json` wrote; raises ValueError for text that this version of jaxfer did not write."""
+  return from_tree(json.loads(text))
 
-  def build(kind, tree):
+
+def from_tree(tree: Any) -> RunConfig:
+  """The config of a tree of JSON; raises ValueError where a key is missing or unknown, or a part has another form."""
+
+  def build(kind, tree, where):
+    names = [field.name for field in dataclasses.fields(kind)]
+    if not isinstance(tree, dict):
+      raise ValueError(f"'{where}' is no object")
+    if odd := [name for name in (*names, *tree) if (name in names) != (name in tree)]:
+      raise ValueError(f"{where} {'lacks' if odd[0] in names else 'has an unknown'} '{odd[0]}'")
     if kind is Call:
+      if not isinstance(tree["name"], str) or not isinstance(tree["options"], dict):
+        raise ValueError(f"{where} is no call with a name and options")
       return Call(tree["name"], **tree["options"])
     hints = typing.get_type_hints(kind)
     return kind(**{
-      name: build(hints[name], value) if dataclasses.is_dataclass(hints[name]) else value
+      name: build(hints[name], value, name) if dataclasses.is_dataclass(hints[name]) else value
       for name, value in tree.items()
     })  # fmt: skip
 
-  return build(RunConfig, json.loads(text))
+  return build(RunConfig, tree, "the configuration")
 
 
 def identity(config: RunConfig) -> dict[str, Any]:

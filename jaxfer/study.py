@@ -5,7 +5,6 @@ another, but for those that differ in numbers alone, which are trained together.
 """
 
 import dataclasses
-import json
 import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -14,11 +13,12 @@ from typing import Any
 import jax
 
 from jaxfer import config as configuration
+from jaxfer import files, folders
 from jaxfer.config import RunConfig, StudyConfig
 from jaxfer.data import records
 from jaxfer.data.datasets import DATASETS
 from jaxfer.errors import UserError
-from jaxfer.experiments import EXPERIMENTS
+from jaxfer.experiments import EXPERIMENTS, record
 from jaxfer.experiments import rows as row_trainings
 from jaxfer.experiments import run as runs
 from jaxfer.experiments.sources import Source, pretrainings, timing
@@ -37,7 +37,7 @@ def run(
   resume: bool = False,
   say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-  """Trains what is not trained yet, judges all of it, and returns the table as `table.json` holds it.
+  """Trains what is not trained yet, judges all of it, and returns the table; in `table.json`, NaN is null.
 
   Writes to `workdir`: `study.json`, what was asked for; a folder a row below `rows`, with its trainings, `result.json`,
   `confusion.png` and `curves.png`; a folder a source below `sources`, with its training, `result.json` and the trained
@@ -53,14 +53,29 @@ def run(
     say: takes the lines for the reader.
 
   Raises:
-    UserError: as `config.resolve`; `workdir` holds something else, or this study and `resume` is not asked for; as
-      `records.load` and `members.train`.
+    UserError: as `config.resolve` and `folders.hold`; `workdir` holds another study or one on other data, or this study
+      and `resume` is not asked for; as `records.load` and `members.train`.
     Interrupted: SIGTERM or SIGINT came; the state is saved.
   """
   study, rows = configuration.resolve(study, preset, assignments, options_of)
-  folders = {row.name: workdir / "rows" / _slug(row.name) for row in study.rows}
+  with folders.hold(workdir, folders.STUDY, data_dir, say):
+    return _run(study, rows, workdir, data_dir, resume, say)
+
+
+def _run(
+  study: StudyConfig,
+  rows: Mapping[str, RunConfig],
+  workdir: pathlib.Path,
+  data_dir: pathlib.Path,
+  resume: bool,
+  say: Callable[[str], None],
+) -> dict[str, Any]:
+  """See `run`; the study is resolved, and `workdir` is held."""
+  _begin(study, rows, workdir, resume)
+  places = _places(workdir / "rows", [row.name for row in study.rows])
+  pretraining_places = _places(workdir / "sources", [source.name for source in study.sources])
   sources = {
-    source.name: Source(source, config, workdir / "sources" / _slug(source.name))
+    source.name: Source(source, config, pretraining_places[source.name])
     for source, config in zip(
       study.sources, configuration.sources_of(study, options_of).values(), strict=True
     )
@@ -71,16 +86,17 @@ def run(
   loaded: dict[str, records.Records] = {}
 
   def task(config: RunConfig) -> Task:
-    asked = json.dumps(dataclasses.asdict(config.data))
+    asked = files.to_json(dataclasses.asdict(config.data))
     if asked not in loaded:
       loaded[asked] = runs.load_data(config, data_dir)
+      record.check_data(workdir, config.data, loaded[asked], begin=True)
       for note in loaded[asked].notes:
         say(note)
     return task_of(config, loaded[asked])
 
   for number, row in enumerate(study.rows, start=1):
     counted = f"row {number} of {len(rows)}, {row.name}"
-    if (folders[row.name] / "result.json").is_file():
+    if (places[row.name] / row_trainings.RESULT).is_file():
       say(f"{counted}: done before")
       continue
     config, pretrained = rows[row.name], sources.get(row.init_from or "")
@@ -88,11 +104,11 @@ def run(
       pretrained.train(task, study.named_seeds[0], say)
     if pretrained is not None and pretrained.failure:
       say(f"{counted}: not trained, its pre-training {pretrained.failure}")
-      row_trainings.store(folders[row.name], {"not_trained": pretrained.failure}, [])
+      row_trainings.store(places[row.name], {"not_trained": pretrained.failure}, [])
       continue
     own_task = task(config)
     waiting = [
-      other for other in study.rows[number - 1 :] if not (folders[other.name] / "result.json").is_file()
+      other for other in study.rows[number - 1 :] if not (places[other.name] / row_trainings.RESULT).is_file()
     ]
     together = row_trainings.alike(own_task, row, waiting, rows)
     more = f", with {', '.join(other.name for other in together[1:])}" if together[1:] else ""
@@ -103,22 +119,22 @@ def run(
     elif row.scratch:
       start = None
     else:
-      start = config.init_from or (row.init_from and str(folders[row.init_from]))
+      start = config.init_from or (row.init_from and str(places[row.init_from]))
     said = "" if pretrained is None else f"source '{row.init_from}'"
     kept = config.init_from is None and any(other.name in starts for other in together)
-    own = [row_trainings.Row(other.name, rows[other.name], folders[other.name]) for other in together]
+    own = [row_trainings.Row(other.name, rows[other.name], places[other.name]) for other in together]
     trained = row_trainings.train(own, own_task, study.named_seeds, start, kept, say, said)
     for each, (result, history) in zip(own, trained, strict=True):
       row_trainings.store(each.folder, result, history)
-  results = {name: json.loads((folder / "result.json").read_text()) for name, folder in folders.items()}
+  results = {name: row_trainings.stored(folder) for name, folder in places.items()}
   _check_data(rows, results)
   histories = {
     name: row_trainings.history(folder)
-    for name, folder in folders.items()
+    for name, folder in places.items()
     if "not_trained" not in results[name]
   }
   table = _table(
-    study, rows, results, {name: folders[name].relative_to(workdir) for name in histories}, histories
+    study, rows, results, {name: places[name].relative_to(workdir) for name in histories}, histories
   )
   pretraining = pretrainings(list(sources.values()))
   table["tables"] = [*pretraining, *table["tables"]]
@@ -130,8 +146,19 @@ def run(
   return table
 
 
-def _slug(name: str) -> str:
-  return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+def _places(folder: pathlib.Path, names: Sequence[str]) -> dict[str, pathlib.Path]:
+  """The folder of each name, made of its letters and digits; raises `UserError` where two names share one."""
+  places: dict[str, pathlib.Path] = {}
+  for name in names:
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    place = folder / slug
+    if not slug or place in places.values():
+      raise UserError(
+        f"'{name}' would share the folder {place} with another: give it a name that differs in its letters (a to z) "
+        "or digits"
+      )
+    places[name] = place
+  return places
 
 
 def _begin(study: StudyConfig, rows: Mapping[str, RunConfig], workdir: pathlib.Path, resume: bool) -> None:
@@ -154,9 +181,11 @@ def _begin(study: StudyConfig, rows: Mapping[str, RunConfig], workdir: pathlib.P
       source.name: {**configuration.identity(configs[source.name]), "weights": source.init_from}
       for source in study.sources
     }
-  path = workdir / "study.json"
-  if path.is_file():
-    before = json.loads(path.read_text())
+  now = files.plain(now)
+  path = workdir / folders.STUDY
+  if path.exists():
+    fix = "put it back from a copy, or choose another --workdir"
+    before = files.read_json(path, fix, ["preset", "seeds", "rows"])
     ignored = {"preset": None}
     if keys := configuration.tree_differences(before | ignored, now | ignored):
       more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
@@ -166,10 +195,7 @@ def _begin(study: StudyConfig, rows: Mapping[str, RunConfig], workdir: pathlib.P
       )
     if not resume:
       raise UserError(f"{workdir} already holds this study: go on with --resume, or choose another --workdir")
-  elif (workdir / "config.json").is_file():
-    raise UserError(f"{workdir} holds a training, not a study: choose another --workdir")
-  workdir.mkdir(parents=True, exist_ok=True)
-  path.write_text(json.dumps(now, indent=2) + "\n")
+  files.write_json(path, now)
 
 
 def _check_data(rows: Mapping[str, RunConfig], results: Mapping[str, Mapping[str, Any]]) -> None:
@@ -180,7 +206,7 @@ def _check_data(rows: Mapping[str, RunConfig], results: Mapping[str, Mapping[str
       continue
     config = rows[name]
     fingerprint = result["data"]["fingerprint"]
-    first, before = seen.setdefault(json.dumps(dataclasses.asdict(config.data)), (name, fingerprint))
+    first, before = seen.setdefault(files.to_json(dataclasses.asdict(config.data)), (name, fingerprint))
     if before != fingerprint:
       raise UserError(
         f"the data changed between row '{first}' ({before[:12]}) and row '{name}' ({fingerprint[:12]}): "

@@ -143,7 +143,7 @@ def test_what_another_study_left_is_refused_and_kept(undisturbed, tmp_path):
   # How it is carried out may change.
   toy.run_study(workdir, "execution.keep=1", resume=True, say=lambda line: None)
   (tmp_path / "config.json").write_text("{}")
-  with pytest.raises(UserError, match="holds a training, not a study"):
+  with pytest.raises(UserError, match=r"holds a run \(config\.json\)"):
     toy.run_study(tmp_path)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from flax import traverse_util
 
 import jaxfer
+from jaxfer import folders
 from jaxfer.convert.checkpoint import Checkpoint, read
 from jaxfer.convert.published import IMPORTERS, MODELS, Importer
 from jaxfer.errors import UserError, unknown
@@ -167,18 +168,13 @@ def convert(name: str, source: pathlib.Path, out: pathlib.Path) -> str:
     What was read, in lines.
 
   Raises:
-    UserError: `out` holds something already; else see `read` and `variables_of`.
+    UserError: `out` holds something already or cannot be written; else see `read` and `variables_of`.
   """
   out = pathlib.Path(out)
-  try:
-    taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
-  except OSError as error:
-    raise UserError(f"{out}: {error.strerror}: give a new folder") from None
-  if taken:
-    raise UserError(f"{out} exists and is not empty: give a new folder")
-  checkpoint = read(source)
-  variables, meta = variables_of(name, checkpoint)
-  save_weights(out, variables, meta)
+  with folders.fresh(out):
+    checkpoint = read(source)
+    variables, meta = variables_of(name, checkpoint)
+    save_weights(out, variables, meta)
   parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
   labels = f" ({', '.join(meta['label_names'])})" if meta["label_names"] else ", names unknown"
   gives = f"classes     {meta['attributes'].get('num_classes')}{labels}"

@@ -6,13 +6,13 @@ anything stops, and nothing is written where the command stops.
 """
 
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from jaxfer import files
 from jaxfer.data import records, stream
 from jaxfer.data.datasets import DATASETS
 from jaxfer.errors import UserError, unknown
@@ -112,7 +112,7 @@ class Report:
 
   def to_json(self) -> str:
     """Everything, lists in full."""
-    return json.dumps(dataclasses.asdict(self), indent=1)
+    return files.to_json(dataclasses.asdict(self), indent=1)
 
   def table(self, shown: int = _SHOWN) -> str:
     """Aligned plain text; of each list only the first `shown` entries."""
@@ -195,7 +195,7 @@ def prepare(
   def finish(builder: Any, folder: Path) -> None:
     loaded = stream.open_records(builder)  # What was written can be read back, a little at a time.
     made = report(builder.findings, str(folder), loaded.fingerprint, builder.info.metadata)
-    (Path(builder.data_path) / "report.json").write_text(made.to_json())
+    files.write_atomic(Path(builder.data_path) / "report.json", made.to_json())
     reports.append(made)
 
   try:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxfer import folders
 from jaxfer.data.datasets import DATASETS
 from jaxfer.errors import UserError, unknown
 from jaxfer.values import check
@@ -239,6 +240,7 @@ def generate(
     UserError: `data_dir` cannot be written; and whatever the builder finds wrong with its source.
   """
   root = Path(data_dir)
+  folders.check_data_dir(root)
   try:
     root.mkdir(parents=True, exist_ok=True)
     staging = tempfile.TemporaryDirectory(prefix=".incomplete-", dir=root)
@@ -246,7 +248,7 @@ def generate(
     raise UserError(
       f"data folder {root} cannot be written ({error.strerror}): choose another, or set JAXFER_DATA_DIR"
     ) from error
-  with staging:
+  with staging, folders.explained(root):
     builder = open_builder(name, config, staging.name)
     with _quiet():
       builder.download_and_prepare(file_format="array_record")

@@ -7,7 +7,6 @@ whose own shuffling is off.
 """
 
 import dataclasses
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxfer import files
 from jaxfer.data import records
 
 _SMALL = 4096  # Bytes of a record up to which a feature is read into memory.
@@ -151,7 +151,8 @@ def open_records(builder: Any) -> records.Records:
   held = dict(sorted({**held, **{name: Column(reader, name) for name in large}}.items()))
   report = reader.folder / "report.json"
   if report.is_file():
-    fingerprint = json.loads(report.read_text())["fingerprint"]
+    fix = f"delete {reader.folder} and prepare again"
+    fingerprint = files.read_json(report, fix, ["fingerprint"])["fingerprint"]
   else:
     fingerprint = records.fingerprint(held, made.texts, made.keys, made.label_names, made.subject_names)
   return dataclasses.replace(made, arrays=held, fingerprint=fingerprint)

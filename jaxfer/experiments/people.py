@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxfer import config as configuration
+from jaxfer import folders
 from jaxfer.config import StudyConfig
 from jaxfer.errors import UserError
 from jaxfer.experiments import published_000, run
@@ -47,6 +48,9 @@ def write_test(
     raise UserError(
       f"split.kind={config.split.kind}: a people's test shows so many pictures of each class; take split.kind=per_class"
     )
+  with folders.explained(folder):
+    folders.check(folder, None, "choose another folder for a new people's test")
+    folders.check_writable(folder)
   data = run.load_data(config, data_dir)
   if "image" not in data.arrays:
     raise UserError(f"data set '{config.data.name}' has no stills: a people's test is printed")

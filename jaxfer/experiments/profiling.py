@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from jaxfer import folders
 from jaxfer.errors import UserError
 from jaxfer.train.parallel import Parallel
 
@@ -63,10 +64,8 @@ def profiled(devices: Parallel, folder: pathlib.Path) -> Profiled:
     UserError: the folder cannot be written.
   """
   try:
-    folder.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise UserError(
-      f"--profile {folder} cannot be written ({error.strerror}): name another folder"
-    ) from error
+    folders.check_writable(folder)
+  except UserError as error:
+    raise UserError(f"--profile {error}") from error
   fields = {field.name: getattr(devices, field.name) for field in dataclasses.fields(devices)}
   return Profiled(**fields, folder=folder)

@@ -7,7 +7,6 @@ count as wrong, and the table names it.
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,13 +16,22 @@ import jax
 import numpy as np
 
 from jaxfer import config as configuration
+from jaxfer import files
 from jaxfer.config import RunConfig
 from jaxfer.data import records
+from jaxfer.errors import UserError
 from jaxfer.experiments import run as runs
 from jaxfer.experiments.experiment import ALONE, SHUFFLED, Reading, in_batches
 from jaxfer.experiments.task import Task, options_of, split_of
 from jaxfer.train import members, weights
 from jaxfer.train.stage import Variables
+
+RESULT = "result.json"
+# Of a result of trainings; that of a row that was not trained says why under "not_trained".
+_KEYS = (
+  "data", "label_names", "parameters", "failed", "facts", "key", "subject", "label", "predicted", "correct", "rank",
+  "readings", "members", "folds", "tested", "figures", "measures", "remarks", "seconds", "compile_seconds",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +136,7 @@ def train(
     own = slice(k * count, (k + 1) * count)
     tasks, ends = [one for _, one in every[own]], results[own]
     figures: Mapping[str, str] = {}
-    row.folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(row.folder)
     measures: list[Mapping[str, float | None]] = []
     remarks: list[str] = []
     for one, result in zip(tasks, ends, strict=True):
@@ -171,16 +179,30 @@ def train(
 
 def store(folder: pathlib.Path, result: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> None:
   """Writes what `train` told of a row to its folder; with `result.json` there it counts as done."""
-  folder.mkdir(parents=True, exist_ok=True)
-  (folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-  path = folder / "result.json"  # Whole or not at all.
-  path.with_suffix(".part").write_text(json.dumps(result))
-  path.with_suffix(".part").rename(path)
+  files.make_folder(folder)
+  text = "".join(files.to_json(line, None) + "\n" for line in lines)
+  files.write_atomic(folder / "history.jsonl", text)
+  files.write_json(folder / RESULT, result, indent=None)
+
+
+def stored(folder: pathlib.Path) -> dict[str, Any]:
+  """The result that `store` wrote; raises `UserError` where it is damaged or of another version of jaxfer."""
+  path = folder / RESULT
+  result = files.read_json(path, _again(path))
+  return result if "not_trained" in result else files.read_json(path, _again(path), _KEYS)
 
 
 def history(folder: pathlib.Path) -> list[dict[str, Any]]:
-  """The rows of metrics that `store` wrote."""
-  return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+  """The rows of metrics that `store` wrote; raises `UserError` where one is damaged."""
+  rows, damage = files.read_rows(folder / "history.jsonl")
+  if damage:
+    raise UserError(f"{folder / 'history.jsonl'} {damage}: {_again(folder / RESULT)}")
+  return rows
+
+
+def _again(result: pathlib.Path) -> str:
+  """What to do about a damaged result: the trainings that it was made from are still there."""
+  return f"remove {result} and go on with --resume"
 
 
 def _calls(

@@ -1,11 +1,10 @@
 """Trains a configured run and judges it, whatever the system: data, folds, training, accuracy pooled over folds."""
 
 import dataclasses
-import json
 import math
 import pathlib
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,12 +12,12 @@ import numpy as np
 
 import jaxfer
 from jaxfer import config as configuration
-from jaxfer import metrics
+from jaxfer import files, folders, metrics
 from jaxfer.config import RunConfig
 from jaxfer.data import folds, records, stream
 from jaxfer.data.plan import evaluation
 from jaxfer.errors import UserError
-from jaxfer.experiments import profiling
+from jaxfer.experiments import profiling, record
 from jaxfer.experiments.experiment import ALONE
 from jaxfer.experiments.task import Task, folds_of, options_of, seen, split_of, task_of
 from jaxfer.report import grids, pages, plots, tables
@@ -165,23 +164,42 @@ def train(
     say: takes the lines for the reader.
 
   Raises:
-    UserError, Interrupted: see `loop.run`; also where `profile` is asked for and the training ends before its second
-      chunk of steps.
+    UserError, Interrupted: see `loop.run`; also where `workdir` holds something else, is in use or cannot be written
+      (`folders.hold`), where it was begun with another configuration or on other data, and where `profile` is asked
+      for and the training ends before its second chunk of steps.
   """
   configuration.check(config, options_of)
-  if not resume and any(exists(folder) for folder in (workdir, *workdir.glob("fold*"))):
+  with folders.hold(workdir, folders.RUN, data_dir, say):
+    data = _begin(config, workdir, data_dir, resume)
+    _train_folds(config, workdir, data, resume, profile, say)
+    return _evaluate(config, workdir, data, say)
+
+
+def _begin(config: RunConfig, workdir: pathlib.Path, data_dir: pathlib.Path, resume: bool) -> records.Records:
+  """Loads the data, and writes down what the run is begun from, unless the folder was begun from something else."""
+  begun = [path for path in (workdir, *workdir.glob("fold*")) if exists(path)]
+  if begun and not resume:
     raise UserError(f"{workdir} already holds a run: go on with --resume, or choose another --workdir")
-  record = workdir / "config.json"
-  if record.is_file() and (
-    keys := configuration.differences(configuration.from_json(record.read_text()), config)
-  ):
+  recorded = (workdir / folders.RUN).exists()
+  if recorded and (keys := configuration.differences(record.config_of(workdir), config)):
     raise UserError(
       f"{workdir} was begun with another configuration ({', '.join(keys)} differ): go on with the same, "
       "or choose another --workdir"
     )
-  data = seen(config, load_data(config, data_dir))
-  workdir.mkdir(parents=True, exist_ok=True)
-  record.write_text(configuration.to_json(config))
+  data = load_data(config, data_dir)
+  record.check_data(workdir, config.data, data, begin=not begun)
+  files.write_atomic(workdir / folders.RUN, configuration.to_json(config) + "\n")
+  return seen(config, data)
+
+
+def _train_folds(
+  config: RunConfig,
+  workdir: pathlib.Path,
+  data: records.Records,
+  resume: bool,
+  profile: pathlib.Path | None,
+  say: Callable[[str], None],
+) -> None:
   for k, (folder, fold) in enumerate(fold_dirs(config, workdir, data).items()):
     setup = prepare(fold, data)
     if k == 0:
@@ -204,15 +222,10 @@ def train(
       say(devices.line())
     else:
       loop.run(setup.training(), fold, setup.devices, folder, resume=resume, revision=revision())
-  return evaluate(workdir, data_dir, data=data, say=say)
 
 
 def evaluate(
-  workdir: pathlib.Path,
-  data_dir: pathlib.Path,
-  *,
-  data: records.Records | None = None,
-  say: Callable[[str], None] = print,
+  workdir: pathlib.Path, data_dir: pathlib.Path, *, say: Callable[[str], None] = print
 ) -> dict[str, Any]:
   """Judges a trained run on its test side; over folds the counts are pooled.
 
@@ -222,19 +235,28 @@ def evaluate(
   ImageNet's objects, nothing that stands for each class or pair of them is drawn, and "confusion" is None.
 
   Returns:
-    The contents of `evaluation.json`.
+    The contents of `evaluation.json`; what is NaN here, such as the recall of a class without records, is null there.
 
   Raises:
-    UserError: no run there, or an unfinished one; or the data are not those of the training.
+    UserError: no run there, or an unfinished one; the data are not those of the training; or as `folders.hold`.
   """
-  path = workdir / "config.json"
-  if not path.is_file():
+  if folders.kind(workdir) is None:
     raise UserError(f"{workdir} holds no run: there is no config.json in it")
-  config = configuration.from_json(path.read_text())
-  data = seen(config, load_data(config, data_dir) if data is None else data)
+  with folders.hold(workdir, folders.RUN, data_dir, say, "give the folder of a run"):
+    config = record.config_of(workdir)
+    data = load_data(config, data_dir)
+    record.check_data(workdir, config.data, data, begin=False)
+    return _evaluate(config, workdir, seen(config, data), say)
+
+
+def _evaluate(
+  config: RunConfig, workdir: pathlib.Path, data: records.Records, say: Callable[[str], None]
+) -> dict[str, Any]:
+  """See `evaluate`."""
   classes = len(data.label_names)
   tested: list[tuple[np.ndarray, np.ndarray]] = []  # Labels and what was predicted, of each fold.
-  lines = ["key,subject,label,predicted,fold"]
+  lines: list[tuple[str, ...]] = []  # Of predictions.csv.
+  histories: list[list[dict[str, Any]]] = []  # Rows of metrics of each fold.
   read: dict[str, float] = {}  # Otherwise than by the first reading: how many are right.
   by_fold: dict[str, float] = {}
   remarks: list[str] = []
@@ -257,7 +279,7 @@ def evaluate(
     outputs = setup.predict(variables, feed.placed(setup.devices, setup.data), rows)
     if not np.isfinite(outputs).all():
       raise UserError(f"{folder}: the trained net gives outputs that are not finite")
-    history = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    histories.append(history := _history(folder, setup, say))
     said = setup.experiment.remarks(setup.model, history, outputs)
     remarks += said if folder == workdir else [f"{folder.name}: {line}" for line in said]
     readings = setup.read(outputs, rows)
@@ -272,8 +294,8 @@ def evaluate(
     for row, guess in zip(rows, predicted, strict=True):
       label = int(data.arrays["label"][row])
       examples.setdefault(label, (int(row), int(guess)))
-      names = f"{data.label_names[label]},{data.label_names[guess]}"
-      lines.append(f"{data.keys[row]},{data.subjects[row]},{names},{name}")
+      names = data.label_names[label], data.label_names[guess]
+      lines.append((data.keys[row], str(data.subjects[row]), *names, name))
   labels, predicted = map(np.concatenate, zip(*tested, strict=True))
   support = np.bincount(labels, minlength=classes)
   right = np.bincount(labels[labels == predicted], minlength=classes)
@@ -304,7 +326,7 @@ def evaluate(
     "data": {"name": config.data.name, **config.data.options, "fingerprint": data.fingerprint},
     "revision": revision(),
   }
-  _write_report(workdir, result, lines, list(fold_dirs(config, workdir, data)))
+  _write_report(workdir, result, lines, histories)
   if confusion is not None:
     _draw_examples(workdir, data, examples)
   pages.write_run(workdir, result, setup.devices_line, figures)
@@ -314,23 +336,38 @@ def evaluate(
   return result
 
 
+def _history(folder: pathlib.Path, setup: Setup, say: Callable[[str], None]) -> list[dict[str, Any]]:
+  """The rows of metrics of a training; says which are missing, since curves and remarks follow from them."""
+  path = folder / "metrics.jsonl"
+  rows, damage = files.read_rows(path)
+  trained = sum(row.get("split") == "train" for row in rows)
+  epochs = sum(stage.epochs for stage in setup.training().stages)
+  if damage or trained != epochs:
+    say(
+      f"{path} {damage or 'has lost rows'}: it holds {trained} of {epochs} epochs, and curves and remarks leave the "
+      "others out"
+    )
+  return rows
+
+
 def _write_report(
-  workdir: pathlib.Path, result: dict[str, Any], lines: list[str], folders: list[pathlib.Path]
+  workdir: pathlib.Path,
+  result: dict[str, Any],
+  lines: Sequence[Sequence[str]],
+  histories: Sequence[Sequence[Mapping[str, Any]]],
 ) -> None:
   names = result["label_names"]
-  (workdir / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n")
-  (workdir / "predictions.csv").write_text("\n".join(lines) + "\n")
+  files.write_json(workdir / "evaluation.json", result)
+  header = ["key", "subject", "label", "predicted", "fold"]
+  files.write_atomic(workdir / "predictions.csv", files.csv_text(header, lines))
   if result["confusion"] is not None:
-    (workdir / "confusion.txt").write_text(tables.text(*tables.confusion_table(result["confusion"], names)))
+    table = tables.text(*tables.confusion_table(result["confusion"], names))
+    files.write_atomic(workdir / "confusion.txt", table)
     right = f"{result['correct']} of {result['count']} correct ({result['accuracy']:.1%})"
     plots.confusion_png(
       result["confusion"], names, workdir / "confusion.png", f"{result['data']['name']}: {right}"
     )
-  rows = [
-    {**json.loads(line), "fold": k}
-    for k, folder in enumerate(folders)
-    for line in (folder / "metrics.jsonl").read_text().splitlines()
-  ]
+  rows = [{**row, "fold": k} for k, history in enumerate(histories) for row in history]
   if rows:
     plots.learning_curves_png(rows, workdir / "curves.png")
 

@@ -5,7 +5,6 @@ of its training records in its last epoch (paper 004 prints "- (Pretraining Fail
 """
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from jaxfer import config as configuration
+from jaxfer import files
 from jaxfer.config import RunConfig
 from jaxfer.data import folds
+from jaxfer.errors import UserError
 from jaxfer.experiments import rows as row_trainings
 from jaxfer.experiments.task import Task, split_of
 from jaxfer.report import plots
@@ -38,12 +39,12 @@ class Source:
   @property
   def ready(self) -> bool:
     """Whether it is trained, or given."""
-    return self.row.init_from is not None or (self.folder / "result.json").is_file()
+    return self.row.init_from is not None or (self.folder / row_trainings.RESULT).is_file()
 
   @property
   def result(self) -> dict[str, Any]:
     """What `train` left."""
-    return json.loads((self.folder / "result.json").read_text())
+    return row_trainings.stored(self.folder)
 
   @property
   def failure(self) -> str | None:
@@ -55,8 +56,14 @@ class Source:
     """The folder of weights to start from."""
     if self.row.init_from is not None:
       return pathlib.Path(self.row.init_from)
-    (folder,) = (path for path in (self.folder / "weights").iterdir() if path.is_dir())
-    return folder
+    below = self.folder / "weights"
+    found = [path for path in below.glob("*") if path.is_dir() and not files.clutter(path.name)]
+    if len(found) != 1:
+      raise UserError(
+        f"{below} holds {len(found)} folders, expected the weights of one training: remove "
+        f"{self.folder / row_trainings.RESULT} and go on with --resume"
+      )
+    return found[0]
 
   def train(self, task: Callable[[RunConfig], Task], seed: int, say: Callable[[str], None]) -> None:
     """Trains it with a seed, judges it on its own held-out records, and leaves the result in its folder."""

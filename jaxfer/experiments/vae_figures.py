@@ -8,11 +8,14 @@ import collections
 import importlib.util
 import pathlib
 import textwrap
+import zipfile
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxfer import files
+from jaxfer.errors import UserError
 from jaxfer.experiments import vae_measures
 from jaxfer.models.identity_expression_vae import IdentityExpressionVAE
 from jaxfer.report import grids, swaps
@@ -54,7 +57,7 @@ def figures(
   for side, rows in (("test", tested), ("train", trained)):
     made |= {f"{side} {name}": array for name, array in _swap(task, variables, rows).items()}
   made |= _between(task, variables, tested)
-  np.savez_compressed(folder / "made.npz", **made)  # type: ignore[arg-type]
+  files.write_atomic(folder / "made.npz", lambda file: np.savez_compressed(file, **made))  # type: ignore[arg-type]
   _draw_swaps([made], "test", folder / "swaps.png")
   _draw_between([made], folder / "between.png")
   drawn["swaps.png"] = (
@@ -155,8 +158,12 @@ def side_by_side(rows: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> dic
   for row in rows:
     path = folder / row["folder"] / "made.npz"
     if path.is_file():
-      with np.load(path) as arrays:
-        made.append({**arrays, "row": np.asarray(row["name"])})
+      try:
+        with np.load(path) as arrays:
+          made.append({**arrays, "row": np.asarray(row["name"])})
+      except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        fix = f"remove it and {path.with_name('result.json')}, and go on with --resume"
+        raise UserError(f"{path} is damaged ({error}): {fix}") from None
   if not made:
     return {}
   order = ("conventional", "with L_gan", "both losses", "iterated")

@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from jaxfer import files
 from jaxfer.report import tables
 
 
@@ -129,7 +130,7 @@ def write_page(path: str | pathlib.Path, title: str, body: Sequence[Html], style
   """Writes a page of these blocks, in this CSS."""
   head = Html(_HEAD + element("title", title) + element("style", Html(style)))
   page = element("html", element("head", head), element("body", element("main", *body)), lang="en")
-  pathlib.Path(path).write_text(f"<!doctype html>\n{page}\n", encoding="utf-8")
+  files.write_atomic(path, f"<!doctype html>\n{page}\n")
 
 
 def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

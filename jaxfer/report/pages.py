@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxfer import metrics
+from jaxfer import files, metrics
 from jaxfer.data.datasets import DATASETS
 from jaxfer.report import html, tables
 from jaxfer.report.html import Html, Section
@@ -105,7 +105,7 @@ def write_run(
     device: where it was judged, in words.
     own: the system's figures in `workdir`, name -> caption.
   """
-  config = json.loads((workdir / "config.json").read_text())
+  config = files.read_json(workdir / "config.json", "train again in another --workdir", ["model", "data"])
   by_fold = list(result["accuracy_by_fold"].values())
   ours = {
     "mean": result["accuracy"],
@@ -187,7 +187,7 @@ def _data(rows: Sequence[Mapping[str, Any]]) -> list[Html]:
   """The data sets of the rows, and where they come from."""
   names: dict[str, list[str]] = {}
   for row in rows:
-    names.setdefault(json.dumps(row["data"]), []).append(row["name"])
+    names.setdefault(files.to_json(row["data"]), []).append(row["name"])
   blocks = []
   for text, users in names.items():
     data = json.loads(text)
@@ -201,8 +201,8 @@ def _data(rows: Sequence[Mapping[str, Any]]) -> list[Html]:
 
 def _times(workdir: pathlib.Path) -> dict[str, str]:
   """How long the training took, by the logs of the run or of its folds."""
-  logs = [path.read_text().splitlines() for path in sorted(workdir.glob("**/timing.jsonl"))]
-  seconds = [[json.loads(line)["seconds"] for line in lines] for lines in logs if lines]
+  logs = [files.read_rows(path)[0] for path in sorted(workdir.glob("**/timing.jsonl"))]
+  seconds = [[row["seconds"] for row in rows] for rows in logs if rows]
   if not seconds:
     return {}
   first, rest = seconds[0][0], [value for log in seconds for value in log[1:]]

@@ -8,11 +8,12 @@ import csv
 import dataclasses
 import io
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
 
+from jaxfer import files
 from jaxfer.data import emotions
 from jaxfer.errors import UserError
 from jaxfer.report import html
@@ -62,11 +63,13 @@ def write(
   """
   if there := [name for name in (SHEET, ANSWERS, KEY) if (folder / name).exists()]:
     raise UserError(f"{folder} already holds {there[0]}: choose another folder for a new people's test")
-  folder.mkdir(parents=True, exist_ok=True)
+  files.make_folder(folder)
   html.write_page(folder / SHEET, "Name the expression", _sheet(examples, pictures), _STYLE)
   numbers = range(1, len(pictures) + 1)
-  _write_csv(folder / ANSWERS, ["number", "answer"], [[number, ""] for number in numbers])
-  _write_csv(folder / KEY, ["number", "label", "record"], zip(numbers, labels, keys, strict=True))
+  form = files.csv_text(["number", "answer"], [[number, ""] for number in numbers])
+  files.write_atomic(folder / ANSWERS, form)
+  key = files.csv_text(["number", "label", "record"], zip(numbers, labels, keys, strict=True))
+  files.write_atomic(folder / KEY, key)
 
 
 def score(folder: pathlib.Path, answers: Sequence[pathlib.Path]) -> list[Answered]:
@@ -137,13 +140,6 @@ def _numbered(path: pathlib.Path, header: Sequence[str]) -> dict[int, list[str]]
       raise UserError(f"{path}, line {at}: picture {number} is answered twice; keep one answer")
     rows[number] = cells[1:]
   return rows
-
-
-def _write_csv(path: pathlib.Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-  with path.open("w", newline="", encoding="utf-8") as file:
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
 
 
 def _sheet(examples: Mapping[str, np.ndarray], pictures: Sequence[np.ndarray]) -> list[html.Html]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxfer import metrics
+from jaxfer import files, metrics
 from jaxfer.errors import UserError
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -261,7 +261,7 @@ def _label_classes(axes: Any, label_names: Sequence[str], room: int) -> None:
 def write_png(figure: Any, path: str | pathlib.Path, title: str) -> None:
   """Writes the PNG without time or version, so that the same numbers give the same file; a long title is broken."""
   figure.suptitle("\n".join(textwrap.fill(line, 52) for line in title.split("\n")))
-  figure.savefig(path, format="png", metadata={"Software": None})
+  files.write_atomic(path, lambda file: figure.savefig(file, format="png", metadata={"Software": None}))
 
 
 def _curves(

@@ -1,6 +1,5 @@
 """A study's table: its rows and comparisons from what was predicted, and its text, Markdown, JSON, page and figures."""
 
-import json
 import math
 import pathlib
 import textwrap
@@ -9,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxfer import metrics
+from jaxfer import files, metrics
 from jaxfer.errors import UserError
 from jaxfer.report import pages, plots, tables
 
@@ -161,8 +160,8 @@ def write(
     workdir: where to write; each row's own "folder" lies in it.
     own: the system's figures of the table in `workdir`, name -> caption.
   """
-  (workdir / "table.json").write_text(json.dumps(table, indent=2) + "\n")
-  (workdir / "table.md").write_text(markdown(table))
+  files.write_json(workdir / "table.json", table)
+  files.write_atomic(workdir / "table.md", markdown(table))
   accuracy_png(table, workdir / "accuracy.png")
   figures = [
     (

@@ -3,13 +3,15 @@
 `confusion_table` and `class_table` make such tables of what `jaxfer.metrics` computes.
 """
 
-import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from jaxfer import files
 
 Cell = str | bool | int | float | np.generic | None
 Table = tuple[list[str], list[list[Cell]]]
@@ -57,7 +59,7 @@ def to_json(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
     raise ValueError(f"column names must differ, got {list(header)}")
   check(header, rows)
   objects = [dict(zip(header, map(_plain, row), strict=True)) for row in rows]
-  return json.dumps(objects, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+  return files.to_json(objects) + "\n"
 
 
 def confusion_table(confusion: ArrayLike, label_names: Sequence[str]) -> Table:
@@ -98,7 +100,8 @@ def _layout(
 ) -> tuple[list[list[str]], list[int], list[bool]]:
   """Returns the cells as text (header first), the width of each column, and whether it goes to the right."""
   check(header, rows)
-  cells = [list(header), *([show(cell, digits) for cell in row] for row in rows)]
+  shown = [list(header), *([show(cell, digits) for cell in row] for row in rows)]
+  cells = [[re.sub(r"\s", " ", cell) for cell in line] for line in shown]  # A row is one line.
   widths = [max(len(line[k]) for line in cells) for k in range(len(header))]
   right = [is_numeric([row[k] for row in rows]) for k in range(len(header))]
   return cells, widths, right
@@ -125,7 +128,8 @@ def _pad(line: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> l
 
 
 def _escape(cell: str) -> str:
-  return cell.replace("|", "\\|").replace("\n", " ")
+  """Text that Markdown shows as it is: a bar would end the cell, and a backslash before one would free it again."""
+  return re.sub(r"(\\*)\|", r"\1\1\\|", cell).replace("<", "\\<")
 
 
 def _count(value: float) -> int | float:
@@ -133,9 +137,8 @@ def _count(value: float) -> int | float:
 
 
 def _plain(cell: Cell) -> Any:
-  """Returns the cell as JSON knows it."""
-  value = cell.item() if isinstance(cell, np.generic) else cell
-  return None if isinstance(value, float) and not math.isfinite(value) else value
+  """Returns the cell as a value of Python."""
+  return cell.item() if isinstance(cell, np.generic) else cell
 
 
 def show(cell: Cell, digits: int) -> str:

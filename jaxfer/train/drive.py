@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from jaxfer import config as configuration
+from jaxfer import files
 from jaxfer.data.plan import Plan, chunks
 from jaxfer.errors import Interrupted, UserError
 from jaxfer.train.best import Best, on_host, selects
@@ -166,16 +167,19 @@ class _Loop:
         "or select=last"
       )
     state, sizes = None, {"metrics": 0, "timing": 0}
-    notes = []
+    notes = self.checkpoints.discard_unfinished()
     if self.checkpoints.latest() is not None:
       saved, meta = restore(self.checkpoints, group, self.spread, self.workdir)
-      notes = self._check(meta)
+      notes += self._check(meta)
       state, sizes = self.spread.adopt(saved), meta["sizes"]
       self.position = _Position(**meta["position"])
       self.position.sums = {name: np.asarray(sums) for name, sums in self.position.sums.items()}
       self.best.load(self.checkpoints.latest(), self.position.best)
     total = sum(stage.epochs for stage in group.stages) * group.steps
-    self.metrics = Log(self.workdir / "metrics.jsonl", sizes["metrics"])
+    metrics = self.workdir / "metrics.jsonl"
+    if state is None and metrics.exists() and metrics.stat().st_size:
+      notes.append(f"{self.workdir} holds no checkpoint: the training begins again from the start")
+    self.metrics = Log(metrics, sizes["metrics"])
     self.timing = Log(self.workdir / "timing.jsonl", sizes["timing"])
     self.data = placed(self.spread, group.data)
     numbers = [{name: np.float32(value) for name, value in hyper.items()} for hyper in group.hypers]
@@ -186,7 +190,7 @@ class _Loop:
       signals() as self.caught,
       Progress(total, self.position.done, _title(group.names)) as self.progress,
     ):
-      for note in notes:
+      for note in (*notes, *self._check_log()):
         self.progress.say(note)
       if state is None:
         variables = self.spread.init(group.init, self._keys(zlib.crc32(b"init")))
@@ -222,11 +226,21 @@ class _Loop:
     line = "resumed at stage {stage}, epoch {epoch}, step {step}".format(**meta["position"])
     return [f"{line}: not bit-identical from here on ({', '.join(changed)})" if changed else line]
 
+  def _check_log(self) -> list[str]:
+    """Says which rows of metrics were lost since the checkpoint; a study's table follows from them, and needs all."""
+    path = self.workdir / "metrics.jsonl"
+    _, damage = files.read_rows(path)
+    lost = f"has lost {self.metrics.lost} bytes since the checkpoint was saved"
+    what = " and ".join([*([lost] if self.metrics.lost else []), *([damage] if damage else [])])
+    if what and self.group.names is not None:
+      raise UserError(f"{path} {what}: put it back from a copy, or remove {self.workdir} to train again")
+    return [f"{path} {what}: curves and remarks will lack those epochs"] if what else []
+
   def _save(self, state: State) -> None:
     position = dataclasses.asdict(self.position)
     meta = {
       "position": position | {"sums": {name: sums.tolist() for name, sums in self.position.sums.items()}},
-      "sizes": {"metrics": self.metrics.size, "timing": self.timing.size},
+      "sizes": {"metrics": self.metrics.sync(), "timing": self.timing.sync()},
       "config": self.identity.record,
       "revision": self.identity.revision,
       "arithmetic": self.arithmetic,

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -95,8 +94,8 @@ def run(
     starts=[] if training.start is None else [training.start],
   )
   identity = Identity(
-    dataclasses.asdict(config),
-    lambda before: configuration.differences(configuration.from_json(json.dumps(before)), config),
+    configuration.identity(config),
+    lambda before: configuration.tree_differences(before, configuration.identity(config)),
     revision,
   )
   if exists(workdir) and not resume:

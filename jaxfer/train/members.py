@@ -17,6 +17,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
+from jaxfer import files
 from jaxfer.config import Execution
 from jaxfer.data.plan import Plan, chunks
 from jaxfer.data.plan import evaluation as evaluation_batches
@@ -195,9 +196,9 @@ def train(
       spread = _fitting(whole, spread, execution, limit_bytes or _memory(devices[0]), say)
     count = -(-len(members) // (len(devices) * spread.slots))
     groups = [part.tolist() for part in np.array_split(np.arange(len(members)), count)]
-    workdir.mkdir(parents=True, exist_ok=True)
+    files.make_folder(workdir)
     record = {"identity": identity.record, "groups": groups}
-    (workdir / "members.json").write_text(json.dumps(record, indent=2))
+    files.write_json(workdir / "members.json", record)
   how = f"{len(groups)} groups of up to {max(map(len, groups))}" if len(groups) > 1 else "all at once"
   several = (execution.devices or jax.device_count()) > 1
   whole_batches = "; each training's batches stay on one device" if several else ""
@@ -248,7 +249,9 @@ def _train_group(
       drawn = [rows[order] for rows, order in zip(tested, orders, strict=True)]
       mixed = _outputs(evaluation, spread, own, hyper, group.data, drawn)
       shuffled = [out[np.argsort(order)] for out, order in zip(mixed, orders, strict=True)]
-  rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+  rows, damage = files.read_rows(workdir / "metrics.jsonl")
+  if damage:
+    raise UserError(f"{workdir / 'metrics.jsonl'} {damage}: remove {workdir} to train again")
   return [
     Result(
       member,
@@ -391,10 +394,11 @@ def _identity(
   stages: Sequence[Stage], members: Sequence[Member], record: Mapping[str, Any], revision: str
 ) -> Identity:
   now = {
-    "record": json.loads(json.dumps(record)),
+    "record": json.loads(files.to_json(record)),
     "stages": [[stage.name, stage.epochs] for stage in stages],
     **{
-      f"member {m.name}": {"seed": m.seed, "plan": _digest(m.plan), "hyper": dict(m.hyper)} for m in members
+      f"member {m.name}": {"seed": m.seed, "plan": _digest(m.plan), "hyper": files.plain(m.hyper)}
+      for m in members
     },
   }
 
@@ -411,7 +415,9 @@ def _read(workdir: pathlib.Path, identity: Identity, resume: bool) -> list[list[
     return None
   if not resume and exists(workdir / "group0"):
     raise UserError(f"{workdir} already holds a run: go on with --resume, or choose another --workdir")
-  before = json.loads(path.read_text())
+  before = files.read_json(
+    path, f"put it back from a copy, or remove {workdir} to train again", ["identity", "groups"]
+  )
   if keys := identity.differences(before["identity"]):
     if not exists(workdir / "group0"):
       return None

@@ -1,11 +1,13 @@
 """What keeps a training safe and on record: signals caught, rows appended."""
 
 import contextlib
-import json
+import os
 import pathlib
 import signal
 from collections.abc import Iterator
 from typing import Any
+
+from jaxfer import files
 
 
 @contextlib.contextmanager
@@ -30,24 +32,40 @@ def signals() -> Iterator[list[int]]:
 
 
 class Log:
-  """Appends rows to a JSON-lines file, cut back to where a resumed training stood."""
+  """Appends rows to a JSON-lines file, cut back to where a resumed training stood.
+
+  Attributes:
+    lost: bytes that the file is shorter than it was there, as when it was removed or cut; its whole lines are kept.
+  """
 
   def __init__(self, path: pathlib.Path, size: int):
-    path.touch()
-    self._file = path.open("r+")
-    self._file.truncate(size)
-    self._file.seek(size)
+    self._path = path
+    try:
+      path.touch()
+      self._file = path.open("r+b")
+      kept = size
+      if path.stat().st_size < size:
+        kept = self._file.read().rfind(b"\n") + 1
+      self._file.truncate(kept)
+      self._file.seek(kept)
+    except OSError as error:
+      raise files.unwritable(path, error) from error
+    self.lost = size - kept
 
-  @property
-  def size(self) -> int:
-    """Bytes written."""
+  def sync(self) -> int:
+    """Brings what was written to the disk; returns the size of the file in bytes."""
+    os.fsync(self._file.fileno())
     return self._file.tell()
 
   def write(self, rows: list[dict[str, Any]]) -> None:
-    """Appends rows, a line each."""
-    self._file.writelines(json.dumps(row) + "\n" for row in rows)
-    self._file.flush()
+    """Appends rows, one line each; raises `UserError` where the disk is full."""
+    try:
+      self._file.write("".join(files.to_json(row, None) + "\n" for row in rows).encode())
+      self._file.flush()
+    except OSError as error:
+      raise files.unwritable(self._path, error) from error
 
   def close(self) -> None:
     """Closes the file."""
-    self._file.close()
+    with contextlib.suppress(OSError):  # Only of a write that has failed, and raised, before.
+      self._file.close()

@@ -4,10 +4,9 @@
 says what they are, and the SHA-256 of the other file, so that a changed byte is noticed.
 """
 
-import contextlib
 import hashlib
 import io
-import json
+import os
 import pathlib
 import zipfile
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
+from jaxfer import files
 from jaxfer.errors import UserError
 
 FORMAT = 1
@@ -53,21 +53,10 @@ def save_weights(folder: pathlib.Path, variables: Mapping[str, Any], meta: Mappi
         f"{path} is {array.dtype}: weights are stored as bools, integers or floats; use float32"
       )
   folder = pathlib.Path(folder)
-  partial = folder / f"{_ARRAYS}.partial"
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-    with partial.open("wb") as file:
-      np.savez(file, **arrays)  # type: ignore[arg-type]
-    described = {**meta, "format": FORMAT, "sha256": hashlib.sha256(partial.read_bytes()).hexdigest()}
-    text = json.dumps(described, indent=2, allow_nan=False) + "\n"
-    partial.replace(folder / _ARRAYS)
-    (folder / _META).write_text(text, encoding="utf-8")
-  except OSError as error:
-    with contextlib.suppress(OSError):
-      partial.unlink(missing_ok=True)
-    raise UserError(
-      f"{folder}: {error.strerror}: the weights are not written; give a folder that can be written"
-    ) from None
+  files.make_folder(folder)
+  files.write_atomic(folder / _ARRAYS, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+  digest = hashlib.sha256((folder / _ARRAYS).read_bytes()).hexdigest()
+  files.write_json(folder / _META, {**meta, "format": FORMAT, "sha256": digest})
 
 
 def load_weights(folder: pathlib.Path, *, sound: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -86,13 +75,10 @@ def load_weights(folder: pathlib.Path, *, sound: bool = True) -> tuple[dict[str,
   """
   folder = pathlib.Path(folder)
   path = folder / _META
-  try:
-    meta = json.loads(path.read_text(encoding="utf-8"))
-    form, digest = meta["format"], meta["sha256"]
-  except OSError as error:
-    raise UserError(f"{path}: {error.strerror}; {folder} is no folder of weights") from None
-  except (ValueError, KeyError, TypeError, RecursionError):
-    raise UserError(f"{path} is damaged, or of another program: write {folder} again") from None
+  if not os.path.lexists(path):
+    raise UserError(f"{path}: No such file or directory; {folder} is no folder of weights")
+  meta = files.read_json(path, f"write {folder} again", ["format", "sha256"])
+  form, digest = meta["format"], meta["sha256"]
   if form != FORMAT:
     raise UserError(f"{path} has format {form}, this version reads {FORMAT}: use the jaxfer that wrote it")
   path = folder / _ARRAYS

@@ -118,7 +118,7 @@ def test_the_command_writes_and_scores(tmp_path, monkeypatch, capsys):
   assert cli.main(["study", "--people", str(folder)]) == 2
   assert "a people's test needs CONFIG" in capsys.readouterr().err
   assert cli.main(["study", "any.py", "--people", str(folder)]) == 2
-  assert "already holds sheet.html" in capsys.readouterr().err
+  assert "holds a test for people (key.csv)" in capsys.readouterr().err
 
 
 def test_people_are_drawn_beside_nets_by_name_of_the_class(tmp_path, monkeypatch):
