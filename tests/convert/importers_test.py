@@ -417,7 +417,7 @@ def test_folders_that_cannot_be_written(tmp_path, capsys, monkeypatch):
   monkeypatch.setattr(np, "savez", full)
   assert cli.main(["convert", "arm", source, str(tmp_path / "out")]) == 2
   assert (
-    f"{tmp_path / 'out'}: No space left on device: the weights are not written" in capsys.readouterr().err
+    f"{tmp_path / 'out'}/weights.npz cannot be written (No space left on device)" in capsys.readouterr().err
   )
   monkeypatch.undo()
   assert cli.main(["convert", "arm", source, str(tmp_path / "out")]) == 0  # Nothing is in the way.
