@@ -355,6 +355,26 @@ def test_shared_variables_are_held_once_until_a_stage_trains_them(tmp_path, meth
 
 
 @pytest.mark.parametrize("mode", ["vmap", "sequential"])
+def test_no_tracer_leaks_whether_begun_or_resumed(tmp_path, methods, monkeypatch, mode):
+  """Where the device tells its memory, programs and states are traced before anything has run; so they are on resume."""
+  _, init, data, hyper = methods["dense"]
+  given = jax.device_get(init(jax.random.key(9)))
+  shared = {"params": {"fc1": given["params"]["fc1"]}}
+  method = (Stage("critic", (CRITIC,), 2),), init, data, hyper
+  chosen = [dataclasses.replace(member, start=shared) for member in variants(hyper)[:2]]
+  memory = {"limit_bytes": 2**30, "execution": {"checkpoint_seconds": 0.0}}
+  with jax.checking_leaks():
+    want = train(tmp_path / "whole", method, chosen, mode, **memory)
+    with monkeypatch.context() as patch:
+      stop_after(patch, 1)
+      with pytest.raises(Stop):
+        train(tmp_path / "cut", method, chosen, mode, **memory)
+    got = train(tmp_path / "cut", method, chosen, mode, resume=True, **memory)
+  for one, other in zip(got, want, strict=True):
+    assert_identical(one.variables, other.variables)
+
+
+@pytest.mark.parametrize("mode", ["vmap", "sequential"])
 def test_each_member_starts_from_what_it_is_given(tmp_path, methods, mode):
   stages, init, data, hyper = methods["dense"]
   given = [jax.device_get(init(jax.random.key(k)))["params"] for k in (7, 8, 9)]
