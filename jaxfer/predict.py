@@ -15,7 +15,7 @@ from PIL import Image
 
 from jaxfer.convert.importers import MODELS
 from jaxfer.errors import UserError
-from jaxfer.layers.amend import freeze
+from jaxfer.layers.amend import flagged, freeze
 from jaxfer.models.face_classifier import FaceFeature
 from jaxfer.train.weights import load_weights
 
@@ -184,7 +184,7 @@ def load(folder: str | pathlib.Path) -> Loaded:
   _check_meta(folder, meta)
   model = MODELS[meta["model"]](**meta["attributes"])
   names = meta["label_names"]
-  return Loaded(model, variables, tuple(names) if names else None, meta)
+  return Loaded(model, flagged(variables), tuple(names) if names else None, meta)
 
 
 def load_face_net(folder: str | pathlib.Path) -> Loaded:

@@ -18,7 +18,7 @@ from jaxfer.config import RunConfig, StudyConfig
 from jaxfer.data import records
 from jaxfer.data.datasets import DATASETS
 from jaxfer.errors import UserError
-from jaxfer.experiments import EXPERIMENTS
+from jaxfer.experiments import EXPERIMENTS, given
 from jaxfer.experiments import rows as row_trainings
 from jaxfer.experiments import run as runs
 from jaxfer.experiments.sources import Source, pretrainings, timing
@@ -149,9 +149,12 @@ def _begin(study: StudyConfig, rows: Mapping[str, RunConfig], workdir: pathlib.P
   if study.sources:
     configs = configuration.sources_of(study, options_of)
     now["sources"] = {
-      source.name: {**configuration.identity(configs[source.name]), "weights": source.init_from}
+      source.name: {**configuration.identity(configs[source.name]), "init_from": source.init_from}
       for source in study.sources
     }
+  base = study.base.init_from
+  folders = {"init_from": base, **{f"sources.{source.name}": source.init_from for source in study.sources}}
+  folders |= {f"rows.{name}.init_from": own.init_from for name, own in rows.items() if own.init_from != base}
   path = workdir / "study.json"
   if path.is_file():
     before = json.loads(path.read_text())
@@ -166,6 +169,7 @@ def _begin(study: StudyConfig, rows: Mapping[str, RunConfig], workdir: pathlib.P
       raise UserError(f"{workdir} already holds this study: go on with --resume, or choose another --workdir")
   elif (workdir / "config.json").is_file():
     raise UserError(f"{workdir} holds a training, not a study: choose another --workdir")
+  given.check(workdir, folders, begin=not any((workdir / part).exists() for part in ("rows", "sources")))
   workdir.mkdir(parents=True, exist_ok=True)
   path.write_text(json.dumps(now, indent=2) + "\n")
 

@@ -80,9 +80,7 @@ def variables_of(name: str, checkpoint: Checkpoint) -> tuple[dict[str, Any], dic
   }
   expected = {key: _torch_shape(flat[path].shape) for path, key in sources.items()}
   _compare(f"{checkpoint.path} does not fit '{name}'", tensors, expected)
-  fresh = {
-    path: np.full(leaf.shape, np.nan, leaf.dtype) for path, leaf in flat.items() if path not in sources
-  }
+  fresh = {path: np.zeros(leaf.shape, leaf.dtype) for path, leaf in flat.items() if path not in sources}
   converted = {path: from_torch(tensors[key]) for path, key in sources.items()}
   meta = {
     "importer": name,

@@ -356,7 +356,7 @@ def test_shared_variables_are_held_once_until_a_stage_trains_them(tmp_path, meth
 
 @pytest.mark.parametrize("mode", ["vmap", "sequential"])
 def test_no_tracer_leaks_whether_begun_or_resumed(tmp_path, methods, monkeypatch, mode):
-  """Where the device tells its memory, programs and states are traced before anything has run; so they are on resume."""
+  """Where the device tells its memory, and on resume, states are traced as shapes before anything has run."""
   _, init, data, hyper = methods["dense"]
   given = jax.device_get(init(jax.random.key(9)))
   shared = {"params": {"fc1": given["params"]["fc1"]}}
