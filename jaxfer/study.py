@@ -152,9 +152,10 @@ def _begin(study: StudyConfig, rows: Mapping[str, RunConfig], workdir: pathlib.P
       source.name: {**configuration.identity(configs[source.name]), "init_from": source.init_from}
       for source in study.sources
     }
-  base = study.base.init_from
-  folders = {"init_from": base, **{f"sources.{source.name}": source.init_from for source in study.sources}}
-  folders |= {f"rows.{name}.init_from": own.init_from for name, own in rows.items() if own.init_from != base}
+  folders = {f"sources.{source.name}": source.init_from for source in study.sources}
+  for row in study.rows:
+    own = None if row.scratch else rows[row.name].init_from
+    folders["init_from" if own == study.base.init_from else f"rows.{row.name}.init_from"] = own
   path = workdir / "study.json"
   if path.is_file():
     before = json.loads(path.read_text())

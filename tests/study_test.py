@@ -17,7 +17,7 @@ from jaxfer.data.folds import person_independent_folds
 from jaxfer.errors import UserError
 from jaxfer.experiments import EXPERIMENTS, run
 from jaxfer.report import study as report
-from jaxfer.train import members
+from jaxfer.train import members, weights
 from tests import study_toy as toy
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -50,6 +50,9 @@ def test_a_row_from_scratch_takes_nothing_that_is_given(tmp_path, monkeypatch):
   rows = (config.Row("given"), config.Row("next", (), None, "given"), config.Row("fresh", scratch=True))
   described = dataclasses.replace(toy.STUDY, rows=rows, compared=())
 
+  there = str(tmp_path / "there")
+  weights.save_weights(tmp_path / "there", {"params": {}}, {})
+
   class Asked(Exception):
     pass
 
@@ -58,10 +61,10 @@ def test_a_row_from_scratch_takes_nothing_that_is_given(tmp_path, monkeypatch):
 
   monkeypatch.setattr(study.row_trainings, "train", train)
   for k, (chosen, source) in enumerate(
-    {"('given', 'next')": "there", "('given',)": "there", "('fresh',)": None}.items()
+    {"('given', 'next')": there, "('given',)": there, "('fresh',)": None}.items()
   ):
     with pytest.raises(Asked) as found:
-      toy.run_study(tmp_path / str(k), f"rows={chosen}", "init_from=there", config=described)
+      toy.run_study(tmp_path / str(k), f"rows={chosen}", f"init_from={there}", config=described)
     assert found.value.args == (source,)
 
 

@@ -212,6 +212,7 @@ def test_the_accuracy_is_printed_with_its_batches():
     "correct": 2,
     "count": 10,
     "chance": 0.5,
+    "trials": 1,
     "unseen": "people",
   }
   result |= {
