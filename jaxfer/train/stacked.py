@@ -235,6 +235,8 @@ class Stacked:
   ) -> int:
     """Bytes that a chunk takes on a device, arguments included, as the compiler says.
 
+    The program stays in JAX's cache, where the first call of `trainer` finds it: it is not compiled a second time.
+
     Args:
       stage: what is trained.
       driver: as in `trainer`.

@@ -14,7 +14,7 @@ from jaxfer import losses
 from jaxfer.config import Execution
 from jaxfer.data.plan import Plan
 from jaxfer.errors import UserError
-from jaxfer.experiments import two_stream_conv_rnn
+from jaxfer.experiments import rows, two_stream_conv_rnn
 from jaxfer.layers.dropout import Dropout
 from jaxfer.models.two_stream_conv_rnn import TwoStreamConvRNN
 from jaxfer.train import loop, members, optim, parallel, stacked
@@ -254,6 +254,32 @@ def test_groups_of_what_the_memory_holds(tmp_path, methods, alones):
   )
   for result, want in zip(results, alones("dense")[0], strict=True):
     assert_same(result.variables, want)
+
+
+@pytest.mark.parametrize("driver", ["steps", "scan"])
+@pytest.mark.parametrize("alike", [False, True])
+def test_what_was_compiled_to_learn_its_memory_is_what_runs(tmp_path, methods, driver, alike):
+  """The programs of the groups that fit are not compiled a second time; those that did not fit are in vain."""
+  stages, init, data, hyper = methods["dense"]
+  chosen, execution = variants(hyper) if alike else folds(hyper), {"driver": driver}
+  if alike:
+    given = jax.device_get(init(jax.random.key(9)))
+    chosen = [dataclasses.replace(m, start={"params": {"fc1": given["params"]["fc1"]}}) for m in chosen]
+
+  def compilations(limit):
+    fresh = counted(stages, [])  # Functions that no program was compiled for.
+    with rows._compilations() as seconds:
+      results = train(
+        tmp_path / str(limit), (fresh, init, data, hyper), chosen, limit_bytes=limit, execution=execution
+      )
+    return len(seconds), results
+
+  compilations(1)  # Compiles what the runs below share.
+  (unknown, want), (known, got) = compilations(None), compilations(2**30)
+  assert known == unknown
+  for one, other in zip(got, want, strict=True):
+    assert_identical(one.variables, other.variables)
+  assert compilations(2)[0] == unknown + len(stages)
 
 
 class Stop(Exception):
