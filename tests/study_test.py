@@ -226,6 +226,23 @@ def test_chance_is_among_the_classes_that_are_tested():
   assert report.judged({**own, **none, "label_names": ["x", "only trained", "y"]})["chance"] == 0.5
 
 
+def test_of_several_trials_all_is_the_mean():
+  own = {
+    "label": [[0, 1], [0, 1]],
+    "predicted": [[0, 0], [0, 1]],
+    "by_trial": [[[0, 0, 1, 0], [0, 0, 1, 0]], [[0, 0, 0, 0], [1, 1, 1, 1]]],
+    "correct": [[0.75, 0.25], [1, 1]],
+    "rank": None,
+    "key": [["a", "b"], ["a", "b"]],
+  }
+  none = {"data": {}, "parameters": 0, "folds": 1, "tested": "", "members": 2, "failed": [], "figures": {}}
+  none |= {"measures": {}, "remarks": [], "seconds": 0, "compile_seconds": 0, "facts": {}, "readings": {}}
+  row = report.judged({**own, **none, "label_names": ["x", "y"]})
+  assert (row["trials"], row["per_seed"], row["correct"], row["count"]) == (4, [0.5, 1.0], 3, 4)
+  assert row["confusion"] == [[1.75, 0.25], [0.75, 1.25]]
+  assert np.trace(row["confusion"]) == row["correct"]
+
+
 def test_a_difference_has_the_interval_of_a_mean_over_people():
   """One seed: A gains both records, the others one: 2, 1, 1, 1 of 8, where 1.25 is the mean."""
   ours, theirs = result([[0, 0, 0, 1, 0, 1, 0, 1]]), result([[1] * 8])

@@ -55,7 +55,6 @@ def test_every_system_is_here():
 def test_train_evaluate_and_study_tell_one_accuracy(name, tmp_path):
   config = systems.SYSTEMS[name]
   options = {**config.recipe.options, **dict.fromkeys(RATES[name], 0.0)}
-  options |= {"optimizer": "adamw"} if name == "elderly_transfer" else {}
   model = {**config.model.options, **({"norm": "none"} if "norm" in config.model.options else {})}
   config = dataclasses.replace(
     config, recipe=Call(config.recipe.name, **options), model=Call(config.model.name, **model)
