@@ -356,7 +356,10 @@ def differences(one: RunConfig, other: RunConfig) -> list[str]:
 
 
 def tree_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-  """Keys in which two trees of JSON differ, as overrides name them."""
+  """Keys in which two trees of JSON differ, as overrides name them.
+
+  Two folders that `init_from` names are no difference: `experiments.given` compares the weights in them.
+  """
 
   def flat(tree):
     leaves = {}
@@ -372,4 +375,5 @@ def tree_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[s
     return leaves
 
   a, b = flat(one), flat(other)
-  return [key for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
+  given = {key for key in {*a} & {*b} if key.split(".")[-1] == "init_from" and a[key] and b[key]}
+  return [key for key in sorted({*a, *b} - given) if a.get(key) != b.get(key)]

@@ -7,6 +7,7 @@ A row that cannot be judged is never counted as some class: `predict` gives -1 f
 prediction or a label that is no class turns the whole confusion matrix to NaN, which `summarize` refuses.
 """
 
+import dataclasses
 import math
 import warnings
 from typing import Any
@@ -96,6 +97,79 @@ def confusion_matrix(
   return jnp.where(jnp.any(~valid & (weights != 0)), jnp.nan, matrix)
 
 
+@dataclasses.dataclass(frozen=True)
+class Score:
+  """How many records are right. Every accuracy that is printed, stored or selected by comes from here.
+
+  Attributes:
+    right: [K] float64, right records of each class; a fraction where the answers of several trials differ.
+    support: [K] int, records of each class.
+  """
+
+  right: np.ndarray
+  support: np.ndarray
+
+  @property
+  def correct(self) -> int | float:
+    """How many are right over all classes, an int where it is whole."""
+    return whole(math.fsum(self.right))
+
+  @property
+  def count(self) -> int:
+    """How many records there are."""
+    return int(self.support.sum())
+
+  @property
+  def accuracy(self) -> float:
+    """Share of the records that are right; NaN of no records."""
+    return self.correct / self.count if self.count else math.nan
+
+  @property
+  def recall(self) -> np.ndarray:
+    """[K] share of each class that is right; NaN of a class without records."""
+    with np.errstate(invalid="ignore"):
+      return self.right / self.support
+
+  @property
+  def average_accuracy(self) -> float:
+    """Mean recall of the classes that have records."""
+    return float(self.recall[self.support > 0].mean())
+
+
+def score(labels: ArrayLike, correct: ArrayLike, num_classes: int) -> Score:
+  """Adds up what is right.
+
+  Sums are rounded once, so the result does not depend on the order of the records, even of fractions.
+
+  Args:
+    labels: int [n], 0 .. num_classes - 1.
+    correct: [n] in 0..1: 0 or 1, or the share of several trials whose answer is right.
+    num_classes: K.
+  """
+  labels, correct = np.asarray(labels, int), np.asarray(correct, np.float64)
+  support = np.bincount(labels, minlength=num_classes)
+  by_class = np.split(correct[np.argsort(labels, kind="stable")], np.cumsum(support)[:-1])
+  return Score(np.asarray([math.fsum(own) for own in by_class]), support)
+
+
+def mean_confusion(labels: ArrayLike, by_trial: ArrayLike, num_classes: int) -> np.ndarray:
+  """C[true, predicted], the mean over several trials; its diagonal adds up to `Score.correct`.
+
+  Args:
+    labels: int [n], 0 .. num_classes - 1.
+    by_trial: int [n, trials], what each trial predicts; records with -1, which is no class, are left out.
+    num_classes: K.
+
+  Returns:
+    float64 [K, K].
+  """
+  labels, by_trial = np.asarray(labels, int), np.asarray(by_trial, int)
+  true, trial = np.nonzero(by_trial >= 0)
+  counts = np.zeros((num_classes, num_classes), int)
+  np.add.at(counts, (labels[true], by_trial[true, trial]), 1)
+  return counts / by_trial.shape[1]
+
+
 def summarize(confusion: ArrayLike) -> dict[str, Any]:
   """Summarizes a confusion matrix C[true, predicted]: precision, recall and F1 of each class and their means.
 
@@ -171,6 +245,11 @@ def wilson_interval(correct: float, n: float, z: float = 1.96) -> tuple[float, f
   middle = (share + z * z / (2 * n)) / (1 + z * z / n)
   half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
   return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def whole(number: float) -> int | float:
+  """The number as an int where it is whole."""
+  return int(number) if float(number).is_integer() else float(number)
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

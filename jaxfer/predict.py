@@ -17,7 +17,7 @@ from PIL import Image
 
 from jaxfer.convert.importers import MODELS
 from jaxfer.errors import UserError
-from jaxfer.layers.amend import freeze
+from jaxfer.layers.amend import flagged, freeze
 from jaxfer.models.face_classifier import FaceFeature
 from jaxfer.train.weights import load_weights
 
@@ -194,6 +194,7 @@ def load(folder: str | pathlib.Path) -> Loaded:
       the model that they name.
   """
   variables, meta = load_weights(pathlib.Path(folder))
+  variables = flagged(variables)
   kind = meta.get("model")
   if not isinstance(kind, str) or kind not in MODELS:
     named = kind or _trained(meta).get("name")

@@ -18,7 +18,7 @@ from jaxfer.config import RunConfig, StudyConfig
 from jaxfer.data import records
 from jaxfer.data.datasets import DATASETS
 from jaxfer.errors import UserError
-from jaxfer.experiments import EXPERIMENTS, record
+from jaxfer.experiments import EXPERIMENTS, given, record
 from jaxfer.experiments import rows as row_trainings
 from jaxfer.experiments import run as runs
 from jaxfer.experiments.sources import Source, pretrainings, timing
@@ -178,9 +178,13 @@ def _begin(study: StudyConfig, rows: Mapping[str, RunConfig], workdir: pathlib.P
   if study.sources:
     configs = configuration.sources_of(study, options_of)
     now["sources"] = {
-      source.name: {**configuration.identity(configs[source.name]), "weights": source.init_from}
+      source.name: {**configuration.identity(configs[source.name]), "init_from": source.init_from}
       for source in study.sources
     }
+  weights = {f"sources.{source.name}": source.init_from for source in study.sources}
+  for row in study.rows:
+    own = None if row.scratch else rows[row.name].init_from
+    weights["init_from" if own == study.base.init_from else f"rows.{row.name}.init_from"] = own
   now = files.plain(now)
   path = workdir / folders.STUDY
   if path.exists():
@@ -195,6 +199,7 @@ def _begin(study: StudyConfig, rows: Mapping[str, RunConfig], workdir: pathlib.P
       )
     if not resume:
       raise UserError(f"{workdir} already holds this study: go on with --resume, or choose another --workdir")
+  given.check(workdir, weights, begin=not any((workdir / part).exists() for part in ("rows", "sources")))
   files.write_json(path, now)
 
 

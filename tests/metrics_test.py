@@ -187,6 +187,33 @@ def test_a_row_that_is_no_class_cannot_be_summarized(label, prediction):
     metrics.summarize(got)
 
 
+def test_a_score_adds_up_by_class_in_any_order():
+  labels, correct = np.array([0, 2, 0, 2, 2, 0]), np.array([0.1, 0.25, 0.2, 1.0, 0.5, 0.3])
+  score = metrics.score(labels, correct, 4)
+  np.testing.assert_array_equal(
+    score.right, [0.6, 0, 1.75, 0]
+  )  # 0.1 + 0.2 + 0.3 from left to right is not 0.6.
+  np.testing.assert_array_equal(score.support, [3, 0, 3, 0])
+  assert (score.correct, score.count, score.accuracy) == (2.35, 6, 2.35 / 6)
+  np.testing.assert_array_equal(score.recall, [0.6 / 3, np.nan, 1.75 / 3, np.nan])
+  assert score.average_accuracy == (0.6 / 3 + 1.75 / 3) / 2
+  for order in ([5, 4, 3, 2, 1, 0], [2, 0, 5, 1, 4, 3]):
+    again = metrics.score(labels[order], correct[order], 4)
+    np.testing.assert_array_equal(again.right, score.right)
+    assert again.accuracy == score.accuracy
+  whole = metrics.score([1, 1, 0], [True, False, True], 2)
+  assert (whole.correct, type(whole.correct)) == (2, int)
+  assert np.isnan(metrics.score([], [], 2).accuracy)
+
+
+def test_the_mean_confusion_of_trials():
+  by_trial = np.array([[0, 1, 1, 1], [1, 1, 1, 1], [-1, -1, -1, -1]])
+  matrix = metrics.mean_confusion([0, 1, 1], by_trial, 3)
+  np.testing.assert_array_equal(matrix, [[0.25, 0.75, 0], [0, 1, 0], [0, 0, 0]])
+  correct = (by_trial == np.array([[0], [1], [1]])).mean(1)
+  assert np.trace(matrix) == metrics.score([0, 1, 1], correct, 3).correct
+
+
 def test_predict_takes_the_first_of_equals_and_no_nan():
   logits = np.array([[1, 3, 3], [2, 2, 2], [0, -np.inf, np.inf], [np.nan, 1, 2], [5, 1, np.nan]], np.float32)
   for call in (metrics.predict, jax.jit(metrics.predict)):

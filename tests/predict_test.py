@@ -14,6 +14,7 @@ import jaxfer
 from jaxfer import predict
 from jaxfer.convert.importers import convert
 from jaxfer.errors import UserError
+from jaxfer.layers.amend import is_written
 from jaxfer.train.weights import load_weights, save_weights
 
 FIXTURES = pathlib.Path(__file__).parent / "convert/fixtures"
@@ -53,7 +54,8 @@ def test_a_frozen_affinity(loaded, golden):
   frozen = loaded.frozen(golden["images"])
   np.testing.assert_allclose(frozen.predict(golden["images"]), golden["one_batch"], rtol=0, atol=TOLERANCE)
   assert loaded.model.affinity == "batch"
-  assert np.isnan(loaded.variables["affinity"]["arm"]["frozen"]).all()
+  assert not is_written(loaded.variables["affinity"]["arm"], "frozen")
+  assert is_written(frozen.variables["affinity"]["arm"], "frozen")
   with pytest.raises(UserError, match="no pictures"):
     loaded.frozen(golden["images"][:0])
 

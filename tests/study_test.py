@@ -17,7 +17,7 @@ from jaxfer.data.folds import person_independent_folds
 from jaxfer.errors import UserError
 from jaxfer.experiments import EXPERIMENTS, run
 from jaxfer.report import study as report
-from jaxfer.train import members
+from jaxfer.train import members, weights
 from tests import study_toy as toy
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -50,6 +50,9 @@ def test_a_row_from_scratch_takes_nothing_that_is_given(tmp_path, monkeypatch):
   rows = (config.Row("given"), config.Row("next", (), None, "given"), config.Row("fresh", scratch=True))
   described = dataclasses.replace(toy.STUDY, rows=rows, compared=())
 
+  there = str(tmp_path / "there")
+  weights.save_weights(tmp_path / "there", {"params": {}}, {})
+
   class Asked(Exception):
     pass
 
@@ -58,10 +61,10 @@ def test_a_row_from_scratch_takes_nothing_that_is_given(tmp_path, monkeypatch):
 
   monkeypatch.setattr(study.row_trainings, "train", train)
   for k, (chosen, source) in enumerate(
-    {"('given', 'next')": "there", "('given',)": "there", "('fresh',)": None}.items()
+    {"('given', 'next')": there, "('given',)": there, "('fresh',)": None}.items()
   ):
     with pytest.raises(Asked) as found:
-      toy.run_study(tmp_path / str(k), f"rows={chosen}", "init_from=there", config=described)
+      toy.run_study(tmp_path / str(k), f"rows={chosen}", f"init_from={there}", config=described)
     assert found.value.args == (source,)
 
 
@@ -221,6 +224,23 @@ def test_chance_is_among_the_classes_that_are_tested():
   none = {"data": {}, "parameters": 0, "folds": 1, "tested": "", "members": 1, "failed": [], "figures": {}}
   none |= {"measures": {}, "remarks": [], "seconds": 0, "compile_seconds": 0, "facts": {}, "readings": {}}
   assert report.judged({**own, **none, "label_names": ["x", "only trained", "y"]})["chance"] == 0.5
+
+
+def test_of_several_trials_all_is_the_mean():
+  own = {
+    "label": [[0, 1], [0, 1]],
+    "predicted": [[0, 0], [0, 1]],
+    "by_trial": [[[0, 0, 1, 0], [0, 0, 1, 0]], [[0, 0, 0, 0], [1, 1, 1, 1]]],
+    "correct": [[0.75, 0.25], [1, 1]],
+    "rank": None,
+    "key": [["a", "b"], ["a", "b"]],
+  }
+  none = {"data": {}, "parameters": 0, "folds": 1, "tested": "", "members": 2, "failed": [], "figures": {}}
+  none |= {"measures": {}, "remarks": [], "seconds": 0, "compile_seconds": 0, "facts": {}, "readings": {}}
+  row = report.judged({**own, **none, "label_names": ["x", "y"]})
+  assert (row["trials"], row["per_seed"], row["correct"], row["count"]) == (4, [0.5, 1.0], 3, 4)
+  assert row["confusion"] == [[1.75, 0.25], [0.75, 1.25]]
+  assert np.trace(row["confusion"]) == row["correct"]
 
 
 def test_a_difference_has_the_interval_of_a_mean_over_people():

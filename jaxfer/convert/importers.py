@@ -90,9 +90,7 @@ def variables_of(name: str, checkpoint: Checkpoint) -> tuple[dict[str, Any], dic
       f"{checkpoint.path} holds values that no trained net has: {unsound}; the training failed or the file is "
       "damaged: give another checkpoint"
     )
-  fresh = {
-    path: np.full(leaf.shape, np.nan, leaf.dtype) for path, leaf in flat.items() if path not in sources
-  }
+  fresh = {path: np.zeros(leaf.shape, leaf.dtype) for path, leaf in flat.items() if path not in sources}
   converted = {path: from_torch(tensors[key]) for path, key in sources.items()}
   meta = {
     "importer": name,

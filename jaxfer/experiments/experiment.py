@@ -27,16 +27,45 @@ class Reading:
   """What a net's outputs say of the tested records.
 
   Attributes:
-    predicted: [n] classes; -1 where the outputs are not finite.
+    predicted: [n] classes; -1 where the outputs are not finite. Of several trials, the class that most of them say.
     correct: [n] in [0, 1], whether each is right; where a protocol has several trials, in what share of them.
     rank: [n] how many classes stand before the true one, 0 for a right prediction; None where nothing ranks classes.
     loss: [n]; None where there is none.
+    by_trial: [n, trials] classes, where a protocol has several trials: accuracy is their mean. None otherwise.
   """
 
   predicted: np.ndarray
   correct: np.ndarray
   rank: np.ndarray | None = None
   loss: np.ndarray | None = None
+  by_trial: np.ndarray | None = None
+
+  @property
+  def trials(self) -> int:
+    """How many trials the protocol has."""
+    return 1 if self.by_trial is None else self.by_trial.shape[1]
+
+
+def pooled_scores(
+  tested: Sequence[tuple[np.ndarray, Mapping[str, Reading]]], classes: int
+) -> list[metrics.Score]:
+  """The score of each reading, pooled over folds, from the labels and readings of each."""
+  labels = np.concatenate([own for own, _ in tested])
+  return [
+    metrics.score(labels, np.concatenate([readings[name].correct for _, readings in tested]), classes)
+    for name in tested[0][1]
+  ]
+
+
+def pooled_confusion(
+  tested: Sequence[tuple[np.ndarray, Mapping[str, Reading]]], classes: int
+) -> list[list[int | float]]:
+  """C[true, predicted] of the first reading, pooled over folds: counts, or their means over several trials."""
+  firsts = [next(iter(readings.values())) for _, readings in tested]
+  by_trial = [own.predicted[:, None] if own.by_trial is None else own.by_trial for own in firsts]
+  labels = np.concatenate([own for own, _ in tested])
+  matrix = metrics.mean_confusion(labels, np.concatenate(by_trial), classes)
+  return [[metrics.whole(count) for count in row] for row in matrix]
 
 
 # What a reading is named after where batches are not those of the test: drawn anew, and of one record, which no other

@@ -34,7 +34,7 @@ from jaxfer.errors import UserError
 from jaxfer.experiments import landmark_figures, published_002, table_002
 from jaxfer.experiments.experiment import ALONE, Experiment, Reading, in_batches, read_logits
 from jaxfer.kernels import heatmap as kernels
-from jaxfer.layers.amend import Affinity
+from jaxfer.layers.amend import Affinity, flagged, is_written
 from jaxfer.models.landmark_fusion import LandmarkFusion, Outputs, normalised
 from jaxfer.ranges import Count, CountOrZero, Factor, Rate, Share, Variance
 from jaxfer.train import optim
@@ -246,7 +246,8 @@ def take_over(model: LandmarkFusion, given: Variables) -> Variables:
       f"init_from: weights of {', '.join(given['params'])} hold no RGB net of this system: give those of "
       "`jaxfer convert arm` or `jaxfer convert torchvision_resnet18`, or of a training of this system"
     )
-  if model.affinity in ("ema", "frozen") and np.isnan(taken["affinity"]["rgb"]["arm"][model.affinity]).any():
+  taken = flagged(taken)
+  if model.affinity in ("ema", "frozen") and not is_written(taken["affinity"]["rgb"]["arm"], model.affinity):
     raise UserError(
       f"model.affinity={model.affinity}: the RGB net of init_from has none written: take model.affinity=batch or "
       "alone, or train the RGB net here, without init_from"

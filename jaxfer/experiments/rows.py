@@ -103,6 +103,7 @@ def train(
       watched=one.in_order(np.flatnonzero(split.validation)),
       tested=one.in_order(np.flatnonzero(split.test)),
       start=start,
+      origin=said or str(source),
     )
     for (row, one), plan, split, start in zip(every, plans, splits, starts, strict=True)
   ]
@@ -120,9 +121,9 @@ def train(
         mode=config.execution.members,
         evaluation=evaluation,
         record={
-          "rows": {row.name: configuration.identity(row.config) for row in rows},
+          # The weights that each starts from are told by their digest, wherever they lie.
+          "rows": {row.name: {**configuration.identity(row.config), "init_from": None} for row in rows},
           "data": data.fingerprint,
-          "init_from": said or (source and pathlib.Path(source).name),
         },
         resume=True,
         revision=runs.revision(),
@@ -297,7 +298,7 @@ def _result(
     "key": [[data.keys[row] for row in own] for own in rows],
     "subject": [data.subjects[own].tolist() for own in rows],
     "label": [data.arrays["label"][own].tolist() for own in rows],
-    **{field: by_seed(first, field) for field in fields},
+    **{field: by_seed(first, field) for field in (*fields, "by_trial")},
     "readings": {name: {field: by_seed(name, field) for field in fields} for name in others},
   }
 
@@ -305,7 +306,8 @@ def _result(
 def _wrong(reading: Reading) -> Reading:
   """That of a training that failed."""
   last = None if reading.rank is None else np.full_like(reading.rank, np.iinfo(reading.rank.dtype).max)
-  return Reading(np.full_like(reading.predicted, -1), np.zeros_like(reading.correct), last)
+  trials = None if reading.by_trial is None else np.full_like(reading.by_trial, -1)
+  return Reading(np.full_like(reading.predicted, -1), np.zeros_like(reading.correct), last, by_trial=trials)
 
 
 def _tested(config: RunConfig, folds: int) -> str:

@@ -17,8 +17,8 @@ from jaxfer.config import RunConfig
 from jaxfer.data import folds, records, stream
 from jaxfer.data.plan import evaluation
 from jaxfer.errors import UserError
-from jaxfer.experiments import profiling, record
-from jaxfer.experiments.experiment import ALONE
+from jaxfer.experiments import given, profiling, record
+from jaxfer.experiments.experiment import ALONE, Reading, pooled_confusion, pooled_scores
 from jaxfer.experiments.task import Task, folds_of, options_of, seen, split_of, task_of
 from jaxfer.report import grids, pages, plots, tables
 from jaxfer.train import feed, loop, parallel, weights
@@ -56,8 +56,14 @@ class Setup(Task):
     return loop.Training(stages, self.init, self.data, plan, hyper, self.start, watch, judge)
 
 
-def prepare(config: RunConfig, data: records.Records) -> Setup:
-  """Builds the model, splits the people and takes the devices; nothing is compiled yet."""
+def prepare(config: RunConfig, data: records.Records, *, trains: bool = True) -> Setup:
+  """Builds the model, splits the people and takes the devices; nothing is compiled yet.
+
+  Args:
+    config: of the run.
+    data: as `seen` gives them.
+    trains: whether it is to be trained, so that the weights it starts from are read.
+  """
   task = task_of(config, data)
   batch, execution = task.test_batch, config.execution
   # As many devices as divide batches of both kinds.
@@ -83,11 +89,12 @@ def prepare(config: RunConfig, data: records.Records) -> Setup:
   fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}
   split = split_of(config, data)
   start, start_line = None, ""
-  if config.init_from:
+  if trains and config.init_from:
     start, start_line = task.taken_over(
       *weights.load_weights(pathlib.Path(config.init_from)), config.init_from
     )
-  task.check_start(start)
+  if trains:
+    task.check_start(start)
   return Setup(
     **fields,
     split=split,
@@ -187,6 +194,7 @@ def _begin(config: RunConfig, workdir: pathlib.Path, data_dir: pathlib.Path, res
       "or choose another --workdir"
     )
   data = load_data(config, data_dir)
+  given.check(workdir, {"init_from": config.init_from}, begin=not begun)
   record.check_data(workdir, config.data, data, begin=not begun)
   files.write_atomic(workdir / folders.RUN, configuration.to_json(config) + "\n")
   return seen(config, data)
@@ -229,6 +237,10 @@ def evaluate(
 ) -> dict[str, Any]:
   """Judges a trained run on its test side; over folds the counts are pooled.
 
+  Accuracy is that of `metrics.score`, in a study as here. Where a protocol has several trials, accuracy, counts and
+  confusion matrix are means over the trials, and `predictions.csv` has what most trials say, in a column of that name,
+  and the share of the trials that are right.
+
   Writes `evaluation.json`, `predictions.csv`, `confusion.txt`, the figures `confusion.png`, `curves.png`,
   `examples.png` (a tested record of each class) and those of the system (of the first fold), and `report.html` to
   `workdir`; and the weights to a folder `weights` beside each training's checkpoints. Above `MANY` classes, people or
@@ -254,10 +266,9 @@ def _evaluate(
 ) -> dict[str, Any]:
   """See `evaluate`."""
   classes = len(data.label_names)
-  tested: list[tuple[np.ndarray, np.ndarray]] = []  # Labels and what was predicted, of each fold.
-  lines: list[tuple[str, ...]] = []  # Of predictions.csv.
+  tested: list[tuple[np.ndarray, Mapping[str, Reading]]] = []  # The labels and readings of each fold.
+  lines: list[tuple[str, ...]] = []  # Rows of predictions.csv.
   histories: list[list[dict[str, Any]]] = []  # Rows of metrics of each fold.
-  read: dict[str, float] = {}  # Otherwise than by the first reading: how many are right.
   by_fold: dict[str, float] = {}
   remarks: list[str] = []
   apart = True
@@ -266,7 +277,7 @@ def _evaluate(
     int, tuple[int, int]
   ] = {}  # Class -> the first tested record of it, and what it was taken for.
   for folder, fold in fold_dirs(config, workdir, data).items():
-    setup = prepare(fold, data)
+    setup = prepare(fold, data, trains=False)
     if not exists(folder):
       raise UserError(f"{folder} is not trained yet: go on with `jaxfer train ... --resume`")
     variables, meta = loop.restore_variables(setup.training(), setup.devices, folder)
@@ -283,41 +294,35 @@ def _evaluate(
     said = setup.experiment.remarks(setup.model, history, outputs)
     remarks += said if folder == workdir else [f"{folder.name}: {line}" for line in said]
     readings = setup.read(outputs, rows)
-    labels, predicted = setup.data["label"][rows], next(iter(readings.values())).predicted
-    for reading, found in list(readings.items())[1:]:
-      read[reading] = read.get(reading, 0.0) + found.correct.sum()
-    tested.append((np.asarray(labels), np.asarray(predicted)))
+    first = next(iter(readings.values()))
+    tested.append((np.asarray(setup.data["label"][rows]), readings))
     name = folder.name if folder != workdir else str(config.split.fold or 0)
-    by_fold[name] = float(np.mean(labels == predicted))
+    by_fold[name] = setup.score(first.correct, rows).accuracy
     trained = setup.split.train | setup.split.validation
     apart &= not len(np.intersect1d(data.subjects[trained], data.subjects[rows]))
-    for row, guess in zip(rows, predicted, strict=True):
+    for row, guess, share in zip(rows, first.predicted, first.correct, strict=True):
       label = int(data.arrays["label"][row])
       examples.setdefault(label, (int(row), int(guess)))
       names = data.label_names[label], data.label_names[guess]
-      lines.append((data.keys[row], str(data.subjects[row]), *names, name))
-  labels, predicted = map(np.concatenate, zip(*tested, strict=True))
-  support = np.bincount(labels, minlength=classes)
-  right = np.bincount(labels[labels == predicted], minlength=classes)
-  with np.errstate(invalid="ignore"):
-    recall = right / support  # NaN where nothing of a class is tested.
-  confusion = None
-  if classes <= MANY:
-    confusion = np.asarray(metrics.confusion_matrix(labels, predicted, classes)).astype(int).tolist()
+      shares = (f"{share:g}",) if first.trials > 1 else ()
+      lines.append((data.keys[row], str(data.subjects[row]), *names, name, *shares))
+  score, *others = pooled_scores(tested, classes)
+  confusion = pooled_confusion(tested, classes) if classes <= MANY else None
   published = setup.published()
-  low, high = metrics.wilson_interval(float(right.sum()), float(len(labels)))
+  low, high = metrics.wilson_interval(score.correct, score.count)
   result = {
-    "accuracy": float(right.sum() / len(labels)),
-    "correct": int(right.sum()),
-    "count": len(labels),
+    "accuracy": score.accuracy,
+    "correct": score.correct,
+    "count": score.count,
+    "trials": first.trials,
     "interval_95": [low, high],
-    "chance": 1 / int((support > 0).sum()),
+    "chance": 1 / int((score.support > 0).sum()),
     "unseen": "people" if apart and not folds.anonymous(data.subjects) else "records",
     "batches": f"in batches of {setup.test_batch}, in order" if setup.experiment.mates else "",
-    "average_accuracy": float(np.nanmean(recall)),
-    "recall": dict(zip(data.label_names, recall.tolist(), strict=True)),
+    "average_accuracy": score.average_accuracy,
+    "recall": dict(zip(data.label_names, score.recall.tolist(), strict=True)),
     "accuracy_by_fold": by_fold,
-    "read_otherwise": {name: correct / len(labels) for name, correct in read.items()},
+    "read_otherwise": {name: other.accuracy for name, other in zip(list(readings)[1:], others, strict=True)},
     "confusion": confusion,
     "label_names": list(data.label_names),
     "published": published,
@@ -358,15 +363,14 @@ def _write_report(
 ) -> None:
   names = result["label_names"]
   files.write_json(workdir / "evaluation.json", result)
-  header = ["key", "subject", "label", "predicted", "fold"]
+  several = ("predicted_by_most_trials", "fold", "share_right")
+  header = ["key", "subject", "label", *(several if result["trials"] > 1 else ("predicted", "fold"))]
   files.write_atomic(workdir / "predictions.csv", files.csv_text(header, lines))
   if result["confusion"] is not None:
     table = tables.text(*tables.confusion_table(result["confusion"], names))
     files.write_atomic(workdir / "confusion.txt", table)
-    right = f"{result['correct']} of {result['count']} correct ({result['accuracy']:.1%})"
-    plots.confusion_png(
-      result["confusion"], names, workdir / "confusion.png", f"{result['data']['name']}: {right}"
-    )
+    title = f"{result['data']['name']}: {pages.counts(result)} ({result['accuracy']:.1%})"
+    plots.confusion_png(result["confusion"], names, workdir / "confusion.png", title)
   rows = [{**row, "fold": k} for k, history in enumerate(histories) for row in history]
   if rows:
     plots.learning_curves_png(rows, workdir / "curves.png")
@@ -394,9 +398,11 @@ def _say_result(result: dict[str, Any], say: Callable[[str], None]) -> None:
   else:
     say(tables.text(*tables.confusion_table(result["confusion"], result["label_names"]), digits=3).rstrip())
   say("")
+  counts = f"{round(result['correct'], 1)} of {result['count']}"
+  counts += f", the mean of {result['trials']} trials" if result["trials"] > 1 else ""
   say(
-    f"accuracy {result['accuracy']:.4f} ({result['correct']} of {result['count']}, 95 % interval {low:.3f} to "
-    f"{high:.3f}, chance {result['chance']:.3f}) on {result['unseen']} that the training never saw"
+    f"accuracy {result['accuracy']:.4f} ({counts}, 95 % interval {low:.3f} to {high:.3f}, chance "
+    f"{result['chance']:.3f}) on {result['unseen']} that the training never saw"
     + (f", {result['batches']}" if result["batches"] else "")
   )
   if len(result["accuracy_by_fold"]) > 1:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from jaxfer import config as configuration
+from jaxfer import metrics
 from jaxfer.config import Call, RunConfig
 from jaxfer.data import folds, per_class, records
 from jaxfer.data.plan import Plan
@@ -197,8 +198,12 @@ class Task:
   def judge(self, outputs: np.ndarray, rows: np.ndarray) -> dict[str, float]:
     """Accuracy and mean loss of some rows' outputs."""
     reading = next(iter(self.read(outputs, rows).values()))
-    numbers = {"accuracy": float(reading.correct.mean())}
+    numbers = {"accuracy": self.score(reading.correct, rows).accuracy}
     return numbers if reading.loss is None else numbers | {"loss": float(reading.loss.mean())}
+
+  def score(self, correct: np.ndarray, rows: np.ndarray) -> metrics.Score:
+    """How many of some rows are right, where `correct` is that of a `Reading` of them."""
+    return metrics.score(self.data["label"][rows], correct, len(self.records.label_names))
 
   def taken_over(self, given: Variables, meta: Mapping[str, Any], source: str) -> tuple[Variables, str]:
     """What this training starts from instead of initial values, and a line that says so.

@@ -18,9 +18,10 @@ prediction depends on its batch-mates; the figure and the paper speak of a movin
   none     zero, F_n = xbar_n: what `freeze` takes the mean of
 
 Our choices: in training every one of them takes the batch's G; the moving average starts from the first batch's G and
-moves by `ema_rate` 0.1; ema and frozen are NaN until written. Deviation: BatchNorm's running variance, see
-`layers.resnet`. The code also takes maximum and minimum over the planes, uses neither, and has dropout of rate 0: both
-are left out.
+moves by `ema_rate` 0.1. Features that read `ema` or `frozen` before it is written are NaN.
+
+Deviation: BatchNorm's running variance, see `layers.resnet`. The code also takes maximum and minimum over the planes,
+uses neither, and has dropout of rate 0: both are left out.
 """
 
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ from typing import Any, Literal, get_args
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxfer.errors import UserError, unknown
@@ -36,6 +38,7 @@ from jaxfer.layers.conv import Conv, fan_in_uniform
 
 Affinity = Literal["batch", "alone", "ema", "frozen", "none"]
 AFFINITIES: tuple[str, ...] = get_args(Affinity)
+_WRITTEN = "_written"  # Follows the name of a mean in the name of its flag.
 
 
 def arrange(x: jax.Array, block: int) -> jax.Array:
@@ -62,7 +65,10 @@ def arrange(x: jax.Array, block: int) -> jax.Array:
 
 
 class Amend(nn.Module):
-  """The module; collection `affinity` holds `ema` and `frozen`, [2 m - 3, 2 m - 3] each.
+  """The module.
+
+  Collection `affinity` holds `ema` and `frozen`, float32 [2 m - 3, 2 m - 3] each, and `ema_written` and
+  `frozen_written`, bools that say whether they hold a mean already. Until then they are zero.
 
   Attributes:
     block: side of the arrangement's blocks, even; 16 in the paper, for 512 channels.
@@ -128,31 +134,71 @@ class Amend(nn.Module):
       name="bn",
     )
     own = norm(y).astype(jnp.float32).mean(-1)
-    generic = self._generic(own, train, mask, axis_name)
+    generic = self._generic(own, train, mask, axis_name, modes or (self.affinity,))
     alpha = self.param("alpha", nn.initializers.ones, (1,), self.param_dtype).astype(jnp.float32)
-    features = {mode: (own + alpha * generic[mode]).reshape(batch, -1) for mode in modes or (self.affinity,)}
+    features = {mode: (own + alpha * g).reshape(batch, -1) for mode, g in generic.items()}
     return features[self.affinity] if modes is None else jnp.stack([features[mode] for mode in modes])
 
   def _generic(
-    self, own: jax.Array, train: bool, mask: jax.Array | None, axis_name: str | None
+    self,
+    own: jax.Array,
+    train: bool,
+    mask: jax.Array | None,
+    axis_name: str | None,
+    modes: tuple[str, ...],
   ) -> dict[str, jax.Array]:
-    """G of every affinity, [n, n] or one an example, from xbar [batch, n, n]; moves the average in training."""
+    """G by mode, [n, n] or one per example, from xbar [batch, n, n]. In training, this moves the average."""
     real = jnp.ones(len(own), bool) if mask is None else mask
     total = jnp.where(real[:, None, None], own, 0).sum(0)
     sums = total, real.sum().astype(jnp.float32)
     total, count = sums if axis_name is None else lax.psum(sums, axis_name)
-    batch = total / count
-    ema, frozen = (
-      self.variable("affinity", name, jnp.full, own.shape[1:], jnp.nan, jnp.float32)
-      for name in ("ema", "frozen")
+    batch = total / jnp.maximum(count, 1)  # A batch may be nothing but padding.
+    held, written = (
+      {name: self.variable("affinity", name + suffix, jnp.zeros, shape, dtype) for name in ("ema", "frozen")}
+      for suffix, shape, dtype in (("", own.shape[1:], jnp.float32), (_WRITTEN, (), bool))
     )
-    if not train:
-      still = {"ema": ema.value, "frozen": frozen.value, "none": jnp.zeros_like(batch)}
-      return {"batch": batch, "alone": own, **still}
-    if not self.is_initializing() and self.is_mutable_collection("affinity"):
-      moved = (1 - self.ema_rate) * ema.value + self.ema_rate * batch
-      ema.value = lax.stop_gradient(jnp.where(jnp.isnan(ema.value), batch, moved))
-    return dict.fromkeys(AFFINITIES, batch)
+    if train:
+      if not self.is_initializing() and self.is_mutable_collection("affinity"):
+        moved = (1 - self.ema_rate) * held["ema"].value + self.ema_rate * batch
+        moved = jnp.where(written["ema"].value, moved, batch)
+        held["ema"].value, written["ema"].value = lax.stop_gradient(moved), jnp.ones((), bool)
+      return dict.fromkeys(modes, batch)
+
+    def read(mode: str) -> jax.Array:
+      if mode not in held:
+        return {"batch": batch, "alone": own, "none": jnp.zeros_like(batch)}[mode]
+      value = held[mode].value
+      # A mean that is missing must not pass for a mean of zero.
+      return value if self.is_initializing() else jnp.where(written[mode].value, value, jnp.nan)
+
+    return {mode: read(mode) for mode in modes}
+
+
+def is_written(affinity: Mapping[str, Any], name: str) -> bool:
+  """Whether one module's `affinity` collection holds the mean `name`, "ema" or "frozen"."""
+  return bool(affinity[name + _WRITTEN])
+
+
+def flagged(variables: Mapping[str, Any]) -> dict[str, Any]:
+  """Adds the flags to variables from before there were any, in which NaN marked a mean that is not written.
+
+  Args:
+    variables: collections on the host, in either form.
+
+  Returns:
+    Variables that share all other leaves with those given.
+  """
+
+  def upgraded(tree: Mapping[str, Any]) -> dict[str, Any]:
+    if "ema" not in tree:
+      return {name: upgraded(own) for name, own in tree.items()}
+    if "ema" + _WRITTEN in tree:
+      return dict(tree)
+    means = {name: tree[name] for name in ("ema", "frozen")}
+    flags = {name + _WRITTEN: np.asarray(not np.isnan(mean).any()) for name, mean in means.items()}
+    return {**{name: np.nan_to_num(mean) for name, mean in means.items()}, **flags}
+
+  return {c: upgraded(tree) if c == "affinity" else tree for c, tree in variables.items()}
 
 
 def freeze(variables: Mapping[str, Any], generic: Mapping[str, jax.Array]) -> dict[str, Any]:
@@ -174,4 +220,5 @@ def freeze(variables: Mapping[str, Any], generic: Mapping[str, jax.Array]) -> di
         raise unknown("submodule with an affinity", part, tree)
       tree = tree[part]
     tree["frozen"] = mean.reshape(tree["frozen"].shape)
+    tree["frozen" + _WRITTEN] = np.ones((), bool)
   return {**variables, "affinity": affinity}

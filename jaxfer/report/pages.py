@@ -126,7 +126,7 @@ def write_run(
     by_class = html.table(*each, digits=3)
   low, high = result["interval_95"]
   summary = (
-    f"{result['correct']} of {result['count']} correct on {result.get('unseen', 'people')} that the training never "
+    f"{counts(result)} on {result.get('unseen', 'people')} that the training never "
     f"saw: {result['accuracy']:.1%} (95 % interval {low:.1%} to {high:.1%}, chance {result['chance']:.1%})."
   )
   figures = [
@@ -145,6 +145,13 @@ def write_run(
   ]
   title = f"{config['model']['name']} on {config['data']['name']}"
   html.write_report(workdir / "report.html", title, summary, sections)
+
+
+def counts(result: Mapping[str, Any]) -> str:
+  """How many of the tested records in evaluation.json are correct, such as "13 of 20 correct"."""
+  trials = result.get("trials", 1)
+  mean = f" on average over {trials} trials" if trials > 1 else ""
+  return f"{round(result['correct'], 1)} of {result['count']} correct{mean}"
 
 
 def versions() -> dict[str, str]:

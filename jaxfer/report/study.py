@@ -20,18 +20,16 @@ def judged(result: Mapping[str, Any]) -> dict[str, Any]:
     result: as a row's `result.json` holds it: for each seed the `key`, `subject` and `label` of its tested records,
       what they were `predicted` to be (-1 where a training failed), whether that is `correct` (in [0, 1]: of several
       trials the share), and the `rank` of the label, where there is one; and the same of further `readings` of the
-      nets. Its `measures`, a list over trainings by name, are handed on to the system's own tables, its `remarks` to
-      the reader. A failed training's records count as wrong; the confusion matrix leaves them out.
+      nets. Where a protocol has several trials, what they predict is `by_trial`. Its `measures`, a list over trainings
+      by name, are handed on to the system's own tables, its `remarks` to the reader. A failed training's records count
+      as wrong; the confusion matrix leaves them out.
   """
-  classes, seeds = len(result["label_names"]), len(result["label"])
-  labels, predicted = np.concatenate(result["label"]), np.concatenate(result["predicted"])
-  correct = np.concatenate(result["correct"])
-  seed = np.repeat(np.arange(seeds), [len(own) for own in result["label"]])
-  count = np.zeros((seeds, classes), int)
-  np.add.at(count, (seed, labels), 1)
-  right = _by_class(result["label"], result["correct"], classes)
-  by_seed = right.sum(1) / count.sum(1)
-  confusion = metrics.confusion_matrix(labels, np.maximum(predicted, 0), classes, predicted >= 0)
+  classes = len(result["label_names"])
+  labels, correct = np.concatenate(result["label"]), np.concatenate(result["correct"])
+  pooled, scores = metrics.score(labels, correct, classes), _scores(result["label"], result, classes)
+  by_seed = np.asarray([own.accuracy for own in scores])
+  by_trial = result.get("by_trial") or [np.reshape(own, (-1, 1)) for own in result["predicted"]]
+  confusion = metrics.mean_confusion(labels, np.concatenate(by_trial), classes)
   records = len({key for keys in result["key"] for key in keys})
   kept = ["data", "label_names", "parameters", "folds", "tested", "members", "failed", "figures"]
   kept += ["measures", "remarks", "seconds", "compile_seconds"]
@@ -39,14 +37,18 @@ def judged(result: Mapping[str, Any]) -> dict[str, Any]:
     "mean": float(by_seed.mean()),
     "std": _spread(by_seed),
     "per_seed": by_seed.tolist(),
-    "correct": _whole(correct.sum()),
-    "count": int(correct.size),
-    "by_class": {"correct": [[_whole(n) for n in own] for own in right], "count": count.tolist()},
+    "correct": pooled.correct,
+    "count": pooled.count,
+    "trials": np.shape(by_trial[0])[1],
+    "by_class": {
+      "correct": [[metrics.whole(n) for n in own.right] for own in scores],
+      "count": [own.support.tolist() for own in scores],
+    },
     "records": records,
     # Of the records: more seeds make no more of them.
-    "interval": list(metrics.wilson_interval(float(correct.mean()) * records, records)),
-    "chance": 1 / int((count.sum(0) > 0).sum()),
-    "confusion": np.asarray(confusion).astype(int).tolist(),
+    "interval": list(metrics.wilson_interval(pooled.accuracy * records, records)),
+    "chance": 1 / int((pooled.support > 0).sum()),
+    "confusion": [[metrics.whole(n) for n in row] for row in confusion],
     "facts": {name: [float(np.mean(values)), _spread(values)] for name, values in result["facts"].items()},
     **_further(result["label"], result, classes),
     "readings": {
@@ -56,12 +58,12 @@ def judged(result: Mapping[str, Any]) -> dict[str, Any]:
   }
 
 
-def _by_class(labels: Sequence[Sequence[int]], correct: Sequence[Any], classes: int) -> np.ndarray:
-  """How many are right, [seeds, classes]."""
-  right = np.zeros((len(labels), classes))
-  for own, these, rates in zip(right, labels, correct, strict=True):
-    np.add.at(own, np.asarray(these, int), rates)
-  return right
+def _scores(labels: Sequence[Sequence[int]], reading: Mapping[str, Any], classes: int) -> list[metrics.Score]:
+  """How many records of each seed are right."""
+  return [
+    metrics.score(np.asarray(own), correct, classes)
+    for own, correct in zip(labels, reading["correct"], strict=True)
+  ]
 
 
 def _further(
@@ -71,10 +73,8 @@ def _further(
 
   A class without records has no recall, and the mean leaves it out.
   """
-  correct = [np.asarray(own, float) for own in reading["correct"]]
-  ones = [np.ones_like(own) for own in correct]
-  with np.errstate(invalid="ignore"):
-    recall = _by_class(labels, correct, classes) / _by_class(labels, ones, classes)
+  scores = _scores(labels, reading, classes)
+  recall = np.asarray([own.recall for own in scores])
   ranks = [] if reading["rank"] is None else [np.asarray(own) for own in reading["rank"]]
   tops = [[float((own < k).mean()) for own in ranks] for k in (1, 2, 3)] if ranks else []
 
@@ -82,15 +82,11 @@ def _further(
     return [float(np.mean(values)), _spread(values)]
 
   return {
-    "accuracy": [over([own.mean() for own in correct])],
+    "accuracy": [over([own.accuracy for own in scores])],
     "top": [over(values) for values in tops],
-    "average_accuracy": [over([np.mean(own[np.isfinite(own)]) for own in recall])],
+    "average_accuracy": [over([own.average_accuracy for own in scores])],
     "recall": [over(values) if np.isfinite(values).all() else [None, None] for values in recall.T],
   }
-
-
-def _whole(number: float) -> float | int:
-  return int(number) if float(number).is_integer() else float(number)
 
 
 def _spread(values: Sequence[float] | np.ndarray) -> float | None:
@@ -255,6 +251,11 @@ def _lines(table: Mapping[str, Any]) -> list[str]:
     f"ours: preset {table['preset']}, seeds {', '.join(map(str, table['seeds']))}; sd over seeds; Wilson's interval of "
     f"the different records tested, at the mean over seeds; chance {100 * first['chance']:.1f} %",
     *_by_rows(table, lambda row: f"{row['tested']}; {row['records']} different records", "tested"),
+    *(
+      f"accuracy is the mean of {row['trials']} trials"
+      for row in table["rows"][:1]
+      if row.get("trials", 1) > 1
+    ),
     *([table["note"]] if table["note"] else []),
     *(comparison["sentence"] for comparison in table["comparisons"]),
   ]

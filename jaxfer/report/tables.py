@@ -133,7 +133,9 @@ def _escape(cell: str) -> str:
 
 
 def _count(value: float) -> int | float:
-  return int(value) if float(value).is_integer() else float(value)
+  """A count or a sum of them, in which tenths may have left a rounding error."""
+  value = round(float(value), 9)
+  return int(value) if value.is_integer() else value
 
 
 def _plain(cell: Cell) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxfer import config as configuration
 from jaxfer.data.plan import Plan
 from jaxfer.errors import UserError
+from jaxfer.train import weights
 from jaxfer.train.checkpoint import Checkpoints, exists
 from jaxfer.train.drive import Group, Identity, drive, restore
 from jaxfer.train.parallel import Parallel
@@ -93,11 +94,14 @@ def run(
     alone(training.judge),
     starts=[] if training.start is None else [training.start],
   )
-  identity = Identity(
-    configuration.identity(config),
-    lambda before: configuration.tree_differences(before, configuration.identity(config)),
-    revision,
-  )
+  start = None if training.start is None else weights.digest(training.start)
+  record = {**configuration.identity(config), "start": start}
+
+  def differences(before):
+    keys = configuration.tree_differences({k: v for k, v in before.items() if k != "execution"}, record)
+    return [f"the weights in {config.init_from}" if key == "start" else key for key in keys]
+
+  identity = Identity(record, differences, revision)
   if exists(workdir) and not resume:
     raise UserError(f"{workdir} already holds a run: go on with --resume, or choose another --workdir")
   return variables_of(drive(group, config.execution, parallel, workdir, identity)[0])

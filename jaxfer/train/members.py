@@ -23,6 +23,7 @@ from jaxfer.data.plan import Plan, chunks
 from jaxfer.data.plan import evaluation as evaluation_batches
 from jaxfer.data.stream import Stream
 from jaxfer.errors import UserError, unknown
+from jaxfer.train import weights
 from jaxfer.train.best import selects
 from jaxfer.train.checkpoint import exists
 from jaxfer.train.drive import Group, Identity, abstract_state, drive
@@ -51,6 +52,7 @@ class Member:
     tested: rows whose outputs are asked for at the end.
     start: submodules, or parts of them, that take the place of the initial ones, such as pre-trained ones; the same for
       all members, or None for all. What is one object for all members is held once for as long as no stage trains it.
+    origin: where `start` is from, in words.
   """
 
   name: str
@@ -60,6 +62,7 @@ class Member:
   watched: np.ndarray = dataclasses.field(default_factory=lambda: _NOTHING)
   tested: np.ndarray = dataclasses.field(default_factory=lambda: _NOTHING)
   start: Variables | None = None
+  origin: str = "what it starts from"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -393,8 +396,11 @@ def _digest(plan: Plan) -> str:
 def _identity(
   stages: Sequence[Stage], members: Sequence[Member], record: Mapping[str, Any], revision: str
 ) -> Identity:
+  digests = {id(m.start): weights.digest(m.start) for m in members if m.start is not None}
+  starts = {m.name: digests.get(id(m.start)) for m in members}
   now = {
     "record": json.loads(files.to_json(record)),
+    "starts": starts,
     "stages": [[stage.name, stage.epochs] for stage in stages],
     **{
       f"member {m.name}": {"seed": m.seed, "plan": _digest(m.plan), "hyper": files.plain(m.hyper)}
@@ -403,7 +409,11 @@ def _identity(
   }
 
   def differences(before):
-    return [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    other = {m.origin for m in members if before.get("starts", {}).get(m.name) != starts[m.name]}
+    keys = sorted({*before, *now} - {"starts"})
+    return [f"the weights of {origin}" for origin in sorted(other)] + [
+      key for key in keys if before.get(key) != now.get(key)
+    ]
 
   return Identity(now, differences, revision)
 

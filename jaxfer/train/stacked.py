@@ -42,7 +42,13 @@ class Stacked:
   slots: int
   shared: Variables = dataclasses.field(default_factory=lambda: {"params": {}})
   same_batches: bool = False
+  # `shared` on the devices. It is placed here and not on first use, since that may be inside a trace, which would leave
+  # a tracer of that trace in this object.
+  _placed: Variables = dataclasses.field(init=False, repr=False, compare=False)
   _programs: dict[Any, Callable] = dataclasses.field(default_factory=dict, init=False, repr=False)
+
+  def __post_init__(self):
+    object.__setattr__(self, "_placed", self.place(self.shared))
 
   @functools.cached_property
   def _sharding(self) -> NamedSharding:
@@ -51,10 +57,6 @@ class Stacked:
   @functools.cached_property
   def _everywhere(self) -> NamedSharding:
     return NamedSharding(self._sharding.mesh, PartitionSpec())
-
-  @functools.cached_property
-  def _placed(self) -> Variables:
-    return self.place(self.shared)
 
   @property
   def platform(self) -> str:
@@ -232,6 +234,8 @@ class Stacked:
     length: int,
   ) -> int:
     """Bytes that a chunk takes on a device, arguments included, as the compiler says.
+
+    The program stays in JAX's cache, where the first call of `trainer` finds it: it is not compiled a second time.
 
     Args:
       stage: what is trained.

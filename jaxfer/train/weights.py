@@ -59,6 +59,20 @@ def save_weights(folder: pathlib.Path, variables: Mapping[str, Any], meta: Mappi
   files.write_json(folder / _META, {**meta, "format": FORMAT, "sha256": digest})
 
 
+def digest(variables: Mapping[str, Any]) -> str:
+  """SHA-256 of arrays: their paths, shapes, dtypes and bytes, whatever file holds them.
+
+  Args:
+    variables: collections of nested arrays on the host, as `load_weights` returns them.
+  """
+  found = hashlib.sha256()
+  for path, leaf in sorted(traverse_util.flatten_dict(variables, sep="/").items()):
+    array = np.asarray(leaf)
+    found.update(f"{path} {array.shape} {array.dtype.str}\n".encode())
+    found.update(array.tobytes())
+  return found.hexdigest()
+
+
 def load_weights(folder: pathlib.Path, *, sound: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
   """Reads what `save_weights` wrote.
 

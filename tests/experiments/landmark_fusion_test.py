@@ -212,6 +212,7 @@ def test_the_accuracy_is_printed_with_its_batches():
     "correct": 2,
     "count": 10,
     "chance": 0.5,
+    "trials": 1,
     "unseen": "people",
   }
   result |= {
@@ -294,7 +295,7 @@ def test_a_net_that_stays_as_it_is_given_must_be_given(arm):
 def test_a_moving_average_that_no_training_wrote_is_refused(arm, tmp_path):
   run.prepare(dataclasses.replace(BASE, init_from=str(arm), model=Call("landmark_fusion", **EMA)), records())
   given, meta = weights.load_weights(arm)
-  given["affinity"]["arm"]["ema"][0, 0] = np.nan
+  given["affinity"]["arm"]["ema_written"] = np.asarray(False)
   weights.save_weights(tmp_path, given, meta)
   message = refused(tmp_path, "model.affinity=ema")
   assert "model.affinity=ema: the RGB net of init_from has none written: take model.affinity=batch" in message

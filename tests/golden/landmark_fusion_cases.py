@@ -34,6 +34,8 @@ def variables(label):
 
   def draw(path, leaf):
     kind, shape = path[-1].key, leaf.shape
+    if leaf.dtype == bool:  # The shared affinity is written.
+      return np.ones(shape, bool)
     if kind in ("scale", "var", "alpha"):
       # Random residual branches of full size make a deep net chaotic in training: float32 then says nothing.
       small = 0.2 if kind == "scale" and path[-2].key == "bn2" else 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxfer.errors import UserError
-from jaxfer.layers.amend import AFFINITIES, Amend, arrange, freeze
+from jaxfer.layers.amend import AFFINITIES, Amend, arrange, flagged, freeze, is_written
 
 ARM = Amend(4)  # Of maps [4, 4, 32]: two planes of 16 x 16, 5 x 5 windows.
 MODES = ("batch", "alone", "ema", "frozen", "none")
@@ -49,7 +49,12 @@ def variables():
   """Random ones, the shared affinity's too."""
   rng = np.random.default_rng(0)
   shapes = jax.eval_shape(lambda: ARM.init(jax.random.key(0), jnp.zeros((1, 4, 4, 32)), train=False))
-  return jax.tree.map(lambda leaf: rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32), shapes)
+  return jax.tree.map(
+    lambda leaf: (
+      np.ones((), bool) if leaf.dtype == bool else rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
+    ),
+    shapes,
+  )
 
 
 def maps(batch=6, seed=1):
@@ -132,7 +137,7 @@ def test_four_devices_equal_one(train):
 def test_the_moving_average_starts_from_the_first_batch_and_frozen_is_written():
   x = maps()
   fresh = jax.jit(lambda: ARM.init(jax.random.key(0), x, train=True))()
-  assert np.isnan(jax.tree.leaves(fresh["affinity"])).all()
+  assert not any(leaf.any() for leaf in jax.tree.leaves(fresh["affinity"]))
   step = jax.jit(lambda v, x: ARM.apply(v, x, train=True, mutable=["affinity", "batch_stats"], modes=MODES))
   generics, after = [], fresh
   for seed in (1, 2):
@@ -143,16 +148,52 @@ def test_the_moving_average_starts_from_the_first_batch_and_frozen_is_written():
     after = {**after, **new}
   want = 0.9 * generics[0] + 0.1 * generics[1]
   np.testing.assert_allclose(after["affinity"]["ema"], want, rtol=1e-4, atol=1e-5)
-  assert np.isnan(after["affinity"]["frozen"]).all()
+  assert is_written(after["affinity"], "ema")
+  assert not is_written(after["affinity"], "frozen")
 
   net = {name: {"landmark": {"arm": tree}} for name, tree in after.items()}
   written = freeze(net, {"landmark/arm": jnp.arange(25.0)})
   affinity = written["affinity"]["landmark"]["arm"]
   np.testing.assert_array_equal(affinity["frozen"], np.arange(25).reshape(5, 5))
   assert affinity["ema"] is net["affinity"]["landmark"]["arm"]["ema"]
-  assert np.isnan(net["affinity"]["landmark"]["arm"]["frozen"]).all()
+  assert is_written(affinity, "frozen")
+  assert not is_written(net["affinity"]["landmark"]["arm"], "frozen")
   with pytest.raises(UserError, match="'landmarks': did you mean 'landmark'"):
     freeze(net, {"landmarks/arm": jnp.zeros(25)})
+
+
+@pytest.mark.parametrize("mode", ["ema", "frozen"])
+def test_a_mean_that_is_missing_does_not_pass_for_zero(mode):
+  x = maps()
+  fresh = {**variables(), "affinity": jax.tree.map(np.zeros_like, variables()["affinity"])}
+  assert np.isnan(ARM.apply(fresh, x, train=False, modes=(mode,))).all()
+  others = tuple(other for other in MODES if other not in ("ema", "frozen"))
+  assert np.isfinite(ARM.apply(fresh, x, train=False, modes=others)).all()
+
+
+def test_training_and_evaluation_make_no_nan():
+  """Neither for want of a mean, nor in a batch that is nothing but padding."""
+  x = maps()
+  with jax.debug_nans(True):
+    fresh = ARM.init(jax.random.key(0), x, train=False)
+    _, new = jax.jit(lambda v: ARM.apply(v, x, train=True, mutable=["affinity", "batch_stats"]))(fresh)
+    after = {**fresh, **new}
+    jax.jit(lambda v: ARM.apply(v, x, train=False, modes=("batch", "alone", "ema", "none")))(after)
+    evaluate(variables(), x, np.zeros(len(x), bool))
+
+
+def test_means_that_nan_marked_as_missing_get_flags():
+  before = {
+    "params": {},
+    "affinity": {"rgb": {"arm": {"ema": np.ones((2, 2)), "frozen": np.full((2, 2), np.nan)}}},
+  }
+  arm = flagged(before)["affinity"]["rgb"]["arm"]
+  assert is_written(arm, "ema")
+  assert not is_written(arm, "frozen")
+  np.testing.assert_array_equal(arm["ema"], np.ones((2, 2)))
+  np.testing.assert_array_equal(arm["frozen"], np.zeros((2, 2)))
+  again = flagged({"affinity": {"rgb": {"arm": arm}}})
+  assert again == {"affinity": {"rgb": {"arm": arm}}}
 
 
 @pytest.mark.parametrize(

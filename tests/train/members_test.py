@@ -14,7 +14,7 @@ from jaxfer import losses
 from jaxfer.config import Execution
 from jaxfer.data.plan import Plan
 from jaxfer.errors import UserError
-from jaxfer.experiments import two_stream_conv_rnn
+from jaxfer.experiments import rows, two_stream_conv_rnn
 from jaxfer.layers.dropout import Dropout
 from jaxfer.models.two_stream_conv_rnn import TwoStreamConvRNN
 from jaxfer.train import loop, members, optim, parallel, stacked
@@ -258,6 +258,32 @@ def test_groups_of_what_the_memory_holds(tmp_path, methods, alones):
     assert_same(result.variables, want)
 
 
+@pytest.mark.parametrize("driver", ["steps", "scan"])
+@pytest.mark.parametrize("alike", [False, True])
+def test_what_was_compiled_to_learn_its_memory_is_what_runs(tmp_path, methods, driver, alike):
+  """The programs of the groups that fit are not compiled a second time; those that did not fit are in vain."""
+  stages, init, data, hyper = methods["dense"]
+  chosen, execution = variants(hyper) if alike else folds(hyper), {"driver": driver}
+  if alike:
+    given = jax.device_get(init(jax.random.key(9)))
+    chosen = [dataclasses.replace(m, start={"params": {"fc1": given["params"]["fc1"]}}) for m in chosen]
+
+  def compilations(limit):
+    fresh = counted(stages, [])  # Functions that no program was compiled for.
+    with rows._compilations() as seconds:
+      results = train(
+        tmp_path / str(limit), (fresh, init, data, hyper), chosen, limit_bytes=limit, execution=execution
+      )
+    return len(seconds), results
+
+  compilations(1)  # Compiles what the runs below share.
+  (unknown, want), (known, got) = compilations(None), compilations(2**30)
+  assert known == unknown
+  for one, other in zip(got, want, strict=True):
+    assert_identical(one.variables, other.variables)
+  assert compilations(2)[0] == unknown + len(stages)
+
+
 class Stop(Exception):
   pass
 
@@ -354,6 +380,26 @@ def test_shared_variables_are_held_once_until_a_stage_trains_them(tmp_path, meth
   assert (
     results[0].variables["params"]["critic"]["kernel"] != results[1].variables["params"]["critic"]["kernel"]
   ).all()
+
+
+@pytest.mark.parametrize("mode", ["vmap", "sequential"])
+def test_no_tracer_leaks_whether_begun_or_resumed(tmp_path, methods, monkeypatch, mode):
+  """Where the device tells its memory, and on resume, states are traced as shapes before anything has run."""
+  _, init, data, hyper = methods["dense"]
+  given = jax.device_get(init(jax.random.key(9)))
+  shared = {"params": {"fc1": given["params"]["fc1"]}}
+  method = (Stage("critic", (CRITIC,), 2),), init, data, hyper
+  chosen = [dataclasses.replace(member, start=shared) for member in variants(hyper)[:2]]
+  memory = {"limit_bytes": 2**30, "execution": {"checkpoint_seconds": 0.0}}
+  with jax.checking_leaks():
+    want = train(tmp_path / "whole", method, chosen, mode, **memory)
+    with monkeypatch.context() as patch:
+      stop_after(patch, 1)
+      with pytest.raises(Stop):
+        train(tmp_path / "cut", method, chosen, mode, **memory)
+    got = train(tmp_path / "cut", method, chosen, mode, resume=True, **memory)
+  for one, other in zip(got, want, strict=True):
+    assert_identical(one.variables, other.variables)
 
 
 @pytest.mark.parametrize("mode", ["vmap", "sequential"])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxfer.errors import UserError
-from jaxfer.train.weights import load_weights, save_weights
+from jaxfer.train.weights import digest, load_weights, save_weights
 
 VARIABLES = {
   "params": {"fc": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "bias": np.zeros(3, np.float16)}},
@@ -38,6 +38,20 @@ def test_round_trip(folder):
   assert np.isnan(variables["affinity"]["ema"]).all()
   assert variables["counts"]["step"].shape == ()
   assert sorted(p.name for p in folder.iterdir()) == ["weights.json", "weights.npz"]
+
+
+def test_a_digest_is_that_of_the_arrays(folder):
+  """Of their names, shapes, dtypes and bytes; not of their order or of the file."""
+  before = digest(VARIABLES)
+  assert digest(load_weights(folder)[0]) == before
+  assert digest(dict(reversed(VARIABLES.items()))) == before
+  kernel = VARIABLES["params"]["fc"]["kernel"]
+  others = [
+    {"kernel": other}
+    for other in (kernel + 1, kernel.reshape(3, 2), kernel.astype(np.float64), kernel.view(np.int32))
+  ]
+  found = {digest({"params": {"fc": other}}) for other in [*others, {"kernel": kernel}, {"other": kernel}]}
+  assert len(found) == 6
 
 
 @pytest.mark.parametrize("name", ["weights.npz", "weights.json"])

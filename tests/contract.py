@@ -1,0 +1,103 @@
+"""What every system must do on many devices: one step, and one evaluation, as on one device."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from jaxfer.data.plan import Plan
+from jaxfer.train import parallel
+from jaxfer.train.stage import Stage, Variables
+from jaxfer.train.state import State, variables_of
+
+RATE = 0.1
+# Relative to the largest change, or value, of an array. Sums in another order differ by some 1e-5; a mean over each
+# device's own rows in place of all rows is another number altogether.
+TOLERANCE = 2e-3
+# Relative to the largest change of all arrays. The gradient of a bias before BatchNorm is zero but for rounding.
+CANCELLED = 1e-5
+
+
+def spreads() -> list[parallel.Parallel]:
+  """One device, which the others are compared with, then four by pmap and by jit."""
+  one, *_ = devices = jax.devices()[:4]
+  assert len(devices) == 4
+  return [parallel.Parallel("jit", (one,)), *(parallel.Parallel(b, tuple(devices)) for b in ("pmap", "jit"))]
+
+
+def descent(stage: Stage) -> Stage:
+  """The stage with plain descent: Adam would make a whole step of the rounding of a gradient that is zero."""
+  plain = optax.sgd(RATE)
+  return dataclasses.replace(
+    stage, updates=tuple(dataclasses.replace(u, optimizer=plain) for u in stage.updates)
+  )
+
+
+def step(
+  spread: parallel.Parallel,
+  stage: Stage,
+  variables: Variables,
+  data: Mapping[str, np.ndarray],
+  plan: Plan,
+  hyper: Mapping[str, float],
+) -> Variables:
+  """All variables after a stage's first step."""
+  columns = {name: column[:1] for name, column in plan.columns(0, 0, stage.columns).items()}
+  state = spread.start(stage, spread.place(variables))
+  numbers = spread.place({name: np.float32(value) for name, value in hyper.items()})
+  key, resident = spread.place(jax.random.key(3)), spread.place(data)
+  chunk = spread.trainer(stage, "steps")
+  moving, (_, alive) = chunk(state.moving, state.still, resident, key, numbers, columns, np.ones(1, bool))
+  assert jax.device_get(alive) == [True]
+  return jax.device_get(variables_of(State(moving, state.still)))
+
+
+def compare(got: Any, want: Any, before: Any = None) -> None:
+  """Raises AssertionError where arrays differ by more than `TOLERANCE` of their largest value, or change."""
+  before = jax.tree.map(np.zeros_like, want) if before is None else before
+  leaves = [[np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)] for tree in (got, want, before)]
+  names = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(want)]
+  changes = [np.abs(other - old).max(initial=0) for other, old in zip(*leaves[1:], strict=True)]
+  for name, change, one, other, old in zip(names, changes, *leaves, strict=True):
+    # What rounding leaves of sums whose terms cancel, and of the value that a change is added to.
+    rounding = CANCELLED * max(changes) + 8 * np.finfo(np.float32).eps * np.abs(old).max(initial=0)
+    bound = TOLERANCE * change + rounding
+    np.testing.assert_allclose(one, other, rtol=0, atol=bound, err_msg=name)
+
+
+def check_steps(
+  stages: Sequence[Stage],
+  variables: Variables,
+  data: Mapping[str, np.ndarray],
+  plan: Plan,
+  hyper: Mapping[str, float],
+) -> None:
+  """The contract of training: each stage's first step is the same on one device and on four."""
+  for stage in dict.fromkeys(stages):
+    one, *many = (step(spread, descent(stage), variables, data, plan, hyper) for spread in spreads())
+    moved = [
+      bool((a != b).any()) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(variables), strict=True)
+    ]
+    assert any(moved), f"stage '{stage.name}' moves nothing"
+    for other in many:
+      compare(other, one, variables)
+
+
+def check_outputs(
+  outputs: parallel.Outputs,
+  variables: Variables,
+  data: Mapping[str, np.ndarray],
+  hyper: Mapping[str, float],
+  rows: int,
+) -> None:
+  """The contract of evaluation: the outputs of the first rows are the same on one device and on four by pmap."""
+  plan = {"row": np.arange(rows, dtype=np.int32), "real": np.arange(rows) < rows - 1}
+  found = []
+  for spread in spreads()[:2]:
+    numbers = spread.place({name: np.float32(value) for name, value in hyper.items()})
+    placed = spread.place(variables), numbers, spread.place(data)
+    found.append(np.asarray(spread.evaluator(outputs)(*placed, plan))[plan["real"]])
+  compare(found[1], found[0])

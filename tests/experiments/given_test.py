@@ -1,0 +1,142 @@
+"""A run or study goes on with the weights that it began with, wherever they lie, and with no others."""
+
+import dataclasses
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from jaxfer.config import Row
+from jaxfer.errors import UserError
+from jaxfer.experiments import EXPERIMENTS, given, run
+from jaxfer.train import weights
+from tests import study_toy as toy
+from tests.experiments.rows_test import take_over
+
+NOWHERE = pathlib.Path("nowhere")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _toy():
+  with pytest.MonkeyPatch.context() as patch:
+    toy.install(patch)
+    patch.setitem(EXPERIMENTS, "toy", dataclasses.replace(toy.EXPERIMENT, take_over=take_over))
+    yield
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+  """A net, the same in another folder and in a file of other bytes, and another net."""
+  root = tmp_path_factory.mktemp("weights")
+  one, other = (jax.device_get(toy.Net().init(jax.random.key(k), np.zeros((1, 4)))) for k in (1, 2))
+  weights.save_weights(root / "A/net", one, {})
+  weights.save_weights(
+    root / "moved/net", {c: dict(reversed(t.items())) for c, t in one.items()}, {"note": "again"}
+  )
+  weights.save_weights(root / "B/net", other, {})
+  return {name: str(root / name / "net") for name in ("A", "moved", "B")}
+
+
+def silent(line):
+  del line
+
+
+def train(workdir, folder, resume=True, **split):
+  base = toy.STUDY.base
+  config = dataclasses.replace(base, init_from=folder, split=dataclasses.replace(base.split, **split))
+  return run.train(config, workdir, NOWHERE, resume=resume, say=silent)
+
+
+@pytest.mark.parametrize("split", [{"folds": 0, "test": 0.3}, {"folds": 2}])
+def test_a_run_resumes_from_the_same_weights_alone(tmp_path, folders, split):
+  want = train(tmp_path, folders["A"], resume=False, **split)
+  config = (tmp_path / "config.json").read_text()
+  with pytest.raises(
+    UserError, match=r"begun with other weights than .*/B/net holds now \(init_from; digest"
+  ):
+    train(tmp_path, folders["B"], **split)
+  with pytest.raises(UserError, match=r"another configuration \(init_from differ\)"):
+    train(tmp_path, None, **split)
+  assert (tmp_path / "config.json").read_text() == config
+  assert train(tmp_path, folders["moved"], **split)["accuracy"] == want["accuracy"]
+
+
+def test_the_training_itself_knows_its_weights(tmp_path, folders):
+  """Even where the record in the work directory was lost."""
+  split = {"folds": 0, "test": 0.3}
+  train(tmp_path, folders["A"], resume=False, **split)
+  (tmp_path / given.FILE).unlink()
+  with pytest.raises(UserError, match="does not say with which weights for init_from"):
+    train(tmp_path, folders["A"], **split)
+  other = tmp_path / "other"
+  given.check(other, {"init_from": folders["B"]}, begin=True)
+  shutil.copy(other / given.FILE, tmp_path / given.FILE)
+  with pytest.raises(UserError, match=r"another configuration \(the weights in .*/B/net differ\)"):
+    train(tmp_path, folders["B"], **split)
+
+
+def test_what_is_trained_is_judged_without_the_weights_it_began_with(tmp_path, folders):
+  folder = shutil.copytree(folders["A"], tmp_path / "net")
+  want = train(tmp_path / "run", str(folder), resume=False, folds=0, test=0.3)
+  shutil.rmtree(folder)
+  assert run.evaluate(tmp_path / "run", NOWHERE, say=silent)["accuracy"] == want["accuracy"]
+  with pytest.raises(UserError, match="net is no folder of weights"):
+    train(tmp_path / "run", str(folder), folds=0, test=0.3)
+
+
+def test_nothing_that_was_not_trained_is_protected(tmp_path, folders, monkeypatch):
+  """Weights that are no net of this kind are refused; others may be given instead, as nothing was trained."""
+  weights.save_weights(tmp_path / "odd", {"params": {"fc1": {"kernel": np.zeros((9, 9))}}}, {})
+  with pytest.raises(UserError, match="is another net"):
+    train(tmp_path / "run", str(tmp_path / "odd"), resume=False, folds=0, test=0.3)
+  train(tmp_path / "run", folders["A"], resume=False, folds=0, test=0.3)
+
+
+CHAIN = dataclasses.replace(
+  toy.STUDY,
+  rows=(Row("plain", (), None, "net"), Row("still", ("recipe.rate=0.0",), None, "plain")),
+  sources=(Row("net", ("split.folds=0",)),),
+  compared=(),
+  seeds=1,
+)
+PLAIN = dataclasses.replace(toy.STUDY, rows=(Row("plain"),), compared=(), seeds=1)
+
+
+@pytest.mark.parametrize(("described", "key"), [(PLAIN, "init_from"), (CHAIN, "sources.net")])
+def test_a_study_resumes_from_the_same_weights_alone(tmp_path, folders, described, key):
+  def study(folder, **kwargs):
+    return toy.run_study(tmp_path, f"{key}={folder}", config=described, say=silent, **kwargs)
+
+  want = study(folders["A"])
+  with pytest.raises(UserError, match=rf"begun with other weights than .*/B/net holds now \({key}; digest"):
+    study(folders["B"], resume=True)
+  (tmp_path / "rows/plain/result.json").unlink()  # So that the row is taken up again.
+  with pytest.raises(UserError, match="begun with other weights"):
+    study(folders["B"], resume=True)
+  got = study(folders["moved"], resume=True)
+  assert got["rows"][0]["per_seed"] == want["rows"][0]["per_seed"]
+  study(tmp_path / "gone", resume=True)  # All is trained: only the table is written again.
+
+
+def test_a_row_resumes_from_the_weights_that_another_left(tmp_path, folders):
+  """Weights within the study are read again too, and may have been replaced."""
+  toy.run_study(tmp_path, f"sources.net={folders['A']}", config=CHAIN, say=silent)
+  (tmp_path / "rows/still/result.json").unlink()
+  kept = tmp_path / "rows/plain/weights/seed 0, fold 1"
+  stored, meta = weights.load_weights(kept)
+  again = {key: value for key, value in meta.items() if key not in ("format", "sha256")}
+  weights.save_weights(kept, jax.tree.map(lambda leaf: leaf + 1, stored), again)
+  with pytest.raises(UserError, match=r"other trainings \(the weights of .*rows/plain differ\)"):
+    toy.run_study(tmp_path, f"sources.net={folders['A']}", config=CHAIN, resume=True, say=silent)
+  weights.save_weights(kept, stored, again)
+  toy.run_study(tmp_path, f"sources.net={folders['A']}", config=CHAIN, resume=True, say=silent)
+
+
+def test_a_damaged_record_is_named(tmp_path, folders):
+  given.check(tmp_path, {"init_from": folders["A"], "sources.x": None}, begin=True)
+  given.check(tmp_path, {"init_from": folders["moved"]}, begin=False)
+  (tmp_path / given.FILE).write_text('{"init_from": ')
+  with pytest.raises(UserError, match=rf"{given.FILE} is damaged"):
+    given.check(tmp_path, {"init_from": folders["A"]}, begin=False)

@@ -1,0 +1,96 @@
+"""Every system at a size that compiles in seconds, on random records that stand for any data set."""
+
+import contextlib
+import functools
+
+import numpy as np
+import pytest
+
+from jaxfer import config as configuration
+from jaxfer.config import Call, Execution, RunConfig, Split
+from jaxfer.data.records import Records
+from jaxfer.experiments import run
+from jaxfer.experiments.task import Task, options_of, task_of
+from jaxfer.models import face_classifier, landmark_fusion
+from tests.landmark_toy import Trunk
+
+CLASSES = ("anger", "disgust", "happiness", "surprise")
+
+
+def _config(recipe, model, **more):
+  return RunConfig(
+    recipe=recipe,
+    model=model,
+    data=Call("synthetic_faces"),  # By name alone: `records` are what is read.
+    split=Split(test=0.34, validation=0.3),
+    batch_size=8,
+    execution=Execution(driver="steps", devices=1),
+    **more,
+  )
+
+
+def _vae(name, norm):
+  model = Call(name, width=1 / 32, image_size=32, latent=4, norm=norm)
+  return _config(Call("identity_expression_vae", epochs=1), model)
+
+
+# Without dropout, as the devices' contract asks.
+SYSTEMS = {
+  "stacked_autoencoder": _config(
+    Call("stacked_autoencoder", pretrain_epochs=1, epochs=1), Call("stacked_autoencoder", sizes=(6, 5))
+  ),
+  "two_stream_conv_rnn": _config(
+    Call("two_stream_conv_rnn", epochs=1),
+    Call("two_stream_conv_rnn", features=(2,), dense=(5, 4), temporal_gate=True, dropout_rate=0.0),
+  ),
+  "landmark_fusion": _config(
+    Call("landmark_fusion", rgb_epochs=1, epochs=1),
+    Call("landmark_fusion", width=0.0625, block=4, kernel_sizes=(5, 3, 3, 1, 1, 1), image_size=66),
+  ),
+  "identity_expression_vae": _vae("identity_expression_vae", "none"),  # With norms it compiles twice as long.
+  "vae": _vae("vae", "batch"),
+  "conditional_vae": _vae("conditional_vae", "none"),
+  "elderly_transfer": _config(
+    Call("elderly_transfer", epochs=1, select="last"), Call("face_classifier", width=1 / 16, image_size=32)
+  ),
+  "elderly_transfer, people": _config(
+    Call("elderly_transfer", epochs=1, optimizer="sgd", label="subject", select="last"),
+    Call("face_classifier", width=1 / 16, image_size=32, head="adaface"),
+  ),
+}
+
+
+@functools.cache
+def records() -> Records:
+  """Nine people, twelve records each; brightness tells the class. The last record has no landmarks."""
+  rng = np.random.default_rng(0)
+  count = 108
+  label = np.tile(np.arange(len(CLASSES)), count // len(CLASSES))
+  brighter = 30 * label[:, None, None, None]
+  landmarks = rng.uniform(10, 60, (count, 37, 2)).astype(np.float32)
+  landmarks[-1] = np.nan
+  frames = rng.integers(0, 120, (count, 3, 4, 4, 3)) + brighter[..., None]
+  arrays = {
+    "image": (rng.integers(0, 120, (count, 32, 32, 3)) + brighter).astype(np.uint8),
+    "landmarks": landmarks,
+    "frames": frames.astype(np.uint8),
+    "flow": rng.integers(-9000, 9000, (count, 3, 4, 4, 2)).astype(np.int16),
+    "label": label.astype(np.int32),
+  }
+  subjects = [f"P{k // 12}" for k in range(count)]
+  return Records.from_arrays(arrays, [f"{k:03d}" for k in range(count)], CLASSES, subjects)
+
+
+def made(name: str, *overrides: str) -> Task:
+  """The task of a system."""
+  return task_of(configuration.override(SYSTEMS[name], overrides, options_of), records())
+
+
+@contextlib.contextmanager
+def installed():
+  """Makes `records` any data set, and puts a layer in the place of each ResNet trunk, which compiles for long."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(landmark_fusion, "ResNetTrunk", Trunk)
+    patch.setattr(face_classifier, "ResNetTrunk", Trunk)
+    patch.setattr(run, "load_data", lambda config, data_dir: records())
+    yield

@@ -1,0 +1,90 @@
+"""Every system trains and is judged on four devices as on one; a model that forgets a device fails here."""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxfer import losses
+from jaxfer.experiments import EXPERIMENTS
+from jaxfer.models import MODELS
+from jaxfer.train.stage import LossOut
+from tests import contract, systems
+from tests.train import toy
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _installed():
+  with systems.installed():
+    yield
+
+
+def test_every_system_is_here():
+  configs = systems.SYSTEMS.values()
+  assert {config.recipe.name for config in configs} == set(EXPERIMENTS)
+  assert {config.model.name for config in configs} == set(MODELS)
+
+
+@pytest.mark.parametrize("name", systems.SYSTEMS)
+def test_one_device_equals_four_and_nothing_is_nan(name):
+  """Under `jax_debug_nans`, so that a step or an evaluation that makes a NaN on its way fails too."""
+  task = systems.made(name)
+  plan = task.plan(np.arange(40))
+  stages, hyper = task.stages(plan.steps)
+  with jax.debug_nans(True):
+    variables = jax.device_get(jax.jit(task.init)(jax.random.key(1)))
+    contract.check_steps(stages, variables, task.data, plan, hyper)
+    contract.check_outputs(task.outputs, variables, task.data, hyper, 16)
+
+
+class Forgetful(nn.Module):
+  """Its norm sees the rows of its own device alone."""
+
+  @nn.compact
+  def __call__(self, x, *, train=False):
+    x = nn.Dense(16, name="fc1")(x)
+    return nn.Dense(3, name="fc2")(nn.BatchNorm(not train, name="norm")(x))
+
+
+def forgetful_loss(variables, batch, keys, context):
+  del keys, context
+  logits, new = Forgetful().apply(variables, batch["x"], train=True, mutable=["batch_stats"])
+  total = losses.cross_entropy(logits, batch["label"]).sum()
+  return LossOut(loss={"loss": (total, jnp.float32(len(logits)))}, collections=new)
+
+
+def local_mean_loss(variables, batch, keys, context):
+  """The mean over a class's rows on its own device, which may be more or fewer than elsewhere."""
+  del keys, context
+  logits, _ = toy.MODEL.apply(variables, batch["x"])
+  own = batch["label"] == 0
+  total = (own * losses.cross_entropy(logits, batch["label"])).sum()
+  return LossOut(loss={"mean": (total / jnp.maximum(own.sum(), 1), jnp.float32(1))})
+
+
+@pytest.mark.parametrize("kind", ["sound", "norm", "mean"])
+def test_a_model_that_forgets_the_other_devices_fails(kind):
+  training = toy.training(8)
+  stage = toy.stages()[1]
+  loss = {"sound": toy.net_without_statistics, "norm": forgetful_loss, "mean": local_mean_loss}[kind]
+  init = functools.partial(Forgetful().init, x=jnp.zeros((1, 5))) if kind == "norm" else training.init
+  trained = ("fc1", "norm", "fc2") if kind == "norm" else ("fc2",)
+  update = dataclasses.replace(stage.updates[0], loss=loss, trainable=trained)
+  stage = dataclasses.replace(stage, updates=(update,))
+  check = functools.partial(
+    contract.check_steps,
+    (stage,),
+    jax.device_get(init(jax.random.key(0))),
+    training.data,
+    training.plan,
+    training.hyper,
+  )
+  if kind == "sound":
+    check()
+  else:
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+      check()
