@@ -299,12 +299,11 @@ def _flush() -> None:
 def _ended(error: OSError) -> int:
   """The exit code after an OSError that no command has dealt with; raises it again unless the machine is at fault."""
   unread = isinstance(error, BrokenPipeError) and any(map(_unread, _streams()))
-  if not unread and error.errno not in _FAULTS:
-    raise error
   if not unread:
-    where = "" if error.filename is None else f"{error.filename}: "
+    if error.errno not in _FAULTS and files.disk_error(error) is None:
+      raise error
     with contextlib.suppress(OSError):
-      print(f"jaxfer: {where}{error.strerror}", file=sys.stderr)
+      print(f"jaxfer: {files.unusable(error.filename or 'the output', error)}", file=sys.stderr)
   for stream in _streams():
     try:
       stream.flush()
@@ -361,11 +360,6 @@ def _run(argv: Sequence[str] | None) -> int:
     command(args)
   except UserError as error:
     print(f"jaxfer: {error}", file=sys.stderr)
-    return 2
-  except OSError as error:
-    if files.disk_error(error) is None:
-      raise
-    print(f"jaxfer: {files.unusable(error.filename or 'the output', error)}", file=sys.stderr)
     return 2
   except Interrupted as error:
     print(f"jaxfer: {error}", file=sys.stderr)

@@ -71,7 +71,6 @@ def _run(
   say: Callable[[str], None],
 ) -> dict[str, Any]:
   """See `run`; the study is resolved, and `workdir` is held."""
-  _begin(study, rows, workdir, resume)
   places = _places(workdir / "rows", [row.name for row in study.rows])
   pretraining_places = _places(workdir / "sources", [source.name for source in study.sources])
   sources = {

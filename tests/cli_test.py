@@ -286,12 +286,14 @@ def test_a_fault_of_the_machine_is_one_line_and_a_bug_of_ours_a_traceback(monkey
   full = OSError(errno.ENOSPC, "No space left on device")
   closed = PermissionError(errno.EACCES, "Permission denied", "there/file")
   for error, message in (
-    (full, "jaxfer: No space left on device\n"),
-    (closed, "jaxfer: there/file: Permission denied\n"),
+    (full, "jaxfer: the output cannot be used (No space left on device): make room"),
+    (closed, "jaxfer: there/file cannot be used (Permission denied): change its permissions"),
   ):
     monkeypatch.setattr(cli, "_list", raising(error))
     assert jaxfer("list", "models") == 2
-    assert capsys.readouterr().err == message
+    error_text = capsys.readouterr().err
+    assert error_text.startswith(message)
+    assert error_text.count("\n") == 1
   for error in (
     FileNotFoundError(errno.ENOENT, "No such file", "x"),
     BrokenPipeError(errno.EPIPE, "of a worker"),

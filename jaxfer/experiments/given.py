@@ -65,6 +65,7 @@ def _read(workdir: pathlib.Path) -> dict[str, dict[str, str]]:
 def _write(workdir: pathlib.Path, record: Mapping[str, Mapping[str, str]]) -> None:
   """Writes the record; without given weights there is none."""
   if record:
+    files.make_folder(workdir)
     files.write_json(workdir / FILE, record)
   else:
     (workdir / FILE).unlink(missing_ok=True)
