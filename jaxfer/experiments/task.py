@@ -64,8 +64,8 @@ def _model(config: RunConfig, data: records.Records) -> nn.Module:
   """
   if len(data.label_names) < 2:
     raise UserError(
-      f"data set '{config.data.name}' has one class, '{data.label_names[0]}', and a training of one class is no result: "
-      "check the folders or labels of the source"
+      f"data set '{config.data.name}' has one class, '{data.label_names[0]}', and a training of one class is no "
+      "result: check the folders or labels of the source"
     )
   given = {"num_classes": len(data.label_names), "subjects": len(data.subject_names)}
   given = {name: count for name, count in given.items() if name in options_of("model", config.model)}
