@@ -61,8 +61,13 @@ def _model(config: RunConfig, data: records.Records) -> nn.Module:
   """The model, told of the data what it asks for: how many classes there are, or how many people.
 
   Raises:
-    UserError: the config gives another number than the data have.
+    UserError: the config gives another number than the data have, or they have a single class.
   """
+  if len(data.label_names) < 2:
+    raise UserError(
+      f"data set '{config.data.name}' has one class, '{data.label_names[0]}', and a training of one class is no "
+      "result: check the folders or labels of the source"
+    )
   given = {"num_classes": len(data.label_names), "subjects": len(data.subject_names)}
   given = {name: count for name, count in given.items() if name in options_of("model", config.model)}
   for name, count in given.items():

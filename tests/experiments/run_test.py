@@ -142,19 +142,23 @@ def test_another_configuration_than_the_papers_row_has_no_published_number():
   assert published("stacked_autoencoder", faces, noise_rate=0.1) != []
 
 
-def test_data_of_one_class_are_refused_before_anything_is_trained():
-  label = np.zeros(6, np.int32)
-  names = [f"P{k}" for k in range(6)]
-  data = Records.from_arrays(
-    {"image": np.zeros((6, 2, 2, 1), np.uint8), "label": label}, names, ("happy",), names
-  )
+@pytest.mark.parametrize(
+  ("names", "message"),
+  [
+    (("happy",), "data set 'image_folder' has one class, 'happy', and a training of one class is no result"),
+    (("happy", "sad"), "data set 'image_folder': all 5 records to train on are of class 'happy'"),
+  ],
+)
+def test_data_of_one_class_are_refused_before_anything_is_trained(names, message):
+  people = [f"P{k}" for k in range(6)]
+  arrays = {"image": np.zeros((6, 2, 2, 1), np.uint8), "label": np.zeros(6, np.int32)}
+  data = Records.from_arrays(arrays, people, names, people)
   configured = RunConfig(
     recipe=Call("stacked_autoencoder"), model=Call("stacked_autoencoder"), data=Call("image_folder")
   )
-  with pytest.raises(
-    UserError, match=r"^data set 'image_folder': all 5 records to train on are of class 'happy'"
-  ):
+  with pytest.raises(UserError) as error:
     run.prepare(configured, data)
+  assert str(error.value).startswith(message)
 
 
 def test_a_number_of_classes_that_the_data_do_not_have_is_refused():
