@@ -78,8 +78,8 @@ def load_weights(folder: pathlib.Path, *, sound: bool = True) -> tuple[dict[str,
 
   Args:
     folder: of weights.
-    sound: whether to refuse values that no trained net has, see `unsound_values`. An affinity may be all NaN, which
-      means that it was never written.
+    sound: whether to refuse values that no trained net has, see `unsound_values`. The collection `affinity` is not
+      checked: NaN there means that a value was never written, and the systems that need it check it.
 
   Returns:
     (variables as nested dicts of numpy arrays, meta)
@@ -110,7 +110,7 @@ def load_weights(folder: pathlib.Path, *, sound: bool = True) -> tuple[dict[str,
     variables = traverse_util.unflatten_dict(arrays, sep="/")
   except _UNSOUND:
     raise UserError(f"{path} is damaged, or of another program: write {folder} again") from None
-  trained = {p: a for p, a in arrays.items() if not (p.startswith("affinity/") and np.isnan(a).all())}
+  trained = {name: array for name, array in arrays.items() if not name.startswith("affinity/")}
   if sound and (said := unsound_values(trained)):
     raise UserError(
       f"{path} holds values that no trained net has: {said}; the training failed: give other weights"
