@@ -99,7 +99,7 @@ def confusion_matrix(
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-  """How many records are right. Every accuracy that is printed, stored or selected by comes from here.
+  """How many records are right. The accuracy of runs, of rows of studies and of watched epochs comes from here.
 
   Attributes:
     right: [K] float64, right records of each class; a fraction where the answers of several trials differ.

@@ -103,7 +103,7 @@ def train(
       watched=one.in_order(np.flatnonzero(split.validation)),
       tested=one.in_order(np.flatnonzero(split.test)),
       start=start,
-      origin=said or str(source),
+      origin=said or source or "",
     )
     for (row, one), plan, split, start in zip(every, plans, splits, starts, strict=True)
   ]

@@ -62,7 +62,7 @@ class Member:
   watched: np.ndarray = dataclasses.field(default_factory=lambda: _NOTHING)
   tested: np.ndarray = dataclasses.field(default_factory=lambda: _NOTHING)
   start: Variables | None = None
-  origin: str = "what it starts from"
+  origin: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

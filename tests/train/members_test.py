@@ -258,8 +258,7 @@ def test_groups_of_what_the_memory_holds(tmp_path, methods, alones):
     assert_same(result.variables, want)
 
 
-@pytest.mark.parametrize("driver", ["steps", "scan"])
-@pytest.mark.parametrize("alike", [False, True])
+@pytest.mark.parametrize(("driver", "alike"), [("steps", False), ("scan", True)])
 def test_what_was_compiled_to_learn_its_memory_is_what_runs(tmp_path, methods, driver, alike):
   """The programs of the groups that fit are not compiled a second time; those that did not fit are in vain."""
   stages, init, data, hyper = methods["dense"]
@@ -272,11 +271,13 @@ def test_what_was_compiled_to_learn_its_memory_is_what_runs(tmp_path, methods, d
     fresh = counted(stages, [])  # Functions that no program was compiled for.
     with rows._compilations() as seconds:
       results = train(
-        tmp_path / str(limit), (fresh, init, data, hyper), chosen, limit_bytes=limit, execution=execution
+        folders.pop(), (fresh, init, data, hyper), chosen, limit_bytes=limit, execution=execution
       )
     return len(seconds), results
 
-  compilations(1)  # Compiles what the runs below share.
+  folders = [tmp_path / str(k) for k in range(5)]
+  for limit in (None, 2):
+    compilations(limit)  # Compiles what the runs below share.
   (unknown, want), (known, got) = compilations(None), compilations(2**30)
   assert known == unknown
   for one, other in zip(got, want, strict=True):
