@@ -5,20 +5,16 @@ python tests/jaxlib_programs.py NAME
 
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 
-def moved_pixels() -> None:
-  """A 2 x 3 or 3 x 3 matrix times each pixel's (x, y, 1), as for an affine warp, then a reduction: jax-ml/jax#39103."""
-  reductions = {
-    "sum": lambda numpy, v: numpy.sum(v, axis=0),
-    "largest": lambda numpy, v: numpy.max(v, axis=0),
-    "squares": lambda numpy, v: numpy.sum(v * v, axis=0),
-  }
+def _moved(reductions: Mapping[str, Callable[[Any, Any], Any]]) -> None:
+  """A 2 x 3 or 3 x 3 matrix times each pixel's (x, y, 1), as for an affine warp, then a reduction of the result."""
   matrix = np.asarray([[1, 2, 3], [-2, 1, 5], [0, 1, -7]], np.float32)
   for side, rows, (name, reduce) in itertools.product((182, 200), (2, 3), reductions.items()):
     y, x = np.mgrid[:side, :side]
@@ -29,6 +25,25 @@ def moved_pixels() -> None:
 
     want = reduce(np, matrix[:rows] @ pixels.T)
     _compare(f"{name} of {rows} coordinates of {side} x {side} pixels", jax.jit(program)(pixels), want)
+
+
+def squares() -> None:
+  """Squares between the product and its sum: jax-ml/jax#39103, wrong in 0.10.2."""
+  _moved({"sum of squares": lambda numpy, v: numpy.sum(v * v, axis=0)})
+
+
+def direct() -> None:
+  """Nothing between the product and its reduction: wrong in 0.10.0 and 0.10.1, too."""
+  _moved({"sum": lambda numpy, v: numpy.sum(v, axis=0), "largest": lambda numpy, v: numpy.max(v, axis=0)})
+
+
+def dense_rows() -> None:
+  """A dense layer whose outputs are reduced over many rows: 0.10.0 and 0.10.1 crash."""
+  draw = np.random.default_rng(0).integers
+  x, kernel = draw(-4, 5, (198_419, 3)).astype(np.float32), draw(-4, 5, (7, 3)).astype(np.float32)
+  _compare(
+    "largest of each column", jax.jit(lambda x, w: jnp.max(x @ w.T, axis=0))(x, kernel), (x @ kernel.T).max(0)
+  )
 
 
 def _weighted(shape: Sequence[int], weighted: int, axis: int) -> None:
@@ -51,7 +66,10 @@ def gated_patches() -> None:
   _weighted((10, 4, 6, 9, 9, 9, 9, 9), weighted=3, axis=2)
 
 
-PROGRAMS = {program.__name__: program for program in (moved_pixels, gated_frames, gated_patches)}
+# Right with every jaxlib that is admitted, as it is.
+PROGRAMS = {program.__name__: program for program in (squares, gated_frames, gated_patches)}
+# Right with those before 0.11.1 only where XLA makes no such fusions.
+DIRECT = {program.__name__: program for program in (direct, dense_rows)}
 
 
 def _compare(what: str, got: jax.Array, want: np.ndarray) -> None:
@@ -61,4 +79,4 @@ def _compare(what: str, got: jax.Array, want: np.ndarray) -> None:
 
 
 if __name__ == "__main__":
-  PROGRAMS[sys.argv[1]]()
+  (PROGRAMS | DIRECT)[sys.argv[1]]()

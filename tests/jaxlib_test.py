@@ -20,12 +20,15 @@ from tests import jaxlib_programs
 ROOT = pathlib.Path(__file__).parents[1]
 # A healthy program takes seconds. Only one that hangs takes so long.
 HANGS_AFTER_SECONDS = 300
+# The advice for other programs than ours with jaxlib 0.10: products and convolutions go to that library alone.
+SINGLY = ("LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT", "LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION")
+ADVICE = f"--xla_cpu_experimental_ynn_fusion_type={','.join(SINGLY)}"
 
 
-def run(*arguments):
+def run(*arguments, **more):
   """Runs Python as a user would: without the flags and options of these tests."""
   kept = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
-  environment = kept | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+  environment = kept | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)} | more
   command = [sys.executable, *arguments]
   return subprocess.run(
     command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=HANGS_AFTER_SECONDS
@@ -35,6 +38,12 @@ def run(*arguments):
 @pytest.mark.parametrize("program", jaxlib_programs.PROGRAMS)
 def test_the_installed_jaxlib_computes_it_right(program):
   done = run("tests/jaxlib_programs.py", program)
+  assert done.returncode == 0, f"jaxlib {importlib.metadata.version('jaxlib')}: {done.stderr[-1000:]}"
+
+
+@pytest.mark.parametrize("program", jaxlib_programs.PROGRAMS | jaxlib_programs.DIRECT)
+def test_with_the_advised_flag_every_jaxlib_computes_it_right(program):
+  done = run("tests/jaxlib_programs.py", program, XLA_FLAGS=ADVICE)
   assert done.returncode == 0, f"jaxlib {importlib.metadata.version('jaxlib')}: {done.stderr[-1000:]}"
 
 

@@ -101,6 +101,7 @@ def test_a_seed_pools_the_folds_of_its_training(undisturbed, tmp_path):
   assert alone["accuracy"] == pytest.approx(table["rows"][0]["per_seed"][1])
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("chunks", [ROW // 2 + 1, ROW, ROW + 7])
 def test_a_killed_study_resumes_to_the_same_table(tmp_path, undisturbed, monkeypatch, chunks):
   """Within the first row, between the rows, and within the second."""

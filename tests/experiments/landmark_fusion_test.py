@@ -191,6 +191,7 @@ def test_the_nets_read_alone_are_those_that_answer_alone():
   np.testing.assert_allclose(np.exp(found["sum of both"]), (rgb + landmark) / 2, rtol=1e-5)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("devices", [1, 4])
 def test_tests_take_rows_in_file_order_on_any_number_of_devices(devices):
   setup = run.prepare(dataclasses.replace(BASE, execution=Execution(devices=devices)), records())
@@ -243,6 +244,7 @@ def arm(tmp_path_factory):
   return toy.save_arm(tmp_path_factory.mktemp("arm"))
 
 
+@pytest.mark.optimized
 def test_a_converted_net_is_the_rgb_net_and_stays_so_on_four_devices(arm, tmp_path):
   """Bit for bit through a whole fusion stage by the scan driver over four devices."""
   config = dataclasses.replace(

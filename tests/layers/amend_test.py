@@ -116,6 +116,7 @@ def test_padded_rows_change_nothing():
     np.testing.assert_allclose(got[mode][:4], want[mode], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("train", [False, True])
 def test_four_devices_equal_one(train):
   x, mask = maps(8), np.arange(8) < (8 if train else 5)  # The last device's rows are all padding.

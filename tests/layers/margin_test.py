@@ -167,6 +167,7 @@ def test_averages_stay_in_evaluation_and_for_a_batch_of_one():
   np.testing.assert_array_equal(new["margin"]["batch_mean"], [20])
 
 
+@pytest.mark.optimized
 def test_statistics_are_those_of_all_devices():
   """Seven in one batch or, with one of them twice, eight on two devices and on eight."""
   own, head = face_cases.drawn_head(), AdaFace(face_cases.CLASSES)

@@ -119,6 +119,7 @@ def stop_after(monkeypatch, chunks):
   monkeypatch.setattr(stacked.Stacked, "trainer", trainer)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("chunks", [0, 2, 3])
 def test_a_killed_training_resumes_to_the_same_choice(tmp_path, monkeypatch, chosen, chunks):
   """Before there is a best one, after the best of one member and before that of another, and in the last epoch."""
@@ -169,6 +170,7 @@ def test_old_ones_are_dropped_and_files_of_others_left(tmp_path):
   assert sorted(path.name for path in (tmp_path / "best").iterdir()) == [".DS_Store", "2"]
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("backend", ["pmap", "jit"])
 def test_a_training_alone_on_two_devices_chooses_too(tmp_path, backend):
   devices, _ = parallel.choose(backend, 2, 2)

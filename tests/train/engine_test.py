@@ -34,6 +34,7 @@ def assert_identical(got, want):
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(got), jax.device_get(want))
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("remainder", ["drop", "wrap"])
 @pytest.mark.parametrize(("batch_size", "devices"), [(8, 4), (10, 2)])
 def test_pmap_and_jit_on_many_devices_equal_one_device(tmp_path, batch_size, devices, remainder):
@@ -58,6 +59,7 @@ def test_pmap_and_jit_on_many_devices_equal_one_device(tmp_path, batch_size, dev
       np.testing.assert_allclose(*numbers, rtol=1e-4)
 
 
+@pytest.mark.optimized
 def test_the_scan_driver_equals_the_steps_driver(tmp_path):
   """Six steps an epoch in calls of four: two chunks of three; and in calls of five steps, of which one is inactive."""
   want = run(tmp_path / "steps", driver="steps")
@@ -185,6 +187,7 @@ def stop_after(monkeypatch, chunks):
   monkeypatch.setattr(parallel.Parallel, "trainer", trainer)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(("driver", "chunks"), [("steps", 2), ("steps", 9), ("scan", 4)])
 def test_a_killed_run_resumes_bit_for_bit(tmp_path, monkeypatch, driver, chunks):
   """Three chunks an epoch, two epochs a stage: stopped within the first epoch, the second, and the second stage."""
@@ -226,6 +229,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, damage):
     run(tmp_path, resume=True)
 
 
+@pytest.mark.optimized
 def test_a_checkpoint_restores_on_another_number_of_devices(tmp_path):
   want = run(tmp_path, devices=1)
   four, _ = parallel.choose("jit", 4, 4)

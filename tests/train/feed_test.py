@@ -26,6 +26,7 @@ def run(folder, streamed, training=None, backend="pmap", devices=1, batch_size=4
   return loop.run(training, config, spread, folder, resume=resume)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(
   ("backend", "devices", "driver"),
   [("pmap", 1, "steps"), ("pmap", 4, "steps"), ("pmap", 4, "scan"), ("jit", 4, "scan")],
@@ -49,6 +50,7 @@ def test_other_batches_give_another_net(tmp_path):
     assert_same(run(tmp_path / "b", True, dataclasses.replace(training, data=values)), want)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("chunks", [2, 5])
 def test_a_killed_streamed_run_resumes_bit_for_bit(tmp_path, monkeypatch, chunks):
   """Three chunks an epoch: stopped within the first epoch, and within the second."""
@@ -76,6 +78,7 @@ def of_three(data, columns, keys):
   return {"x": x + noise, "label": data["label"][columns["partner"]]}
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(("backend", "devices"), [("pmap", 1), ("pmap", 4), ("jit", 4)])
 def test_target_and_partner_columns_are_streamed(backend, devices):
   stage = dataclasses.replace(toy.stages()[0], sample=of_three)
@@ -96,6 +99,7 @@ def test_target_and_partner_columns_are_streamed(backend, devices):
   assert_same(ends[1], ends[0])
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(("backend", "devices"), [("pmap", 4), ("jit", 2)])
 def test_evaluation_in_streamed_windows(backend, devices):
   rows = np.random.default_rng(1).permutation(26)[:24].reshape(3, 8)

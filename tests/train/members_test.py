@@ -176,6 +176,7 @@ def test_members_equal_their_trainings_alone(tmp_path, methods, alones, name, mo
       np.testing.assert_allclose(*numbers, rtol=10 * TOLERANCES[name], atol=1e-6)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("mode", ["vmap", "sequential"])
 def test_members_over_four_devices(tmp_path, methods, alones, mode, capsys):
   """Five members: two on each of three devices, or four and then one; idle slots train nothing."""
@@ -190,6 +191,7 @@ def test_members_over_four_devices(tmp_path, methods, alones, mode, capsys):
   assert "; each training's batches stay on one device" in printed
 
 
+@pytest.mark.optimized
 def test_the_scan_driver_gives_the_same(tmp_path, methods, alones):
   for mode in ("vmap", "sequential"):
     results = train(
@@ -307,6 +309,7 @@ def stop_after(monkeypatch, chunks):
   monkeypatch.setattr(stacked.Stacked, "trainer", trainer)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(("mode", "chunks"), [("vmap", 2), ("vmap", 8), ("sequential", 14)])
 def test_killed_members_resume_bit_for_bit(tmp_path, monkeypatch, methods, mode, chunks):
   """In the first epoch, the second stage, the second of three groups."""
@@ -328,6 +331,7 @@ def test_killed_members_resume_bit_for_bit(tmp_path, monkeypatch, methods, mode,
     assert one.history == other.history
 
 
+@pytest.mark.optimized
 def test_members_resume_on_other_devices(tmp_path, monkeypatch, methods, alones, capsys):
   method, chosen = methods["dense"], folds(methods["dense"][-1])
   settings = {"steps_per_call": 2, "checkpoint_seconds": 0.0}
