@@ -102,14 +102,14 @@ OPTIONS = ENHANCED | {
   "merge_init": "sum",
   "peephole": True,
   "fusion": "concat_pointwise",
-  "features": (4, 4),
+  "features": (4,),
   "dense": (8, 8),
 }
 
 
 def test_every_option_maps_over_devices_and_members_and_exports_for_accelerators():
   model = create_model("two_stream_conv_rnn", **OPTIONS)
-  clip = [jax.random.normal(jax.random.key(k), (2, 3, 8, 8, channels)) for k, channels in enumerate((3, 2))]
+  clip = [jax.random.normal(jax.random.key(k), (2, 3, 4, 4, channels)) for k, channels in enumerate((3, 2))]
   mask = jnp.asarray([[True, True, True], [True, True, False]])
   several = jax.jit(jax.vmap(lambda key: model.init(key, *clip)))(jax.random.split(jax.random.key(0), 2))
 
