@@ -367,8 +367,9 @@ def bounds():
 
 @pytest.mark.parametrize("name", [*CELLS, "two_stream_conv_rnn"])
 def test_memory_and_cost_stay_within_their_bounds(name):
+  """A cell that merges at the output may take no more than the one that merges at the input."""
   for what, value in measure(name).items():
-    assert value <= bounds()[name][what], (
+    assert value <= bounds()[name.removesuffix("_output")][what], (
       f"{what} of {name}: `python -m tests.invariants_test` if this is wanted"
     )
 
@@ -377,6 +378,8 @@ def write_bounds():
   """The bounds that what this version of JAX gives asks for."""
   bounds = {}
   for name in (*CELLS, "two_stream_conv_rnn"):
+    if name.endswith("_output"):
+      continue
     measured = measure(name)
     measured["flops"] = measured["multiply_adds"]
     bounds[name] = {what: int(HEADROOM[what] * value) for what, value in measured.items()}

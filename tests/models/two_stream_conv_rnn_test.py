@@ -7,7 +7,7 @@ from jaxfer.config import Call, RunConfig, override
 from jaxfer.errors import UserError
 from jaxfer.experiments.task import options_of
 from jaxfer.experiments.two_stream_conv_rnn import recipe
-from jaxfer.layers.conv_rnn import ConvGRU
+from jaxfer.layers.conv_rnn import ConvGRU, ConvLSTM
 from jaxfer.models import create_model
 from jaxfer.models.two_stream_conv_rnn import _pool
 
@@ -102,14 +102,37 @@ OPTIONS = ENHANCED | {
   "merge_init": "sum",
   "peephole": True,
   "fusion": "concat_pointwise",
-  "features": (4, 4),
+  "features": (4,),
   "dense": (8, 8),
 }
 
 
+def test_every_option_of_the_cells_reaches_both_streams():
+  """The net's maps are those of its layers, with the options given to them by hand."""
+  options = {"spatial_skip": True, "temporal_gate": True, "gate_sees_x": False, "temporal_skip": True}
+  options |= {"temporal_merge": "output", "peephole": True}
+  model = create_model("two_stream_conv_rnn", **options, merge_init="sum", features=(3,), dense=(4, 4))
+  clip = [jax.random.normal(jax.random.key(k), (2, 3, 4, 4, channels)) for k, channels in enumerate((3, 2))]
+  params = jax.jit(model.init)(jax.random.key(0), *clip)["params"]
+  for stream in ("rgb", "flow"):
+    merge = params[stream]["layer1"]["temporal_skip_kernel"]
+    np.testing.assert_allclose(merge, np.concatenate([np.eye(3)] * 2), rtol=0, atol=0.06)
+  rng = np.random.default_rng(0)
+  params = jax.tree.map(lambda a: np.asarray(rng.normal(0, 0.5, a.shape), np.float32), params)
+  maps = [
+    ConvLSTM(3, **options).apply({"params": params[name]["layer1"]}, x)
+    for name, x in zip(("rgb", "flow"), clip, strict=True)
+  ]
+  x = np.concatenate([a[:, -1].mean((1, 2)) for a in maps], -1)
+  for k in (1, 2, 3):
+    x = x @ params[f"fc{k}"]["kernel"] + params[f"fc{k}"]["bias"]
+    x = np.maximum(x, 0) if k < 3 else x
+  np.testing.assert_allclose(model.apply({"params": params}, *clip), x, rtol=1e-4, atol=1e-5)
+
+
 def test_every_option_maps_over_devices_and_members_and_exports_for_accelerators():
   model = create_model("two_stream_conv_rnn", **OPTIONS)
-  clip = [jax.random.normal(jax.random.key(k), (2, 3, 8, 8, channels)) for k, channels in enumerate((3, 2))]
+  clip = [jax.random.normal(jax.random.key(k), (2, 3, 4, 4, channels)) for k, channels in enumerate((3, 2))]
   mask = jnp.asarray([[True, True, True], [True, True, False]])
   several = jax.jit(jax.vmap(lambda key: model.init(key, *clip)))(jax.random.split(jax.random.key(0), 2))
 
