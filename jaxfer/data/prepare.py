@@ -19,7 +19,7 @@ from jaxfer.errors import UserError, unknown
 
 T = TypeVar("T")
 
-_CLUTTER = ("__macosx", "thumbs.db", "desktop.ini")
+_CLUTTER = ("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found")
 _SHOWN = 8  # Entries of a list in the table; report.json has them all.
 _SECONDS_BETWEEN_LINES = 10.0  # Progress where there is no terminal.
 
