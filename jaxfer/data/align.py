@@ -222,7 +222,7 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
   low, high = np.floor(corners.min(axis=1)), np.ceil(corners.max(axis=1))
   if (high <= 0).any() or low[0] >= width or low[1] >= height:
     raise ValueError(f"the face would lie outside the {width} x {height} image")
-  reach = _reach(*low, *high, width, height)
+  reach = _reach(low[0], low[1], high[0], high[1], width, height)
   if reach > max(width, height) or np.prod(high - low) > _MOST_PIXELS * width * height:
     raise ValueError(f"the face would reach {reach:.0f} pixels beyond the {width} x {height} image")
   # Only the part that is needed, padded where it reaches beyond the image; 2 pixels more for the interpolation.

@@ -99,6 +99,7 @@ class Report:
     licence: terms, and where to ask.
     fingerprint: of the records as read back; "" if nothing was written.
     findings: counts and lists.
+    replaced: which earlier copy under the same options this one takes the place of; "" where there was none.
   """
 
   dataset: str
@@ -109,6 +110,7 @@ class Report:
   licence: str
   fingerprint: str
   findings: Findings
+  replaced: str = ""
 
   def to_json(self) -> str:
     """Everything, lists in full."""
@@ -137,6 +139,8 @@ class Report:
     lines += ["", f"options:     {', '.join(chosen)}"]
     lines += [f"{key + ':':12} {value}" for key, value in self.method.items()]
     lines.append(f"licence:     {self.licence}")
+    if self.replaced:
+      lines.append(f"replaced:    {self.replaced}")
     if self.folder:
       lines += [f"fingerprint: {self.fingerprint}", f"written to:  {self.folder}"]
     return "\n".join(lines)
@@ -188,13 +192,28 @@ def prepare(
   recorded = {option: getattr(config, option) for option in records.option_fields(type(config))}
   reports = []
 
-  def report(findings: Findings, folder: str = "", fingerprint: str = "", method: Any = None) -> Report:
+  def report(findings: Findings, method: Any = None, **written: str) -> Report:
+    fields = {"folder": "", "fingerprint": ""} | written
     licence = DATASETS[name].licence
-    return Report(name, str(source), folder, recorded, dict(method or {}), licence, fingerprint, findings)
+    return Report(
+      name,
+      str(source),
+      options=recorded,
+      method=dict(method or {}),
+      licence=licence,
+      findings=findings,
+      **fields,
+    )
 
   def finish(builder: Any, folder: Path) -> None:
     loaded = stream.open_records(builder)  # What was written can be read back, a little at a time.
-    made = report(builder.findings, str(folder), loaded.fingerprint, builder.info.metadata)
+    made = report(
+      builder.findings,
+      builder.info.metadata,
+      folder=str(folder),
+      fingerprint=loaded.fingerprint,
+      replaced=_replaced(folder, str(source), loaded.fingerprint),
+    )
     (Path(builder.data_path) / "report.json").write_text(made.to_json())
     reports.append(made)
 
@@ -204,6 +223,23 @@ def prepare(
     print(report(error.findings).table(shown=sys.maxsize), file=sys.stderr)
     raise
   return reports[0]
+
+
+def _replaced(folder: Path, source: str, fingerprint: str) -> str:
+  """What the copy that lies in a folder is, for who trained on it and now makes another; "" where there is none."""
+  if not folder.exists():
+    return ""
+  try:
+    earlier = json.loads((folder / "report.json").read_text())
+    before, known = str(earlier["source"]), str(earlier["fingerprint"])
+  except (OSError, ValueError, KeyError, TypeError):
+    return "an earlier copy under the same options, whose report cannot be read"
+  if known == fingerprint:
+    return f"an equal copy, read from {before}" if before != source else "an equal copy"
+  return (
+    f"another copy under the same options, read from {before}, fingerprint {known}: what was trained on it cannot be "
+    "resumed or evaluated on this one"
+  )
 
 
 def visible(folder: Path) -> list[Path]:

@@ -11,6 +11,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from multiprocessing import forkserver, resource_tracker
 from pathlib import PurePath
 
 import numpy as np
@@ -162,6 +163,7 @@ def _results(stills: Sequence[Still], cut: Cut | None, few: int) -> Iterator[Res
   # Not forked from this process: others' threads and locks (JAX, TFDS, gRPC) do not survive it.
   context = multiprocessing.get_context("forkserver")
   context.set_forkserver_preload([__name__])
+  _start_server()
   count = workers()
   pool = concurrent.futures.ProcessPoolExecutor(count, mp_context=context, initializer=_start)
   chunks = (stills[start : start + _CHUNK] for start in range(0, len(stills), _CHUNK))
@@ -180,6 +182,16 @@ def _results(stills: Sequence[Still], cut: Cut | None, few: int) -> Iterator[Res
     ) from error
   finally:
     pool.shutdown(cancel_futures=True)
+
+
+def _start_server() -> None:
+  """Starts the server that forks the reading processes; none of them ever sees a Ctrl-C, not even while it starts."""
+  resource_tracker.ensure_running()  # Before, as it unblocks the signal.
+  blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+  try:
+    forkserver.ensure_running()
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _start() -> None:

@@ -50,7 +50,7 @@ def scan(source: Path, num_landmarks: int, findings: Findings) -> tuple[tuple[st
   """
   path = table.find(source)
   rows: list[tuple[str, Still]] = []  # Class name and still.
-  seen: dict[tuple[str, align.Square | None], tuple[int, str]] = {}
+  seen: dict[tuple[object, ...], int] = {}
   times: dict[str, int] = {}
   for row in table.read(path, REQUIRED, OPTIONAL, findings):
     try:
@@ -58,17 +58,18 @@ def scan(source: Path, num_landmarks: int, findings: Findings) -> tuple[tuple[st
       square, landmarks = _square(row), read_landmarks(row["landmarks"])
       if not row["label"]:
         raise ValueError("no label")
-      line, label = seen.setdefault((relative, square), (row.line, row["label"]))
+      where = f"{path.name}, line {row.line}{_shown_box(row)}"
+      still = _still(row, relative, file, square, landmarks, num_landmarks)
+      # Rows that say different things of one face are compared when the pictures are read.
+      line = seen.setdefault((relative, square, row["label"], still.subject, still.split), row.line)
       if line != row.line:
-        if label != row["label"]:
-          raise ValueError(f"labelled {table.shown(row['label'])}, but {table.shown(label)} in line {line}")
         findings.odd.append(
           Problem(relative, f"named in line {line} and again in line {row.line}; taken once")
         )
         continue
       times[relative] = times.get(relative, 0) + 1
       key = relative if times[relative] == 1 else f"{relative}#{times[relative]}"
-      rows.append((row["label"], _still(row, key, file, square, landmarks, num_landmarks)))
+      rows.append((row["label"], dataclasses.replace(still, key=key, where=where)))
     except ValueError as error:
       findings.bad.append(Problem(str(path), f"line {row.line}, {table.shown(row['path'])}: {error}"))
   if not rows and not findings.bad:
@@ -176,6 +177,11 @@ def _still(
     extras={"sequence": row["sequence"], "frame": int(frame) if frame else -1},
     landmarks=landmarks if kept else None,
   )
+
+
+def _shown_box(row: table.Row) -> str:
+  texts = [row[column] for column in "xywh"]
+  return f", box {texts[0]},{texts[1]} {texts[2]} x {texts[3]}" if any(texts) else ""
 
 
 def _square(row: table.Row) -> align.Square | None:
