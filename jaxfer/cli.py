@@ -212,6 +212,13 @@ def _people(args: argparse.Namespace) -> None:
 
 
 def _prepare(args: argparse.Namespace) -> None:
+  from jaxfer.data.interrupt import stopping
+
+  with stopping("what was not finished is removed: run the command again"):
+    _import(args)
+
+
+def _import(args: argparse.Namespace) -> None:
   from jaxfer import values
   from jaxfer.config import Call
   from jaxfer.data.prepare import prepare

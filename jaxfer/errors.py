@@ -10,10 +10,10 @@ class UserError(Exception):
 
 
 class Interrupted(Exception):
-  """A signal asked a training to stop, and its state is saved. `signal` is the signal's number."""
+  """A signal asked a command to stop. `signal` is the signal's number; `what` says what is left of the work."""
 
-  def __init__(self, number: int):
-    super().__init__(f"stopped by {signal.Signals(number).name}, state saved: go on with --resume")
+  def __init__(self, number: int, what: str = "state saved: go on with --resume"):
+    super().__init__(f"stopped by {signal.Signals(number).name}, {what}")
     self.signal = number
 
 

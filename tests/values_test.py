@@ -57,12 +57,12 @@ def test_the_walk_over_the_registries_meets_numbers_wherever_they_are():
   }
 
 
-@pytest.mark.parametrize("key", NUMERIC)
+@pytest.mark.parametrize("key", sorted(NUMERIC))
 def test_every_number_of_every_config_has_a_range(key):
   assert all(numbers(NUMERIC[key])), f"{key} has no range: annotate it with a type of jaxfer.ranges"
 
 
-@pytest.mark.parametrize("key", NUMERIC)
+@pytest.mark.parametrize("key", sorted(NUMERIC))
 def test_no_number_is_a_truth_value_or_endless_or_negative_beyond_measure(key):
   for wrong in (True, float("nan"), float("inf"), -(10**30), 10**30, "1"):
     for value in (wrong, (wrong,), (wrong, wrong)):

@@ -15,7 +15,9 @@ TEMPLATE_112 = (
   )
   + 0.5
 )
-_MOST_PAD = 4  # A warp reaches at most so many times the image's longer side beyond it.
+# How far a face may reach beyond its image: the image's longer side, and never so far that the image with its repeated
+# edges has more than so many times its pixels. Boxes beyond that are mistakes, and would exhaust the memory.
+_MOST_PIXELS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,18 +80,50 @@ def crop(image: np.ndarray, square: Square, size: int) -> np.ndarray:
     uint8 [size, size, C] or [size, size].
 
   Raises:
-    UserError: a square that does not touch the image.
+    UserError: see `check_square`.
   """
   height, width = image.shape[:2]
+  check_square(square, width, height)
   right, bottom = square.left + square.side, square.top + square.side
-  if right <= 0 or bottom <= 0 or square.left >= width or square.top >= height:
-    raise UserError(f"face square {square} lies outside the {width} x {height} image")
-  beyond = max(0.0, -square.left, -square.top, right - width, bottom - height)
-  pad = int(np.ceil(beyond))
+  pad = int(np.ceil(_reach(square.left, square.top, right, bottom, width, height)))
   if pad:
     image = np.pad(image, ((pad, pad), (pad, pad)) + ((0, 0),) * (image.ndim - 2), mode="edge")
   box = (square.left + pad, square.top + pad, right + pad, bottom + pad)
   return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC, box=box))
+
+
+def check_square(square: Square, width: int, height: int) -> None:
+  """Refuses the square of a face that cannot be meant, before anything is allocated for it.
+
+  Raises:
+    UserError: numbers that are not finite, a side that is not above 0, a square that does not touch the image of
+      these edges in pixels, or one that reaches further beyond it than the image's longer side.
+  """
+  left, top, side = square.left, square.top, square.side
+  if not np.isfinite([left, top, side]).all() or side <= 0:
+    raise UserError(f"face square {square} has no extent")
+  if left + side <= 0 or top + side <= 0 or left >= width or top >= height:
+    raise UserError(f"face square {square} lies outside the {width} x {height} image")
+  reach = _reach(left, top, left + side, top + side, width, height)
+  padded = (width + 2 * reach) * (height + 2 * reach)
+  if reach > max(width, height) or (reach >= 1 and padded > _MOST_PIXELS * width * height):
+    raise UserError(f"face square {square} reaches {reach:.0f} pixels beyond the {width} x {height} image")
+
+
+def check_points(points: np.ndarray, width: int, height: int) -> None:
+  """Refuses points [K, 2] of a face that cannot be meant.
+
+  Raises:
+    UserError: a point that is not finite, or further from the image of these edges in pixels than its longer side.
+  """
+  for i, (x, y) in enumerate(np.asarray(points, float)):
+    if not (np.isfinite(x + y) and _reach(x, y, x, y, width, height) <= max(width, height)):
+      raise UserError(f"point {i} of the face, {x:g},{y:g}, lies far outside the {width} x {height} image")
+
+
+def _reach(left: float, top: float, right: float, bottom: float, width: int, height: int) -> float:
+  """How many pixels a box reaches beyond an image."""
+  return float(max(0.0, -left, -top, right - width, bottom - height))
 
 
 def template_points(count: int) -> np.ndarray:
@@ -188,8 +222,9 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
   low, high = np.floor(corners.min(axis=1)), np.ceil(corners.max(axis=1))
   if (high <= 0).any() or low[0] >= width or low[1] >= height:
     raise ValueError(f"the face would lie outside the {width} x {height} image")
-  if (np.maximum(-low, high - [width, height]) > _MOST_PAD * max(width, height)).any():
-    raise ValueError(f"the face would reach far beyond the {width} x {height} image")
+  reach = _reach(low[0], low[1], high[0], high[1], width, height)
+  if reach > max(width, height) or np.prod(high - low) > _MOST_PIXELS * width * height:
+    raise ValueError(f"the face would reach {reach:.0f} pixels beyond the {width} x {height} image")
   # Only the part that is needed, padded where it reaches beyond the image; 2 pixels more for the interpolation.
   left, top = (int(v) - 2 for v in low)
   right, bottom = (int(v) + 2 for v in high)

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 from PIL import Image
 
-_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM")  # None whose decoder starts another program.
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM")  # None whose decoder starts another program.
 _LEAST_SIDE = 8  # Pixels; no face is smaller.
 _LEAST_MEAN = 10  # Of 255; the placeholders of KDEF have a mean of 0.6 (datasets.md section 5).
 # Beyond the first a JPEG is decoded at half its size, which its decoder can; beyond the second nothing is read.
@@ -65,7 +65,7 @@ def decode(data: bytes) -> Decoded:
   try:
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")  # Of metadata that does not matter here.
-      with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+      with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         return _read(image)
   except Image.UnidentifiedImageError:
     raise ValueError(f"not an image ({len(data)} bytes, the first {data[:4].hex(' ')})") from None
@@ -79,10 +79,15 @@ def decode(data: bytes) -> Decoded:
     raise ValueError(f"cannot be decoded ({reason[0]})") from None
 
 
-def _read(image: Image.Image) -> Decoded:
-  width, height = image.size
+def check_size(width: int, height: int) -> None:
+  """Raises ValueError for an image whose header claims more pixels than are ever decoded."""
   if width * height > _TOO_LARGE:
     raise ValueError(f"image is {width} x {height} pixels: at most {_TOO_LARGE >> 20} megapixels are read")
+
+
+def _read(image: Image.Image) -> Decoded:
+  width, height = image.size
+  check_size(width, height)
   if min(width, height) < _LEAST_SIDE:
     raise ValueError(f"image is {width} x {height} pixels: expected a face")
   format, kind = str(image.format), f"{image.format} {image.mode}"

@@ -1,16 +1,18 @@
 """Words for emotions, as people name folders and fill tables, in English and Japanese."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from jaxfer.errors import UserError
 
-_SAME = tuple(
-  frozenset(words.split())
+# The first word of each group is its canonical name. Misspellings are those of widespread copies.
+_SAME = {
+  words.split()[0]: frozenset(words.split())
   for words in (
-    "anger angry 怒り",
+    "anger angry angery 怒り",
     "contempt contemptuous 軽蔑",
-    "disgust disgusted 嫌悪",
+    "disgust disgusted disgusting 嫌悪",
     "excitement excited 興奮",
     "fear afraid fearful scared 恐怖 恐れ",
     "happiness happy joy joyful 喜び",
@@ -19,9 +21,16 @@ _SAME = tuple(
     "relaxation relaxed リラックス",
     "sadness sad 悲しみ",
     "shame ashamed embarrassment embarrassed 恥",
-    "surprise surprised 驚き",
+    "surprise surprised suprise suprised surprize surprized 驚き",
   )
-)
+}
+_CANONICAL = {word: name for name, words in _SAME.items() for word in words}
+_AROUND = re.compile(r"^[\W\d_]+|[\W\d_]+$")  # Numbers and signs around a word, as in "03_happy".
+
+
+def canonical(word: str) -> str:
+  """The canonical name of an emotion, e.g. "happiness" for "Happy" or "03_happy"; "" for any other word."""
+  return _CANONICAL.get(_AROUND.sub("", word.casefold()), "")
 
 
 def find(word: str, names: Sequence[str]) -> int:
@@ -35,8 +44,9 @@ def find(word: str, names: Sequence[str]) -> int:
     ValueError: none does.
   """
   folded = word.strip().casefold()
+  meaning = canonical(word)
   for i, name in enumerate(names):
-    if folded == name or any(folded in same and name in same for same in _SAME):
+    if folded == name or (meaning and meaning == canonical(name)):
       return i
   raise ValueError(f"'{folded[:40]}' is none of {', '.join(names)}")
 

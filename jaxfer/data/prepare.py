@@ -19,7 +19,6 @@ from jaxfer.errors import UserError, unknown
 
 T = TypeVar("T")
 
-_CLUTTER = ("__macosx", "thumbs.db", "desktop.ini")
 _SHOWN = 8  # Entries of a list in the table; report.json has them all.
 _SECONDS_BETWEEN_LINES = 10.0  # Progress where there is no terminal.
 
@@ -99,6 +98,7 @@ class Report:
     licence: terms, and where to ask.
     fingerprint: of the records as read back; "" if nothing was written.
     findings: counts and lists.
+    replaced: which earlier copy under the same options this one takes the place of; "" where there was none.
   """
 
   dataset: str
@@ -109,6 +109,7 @@ class Report:
   licence: str
   fingerprint: str
   findings: Findings
+  replaced: str = ""
 
   def to_json(self) -> str:
     """Everything, lists in full."""
@@ -137,6 +138,8 @@ class Report:
     lines += ["", f"options:     {', '.join(chosen)}"]
     lines += [f"{key + ':':12} {value}" for key, value in self.method.items()]
     lines.append(f"licence:     {self.licence}")
+    if self.replaced:
+      lines.append(f"replaced:    {self.replaced}")
     if self.folder:
       lines += [f"fingerprint: {self.fingerprint}", f"written to:  {self.folder}"]
     return "\n".join(lines)
@@ -188,13 +191,28 @@ def prepare(
   recorded = {option: getattr(config, option) for option in records.option_fields(type(config))}
   reports = []
 
-  def report(findings: Findings, folder: str = "", fingerprint: str = "", method: Any = None) -> Report:
+  def report(findings: Findings, method: Any = None, **written: str) -> Report:
+    fields = {"folder": "", "fingerprint": ""} | written
     licence = DATASETS[name].licence
-    return Report(name, str(source), folder, recorded, dict(method or {}), licence, fingerprint, findings)
+    return Report(
+      name,
+      str(source),
+      options=recorded,
+      method=dict(method or {}),
+      licence=licence,
+      findings=findings,
+      **fields,
+    )
 
   def finish(builder: Any, folder: Path) -> None:
     loaded = stream.open_records(builder)  # What was written can be read back, a little at a time.
-    made = report(builder.findings, str(folder), loaded.fingerprint, builder.info.metadata)
+    made = report(
+      builder.findings,
+      builder.info.metadata,
+      folder=str(folder),
+      fingerprint=loaded.fingerprint,
+      replaced=_replaced(folder, str(source), loaded.fingerprint),
+    )
     files.write_atomic(Path(builder.data_path) / "report.json", made.to_json())
     reports.append(made)
 
@@ -204,6 +222,23 @@ def prepare(
     print(report(error.findings).table(shown=sys.maxsize), file=sys.stderr)
     raise
   return reports[0]
+
+
+def _replaced(folder: Path, source: str, fingerprint: str) -> str:
+  """What the copy that lies in a folder is, for who trained on it and now makes another; "" where there is none."""
+  if not folder.exists():
+    return ""
+  try:
+    earlier = files.read_json(folder / "report.json", "prepare it again", ["source", "fingerprint"])
+    before, known = str(earlier["source"]), str(earlier["fingerprint"])
+  except UserError:
+    return "an earlier copy under the same options, whose report cannot be read"
+  if known == fingerprint:
+    return f"an equal copy, read from {before}" if before != source else "an equal copy"
+  return (
+    f"another copy under the same options, read from {before}, fingerprint {known}: what was trained on it cannot be "
+    "resumed or evaluated on this one"
+  )
 
 
 def visible(folder: Path) -> list[Path]:
@@ -216,7 +251,7 @@ def visible(folder: Path) -> list[Path]:
     entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
   except OSError as error:
     raise UserError(f"{folder} cannot be listed ({error.strerror}): check its permissions") from error
-  return sorted(entry for entry in entries if entry.name.lower() not in _CLUTTER)
+  return sorted(entry for entry in entries if not files.clutter(entry.name))
 
 
 def find_folders(source: Path, accept: Callable[[list[Path]], bool], depth: int = 4) -> list[Path]:

@@ -11,12 +11,13 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from multiprocessing import forkserver, resource_tracker
 from pathlib import PurePath
 
 import numpy as np
 from PIL import Image
 
-from jaxfer.data import align, detect
+from jaxfer.data import align, detect, duplicates
 from jaxfer.data.decode import Decoded, decode
 from jaxfer.data.prepare import Findings, Problem, progress
 from jaxfer.data.stills import Still
@@ -67,7 +68,7 @@ class Result:
     how: what placed the face.
     kind: of the file, `Decoded.kind`.
     size: of the picture, such as "640x490".
-    digest: of the file's bytes; None where they cannot be read.
+    digest: of the decoded pixels; None where there are none.
   """
 
   image: bytes | None = None
@@ -84,8 +85,25 @@ def workers() -> int:
   return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def read(stills: Sequence[Still], cut: Cut, findings: Findings) -> Iterator[tuple[Still, Result]]:
+def read(
+  stills: Sequence[Still],
+  cut: Cut,
+  findings: Findings,
+  label_names: Sequence[str] = (),
+  *,
+  skip_bad: bool = False,
+) -> Iterator[tuple[Still, Result]]:
   """Yields each usable still with its picture, in order; enters into `findings` what is bad, odd or to be counted.
+
+  Copies of a picture that contradict each other or leak between splits (`duplicates.judge`) are bad. Which ones to
+  leave out is known only after all pictures are seen, so with `skip_bad` all are decoded once before.
+
+  Args:
+    stills: what to read.
+    cut: how faces are cut out.
+    findings: filled; complete after the last still.
+    label_names: class names by label, for messages.
+    skip_bad: leave out contradictions and leaks, instead of only reporting them.
 
   Raises:
     UserError: a detector is needed and cannot be had, or the reading processes die.
@@ -97,13 +115,19 @@ def read(stills: Sequence[Still], cut: Cut, findings: Findings) -> Iterator[tupl
   hows: Counter[str] = Counter()
   kinds: Counter[str] = Counter()
   sizes: Counter[str] = Counter()
-  first: dict[bytes, int] = {}
+  faces_apart = cut.crop in ("auto", "template")
+  verdict = duplicates.Verdict()
+  if skip_bad:
+    seen = progress(_results(stills, None, _FEW), len(stills), "comparing pictures")
+    verdict = duplicates.judge(stills, [result.digest for result in seen], label_names, faces_apart)
+  digests: list[bytes | None] = []
   for i, result in enumerate(progress(_results(stills, cut, few), len(stills), "reading pictures")):
     still = stills[i]
-    if result.digest is not None and (other := stills[first.setdefault(result.digest, i)]) is not still:
-      findings.odd.append(Problem(str(still.source), _same(still, other)))
+    digests.append(result.digest if result.image is not None else None)
     if result.image is None:
       findings.bad.append(Problem(str(still.source), result.problem))
+      continue
+    if i in verdict.dropped:
       continue
     if result.problem:
       findings.odd.append(Problem(str(still.source), result.problem))
@@ -111,24 +135,17 @@ def read(stills: Sequence[Still], cut: Cut, findings: Findings) -> Iterator[tupl
     kinds[result.kind] += 1
     sizes[result.size] += 1
     yield still, result
+  if not skip_bad:
+    verdict = duplicates.judge(stills, digests, label_names, faces_apart)
+  for problems, found in ((findings.bad, verdict.dropped), (findings.odd, verdict.repeats)):
+    usable = ((i, what) for i, what in sorted(found.items()) if digests[i] is not None)
+    problems += [Problem(str(stills[i].source), what) for i, what in usable]
+  findings.notes += verdict.notes
   for title, counter in (("faces cut out", hows), ("kinds of pictures", kinds), ("sizes", sizes)):
     if counter:
       most = ", ".join(f"{count} {what}" for what, count in counter.most_common(8))
       others = len(counter) - 8
       findings.notes.append(f"{title}: {most}" + (f" and {others} more" if others > 0 else ""))
-
-
-def _same(still: Still, other: Still) -> str:
-  differs = [
-    what
-    for what, differs in (
-      ("label", still.label != other.label),
-      ("subject", still.subject != other.subject),
-      ("split", still.split != other.split),
-    )
-    if differs
-  ]
-  return f"same content as {other.source}" + (f", under another {' and '.join(differs)}" if differs else "")
 
 
 def _needs_detector(still: Still, cut: Cut) -> bool:
@@ -137,7 +154,8 @@ def _needs_detector(still: Still, cut: Cut) -> bool:
   return cut.crop == "auto" and still.points is None and still.square is None
 
 
-def _results(stills: Sequence[Still], cut: Cut, few: int) -> Iterator[Result]:
+def _results(stills: Sequence[Still], cut: Cut | None, few: int) -> Iterator[Result]:
+  """One result a still; without a `cut` they hold digests alone."""
   if len(stills) <= few:
     for still in stills:
       yield read_one(still, cut)
@@ -145,6 +163,7 @@ def _results(stills: Sequence[Still], cut: Cut, few: int) -> Iterator[Result]:
   # Not forked from this process: others' threads and locks (JAX, TFDS, gRPC) do not survive it.
   context = multiprocessing.get_context("forkserver")
   context.set_forkserver_preload([__name__])
+  _start_server()
   count = workers()
   pool = concurrent.futures.ProcessPoolExecutor(count, mp_context=context, initializer=_start)
   chunks = (stills[start : start + _CHUNK] for start in range(0, len(stills), _CHUNK))
@@ -165,6 +184,16 @@ def _results(stills: Sequence[Still], cut: Cut, few: int) -> Iterator[Result]:
     pool.shutdown(cancel_futures=True)
 
 
+def _start_server() -> None:
+  """Starts the server that forks the reading processes; none of them ever sees a Ctrl-C, not even while it starts."""
+  resource_tracker.ensure_running()  # Before, as it unblocks the signal.
+  blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+  try:
+    forkserver.ensure_running()
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
 def _start() -> None:
   """Begins a reading process: Ctrl-C is for the parent alone, and no reader outlives it."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -179,17 +208,18 @@ def _start() -> None:
   threading.Thread(target=watch, daemon=True).start()
 
 
-def _read_chunk(stills: Sequence[Still], cut: Cut) -> list[Result]:
+def _read_chunk(stills: Sequence[Still], cut: Cut | None) -> list[Result]:
   return [read_one(still, cut) for still in stills]
 
 
-def read_one(still: Still, cut: Cut) -> Result:
-  """Reads a still; whatever is wrong with it is in the result."""
-  digest, decoded = None, None
+def read_one(still: Still, cut: Cut | None) -> Result:
+  """Reads a still; whatever is wrong with it is in the result. Without a `cut` the result holds the digest alone."""
+  digest = None
   try:
-    data = still.source.read()
-    digest = hashlib.blake2b(data, digest_size=16).digest()
-    decoded = decode(data)
+    decoded = decode(still.source.read())
+    digest = _digest(decoded.pixels)
+    if cut is None:
+      return Result(digest=digest)
     picture, landmarks, how, problem = _cut(still, decoded, cut)
   except (OSError, ValueError, UserError) as error:
     return Result(problem=str(error), digest=digest)
@@ -204,6 +234,7 @@ def _cut(still: Still, decoded: Decoded, cut: Cut) -> tuple[np.ndarray, np.ndarr
   """The face [size, size, 3], the landmarks in it, what placed it, and what is odd."""
   pixels, size, scale = decoded.pixels, cut.size, np.array(decoded.scale)
   height, width = pixels.shape[:2]
+  _check_places(still, cut.crop, *np.rint(np.array([width, height]) * scale).astype(int))
   points = None if still.points is None else still.points / scale
   how, problem = "distributor's points", ""
   if cut.crop == "whole":
@@ -237,6 +268,25 @@ def _cut(still: Still, decoded: Decoded, cut: Cut) -> tuple[np.ndarray, np.ndarr
     matrix, picture = align.square_matrix(square, size), align.crop(pixels, square, size)
   landmarks = None if still.landmarks is None else align.transform(still.landmarks / scale, matrix)
   return picture, landmarks, how, problem
+
+
+def _check_places(still: Still, crop: str, width: int, height: int) -> None:
+  """Raises ValueError where the distributor places the face, or its landmarks, far outside the picture."""
+  try:
+    if still.landmarks is not None:
+      align.check_points(still.landmarks, width, height)
+    if crop in ("auto", "template") and still.points is not None:
+      align.check_points(still.points, width, height)
+    elif crop == "auto" and still.square is not None:
+      align.check_square(still.square, width, height)
+  except UserError as error:
+    raise ValueError(f"{still.where}: {error}" if still.where else str(error)) from None
+
+
+def _digest(pixels: np.ndarray) -> bytes:
+  digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
+  digest.update(np.ascontiguousarray(pixels).data)
+  return digest.digest()
 
 
 def _png(picture: np.ndarray, channels: int) -> bytes:

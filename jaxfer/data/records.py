@@ -13,7 +13,6 @@ import itertools
 import logging
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import numpy as np
 
 from jaxfer import folders
 from jaxfer.data.datasets import DATASETS
+from jaxfer.data.staging import put, staging
 from jaxfer.errors import UserError, unknown
 from jaxfer.values import check
 
@@ -226,7 +226,7 @@ def generate(
   """Writes a data set as array_record and returns its folder.
 
   All is written to a hidden folder inside `data_dir` and renamed at the end: an interrupted run leaves an
-  earlier copy untouched and nothing half-made.
+  earlier copy untouched and nothing half-made. What a killed run left is removed here, see `staging`.
 
   Args:
     name: a key of `DATASETS`.
@@ -241,26 +241,17 @@ def generate(
   """
   root = Path(data_dir)
   folders.check_data_dir(root)
-  try:
-    root.mkdir(parents=True, exist_ok=True)
-    staging = tempfile.TemporaryDirectory(prefix=".incomplete-", dir=root)
-  except OSError as error:
-    raise UserError(
-      f"data folder {root} cannot be written ({error.strerror}): choose another, or set JAXFER_DATA_DIR"
-    ) from error
-  with staging, folders.explained(root):
-    builder = open_builder(name, config, staging.name)
+  with staging(root) as folder, folders.explained(root):
+    builder = open_builder(name, config, folder)
     with _quiet():
       builder.download_and_prepare(file_format="array_record")
     built = Path(builder.data_path)
-    final = root / built.relative_to(staging.name)
+    final = root / built.relative_to(folder)
     if finish:
       finish(builder, final)
     final.parent.mkdir(parents=True, exist_ok=True)
     try:
-      if replace and final.exists():
-        final.rename(Path(staging.name) / "replaced")
-      built.rename(final)
+      put(built, final, folder, replace)
     except OSError:
       if replace or not final.exists():
         raise

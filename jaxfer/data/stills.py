@@ -127,6 +127,7 @@ class Still:
     extras: further features by name, as the builder declares them.
     landmarks: [K, 2], points to be kept, in pixels of the picture; they move with the crop and are written as the
       feature `landmarks` in pixels of the crop, where the builder has `LANDMARKS`. None where not given.
+    where: what names the picture and its face, for messages: "list.csv, line 3, box 10,20 30 x 40". "" for nothing.
   """
 
   key: str
@@ -138,3 +139,4 @@ class Still:
   split: str = ""
   extras: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   landmarks: np.ndarray | None = None
+  where: str = ""

@@ -29,6 +29,7 @@ is counted here.
 import abc
 import dataclasses
 import io
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxfer.data import reading
-from jaxfer.data.prepare import Count, Findings
+from jaxfer.data.prepare import Count, Findings, Problem
 from jaxfer.data.stills import Still
 from jaxfer.errors import UserError, unknown
 from jaxfer.ranges import Channels, StoredSize
@@ -48,7 +49,7 @@ class Config(tfds.core.BuilderConfig):
   """The options of every set of stills.
 
   Attributes:
-    image_size: S >= 16, edge of the written picture in pixels.
+    image_size: S, 16 to 4096, edge of the written picture in pixels.
     channels: 3 (RGB) or 1 (grey).
     crop: "auto", "template", "middle" or "whole"; see `jaxfer.data.stills`.
     detector: path of YuNet's ONNX file; "" for the cascade of OpenCV's wheel.
@@ -89,6 +90,10 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
   def extras(self) -> Mapping[str, Any]:
     """Further features by name."""
     return {}
+
+  def may_lack(self) -> Sequence[str]:
+    """Classes that a whole copy need not have under the options; without any other the import stops."""
+    return ()
 
   def num_landmarks(self) -> int:
     """K of the feature `landmarks` under the options; 0 where it is not written."""
@@ -132,8 +137,9 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     self.findings = findings
     stills = self.scan(Path(config.source), findings)
     cut = reading.Cut(config.image_size, config.channels, self.crop(stills), config.detector)
-    written = 0
-    for still, result in reading.read(stills, cut, findings):
+    names = self.info.features["label"].names
+    written: Counter[int] = Counter()
+    for still, result in reading.read(stills, cut, findings, names, skip_bad=config.skip_bad):
       example = {
         "key": still.key,
         "subject": still.subject,
@@ -145,9 +151,28 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
       if count := self.num_landmarks():
         none = np.full((count, 2), np.nan)
         example["landmarks"] = (none if result.landmarks is None else result.landmarks).astype(np.float32)
-      written += 1
+      written[still.label] += 1
       yield still.key, example
-    findings.counts.append(Count("written", written, len(stills)))
+    findings.counts.append(Count("written", written.total(), len(stills)))
+    check_classes(config.source, [written[i] for i in range(len(names))], names, self.may_lack(), findings)
     findings.finish(config.skip_bad)
     if not written:
       raise UserError(f"source {config.source}: none of its {len(stills)} pictures can be used")
+    check_several(config.source, [names[i] for i in written])
+
+
+def check_classes(
+  source: str, counts: Sequence[int], names: Sequence[str], may_lack: Sequence[str], findings: Findings
+) -> None:
+  """Enters every class of which nothing could be written as bad: a class that is missing is not harmless."""
+  for name, count in zip(names, counts, strict=True):
+    if not count and name not in may_lack:
+      findings.bad.append(Problem(source, f"nothing of class '{name}' in this copy"))
+
+
+def check_several(source: str, written: Sequence[str]) -> None:
+  """Raises UserError where a single class was written: any net would be right every time."""
+  if len(written) < 2:
+    raise UserError(
+      f"source {source}: all of its usable pictures are of class '{written[0]}': a classifier needs two"
+    )

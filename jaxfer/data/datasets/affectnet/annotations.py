@@ -48,6 +48,7 @@ class Annotation:
     path: below the folder of pictures, as the csv form gives it; "" in the other forms.
     box: (x, y, width, height) of the face in pixels; None where there is none.
     landmarks: [68, 2] in pixels; None where not given.
+    line: of the list of the csv form, from 1; 0 in the other forms.
   """
 
   expression: int
@@ -56,6 +57,7 @@ class Annotation:
   path: str = ""
   box: tuple[float, float, float, float] | None = None
   landmarks: np.ndarray | None = None
+  line: int = 0
 
 
 def read_csv(path: Path) -> Iterator[Annotation | ValueError]:
@@ -77,7 +79,7 @@ def read_csv(path: Path) -> Iterator[Annotation | ValueError]:
       if not row or (number == 1 and row[0].strip().lower() == COLUMNS[0].lower()):
         continue
       try:
-        yield parse_row(row)
+        yield dataclasses.replace(parse_row(row), line=number)
       except ValueError as error:
         yield ValueError(f"line {number}: {error}")
 

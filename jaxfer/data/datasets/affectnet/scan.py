@@ -59,13 +59,21 @@ def scan(source: Path, form: str, points: bool, findings: Findings) -> list[Stil
   skipped: Counter[int] = Counter()
   by_split: dict[str, Counter[int]] = {split: Counter() for split in _SPLITS}
   stills: dict[str, Still] = {}
+  contradicting: set[str] = set()
   boxless = 0
   for key, path, split, said in read(source, points, findings):
     if not 0 <= said.expression < len(LABELS):
       skipped[said.expression] += 1
       continue
     if key in stills:
-      findings.odd.append(Problem(str(path), "listed a second time; left out"))
+      if stills[key].label == said.expression:
+        findings.odd.append(Problem(str(path), "listed a second time; left out"))
+      else:
+        what = f"listed as {LABELS[said.expression]}, and before as {LABELS[stills.pop(key).label]}; both are left out"
+        findings.bad.append(Problem(str(path), what))
+        contradicting.add(key)
+      continue
+    if key in contradicting:
       continue
     by_split[split][said.expression] += 1
     boxless += form == "2017" and said.box is None
@@ -91,7 +99,11 @@ def _still(key: str, path: Path, split: str, said: Annotation, points: bool) -> 
   elif said.box is not None:
     square = align.box_square(*said.box)
   extras = {"valence": np.float32(said.valence), "arousal": np.float32(said.arousal)}
-  return Still(key, key, said.expression, File(path), square, five, split, extras)
+  where = f"line {said.line} of the {split} list" if said.line else ""
+  if square is not None and said.box is not None:
+    x, y, width, height = said.box
+    where += f", box {x:g},{y:g} {width:g} x {height:g}"
+  return Still(key, key, said.expression, File(path), square, five, split, extras, where=where)
 
 
 def five_points(landmarks: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from jaxfer.data import recordio
 from jaxfer.data.datasets.casia_webface import verification
+from jaxfer.data.decode import FORMATS, check_size
 from jaxfer.data.prepare import Belief, Count, Findings, Problem, find_folders, progress, visible
 from jaxfer.data.stills import Bytes, File, Still
 from jaxfer.data.tree import read_text, walk
@@ -37,9 +38,10 @@ class Swapped:
     """Returns the picture put right. Raises OSError or ValueError."""
     data = self.place.read()
     try:
-      with Image.open(io.BytesIO(data)) as image:
+      with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        check_size(*image.size)
         pixels = np.asarray(image.convert("RGB"))[..., ::-1]
-    except OSError:
+    except (OSError, ValueError):
       raise
     except Exception as error:  # Pillow's decoders raise what they like.
       raise ValueError(f"cannot be decoded ({str(error) or type(error).__name__})") from None

@@ -6,6 +6,7 @@ cropping and resampling (specs 0.5). Unlabelled sequences are counted and not wr
 
 import dataclasses
 import io
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jaxfer.data import flow
+from jaxfer.data import flow, stills_builder
 from jaxfer.data.datasets.ckplus import frames, scan
 from jaxfer.data.prepare import Count, Findings
 from jaxfer.errors import UserError
@@ -26,8 +27,8 @@ class Config(tfds.core.BuilderConfig):
   """The options of the data set.
 
   Attributes:
-    num_frames: T >= 1, frames a sequence.
-    image_size: S >= 16, edge of the crop in pixels.
+    num_frames: T, 1 to 10,000, frames a sequence.
+    image_size: S, 16 to 4096, edge of the crop in pixels.
     source: the distributor's folder, at or above the trees.
     boxes: csv of face boxes (`frames.read_boxes`); they go before landmarks.
     skip_bad: leave out sequences with a bad file instead of stopping.
@@ -80,10 +81,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     boxes = frames.read_boxes(config.boxes) if config.boxes else {}
     tree = scan.scan(Path(config.source), findings)
     damaged = frames.check_headers(tree.frames, tree.labelled, findings)
+    damaged |= frames.contradicting(tree.sequences, findings)
     sound = [sequence for sequence in tree.sequences if sequence.key not in damaged]
-    written = 0
+    written: Counter[int] = Counter()
     for example in frames.read_sequences(sound, boxes, config.num_frames, config.image_size, findings):
-      written += 1
+      written[example.sequence.label] += 1
       yield (
         example.sequence.key,
         {
@@ -94,10 +96,13 @@ class Builder(tfds.core.GeneratorBasedBuilder):
           "flow": example.flow,
         },
       )
-    findings.counts.append(Count("written", written, scan.NUM_LABELLED))
+    findings.counts.append(Count("written", written.total(), scan.NUM_LABELLED))
+    counts = [written[i] for i in range(len(scan.LABELS))]
+    stills_builder.check_classes(config.source, counts, scan.LABELS, (), findings)
     findings.finish(config.skip_bad)
     if not written:
       raise UserError(f"source {config.source}: none of the labelled sequences can be used")
+    stills_builder.check_several(config.source, [scan.LABELS[i] for i in written])
 
 
 def _png(image: np.ndarray) -> io.BytesIO:

@@ -1,7 +1,9 @@
 """The frames of CK+: what their headers say, and the labelled sequences as arrays."""
 
+import contextlib
 import csv
 import dataclasses
+import hashlib
 import io
 import struct
 from collections import Counter, defaultdict
@@ -13,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from jaxfer.data import align, flow
-from jaxfer.data.datasets.ckplus.scan import Files, Sequence
+from jaxfer.data.datasets.ckplus.scan import LABELS, Files, Sequence
+from jaxfer.data.decode import FORMATS, check_size
 from jaxfer.data.prepare import Belief, Findings, Problem, progress
 from jaxfer.errors import UserError
 
@@ -136,6 +139,24 @@ def _report_duplicates(groups: Iterable[list[tuple[str, Path]]], findings: Findi
     findings.notes.append(f"{still} frames equal an earlier frame of their own sequence")
 
 
+def contradicting(sequences: Iterable[Sequence], findings: Findings) -> set[str]:
+  """Keys of labelled sequences that end in the same frame under another label or person; all of them are bad."""
+  ends: dict[bytes, list[Sequence]] = defaultdict(list)
+  for sequence in sequences:
+    with contextlib.suppress(OSError):  # Reading it says more.
+      ends[hashlib.blake2b(sequence.frames[-1].read_bytes()).digest()].append(sequence)
+  found = set()
+  for same in ends.values():
+    if len({(sequence.label, sequence.subject) for sequence in same}) == 1:
+      continue
+    for sequence in same:
+      others = ", ".join(f"{other.key} ({LABELS[other.label]})" for other in same if other is not sequence)
+      what = f"{sequence.key} ({LABELS[sequence.label]}) ends in the same frame as {others}"
+      findings.bad.append(Problem(str(sequence.frames[-1]), what))
+      found.add(sequence.key)
+  return found
+
+
 @dataclasses.dataclass(frozen=True)
 class Example:
   """A sequence as written: frames [T, S, S, 3] uint8 and flow [T, S, S, 2] int16 (`flow.quantize`)."""
@@ -192,13 +213,17 @@ def _read(
       problems.append(Problem(str(sequence.frames[i]), str(error)))
   if problems:
     return None, "", problems
-  if box is not None:
-    square, how = box, "given box"
-  elif sequence.landmarks is not None:
-    square, how = align.landmark_square(sequence.landmarks, MARGIN), "landmarks"
-  else:
-    square, how = align.centre_square(decoded[0].shape[1], decoded[0].shape[0]), "middle of the image"
+  height, width = decoded[0].shape[:2]
+  how = "middle of the image"
   try:
+    if box is not None:
+      square, how = box, "given box"
+    elif sequence.landmarks is not None:
+      how = "landmarks"
+      align.check_points(sequence.landmarks, width, height)
+      square = align.landmark_square(sequence.landmarks, MARGIN)
+    else:
+      square = align.centre_square(width, height)
     frames = np.stack([align.crop(decoded[i], square, size) for i in chosen])
   except UserError as error:
     return None, "", [Problem(str(sequence.frames[0]), f"{error}, by {how}")]
@@ -212,7 +237,8 @@ def decode(path: Path) -> np.ndarray:
     ValueError: bytes that cannot be decoded, more than 8 bits a channel, or an image of one colour only.
   """
   try:
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
+      check_size(*image.size)
       if image.mode.startswith(("I", "F")):
         raise ValueError(f"image has mode {image.mode}: expected 8 bits a channel")
       pixels = np.asarray(image.convert("RGB"))

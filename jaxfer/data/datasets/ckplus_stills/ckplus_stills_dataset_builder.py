@@ -85,6 +85,7 @@ class Builder(stills_builder.Builder):
             label=names.index(name),
             source=File(path),
             square=square,
+            where=f"landmarks of {sequence.key}" if square else "",
             extras={"sequence": sequence.key, "frame": number},
           )
         )

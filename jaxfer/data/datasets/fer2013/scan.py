@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxfer.data import tree
+from jaxfer.data import emotions, splits, tree
 from jaxfer.data.datasets.fer2013 import tables
+from jaxfer.data.datasets.image_folder import layout
 from jaxfer.data.prepare import Count, Findings, Problem
 from jaxfer.data.stills import Bytes, File, Still
 from jaxfer.errors import UserError
@@ -23,14 +24,6 @@ LABELS = {
 }
 CLASS_COUNTS = (4953, 547, 5121, 8989, 6077, 4002, 6198)
 SPLIT_COUNTS = {"train": 28709, "validation": 3589, "test": 3589}
-_FOLDERS = {"angry": "anger", "happy": "happiness", "sad": "sadness"}
-_SPLIT_FOLDERS = {
-  "train": "train",
-  "training": "train",
-  "validation": "validation",
-  "val": "validation",
-  "test": "test",
-}
 _NAMED = re.compile(r"(training|publictest|privatetest)_\d+", re.IGNORECASE)
 _FERPLUS_FOLDERS = {"fer2013train": "train", "fer2013valid": "validation", "fer2013test": "test"}
 
@@ -88,27 +81,50 @@ def _from_table(path: Path, findings: Findings) -> list[Still]:
 
 
 def _from_folders(source: Path, files: Iterable[Path], findings: Findings) -> list[Still]:
+  """Pictures by the folder they lie in: words for the seven emotions, or the codes 0 to 6, but not both."""
+  pictures = [path for path in files if layout.is_picture(path)]
+  numbered = {path.parent.name for path in pictures} <= set(map(str, range(7)))
   stills = []
   unknown: Counter[str] = Counter()
-  for path in files:
-    if path.suffix.lower() not in (".jpg", ".jpeg", ".png"):
-      continue
-    folder = path.parent.name.lower()
-    name = _FOLDERS.get(folder, folder)
-    if name not in LABELS["fer2013"]:
+  for path in pictures:
+    name = path.parent.name
+    try:
+      label = int(name) if numbered else emotions.find(name, LABELS["fer2013"])
+    except ValueError:
       unknown[str(path.parent)] += 1
       continue
     match = _NAMED.fullmatch(path.stem)
-    split = (
-      tables.USAGES[match[1].lower()] if match else _SPLIT_FOLDERS.get(path.parent.parent.name.lower(), "")
-    )
+    split = tables.USAGES[match[1].lower()] if match else _split(path.parent.parent, source)
     key = path.relative_to(source).as_posix()
-    stills.append(_still(key, LABELS["fer2013"].index(name), File(path), split))
+    stills.append(_still(key, label, File(path), split))
   for place, count in unknown.items():
-    findings.odd.append(
-      Problem(place, f"{count} pictures in a folder that is not named as an emotion; left out")
+    findings.bad.append(
+      Problem(place, f"{count} pictures in a folder that is not named as an emotion of FER2013")
     )
+  if numbered and stills:
+    _check_codes(source, Counter(still.label for still in stills), findings)
   return stills
+
+
+def _split(folder: Path, source: Path) -> str:
+  """The split that the folders above a class name, the nearest first."""
+  for above in (folder, *folder.parents):
+    if split := splits.find(above.name):
+      return split
+    if above == source:
+      break
+  return ""
+
+
+def _check_codes(source: Path, counts: Counter[int], findings: Findings) -> None:
+  """Folders of numbers follow FER2013's codes or the alphabet; 4, 5 and 6 differ, and surprise is rare."""
+  if counts[6] < min(counts[4], counts[5]):
+    raise UserError(
+      f"source {source}: its folders 0 to 6 are not FER2013's codes but seem to follow the alphabet (6, with "
+      f"{counts[6]} pictures, is rarer than 4 and 5, as surprise is): rename them to angry, disgust, fear, happy, "
+      "neutral, sad, surprise"
+    )
+  findings.notes.append("folders are numbers: read as FER2013's codes, 0 anger to 6 neutral")
 
 
 def _ferplus(

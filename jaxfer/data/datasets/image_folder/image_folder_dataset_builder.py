@@ -5,8 +5,10 @@ from pathlib import Path
 
 from jaxfer.data import stills_builder
 from jaxfer.data.datasets.image_folder import scan
+from jaxfer.data.datasets.image_folder.layout import LAYOUTS
 from jaxfer.data.prepare import Findings
 from jaxfer.data.stills import Still
+from jaxfer.errors import unknown
 
 
 @dataclasses.dataclass
@@ -16,9 +18,17 @@ class Config(stills_builder.Config):
   Attributes:
     subject_pattern: regular expression with one group, the person's name, searched in each picture's path below the
       folder of the classes; "" where people are unknown.
+    layout: "class" where the folders in the source are the classes, "split/class" where they are the splits, whatever
+      lies below; "auto" finds out, and refuses where it cannot tell.
   """
 
   subject_pattern: str = ""
+  layout: str = dataclasses.field(default="auto", metadata={"in_name": False})
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if self.layout not in LAYOUTS:
+      raise unknown("option layout of data set 'image_folder'", self.layout, LAYOUTS)
 
 
 class Builder(stills_builder.Builder):
@@ -26,6 +36,7 @@ class Builder(stills_builder.Builder):
 
   def scan(self, source: Path, findings: Findings) -> list[Still]:
     """See `scan.scan`."""
-    names, stills = scan.scan(source, self.builder_config.subject_pattern, findings)
+    config = self.builder_config
+    names, stills = scan.scan(source, config.subject_pattern, findings, config.layout)
     self.set_label_names(names)
     return stills

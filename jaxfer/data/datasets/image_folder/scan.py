@@ -2,75 +2,55 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 
+from jaxfer.data import emotions
+from jaxfer.data.datasets.image_folder import layout as layouts
 from jaxfer.data.prepare import Count, Findings, Problem, visible
 from jaxfer.data.stills import File, Still
 from jaxfer.errors import UserError
 
-SPLITS = {
-  "train": "train",
-  "val": "validation",
-  "valid": "validation",
-  "validation": "validation",
-  "test": "test",
-}
-SUFFIXES = frozenset(
-  {".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".ppm", ".pgm"}
-)
-_DEPTH = 8  # Folders below a class; a link to a folder above would go on for ever.
+Classes = Sequence[tuple[str, Path]]  # Split, or "", and folder.
 
 
-def scan(source: Path, subject_pattern: str, findings: Findings) -> tuple[tuple[str, ...], list[Still]]:
+def scan(
+  source: Path, subject_pattern: str, findings: Findings, layout: str = "auto"
+) -> tuple[tuple[str, ...], list[Still]]:
   """Lists the pictures of all classes.
 
   Args:
-    source: the folder of the classes or splits, or one or more single folders above it.
-    subject_pattern: regular expression with one group, the person's name; searched in the path below `source` with
-      forward slashes. "" where people are unknown: each picture is then a person of its own.
+    source: the folder of the classes or splits, or one above it.
+    subject_pattern: regular expression with one group, the person's name; searched in the path below the folder of
+      the classes or splits, with forward slashes. "" where people are unknown: each picture is then a person of its
+      own.
     findings: filled.
+    layout: see `layout.find`.
 
   Returns:
-    The class names, ascending, and the stills; keys are paths below the folder of the classes.
+    The class names, ascending (as numbers, where all are), and the stills; keys are paths below the folder of the
+    classes or splits.
 
   Raises:
-    UserError: no pictures in such folders, or a pattern that is not one.
+    UserError: no pictures in such folders, a single class, folders that can be understood in more than one way, or a
+      pattern that is not one.
   """
   pattern = compile_subject_pattern(subject_pattern)
-  root = _find_root(source)
-  folders = [entry for entry in visible(root) if entry.is_dir()]
-  splits = [folder for folder in folders if folder.name.lower() in SPLITS]
-  ignored: Counter[str] = Counter()
-  if splits:
-    classes = []
-    for folder in splits:
-      split = SPLITS[folder.name.lower()]
-      classes += [(split, child) for child in _folders(folder, findings)]
-    beside = [folder for folder in folders if folder not in splits]
-    findings.odd += [Problem(str(folder), "beside folders of splits; left out") for folder in beside]
-    findings.odd += [Problem(str(path), "a file beside the splits; left out") for path in _files(root)]
-  else:
-    classes = [("", folder) for folder in _folders(root, findings)]
-  names, spelled = _class_names([folder for _, folder in classes], findings)
+  found = layouts.find(source, layout, findings)
+  names, spelled = _class_names(found.classes, findings)
+  _check_classes(source, names, spelled, found.classes, findings)
   stills: list[Still] = []
-  for split, folder in classes:
-    label, before = names.index(spelled[folder.name]), len(stills)
+  ignored: Counter[str] = Counter()
+  for split, folder in found.classes:
+    label = names.index(spelled[folder.name])
     for path in _walk(folder, ignored, findings):
-      relative = path.relative_to(root).as_posix()
+      relative = path.relative_to(found.root).as_posix()
       try:
         relative.encode()
         stills.append(Still(relative, subject(relative, pattern), label, File(path), split=split))
       except ValueError as error:
         reason = "its name is not UTF-8" if isinstance(error, UnicodeError) else str(error)
         findings.bad.append(Problem(ascii(str(path))[1:-1], reason))
-    if len(stills) == before:
-      findings.odd.append(Problem(str(folder), "a class folder without pictures"))
-  if not stills and not findings.bad:
-    raise UserError(
-      f"source {source} holds no pictures: expected <class>/*.jpg (png, tiff, bmp, ...) in it, "
-      "or <class> folders below train, val(idation) and test"
-    )
   if ignored:
     kinds = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in ignored.most_common())
     findings.notes.append(f"{ignored.total()} files that are no pictures by their names, left out: {kinds}")
@@ -140,48 +120,76 @@ def shared_subjects(stills: Sequence[Still]) -> list[str]:
   )
 
 
-def _find_root(source: Path) -> Path:
-  root = source
-  for _ in range(4):
-    entries = visible(root)
-    if len(entries) != 1 or not entries[0].is_dir() or entries[0].name.lower() in SPLITS:
-      break
-    if not any(entry.is_dir() for entry in visible(entries[0])):
-      break  # A single class.
-    root = entries[0]
-  return root
+def sort_names(names: Collection[str]) -> tuple[str, ...]:
+  """Class names ascending; as numbers where all are whole numbers."""
+  numbers = all(re.fullmatch(r"[0-9]{1,9}", name) for name in names)
+  return tuple(sorted(names, key=lambda name: (int(name) if numbers else 0, name)))
 
 
-def _files(folder: Path) -> list[Path]:
-  return [entry for entry in visible(folder) if not entry.is_dir()]
+def _class_names(classes: Classes, findings: Findings) -> tuple[tuple[str, ...], dict[str, str]]:
+  """Class names, ascending, and the name that each folder's spelling stands for.
 
-
-def _folders(folder: Path, findings: Findings) -> list[Path]:
-  """The class folders in a folder; files beside them are odd."""
-  findings.odd += [Problem(str(path), "a file beside the class folders; left out") for path in _files(folder)]
-  return [entry for entry in visible(folder) if entry.is_dir()]
-
-
-def _class_names(folders: list[Path], findings: Findings) -> tuple[tuple[str, ...], dict[str, str]]:
-  """Class names, ascending, and the name each folder's spelling stands for: Happy and happy are one class."""
+  Spellings that differ in case are one class. So are words for one emotion (train/happy and test/happiness), unless
+  a split has folders for both.
+  """
+  folded: dict[str, set[str]] = {}  # Emotion -> its spellings.
+  together: Counter[tuple[str, str]] = Counter()
+  for split, spelling in {(split, folder.name.casefold()) for split, folder in classes}:
+    if emotion := emotions.canonical(spelling):
+      folded.setdefault(emotion, set()).add(spelling)
+      together[split, emotion] += 1
+  apart = {emotion for (_, emotion), count in together.items() if count > 1}
+  same = {
+    spelling: emotion
+    for emotion, spellings in folded.items()
+    if emotion not in apart
+    for spelling in spellings
+  }
   spelled: dict[str, str] = {}
-  by_fold: dict[str, str] = {}
-  for folder in folders:
-    name = by_fold.setdefault(folder.name.casefold(), folder.name)
+  first: dict[str, str] = {}
+  for _, folder in classes:
+    spelling = folder.name.casefold()
+    name = first.setdefault(same.get(spelling, spelling), folder.name)
     if name != folder.name:
       findings.odd.append(Problem(str(folder), f"taken for the class '{name}'"))
     spelled[folder.name] = name
-  return tuple(sorted(set(spelled.values()))), spelled
+  return sort_names(set(spelled.values())), spelled
 
 
-def _walk(folder: Path, ignored: Counter[str], findings: Findings, depth: int = _DEPTH) -> Iterator[Path]:
+def _check_classes(
+  source: Path, names: Sequence[str], spelled: dict[str, str], classes: Classes, findings: Findings
+) -> None:
+  """Says which classes a split lacks; refuses a single class, and splits without a class in common."""
+  if len(names) < 2:
+    raise UserError(
+      f"source {source} holds a single class, '{names[0]}' ({classes[0][1]}): a classifier needs two. Expected <class> "
+      "folders beside each other, or below train, validation and test"
+    )
+  by_split: dict[str, set[str]] = {}
+  for split, folder in classes:
+    by_split.setdefault(split, set()).add(spelled[folder.name])
+  for split, own in by_split.items():
+    others = set().union(*(names for other, names in by_split.items() if other != split))
+    if others and not own & others:
+      raise UserError(
+        f"source {source}: the classes of the {split} split ({', '.join(sort_names(own)[:4])}) are not those of the "
+        f"others ({', '.join(sort_names(others)[:4])}): the folders below each split must be the same classes"
+      )
+    for name in names:
+      if name not in own:
+        findings.odd.append(Problem(str(source), f"class '{name}' has no pictures in the {split} split"))
+
+
+def _walk(
+  folder: Path, ignored: Counter[str], findings: Findings, depth: int = layouts.DEPTH
+) -> Iterator[Path]:
   for entry in visible(folder):
     if entry.is_dir():
       if depth:
         yield from _walk(entry, ignored, findings, depth - 1)
       else:
-        findings.odd.append(Problem(str(entry), f"more than {_DEPTH} folders deep; left out"))
-    elif PurePosixPath(entry.name).suffix.lower() in SUFFIXES:
+        findings.odd.append(Problem(str(entry), f"more than {layouts.DEPTH} folders deep; left out"))
+    elif layouts.is_picture(entry):
       yield entry
     else:
       ignored[entry.suffix.lower()] += 1

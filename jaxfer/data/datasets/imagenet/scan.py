@@ -71,6 +71,10 @@ def scan(source: Path, labels_file: str, findings: Findings) -> tuple[list[Still
     elif not class_id:
       findings.odd.append(Problem(str(place), "in no folder of a class, such as n01440764; left out"))
     else:
+      if found.get((split, stem), (class_id,))[0] != class_id:
+        stem = (
+          f"{class_id}_{stem}"  # A name of another class: not the same picture, or its label is in doubt.
+        )
       again += found.setdefault((split, stem), (class_id, place))[1] is not place
   if tests:
     findings.notes.append(f"{tests} test pictures, whose classes are not public: left out")

@@ -5,7 +5,7 @@
 | path | of the picture, from the table's folder; never outside it |
 | label | class name |
 | subject | the person |
-| split | train, val(id, idation) or test |
+| split | train, validation or test, or another usual word for one (`splits.find`) |
 | sequence, frame | the film a picture is from, and its number in it |
 | x, y, w, h | the face's box in pixels, all four or none |
 | landmarks | `x0 y0 x1 y1 ...` in pixels: 2, 3 or 5 points (`Still.points`), 37 (RAF-DB's order) or 68 (iBUG's) |
@@ -18,13 +18,12 @@ import dataclasses
 import math
 import os
 import re
-from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 
-from jaxfer.data import align
-from jaxfer.data.datasets.image_folder.scan import SPLITS, count
+from jaxfer.data import align, splits
+from jaxfer.data.datasets.image_folder.scan import count, sort_names
 from jaxfer.data.datasets.manifest import table
 from jaxfer.data.prepare import Findings, Problem
 from jaxfer.data.stills import File, Still
@@ -51,7 +50,7 @@ def scan(source: Path, num_landmarks: int, findings: Findings) -> tuple[tuple[st
   """
   path = table.find(source)
   rows: list[tuple[str, Still]] = []  # Class name and still.
-  seen: dict[tuple[str, align.Square | None], tuple[int, str]] = {}
+  seen: dict[tuple[object, ...], int] = {}
   times: dict[str, int] = {}
   for row in table.read(path, REQUIRED, OPTIONAL, findings):
     try:
@@ -59,17 +58,18 @@ def scan(source: Path, num_landmarks: int, findings: Findings) -> tuple[tuple[st
       square, landmarks = _square(row), read_landmarks(row["landmarks"])
       if not row["label"]:
         raise ValueError("no label")
-      line, label = seen.setdefault((relative, square), (row.line, row["label"]))
+      where = f"{path.name}, line {row.line}{_shown_box(row)}"
+      still = _still(row, relative, file, square, landmarks, num_landmarks)
+      # Rows that say different things of one face are compared when the pictures are read.
+      line = seen.setdefault((relative, square, row["label"], still.subject, still.split), row.line)
       if line != row.line:
-        if label != row["label"]:
-          raise ValueError(f"labelled {table.shown(row['label'])}, but {table.shown(label)} in line {line}")
         findings.odd.append(
           Problem(relative, f"named in line {line} and again in line {row.line}; taken once")
         )
         continue
       times[relative] = times.get(relative, 0) + 1
       key = relative if times[relative] == 1 else f"{relative}#{times[relative]}"
-      rows.append((row["label"], _still(row, key, file, square, landmarks, num_landmarks)))
+      rows.append((row["label"], dataclasses.replace(still, key=key, where=where)))
     except ValueError as error:
       findings.bad.append(Problem(str(path), f"line {row.line}, {table.shown(row['path'])}: {error}"))
   if not rows and not findings.bad:
@@ -155,18 +155,12 @@ def face_points(landmarks: np.ndarray) -> np.ndarray:
   return points
 
 
-def sort_names(names: Collection[str]) -> tuple[str, ...]:
-  """Class names ascending; as numbers where all are whole numbers."""
-  numbers = all(re.fullmatch(r"[0-9]{1,9}", name) for name in names)
-  return tuple(sorted(names, key=lambda name: (int(name) if numbers else 0, name)))
-
-
 def _still(
   row: table.Row, key: str, file: Path, square: align.Square | None, landmarks: np.ndarray | None, kept: int
 ) -> Still:
-  split = row["split"].lower()
-  if split and split not in SPLITS:
-    raise ValueError(f"split is {table.shown(row['split'])}: expected one of {', '.join(SPLITS)}")
+  split = splits.find(row["split"])
+  if row["split"] and not split:
+    raise ValueError(f"split is {table.shown(row['split'])}: expected train, validation or test")
   frame = row["frame"]
   if frame and not re.fullmatch(r"[0-9]{1,9}", frame):
     raise ValueError(f"frame is {table.shown(frame)}: expected a whole number")
@@ -179,10 +173,15 @@ def _still(
     source=File(file),
     square=square,
     points=None if landmarks is None else face_points(landmarks),
-    split=SPLITS.get(split, ""),
+    split=split,
     extras={"sequence": row["sequence"], "frame": int(frame) if frame else -1},
     landmarks=landmarks if kept else None,
   )
+
+
+def _shown_box(row: table.Row) -> str:
+  texts = [row[column] for column in "xywh"]
+  return f", box {texts[0]},{texts[1]} {texts[2]} x {texts[3]}" if any(texts) else ""
 
 
 def _square(row: table.Row) -> align.Square | None:

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaxfer.data import frame_rules, tars
+from jaxfer.data import emotions, frame_rules, tars
 from jaxfer.data.prepare import Belief, Count, Findings, Problem
 from jaxfer.data.stills import Bytes, File, Still
 from jaxfer.data.tree import walk
@@ -20,7 +20,7 @@ NUM_PUBLIC = 52  # People whose pictures are handed out, of 86.
 
 # 002/session0/anger/take003_nsg/img_0012.jpg; sessions are rare, and neutral frames may lie without a take.
 _FRAME = re.compile(
-  rf"(?:.*/)?(?P<subject>\d{{3}})/(?:session_?(?P<session>\d+)/)?(?P<emotion>{'|'.join(LABELS)})/"
+  r"(?:.*/)?(?P<subject>\d{3})/(?:session_?(?P<session>\d+)/)?(?P<emotion>(?!take|session)[^/]*)/"
   r"(?:(?P<take>[^/]*take[^/]*)/)?[^/]*?(?P<number>\d{1,9})\.jpe?g",
   re.IGNORECASE,
 )
@@ -68,15 +68,24 @@ def scan_sequences(source: Path, rule: str, keep_nsg: bool, findings: Findings) 
   """
   frames: dict[Sequence, list[tuple[int, str, Path]]] = defaultdict(list)
   strangers = 0
+  unknown: Counter[str] = Counter()
   for path in walk(source):
     match = _FRAME.fullmatch(path.relative_to(source).as_posix())
     if match:
-      label = LABELS.index(match["emotion"].lower())
+      try:
+        label = emotions.find(match["emotion"], LABELS)
+      except ValueError:
+        unknown[str(path.parent)] += 1
+        continue
       take = Sequence(match["subject"], match["session"] or "", label, (match["take"] or "").lower())
       frames[take].append((int(match["number"]), path.name, path))
     elif _IMAGE.fullmatch(path.name):
       strangers += 1
       findings.odd.append(Problem(str(path), "not at subject/[session/]expression/take/; left out"))
+  findings.bad += [
+    Problem(place, f"{count} frames in a folder that is not named as an emotion")
+    for place, count in unknown.items()
+  ]
   if not frames:
     raise UserError(
       f"source {source} holds no sequences of MUG: expected subjects3/002/anger/take001/img_0000.jpg in it or a few "

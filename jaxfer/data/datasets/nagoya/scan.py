@@ -88,7 +88,8 @@ def _from_table(path: Path, findings: Findings) -> list[Still]:
       continue
     points = None if landmarks is None else manifest.face_points(landmarks)
     extras = {"method": row["method"].lower()}
-    stills.append(Still(key, row["subject"], label, File(file), points=points, extras=extras))
+    where = f"{path.name}, line {row.line}"
+    stills.append(Still(key, row["subject"], label, File(file), points=points, extras=extras, where=where))
   if left_out:
     parts = ", ".join(f"{count} of {what}" for what, count in left_out.most_common(8))
     findings.notes.append(f"only stills of the front camera are taken; left out: {parts}")

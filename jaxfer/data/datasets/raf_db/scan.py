@@ -115,6 +115,7 @@ def scan(source: Path, subset: str, image: str, findings: Findings) -> list[Stil
         split=name.partition("_")[0],
         extras={"order": order},
         landmarks=None if landmarks is None else landmarks + _HALF,
+        where=_where(places, name, box),
       )
     )
   _count(listed, subset, stills, findings)
@@ -229,6 +230,15 @@ def _annotation(places: Places, name: str, kind: str, read: Callable[[str], T]) 
     return read(data.decode("utf-8-sig", errors="replace"))
   except (OSError, ValueError) as error:
     raise _Bad(place, error) from None
+
+
+def _where(places: Places, name: str, box: tuple[float, float, float, float] | None) -> str:
+  """The files that place the face, for messages."""
+  files = [str(places[name, kind]) for kind in ("auto_attri", "manu_attri") if (name, kind) in places]
+  if box:
+    x, y, width, height = box
+    files.append(f"{places[name, 'boundingbox']}, box {x:g},{y:g} {width:g} x {height:g}")
+  return "; ".join(files)
 
 
 def _carry(automatic: np.ndarray, manual: np.ndarray, place: Bytes) -> np.ndarray:

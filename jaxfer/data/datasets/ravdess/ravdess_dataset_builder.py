@@ -6,7 +6,7 @@ trains on frames at equal spacing (the default) and judges on other sets.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,10 @@ class Builder(stills_builder.Builder):
     """The trial a still is from, its number there, and how it was acted."""
     texts = {name: tfds.features.Text() for name in ("sequence", "channel", "intensity")}
     return {**texts, "frame": tfds.features.Scalar(dtype=np.int32)}
+
+  def may_lack(self) -> Sequence[str]:
+    """Nobody sings disgust or surprise."""
+    return ("disgust", "surprise") if self.builder_config.channel == "song" else ()
 
   def scan(self, source: Path, findings: Findings) -> list[Still]:
     """Lists the chosen channel."""
