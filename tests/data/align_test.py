@@ -73,7 +73,7 @@ def test_squares_that_reach_as_far_as_the_image_is_long_are_cut(recwarn):
 def test_points_far_outside_are_refused():
   align.check_points(np.array([[-64.0, 0], [128, 100], [3, 4]]), 64, 48)
   for point in ([129, 0], [0, -65], [np.nan, 0], [0, np.inf], [1e308, 1e308]):
-    with pytest.raises(UserError, match="point 1 of the face, .* lies far outside the 64 x 48 image"):
+    with pytest.raises(UserError, match=r"point 1 of the face, .* lies far outside the 64 x 48 image"):
       align.check_points(np.array([[3.0, 4.0], point]), 64, 48)
 
 

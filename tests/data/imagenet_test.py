@@ -75,7 +75,7 @@ def test_imagenet_a_name_in_two_classes_is_two_pictures(folders, tmp_path):
   stills, _, _ = _scan(tree)
   assert len(stills) == len({still.key for still in stills}) == 10
   shutil.copy(first / "1.JPEG", second / "1.JPEG")
-  with pytest.raises(BadFiles, match="but the same picture .*1.JPEG is labelled 'n"):
+  with pytest.raises(BadFiles, match=r"but the same picture .*1\.JPEG is labelled 'n"):
     prepare("imagenet", tree, tmp_path / "data", **OPTIONS)
 
 
