@@ -101,13 +101,19 @@ def check_square(square: Square, width: int, height: int) -> None:
   """
   left, top, side = square.left, square.top, square.side
   if not np.isfinite([left, top, side]).all() or side <= 0:
-    raise UserError(f"face square {square} has no extent")
+    raise UserError(f"the face's square ({_shown(square)}) has no extent")
   if left + side <= 0 or top + side <= 0 or left >= width or top >= height:
-    raise UserError(f"face square {square} lies outside the {width} x {height} image")
+    raise UserError(f"the face's square ({_shown(square)}) lies outside the {width} x {height} image")
   reach = _reach(left, top, left + side, top + side, width, height)
-  padded = (width + 2 * reach) * (height + 2 * reach)
-  if reach > max(width, height) or (reach >= 1 and padded > _MOST_PIXELS * width * height):
-    raise UserError(f"face square {square} reaches {reach:.0f} pixels beyond the {width} x {height} image")
+  far = reach > max(width, height)
+  if far or (reach >= 1 and (width + 2 * reach) * (height + 2 * reach) > _MOST_PIXELS * width * height):
+    raise UserError(
+      f"the face's square ({_shown(square)}) reaches {reach:g} pixels beyond the {width} x {height} image"
+    )
+
+
+def _shown(square: Square) -> str:
+  return f"{square.side:g} pixels wide, from {square.left:g},{square.top:g}"
 
 
 def check_points(points: np.ndarray, width: int, height: int) -> None:
@@ -116,8 +122,8 @@ def check_points(points: np.ndarray, width: int, height: int) -> None:
   Raises:
     UserError: a point that is not finite, or further from the image of these edges in pixels than its longer side.
   """
-  for i, (x, y) in enumerate(np.asarray(points, float)):
-    if not (np.isfinite(x + y) and _reach(x, y, x, y, width, height) <= max(width, height)):
+  for i, (x, y) in enumerate(np.asarray(points, float).tolist()):
+    if not (np.isfinite([x, y]).all() and _reach(x, y, x, y, width, height) <= max(width, height)):
       raise UserError(f"point {i} of the face, {x:g},{y:g}, lies far outside the {width} x {height} image")
 
 
@@ -224,7 +230,7 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     raise ValueError(f"the face would lie outside the {width} x {height} image")
   reach = _reach(low[0], low[1], high[0], high[1], width, height)
   if reach > max(width, height) or np.prod(high - low) > _MOST_PIXELS * width * height:
-    raise ValueError(f"the face would reach {reach:.0f} pixels beyond the {width} x {height} image")
+    raise ValueError(f"the face would reach {reach:g} pixels beyond the {width} x {height} image")
   # Only the part that is needed, padded where it reaches beyond the image; 2 pixels more for the interpolation.
   left, top = (int(v) - 2 for v in low)
   right, bottom = (int(v) + 2 for v in high)

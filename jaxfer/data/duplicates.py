@@ -134,7 +134,7 @@ def _overlap(one: align.Square, other: align.Square) -> float:
   width = min(one.left + one.side, other.left + other.side) - max(one.left, other.left)
   height = min(one.top + one.side, other.top + other.side) - max(one.top, other.top)
   shared = max(width, 0.0) * max(height, 0.0)
-  return shared / (one.side**2 + other.side**2 - shared)
+  return shared / (one.side * one.side + other.side * other.side - shared)
 
 
 def _name(still: Still) -> str:

@@ -140,12 +140,12 @@ def read(
   for problems, found in ((findings.bad, verdict.dropped), (findings.odd, verdict.repeats)):
     usable = ((i, what) for i, what in sorted(found.items()) if digests[i] is not None)
     problems += [Problem(str(stills[i].source), what) for i, what in usable]
-  findings.notes += verdict.notes
   for title, counter in (("faces cut out", hows), ("kinds of pictures", kinds), ("sizes", sizes)):
     if counter:
       most = ", ".join(f"{count} {what}" for what, count in counter.most_common(8))
       others = len(counter) - 8
       findings.notes.append(f"{title}: {most}" + (f" and {others} more" if others > 0 else ""))
+  findings.notes += verdict.notes
 
 
 def _needs_detector(still: Still, cut: Cut) -> bool:
@@ -277,7 +277,7 @@ def _check_places(still: Still, crop: str, width: int, height: int) -> None:
       align.check_points(still.landmarks, width, height)
     if crop in ("auto", "template") and still.points is not None:
       align.check_points(still.points, width, height)
-    elif crop == "auto" and still.square is not None:
+    if crop in ("auto", "template") and still.square is not None:
       align.check_square(still.square, width, height)
   except UserError as error:
     raise ValueError(f"{still.where}: {error}" if still.where else str(error)) from None

@@ -92,6 +92,48 @@ def test_affectnet_2017_malformed_and_repeated_rows_are_odd(trees):
   assert _by_key(stills)["train_1_00000000"].label == 0
 
 
+def _change_row(tree, line, column, value):
+  path = tree / "Manually_Annotated_file_lists" / "training.csv"
+  rows = path.read_text().splitlines()
+  cells = rows[line - 1].split(",")
+  cells[column] = value
+  rows[line - 1] = ",".join(cells)
+  path.write_text("\n".join(rows) + "\n")
+
+
+@pytest.mark.parametrize(
+  ("column", "value", "message"),
+  [
+    (3, "20000", r"jpg: line 2 of the train list, box .* 20000 x .* reaches .* pixels beyond the"),
+    (1, "-9000", "line 2 of the train list, box -9000,.* lies outside the"),
+    (3, "1e12", "training.csv: line 2: face_width is '1e12': expected a number of pixels"),
+    (1, "inf", "training.csv: line 2: face_x is 'inf': expected a number of pixels"),
+  ],
+)
+def test_affectnet_2017_boxes_that_cannot_be_meant_are_bad(trees, tmp_path, column, value, message):
+  tree = shutil.copytree(trees["2017"], tmp_path / "2017")
+  _change_row(tree, 2, column, value)
+  options = {"form": "2017", "image_size": 16}
+  with pytest.raises(BadFiles, match=message):
+    prepare("affectnet", tree, tmp_path / "data", **options)
+  report = prepare("affectnet", tree, tmp_path / "data", skip_bad=True, **options)
+  assert len(report.findings.bad) == 1
+  assert _counts(report.findings)["written"][0] == 18
+
+
+def test_affectnet_2017_a_picture_listed_with_two_expressions_is_left_out(trees, tmp_path):
+  tree = shutil.copytree(trees["2017"], tmp_path / "2017")
+  path = tree / "Manually_Annotated_file_lists" / "training.csv"
+  cells = path.read_text().splitlines()[1].split(",")
+  cells[6] = str((int(cells[6]) + 1) % 8)
+  path.write_text(path.read_text().rstrip("\n") + f"\n{','.join(cells)}\n")
+  before, _ = _scan(trees["2017"], "2017")
+  stills, findings = _scan(tree, "2017")
+  assert {still.key for still in before} - {still.key for still in stills} == {before[0].key}
+  (problem,) = findings.bad
+  assert problem.what == "listed as happiness, and before as neutral; both are left out"
+
+
 def test_affectnet_2017_negative_widths_are_no_box(trees):
   stills, findings = _scan(trees["2017"], "2017")
   boxless = [still.key for still in stills if still.square is None]
@@ -172,7 +214,7 @@ def test_affectnet_a_picture_that_is_missing_is_listed(trees, tmp_path):
   tree = shutil.copytree(trees["2021"], tmp_path / "tree")
   (tree / "train_set" / "images" / "10.jpg").unlink()
   (tree / "train_set" / "annotations" / "3_aro.npy").unlink()
-  with pytest.raises(BadFiles, match=r"1 more bad file"):
+  with pytest.raises(BadFiles, match=r"2 more bad files"):
     prepare("affectnet", tree, tmp_path / "data", image_size=16)
   report = prepare("affectnet", tree, tmp_path / "data", image_size=16, skip_bad=True)
   assert [problem.path.rsplit("/", 1)[1] for problem in report.findings.bad] == ["3", "10.jpg"]
@@ -188,7 +230,7 @@ def test_affectnet_plus_reads_the_human_label(trees, tmp_path):
     ("validation_9", 0, "validation"),
   ]
   assert "1 pictures labelled 8 (none): left out" in findings.notes
-  prepare("affectnet", trees["plus"], tmp_path / "data", image_size=16, form="plus")
+  prepare("affectnet", trees["plus"], tmp_path / "data", image_size=16, form="plus", skip_bad=True)
   assert len(records.load("affectnet", tmp_path / "data", image_size=16, form="plus")) == 4
   with pytest.raises(UserError, match="no landmarks whose form is known"):
     _scan(trees["plus"], "plus", points=True)

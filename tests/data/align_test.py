@@ -33,6 +33,50 @@ def test_crop_beyond_the_image_repeats_its_edge():
     align.crop(image, Square(12, 0, 4), 4)
 
 
+@pytest.mark.parametrize(
+  "square",
+  [
+    Square(0, 0, 8000),
+    Square(-100, 0, 110),
+    Square(0, 0, 1e300),
+    Square(np.inf, 0, 5),
+    Square(0, np.nan, 5),
+    Square(0, 0, np.nan),
+    Square(0, 0, 0),
+    Square(0, 0, -4),
+    Square(-1e300, 0, 1e300),
+  ],
+)
+def test_squares_that_cannot_be_meant_are_refused_before_anything_is_allocated(square, monkeypatch):
+  monkeypatch.setattr(np, "pad", None)
+  with pytest.raises(UserError, match=r"no extent|beyond the 64 x 48 image|outside the 64 x 48 image"):
+    align.crop(np.zeros((48, 64, 3), np.uint8), square, 16)
+
+
+def test_what_a_crop_allocates_is_bounded_by_its_image(monkeypatch):
+  """The edges of a long strip are far apart: a square that holds it would be many times its size."""
+  monkeypatch.setattr(np, "pad", None)
+  with pytest.raises(UserError, match="reaches 4990 pixels beyond the 10000 x 20 image"):
+    align.crop(np.zeros((20, 10000, 3), np.uint8), Square(0, -4990, 10000), 16)
+  matrix = align.square_matrix(Square(0, -4990, 10000), 16)
+  with pytest.raises(ValueError, match="would reach 4990 pixels beyond the 10000 x 20 image"):
+    align.warp(np.zeros((20, 10000, 3), np.uint8), matrix, 16)
+
+
+def test_squares_that_reach_as_far_as_the_image_is_long_are_cut(recwarn):
+  image = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
+  for square in (Square(-32, -32, 96), Square(31, 0, 33), Square(-3, -3, 38)):
+    assert align.crop(image, square, 16).shape == (16, 16, 3)
+  assert not recwarn.list
+
+
+def test_points_far_outside_are_refused():
+  align.check_points(np.array([[-64.0, 0], [128, 100], [3, 4]]), 64, 48)
+  for point in ([129, 0], [0, -65], [np.nan, 0], [0, np.inf], [1e308, 1e308]):
+    with pytest.raises(UserError, match=r"point 1 of the face, .* lies far outside the 64 x 48 image"):
+      align.check_points(np.array([[3.0, 4.0], point]), 64, 48)
+
+
 def test_shrinking_is_anti_aliased():
   stripes = np.zeros((64, 64), np.uint8)
   stripes[:, ::2] = 255
@@ -118,7 +162,7 @@ def test_warp_repeats_the_edge_and_refuses_what_is_far_outside():
   for square in (align.Square(60, 0, 10), align.Square(0, -30, 20)):
     with pytest.raises(ValueError, match="would lie outside the 50 x 40 image"):
       align.warp(image, align.square_matrix(square, 16), 16)
-  with pytest.raises(ValueError, match="would reach far beyond"):
+  with pytest.raises(ValueError, match="would reach 400 pixels beyond the 50 x 40 image"):
     align.warp(image, align.square_matrix(align.Square(-400, -400, 800), 16), 16)
   with pytest.raises(ValueError, match="inside out"):
     align.warp(image, np.array([[-1.0, 0, 40], [0, 1, 0]]), 16)

@@ -1,6 +1,8 @@
 """CK+ from a drawn tree of the distributor's shape, traps and errors included."""
 
 import shutil
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -158,6 +160,25 @@ def test_given_boxes_go_first(tree, tmp_path):
   np.testing.assert_array_equal(loaded.arrays["frames"][loaded.keys.index(LABELLED[0].key), 0], expected)
 
 
+def test_a_box_far_beyond_the_frames_is_bad(tree, tmp_path):
+  boxes = tmp_path / "boxes.csv"
+  boxes.write_text(f"sequence,x,y,w,h\n{LABELLED[0].key},20,10,16000,24\n")
+  with pytest.raises(BadFiles, match="reaches 15956 pixels beyond the 64 x 49 image, by given box"):
+    prepare("ckplus", tree, tmp_path / "data", boxes=str(boxes), **OPTIONS)
+
+
+def test_sequences_that_end_alike_under_two_labels_are_bad(tree, tmp_path):
+  last = [sorted((tree / ckplus_tree.IMAGES / entry.folder).iterdir())[-1] for entry in LABELLED]
+  other = next(i for i, entry in enumerate(LABELLED) if entry.code != LABELLED[0].code)
+  shutil.copy(last[0], last[other])
+  with pytest.raises(
+    BadFiles, match=rf"{LABELLED[0].key} \(.*\) ends in the same frame as {LABELLED[other].key}"
+  ):
+    prepare("ckplus", tree, tmp_path / "data", **OPTIONS)
+  report = prepare("ckplus", tree, tmp_path / "data", skip_bad=True, **OPTIONS)
+  assert _counts(report.findings)["written"] == 12
+
+
 @pytest.mark.parametrize("text", ["sequence,x,y,w\nS005_001,1,2,3\n", "sequence,x,y,w,h\nS005_001,1,2,0,4\n"])
 def test_bad_boxes_are_named(tmp_path, text):
   (tmp_path / "boxes.csv").write_text(text)
@@ -236,7 +257,27 @@ def _far_landmarks(root):
   return _frame(root, LABELLED[3], 1), "outside the 64 x 49 image, by landmarks"
 
 
+def _huge_landmarks(root):
+  path = root / ckplus_tree.LANDMARKS / LABELLED[3].folder / f"{LABELLED[3].key}_00000001_landmarks.txt"
+  lines = path.read_text().splitlines()
+  path.write_text("\n".join(["90000 20", *lines[1:]]))
+  return _frame(
+    root, LABELLED[3], 1
+  ), "point 0 of the face, 90000,20, lies far outside the 64 x 49 image, by landmarks"
+
+
+def _huge_header(root):
+  path = _frame(root, LABELLED[3], 1)
+  content = bytearray(path.read_bytes())
+  content[16:24] = struct.pack(">II", 9000, 9000)
+  content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+  path.write_bytes(content)
+  return path, "image is 9000 x 9000 pixels: at most 64 megapixels are read"
+
+
 ERRORS = [
+  _huge_landmarks,
+  _huge_header,
   _truncate_peak,
   _wrong_label,
   _neutral_label,

@@ -17,6 +17,18 @@ def test_words_that_mean_the_same_are_one_class():
   ]
 
 
+@pytest.mark.parametrize(
+  ("word", "name"),
+  [
+    ("Angry", "anger"), ("disgusted", "disgust"), ("FEARFUL", "fear"), ("Happy", "happiness"), ("Neutral", "neutral"),
+    ("sad", "sadness"), ("suprise", "surprise"), ("surprised", "surprise"), ("03_happy", "happiness"),
+    ("happy (1)", "happiness"), ("", ""), ("3", ""), ("train", ""), ("unhappy", ""),
+  ],
+)  # fmt: skip
+def test_canonical_names(word, name):
+  assert emotions.canonical(word) == name
+
+
 @pytest.mark.parametrize("word", ["surprise", "", "happy sad", "x" * 1000])
 def test_other_words_are_refused(word):
   with pytest.raises(ValueError, match=r"is none of joy, sadness$") as caught:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from jaxfer.data import records
 from jaxfer.data.datasets.fer2013 import scan, tables
@@ -96,10 +97,70 @@ def test_fer2013_class_folders_are_alphabetical_and_labels_are_not(tmp_path):
   (tmp_path / "archive" / "train" / "6").mkdir()
   (tmp_path / "archive" / "train" / "6" / "Training_99.jpg").write_bytes(b"")
   _, findings = _scan(tmp_path)
-  assert [problem.what for problem in findings.odd] == [
-    "1 pictures in a folder that is not named as an emotion; left out"
+  unknown = "1 pictures in a folder that is not named as an emotion of FER2013"
+  assert [problem.what for problem in findings.bad] == [unknown]
+  with pytest.raises(BadFiles, match=f"train/6: {unknown}"):
+    prepare("fer2013", tmp_path / "archive", tmp_path / "data")
+  report = prepare("fer2013", tmp_path / "archive", tmp_path / "data", skip_bad=True)
+  assert _counts(report.findings)["written"] == (35, 35)
+
+
+@pytest.mark.parametrize(
+  "names",
+  [
+    ("angry", "disgusted", "fearful", "happy", "sad", "surprised", "neutral"),
+    ("Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Neutral"),
+    ("ANGRY", "DISGUST", "SCARED", "JOY", "SAD", "SUPRISE", "NEUTRAL"),
+    ("0_angry", "1_disgust", "2_fear", "3_happy", "4_sad", "5_surprised", "6_neutral"),
+    ("0", "1", "2", "3", "4", "5", "6"),
+  ],
+)
+@pytest.mark.parametrize(
+  "splits",
+  [("train", "validation", "test"), ("Training", "PublicTest", "PrivateTest"), ("Train_Set", "dev", "eval")],
+)
+def test_fer2013_folders_by_any_usual_name(tmp_path, names, splits):
+  for i, (code, usage, picture) in enumerate(ROWS):
+    folder = tmp_path / "X" / splits[("Training", "PublicTest", "PrivateTest").index(usage)] / names[code]
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(folder / f"{i}.png")
+  stills, findings = _scan(tmp_path)
+  assert sorted((int(still.source.path.stem), still.label, still.split) for still in stills) == [
+    (i, code, tables.USAGES[usage.lower()]) for i, (code, usage, _) in enumerate(ROWS)
   ]
-  assert prepare("fer2013", tmp_path / "archive", tmp_path / "data").findings.bad == []
+  assert not findings.bad + findings.odd
+  assert any("read as FER2013's codes" in note for note in findings.notes) == (names[0] == "0")
+
+
+def test_fer2013_numbers_by_the_alphabet_are_refused(tmp_path):
+  """Keras and torchvision number sorted folders: neutral 4, sad 5, surprise 6. Surprise is the rarest of the three."""
+  for code, count in enumerate((5, 1, 5, 9, 6, 6, 4)):
+    for i in range(count):
+      path = tmp_path / "train" / str(code) / f"{i}.png"
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_bytes(b"")
+  with pytest.raises(
+    UserError, match="its folders 0 to 6 are not FER2013's codes but seem to follow the alphabet"
+  ):
+    _scan(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["table", "folders"])
+def test_fer2013_a_class_that_is_missing_stops_the_import(tmp_path, source, form):
+  root = source / "fer2013"
+  if form == "folders":
+    root = tmp_path / "folders"
+    fer2013_tree.write_folders(root)
+    for path in root.glob("*/disgust"):
+      shutil.rmtree(path)
+  else:
+    lines = (root / "fer2013.csv").read_text().splitlines()
+    (root / "fer2013.csv").write_text("\n".join(line for line in lines if not line.startswith("1,")))
+  with pytest.raises(BadFiles, match="nothing of class 'disgust' in this copy"):
+    prepare("fer2013", root, tmp_path / "data")
+  report = prepare("fer2013", root, tmp_path / "data", skip_bad=True)
+  assert _counts(report.findings)["written"] == (30, 30)
+  assert records.load("fer2013", tmp_path / "data").label_names == fer2013_tree.NAMES
 
 
 def test_ferplus_votes_join_by_row(whole, tmp_path):
@@ -216,10 +277,13 @@ def test_fer2013_duplicates_across_splits_are_reported(source, tmp_path):
   path = source / "fer2013" / "fer2013.csv"
   pixels = path.read_text().splitlines()[1].split(",")[1]
   _change(path, 36, lambda line: ",".join([line.split(",")[0], pixels, line.split(",")[2]]))
-  report = prepare("fer2013", source, tmp_path / "data")
-  (odd,) = report.findings.odd
-  assert odd.path.endswith("fer2013.csv (line 36)")
-  assert odd.what.endswith("fer2013.csv (line 2), under another label and subject and split")
+  with pytest.raises(
+    BadFiles, match=r"fer2013.csv \(line 2\): labelled 'anger', but the same picture .*36\) is labelled"
+  ):
+    prepare("fer2013", source, tmp_path / "data")
+  report = prepare("fer2013", source, tmp_path / "data", skip_bad=True)
+  assert [bad.path[-9:] for bad in report.findings.bad] == ["(line 2)"[-9:].rjust(9), "(line 36)"]
+  assert _counts(report.findings)["written"] == (33, 35)
 
 
 def test_fer2013_wrong_folder(tmp_path):

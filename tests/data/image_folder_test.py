@@ -97,10 +97,23 @@ def test_unknown_people_are_told(tmp_path):
   ]
 
 
-def test_one_class_alone(tmp_path):
-  _draw(tmp_path / "happy" / "a.png", 1, "happiness")
-  names, _, _ = _scan(tmp_path)
-  assert names == ("happy",)
+@pytest.mark.parametrize("above", ["", "X", "train", "X/train"])
+@pytest.mark.parametrize("name", ["happy", "cat"])
+def test_one_class_is_no_result(tmp_path, name, above):
+  for picture in ("a.png", "person/b.png", "person/c.png"):
+    _draw(tmp_path / above / name / picture, 1, "happiness", len(picture))
+  with pytest.raises(UserError, match=rf"holds a single class, '{'happy' if name == 'happy' else ''}"):
+    _scan(tmp_path)
+
+
+def test_one_class_left_is_no_result(tmp_path):
+  _draw(tmp_path / "source" / "happy" / "a.png", 1, "happiness")
+  (tmp_path / "source" / "sad").mkdir()
+  (tmp_path / "source" / "sad" / "b.png").write_text("no picture")
+  with pytest.raises(
+    UserError, match="all of its usable pictures are of class 'happy': a classifier needs two"
+  ):
+    prepare("image_folder", tmp_path / "source", tmp_path / "data", skip_bad=True, **OPTIONS)
 
 
 def test_single_split_is_no_class(tmp_path):
@@ -122,12 +135,14 @@ def test_nothing_is_skipped_without_a_count(tmp_path):
   _draw(tmp_path / "anger" / "deeper" / "still" / "b.JPG", 1, "anger")
   (tmp_path / "fear" / "up").symlink_to(tmp_path / "fear")
   names, stills, findings = _scan(tmp_path)
-  assert names == ("anger", "empty", "fear", "happiness")
+  assert names == ("anger", "fear", "happiness")
   assert "anger/deeper/still/b.JPG" in {still.key for still in stills}
   assert len(stills) < 20
   assert [(Path(odd.path).name, odd.what) for odd in findings.odd if "deep;" not in odd.what] == [
     ("labels.csv", "a file beside the class folders; left out"),
-    ("empty", "a class folder without pictures"),
+  ]
+  assert [(Path(bad.path).name, bad.what) for bad in findings.bad] == [
+    ("empty", "a folder without pictures, where a class or a split is expected")
   ]
   assert sum("deep;" in odd.what for odd in findings.odd) == 1
   (note,) = (note for note in findings.notes if "no pictures by their names" in note)
@@ -142,8 +157,10 @@ def test_folders_beside_splits_are_told(tmp_path):
   names, _, findings = _scan(tmp_path)
   assert names == CLASSES
   assert [(Path(odd.path).name, odd.what) for odd in findings.odd] == [
-    ("list.txt", "a file beside the class folders; left out"),
-    ("extra", "beside folders of splits; left out"),
+    ("list.txt", "a file beside the class folders; left out")
+  ]
+  assert [(Path(bad.path).name, bad.what) for bad in findings.bad] == [
+    ("extra", "3 pictures beside the folders of splits, in none of them")
   ]
 
 
@@ -155,6 +172,17 @@ def test_spellings_of_a_class_are_one(tmp_path):
   assert len(names) == 2
   assert sorted(still.label for still in stills) == [0, 0, 1]
   assert findings.odd[0].what == f"taken for the class '{names[0]}'"
+
+
+def test_words_for_one_emotion_are_one_class_unless_a_split_has_both(tmp_path):
+  for folder in ("train/happy", "train/sad", "test/Happiness", "test/sadness"):
+    _draw(tmp_path / "a" / folder / "a.png", 1, "happiness")
+  names, stills, _ = _scan(tmp_path / "a")
+  assert names == ("Happiness", "sadness")  # As in the first folder.
+  assert [still.label for still in stills] == [0, 1, 0, 1]
+  for folder in ("fear", "scared", "sad"):
+    _draw(tmp_path / "b" / folder / "a.png", 1, "happiness")
+  assert _scan(tmp_path / "b")[0] == ("fear", "sad", "scared")
 
 
 @pytest.mark.parametrize(
@@ -197,16 +225,19 @@ def test_folders_without_classes_are_refused(tmp_path, content):
   elif content:
     (tmp_path / content).parent.mkdir()
     (tmp_path / content).write_text("")
-  with pytest.raises(UserError, match=r"holds no pictures: expected <class>/\*.jpg"):
+  holds = f"pictures in no class folder, such as .*{content}" if content.endswith("png") else "no pictures"
+  with pytest.raises(UserError, match=rf"holds {holds}: expected <class>/\*.jpg"):
     _scan(tmp_path)
 
 
 def test_only_bad_pictures(tmp_path):
   (tmp_path / "source" / "fear").mkdir(parents=True)
-  (tmp_path / "source" / "fear" / "a.jpg").write_text("text")
+  (tmp_path / "source" / "joy").mkdir()
+  for name in ("fear", "joy"):
+    (tmp_path / "source" / name / "a.jpg").write_text("text")
   with pytest.raises(BadFiles, match="not an image"):
     prepare("image_folder", tmp_path / "source", tmp_path / "data", **OPTIONS)
-  with pytest.raises(UserError, match="none of its 1 pictures can be used"):
+  with pytest.raises(UserError, match="none of its 2 pictures can be used"):
     prepare("image_folder", tmp_path / "source", tmp_path / "data", skip_bad=True, **OPTIONS)
   assert list((tmp_path / "data").iterdir()) == []
 
@@ -218,3 +249,165 @@ def test_label_names_come_with_the_prepared_copy(tmp_path):
     prepare("image_folder", tmp_path / data_dir / "source", tmp_path / data_dir, **OPTIONS)
   assert records.load("image_folder", tmp_path / "a", **OPTIONS).label_names == ("x", "y")
   assert records.load("image_folder", tmp_path / "b", **OPTIONS).label_names == ("p", "q", "r")
+
+
+def _folders(root: Path, *paths: str) -> None:
+  for i, path in enumerate(paths):
+    _draw(root / path / "a.png", i, "fear")
+
+
+@pytest.mark.parametrize(
+  "beside", ["train_labels.csv", "README.md", "LICENSE", ".DS_Store", "__MACOSX/x.txt", "docs/x.txt"]
+)
+@pytest.mark.parametrize("above", ["DATASET", "archive/DATASET", "DATASET/images"])
+def test_splits_are_found_beside_other_files(tmp_path, above, beside):
+  _folders(tmp_path, *(f"{above}/{split}/{name}" for split in ("train", "test") for name in "1234567"))
+  (tmp_path / beside).parent.mkdir(exist_ok=True)
+  (tmp_path / beside).write_text("image,label")
+  names, stills, findings = _scan(tmp_path)
+  assert names == tuple("1234567")
+  assert [still.split for still in stills] == ["test"] * 7 + ["train"] * 7
+  assert not findings.bad
+
+
+@pytest.mark.parametrize(
+  ("train", "validation", "test"),
+  [
+    ("Training", "Validation", "Testing"),
+    ("train", "valid", "test"),
+    ("TRAIN", "val", "TEST"),
+    ("Train_Set", "Val-Set", "test_set"),
+    ("training", "PublicTest", "PrivateTest"),
+    ("train", "dev", "eval"),
+    ("train", "eval", "test"),
+    ("train_images", "validation data", "testset"),
+    ("train/train", "valid/valid", "test/test"),
+    ("train/images", "valid/images", "test/images"),
+    ("images/train", "images/val", "images/test"),
+  ],
+)
+def test_usual_names_of_splits(tmp_path, train, validation, test):
+  _folders(
+    tmp_path / "X", *(f"{split}/{name}" for split in (train, validation, test) for name in ("cat", "dog"))
+  )
+  names, stills, findings = _scan(tmp_path)
+  assert names == ("cat", "dog")
+  found = {still.split: {part for part in still.key.split("/")} for still in stills}
+  assert set(found) == {"train", "validation", "test"}
+  for split, folder in (("train", train), ("validation", validation), ("test", test)):
+    assert folder.split("/")[-1] in found[split]
+  assert not findings.bad + findings.odd
+
+
+@pytest.mark.parametrize(
+  ("paths", "message"),
+  [
+    (
+      ("RAF_trn1/happy", "RAF_trn1/sad", "RAF_tst1/happy", "RAF_tst1/sad"),
+      "happy, sad lie below .*RAF_trn1 and again",
+    ),
+    (("s01/1", "s01/2", "s02/1", "s02/2"), "1, 2 lie below .*layout=class and --source"),
+    (
+      ("train/f1/cat", "train/f1/dog", "train/f2/cat", "train/f2/dog"),
+      "cat, dog lie below .*layout=split/class",
+    ),
+    (
+      ("happy/train", "happy/test", "sad/train", "sad/test"),
+      "happy holds a folder of a split, test.*test/happy",
+    ),
+    (
+      ("DATASET/train/1", "DATASET/train/2", "samples"),
+      "DATASET holds a folder of a split, train.*give it as --source",
+    ),
+    (("train/train/1", "train/test/1", "test/1"), "is named as a split but lies where a class is expected"),
+    (
+      ("train/happy", "train/sad", "test/1", "test/2"),
+      r"classes of the test split \(1, 2\) are not those of the others",
+    ),
+  ],
+)
+def test_what_can_be_understood_in_two_ways_is_refused(tmp_path, paths, message):
+  _folders(tmp_path, *paths)
+  with pytest.raises(UserError, match=message) as caught:
+    _scan(tmp_path)
+  assert "\n" not in str(caught.value)
+
+
+def test_layout_decides(tmp_path):
+  _folders(tmp_path / "a", "cat/s1", "cat/s2", "dog/s1", "dog/s2")
+  names, stills = scan.scan(tmp_path / "a", "", Findings(), "class")
+  assert (names, [still.label for still in stills]) == (("cat", "dog"), [0, 0, 1, 1])
+  _folders(
+    tmp_path / "b",
+    *(f"{split}/{name}/s{i}" for split in ("train", "test") for name in ("cat", "dog") for i in "12"),
+  )
+  names, stills = scan.scan(tmp_path / "b", "", Findings(), "split/class")
+  assert (names, [still.split for still in stills]) == (("cat", "dog"), ["test"] * 4 + ["train"] * 4)
+  with pytest.raises(UserError, match="expected <class>"):
+    scan.scan(tmp_path / "a", "", Findings(), "split/class")
+  with pytest.raises(
+    UserError, match="unknown option layout of data set 'image_folder' 'clas': did you mean 'class'"
+  ):
+    records.make_config("image_folder", {"layout": "clas"})
+  options = [{}, {"layout": "class"}]
+  assert len({records.make_config("image_folder", option).name for option in options}) == 1  # The same copy.
+
+
+def test_people_below_classes_are_no_classes(tmp_path):
+  _folders(tmp_path, *(f"{name}/{person}" for name in ("happy", "sad", "x") for person in ("s1", "s2")))
+  assert _scan(tmp_path)[0] == ("happy", "sad", "x")
+
+
+def test_a_class_that_a_split_lacks_is_told(tmp_path):
+  _folders(tmp_path, "train/happy", "train/sad", "train/fear", "test/happy", "test/sad")
+  (tmp_path / "test" / "fear").mkdir()
+  names, _, findings = _scan(tmp_path)
+  assert names == ("fear", "happy", "sad")
+  assert [odd.what for odd in findings.odd] == ["class 'fear' has no pictures in the test split"]
+  assert not findings.bad
+
+
+@pytest.mark.parametrize("place", ["a.png", "train/a.png"])
+def test_pictures_of_no_class_are_bad(tmp_path, place):
+  _tree(tmp_path / "source", {"train": range(2), "test": range(2, 3)})
+  for name in ("", "2"):
+    _draw(tmp_path / "source" / place.replace(".png", f"{name}.png"), 5, "fear")
+  with pytest.raises(BadFiles, match=f"{place}: 2 pictures beside .*, of no class"):
+    prepare("image_folder", tmp_path / "source", tmp_path / "data", **OPTIONS)
+  report = prepare("image_folder", tmp_path / "source", tmp_path / "data", skip_bad=True, **OPTIONS)
+  assert _counts(report.findings)["written"] == 9
+
+
+def test_classes_that_are_numbers_go_by_number(tmp_path):
+  _folders(tmp_path, *map(str, range(12)))
+  assert _scan(tmp_path)[0] == tuple(map(str, range(12)))
+
+
+def test_the_same_picture_under_two_labels_or_in_two_splits(tmp_path):
+  source = _tree(tmp_path / "source", {"train": range(4), "test": range(4, 6)})
+  happy = (source / "train" / "happiness" / "s00_1.png").read_bytes()
+  (source / "train" / "fear" / "copy.png").write_bytes(happy)
+  (source / "train" / "happiness" / "copy.png").write_bytes(happy)
+  leak = (source / "test" / "anger" / "s04_1.png").read_bytes()
+  (source / "train" / "anger" / "leak.png").write_bytes(leak)
+  (source / "test" / "anger" / "again.png").write_bytes(leak)
+  with pytest.raises(
+    BadFiles,
+    match=r"leak.png: in the train split, but the same picture .*again.png is in the test split \(and 3 more",
+  ):
+    prepare("image_folder", source, tmp_path / "data", **OPTIONS)
+  report = prepare("image_folder", source, tmp_path / "data", skip_bad=True, **OPTIONS)
+  keys = records.load("image_folder", tmp_path / "data", **OPTIONS).keys
+  assert "labelled 'fear', but the same picture" in report.table()
+  assert {Path(bad.path).relative_to(source).as_posix() for bad in report.findings.bad} == {
+    "train/fear/copy.png", "train/happiness/copy.png", "train/happiness/s00_1.png", "train/anger/leak.png",
+  }  # fmt: skip
+  assert "train/anger/leak.png" not in keys
+  assert "train/happiness/s00_1.png" not in keys
+  assert {"test/anger/s04_1.png", "test/anger/again.png"} <= set(keys)
+  assert len(keys) == _counts(report.findings)["written"] == 18
+  assert [Path(odd.path).name for odd in report.findings.odd] == ["s04_1.png"]
+  notes = "\n".join(report.findings.notes)
+  assert "contradictions: 1 pictures occur 3 times" in notes
+  assert "leaks: 1 pictures occur again in the test" in notes
+  assert "1 pictures repeat one of the same label and split: kept" in notes

@@ -67,6 +67,18 @@ def test_imagenet_labels_follow_the_sorted_ids(folders, tmp_path):
     )
 
 
+def test_imagenet_a_name_in_two_classes_is_two_pictures(folders, tmp_path):
+  tree = shutil.copytree(folders, tmp_path / "tree")
+  first, second = (next(tree.glob(f"**/train/{name}")) for name in imagenet_tree.CLASSES[:2])
+  for folder in (first, second):
+    next(folder.iterdir()).rename(folder / "1.JPEG")
+  stills, _, _ = _scan(tree)
+  assert len(stills) == len({still.key for still in stills}) == 10
+  shutil.copy(first / "1.JPEG", second / "1.JPEG")
+  with pytest.raises(BadFiles, match=r"but the same picture .*1\.JPEG is labelled 'n"):
+    prepare("imagenet", tree, tmp_path / "data", **OPTIONS)
+
+
 def test_imagenet_cmyk_and_png_files_come_out_as_rgb(folders, tmp_path):
   report = prepare("imagenet", folders, tmp_path / "data", **OPTIONS)
   assert not report.findings.bad

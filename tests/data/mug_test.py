@@ -109,6 +109,17 @@ def test_mug_a_second_frame_of_a_number_is_left_out(tree):
   assert any(problem.what == "a second frame 3 of 001_anger_take000; left out" for problem in findings.odd)
 
 
+def test_mug_folders_by_any_word_for_the_emotion(tree, full_tree):
+  (tree / "subjects3" / "001" / "anger").rename(tree / "subjects3" / "001" / "Angry")
+  assert [(still.key, still.label) for still in _scan(tree)[0]] == [
+    (still.key, still.label) for still in _scan(full_tree)[0]
+  ]
+  (tree / "subjects3" / "001" / "Angry").rename(tree / "subjects3" / "001" / "rage")
+  _, findings = _scan(tree)
+  (problem,) = findings.bad
+  assert problem.what == "9 frames in a folder that is not named as an emotion"
+
+
 def test_mug_prepare(full_tree, tmp_path):
   report = prepare("mug", full_tree, tmp_path / "data", **OPTIONS)
   loaded = records.load("mug", tmp_path / "data", **OPTIONS)

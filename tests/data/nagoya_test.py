@@ -192,7 +192,7 @@ def test_nagoya_a_picture_named_twice(source):
 
 
 def test_nagoya_wrong_sources(source, tmp_path):
-  with pytest.raises(UserError, match="holds no pictures"):
+  with pytest.raises(UserError, match="holds pictures in no class folder"):
     _scan(source / "stills")
   (source / "manifest.csv").write_text("path,subject,emotion,camera\nx.png,P1,joy,up\n")
   with pytest.raises(UserError, match="names no stills of the front camera"):

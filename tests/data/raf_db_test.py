@@ -225,6 +225,10 @@ AUTO, MANUAL = (
       "face box: 3 numbers, expected 4",
     ),
     (_write("Annotation/boundingbox", "train_00003_boundingbox.txt", "9 2 3 4\n"), "has no area"),
+    (
+      _write(*AUTO, "1\t2\n" * 36 + "9000\t2\n"),
+      "point 36 of the face, .* lies far outside the 100 x 100 image",
+    ),
     (_remove, "names train_00003, which has no aligned picture in this copy"),
     (_no_image, "an HTML page"),
   ],
@@ -239,6 +243,40 @@ def test_raf_db_a_bad_file_stops_the_import_or_is_left_out(tree, tmp_path, chang
   assert len(report.findings.bad) == 1
   assert _counts(report.findings)["written"] == 27
   assert "train_00003" not in records.load("raf_db", tmp_path / "data").keys
+
+
+@pytest.mark.parametrize(
+  ("kind", "name", "text", "message"),
+  [
+    (
+      "Annotation/boundingbox",
+      "boundingbox",
+      "0 0 20000 20000\n",
+      "boundingbox.txt, box 0,0 20000 x 20000: .* reaches",
+    ),
+    (
+      "Annotation/manual",
+      "manu_attri",
+      "3 4\n9000 4\n5 5\n4 8\n6 8\n0\n0\n0\n",
+      "point 1 of the face, 9000.5,4.5, lies",
+    ),
+    (
+      "Annotation/auto",
+      "auto_attri",
+      "1\t2\n" * 36 + "-9000\t2\n",
+      "point 36 of the face, -8999.5,2.5, lies far",
+    ),
+  ],
+)
+def test_raf_db_places_far_outside_the_original_picture_are_bad(tree, tmp_path, kind, name, text, message):
+  _file(tree, kind, f"train_00003_{name}.txt").write_text(text)
+  options = {"image": "original", "image_size": 16}
+  with pytest.raises(BadFiles, match=message) as caught:
+    prepare("raf_db", tree, tmp_path / "data", **options)
+  assert f"train_00003_{name}.txt" in str(caught.value)
+  assert (
+    _counts(prepare("raf_db", tree, tmp_path / "data", skip_bad=True, **options).findings)["written"] == 27
+  )
 
 
 def test_raf_db_bad_lines_of_the_list(tree):

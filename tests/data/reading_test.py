@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -65,7 +66,7 @@ def test_points_go_before_box_before_detector_before_middle(tmp_path):
   for (still, result), place in zip(read, expected, strict=True):
     image = noise if still.key == "middle.png" else wide
     np.testing.assert_array_equal(_pixels(result), align.crop(image, place, 32))
-  assert _reasons(findings.odd)[-1] == ("middle.png", "no face found: the square in the middle was taken")
+  assert _reasons(findings.odd)[0] == ("middle.png", "no face found: the square in the middle was taken")
   assert findings.notes[0] == (
     "faces cut out: 1 distributor's points, 1 distributor's box, 1 detector, 1 the middle square"
   )
@@ -149,16 +150,66 @@ def test_what_cannot_be_used_is_named(tmp_path):
     assert part in reason
 
 
-def test_duplicates_by_content_are_odd(tmp_path):
-  stills = [_still(tmp_path / name) for name in ("a.png", "b.png", "c.png")]
-  stills[2] = dataclasses.replace(stills[2], label=1, subject="S2", split="test")
-  stills.append(_still(tmp_path / "d.png", FACE[::-1]))
-  read, findings = _read(stills, Cut(32, crop="middle"))
-  assert len(read) == 4
-  assert _reasons(findings.odd) == [
-    ("b.png", f"same content as {tmp_path / 'a.png'}"),
-    ("c.png", f"same content as {tmp_path / 'a.png'}, under another label and subject and split"),
-  ]
+def _copies(tmp_path) -> list[Still]:
+  """Of one picture, a harmless copy in another format, and one each under another label, person and split."""
+  stills = [_still(tmp_path / name) for name in ("a.png", "b.bmp", "c.png", "d.png", "e.png")]
+  return [*stills, _still(tmp_path / "f.png", FACE[::-1])]
+
+
+@pytest.mark.parametrize("few", [1000, 0])
+@pytest.mark.parametrize(
+  ("change", "bad", "reason"),
+  [
+    ({}, "", ""),
+    ({"label": 1}, "abcde", "labelled 'fear', but the same picture .*a.png is labelled 'anger'"),
+    ({"subject": "S2"}, "abcde", "of 'S2', but the same picture .*a.png is of 'S1'"),
+    ({"split": "test"}, "abde", "in no split, but the same picture .*c.png is in the test split"),
+    (
+      {"label": 1, "split": "test"},
+      "abcde",
+      "labelled 'fear', but the same picture .*a.png is labelled 'anger'",
+    ),
+  ],
+)
+def test_copies_that_contradict_or_leak_are_bad_and_left_out(tmp_path, monkeypatch, change, bad, reason, few):
+  monkeypatch.setattr(reading, "_FEW", few)
+  stills = _copies(tmp_path)
+  stills[2] = dataclasses.replace(stills[2], **change)
+  for skip_bad in (False, True):
+    findings = Findings()
+    read = list(reading.read(stills, Cut(32, crop="middle"), findings, ("anger", "fear"), skip_bad=skip_bad))
+    assert sorted(name[0] for name, _ in _reasons(findings.bad)) == list(bad)
+    assert any(re.fullmatch(reason, problem.what) for problem in findings.bad) == bool(bad)
+    kept = [still.key[0] for still, _ in read]
+    assert kept == [name for name in "abcdef" if not (skip_bad and name in bad)]
+    assert len(findings.odd) == (0 if bad else 4)
+    assert ("4 pictures repeat one of the same label and split: kept" in findings.notes) == (not bad)
+
+
+def test_pictures_of_unknown_people_may_be_repeated(tmp_path):
+  """A key in the person's place says nothing of the person."""
+  stills = [dataclasses.replace(still, subject=still.key) for still in _copies(tmp_path)]
+  _, findings = _read(stills, Cut(32, crop="middle"))
+  assert not findings.bad
+  assert _reasons(findings.odd)[0] == ("b.bmp", f"same content as {tmp_path / 'a.png'}")
+
+
+def test_copies_that_cannot_be_used_are_reported_for_what_they_are(tmp_path):
+  """Black placeholders under several labels are black, no contradiction."""
+  black = [_still(tmp_path / f"{i}.png", np.zeros_like(FACE)) for i in (0, 1)]
+  stills = [black[0], dataclasses.replace(black[1], label=1)]
+  stills += [_still(tmp_path / "a.png"), dataclasses.replace(_still(tmp_path / "b.png", FACE[::-1]), label=1)]
+  far = align.Square(0.0, 0.0, 9000.0)
+  stills.append(
+    dataclasses.replace(_still(tmp_path / "far.png"), label=1, square=far, where="list.csv, line 3")
+  )
+  findings = Findings()
+  read = list(reading.read(stills, Cut(32), findings, ("x", "y"), skip_bad=True))
+  assert [still.key for still, _ in read] == ["b.png"]
+  reasons = [(name, what.partition(",")[0]) for name, what in _reasons(findings.bad)]
+  assert reasons == [  # Nothing is left out without a reason.
+    ("0.png", "image is constant"), ("1.png", "image is constant"), ("far.png", "list.csv"), ("a.png", "labelled 'x'"),
+  ]  # fmt: skip
 
 
 def test_names_that_deny_the_content_are_odd(tmp_path):

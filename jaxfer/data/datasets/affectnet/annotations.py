@@ -37,6 +37,10 @@ _UNDEFINED = -2  # What the csv says for a valence or arousal that does not appl
 _NPY = b"\x93NUMPY"
 
 
+class OutOfRange(ValueError):
+  """A number that cannot be meant. Rows with words such as NULL are known of every copy; these are not."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Annotation:
   """What is said of a picture.
@@ -81,7 +85,7 @@ def read_csv(path: Path) -> Iterator[Annotation | ValueError]:
       try:
         yield dataclasses.replace(parse_row(row), line=number)
       except ValueError as error:
-        yield ValueError(f"line {number}: {error}")
+        yield type(error)(f"line {number}: {error}")
 
 
 def parse_row(row: list[str]) -> Annotation:
@@ -225,9 +229,9 @@ def _number(word: str, what: str) -> float:
   try:
     value = float(word)
   except ValueError:
-    value = math.nan
+    raise ValueError(f"{what} is '{word[:40]}': expected a number") from None
   if not abs(value) < 1e9:
-    raise ValueError(f"{what} is '{word[:40]}': expected a number")
+    raise OutOfRange(f"{what} is '{word[:40]}': expected a number of pixels or a rating")
   return value
 
 

@@ -142,6 +142,9 @@ def _read_2017(source: Path, points: bool, findings: Findings) -> Iterator[Item]
       continue
     try:
       for row in annotations.read_csv(lists[name]):
+        if isinstance(row, annotations.OutOfRange):
+          findings.bad.append(Problem(str(lists[name]), str(row)))
+          continue
         if isinstance(row, ValueError):
           malformed += 1
           findings.odd.append(Problem(str(lists[name]), f"{row}; left out"))
