@@ -104,15 +104,15 @@ def _change_row(tree, line, column, value):
 @pytest.mark.parametrize(
   ("column", "value", "message"),
   [
-    (3, "20000", r"jpg: line 2 of the train list, box .* 20000 x .* reaches .* pixels beyond the"),
-    (1, "-9000", "line 2 of the train list, box -9000,.* lies outside the"),
-    (3, "1e12", "training.csv: line 2: face_width is '1e12': expected a number of pixels"),
-    (1, "inf", "training.csv: line 2: face_x is 'inf': expected a number of pixels"),
+    (3, "20000", r"JPG: line 3 of the train list, box .* 20000 x .* reaches .* pixels beyond the"),
+    (1, "-9000", "line 3 of the train list, box -9000,.* lies outside the"),
+    (3, "1e12", "training.csv: line 3: face_width is '1e12': expected a number of pixels"),
+    (1, "inf", "training.csv: line 3: face_x is 'inf': expected a number of pixels"),
   ],
 )
 def test_affectnet_2017_boxes_that_cannot_be_meant_are_bad(trees, tmp_path, column, value, message):
   tree = shutil.copytree(trees["2017"], tmp_path / "2017")
-  _change_row(tree, 2, column, value)
+  _change_row(tree, 3, column, value)
   options = {"form": "2017", "image_size": 16}
   with pytest.raises(BadFiles, match=message):
     prepare("affectnet", tree, tmp_path / "data", **options)
@@ -217,7 +217,8 @@ def test_affectnet_a_picture_that_is_missing_is_listed(trees, tmp_path):
   with pytest.raises(BadFiles, match=r"2 more bad files"):
     prepare("affectnet", tree, tmp_path / "data", image_size=16)
   report = prepare("affectnet", tree, tmp_path / "data", image_size=16, skip_bad=True)
-  assert [problem.path.rsplit("/", 1)[1] for problem in report.findings.bad] == ["3", "10.jpg"]
+  # Nothing is left of a class either, which is told of the whole copy.
+  assert [problem.path.rsplit("/", 1)[1] for problem in report.findings.bad] == ["3", "10.jpg", "tree"]
   assert _counts(report.findings)["written"] == (8, 9)
 
 

@@ -312,10 +312,11 @@ def test_all_bad_files_are_listed_before_stopping(tree, tmp_path, capsys):
   for path in (_frame(tree, entry, 1) for entry in LABELLED):
     ckplus_tree.truncate(path)
   _wrong_label(tree)
-  with pytest.raises(BadFiles, match=r"\(and 14 more bad files\); nothing was written"):
+  # Fourteen frames and a label; and so nothing is left of any of the seven classes.
+  with pytest.raises(BadFiles, match=r"\(and 21 more bad files\); nothing was written"):
     prepare("ckplus", tree, tmp_path / "data", **OPTIONS)
   listed = capsys.readouterr().err
-  assert "bad files (15):" in listed
+  assert "bad files (22):" in listed
   assert all(f"{entry.key}_00000001.png: the PNG image is cut short" in listed for entry in LABELLED[:3])
   with pytest.raises(UserError, match="none of the labelled sequences can be used"):
     prepare("ckplus", tree, tmp_path / "data", skip_bad=True, **OPTIONS)

@@ -125,7 +125,7 @@ def test_interrupted_import_leaves_nothing_half_made(tmp_path, sent):
     "reading.progress = progress\n"
     "from jaxfer.cli import main\n"
     "if __name__ == '__main__':\n"
-    "  main()\n"
+    "  sys.exit(main())\n"
   )
   (tmp_path / "slow.py").write_text(code)
   arguments = ["prepare", "image_folder", "--source", tmp_path / "source", "--data-dir", tmp_path / "data"]
@@ -137,8 +137,9 @@ def test_interrupted_import_leaves_nothing_half_made(tmp_path, sent):
   )
   assert running.stderr.readline() == "now\n"
   running.send_signal(sent)
-  running.communicate(timeout=60)
-  assert running.returncode != 0
+  _, errors = running.communicate(timeout=60)
+  assert running.returncode == 128 + sent
+  assert "Traceback" not in errors
   assert [path for path in (tmp_path / "data").rglob("*") if ".incomplete-" not in str(path)] == []
   if sent == signal.SIGINT:
     assert list((tmp_path / "data").iterdir()) == []
