@@ -81,7 +81,7 @@ def disk_error(error: BaseException) -> OSError | None:
     if isinstance(link, OSError) and link.errno in _FIXES:
       return link
     for number in _AS_TEXT:
-      if f"[OS error {number}:" in str(link) or os.strerror(number) in str(link):
+      if f"os_error_code='{number}'" in str(link) or os.strerror(number) in str(link):
         return OSError(number, os.strerror(number))
     link = link.__cause__ or link.__context__
   return None

@@ -80,7 +80,7 @@ def test_what_a_killed_write_left_is_clutter_and_removed(tmp_path, monkeypatch):
 
 def test_the_reason_of_a_failed_write_is_found_behind_other_exceptions():
   assert files.disk_error(OSError(errno.EROFS, "Read-only file system")).errno == errno.EROFS
-  text = "RESOURCE_EXHAUSTED: Error writing: Failed writing: [OS error 28: ENOSPC No space left on device]"
+  text = "RESOURCE_EXHAUSTED: Error writing: Failed writing: full [os_error_code='28']"
   assert files.disk_error(ValueError(text)).errno == errno.ENOSPC
   outer = RuntimeError("save failed")
   outer.__cause__ = ValueError(text)

@@ -119,12 +119,14 @@ class Checkpoints:
       fix = f"remove {self._digest(number)} and go on with --resume, from checkpoint {earlier[-1]}"
     root, found = self._directory / str(number), self._files(number)
     recorded = files.read_json(self._digest(number), f"checkpoint {number} cannot be verified; {fix}")
-    for name in sorted({*recorded, *found}):
-      if name not in recorded:
-        raise UserError(f"{root / name} is no part of the checkpoint as it was saved: remove that file")
+    for name in sorted(recorded):
       if recorded[name] != found.get(name):
         what = "has changed" if name in found else "is missing"
         raise UserError(f"{root / name} {what} since it was saved: {fix}")
+    if not recorded:
+      raise UserError(f"{self._digest(number)} is damaged (it names no file): {fix}")
+    if strangers := sorted(set(found) - set(recorded)):
+      raise UserError(f"{root / strangers[0]} is no part of the checkpoint as it was saved: remove that file")
 
   def meta(self, number: int) -> dict[str, Any]:
     """The JSON part of a checkpoint, after checking every file of it.
