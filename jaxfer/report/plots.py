@@ -10,6 +10,7 @@ import contextlib
 import math
 import pathlib
 import textwrap
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -261,7 +262,10 @@ def _label_classes(axes: Any, label_names: Sequence[str], room: int) -> None:
 def write_png(figure: Any, path: str | pathlib.Path, title: str) -> None:
   """Writes the PNG without time or version, so that the same numbers give the same file; a long title is broken."""
   figure.suptitle("\n".join(textwrap.fill(line, 52) for line in title.split("\n")))
-  files.write_atomic(path, lambda file: figure.savefig(file, format="png", metadata={"Software": None}))
+  with warnings.catch_warnings():
+    # Characters that matplotlib's font lacks are drawn as boxes. The tables and pages beside have the names in full.
+    warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+    files.write_atomic(path, lambda file: figure.savefig(file, format="png", metadata={"Software": None}))
 
 
 def _curves(

@@ -139,7 +139,7 @@ def without(key):
     (lambda text: '{"editor": "vi"}', "lacks 'recipe'"),
     (without("seed"), "lacks 'seed'"),
     (lambda text: text.replace('"keep"', '"kept"'), "execution lacks 'keep'"),
-    (lambda text: text.replace('"split": {', '"split": 3, "old": {'), "'split' is no object"),
+    (lambda text: text.replace('"split": {', '"split": 3, "old": {'), "unknown 'old'"),
     (lambda text: text.replace('"options": {}', '"options": {"rate of old": 1}', 1), "unknown option"),
   ],
 )
