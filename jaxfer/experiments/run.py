@@ -187,8 +187,9 @@ def _begin(config: RunConfig, workdir: pathlib.Path, data_dir: pathlib.Path, res
   begun = [path for path in (workdir, *workdir.glob("fold*")) if exists(path)]
   if begun and not resume:
     raise UserError(f"{workdir} already holds a run: go on with --resume, or choose another --workdir")
-  recorded = (workdir / folders.RUN).exists()
-  if recorded and (keys := configuration.differences(record.config_of(workdir), config)):
+  before = record.config_of(workdir) if (workdir / folders.RUN).exists() else config
+  # Where nothing is trained yet, such as after a refusal, another configuration may take the place of the first.
+  if begun and (keys := configuration.differences(before, config)):
     raise UserError(
       f"{workdir} was begun with another configuration ({', '.join(keys)} differ): go on with the same, "
       "or choose another --workdir"

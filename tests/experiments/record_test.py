@@ -291,6 +291,20 @@ def assert_all_read(folder):
   return kinds
 
 
+def test_after_a_refusal_another_configuration_takes_its_place(tmp_path, monkeypatch):
+  def refuse(config, data):
+    raise UserError("model.num_classes=9: data set 'toy' has 3 classes")
+
+  other = dataclasses.replace(CONFIG, seed=5)
+  with monkeypatch.context() as patched:
+    patched.setattr(run, "prepare", refuse)
+    with pytest.raises(UserError, match="num_classes=9"):
+      train(tmp_path / "w", other)
+  train(tmp_path / "w", CONFIG)
+  with pytest.raises(UserError, match="was begun with another configuration .seed differ"):
+    train(tmp_path / "w", other, resume=True)
+
+
 @pytest.mark.parametrize("first", range(0, len(HOSTILE), 3))
 def test_names_that_need_quoting_leave_files_that_other_programs_read(tmp_path, monkeypatch, first):
   data = hostile(first)
