@@ -301,7 +301,7 @@ def test_after_a_refusal_another_configuration_takes_its_place(tmp_path, monkeyp
     with pytest.raises(UserError, match="num_classes=9"):
       train(tmp_path / "w", other)
   train(tmp_path / "w", CONFIG)
-  with pytest.raises(UserError, match="was begun with another configuration .seed differ"):
+  with pytest.raises(UserError, match=r"was begun with another configuration .seed differ"):
     train(tmp_path / "w", other, resume=True)
 
 
