@@ -139,7 +139,6 @@ def undisturbed(tmp_path_factory, trained, data_dir):
   return workdir
 
 
-@pytest.mark.optimized
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_stopped_process_resumes_to_the_same_bits(tmp_path, undisturbed, data_dir, number):
   often = "execution.checkpoint_seconds=0"
