@@ -85,18 +85,20 @@ StoredSize = Annotated[int, Range(16, 4096)]  # Pixels of a data set's pictures.
 Frames = Annotated[int, Range(1, 10_000)]
 Channels = Annotated[int, OneOf((1, 3))]  # Grey or RGB.
 Kernel = Annotated[int, Range(1, 99)]
-Block = Annotated[int, Range(2, 64, parity="even")]  # Of ARM's arrangement: half of it is a stride.
+Block = Annotated[
+  int, Range(2, 64, parity="even")
+]  # The block of ARM's arrangement, half of which is a stride.
 OddKernel = Annotated[int, Range(1, 99, parity="odd")]
 
 # Numbers.
 Rate = Annotated[float, Range(0, 1000)]  # A learning rate or weight decay; 0 leaves parameters as they are.
-Factor = Annotated[float, Range(0, 1, above=True)]  # By which a rate falls.
-Weight = Annotated[float, Range(0, 1_000_000_000)]  # Of a term of a loss, or of an input.
+Factor = Annotated[float, Range(0, 1, above=True)]  # A factor that a rate falls by.
+Weight = Annotated[float, Range(0, 1_000_000_000)]  # A factor on a term of a loss, or on an input.
 Share = Annotated[float, Range(0, 1)]  # A probability, or a part of a whole.
 ShareBelowOne = Annotated[float, Range(0, 1, below=True)]
 Part = Annotated[float, Range(0, 1, above=True, below=True)]  # Neither nothing nor all.
 Width = Annotated[float, Range(0, 16, above=True)]  # A factor on the channels of a net.
 Seconds = Annotated[float, Range(0, 31_536_000)]  # Up to a year.
-Norm = Annotated[float, Range(0, 1_000_000_000, above=True)]  # Of a gradient, at most.
+Norm = Annotated[float, Range(0, 1_000_000_000, above=True)]  # The largest norm of a gradient.
 Degrees = Annotated[float, Range(0, 180)]
-Variance = Annotated[float, Range(0, 65_025)]  # Of grey levels 0 to 255.
+Variance = Annotated[float, Range(0, 65_025)]  # The variance of grey levels, which go from 0 to 255.

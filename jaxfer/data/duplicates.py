@@ -14,7 +14,7 @@ _RANK = {
   "train": 0,
   "validation": 1,
   "test": 2,
-}  # Of a leak, the copies of the lower rank are dropped.
+}  # If a picture leaks, its copies of the lower rank are dropped.
 _LEAST_OVERLAP = 0.5  # Intersection over union, above which two boxes show the same face.
 
 

@@ -27,7 +27,7 @@ from jaxfer.train import members, weights
 from jaxfer.train.stage import Variables
 
 RESULT = "result.json"
-# Of a result of trainings; that of a row that was not trained says why under "not_trained".
+# Keys of the result of a trained row. A row that was not trained says why under "not_trained".
 _KEYS = (
   "data", "label_names", "parameters", "failed", "facts", "key", "subject", "label", "predicted", "correct", "rank",
   "readings", "members", "folds", "tested", "figures", "measures", "remarks", "seconds", "compile_seconds",

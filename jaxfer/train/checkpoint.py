@@ -181,7 +181,7 @@ def _is_no_failed_save(record: logging.LogRecord) -> bool:
   return record.levelno < logging.ERROR or not (orbax or (error and files.disk_error(error)))
 
 
-_hooks: list[Any] = []  # Of this process, until ours took its place.
+_hooks: list[Any] = []  # The hooks of this process that ours replaced.
 
 
 def _hook(unraisable: Any) -> None:
