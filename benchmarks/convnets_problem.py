@@ -28,7 +28,7 @@ SGD = {"learning_rate": 0.05, "momentum": 0.9}
 ADABELIEF = {"learning_rate": 1e-3, "weight_decay": 1e-2}  # Of paper 002; the ResNets have SGD.
 COLLECTIONS = ["batch_stats", "affinity"]  # What a training step changes beside parameters.
 STEP_AND_TEST = ("train_step", "forward")
-KL_WEIGHT, ERROR_WEIGHT = 1e-5, 0.01  # Specs 4.5.
+KL_WEIGHT, ERROR_WEIGHT = 1e-5, 0.01  # As paper 003's recipe has them.
 
 
 @dataclasses.dataclass(frozen=True)

@@ -179,7 +179,7 @@ def landmark_fusion(p: Any, images: Tensor, heatmaps: Tensor, train: bool) -> Te
 
 
 class AdaBelief:
-  """Steps each parameter as soon as its gradient is there (specs 0.2; PyTorch has no such optimizer)."""
+  """Steps each parameter as soon as its gradient is there (PyTorch has no such optimizer)."""
 
   def __init__(self, net: torch.nn.Module, rate: float, decay: float):
     self.rate, self.decay = rate, decay

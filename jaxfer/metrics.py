@@ -1,4 +1,4 @@
-"""What a classifier is judged by: predictions, confusion matrices and their summaries (specs 0.3).
+"""What a classifier is judged by: predictions, confusion matrices and their summaries.
 
 `predict`, `rank`, `top_k_correct` and `confusion_matrix` are jax functions, for use inside jit, vmap and pmap; the
 confusion matrices of batches, devices or folds add up. `summarize` and `wilson_interval` work on the host.

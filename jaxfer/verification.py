@@ -1,4 +1,4 @@
-"""Are two pictures of one person? The protocol of LFW, by which face nets are judged (specs 5.5).
+"""Are two pictures of one person? The protocol of LFW, by which face nets are judged.
 
 A pair is called one person where the squared distance of its unit embeddings, 2 - 2 cos, is below a threshold. The
 pairs lie in ten parts in the order given; the threshold of each part is the one of 0, 0.01, ... 3.99 by which most

@@ -1,9 +1,10 @@
-"""Reads programs: what a lowered one computes and in which loops, and which program a training compiles."""
+"""Reads programs: what a lowered or compiled one computes, and which program a training compiles."""
 
+import collections
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -85,6 +86,85 @@ def _steps(op) -> int | None:
         if bound := re.search(r"stablehlo.constant dense<(\d+)>", str(operand.owner)):
           return int(bound[1])
   return None
+
+
+# What hands the numbers of an array on as they are.
+_MOVES = ("bitcast", "convert", "copy", "fusion", "parameter", "reshape", "transpose")
+
+
+def reduced_products(text: str) -> list[str]:
+  """Matrix products of an optimised program that nothing but reductions read.
+
+  jaxlib 0.10.0 and 0.10.1 compute such a pair on CPU by one fusion of the kind `__ynn_fusion`, wrongly, if it is large
+  enough. A pair is found whether it was fused or not, so that programs of any size may be read.
+
+  Args:
+    text: of `jax.stages.Compiled.as_text`.
+
+  Returns:
+    Names of the products.
+  """
+  opcodes: dict[str, str] = {}
+  readers: dict[str, list[str]] = collections.defaultdict(list)
+  parameters: dict[str, dict[int, str]] = collections.defaultdict(dict)
+  roots: dict[str, str] = {}
+  fusions: list[tuple[str, str, list[str]]] = []  # Name, computation and operands of each.
+  computation = ""
+  for line in text.splitlines():
+    if opening := re.match(r"(?:ENTRY )?%([\w.-]+) \(.*\{$", line):
+      computation = opening[1]
+    elif found := re.match(r"  (ROOT )?%([\w.-]+) = .*? ([\w-]+)\((.*?)\)(?:, |$)", line):
+      root, name, opcode, inside = found.groups()
+      opcodes[name] = opcode
+      operands = re.findall(r"%([\w.-]+)", inside)
+      if root:
+        roots[computation] = name
+      if opcode == "parameter":
+        parameters[computation][int(inside)] = name
+      if opcode == "fusion":
+        fusions.append((name, re.search(r"calls=%([\w.-]+)", line)[1], operands))
+      else:
+        for operand in operands:
+          readers[operand].append(name)
+  for name, called, operands in fusions:
+    readers[roots[called]].append(name)
+    for k, operand in enumerate(operands):
+      readers[operand].append(parameters[called][k])
+
+  def ends(name: str) -> Iterator[str]:
+    """What reads the numbers of an instruction; nothing does if they are a result of the program."""
+    for reader in readers[name] or [""]:
+      if opcodes.get(reader) in _MOVES:
+        yield from ends(reader)
+      else:
+        yield opcodes.get(reader, "result")
+
+  products = [name for name, opcode in opcodes.items() if opcode == "dot"]
+  return [name for name in products if set(ends(name)) <= {"reduce", "reduce-window"}]
+
+
+def watched(build: Callable[[], Callable]) -> tuple[Callable, list[jax.stages.Compiled]]:
+  """What `build` makes of `jax.jit` or `jax.pmap`, and the programs that its calls compile and run, as they come."""
+  programs: list[jax.stages.Compiled] = []
+
+  def watching(transform):
+    def transformed(function, *args, **options):
+      lower = transform(function, *args, **options).lower
+
+      def call(*arguments):
+        programs.append(lower(*arguments).compile())
+        return programs[-1](*arguments)
+
+      return call
+
+    return transformed
+
+  jit, pmap = jax.jit, jax.pmap
+  jax.jit, jax.pmap = watching(jit), watching(pmap)
+  try:
+    return build(), programs
+  finally:
+    jax.jit, jax.pmap = jit, pmap
 
 
 class Program(NamedTuple):

@@ -19,8 +19,8 @@ if QUICK and importlib.metadata.version("jaxlib").startswith("0.10."):
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-# Files whose assertions are about the compiler's own work, or bound rounding tightly: compiled as for users.
-OPTIMIZED = ("invariants_test.py", "layers/resnet_test.py")
+# Files whose assertions are about the compiler's own work: compiled as for users.
+OPTIMIZED = ("invariants_test.py",)
 
 jax.config.update("jax_num_cpu_devices", 4)
 # A fresh folder: nothing is left from an earlier session, but a program that two tests share compiles once.

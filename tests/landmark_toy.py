@@ -52,14 +52,12 @@ class Trunk(nn.Module):
 
 @contextlib.contextmanager
 def installed():
-  """The stand-in, tests in batches of 16, these records for any, and programs that are hardly optimised."""
+  """The stand-in, tests in batches of 16, and these records for any."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(models, "ResNetTrunk", Trunk)
     patch.setitem(EXPERIMENTS, "landmark_fusion", dataclasses.replace(system.EXPERIMENT, test_batch=16))
     patch.setattr(run, "load_data", lambda config, data_dir: records())
-    jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Metrics against the published tables (specs 2.8, 3.6, 5.8, 5.9) and against counts made by hand."""
+"""Metrics against the published tables and against counts made by hand."""
 
 import jax
 import jax.numpy as jnp

@@ -2,7 +2,10 @@
 
 import contextlib
 import functools
+from collections.abc import Callable
 
+import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,7 +14,7 @@ from jaxfer.config import Call, Execution, RunConfig, Split
 from jaxfer.data.records import Records
 from jaxfer.experiments import run
 from jaxfer.experiments.task import Task, options_of, task_of
-from jaxfer.models import face_classifier, landmark_fusion
+from jaxfer.models import face_classifier, identity_expression_vae, landmark_fusion
 from tests.landmark_toy import Trunk
 
 CLASSES = ("anger", "disgust", "happiness", "surprise")
@@ -86,11 +89,37 @@ def made(name: str, *overrides: str) -> Task:
   return task_of(configuration.override(SYSTEMS[name], overrides, options_of), records())
 
 
+class Upsampled(nn.Module):
+  """Stands in for `ConvTranspose` from 4 x 4 to 32 x 32 pixels: each becomes 8 x 8 equal ones."""
+
+  features: int
+  kernel: int
+  strides: int
+  padding: int
+  use_bias: bool
+  output_padding: int = 0
+  dtype: str | None = None
+  param_dtype: type = jnp.float32
+  kernel_init: Callable = nn.initializers.lecun_normal()
+
+  @nn.compact
+  def __call__(self, x):
+    dense = nn.Dense(
+      self.features, self.use_bias, self.dtype, self.param_dtype, kernel_init=self.kernel_init, name="pixels"
+    )
+    return dense(x).repeat(8, 1).repeat(8, 2)
+
+
 @contextlib.contextmanager
 def installed():
-  """Makes `records` any data set, and puts a layer in the place of each ResNet trunk, which compiles for long."""
+  """Makes `records` any data set, and the networks shallow, since deep ones take long to compile.
+
+  A layer takes the place of each ResNet trunk. The networks of paper 003 have one stage.
+  """
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(landmark_fusion, "ResNetTrunk", Trunk)
     patch.setattr(face_classifier, "ResNetTrunk", Trunk)
+    patch.setattr(identity_expression_vae, "_stages", lambda size: 1)
+    patch.setattr(identity_expression_vae, "ConvTranspose", Upsampled)
     patch.setattr(run, "load_data", lambda config, data_dir: records())
     yield

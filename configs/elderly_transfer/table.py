@@ -33,7 +33,7 @@ from jaxfer.config import Call, Row, RunConfig, Split, StudyConfig
 from jaxfer.experiments import table_004
 
 _WATCH_NOBODY = ("split.validation=0.0", "recipe.select=last")
-# By specs 5.5; the records' own labels are people where casia_webface is read.
+# Numbers of our choice, after AdaFace's; the records' own labels are people where casia_webface is read.
 _PEOPLE = (
   *_WATCH_NOBODY,
   "split.kind=per_class",

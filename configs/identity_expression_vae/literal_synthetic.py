@@ -3,7 +3,7 @@
   jaxfer study configs/identity_expression_vae/literal_synthetic.py --workdir runs/literal_synthetic
 
 The paper prints alpha_i1 = alpha_e1 = 1.0e5 (of the divergence) and alpha_i2 = alpha_e2 = 0.01 (of the reconstruction).
-The first three rows are the readings (specs 4.5), of which 1e-5 is the recipe's default. The fourth has the weights of
+The first three rows are the readings, of which 1e-5 is the recipe's default. The fourth has the weights of
 `table3_synthetic.py`, 1e-3 and 0.5, as do those after it, each with one thing changed: a generator that descends on
 log(1 - D), a switch loss whose target stays, LeakyReLU in the discriminator, kernel 4 in all deconvolutions, and no
 BatchNorm, which the paper's tables do not have either.

@@ -1,4 +1,4 @@
-"""What paper 002 leaves open, each choice by itself, on embedded synthetic faces (specs 3.8).
+"""What paper 002 leaves open, each choice by itself, on embedded synthetic faces.
 
   jaxfer study configs/landmark_fusion/choices_synthetic.py --workdir runs/choices_synthetic
 

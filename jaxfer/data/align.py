@@ -8,7 +8,7 @@ from PIL import Image
 from jaxfer.errors import UserError
 
 # Where the five points (eyes, nose tip, corners of the mouth; image-left first) lie in a face of 112 x 112 pixels
-# (specs 5.5: InsightFace, AdaFace). They count from the middle of the first pixel, we from its corner: hence 0.5.
+# (as InsightFace and AdaFace have it). They count from the middle of the first pixel, we from its corner: hence 0.5.
 TEMPLATE_112 = (
   np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
@@ -38,7 +38,7 @@ class Square:
 def landmark_square(landmarks: np.ndarray, margin: float) -> Square:
   """The square about the landmarks' bounding box, each side moved out by `margin` x the box's longer edge.
 
-  No rotation: CK+ faces are upright to a few degrees, and training turns them as much at random (specs 2.5).
+  No rotation: CK+ faces are upright to a few degrees, and training turns them as much at random.
 
   Args:
     landmarks: [K, 2] of (x right, y down) in pixels.
@@ -170,7 +170,7 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def affine(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-  """The affine map [2, 3] of three points (eyes, middle of the mouth) onto three others (specs 3.4).
+  """The affine map [2, 3] of three points (eyes, middle of the mouth) onto three others.
 
   Raises:
     ValueError: points on one line, or not finite.
@@ -252,7 +252,7 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
 
 
 def onset_to_peak(length: int, num_frames: int) -> np.ndarray:
-  """Which frames to take of a sequence that runs from onset to peak: round(k (n - 1) / (T - 1)) (specs 2.5).
+  """Which frames to take of a sequence that runs from onset to peak: round(k (n - 1) / (T - 1)).
 
   Args:
     length: n >= 1, frames there are.

@@ -40,9 +40,9 @@ def random_affine(
 def flip_or_noise(
   keys: jax.Array, images: jax.Array, heatmaps: jax.Array, *, flip: bool = True, variance: float = 30.0
 ) -> tuple[jax.Array, jax.Array]:
-  """Mirrors a quarter of the examples and adds noise to another quarter (the recipe of ARM, specs 3.1).
+  """Mirrors a quarter of the examples and adds noise to another quarter (the recipe of ARM's released code).
 
-  A mirrored picture takes its heatmap along; noise falls on the picture alone (specs 3.4), Gaussian of its own in every
+  A mirrored picture takes its heatmap along; noise falls on the picture alone, Gaussian of its own in every
   pixel and channel, clipped to 0..255 and cut to whole numbers as a cast to bytes does. Half the examples stay as they
   are; where one of the two is turned off, its quarter does too.
 
@@ -137,7 +137,7 @@ def random_erasing(
   ratio: tuple[float, float] = (0.3, 3.3),
   value: float = 0.0,
 ) -> jax.Array:
-  """Fills a random box of some images with one value (torchvision's RandomErasing; the recipe of ARM, specs 3.1).
+  """Fills a random box of some images with one value (torchvision's RandomErasing; the recipe of ARM's code).
 
   Up to ten boxes are drawn, and the first that is smaller than the image both ways is taken; where none is, the image
   stays as it is.
@@ -165,7 +165,7 @@ def random_erasing(
 
 
 def crop_on_black(keys: jax.Array, images: jax.Array, *, probability: float = 0.2) -> jax.Array:
-  """Leaves a random box of some images where it is and makes the rest black (AdaFace's training code, specs 5.5).
+  """Leaves a random box of some images where it is and makes the rest black (AdaFace's training code).
 
   The box is torchvision's RandomResizedCrop's: its area a share of 0.2 to 1, drawn uniformly, the logarithm of width
   over height uniform between 3/4 and 4/3; of ten boxes the first that fits, else the whole picture (torchvision: its
@@ -191,7 +191,7 @@ def crop_on_black(keys: jax.Array, images: jax.Array, *, probability: float = 0.
 
 
 def low_resolution(keys: jax.Array, images: jax.Array, *, probability: float = 0.2) -> jax.Array:
-  """Makes some images smaller and as large again (AdaFace's training code, specs 5.5).
+  """Makes some images smaller and as large again (AdaFace's training code).
 
   The smaller side is a share of 0.2 to 1, drawn uniformly; each way takes one of OpenCV's interpolations at random:
   nearest, linear, area, cubic. Deviations: never Lanczos; cubic weights are normalised at the border, where OpenCV
@@ -246,7 +246,7 @@ def colour_jitter(
   """Changes brightness, contrast and saturation of some images, in a random order (torchvision's ColorJitter).
 
   Each by a factor of 1 - strength to 1 + strength, drawn uniformly, and cut to 0..255 after each. Hue stays as it is,
-  as in AdaFace's code (specs 5.5).
+  as in AdaFace's code.
 
   Args:
     keys: [batch] typed keys of the examples.

@@ -1,7 +1,7 @@
 """Dense optical flow by Farneback's method, and its storage as int16.
 
 Paper 001 does not name its method. Ours is Farneback's ("Two-frame motion estimation based on polynomial
-expansion", 2003) as OpenCV 4 implements it, with the parameters of specs 0.5.
+expansion", 2003) as OpenCV 4 implements it, with parameters of our choice.
 """
 
 from typing import Any
@@ -60,7 +60,7 @@ def quantize(flow: np.ndarray) -> np.ndarray:
     int16 of the same shape.
 
   Raises:
-    UserError: flow that is not finite (specs 2.11).
+    UserError: flow that is not finite.
   """
   if not np.isfinite(flow).all():
     raise UserError(f"optical flow has {np.count_nonzero(~np.isfinite(flow))} values that are not finite")

@@ -29,7 +29,7 @@ class Split:
 
 
 def person_independent_folds(subjects: Sequence[str] | np.ndarray, num_folds: int = 10) -> np.ndarray:
-  """Deals the people into folds: sorted by name, fold j gets positions j, j + num_folds, ... (specs 2.7).
+  """Deals the people into folds: sorted by name, fold j gets positions j, j + num_folds, ... (our choice).
 
   Paper 001 says only "10-fold person-independence"; the dealing is the usual CK+ protocol. Its 118 people
   make eight folds of 12 and two of 11.
@@ -65,7 +65,7 @@ def fold_split(
     fold: the fold to test on, 0 to num_folds - 1.
     num_folds: how many folds.
     validation_fraction: share of the *training people* to set aside for selection, in [0, 1); at least one
-      person where it is above 0. Test people are never used for it (specs 2.6).
+      person where it is above 0. Test people are never used for it.
     seed: which people are set aside; together with `fold` it decides them.
 
   Raises:

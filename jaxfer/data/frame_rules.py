@@ -1,4 +1,4 @@
-"""Which frames of a sequence become stills (specs 4.7): "middle:5", "equal:10", "last:3" or "all".
+"""Which frames of a sequence become stills: "middle:5", "equal:10", "last:3" or "all".
 
 Paper 003 trains on frames at equal spacing and judges on some in the middle (MUG, whose sequences run neutral, apex,
 neutral) or the last ones (CK+, onset to peak).

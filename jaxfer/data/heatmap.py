@@ -1,4 +1,4 @@
-"""The aligned frame of RAF-DB, and landmarks in it (specs 3.4); `kernels.heatmap` draws them.
+"""The aligned frame of RAF-DB, and landmarks in it; `kernels.heatmap` draws them.
 
 RAF-DB gives landmarks on the original pictures only. The aligned ones are 100 x 100 pixels with the eyes and the
 middle of the mouth in fixed places, so the affine map of these three points carries any others over.

@@ -1,4 +1,4 @@
-"""Splits that test a number of records of each class: paper 000's, and one that keeps people apart (specs 1.2)."""
+"""Splits that test a number of records of each class: paper 000's, and one that keeps people apart."""
 
 from collections.abc import Iterator, Sequence
 
@@ -17,7 +17,7 @@ def per_class_split(
   seed: int = 0,
   few: bool = False,
 ) -> Split:
-  """Tests `count` records of each class, drawn without regard to people (paper 000, specs 1.2).
+  """Tests `count` records of each class, drawn without regard to people (paper 000).
 
   Args:
     labels: n labels.

@@ -1,4 +1,4 @@
-"""Recognition by clustering: the protocol of paper 003, section 5.2.1 (specs 4.8).
+"""Recognition by clustering: the protocol of paper 003, section 5.2.1.
 
 Features are clustered by k-means++ without their labels; then each cluster is named after the single point nearest to
 its centroid, and all its points are predicted to be that. Several clusters may bear one name: there are more clusters

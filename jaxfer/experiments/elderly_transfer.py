@@ -1,7 +1,7 @@
 """Paper 004: nets pre-trained on objects, on expressions or on who is who, fine-tuned on a few elderly people.
 
 The paper says no more than this: pre-train, copy the feature extractor as initial values, train on the elderly faces.
-One recipe serves both; its numbers are our choice (specs 5.5 to 5.7):
+One recipe serves both; its numbers are our choice:
 
                  fine-tuning                        objects, expressions     who is who (`layers.margin`)
   optimizer      AdamW, 1e-4, head 1e-3, decay      the same, 1e-3           SGD, 0.1, momentum 0.9, decay 5e-4 but
@@ -16,7 +16,7 @@ One recipe serves both; its numbers are our choice (specs 5.5 to 5.7):
 The first column is this file's defaults; the others are what `configs/elderly_transfer` sets.
 
 Right in training means the largest logit without the margin (our choice), so that a pre-training that learns nothing
-(specs 5.6: less than twice chance) is told by the same measure whatever its head.
+(our rule: less than twice chance) is told by the same measure whatever its head.
 """
 
 import dataclasses

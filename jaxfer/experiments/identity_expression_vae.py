@@ -1,10 +1,10 @@
-"""Paper 003: who is seen and how they look held apart in two codes, learned from who is seen alone (specs section 4).
+"""Paper 003: who is seen and how they look held apart in two codes, learned from who is seen alone.
 
 Stage "identity" (eq. 1): z_e = 0, and what is decoded is compared with a random image of the same person. Stage
 "expression" (eqs. 2 to 5): the identity encoder stays bit for bit as it is, and the image itself is decoded from both
 codes; the adversarial and the switch loss belong here. Both repeated, that is rounds. Labels only judge.
 
-Our choices where the paper is silent or cannot be meant (specs 4.5, 4.6):
+Our choices where the paper is silent or cannot be meant:
 
 - the printed weights, 1e5 of the divergence and 0.01 of the reconstruction, leave the decoder next to nothing of the
   image (`configs/identity_expression_vae/literal_synthetic.py`): the default is 1e-5, a lost minus sign; our small

@@ -44,7 +44,7 @@ def figures(
 ) -> Mapping[str, str]:
   """`cams.png` and `cases.png`, of the proposed fusion: both weights, and the RGB net as it was given.
 
-  Grad-CAM++ (specs 0.4, 3.7) of the class that each net predicts: the RGB net at the output of layer4, the landmark
+  Grad-CAM++ (`explain.grad_cam`) of the class that each net predicts: the RGB net at the output of layer4, the landmark
   net at its fifth convolution, which the paper's footnote names. The gradient takes every picture as a batch of one, as
   pictures of a batch would mix otherwise (`layers.amend`); the predictions are those of the test.
   """

@@ -6,7 +6,7 @@ then stays bit for bit as it is, statistics included, while the landmark net and
 from a trained one or from scratch, and the two nets' probabilities summed. Where the RGB net is moved along, equation 3
 has no term for its own classifier: that gets no gradient, only decay, and w follows what it says all the same.
 
-From the released code (specs 3.1): half of the training pictures are either mirrored or made noisy, then resized and
+From the released code: half of the training pictures are either mirrored or made noisy, then resized and
 normalised, then half get a box erased; Adam at 1e-3 with coupled decay 1e-4; rates times 0.9 each epoch; 70 epochs of
 batches of 256, the last one short, tests in batches of 64 in the order of the distributor's list. Deviation: there the
 trunk starts from ImageNet's ResNet18; here from random weights, unless `init_from` names a converted one

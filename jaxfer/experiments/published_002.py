@@ -1,4 +1,4 @@
-"""What paper 002 prints of RAF-DB's 3,068 tested pictures, as counts that its rates follow from (specs 3.6)."""
+"""What paper 002 prints of RAF-DB's 3,068 tested pictures, as counts that its rates follow from."""
 
 import dataclasses
 

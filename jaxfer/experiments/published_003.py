@@ -1,4 +1,4 @@
-"""What paper 003 prints of recognition by clustering (Table 3; specs 4.8), in percent: mean and deviation of trials."""
+"""What paper 003 prints of recognition by clustering (Table 3), in percent: mean and deviation of trials."""
 
 import dataclasses
 

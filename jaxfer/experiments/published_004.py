@@ -1,4 +1,4 @@
-"""What paper 004 prints, and the counts of 768 tested pictures that follow from it (specs 5.8 and 5.9).
+"""What paper 004 prints, and the counts of 768 tested pictures that follow from it.
 
 21 of the 23 accuracies are whole multiples of 1 / 768 to four digits, and no other number of pictures up to 1,500 comes
 close; for 768 pictures, 281 of them right, one set of counts alone gives the printed precision, recall and F1 of every

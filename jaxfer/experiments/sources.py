@@ -1,7 +1,8 @@
 """Trainings that rows of a study start from without standing in its table: pre-trainings, each run once.
 
 A pre-training has failed where its loss was not finite, or where it is right for less than twice the share of chance
-of its training records in its last epoch (paper 004 prints "- (Pretraining Failed)" and gives no rule: specs 5.6).
+of its training records in its last epoch. The rule is our choice: paper 004 prints "- (Pretraining Failed)" and gives
+none.
 """
 
 import dataclasses

@@ -2,7 +2,7 @@
 
 The paper gives the order of training (section 3, Fig. 2: each layer alone on what the layers below make of the
 pictures, then all of them and the classifier), and noise on the input of the first two layers (section 3.2). Our
-choices, as it gives no numbers (specs 1.4): a share of 0.3 of the units set to zero in training each layer, not in
+choices, as it gives no numbers: a share of 0.3 of the units set to zero in training each layer, not in
 fine-tuning; half the squared error; stochastic gradient descent in batches of 20 at rate 0.1, 30 epochs a layer and 300
 of fine-tuning; softmax and cross-entropy. A batch completes itself from the epoch's start where rows run out.
 """

@@ -20,7 +20,7 @@ _RETRAINED = "w = "
 _PROPOSED = "proposed: p and w"
 _BASELINE = "baseline: RGB net alone"
 
-# Of w in Fig. 4 (specs 3.7): at test time a net with a head is read with all of them.
+# Values of w, for Fig. 4: at test time a net with a head is read with each of them.
 WEIGHTS = tuple(k / 10 for k in range(11))
 # Batches, and how the readings in them are named.
 BATCHES = {"in order": "", "one random order": SHUFFLED, "batches of one": ALONE}

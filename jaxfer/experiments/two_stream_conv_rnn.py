@@ -1,6 +1,6 @@
 """Paper 001: two streams of conv-RNNs, trained with cross-entropy, judged on ten person-independent folds of CK+.
 
-The paper gives no training recipe. Our choices (specs 2.5, 2.6): Adam at 1e-4, batch 16, 100 epochs, gradients clipped
+The paper gives no training recipe. Our choices: Adam at 1e-4, batch 16, 100 epochs, gradients clipped
 to norm 5, the weights of the last epoch; the clip mirrored, turned by up to 10 degrees and shifted by up to 5 % as one,
 frames and flow alike.
 """
@@ -133,7 +133,7 @@ EXPERIMENT = Experiment(
   resident=resident,
   example=example,
   inputs=inputs,
-  # Exact multiples of 1/327: the paper pools the counts of its folds (specs 2.8).
+  # Exact multiples of 1/327: the paper pools the counts of its folds.
   published=(
     ("ConvGRU", {"cell": "conv_gru", **_PLAIN}, 283 / 327),
     ("ConvLSTM", {"cell": "conv_lstm", **_PLAIN}, 281 / 327),

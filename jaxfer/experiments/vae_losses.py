@@ -1,4 +1,4 @@
-"""Losses an example of the identity/expression VAE (paper 003, eqs. 1-4; specs 4.5); whoever calls them reduces.
+"""Losses an example of the identity/expression VAE (paper 003, eqs. 1-4); whoever calls them reduces.
 
 Paper 003 leaves open what follows; these are our choices. The reconstruction error is the sum over pixels and channels
 (a Gaussian's log-likelihood up to constants). The generator climbs log D(x') rather than descend on log(1 - D(x')),

@@ -1,4 +1,4 @@
-"""What is measured of a trained identity/expression VAE beside its accuracy (paper 003; specs 4.8).
+"""What is measured of a trained identity/expression VAE beside its accuracy (paper 003).
 
 Recognition of the people it learned from and of those it never saw, each with the deviation over trials; how well
 person and expression are read linearly from each code; how large the error of reconstruction is; and of swapped images,

@@ -17,7 +17,7 @@ def thresholds(
   signed: bool = True,
   by_unit: bool = False,
 ) -> list[np.ndarray]:
-  """A limit for each layer's weights: mean + kappa standard deviations, or a percentile (ours: specs 1.6).
+  """A limit for each layer's weights: mean + kappa standard deviations, or a percentile (our choice).
 
   The paper (000, section 3.5) puts "a threshold" on the weights and does not say which. One limit for all of a small
   last layer can leave a class no weight at all, as none of weights drawn uniformly lies 2 standard deviations off; a

@@ -1,4 +1,4 @@
-"""Where in a picture a convolutional net finds a class: Grad-CAM++ (Chattopadhyay et al. 2018; specs 0.4)."""
+"""Where in a picture a convolutional net finds a class: Grad-CAM++ (Chattopadhyay et al. 2018)."""
 
 from collections.abc import Callable
 from typing import Any, Literal

@@ -1,4 +1,4 @@
-"""Landmarks drawn as white dots on black, on the device (paper 002, section 4.4; specs 3.4)."""
+"""Landmarks drawn as white dots on black, on the device (paper 002, section 4.4)."""
 
 import functools
 
@@ -17,7 +17,7 @@ DOTS = {
 def draw(landmarks: jax.Array, size: int, *, frame: float, dot: str = "disc") -> jax.Array:
   """Draws landmarks as white dots on black.
 
-  The paper names neither scaling nor dot: specs 3.4 chose. A disc has a radius of 2 pixels, a Gaussian has sigma 2,
+  The paper names neither scaling nor dot; both are our choice. A disc has a radius of 2 pixels, a Gaussian has sigma 2,
   both at any size; where dots meet the greater value holds, which is the nearest landmark's. What lies outside is cut
   off.
 

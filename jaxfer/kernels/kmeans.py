@@ -1,4 +1,4 @@
-"""k-means++ and Lloyd's algorithm, many trials at once (the protocol of paper 003, section 5.2.1; specs 4.8).
+"""k-means++ and Lloyd's algorithm, many trials at once (the protocol of paper 003, section 5.2.1).
 
 Seeding is k-means++ as Arthur and Vassilvitskii (2007) state it: the first centre uniform over the points, each further
 one with probability proportional to the squared distance D^2 to the nearest centre so far (scikit-learn's own default
@@ -155,7 +155,7 @@ def lloyd(
 
 
 def nearest_points(points: jax.Array, centres: jax.Array) -> jax.Array:
-  """The single point nearest to each centre, from whose label the cluster is named (specs 4.8).
+  """The single point nearest to each centre, from whose label the cluster is named (our choice).
 
   Args:
     points: [n, d].

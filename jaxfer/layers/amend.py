@@ -1,4 +1,4 @@
-"""The amend representation module (ARM) of paper 002, after the authors' released code (specs 3.1).
+"""The amend representation module (ARM) of paper 002, after the authors' released code.
 
   features [m, m, channels] -> arrangement: block x block channels become a block of pixels, [m block, m block, planes]
     -> de-albino: one convolution kernel for all planes, 2 block wide, stride block / 2, no padding, no bias

@@ -1,7 +1,7 @@
 """Linen modules over the convolutions of `kernels.conv`, and the initialisers that the systems name.
 
 Pads are always explicit: 'SAME' of JAX differs from PyTorch at stride 2, and for transposed convolutions of kernel 3
-it gives another result altogether (specs 0.1). Parameters: `kernel` [kernel_height, kernel_width, channels, features]
+it gives another result altogether. Parameters: `kernel` [kernel_height, kernel_width, channels, features]
 and `bias` [features].
 """
 

@@ -1,4 +1,4 @@
-"""Residual nets that recognise faces, "Face-ResNet" of paper 004: picture -> feature (specs 5.3).
+"""Residual nets that recognise faces, "Face-ResNet" of paper 004: picture -> feature.
 
 The paper does not define the name; that it trains them with AdaFace speaks for the nets of that paper's released code
 (Kim et al. 2022: IR-18 and IR-50, family `adaface`, our choice). The other family, `insightface`, is the IResNet of

@@ -1,4 +1,4 @@
-"""Heads that train a face net to tell people apart: softmax, CosFace, ArcFace, AdaFace (specs 5.4).
+"""Heads that train a face net to tell people apart: softmax, CosFace, ArcFace, AdaFace.
 
 With the unit feature f, unit columns w_j of the kernel and cos theta_j = f w_j, the logits are scale times
 

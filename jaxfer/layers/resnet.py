@@ -1,4 +1,4 @@
-"""ResNet18 and ResNet50 as torchvision has them (He et al. 2016; specs 5.2), used by papers 002 and 004.
+"""ResNet18 and ResNet50 as torchvision has them (He et al. 2016), used by papers 002 and 004.
 
 The bottleneck of ResNet50 is "v1.5": the stride is in its 3 x 3 convolution. Convolutions have no bias and start from
 He's normal of the fan-out, BatchNorm from scale 1 and bias 0, the classifier from PyTorch's default.

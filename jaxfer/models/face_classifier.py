@@ -6,8 +6,8 @@
   50                                                                            long, not normalised -> classes
 
 Where people are told apart, a head of `layers.margin` takes the feature's direction and length; the torchvision nets
-get a dense layer of 512 and a norm in between (`embedding`; our choice, specs 5.6), which is not carried over. The
-paper does not say which layers it copies; ours are those that have the same meaning in both tasks (specs 5.7, 5.11).
+get a dense layer of 512 and a norm in between (`embedding`; our choice), which is not carried over. The
+paper does not say which layers it copies; ours are those that have the same meaning in both tasks.
 
 Pictures come as grey levels 0 to 255 in RGB; they are resized to `image_size`, brought into the order of colours and
 normalised as `pictures` says, which is stored with trained weights: those of a net that saw others are refused. A

@@ -1,4 +1,4 @@
-"""Networks of the weakly supervised identity/expression VAE (paper 003, Tables 1 and 2; specs 4.2-4.4).
+"""Networks of the weakly supervised identity/expression VAE (paper 003, Tables 1 and 2).
 
   image -> identity encoder   -> z_i -+
                                       +-> decoder -> image -> discriminator -> logit

@@ -1,4 +1,4 @@
-"""RGB and landmark-heatmap nets with confidence and agreement weights (paper 002, Fig. 2; specs 3.1 to 3.3).
+"""RGB and landmark-heatmap nets with confidence and agreement weights (paper 002, Fig. 2).
 
   image   -> ResNet18 trunk      -> ARM -> F_R -> fc -> logits_R ------ do the two agree? w
                (the RGB net)               |                             |
@@ -9,7 +9,7 @@
 p is the largest softmax probability of logits_L; w is 1 where both nets name the same class, and the weight given (0.6
 in the paper) elsewhere. The RGB net is the released code's, layer by layer (`layers.resnet`, `layers.amend`).
 
-Our choices, as the paper does not say (specs 3.2, 3.3): a ReLU after every convolution of the landmark net, before the
+Our choices, as the paper does not say: a ReLU after every convolution of the landmark net, before the
 pooling, and no BatchNorm between them; He's normal kernels and zero biases there; the RGB features come first in the
 head's input; gradients flow through p (`stop_gradient_p` stops them), never through w, which is piecewise constant;
 dense layers start from PyTorch's default. `confidence` and `agreement` off leave out p and w.

@@ -4,8 +4,8 @@
                 |
             decoder1 -> pixels again; the other decoders likewise, each to the input of its encoder
 
-The paper fixes four hidden layers of logistic units and one output a class (W1 to W5). Our choices, as it gives no more
-(specs 1.3, 1.4): 1000, 500, 250 and 100 units, softmax outputs, decoders with weights of their own, weights uniform in
+The paper fixes four hidden layers of logistic units and one output a class (W1 to W5). Our choices for the rest:
+1000, 500, 250 and 100 units, softmax outputs, decoders with weights of their own, weights uniform in
 +-4 sqrt(6 / (inputs + outputs)), biases zero. Sigmoid outputs, of which the paper reads the largest too, are the
 recipe's other loss on the same logits.
 """

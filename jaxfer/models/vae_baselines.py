@@ -1,6 +1,6 @@
 """The baselines of paper 003 (Table 3, rows 6-8): a plain VAE, and a conditional one that is told the subject.
 
-The paper names them alone. Our choices (specs 4.8): encoder and decoder are those of Tables 1 and 2, codes have 64
+The paper names them alone. Our choices: encoder and decoder are those of Tables 1 and 2, codes have 64
 numbers, and the conditional VAE reads the subject's one-hot vector beside the encoder's pooled features and beside z.
 """
 

@@ -74,7 +74,7 @@ def adam(
 
 
 def adabelief(rate: str, factor: Schedule, *, weight_decay: float = 1e-2) -> optax.GradientTransformation:
-  """AdaBelief as adabelief-pytorch 0.2.0 has it, decoupled and not rectified (paper 002, Table 4; specs 0.2).
+  """AdaBelief as adabelief-pytorch 0.2.0 has it, decoupled and not rectified (paper 002, Table 4).
 
   b1 0.9, b2 0.999; eps 1e-16 both in the second moment, where it adds up, and beside its root. Every parameter decays
   by rate * weight_decay, biases, norms and alpha too.

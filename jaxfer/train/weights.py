@@ -78,8 +78,8 @@ def load_weights(folder: pathlib.Path, *, sound: bool = True) -> tuple[dict[str,
 
   Args:
     folder: of weights.
-    sound: whether to refuse values that no trained net has, see `unsound_values`. The collection `affinity` is not
-      checked: NaN there means that a value was never written, and the systems that need it check it.
+    sound: whether to refuse values that no trained net has, see `unsound_values`. NaN is allowed in an array of the
+      collection `affinity` without a flag beside it: it marks a mean that was not written, see `amend.flagged`.
 
   Returns:
     (variables as nested dicts of numpy arrays, meta)
@@ -110,7 +110,11 @@ def load_weights(folder: pathlib.Path, *, sound: bool = True) -> tuple[dict[str,
     variables = traverse_util.unflatten_dict(arrays, sep="/")
   except _UNSOUND:
     raise UserError(f"{path} is damaged, or of another program: write {folder} again") from None
-  trained = {name: array for name, array in arrays.items() if not name.startswith("affinity/")}
+  trained = {
+    name: array
+    for name, array in arrays.items()
+    if not name.startswith("affinity/") or f"{name}_written" in arrays
+  }
   if sound and (said := unsound_values(trained)):
     raise UserError(
       f"{path} holds values that no trained net has: {said}; the training failed: give other weights"

@@ -18,7 +18,7 @@ from jaxfer.train.weights import load_weights
 from tests.convert import written
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
-# Names of a state dict that specs 3.1, 5.2 and 5.3 list, of each kind, and their shapes at 1/64 of the widths.
+# Names of the published state dicts, of each kind, and their shapes at 1/64 of the widths.
 SAMPLES = {
   "adaface": {
     "model.input_layer.0.weight": (1, 3, 3, 3),
@@ -81,7 +81,7 @@ NARROW = {
   "torchvision_resnet50": {"num_classes": 5, "depth": 50, "width": 1 / 64},
 }
 PREFIX = {"adaface": "model."}  # Of Lightning.
-# Learnt numbers at full size (specs 3.1, 5.2 and 5.3; IResNet's last scale is not learnt).
+# Learnt numbers at full size (IResNet's last scale is not learnt).
 PARAMETERS = {
   "adaface": 24_020_352,
   "arm": 11_178_395,

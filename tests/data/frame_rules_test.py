@@ -9,7 +9,7 @@ from jaxfer.errors import UserError
 @pytest.mark.parametrize(
   ("rule", "length", "chosen"),
   [
-    ("middle:5", 11, [3, 4, 5, 6, 7]),  # The centre and two to each side (specs 4.7).
+    ("middle:5", 11, [3, 4, 5, 6, 7]),  # The centre and two to each side.
     ("middle:5", 10, [2, 3, 4, 5, 6]),
     ("middle:1", 3, [1]),
     ("last:3", 7, [4, 5, 6]),

@@ -1,4 +1,4 @@
-"""The affine of eyes and mouth, and what landmarks may be (specs 3.4)."""
+"""The affine of eyes and mouth, and what landmarks may be."""
 
 import numpy as np
 import pytest

@@ -1,6 +1,7 @@
 """Pictures in folders of classes, with and without splits."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -351,6 +352,33 @@ def test_layout_decides(tmp_path):
     records.make_config("image_folder", {"layout": "clas"})
   options = [{}, {"layout": "class"}]
   assert len({records.make_config("image_folder", option).name for option in options}) == 1  # The same copy.
+
+
+@pytest.mark.parametrize(
+  ("paths", "classes"),
+  [
+    (("s01/1", "s01/2", "s02/1", "s02/2"), ("s01", "s02")),
+    (("down/s01/1", "down/s01/2", "down/s02/1", "down/s02/2"), ("s01", "s02")),
+    (("train/f1/cat", "train/f1/dog", "train/f2/cat", "train/f2/dog"), ("f1", "f2")),
+  ],
+)
+def test_the_layout_and_source_that_a_message_advises_are_understood(tmp_path, paths, classes):
+  _folders(tmp_path, *paths)
+  with pytest.raises(UserError) as caught:
+    _scan(tmp_path)
+  layout, source = re.search(r"give layout=(\S+) and --source (\S+)$", str(caught.value)).groups()
+  names, _ = scan.scan(Path(source), "", Findings(), layout)
+  assert names == classes
+
+
+@pytest.mark.parametrize("layout", ["class", "split/class"])
+def test_where_a_given_layout_finds_no_class_the_message_says_what_lies_there(tmp_path, layout):
+  (tmp_path / "train").mkdir()
+  with pytest.raises(UserError, match=r"holds no pictures: expected <class>/\*\.jpg"):
+    scan.scan(tmp_path, "", Findings(), layout)
+  _draw(tmp_path / "a.png", 5, "fear")
+  with pytest.raises(UserError, match=f"holds pictures in no class folder, such as {tmp_path}/a.png: expect"):
+    scan.scan(tmp_path, "", Findings(), layout)
 
 
 def test_people_below_classes_are_no_classes(tmp_path):

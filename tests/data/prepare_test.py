@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxfer.data import prepare, records, stream
+from jaxfer.data import prepare, records, staging, stream
 from jaxfer.data.prepare import BadFiles, Belief, Count, Findings, Problem, Report
 from jaxfer.errors import UserError
 
@@ -166,3 +166,54 @@ def test_report_lies_beside_the_data(tmp_path, monkeypatch):
       prepare.prepare("ckplus", tmp_path / "source", data_dir, num_frames=2, image_size=16)
   assert [path.name for path in data_dir.iterdir()] == ["ckplus"]
   assert records.load("ckplus", data_dir, num_frames=2, image_size=16).fingerprint == before.fingerprint
+
+
+def pictures(folder, seed=0):
+  rng = np.random.default_rng(seed)
+  for name in ("happy/1", "happy/2", "sad/1", "sad/2"):
+    path = folder / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(rng.integers(0, 256, (16, 16), np.uint8)).save(path)
+  return folder
+
+
+def test_the_report_says_which_copy_it_replaces(tmp_path):
+  def prepared(source):
+    report = prepare.prepare("image_folder", source, tmp_path / "data", image_size=16, crop="whole")
+    lines = [line for line in report.table().splitlines() if line.startswith("replaced:")]
+    return report, lines
+
+  one, another = pictures(tmp_path / "one"), pictures(tmp_path / "another", seed=1)
+  first, lines = prepared(one)
+  assert lines == []
+  assert prepared(one)[1] == ["replaced:    an equal copy"]
+  moved = one.rename(tmp_path / "moved")
+  assert prepared(moved)[1] == [f"replaced:    an equal copy, read from {one}"]
+  last, lines = prepared(another)
+  assert last.fingerprint != first.fingerprint
+  assert lines == [
+    f"replaced:    another copy under the same options, read from {moved}, fingerprint {first.fingerprint}: what was "
+    "trained on it cannot be resumed or evaluated on this one"
+  ]
+  (Path(last.folder) / "report.json").write_text("{")
+  assert prepared(another)[1] == [
+    "replaced:    an earlier copy under the same options, whose report cannot be read"
+  ]
+
+
+def test_what_dead_runs_left_is_removed_beside_a_run_that_lives(tmp_path):
+  """A dead run's lock is free. The copy that it had put aside goes back to its place."""
+  with staging.staging(tmp_path) as living:
+    (living / "half").touch()
+    dead, unlocked = tmp_path / ".incomplete-dead", tmp_path / ".incomplete-unlocked"
+    (dead / "replaced/set/1.0").mkdir(parents=True)
+    (dead / "replaced/set/1.0/dataset_info.json").touch()
+    (dead / "lock").touch()
+    unlocked.mkdir()
+    (tmp_path / "set").mkdir()
+    with staging.staging(tmp_path) as own:
+      assert set(tmp_path.iterdir()) == {living, own, tmp_path / "set"}
+      assert (living / "half").exists()
+      assert [path.name for path in (tmp_path / "set/1.0").iterdir()] == ["dataset_info.json"]
+    assert set(tmp_path.iterdir()) == {living, tmp_path / "set"}
+  assert set(tmp_path.iterdir()) == {tmp_path / "set"}

@@ -11,7 +11,7 @@ KEY = jax.random.key(0)
 
 
 def test_points_on_a_line_by_hand():
-  """Specs 4.13: centroids 0.5 and 10.5; the ties name them after points 0 and 2."""
+  """By hand: centroids 0.5 and 10.5; the ties name them after points 0 and 2."""
   labels = np.array(["A", "B", "B", "B"])
   predicted = clustering.recognise([[0.0], [1.0], [10.0], [11.0]], labels, KEY, clusters=2, trials=5)
   assert predicted.shape == (5, 4)

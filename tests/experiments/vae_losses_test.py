@@ -11,7 +11,7 @@ from jaxfer.experiments import vae_losses
 
 
 def test_divergences_by_hand_and_by_sampling():
-  """Specs 4.13: 0.5 a dimension for mean 1; 0.931853 for mean 0.5 and variance 4."""
+  """By hand: 0.5 a dimension for mean 1; 0.931853 for mean 0.5 and variance 4."""
   mean = jnp.array([[1.0] * 3, [0.5] * 3, [0.0] * 3])
   log_variance = jnp.log(jnp.array([[1.0] * 3, [4.0] * 3, [1.0] * 3]))
   np.testing.assert_allclose(vae_losses.kl(mean, log_variance), [1.5, 3 * 0.931853, 0], rtol=1e-6)
@@ -33,7 +33,7 @@ def test_errors_are_summed_over_an_image():
 
 
 def test_values_of_an_undecided_discriminator():
-  """Specs 4.5: 3 ln 2, 2 ln 2 and -2 ln 2."""
+  """By hand: 3 ln 2, 2 ln 2 and -2 ln 2."""
   undecided = jnp.zeros(2)
   total = {
     "discriminator": sum(vae_losses.discriminator_terms(undecided, undecided, undecided).values()),

@@ -10,7 +10,7 @@ from jaxfer.explain import effective_pixels
 
 
 def test_the_toy_net_rests_on_its_first_pixel():
-  mask, paths = effective_pixels.effective_pixels([[[1, 0], [0, 1]], [[1], [0]]], [0.5, 0.5])  # Specs 1.9.
+  mask, paths = effective_pixels.effective_pixels([[[1, 0], [0, 1]], [[1], [0]]], [0.5, 0.5])  # By hand.
   np.testing.assert_array_equal(mask, [[True, False]])
   np.testing.assert_array_equal(paths, [[1, 0]])
 

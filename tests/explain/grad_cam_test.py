@@ -1,4 +1,4 @@
-"""Grad-CAM++ against specs 0.4 and plain NumPy, and its inputs against gradients by differences."""
+"""Grad-CAM++ against plain NumPy, and its inputs against gradients by differences."""
 
 import functools
 

@@ -1,7 +1,7 @@
 """ConvLSTM and ConvGRU with temporal gate, temporal skip and spatial skip: plain NumPy, float64, loops.
 
-Written from the equations alone (specs 2.2, 2.3), reading no other implementation, so that agreement with it
-is evidence. Slow on purpose: nothing is hoisted, fused or stacked; every gate is its own convolution.
+Written from the equations of paper 001 and its baselines alone, reading no other implementation, so that agreement
+with it is evidence. Slow on purpose: nothing is hoisted, fused or stacked; every gate is its own convolution.
 
 `*` is a cross-correlation with zero "same" padding, odd kernel, stride 1; `.` is element by element; s is the
 logistic function; H_0 = H_{-1} = C_0 = 0.

@@ -1,4 +1,4 @@
-"""The oracle against what is known without it: convolutions by hand, the table of specs 2.12, reductions."""
+"""The oracle against what is known without it: convolutions by hand, a table of one-pixel cells, reductions."""
 
 import functools
 import json
@@ -8,10 +8,10 @@ import make_conv_rnn as make
 import numpy as np
 import pytest
 
-TOLERANCE = 1e-11  # Absolute; the table of specs 2.12 gives 12 decimals.
+TOLERANCE = 1e-11  # Absolute; the table gives 12 decimals.
 FULL = {"temporal_gate": True, "temporal_skip": True, "spatial_skip": True}
 LAYERS = {"lstm": oracle.conv_lstm, "gru": oracle.conv_gru}
-# Specs 2.12: one pixel, one channel, X = 1, every weight 0.5, every bias 0, three steps.
+# One pixel, one channel, X = 1, every weight 0.5, every bias 0, three steps.
 TABLE = {
   ("lstm", False): [0.174269718656, 0.309058930642, 0.407190655144],
   ("lstm", True): [0.174269718656, 0.290145633819, 0.376529923344],

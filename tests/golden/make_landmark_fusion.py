@@ -1,7 +1,7 @@
 """Writes landmark_fusion.npz, paper 002: `PYTHONPATH=. python tests/golden/make_landmark_fusion.py`.
 
 Needs PyTorch, in which the nets are written here once more, in float64, with the layout and the key names of the
-authors' released checkpoint (specs 3.1 to 3.3). Weights and batches are not in the file: `landmark_fusion_cases` draws
+authors' released checkpoint. Weights and batches are not in the file: `landmark_fusion_cases` draws
 them from seeds. Arrays:
 
   arrangement                SHA-256 of the arranged features, float32, channels last

@@ -1,7 +1,7 @@
 """The face nets and margin heads of published code as PyTorch modules, with the names of their state dicts.
 
-Written from specs 5.3 and 5.4, which describe the released code of AdaFace and InsightFace; that code itself was
-neither copied nor run. Only the writers of goldens import this: it needs PyTorch.
+Written from a description of the released code of AdaFace and InsightFace; that code itself was neither copied nor
+run. Only the writers of goldens import this: it needs PyTorch.
 """
 
 import math

@@ -233,7 +233,7 @@ def test_cells_that_do_not_exist_are_refused(wrong, message):
 
 
 def test_the_temporal_skip_carries_more_gradient_back():
-  """Specs 2.12: with small recurrent weights the last state feels the first input more with the skip than without."""
+  """With small recurrent weights the last state feels the first input more with the skip than without."""
   norms = []
   for skip in (False, True):
     cell = Cell("conv_gru", temporal_skip=skip)

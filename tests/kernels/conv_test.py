@@ -68,7 +68,7 @@ def value_and_pull(f, x, w):
 
 
 def transposed_reference(x, kernel, strides, padding, output_padding):
-  """A convolution of x spread apart, with the pads of specs 0.1."""
+  """A convolution of x spread apart, with the pads of PyTorch's transposed convolution."""
   pads = [
     (k - 1 - lo, k - 1 - hi + more)
     for k, (lo, hi), more in zip(kernel.shape[:2], padding, output_padding, strict=True)
@@ -113,7 +113,7 @@ def test_transposed_values_and_gradients_equal_the_reference(case, name, monkeyp
 
 
 def test_a_transposed_convolution_by_hand():
-  """Specs 0.1: x = [1, 2], w = [a, b, c] of PyTorch's kernel 3, stride 2, padding 1, output padding 1."""
+  """By hand: x = [1, 2], w = [a, b, c] of PyTorch's kernel 3, stride 2, padding 1, output padding 1."""
   a, b, c = 3.0, 5.0, 7.0
   x = jnp.array([1.0, 2.0]).reshape(1, 1, 2, 1)
   w = jnp.array([a, b, c]).reshape(1, 3, 1, 1)

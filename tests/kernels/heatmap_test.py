@@ -1,4 +1,4 @@
-"""Dots of landmarks against their definition in plain NumPy (specs 3.4)."""
+"""Dots of landmarks against their definition in plain NumPy."""
 
 import functools
 
@@ -43,7 +43,7 @@ def test_a_disc_has_radius_two_and_is_cut_at_the_edge():
 
 
 def test_the_paper_scales_100_to_224_with_half_pixel_centres():
-  """Specs 3.4 count from the middle of the first pixel: x' = (x + 1/2) 2.24 - 1/2."""
+  """Pixels count from the middle of the first pixel: x' = (x + 1/2) 2.24 - 1/2."""
   image = draw(np.array([[[0.0, 0], [99, 99], [25, 35]]]) + 0.5, 224)[0, :, :, 0]
   rows, columns = np.nonzero(image[60:100, 40:80])
   # (25.5, 35.5) * 2.24 - 0.5 = (56.62, 79.02).

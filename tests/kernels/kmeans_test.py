@@ -14,7 +14,7 @@ def nearest(points, centres):
 
 
 def oracle(points, centres, max_iterations=300, tolerance=1e-4):
-  """Lloyd in float64, as plainly as specs 4.8 and the module's docstring say it."""
+  """Lloyd in float64, as plainly as the module's docstring says it."""
   points, centres = points.astype(np.float64), centres.astype(np.float64)
   before = None
   iterations = 0
@@ -75,7 +75,7 @@ def test_iterations_end_at_the_limit_and_at_the_tolerance():
 
 
 def test_points_on_a_line():
-  """The hand case of specs 4.13."""
+  """A case worked by hand."""
   points = np.float32([[0], [1], [10], [11]])
   labels = np.array(["A", "B", "B", "B"])
   for key in jax.random.split(jax.random.key(0), 5):

@@ -78,7 +78,7 @@ def test_values_and_gradients_equal_the_float64_loops(label):
   )
 
 
-# Specs 2.12: one pixel, one channel, X = 1, every convolution weight 0.5, biases 0, T = 3.
+# By hand: one pixel, one channel, X = 1, every convolution weight 0.5, biases 0, T = 3.
 SCALAR = {
   (ConvLSTM, False): [0.174269718656, 0.309058930642, 0.407190655144],
   (ConvLSTM, True): [0.587134859328, 0.645072816910, 0.688264961672],

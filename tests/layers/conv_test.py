@@ -70,7 +70,7 @@ def test_conv_transpose_equals_flax_with_a_flipped_kernel_and_its_pads(kernel, p
 
 
 def test_conv_transpose_worked_by_hand():
-  """Specs 0.1: x = [1, 2], w = [a, b, c], stride 2, padding 1, output padding 1 gives [b, c + 2a, 2b, 2c]."""
+  """By hand: x = [1, 2], w = [a, b, c], stride 2, padding 1, output padding 1 gives [b, c + 2a, 2b, 2c]."""
   a, b, c = 3.0, 5.0, 7.0
   layer = ConvTranspose(1, (1, 3), (1, 2), (0, 1), use_bias=False, output_padding=(0, 1))
   kernel = jnp.asarray([a, b, c]).reshape(1, 3, 1, 1)

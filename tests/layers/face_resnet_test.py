@@ -21,7 +21,7 @@ def shapes(net, size=112, **arguments):
   return jax.eval_shape(lambda x: net.init(jax.random.key(0), x, **{"train": False, **arguments}), x)
 
 
-# Specs 5.3: of the stem, each stage, the output and all. IResNet's totals count the last norm's scale, which stays 1.
+# Of the stem, each stage, the output and all. IResNet's totals count the last norm's scale, which stays 1.
 SIZES = {
   ("adaface", 18): (1_920, 148_352, 526_208, 2_100_992, 8_396_288, 12_846_592, 24_020_352),
   ("adaface", 50): (1_920, 222_528, 1_117_824, 16_278_272, 13_118_464, 12_846_592, 43_585_600),

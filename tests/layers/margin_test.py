@@ -1,4 +1,4 @@
-"""Margin heads against PyTorch's in float64, the numbers of specs 5.4, and what one becomes of another."""
+"""Margin heads against PyTorch's in float64, numbers worked by hand, and what one becomes of another."""
 
 import functools
 

@@ -30,7 +30,7 @@ def test_parameter_counts_of_torchvision(depth, num_classes, total):
   assert logits.shape == (1, num_classes)
 
 
-# Specs 5.2: of the stem and each layer; the size of the map at 224 and 112 px.
+# Of the stem and each layer; the size of the map at 224 and 112 px.
 STAGES = {
   18: (9_536, 147_968, 525_568, 2_099_712, 8_393_728),
   50: (9_536, 215_808, 1_219_584, 7_098_368, 14_964_736),

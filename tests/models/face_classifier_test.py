@@ -30,7 +30,6 @@ def count(tree):
   ],
 )
 def test_nets_for_nine_classes_have_the_published_sizes(net, parameters):
-  """Specs 5.2 and 5.7."""
   _, variables = shapes(net=net, num_classes=9)
   assert count(variables["params"]) == parameters
 

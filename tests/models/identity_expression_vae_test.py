@@ -16,7 +16,7 @@ from jaxfer.models.identity_expression_vae import (
 )
 from jaxfer.models.vae_baselines import VAE, ConditionalVAE
 
-# Specs 4.2-4.4: by image size, the totals and the layers' own counts in order (kernel and bias together).
+# Paper 003, Tables 1 and 2: by image size, the totals and the layers' own counts in order (kernel and bias together).
 ENCODER = (896, 9_248, 18_496, 36_928, 73_856, 147_584, 295_168, 590_080)
 DECODER = (528_384, 524_416, 147_584, 131_136, 36_928, 18_464, 9_248, 4_624, 2_320)
 COUNTS = {

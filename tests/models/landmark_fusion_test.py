@@ -232,9 +232,10 @@ def test_features_and_logits_equal_pytorch():
 
 
 def test_gradients_equal_pytorch():
-  gradient = nets_cases.precise(jax.jit(lambda *args: gradient_of(*args)[0]))(
-    cases.variables("fusion"), *cases.batches("fusion")[0]
-  )
+  # Convolutions of float64 are plain loops, which take about twice as long without LLVM's optimizations.
+  options = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+  program = jax.jit(lambda *args: gradient_of(*args)[0], compiler_options=options)
+  gradient = nets_cases.precise(program)(cases.variables("fusion"), *cases.batches("fusion")[0])
   want = cases.golden()
   slopes = dict(zip(want["fusion/names"], want["fusion/slopes"], strict=True))
   got = {nets_cases.name(path): np.float64(leaf) for path, leaf in jax.tree.leaves_with_path(gradient)}

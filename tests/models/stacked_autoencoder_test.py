@@ -56,7 +56,7 @@ def test_initial_weights_fill_their_range():
 
 @pytest.mark.parametrize(("reconstruction", "error"), [("squared", 0.25), ("cross_entropy", 2 * np.log(2))])
 def test_an_autoencoder_worked_by_hand(reconstruction, error):
-  """Specs 1.9: pixels (1, 0), one unit, all weights zero."""
+  """By hand: pixels (1, 0), one unit, all weights zero."""
   model = create_model("stacked_autoencoder", sizes=(1,))
   image = jnp.asarray([1.0, 0.0]).reshape(1, 2, 1, 1)
   variables = jax.tree.map(jnp.zeros_like, model.init(jax.random.key(0), image))

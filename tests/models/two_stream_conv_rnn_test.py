@@ -12,7 +12,7 @@ from jaxfer.models import create_model
 from jaxfer.models.two_stream_conv_rnn import _pool
 
 ENHANCED = {"temporal_gate": True, "temporal_skip": True, "spatial_skip": True}
-# Specs 2.4: totals, and the layers of the RGB stream; the flow stream differs in its first layer.
+# Totals, and the layers of the RGB stream; the flow stream differs in its first layer.
 COUNTS = {
   ("conv_gru", False): (1_858_839, (8_256, 41_568, 166_080, 663_936), 7_824),
   ("conv_gru", True): (2_598_359, (11_856, 59_072, 235_904, 942_848), 11_264),

@@ -1,4 +1,4 @@
-"""Optimizers against steps by hand: AdaBelief's golden numbers (specs 0.2), Adam with coupled decay, rates by epoch."""
+"""Optimizers against steps by hand: AdaBelief's golden numbers, Adam with coupled decay, rates by epoch."""
 
 import jax
 import jax.numpy as jnp

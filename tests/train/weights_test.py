@@ -126,11 +126,14 @@ def test_arrays_of_another_program(folder, data):
 
 
 def test_values_that_no_trained_net_has(tmp_path):
-  """Every such array is named. NaN in an affinity means that it was never written."""
+  """Every such array is named. NaN in an affinity without a flag means that it was never written."""
   variables = {
     "params": {"fc": {"kernel": np.float32([1, np.nan, np.inf]), "bias": np.float64([1e39, 0])}},
     "batch_stats": {"bn": {"mean": np.float32([-1, np.nan]), "var": np.float32([-1, 0])}},
-    "affinity": {"arm": {"ema": np.float32([1, np.nan]), "frozen": np.full(2, np.nan, np.float32)}},
+    "affinity": {
+      "arm": {"ema": np.float32([1, np.nan]), "frozen": np.full(2, np.nan, np.float32)},
+      "rgb": {"ema": np.float32([1, np.nan]), "ema_written": np.bool_(True)},
+    },
     "counts": {"var": np.int32([-1])},
   }
   save_weights(tmp_path, variables, {})
@@ -138,8 +141,8 @@ def test_values_that_no_trained_net_has(tmp_path):
     load_weights(tmp_path)
   assert str(caught.value) == (
     f"{tmp_path / 'weights.npz'} holds values that no trained net has: params/fc/kernel (1 NaN, 1 infinite of 3), "
-    "params/fc/bias (1 beyond float32 of 2), batch_stats/bn/mean (1 NaN of 2), batch_stats/bn/var (1 negative of 2); "
-    "the training failed: give other weights"
+    "params/fc/bias (1 beyond float32 of 2), batch_stats/bn/mean (1 NaN of 2), batch_stats/bn/var (1 negative of 2), "
+    "affinity/rgb/ema (1 NaN of 2); the training failed: give other weights"
   )
   got, _ = load_weights(tmp_path, sound=False)
   np.testing.assert_array_equal(got["params"]["fc"]["kernel"], variables["params"]["fc"]["kernel"])

@@ -1,4 +1,4 @@
-"""The stills of paper 000: JAFFE, CK+, MSFDE and KDEF, grey, seven classes (specs 1.1, Table 1).
+"""The stills of paper 000: JAFFE, CK+, MSFDE and KDEF, grey, seven classes (its Table 1).
 
 The paper's JAFFE counts are those of the strongest rated emotion, not of the posed one; its "CK" counts are those of
 CK+ without contempt, four sequences fewer. Of MSFDE it has five emotions, without neutral faces.

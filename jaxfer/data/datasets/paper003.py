@@ -1,4 +1,4 @@
-"""The stills of paper 003: frames of MUG, CK+ and RAVDESS (specs 4.7).
+"""The stills of paper 003: frames of MUG, CK+ and RAVDESS.
 
 For training, frames at equal spacing of every sequence; for recognition, some about the middle (MUG) or the last ones
 (CK+, without contempt), and none of RAVDESS. The paper trains on 29,085 images of 195 people and judges on 2,037. It

@@ -1,4 +1,4 @@
-"""Drawn faces in the frame of RAF-DB's aligned pictures: eyes and mouth in fixed places (specs 3.4)."""
+"""Drawn faces in the frame of RAF-DB's aligned pictures: eyes and mouth in fixed places."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ def _from_frame(points: jax.Array) -> jax.Array:
   """The affine map [2, 3] from the aligned frame, its edges 0 and 1, to where the 37 points [37, 2] are given."""
   five = manual_points(points)
   source = jnp.stack([five[0], five[1], 0.5 * (five[3] + five[4])])
-  # Specs 3.4 count from the middle of the first pixel.
+  # Published positions count from the middle of the first pixel.
   target = np.concatenate([(heatmap.TEMPLATE + 0.5) / heatmap.FRAME, np.ones((3, 1))], 1)
   return (jnp.asarray(np.linalg.inv(target), source.dtype) @ source).T
 

@@ -271,7 +271,7 @@ def generate_stills(
     image_size: Side in pixels.
     channels: 1 (grey, BT.601 luma) or 3 (RGB).
     seed: Chooses the people and everything else.
-    aligned: Whether the eyes and the middle of the mouth lie where RAF-DB's aligned pictures have them (specs 3.4);
+    aligned: Whether the eyes and the middle of the mouth lie where RAF-DB's aligned pictures have them;
       the same faces otherwise, before another part of their background.
     landmark_noise: Standard deviation of what is added to the landmarks, as detectors err (our choice), in hundredths
       of the picture's side: pixels of RAF-DB's aligned frame.

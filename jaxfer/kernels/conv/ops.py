@@ -227,7 +227,7 @@ def conv_transpose(
 
   y[i stride + u - padding] sums x[i] times kernel[u], so that the kernel is not turned about: PyTorch's
   (channels, features, height, width) weight is transposed by (2, 3, 0, 1). Pads are explicit since 'SAME' of JAX and
-  Flax gives another result for kernel 3, stride 2 (specs 0.1).
+  Flax gives another result for kernel 3, stride 2.
 
   Args:
     x: [batch, height, width, channels].

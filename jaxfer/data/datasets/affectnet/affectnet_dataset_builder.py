@@ -3,7 +3,7 @@
 Three forms are handed out: `form="2017"`, whole pictures with lists of face boxes and landmarks; "2021", cropped
 pictures with npy annotations; "plus", AffectNet+ with json. The crops are taken whole; whole pictures are cut at the
 square about the box, or brought to the 112-pixel template by `crop="template"`. Paper 004's "450,000" counts all
-manually annotated pictures; the eight expressions have 287,651 (specs 5.6). Labels 8 to 10 are left out and counted.
+manually annotated pictures; the eight expressions have 287,651. Labels 8 to 10 are left out and counted.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """CK+ (Lucey et al. 2010) as a TFDS builder that needs no TensorFlow: 327 labelled sequences of 118 people.
 
-From onset to peak, T frames of a square face crop (specs 2.5) and Farneback flow between them, computed after
-cropping and resampling (specs 0.5). Unlabelled sequences are counted and not written.
+From onset to peak, T frames of a square face crop and Farneback flow between them, computed after
+cropping and resampling (our choice). Unlabelled sequences are counted and not written.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """Frames of CK+ (Lucey et al. 2010) as stills, for papers 000 and 003.
 
-Sequences run from onset to peak. Paper 003 judges on the last frames (`frames="last:3"`, specs 4.7) and trains on
+Sequences run from onset to peak. Paper 003 judges on the last frames (`frames="last:3"`) and trains on
 frames at equal spacing ("equal:10"); paper 000 has one picture a sequence ("last:1"; its Table 1 counts 305, four
 fewer than the 309 sequences without contempt). Both leave contempt out. One square, about the landmarks of the first
 frame, serves all frames of a sequence; scan and checks are those of the data set `ckplus`.

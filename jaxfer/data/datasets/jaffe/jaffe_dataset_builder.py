@@ -15,7 +15,7 @@ from jaxfer.ranges import Channels, Range
 
 @dataclasses.dataclass
 class Config(stills_builder.Config):
-  """The options of the data set; by default the square in the middle in grey, as in paper 000 (specs 1.1).
+  """The options of the data set; by default the square in the middle in grey, as in paper 000.
 
   Attributes:
     label_source: "filename" for the posed emotion, "ratings" for the strongest rated one, as it seems paper 000

@@ -17,7 +17,7 @@ from jaxfer.ranges import Channels
 
 @dataclasses.dataclass
 class Config(stills_builder.Config):
-  """The options of the data set; by default the square in the middle in grey, as in paper 000 (specs 1.1).
+  """The options of the data set; by default the square in the middle in grey, as in paper 000.
 
   Attributes:
     angle: "straight", "half" (profile, both sides), "full" (profile, both sides) or "all".

@@ -12,7 +12,7 @@ from jaxfer.ranges import Channels
 
 @dataclasses.dataclass
 class Config(stills_builder.Config):
-  """The options of the data set; by default the square in the middle in grey, as in paper 000 (specs 1.1).
+  """The options of the data set; by default the square in the middle in grey, as in paper 000.
 
   Attributes:
     subject_pattern: for class folders, a regular expression with one group, the person's name, searched in each

@@ -1,7 +1,7 @@
 """MUG (Aifanti et al. 2010) as stills: frames of its sequences (papers 003), or its manually annotated ones.
 
 Sequences run neutral, apex, neutral, at 19 frames a second. Paper 003 trains on frames at equal spacing
-(`frames="equal:10"`) and judges on "some around the centre" (the default; specs 4.7 take the centre and two to each
+(`frames="equal:10"`) and judges on "some around the centre" (the default; we take the centre and two to each
 side). Neutral sequences are included under their label. A person is a subject, whatever the session.
 """
 

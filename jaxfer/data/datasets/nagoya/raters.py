@@ -1,4 +1,4 @@
-"""What people make of the pictures: their answers, counted like a classifier's (specs 5.8 and 5.9)."""
+"""What people make of the pictures: their answers, counted like a classifier's (paper 004)."""
 
 import dataclasses
 

@@ -19,9 +19,9 @@ from jaxfer.data.prepare import Belief, Count, Findings, Problem
 from jaxfer.data.stills import File, Still
 from jaxfer.errors import UserError
 
-# In the order of paper 004's tables (specs 5.8).
+# In the order of paper 004's tables.
 LABELS = ("joy", "sadness", "fear", "surprise", "anger", "disgust", "excitement", "relaxation", "neutral")
-ANSWERS = (*LABELS, "other")  # A tenth answer is what fits the printed averages of the raters (specs 5.9).
+ANSWERS = (*LABELS, "other")  # A tenth answer is what fits the printed averages of the raters in paper 004.
 NUM_STILLS, NUM_PEOPLE = 3996, 111
 _A_CELL = (2, 1, 1, 1, 2, 2, 1, 1, 1)  # Stills of a person by one method, as the published supports have it.
 _HUMAN_ACCURACY = 34.1

@@ -51,7 +51,7 @@ _NAME = re.compile(
   r"((?:train|test)_\d+)(_aligned)?\.jpe?g|((?:train|test)_\d+)_(auto_attri|manu_attri|boundingbox)\.txt",
   re.IGNORECASE,
 )
-_HALF = 0.5  # The distributor counts from the middle of the first pixel (specs 3.4), a `Still` from its edge.
+_HALF = 0.5  # The distributor counts from the middle of the first pixel, a `Still` from its edge.
 _ANNOTATION_LIMIT = 1 << 16  # Bytes; the longest real one has a thousand.
 
 Places = dict[tuple[str, str], Bytes]  # ("train_00001", "aligned") -> where its bytes lie.
