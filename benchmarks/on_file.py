@@ -29,21 +29,35 @@ def find(
     environment: of this process (`machine.environment`).
     arguments: `peers`, `precision` and `quick` of this process.
   """
-  records.mend(path)
-  if not path.exists() or not path.stat().st_size:
-    return {}
-  here = _run(environment, arguments.quick, arguments.precision)
+  run = run_of(environment, arguments.quick)
   return {
     (record["case"], record["implementation"]): record
-    for record in records.read(path)
-    if record["benchmark"] == benchmark
-    and _run(record["environment"], record["quick"], record["matmul_precision"]) == here
-    and (
-      record["reason"] == not_asked_for(arguments.peers)
-      or not (record["reason"] or "").startswith(_NOT_ASKED_FOR)
-    )
+    for record in of_run(path, run, not_asked_for(arguments.peers)).values()
+    if record["benchmark"] == benchmark and record["matmul_precision"] == arguments.precision
   }
 
 
-def _run(environment: Mapping[str, Any], quick: bool, precision: str) -> tuple[Any, ...]:
-  return machine.slug(environment), environment["commit"], quick, precision
+def run_of(environment: Mapping[str, Any], quick: bool) -> dict[str, Any]:
+  """What two measurements must share so that neither has to be repeated: "device" (and JAX), "commit", "quick"."""
+  return {"device": machine.slug(environment), "commit": environment["commit"], "quick": quick}
+
+
+def of_run(
+  path: pathlib.Path, run: Mapping[str, Any], left_out: str | None = None
+) -> dict[tuple[str, str, str], records.Record]:
+  """The last record of each measurement of a run (`run_of`), without peers that were not asked for.
+
+  Args:
+    path: the results file; it need not exist.
+    run: as `run_of` gives it.
+    left_out: the reason of peers that are not asked for and belong to the run all the same.
+  """
+  records.mend(path)
+  if not path.exists() or not path.stat().st_size:
+    return {}
+  return records.latest(
+    record
+    for record in records.read(path)
+    if run_of(record["environment"], record["quick"]) == run
+    and (record["reason"] == left_out or not (record["reason"] or "").startswith(_NOT_ASKED_FOR))
+  )
