@@ -4,9 +4,9 @@ Each case compares one of our nets with its file in tests/golden (tests/golden/R
 from): `conv_rnn/...` outputs and directional derivatives, `layers` those of every kind of convolution, the others
 outputs. Derivatives through ReLUs are left out, since rounding decides on which side of the kink some units lie.
 `--precision highest` is the default here: the goldens are float64, and TF32 or bfloat16 products differ by 1e-3. The
-cases are tiny, so their times say nothing. The exit code is 1 where a case does not run or is off by 2 %; what is
-beyond the tolerance but nearer than that is recorded as a mismatch alone. A recurrence that has an implementation of its own on some platform belongs
-in this list.
+cases are tiny, so their times say nothing. The exit code is 1 where a case does not run or is off by 2 %. What is
+beyond the tolerance but nearer than that is recorded as a mismatch alone. A recurrence that has an implementation of
+its own on some platform belongs in this list.
 """
 
 import functools
