@@ -51,15 +51,15 @@ _COMPILED = "flax,torch_compile"
 # Most important first. The shares add up to 27 minutes, three slices of nine.
 PARTS: tuple[Part, ...] = (
   Part("goldens", "goldens", 2, ("--runs=5",), gate=True),
-  Part("headline", "conv_rnn", 2.5, ("--first",), peers="all"),
-  Part("choices", "choose", 6, ("--write",)),
+  Part("headline", "conv_rnn", 4, ("--first",), peers="all"),
+  Part("choices", "choose", 4.5, ("--write",)),
   # The table of choices is another now.
   Part("headline again", "conv_rnn", 0.5, ("--first",), anew=True),
-  Part("conv_rnn", "conv_rnn", 4, peers="all"),
+  Part("conv_rnn", "conv_rnn", 3.5, peers="all"),
   Part("train_step", "train_step", 2),
   Part("members", "members", 2.5),
   Part("convnets", "convnets", 3.5, peers=_COMPILED),
-  Part("vae_step", "vae_step", 1.5, peers=_COMPILED),
+  Part("vae_step", "vae_step", 2, peers=_COMPILED),
   Part("quickstart", "quickstart", 1),
   Part("kmeans", "kmeans", 0.5, peers="scikit_learn"),
   Part("memory", "memory", 0.5),
