@@ -25,7 +25,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 from benchmarks import day_plan, day_summary, harness, machine, on_file, records
 from benchmarks.day_plan import PARTS, Part, State
@@ -108,16 +108,15 @@ class Log:
 
   def __init__(self, path: pathlib.Path, limit: int = BYTES - 10**6):
     path.parent.mkdir(parents=True, exist_ok=True)
-    self._file: IO[str] = path.open("a")
-    self._room = limit - path.stat().st_size
+    self._path, self._room = path, limit - (path.stat().st_size if path.exists() else 0)
 
   def write(self, line: str) -> None:
     """Prints and keeps a line."""
     print(line, end="", flush=True)
     self._room -= len(line.encode())
     if self._room > 0:
-      self._file.write(line)
-      self._file.flush()
+      with self._path.open("a") as file:
+        file.write(line)
 
 
 class Day:

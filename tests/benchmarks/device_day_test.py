@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from benchmarks import day_plan, device_day, harness, records
+from benchmarks import day_plan, device_day, harness, on_file, records
 from benchmarks.day_plan import LEAST, PARTS, Part, State
 from tests.benchmarks.toy import ENVIRONMENT, record
 
@@ -81,9 +81,9 @@ def test_each_part_has_its_share_and_the_rest_of_the_time_goes_to_what_is_left(t
 
 def test_the_next_slice_goes_on_and_measures_nothing_twice(tmp_path):
   world = World(goldens=(30, 0), choose=(50, 0), members=(600, 0))
-  slice_of(tmp_path / "out", world, 3)
+  slice_of(tmp_path / "out", world, 3.05)
   assert world.stopped == ["members"]
-  assert world.now == pytest.approx(180)
+  assert world.now == pytest.approx(183)  # To the second, however seldom the parts are looked at.
   day = slice_of(tmp_path / "out", world, 60)
   assert world.begun == ["goldens", "choose", "members", "members", "members"]  # Its share, then the rest.
   assert not any(day.state.open(part) for part in DAY)
@@ -112,6 +112,9 @@ def test_a_part_that_was_running_when_all_was_killed_goes_on(tmp_path):
   with pytest.raises(Killed):
     slice_of(tmp_path / "out", world, 9)
   assert json.loads((tmp_path / "out/state.json").read_text())["parts"]["b"]["status"] == "running"
+  assert (
+    State(tmp_path / "out/state.json", on_file.run_of(ENVIRONMENT, False)).of(DAY[1])["status"] == "stopped"
+  )
   world.launch = lambda command: Fake(world, command[2].removeprefix("benchmarks."))
   day = slice_of(tmp_path / "out", world, 9)
   assert world.begun == ["goldens", "choose", "choose", "members"]
