@@ -21,7 +21,7 @@ class Part:
     minutes: its share of the day. What is not done by then waits until every part has had its share.
     flags: of the script, beside those that all parts get.
     peers: asked for by `--peers`, "all" or joined by commas; none by default.
-    gate: whether a failure ends the day.
+    gate: whether it comes first in every slice until it is done, and its failure ends the day.
     anew: whether it is measured anew although its cases are on record.
   """
 
@@ -52,18 +52,18 @@ _COMPILED = "flax,torch_compile"
 PARTS: tuple[Part, ...] = (
   Part("goldens", "goldens", 2, ("--runs=5",), gate=True),
   Part("headline", "conv_rnn", 4, ("--first",), peers="all"),
-  Part("choices", "choose", 4.5, ("--write",)),
+  Part("choices", "choose", 4, ("--write",)),
   # The table of choices is another now.
-  Part("headline again", "conv_rnn", 0.5, ("--first",), anew=True),
-  Part("conv_rnn", "conv_rnn", 3.5, peers="all"),
+  Part("headline again", "conv_rnn", 0.75, ("--first",), anew=True),
+  Part("conv_rnn", "conv_rnn", 3.25, peers="all"),
   Part("train_step", "train_step", 2),
   Part("members", "members", 2.5),
-  Part("convnets", "convnets", 3.5, peers=_COMPILED),
+  Part("convnets", "convnets", 3, peers=_COMPILED),
   Part("vae_step", "vae_step", 2, peers=_COMPILED),
-  Part("quickstart", "quickstart", 1),
-  Part("kmeans", "kmeans", 0.5, peers="scikit_learn"),
-  Part("memory", "memory", 0.5),
-  Part("compile_time", "compile_time", 0.5, peers="flax"),
+  Part("quickstart", "quickstart", 1.25),
+  Part("kmeans", "kmeans", 0.75, peers="scikit_learn"),
+  Part("memory", "memory", 0.75),
+  Part("compile_time", "compile_time", 0.75, peers="flax"),
 )
 
 
@@ -126,23 +126,24 @@ class State:
 
 
 def next_turn(
-  parts: Sequence[Part], state: State, left: float, tried: Collection[str]
+  parts: Sequence[Part], state: State, left: float, over: Collection[str]
 ) -> tuple[Part, float] | None:
   """Which part comes next, and for how many seconds at most; None where nothing is left, or too little time.
 
   Each part has its share first, in order. Then those that were stopped go on, in order, without a limit of their own.
+  A gate that is not done has its share at the start of every slice.
 
   Args:
     parts: of the day.
     state: of the day.
     left: seconds of the slice.
-    tried: parts that failed in this slice.
+    over: parts that this slice is done with.
   """
   if left < LEAST:
     return None
-  waiting = [part for part in parts if state.open(part) and part.name not in tried]
+  waiting = [part for part in parts if state.open(part) and part.name not in over]
   for part in waiting:
-    share = 60 * part.minutes - state.of(part)["seconds"]
+    share = 60 * part.minutes - (0 if part.gate else state.of(part)["seconds"])
     if share >= LEAST:
       return part, min(share, left)
   return (waiting[0], left) if waiting else None

@@ -162,8 +162,8 @@ class Day:
       self.notes.append("state.json was of another device, commit or JAX version: all parts are open again.")
     self.state.slices += 1
     self.take_choices()
-    failed: set[str] = set()
-    while turn := day_plan.next_turn(self.parts, self.state, deadline - self.clock(), failed):
+    over: set[str] = set()
+    while turn := day_plan.next_turn(self.parts, self.state, deadline - self.clock(), over):
       part, seconds = turn
       if not part.gate and not self.arguments.despite_goldens and day_plan.barred(self.parts, self.state):
         self.notes.append(
@@ -171,8 +171,8 @@ class Day:
         )
         break
       self.run(part, seconds)
-      if self.state.of(part)["status"] == "failed":
-        failed.add(part.name)
+      if part.gate or self.state.of(part)["status"] == "failed":
+        over.add(part.name)
       self.keep_choices(part)
       self.summarise()
     self.fit()

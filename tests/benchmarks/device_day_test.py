@@ -167,6 +167,16 @@ def test_a_wrong_golden_bars_all_else_unless_told_otherwise(tmp_path):
   assert world.begun[2:] == ["choose", "members"]
 
 
+def test_goldens_that_are_not_done_have_their_share_first_in_every_slice(tmp_path):
+  world = World(goldens=(300, 0), choose=(1000, 0), members=(1000, 0))
+  slice_of(tmp_path / "out", world, 4)
+  slice_of(tmp_path / "out", world, 4)
+  assert world.begun == ["goldens", "choose", "members", "goldens", "members"]
+  slice_of(tmp_path / "out", world, 4)
+  assert world.begun[5:] == ["goldens", "choose"]
+  assert world.needs["goldens"] == (0, 0)
+
+
 def test_another_device_or_commit_opens_every_part_again(tmp_path):
   path = tmp_path / "state.json"
   state = State(path, RUN)
