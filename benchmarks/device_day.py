@@ -155,13 +155,21 @@ class Day:
     return [sys.executable, "-m", *own, *device, *quick, f"--output={self.results.resolve()}"]
 
   def slice(self, deadline: float) -> None:
-    """Runs parts until the deadline, or until nothing is left; then writes the summary."""
+    """Runs parts until the deadline, or until nothing is left; writes the summary, however that ends."""
     if self.arguments.device == "tpu":
       self.notes.append("PyTorch and scikit-learn are not compared on a TPU.")
     if self.state.other:
       self.notes.append("state.json was of another device, commit or JAX version: all parts are open again.")
     self.state.slices += 1
     self.take_choices()
+    try:
+      self.turns(deadline)
+    finally:
+      self.fit()
+      print(self.summarise(), flush=True)
+
+  def turns(self, deadline: float) -> None:
+    """Runs parts until the deadline, or until nothing is left."""
     over: set[str] = set()
     while turn := day_plan.next_turn(self.parts, self.state, deadline - self.clock(), over):
       part, seconds = turn
@@ -175,8 +183,6 @@ class Day:
         over.add(part.name)
       self.keep_choices(part)
       self.summarise()
-    self.fit()
-    print(self.summarise(), flush=True)
 
   def run(self, part: Part, seconds: float) -> None:
     """Runs a part for so many seconds at most."""
@@ -242,7 +248,9 @@ def environment_of(device: str | None) -> dict[str, Any]:
   )  # fmt: skip
   if done.returncode:
     sys.exit(f"JAX finds no device here: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
-  return json.loads(done.stdout.splitlines()[-1])
+  found = json.loads(done.stdout.splitlines()[-1])
+  harness.check_device(device, found["platform"])
+  return found
 
 
 def flags() -> argparse.ArgumentParser:

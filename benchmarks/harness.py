@@ -371,7 +371,14 @@ def session(benchmark: str, arguments: argparse.Namespace) -> Session:
     jax.config.update("jax_platforms", PLATFORMS[arguments.device])
   jax.config.update("jax_default_matmul_precision", arguments.precision)
   jax.config.update("jax_enable_compilation_cache", False)
+  check_device(arguments.device, jax.default_backend())
   return Session(benchmark, arguments)
+
+
+def check_device(asked: str | None, found: str) -> None:
+  """Ends the program where JAX runs on another platform than was asked for: it takes the CPU without a word."""
+  if asked not in (None, found):
+    sys.exit(f"--device {asked}: JAX finds none here and would take the {found}; is its plugin installed?")
 
 
 def sweep(

@@ -128,3 +128,10 @@ def test_a_sweep_leaves_out_what_is_on_record_and_takes_the_first_alone(tmp_path
   assert sweep() == ["a", "c"]
   assert sweep("--peers") == ["a", "b", "c"]
   assert sweep("--first") == ["a"]
+
+
+def test_another_device_than_the_one_asked_for_is_refused():
+  harness.check_device(None, "cpu")
+  harness.check_device("gpu", "gpu")
+  with pytest.raises(SystemExit, match="--device gpu: JAX finds none here and would take the cpu"):
+    harness.check_device("gpu", "cpu")
