@@ -18,7 +18,7 @@ class Part:
   Attributes:
     name: unique.
     script: of `benchmarks`.
-    minutes: its share of the day. What is not done by then waits until every part has had its share.
+    minutes: its share of the day, 20 seconds or more. What is not done by then waits until every part has had its share.
     flags: of the script, beside those that all parts get.
     peers: asked for by `--peers`, "all" or joined by commas; none by default.
     gate: whether it comes first in every slice until it is done, and its failure ends the day.
@@ -130,7 +130,8 @@ def next_turn(
 ) -> tuple[Part, float] | None:
   """Which part comes next, and for how many seconds at most; None where nothing is left, or too little time.
 
-  Each part has its share first, in order. Then those that were stopped go on, in order, without a limit of their own.
+  Each part has its share first, in order. Those that were stopped then get twice their share, in order, then four times,
+  and so on: a long sweep does not keep the others waiting, and a case that takes longer than a share is done in the end.
   A gate that is not done has its share at the start of every slice.
 
   Args:
@@ -142,11 +143,21 @@ def next_turn(
   if left < LEAST:
     return None
   waiting = [part for part in parts if state.open(part) and part.name not in over]
-  for part in waiting:
-    share = 60 * part.minutes - (0 if part.gate else state.of(part)["seconds"])
-    if share >= LEAST:
-      return part, min(share, left)
-  return (waiting[0], left) if waiting else None
+  if not waiting:
+    return None
+  turns = [_turn(part, state.of(part)["seconds"]) for part in waiting]
+  first = min(range(len(turns)), key=lambda k: turns[k][0])
+  return waiting[first], min(turns[first][1], left)
+
+
+def _turn(part: Part, spent: float) -> tuple[int, float]:
+  """In which round a part is after so many seconds, and what it may still take of that round."""
+  share, number = 60 * part.minutes, 0
+  if part.gate:
+    return 0, share
+  while (room := share * (2 ** (number + 1) - 1) - spent) < LEAST:
+    number += 1
+  return number, room
 
 
 def barred(parts: Sequence[Part], state: State) -> bool:

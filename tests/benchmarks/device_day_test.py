@@ -85,7 +85,8 @@ def test_the_next_slice_goes_on_and_measures_nothing_twice(tmp_path):
   assert world.stopped == ["members"]
   assert world.now == pytest.approx(183)  # To the second, however seldom the parts are looked at.
   day = slice_of(tmp_path / "out", world, 60)
-  assert world.begun == ["goldens", "choose", "members", "members", "members"]  # Its share, then the rest.
+  # The rest of its share, twice as much, four times as much.
+  assert world.begun == ["goldens", "choose", *["members"] * 4]
   assert not any(day.state.open(part) for part in DAY)
   assert day.state.slices == 2
   before = list(world.begun)
@@ -167,13 +168,28 @@ def test_a_wrong_golden_bars_all_else_unless_told_otherwise(tmp_path):
   assert world.begun[2:] == ["choose", "members"]
 
 
+def test_a_case_longer_than_its_share_is_done_in_the_end_and_a_long_sweep_keeps_nobody_waiting(tmp_path):
+  class Anew(Fake):
+    """All that a process has done is lost when it is stopped."""
+
+    def stop(self):
+      super().stop()
+      self.world.needs["members"] = 400, 0
+
+  world = World(goldens=(10, 0), choose=(1e6, 0), members=(400, 0))
+  world.launch = lambda command: (Anew if "members" in command[2] else Fake)(world, command[2][11:])
+  day = slice_of(tmp_path / "out", world, 25)
+  assert world.begun == ["goldens", "choose", "members", "choose", "members", "choose", "members", "choose"]
+  assert [day.state.open(part) for part in DAY] == [False, True, False]
+
+
 def test_goldens_that_are_not_done_have_their_share_first_in_every_slice(tmp_path):
   world = World(goldens=(300, 0), choose=(1000, 0), members=(1000, 0))
   slice_of(tmp_path / "out", world, 4)
   slice_of(tmp_path / "out", world, 4)
   assert world.begun == ["goldens", "choose", "members", "goldens", "members"]
   slice_of(tmp_path / "out", world, 4)
-  assert world.begun[5:] == ["goldens", "choose"]
+  assert world.begun[5:] == ["goldens", "choose", "members"]
   assert world.needs["goldens"] == (0, 0)
 
 
