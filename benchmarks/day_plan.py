@@ -18,7 +18,7 @@ class Part:
   Attributes:
     name: unique.
     script: of `benchmarks`.
-    minutes: its share of the day, 20 seconds or more. What is not done by then waits until every part has had its share.
+    minutes: its share of the day, 20 seconds or more. What is not done by then waits until all others have had theirs.
     flags: of the script, beside those that all parts get.
     peers: asked for by `--peers`, "all" or joined by commas; none by default.
     gate: whether it comes first in every slice until it is done, and its failure ends the day.
@@ -130,8 +130,8 @@ def next_turn(
 ) -> tuple[Part, float] | None:
   """Which part comes next, and for how many seconds at most; None where nothing is left, or too little time.
 
-  Each part has its share first, in order. Those that were stopped then get twice their share, in order, then four times,
-  and so on: a long sweep does not keep the others waiting, and a case that takes longer than a share is done in the end.
+  Each part has its share first, in order. Those that were stopped then get twice their share, in order, then four
+  times, and so on. So a long sweep keeps nobody waiting, and a case that takes longer than a share is done in the end.
   A gate that is not done has its share at the start of every slice.
 
   Args:
