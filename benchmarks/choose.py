@@ -254,7 +254,12 @@ def main() -> None:
 
 
 def _measure(session: harness.Session, problem: Problem) -> None:
-  arguments, wanted = arrays_of(problem), session.arguments.formulations
+  wanted = session.arguments.formulations
+  options = {f"jaxfer_{name}": option for name, option in options_of(problem).items()
+             if wanted is None or name in wanted.split(",")}  # fmt: skip
+  if not options or session.recorded(problem.name, list(options)) is not None:
+    return
+  arguments = arrays_of(problem)
   case = harness.Case(
     name=problem.name,
     settings={**dataclasses.asdict(problem.shape), "operation": problem.full_operation, "batch": problem.batch,
@@ -265,12 +270,9 @@ def _measure(session: harness.Session, problem: Problem) -> None:
     budget=_BUDGET,
   )  # fmt: skip
   contenders = [
-    harness.Contender(f"jaxfer_{name}", functools.partial(prepare, option, arguments))
-    for name, option in options_of(problem).items()
-    if wanted is None or name in wanted.split(",")
+    harness.Contender(name, functools.partial(prepare, option, arguments)) for name, option in options.items()
   ]
-  if contenders:
-    session.measure(case, contenders, functools.partial(reference, problem, arguments), "XLA's own, float32")
+  session.measure(case, contenders, functools.partial(reference, problem, arguments), "XLA's own, float32")
 
 
 if __name__ == "__main__":

@@ -181,4 +181,4 @@ def _unique(problems: list[Problem]) -> list[Problem]:
 
 
 if __name__ == "__main__":
-  harness.sweep("conv_rnn", __doc__, problems, measure)
+  harness.sweep("conv_rnn", __doc__, problems, measure, peers.PEERS)

@@ -132,4 +132,4 @@ def tolerance(problem: Problem, session: harness.Session) -> float:
 
 
 if __name__ == "__main__":
-  harness.sweep("convnets", __doc__, problems, measure)
+  harness.sweep("convnets", __doc__, problems, measure, peers.PEERS)

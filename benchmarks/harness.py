@@ -20,16 +20,18 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from benchmarks import machine, records
+from benchmarks import machine, on_file, records
 
 RUNS, QUICK_RUNS, LEAST_RUNS = 20, 3, 5
 _SHORT, _PAUSE, _MINUTE = 2e-3, 0.02, 60.0
+# The CPU is there beside an accelerator: embedded data are drawn on it.
+PLATFORMS = {"cpu": "cpu", "gpu": "cuda,cpu", "tpu": "tpu,cpu"}
 RESULTS = pathlib.Path(__file__).parent / "results"
 
 Arrays = Mapping[str, Any]
@@ -181,6 +183,7 @@ class Session:
     # Quick numbers say nothing and are not kept among the results.
     folder = pathlib.Path("runs/benchmarks") if self.quick else RESULTS
     self.path = arguments.output or folder / f"{machine.slug(self.environment)}-{date}.jsonl"
+    self.before = on_file.find(self.path, benchmark, self.environment, arguments) if arguments.resume else {}
     self.broken = False
     rates = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in self.ceilings["matmul"].items())
     print(f"{benchmark} on {machine.slug(self.environment)}, {self.environment['threads']} threads, "
@@ -200,14 +203,28 @@ class Session:
     if asked != "all" and name not in asked.split(","):
 
       def prepare():
-        raise Missing(f"not asked for: --peers {asked}")
+        raise Missing(on_file.not_asked_for(asked))
 
     return [Contender(name, prepare)]
+
+  def recorded(self, case: str, implementations: Sequence[str]) -> list[records.Record] | None:
+    """The records of a case that `--continue` found on file; None where one of its implementations has none."""
+    if not all((case, name) in self.before for name in implementations):
+      return None
+    print(f"  {case:<52} is on record", flush=True)
+    found = [self.before[case, name] for name in implementations]
+    self._judge(found)
+    return found
+
+  def _judge(self, done: Sequence[records.Record]) -> None:
+    self.broken |= any(r["implementation"].startswith("jaxfer") and r["status"] != "ok" for r in done)
 
   def measure(
     self, case: Case, contenders: Sequence[Contender], reference: Callable[[], Arrays], reference_name: str
   ) -> list[records.Record]:
     """Checks, times and records the contenders of a case; see the module docstring."""
+    if (found := self.recorded(case.name, [contender.name for contender in contenders])) is not None:
+      return found
     want = {name: np.asarray(a) for name, a in reference().items()}
     made = [self._prepare(case, contender, want, reference_name) for contender in contenders]
     ready = [(record, program) for record, program in made if program is not None]
@@ -231,24 +248,28 @@ class Session:
     taken = interleave([program.call for _, program in ready], runs, repeats, pause)
     for (record, program), seconds, repeat in zip(ready, taken, repeats, strict=True):
       record.update(status="ok", reason=None, seconds=records.statistics(seconds, repeat))
-      self._derive(record, case)
+      self.derive(record, case)
       if self.arguments.profile is not None:
         folder = self.benchmark, case.name.replace("/", "_"), record["implementation"]
         with jax.profiler.trace(str(self.arguments.profile.joinpath(*folder))):
           program.call()
-    done = [record for record, _ in made]
+    return self.keep([record for record, _ in made])
+
+  def keep(self, done: list[records.Record]) -> list[records.Record]:
+    """Writes finished records, prints them, and returns them."""
     records.append(self.path, done)
     for record in done:
-      print(line(record), flush=True)
-      self.broken |= record["implementation"].startswith("jaxfer") and record["status"] != "ok"
+      print(records.line(record), flush=True)
+    self._judge(done)
     return done
 
-  def _prepare(self, case, contender, want, reference_name) -> tuple[records.Record, Program | None]:
-    record: records.Record = {
+  def blank(self, case: Case, implementation: str) -> records.Record:
+    """A record with everything that is known before the measurement; its status is "failed"."""
+    return {
       "schema": records.SCHEMA,
       "benchmark": self.benchmark,
       "case": case.name,
-      "implementation": contender.name,
+      "implementation": implementation,
       "status": "failed",
       "reason": None,
       "quick": self.quick,
@@ -267,6 +288,9 @@ class Session:
       "environment": self.environment,
       "ceilings": self.ceilings,
     }
+
+  def _prepare(self, case, contender, want, reference_name) -> tuple[records.Record, Program | None]:
+    record = self.blank(case, contender.name)
     try:
       program = contender.prepare()
       result = program.result()
@@ -293,7 +317,8 @@ class Session:
       return record, None
     return record, program
 
-  def _derive(self, record: records.Record, case: Case) -> None:
+  def derive(self, record: records.Record, case: Case) -> None:
+    """Adds rates and shares to a record with seconds."""
     seconds = record["seconds"]["median"]
     record["rates"] = {f"{name}_per_second": amount / seconds for name, amount in case.work.items()}
     ceiling = case.dtype
@@ -307,29 +332,10 @@ class Session:
       record["shares"]["copy"] = moved / seconds / self.ceilings["copy"]
 
 
-def line(record: records.Record) -> str:
-  """A record for people."""
-  head = f"  {record['case']:<52} {record['implementation']:<20}"
-  if record["status"] != "ok":
-    return f"{head} {record['status']}: {record['reason']}"
-  s = record["seconds"]
-  parts = [
-    f"{1e3 * s['median']:10.3f} ms (p10 {1e3 * s['p10']:.3f}, p90 {1e3 * s['p90']:.3f}, {s['runs']} runs)"
-  ]
-  if record["compile_seconds"] is not None:
-    parts.append(f"compile {record['compile_seconds']:.1f} s")
-  if "matmul" in record["shares"]:
-    parts.append(f"{record['shares']['matmul']:.0%} of matmul")
-  if record["memory"] is not None:
-    parts.append(f"{record['memory']['peak_bytes'] / 2**20:.0f} MiB")
-  parts.append(f"error {record['agreement']['error']:.0e}")
-  return f"{head} {', '.join(parts)}"
-
-
 def parser(doc: str | None) -> argparse.ArgumentParser:
   """The flags that all benchmarks share."""
   flags = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-  flags.add_argument("--device", choices=["cpu", "gpu"], help="default: what JAX takes by itself")
+  flags.add_argument("--device", choices=list(PLATFORMS), help="default: what JAX takes by itself")
   flags.add_argument(
     "--quick", action="store_true", help="tiny sizes and 3 runs, to see that everything works"
   )
@@ -339,6 +345,12 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
   flags.add_argument("--profile", type=pathlib.Path, metavar="DIR", help="write a trace of one call of each")
   flags.add_argument(
     "--output", type=pathlib.Path, help="JSON lines to append to (default: benchmarks/results/...)"
+  )
+  flags.add_argument(
+    "--continue",
+    dest="resume",
+    action="store_true",
+    help="measure what --output does not hold yet of this device, commit and JAX version",
   )
   flags.add_argument("--runs", type=int, default=RUNS, help=f"runs of each contender (default {RUNS})")
   flags.add_argument(
@@ -356,10 +368,17 @@ def session(benchmark: str, arguments: argparse.Namespace) -> Session:
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.45")
     os.environ.setdefault("KERAS_BACKEND", "jax")
   if arguments.device:
-    jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[arguments.device])
+    jax.config.update("jax_platforms", PLATFORMS[arguments.device])
   jax.config.update("jax_default_matmul_precision", arguments.precision)
   jax.config.update("jax_enable_compilation_cache", False)
+  check_device(arguments.device, jax.default_backend())
   return Session(benchmark, arguments)
+
+
+def check_device(asked: str | None, found: str) -> None:
+  """Ends the program where JAX runs on another platform than was asked for: it takes the CPU without a word."""
+  if asked not in (None, found):
+    sys.exit(f"--device {asked}: JAX finds none here and would take the {found}; is its plugin installed?")
 
 
 def sweep(
@@ -367,6 +386,7 @@ def sweep(
   doc: str | None,
   problems: Callable[[str, bool], Sequence[Any]],
   measure: Callable[[Session, Any, float | None], None],
+  peers: Iterable[str],
 ) -> None:
   """The main program of a benchmark that measures problems, each with a `name`, one after another.
 
@@ -375,9 +395,11 @@ def sweep(
     doc: of the script, for --help.
     problems: (platform, quick) -> what is measured.
     measure: (session, problem, budget in seconds).
+    peers: that `measure` times beside ours, where they are asked for.
   """
   flags = parser(doc)
   flags.add_argument("--only", default="", help="run the cases whose name contains this")
+  flags.add_argument("--first", action="store_true", help="run the first case alone, the headline")
   flags.add_argument("--list", action="store_true", help="print the cases' names and stop")
   arguments = flags.parse_args()
   if arguments.list:
@@ -385,8 +407,9 @@ def sweep(
     return
   started = session(benchmark, arguments)
   chosen = problems(started.platform, started.quick)
-  for problem in chosen:
-    if arguments.only in problem.name:
+  names = ["jaxfer", *(peers if arguments.peers else ())]
+  for problem in chosen[:1] if arguments.first else chosen:
+    if arguments.only in problem.name and started.recorded(problem.name, names) is None:
       # The first case takes all runs of every contender, however slow; the others stop a slow one after a minute.
       measure(started, problem, None if problem == chosen[0] else _MINUTE)
   finish(started)

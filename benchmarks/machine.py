@@ -3,6 +3,7 @@
 import datetime
 import functools
 import importlib.metadata
+import json
 import os
 import pathlib
 import platform
@@ -10,7 +11,7 @@ import re
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -72,7 +73,7 @@ def environment() -> dict[str, Any]:
   }
 
 
-def slug(environment: dict[str, Any]) -> str:
+def slug(environment: Mapping[str, Any]) -> str:
   """Device and JAX version as part of a file's name, such as "cpu-amd-epyc-2threads-jax0.10.2"."""
   device = environment["device_kind"]
   if environment["platform"] == "cpu":
@@ -125,3 +126,7 @@ def ceilings(quick: bool) -> dict[str, Any]:
 
   copy_rate = 2 * copied / _median_seconds(copy, runs)
   return {"matmul": matmul, "copy": copy_rate, "size": size, "copy_bytes": copied}
+
+
+if __name__ == "__main__":
+  print(json.dumps(environment()))

@@ -95,11 +95,21 @@ def check(record: Mapping[str, Any], where: str) -> None:
 
 def append(path: pathlib.Path, records: Iterable[Record]) -> None:
   """Adds records to a file, each checked first."""
+  lines = []
+  for record in records:
+    check(record, f"new record for {path}")
+    lines.append(json.dumps(record, allow_nan=False) + "\n")
   path.parent.mkdir(parents=True, exist_ok=True)
+  mend(path)
   with path.open("a") as file:
-    for record in records:
-      check(record, f"new record for {path}")
-      file.write(json.dumps(record, allow_nan=False) + "\n")
+    file.write("".join(lines))
+
+
+def mend(path: pathlib.Path) -> None:
+  """Cuts off a last line without its end, which a process leaves that is killed while it writes."""
+  if path.exists() and not (text := path.read_bytes()).endswith(b"\n"):
+    with path.open("r+b") as file:
+      file.truncate(text.rfind(b"\n") + 1)
 
 
 def read(path: pathlib.Path) -> list[Record]:
@@ -131,3 +141,22 @@ def latest(records: Iterable[Record]) -> dict[tuple[str, str, str], Record]:
   for record in records:
     found[key(record)] = record
   return found
+
+
+def line(record: Record) -> str:
+  """A record for people."""
+  head = f"  {record['case']:<52} {record['implementation']:<20}"
+  if record["status"] != "ok":
+    return f"{head} {record['status']}: {record['reason']}"
+  s = record["seconds"]
+  parts = [
+    f"{1e3 * s['median']:10.3f} ms (p10 {1e3 * s['p10']:.3f}, p90 {1e3 * s['p90']:.3f}, {s['runs']} runs)"
+  ]
+  if record["compile_seconds"] is not None:
+    parts.append(f"compile {record['compile_seconds']:.1f} s")
+  if "matmul" in record["shares"]:
+    parts.append(f"{record['shares']['matmul']:.0%} of matmul")
+  if record["memory"] is not None:
+    parts.append(f"{record['memory']['peak_bytes'] / 2**20:.0f} MiB")
+  parts.append(f"error {record['agreement']['error']:.0e}")
+  return f"{head} {', '.join(parts)}"

@@ -252,4 +252,4 @@ def measure(session: harness.Session, problem: Problem, budget: float | None) ->
 
 
 if __name__ == "__main__":
-  harness.sweep("vae_step", __doc__, problems, measure)
+  harness.sweep("vae_step", __doc__, problems, measure, PEERS)

@@ -64,7 +64,12 @@ def prepare(config: RunConfig, data: records.Records, *, trains: bool = True) ->
     data: as `seen` gives them.
     trains: whether it is to be trained, so that the weights it starts from are read.
   """
-  task = task_of(config, data)
+  return set_up(task_of(config, data), trains=trains)
+
+
+def set_up(task: Task, *, trains: bool = True) -> Setup:
+  """Splits the people of a task and takes the devices; `trains` as in `prepare`."""
+  config = task.config
   batch, execution = task.test_batch, config.execution
   # As many devices as divide batches of both kinds.
   devices, line = parallel.choose(execution.backend, math.gcd(config.batch_size, batch), execution.devices)
@@ -87,7 +92,7 @@ def prepare(config: RunConfig, data: records.Records, *, trains: bool = True) ->
     return outputs[place]
 
   fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}
-  split = split_of(config, data)
+  split = split_of(config, task.records)
   start, start_line = None, ""
   if trains and config.init_from:
     start, start_line = task.taken_over(

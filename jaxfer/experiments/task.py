@@ -335,6 +335,11 @@ def task_of(config: RunConfig, data: records.Records) -> Task:
     UserError: an unknown name, or options that do not fit.
   """
   configuration.check(config, options_of)
+  return assemble(config, data)
+
+
+def assemble(config: RunConfig, data: records.Records) -> Task:
+  """`task_of` without the check of the options, which reads those of the data set from its TFDS builder."""
   experiment, data = _experiment(config.recipe.name), seen(config, data)
   arrays = experiment.resident(data)
   streamed, placement = _placed(config.execution, arrays)

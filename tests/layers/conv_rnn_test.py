@@ -1,51 +1,17 @@
-import json
-import pathlib
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conv_rnn_cases import CASES, GOLDEN, LAYERS, from_golden, ours
 
 from jaxfer.errors import UserError
 from jaxfer.kernels import conv_recurrence
 from jaxfer.layers.conv_rnn import ConvGRU, ConvGRUCell, ConvLSTM, ConvLSTMCell
 
-GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "conv_rnn.npz")
-CASES = json.loads(str(GOLDEN["cases"]))
-LAYERS = {"lstm": ConvLSTM, "gru": ConvGRU}
-GATES = {"lstm": "ifco", "gru": "zrh"}
 FULL = {"temporal_gate": True, "temporal_skip": True, "spatial_skip": True}
 # Float32 at the matmul precision of the backend against float64: relative to the largest value.
 TOLERANCE = 1e-5
-
-
-def ours(cell, oracle, names):
-  """The oracle's parameters under our names; `names` are those that the layer declares."""
-
-  def beside(*keys):
-    return np.concatenate([oracle[key] for key in keys], axis=-1)
-
-  gates = GATES[cell]
-  table = {
-    "input_kernel": lambda: beside(*(f"W_x{g}" for g in gates)),
-    "input_bias": lambda: beside(*(f"b_{g}" for g in gates)),
-    "state_kernel": lambda: beside(*(f"W_h{g}" for g in ("ifco" if cell == "lstm" else "zr"))),
-    "candidate_kernel": lambda: oracle["W_hh"],
-    "gate_input_kernel": lambda: oracle["W_xg"],
-    "gate_state_kernel": lambda: oracle["W_gg"],
-    "gate_bias": lambda: oracle["b_g"],
-    "temporal_skip_kernel": lambda: oracle["P_T"],
-    "temporal_skip_bias": lambda: oracle["b_T"],
-    "spatial_skip_kernel": lambda: oracle["P_S"],
-    "spatial_skip_bias": lambda: oracle["b_S"],
-    "peephole": lambda: np.stack([oracle["W_ci"], oracle["W_cf"], oracle["W_co"]]),
-  }
-  return {name: jnp.asarray(table[name](), jnp.float32) for name in names}
-
-
-def from_golden(prefix):
-  return {key[len(prefix) :]: GOLDEN[key] for key in GOLDEN.files if key.startswith(prefix)}
 
 
 @pytest.mark.parametrize("label", CASES)

@@ -1,0 +1,167 @@
+"""What a device day measures, in which order, and what is left of it: parts, their shares of the time, the state."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+LEAST = 20.0  # Seconds; with less left no part is started.
+ATTEMPTS = 2  # Slices in which a part that fails is tried.
+_STATUSES = ("waiting", "running", "stopped", "done", "failed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """One process of the day.
+
+  Attributes:
+    name: unique.
+    script: of `benchmarks`.
+    minutes: its share of the day, 20 seconds or more. What is not done by then waits until all others have had theirs.
+    flags: of the script, beside those that all parts get.
+    peers: asked for by `--peers`, "all" or joined by commas; none by default.
+    gate: whether it comes first in every slice until it is done, and its failure ends the day.
+    anew: whether it is measured anew although its cases are on record.
+  """
+
+  name: str
+  script: str
+  minutes: float
+  flags: tuple[str, ...] = ()
+  peers: str | None = None
+  gate: bool = False
+  anew: bool = False
+
+  def peers_on(self, device: str | None) -> str | None:
+    """The peers that run on a device: PyTorch's and scikit-learn's do not run on a TPU."""
+    if self.peers is None or device != "tpu":
+      return self.peers
+    asked = ("flax", "keras") if self.peers == "all" else self.peers.split(",")
+    return ",".join(peer for peer in asked if peer in ("flax", "keras")) or None
+
+  def arguments(self, device: str | None) -> list[str]:
+    """What follows `python -m` on a device, without the flags that are the day's."""
+    peers = self.peers_on(device)
+    resume = [] if self.anew else ["--continue"]
+    return [f"benchmarks.{self.script}", *self.flags, *([f"--peers={peers}"] if peers else []), *resume]
+
+
+_COMPILED = "flax,torch_compile"
+# Most important first. The shares add up to 27 minutes, three slices of nine.
+PARTS: tuple[Part, ...] = (
+  Part("goldens", "goldens", 2, ("--runs=5",), gate=True),
+  # A case is recorded as a whole: first without what compiles for minutes.
+  Part("headline", "conv_rnn", 2, ("--first",), peers="flax,torch"),
+  Part("headline beside all", "conv_rnn", 2.25, ("--first",), peers="all"),
+  Part("choices", "choose", 3.75, ("--write",)),
+  # The table of choices is another now.
+  Part("headline again", "conv_rnn", 0.75, ("--first",), anew=True),
+  Part("conv_rnn", "conv_rnn", 3.25, peers="all"),
+  Part("train_step", "train_step", 2),
+  Part("members", "members", 2.5),
+  Part("convnets", "convnets", 3, peers=_COMPILED),
+  Part("vae_step", "vae_step", 2, peers=_COMPILED),
+  Part("quickstart", "quickstart", 1.25),
+  Part("kmeans", "kmeans", 0.75, peers="scikit_learn"),
+  Part("memory", "memory", 0.75),
+  Part("compile_time", "compile_time", 0.75, peers="flax"),
+)
+
+
+class State:
+  """What of a day is done: {part: status, seconds, attempts, reason}, and on which machine and code.
+
+  It lies in a file, which is written after every change. A part that was running when the program was killed counts as
+  stopped.
+  """
+
+  def __init__(self, path: pathlib.Path, run: Mapping[str, Any]):
+    """Reads the file; begins anew where it is not there, is damaged, or is of another machine or code than `run`."""
+    self.path, self.run = path, dict(run)
+    self.slices, self.parts, self.other = 0, dict[str, dict[str, Any]](), False
+    try:
+      found = json.loads(path.read_text())
+      self.other = found["run"] != self.run
+      if not self.other:
+        self.slices, self.parts = found["slices"], found["parts"]
+    except (OSError, ValueError, KeyError, TypeError):
+      return
+    for entry in self.parts.values():
+      if entry["status"] == "running":
+        entry["status"] = "stopped"
+
+  def of(self, part: Part) -> dict[str, Any]:
+    """A part's entry."""
+    return self.parts.setdefault(
+      part.name, {"status": "waiting", "seconds": 0.0, "attempts": 0, "reason": None}
+    )
+
+  def set(self, part: Part, status: str, reason: str | None = None) -> None:
+    """Changes a part's status, and writes the file."""
+    assert status in _STATUSES, status
+    entry = self.of(part)
+    entry.update(status=status, reason=reason)
+    entry["attempts"] += status == "failed"
+    self.save()
+
+  def spend(self, part: Part, seconds: float) -> None:
+    """Adds to a part's time, and writes the file."""
+    self.of(part)["seconds"] += seconds
+    self.save()
+
+  def save(self) -> None:
+    """Writes the file, whole or not at all."""
+    self.path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = self.path.with_suffix(".new")
+    fresh.write_text(
+      json.dumps({"run": self.run, "slices": self.slices, "parts": self.parts}, indent=1) + "\n"
+    )
+    fresh.replace(self.path)
+
+  def open(self, part: Part) -> bool:
+    """Whether there is something left to do of a part."""
+    entry = self.of(part)
+    if entry["status"] == "failed":
+      return entry["attempts"] < ATTEMPTS
+    return entry["status"] != "done"
+
+
+def next_turn(
+  parts: Sequence[Part], state: State, left: float, over: Collection[str]
+) -> tuple[Part, float] | None:
+  """Which part comes next, and for how many seconds at most; None where nothing is left, or too little time.
+
+  Each part has its share first, in order. Those that were stopped then get twice their share, in order, then four
+  times, and so on. So a long sweep keeps nobody waiting, and a case that takes longer than a share is done in the end.
+  A gate that is not done has its share at the start of every slice.
+
+  Args:
+    parts: of the day.
+    state: of the day.
+    left: seconds of the slice.
+    over: parts that this slice is done with.
+  """
+  if left < LEAST:
+    return None
+  waiting = [part for part in parts if state.open(part) and part.name not in over]
+  if not waiting:
+    return None
+  turns = [_turn(part, state.of(part)["seconds"]) for part in waiting]
+  first = min(range(len(turns)), key=lambda k: turns[k][0])
+  return waiting[first], min(turns[first][1], left)
+
+
+def _turn(part: Part, spent: float) -> tuple[int, float]:
+  """In which round a part is after so many seconds, and what it may still take of that round."""
+  share, number = 60 * part.minutes, 0
+  if part.gate:
+    return 0, share
+  while (room := share * (2 ** (number + 1) - 1) - spent) < LEAST:
+    number += 1
+  return number, room
+
+
+def barred(parts: Sequence[Part], state: State) -> bool:
+  """Whether a gate has failed, so that nothing else shall be measured."""
+  return any(part.gate and state.of(part)["status"] == "failed" for part in parts)
