@@ -63,7 +63,12 @@ def flax_scan(
     raise harness.Missing("only a single layer of the enhanced ConvLSTM is written this way")
   dtype, features = jnp.dtype(problem.dtype), problem.features[0]
   loop = nn.scan(
-    EnhancedCell, variable_broadcast="params", split_rngs={"params": False}, in_axes=1, out_axes=1, unroll=unroll
+    EnhancedCell,
+    variable_broadcast="params",
+    split_rngs={"params": False},
+    in_axes=1,
+    out_axes=1,
+    unroll=unroll,
   )(features, dtype)
   params: dict[str, Any] = {}
   for name, array in inputs["params"]["layer1"].items():

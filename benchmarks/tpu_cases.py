@@ -9,7 +9,16 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from benchmarks import conv_rnn, conv_rnn_peers, conv_rnn_problem, harness
+from benchmarks import (
+  conv_rnn,
+  conv_rnn_peers,
+  conv_rnn_problem,
+  convnets,
+  convnets_peers,
+  convnets_problem,
+  harness,
+  tpu_steps,
+)
 from benchmarks.conv_rnn_scan_peer import flax_scan
 
 V5E, V6E, FOUR = "v5e:1x1", "v6e:1x1", "v5e:2x2"
@@ -52,7 +61,7 @@ class Case:
   """One case: `programs` by implementation, ours first.
 
   Attributes:
-    work: of one call, "samples" and where a formula counts them "flops" (see `conv_rnn_problem` and `convnets_problem`).
+    work: of one call, "samples", and "flops" where a formula counts them (see `conv_rnn_problem`).
   """
 
   topology: str
@@ -80,6 +89,47 @@ def conv_rnn_case(problem: conv_rnn_problem.Problem, topology: str) -> Case:
   return Case(topology, problem.name, problem.dtype, settings, work, programs)
 
 
+def convnet_case(problem: convnets_problem.Problem, topology: str) -> Case:
+  """A training step of a convolutional net as `benchmarks.convnets` has it; the peer is stock Flax."""
+  inputs = functools.cache(lambda: convnets_problem.inputs_of(problem))
+  programs = {
+    "jaxfer": Program(lambda: convnets.prepare(problem, inputs()), batched=2),
+    "flax": Program(lambda: convnets_peers.flax(problem, inputs(), None)),
+  }
+  settings = {**dataclasses.asdict(problem), "topology": topology}
+  work = {"samples": problem.batch}
+  return Case(topology, problem.name, problem.dtype, settings, work, programs)
+
+
+def two_stream_case(
+  batch: int, topology: str, time: int = 16, size: int = 64, features=tpu_steps.FEATURES
+) -> Case:
+  """A training step of the two-stream conv-RNN in bfloat16."""
+  makes = tpu_steps.two_stream(batch, time, size, features, "bfloat16")
+  programs = {name: Program(make, batched=2) for name, make in makes.items()}
+  workload = (
+    f"two_stream_conv_rnn/train_step/b{batch}-t{time}-s{size}-f{'-'.join(map(str, features))}/bfloat16"
+  )
+  settings = {"batch": batch, "time": time, "size": size, "features": list(features), "topology": topology}
+  streams = [
+    conv_rnn_problem.Problem(
+      "train_step", "conv_lstm", False, batch, time, size, channels, features, "bfloat16"
+    )
+    for channels in (3, 2)
+  ]
+  work = {"samples": batch, "flops": sum(stream.flops for stream in streams)}
+  return Case(topology, workload, "bfloat16", settings, work, programs)
+
+
+def vae_case(stage: str, batch: int, topology: str, size: int = 64, width: float = 1.0) -> Case:
+  """A training step of a stage of paper 003 in bfloat16."""
+  makes = tpu_steps.vae(stage, batch, size, width, "bfloat16")
+  programs = {name: Program(make, batched=2) for name, make in makes.items()}
+  workload = f"identity_expression_vae/{stage}_step/b{batch}-s{size}/bfloat16"
+  settings = {"stage": stage, "batch": batch, "size": size, "width": width, "topology": topology}
+  return Case(topology, workload, "bfloat16", settings, {"samples": batch}, programs)
+
+
 def conv_rnn_cases() -> list[Case]:
   """ConvLSTM layers of four shapes, two of them enhanced too."""
   first = conv_rnn_problem.Problem(dtype="bfloat16")
@@ -101,3 +151,24 @@ def conv_rnn_cases() -> list[Case]:
     ]
 
   return both([*shapes[:1], *full, *shapes[1:], *enhanced], V5E) + both(shapes[:1], V6E)
+
+
+def step_cases() -> list[Case]:
+  """Training steps in bfloat16 on one chip, and two of them on four, each with the whole batch of one chip."""
+  resnets = [
+    convnets_problem.Problem(net, "train_step", 128, 112, "bfloat16") for net in ("resnet18", "resnet50")
+  ]
+  fusion = convnets_problem.Problem(convnets_problem.FUSION, "train_step", 64, 224, "bfloat16", num_classes=7)
+  four = dataclasses.replace(resnets[0], batch=4 * resnets[0].batch)
+  return [
+    *(convnet_case(problem, V5E) for problem in (*resnets, fusion)),
+    *(vae_case(stage, 64, V5E) for stage in ("identity", "expression")),
+    two_stream_case(16, V5E),
+    convnet_case(four, FOUR),
+    two_stream_case(4 * 16, FOUR),
+  ]
+
+
+def cases() -> list[Case]:
+  """All, the headline first."""
+  return [*conv_rnn_cases(), *step_cases()]

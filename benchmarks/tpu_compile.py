@@ -22,19 +22,22 @@ import tempfile
 import time
 from typing import Any
 
-import jax
-from jax.experimental import topologies
-
-from benchmarks import machine
-
-CACHE = machine.ROOT / "runs" / "tpu_compile"
-# A process without a TPU must not look for one, nor take the lock that guards a TPU.
-_ENVIRONMENT = {
+# Before JAX is imported: a process without a TPU must not look for one, nor take the lock that guards a TPU.
+for _name, _value in {
+  "JAX_PLATFORMS": "cpu",
   "TPU_SKIP_MDS_QUERY": "1",
   "TPU_ACCELERATOR_TYPE": "v5litepod-1",
   "TPU_WORKER_HOSTNAMES": "localhost",
   "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-}
+}.items():
+  os.environ.setdefault(_name, _value)
+
+import jax  # noqa: E402
+from jax.experimental import topologies  # noqa: E402
+
+from benchmarks import machine  # noqa: E402
+
+CACHE = machine.ROOT / "runs" / "tpu_compile"
 _DUMP = re.compile(r"^\d+-(?P<operation>[^<].*)-\d+-final_bundles\.txt$")
 
 
@@ -84,8 +87,6 @@ def _dumps() -> tuple[pathlib.Path, str]:
   folder = pathlib.Path(tempfile.mkdtemp(prefix="tpu_compile_"))
   atexit.register(shutil.rmtree, folder, ignore_errors=True)
   flags = f"--xla_jf_dump_to={folder} --xla_jf_dump_llo_text=true --xla_jf_dump_llo_pass_label_regex=.*final_bundles"
-  for name, value in _ENVIRONMENT.items():
-    os.environ.setdefault(name, value)
   os.environ["LIBTPU_INIT_ARGS"] = f"{given} {flags}".strip()
   return folder, given
 
