@@ -83,7 +83,8 @@ def conv_rnn_case(problem: conv_rnn_problem.Problem, topology: str) -> Case:
   peer, theirs = ("flax_scan", flax_scan) if problem.enhanced else ("flax", conv_rnn_peers.flax)
   programs = {"jaxfer": Program(lambda: conv_rnn.prepare(problem, inputs()))}
   for name, steps in ((peer, 1), (f"{peer}_unrolled", problem.time)):
-    programs[name] = Program(lambda steps=steps: theirs(problem, inputs(), None, unroll=steps))
+    make = functools.partial(theirs, unroll=steps)
+    programs[name] = Program(lambda make=make: make(problem, inputs(), None))  # type: ignore[misc]
   settings = {**dataclasses.asdict(problem), "topology": topology}
   work = {"samples": problem.batch, "flops": problem.flops}
   return Case(topology, problem.name, problem.dtype, settings, work, programs)
@@ -172,3 +173,16 @@ def step_cases() -> list[Case]:
 def cases() -> list[Case]:
   """All, the headline first."""
   return [*conv_rnn_cases(), *step_cases()]
+
+
+def quick_cases() -> list[Case]:
+  """One of each kind, tiny."""
+  layer = conv_rnn_problem.Problem(batch=2, time=3, size=8, channels=4, features=(4,), dtype="bfloat16")
+  net = convnets_problem.Problem("resnet18", "train_step", 4, 64, "bfloat16", 0.125, 10)
+  return [
+    conv_rnn_case(layer, V5E),
+    conv_rnn_case(dataclasses.replace(layer, operation="forward", enhanced=True), V5E),
+    convnet_case(net, V5E),
+    vae_case("identity", 2, V5E, width=0.125),
+    two_stream_case(4, FOUR, 2, 8, (4, 4)),
+  ]

@@ -4,8 +4,8 @@
 nothing, costs max(bundles of its schedule, loops multiplied out; its operands and results over the HBM bandwidth).
 
 `schedule_cycles`: the second rule for every operation, XLA's own fusions included. XLA's model lies far above it where
-the vector unit or memory bounds an operation, so a Pallas kernel's `cycles` look better beside a fusion's than they are:
-compare programs with and without Pallas kernels by `schedule_cycles`.
+the vector unit or memory bounds an operation, so a Pallas kernel's `cycles` look better beside a fusion's than they
+are: compare programs with and without Pallas kernels by `schedule_cycles`.
 """
 
 import collections

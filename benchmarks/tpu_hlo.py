@@ -1,4 +1,4 @@
-"""Reads optimised TPU programs: the text of scheduled HLO in; its operations, how often each runs and what it costs out.
+"""Reads optimised TPU programs: the text of scheduled HLO in; its operations, their trips and costs out.
 
 XLA:TPU writes its model's cycles (`estimated_cycles`) on each operation that it schedules. It writes them on a fusion,
 never inside one; on nothing that only names or moves a buffer (`tuple`, `bitcast`, `copy-start`: a copy that runs

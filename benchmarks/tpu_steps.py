@@ -51,7 +51,7 @@ def plain_step(
 ) -> tuple[Moving, Any]:
   """A stage's updates as one would write them with optax: no guard against what is not finite, no devices."""
   variables = merge(state.still, state.moving.variables)
-  params, optimizers, metrics = variables["params"], dict(state.moving.optimizers), {}
+  params, optimizers, metrics = variables["params"], dict(state.moving.optimizers), dict[str, Any]()
   for update in stage.updates:
 
     def objective(moved, update=update, params=params, variables=variables, context=context):
@@ -82,6 +82,7 @@ class FlaxTwoStream(nn.Module):
   def __call__(self, frames: jax.Array, flow: jax.Array) -> jax.Array:
     """Logits [batch, classes] of clips [batch, time, height, width, channels], in training."""
     averages = []
+    x: Any
     for x in (frames, flow):
       for k, features in enumerate(self.features):
         x = nn.RNN(nn.ConvLSTMCell(features, (3, 3), dtype=self.dtype))(x)
