@@ -16,6 +16,7 @@ import datetime
 import functools
 import pathlib
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks import tpu_compile  # isort: skip  Before JAX: it settles what JAX looks for.
@@ -88,10 +89,39 @@ def measure(case: Case, name: str, quick: bool) -> records.Record:
     made["reason"] = f"{type(failure).__name__}: {str(failure).splitlines()[0][:300]}"
     return made
   facts = dataclasses.asdict(cost)
-  made |= {"status": "compiled", "compiled": {**facts, "donated": module.alias}, "memory": compiled.memory}
+  facts |= {"donated": module.alias, "products": module.products()}
+  made |= {"status": "compiled", "compiled": facts, "memory": compiled.memory}
   made |= {"lower_seconds": compiled.lower_seconds, "compile_seconds": compiled.compile_seconds}
   made["shares"] = shares(case, cost)
   return made
+
+
+def largest_batch(points: Sequence[tuple[int, float]], limit: float) -> tuple[int, float]:
+  """Where a line through two (batch, bytes) reaches the limit, rounded down; and its bytes a sample.
+
+  Raises:
+    ValueError: memory does not grow with the batch.
+  """
+  (first, low), (second, high) = points
+  slope = (high - low) / (second - first)
+  if slope <= 0:
+    raise ValueError(f"memory does not grow from batch {first} to {second}")
+  return int(first + (limit - low) / slope), slope
+
+
+def measure_largest(make: Callable[[int], Case], batches: Sequence[int]) -> records.Record:
+  """Our program's record at the largest batch that fits by a line through two others, which says whether it does."""
+  points = []
+  for batch in batches:
+    record = measure(make(batch), "jaxfer", False)
+    if record["status"] != "compiled":
+      return record
+    points.append((batch, record["memory"]["peak_bytes"]))
+  batch, slope = largest_batch(points, chip(make(batches[0]).topology).hbm)
+  record = measure(make(batch), "jaxfer", False)
+  if record["compiled"] is not None:
+    record["compiled"]["largest_batch"] = {"batch": batch, "bytes_per_sample": slope, "points": points}
+  return record
 
 
 def shares(case: Case, cost: tpu_cost.Cost) -> dict[str, float]:
@@ -121,8 +151,12 @@ def main() -> int:
   flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   flags.add_argument("--topology", default="", help="cases of this topology alone, such as v5e:1x1")
   flags.add_argument("--only", default="", metavar="TEXT", help="cases whose name contains this")
+  flags.add_argument(
+    "--memory", action="store_true", help="the largest batches instead, two compilations and a check"
+  )
   flags.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything works")
   flags.add_argument("--list", action="store_true", help="print the cases' names and stop")
+  flags.add_argument("--ours", action="store_true", help="without the peers")
   flags.add_argument("--cached", action="store_true", help="only programs that were compiled before")
   flags.add_argument("--output", type=pathlib.Path, help="JSON lines to append to")
   arguments = flags.parse_args()
@@ -135,6 +169,13 @@ def main() -> int:
   date = datetime.datetime.now(datetime.UTC).date()
   folder = pathlib.Path("runs/benchmarks") if arguments.quick else harness.RESULTS
   path = arguments.output or folder / f"tpu-compiled-jax{jax.__version__}-{date}.jsonl"
+  if arguments.memory:
+    for make, batches in tpu_cases.memory_cases():
+      if arguments.only in make(batches[0]).name:
+        record = measure_largest(make, batches)
+        records.append(path, [record])
+        print(line(record), flush=True)
+    return 0
   failed, seconds = False, 0.0
   print(
     f"compiling {len(chosen)} cases with libtpu {tpu_compile.version()}, not running them -> {path}",
@@ -142,6 +183,8 @@ def main() -> int:
   )
   for case in chosen:
     for name, program in case.programs.items():
+      if arguments.ours and name != "jaxfer":
+        continue
       if arguments.cached and not tpu_compile.known(
         functools.partial(program.lower, tpu_compile.devices(case.topology)), case.topology
       ):

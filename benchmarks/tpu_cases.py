@@ -175,6 +175,23 @@ def cases() -> list[Case]:
   return [*conv_rnn_cases(), *step_cases()]
 
 
+def memory_cases() -> list[tuple[Callable[[int], Case], tuple[int, int]]]:
+  """Training steps whose largest batch is looked for: case of a batch, and the two batches of the line."""
+
+  def resnet(net: str) -> Callable[[int], Case]:
+    return lambda batch: convnet_case(
+      convnets_problem.Problem(net, "train_step", batch, 112, "bfloat16"), V5E
+    )
+
+  return [
+    (resnet("resnet18"), (128, 256)),
+    (resnet("resnet50"), (128, 256)),
+    (lambda batch: vae_case("identity", batch, V5E), (64, 128)),
+    (lambda batch: vae_case("expression", batch, V5E), (64, 128)),
+    (lambda batch: two_stream_case(batch, V5E), (16, 32)),
+  ]
+
+
 def quick_cases() -> list[Case]:
   """One of each kind, tiny."""
   layer = conv_rnn_problem.Problem(batch=2, time=3, size=8, channels=4, features=(4,), dtype="bfloat16")

@@ -26,7 +26,7 @@ class Chip:
     kind: as JAX names the device.
     matmul: peak of the matrix units in bfloat16, FLOP/s; JAX's default precision rounds float32 products to it too.
     bandwidth: of HBM, bytes/s.
-    hbm: bytes.
+    hbm: bytes that the compiler lets a program use.
     clock: cycles/s.
   """
 
@@ -43,7 +43,7 @@ CHIPS = {
   for chip in (
     # The clocks follow from the peak: four matrix units of 128 x 128 make 2**17 FLOP a cycle, of 256 x 256 2**19.
     Chip("v5e", "TPU v5 lite", 197e12, 819e9, 16 * 2**30, 1.5e9),
-    Chip("v6e", "TPU v6 lite", 918e12, 1640e9, 32 * 2**30, 1.75e9),
+    Chip("v6e", "TPU v6 lite", 918e12, 1640e9, 31.5 * 2**30, 1.75e9),
   )
 }
 
@@ -70,6 +70,8 @@ class Cost:
     bundles: of all schedules, loops multiplied out, without the time that HBM takes.
     hbm_bytes: read and written by all operations, each operand once a trip.
     kinds: cycles by kind of operation.
+    bounds: `schedule_cycles` by what bounds an operation: "memory" where HBM takes longer than the bundles, else its
+      kind.
     operations: the most expensive ones by cycles.
     unread_loops: in schedules of XLA's fusions, counted as one trip (copies at the edge of an array).
   """
@@ -79,6 +81,7 @@ class Cost:
   bundles: int
   hbm_bytes: int
   kinds: Mapping[str, int]
+  bounds: Mapping[str, int]
   operations: tuple[Line, ...]
   unread_loops: int
 
@@ -97,6 +100,8 @@ def cost(module: tpu_hlo.Module, schedules: Mapping[str, str], chip: Chip) -> Co
   """
   counts = {name: tpu_schedule.count(text) for name, text in schedules.items()}
   lines, bundles, hbm, unread = [], 0, 0, 0
+  kinds: collections.Counter[str] = collections.Counter()
+  bounds: collections.Counter[str] = collections.Counter()
   for run in module.runs():
     operation, kind = run.operation, module.kind(run.operation)
     count = counts.get(operation.name)
@@ -115,10 +120,9 @@ def cost(module: tpu_hlo.Module, schedules: Mapping[str, str], chip: Chip) -> Co
     cycles = scheduled if kind == "pallas" else run.trips * (operation.cycles or 0)
     lines.append(Line(operation.name, kind, operation.source, run.trips, cycles, scheduled))
     bundles, hbm = bundles + own, hbm + moved
+    kinds[kind] += cycles
+    bounds["memory" if waits > own else kind] += scheduled
     unread += len(count.unread) if count else 0
-  kinds: collections.Counter[str] = collections.Counter()
-  for line in lines:
-    kinds[line.kind] += line.cycles
   top = tuple(sorted(lines, key=lambda line: -line.cycles)[:_TOP])
   total = sum(line.cycles for line in lines), sum(line.schedule_cycles for line in lines)
-  return Cost(*total, bundles, hbm, dict(kinds), top, unread)
+  return Cost(*total, bundles, hbm, dict(kinds), dict(bounds), top, unread)

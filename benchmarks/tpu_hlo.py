@@ -280,6 +280,16 @@ class Module:
       return through(inner.root)
     return 0, _constant(at, name)
 
+  def products(self) -> dict[str, int]:
+    """How many convolutions and matrix products have operands of which dtypes, such as "bf16 x bf16"."""
+    found = collections.Counter(
+      " x ".join(c.operations[name].type.split("[")[0] for name in o.operands)
+      for c in self.computations.values()
+      for o in c.operations.values()
+      if o.opcode in ("convolution", "dot")
+    )
+    return dict(found)
+
   def kind(self, operation: Operation) -> str:
     """ "pallas", "convolution" (or matrix product), "collective", "copy" (moves values, computes none) or "vector"."""
     if operation.is_pallas:
