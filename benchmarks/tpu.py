@@ -75,7 +75,7 @@ def measure(case: Case, name: str, quick: bool) -> records.Record:
     "dtype": case.dtype,
     "matmul_precision": "default",
     **dict.fromkeys(("seconds", "lower_seconds", "compile_seconds", "first_call_seconds", "memory")),
-    "work": dict(case.work),
+    "work": {"samples": case.samples},
     "rates": {},
     "shares": {},
     "agreement": None,
@@ -92,21 +92,10 @@ def measure(case: Case, name: str, quick: bool) -> records.Record:
   facts |= {"donated": module.alias, "products": module.products()}
   made |= {"status": "compiled", "compiled": facts, "memory": compiled.memory}
   made |= {"lower_seconds": compiled.lower_seconds, "compile_seconds": compiled.compile_seconds}
-  made["shares"] = shares(case, cost)
+  if case.flops is not None:
+    made["work"]["flops"] = case.flops()
+  made["shares"] = shares(case.topology, cost, made["work"].get("flops"))
   return made
-
-
-def largest_batch(points: Sequence[tuple[int, float]], limit: float) -> tuple[int, float]:
-  """Where a line through two (batch, bytes) reaches the limit, rounded down; and its bytes a sample.
-
-  Raises:
-    ValueError: memory does not grow with the batch.
-  """
-  (first, low), (second, high) = points
-  slope = (high - low) / (second - first)
-  if slope <= 0:
-    raise ValueError(f"memory does not grow from batch {first} to {second}")
-  return int(first + (limit - low) / slope), slope
 
 
 def measure_largest(make: Callable[[int], Case], batches: Sequence[int]) -> records.Record:
@@ -117,20 +106,19 @@ def measure_largest(make: Callable[[int], Case], batches: Sequence[int]) -> reco
     if record["status"] != "compiled":
       return record
     points.append((batch, record["memory"]["peak_bytes"]))
-  batch, slope = largest_batch(points, chip(make(batches[0]).topology).hbm)
+  batch, slope = tpu_cost.largest_batch(points, chip(make(batches[0]).topology).hbm)
   record = measure(make(batch), "jaxfer", False)
   if record["compiled"] is not None:
     record["compiled"]["largest_batch"] = {"batch": batch, "bytes_per_sample": slope, "points": points}
   return record
 
 
-def shares(case: Case, cost: tpu_cost.Cost) -> dict[str, float]:
+def shares(topology: str, cost: tpu_cost.Cost, flops: float | None) -> dict[str, float]:
   """ "matmul": of the matrix unit's peak in the cycles by XLA's model; "hbm": bytes over bandwidth in them."""
-  at = chip(case.topology)
+  at = chip(topology)
   found = {"hbm": cost.hbm_bytes / at.bandwidth * at.clock / cost.cycles}
-  if "flops" in case.work:
-    devices = len(tpu_compile.devices(case.topology))
-    found["matmul"] = case.work["flops"] / devices / at.matmul * at.clock / cost.cycles
+  if flops is not None:
+    found["matmul"] = flops / len(tpu_compile.devices(topology)) / at.matmul * at.clock / cost.cycles
   return found
 
 

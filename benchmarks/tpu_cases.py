@@ -61,14 +61,16 @@ class Case:
   """One case: `programs` by implementation, ours first.
 
   Attributes:
-    work: of one call, "samples", and "flops" where a formula counts them (see `conv_rnn_problem`).
+    samples: of one call.
+    flops: of one call, where a formula counts them (see `conv_rnn_problem` and `convnets_problem`).
   """
 
   topology: str
   workload: str
   dtype: str
   settings: Mapping[str, Any]
-  work: Mapping[str, float]
+  samples: int
+  flops: Callable[[], float] | None
   programs: Mapping[str, Program]
 
   @property
@@ -86,8 +88,7 @@ def conv_rnn_case(problem: conv_rnn_problem.Problem, topology: str) -> Case:
     make = functools.partial(theirs, unroll=steps)
     programs[name] = Program(lambda make=make: make(problem, inputs(), None))  # type: ignore[misc]
   settings = {**dataclasses.asdict(problem), "topology": topology}
-  work = {"samples": problem.batch, "flops": problem.flops}
-  return Case(topology, problem.name, problem.dtype, settings, work, programs)
+  return Case(topology, problem.name, problem.dtype, settings, problem.batch, lambda: problem.flops, programs)
 
 
 def convnet_case(problem: convnets_problem.Problem, topology: str) -> Case:
@@ -98,8 +99,8 @@ def convnet_case(problem: convnets_problem.Problem, topology: str) -> Case:
     "flax": Program(lambda: convnets_peers.flax(problem, inputs(), None)),
   }
   settings = {**dataclasses.asdict(problem), "topology": topology}
-  work = {"samples": problem.batch}
-  return Case(topology, problem.name, problem.dtype, settings, work, programs)
+  flops = lambda: convnets_problem.flops(problem, inputs())  # noqa: E731
+  return Case(topology, problem.name, problem.dtype, settings, problem.batch, flops, programs)
 
 
 def two_stream_case(
@@ -118,8 +119,8 @@ def two_stream_case(
     )
     for channels in (3, 2)
   ]
-  work = {"samples": batch, "flops": sum(stream.flops for stream in streams)}
-  return Case(topology, workload, "bfloat16", settings, work, programs)
+  flops = lambda: sum(stream.flops for stream in streams)  # noqa: E731
+  return Case(topology, workload, "bfloat16", settings, batch, flops, programs)
 
 
 def vae_case(stage: str, batch: int, topology: str, size: int = 64, width: float = 1.0) -> Case:
@@ -128,7 +129,7 @@ def vae_case(stage: str, batch: int, topology: str, size: int = 64, width: float
   programs = {name: Program(make, batched=2) for name, make in makes.items()}
   workload = f"identity_expression_vae/{stage}_step/b{batch}-s{size}/bfloat16"
   settings = {"stage": stage, "batch": batch, "size": size, "width": width, "topology": topology}
-  return Case(topology, workload, "bfloat16", settings, {"samples": batch}, programs)
+  return Case(topology, workload, "bfloat16", settings, batch, None, programs)
 
 
 def conv_rnn_cases() -> list[Case]:

@@ -10,7 +10,7 @@ are: compare programs with and without Pallas kernels by `schedule_cycles`.
 
 import collections
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from benchmarks import tpu_hlo, tpu_schedule
 
@@ -126,3 +126,16 @@ def cost(module: tpu_hlo.Module, schedules: Mapping[str, str], chip: Chip) -> Co
   top = tuple(sorted(lines, key=lambda line: -line.cycles)[:_TOP])
   total = sum(line.cycles for line in lines), sum(line.schedule_cycles for line in lines)
   return Cost(*total, bundles, hbm, dict(kinds), dict(bounds), top, unread)
+
+
+def largest_batch(points: Sequence[tuple[int, float]], limit: float) -> tuple[int, float]:
+  """Where a line through two (batch, bytes) reaches the limit, rounded down; and its bytes a sample.
+
+  Raises:
+    ValueError: memory does not grow with the batch.
+  """
+  (first, low), (second, high) = points
+  slope = (high - low) / (second - first)
+  if slope <= 0:
+    raise ValueError(f"memory does not grow from batch {first} to {second}")
+  return int(first + (limit - low) / slope), slope

@@ -188,8 +188,7 @@ class Module:
       return initial(number)
 
     compare, operands = self._comparison(condition, loop)
-    counters = [o for o in operands if isinstance(o, int)]
-    for counter in counters:
+    for counter in (o for o in operands if isinstance(o, int)):
 
       def at(number: int, counter: int = counter) -> tuple[int, int]:
         return (1, 0) if number == counter else invariant(number)

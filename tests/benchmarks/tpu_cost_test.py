@@ -2,11 +2,23 @@
 
 import dataclasses
 import functools
+import json
 import pathlib
 
 import pytest
 
-from benchmarks import conv_rnn, conv_rnn_scan_peer, harness, tpu_cost, tpu_hlo, tpu_schedule
+from benchmarks import (
+  compare,
+  conv_rnn,
+  conv_rnn_scan_peer,
+  harness,
+  records,
+  table,
+  tpu_cost,
+  tpu_hlo,
+  tpu_schedule,
+  tpu_table,
+)
 from benchmarks.conv_rnn_problem import Problem, inputs_of
 
 TEXTS = pathlib.Path(__file__).parent / "tpu"
@@ -174,3 +186,94 @@ def test_scan_peer_computes_the_enhanced_cell(operation, unroll):
   inputs = inputs_of(problem)
   peer = functools.partial(conv_rnn_scan_peer.flax_scan, problem, inputs, None, unroll=unroll)
   assert harness.relative_error(peer().result(), conv_rnn.reference_result(problem, inputs)) < 1e-5
+
+
+ENVIRONMENT = {
+  "platform": "tpu", "device_kind": "TPU v5 lite", "device_count": 1, "platform_version": "", "cpu": "Some CPU",
+  "threads": 2, "os": "Linux", "python": "3.11", "versions": {"jax": "0.10.1", "libtpu": "0.0.41"}, "commit": "0123",
+  "uncommitted_changes": False, "xla_flags": "", "load_average": 0.1, "time": "2026-01-01T00:00:00+00:00",
+  "topology": "v5e:1x1",
+}  # fmt: skip
+
+
+def record(cycles=1_000_000, implementation="jaxfer", schedule=500_000, **changes):
+  line = {
+    "name": "fusion.1",
+    "kind": "vector",
+    "source": "jit(f)/while/body/layer1/mul",
+    "cycles": cycles // 4,
+  }
+  compiled = {
+    "cycles": cycles, "schedule_cycles": schedule, "bundles": schedule, "hbm_bytes": 2**20, "unread_loops": 0,
+    "kinds": {"vector": cycles}, "bounds": {"vector": 3, "memory": 1}, "operations": [line], "donated": False,
+    "products": {"bf16 x bf16": 1},
+  }  # fmt: skip
+  return {
+    "schema": 1, "benchmark": "tpu", "case": "v5e:1x1/layer", "implementation": implementation, "status": "compiled",
+    "reason": None, "quick": False, "settings": {}, "dtype": "bfloat16", "matmul_precision": "default",
+    "seconds": None, "lower_seconds": 1.0, "compile_seconds": 60.0, "first_call_seconds": None, "work": {"samples": 8},
+    "rates": {}, "shares": {"matmul": 0.25, "hbm": 0.5}, "memory": {"temp_bytes": 2**21, "peak_bytes": 2**30},
+    "agreement": None, "environment": ENVIRONMENT, "ceilings": {"matmul": {"bfloat16": 197e12}, "copy": 819e9},
+    "compiled": compiled, **changes,
+  }  # fmt: skip
+
+
+def test_schema_knows_compiled_programs_and_reads_files_without_them(tmp_path):
+  records.append(tmp_path / "new.jsonl", [record()])
+  assert records.read(tmp_path / "new.jsonl") == [record()]
+  for changes in ({"compiled": None}, {"status": "ok"}, {"status": "failed", "reason": "x"}):
+    with pytest.raises(records.BadRecords, match=r"say what was compiled|seconds"):
+      records.check({**record(), **changes}, "here")
+  old = record(status="failed", reason="x")
+  del old["compiled"]
+  (tmp_path / "old.jsonl").write_text(json.dumps(old) + "\n")
+  assert records.read(tmp_path / "old.jsonl")[0]["compiled"] is None
+
+
+def test_comparison_of_compiled_programs_is_of_cycles():
+  other = {**ENVIRONMENT, "cpu": "Another CPU", "threads": 16}  # Who compiled does not matter.
+  (change,) = compare.compare([record()], [record(1_100_000, environment=other)])
+  assert (change.verdict, change.ratio, change.low, change.high) == ("slower", 1.1, 1.1, 1.1)
+  assert change.regression
+  (change,) = compare.compare([record()], [record(1_040_000)])
+  assert change.verdict == "same"
+  ran = {
+    **record(),
+    "status": "ok",
+    "compiled": None,
+    "seconds": {},
+    "environment": {**ENVIRONMENT, "threads": 1},
+  }
+  with pytest.raises(records.BadRecords, match="threads differs"):
+    compare.compare([record()], [ran])
+
+
+def test_table_shows_both_counts_the_better_peer_and_where_we_lose():
+  found = [record(), record(900_000, "flax", 600_000), record(2_000_000, "flax_unrolled", 900_000)]
+  text = tpu_table.section("some.jsonl", found)
+  assert text.startswith("### Compiled for TPU, not run\n")
+  assert (
+    "| v5e:1x1/layer | 1.00, 0.90 M | **0.90** | 0.50, 0.60 M | 1.20 | 25%, 25% | vector unit 75% |" in text
+  )
+  assert "| v5e:1x1/layer | 1, 1 MiB | 2, 2 MiB | 60, 60 s |" in text
+  assert "`fusion.1` (vector, 25%) layer1/mul" in text
+  largest = record()
+  largest["compiled"]["largest_batch"] = {
+    "batch": 100,
+    "bytes_per_sample": 2.0**20,
+    "points": [[1, 2], [2, 3]],
+  }
+  assert "| v5e:1x1/layer | 1.00 MiB | 100 | 1.00 GiB |" in tpu_table.section("some.jsonl", [largest])
+
+
+def test_table_of_a_file_goes_where_its_records_belong(tmp_path, capsys):
+  records.append(tmp_path / "tpu.jsonl", [record(), record(implementation="flax")])
+  assert table.main([str(tmp_path / "tpu.jsonl")]) == 0
+  assert "### Compiled for TPU, not run" in capsys.readouterr().out
+
+
+def test_largest_batch_lies_on_the_line():
+  assert tpu_cost.largest_batch([(10, 300.0), (20, 500.0)], 1000.0) == (45, 20.0)
+  assert tpu_cost.largest_batch([(10, 300.0), (20, 500.0)], 999.0)[0] == 44
+  with pytest.raises(ValueError, match="does not grow"):
+    tpu_cost.largest_batch([(10, 300.0), (20, 300.0)], 1000.0)
