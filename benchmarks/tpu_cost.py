@@ -10,9 +10,9 @@ are: compare programs with and without Pallas kernels by `schedule_cycles`.
 
 import collections
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
-from benchmarks import tpu_hlo, tpu_schedule
+from benchmarks import tpu_hlo, tpu_schedule, tpu_traffic
 
 _TOP = 3
 
@@ -74,6 +74,7 @@ class Cost:
       kind.
     operations: the most expensive ones by cycles.
     unread_loops: in schedules of XLA's fusions, counted as one trip (copies at the edge of an array).
+    unscheduled: operations that cost cycles and have no schedule, nor one like them has; their bundles are not counted.
   """
 
   cycles: int
@@ -84,6 +85,7 @@ class Cost:
   bounds: Mapping[str, int]
   operations: tuple[Line, ...]
   unread_loops: int
+  unscheduled: int
 
 
 def cost(module: tpu_hlo.Module, schedules: Mapping[str, str], chip: Chip) -> Cost:
@@ -98,14 +100,19 @@ def cost(module: tpu_hlo.Module, schedules: Mapping[str, str], chip: Chip) -> Co
     tpu_hlo.Unreadable: a loop whose trips cannot be read, in the program or in a Pallas kernel; or a Pallas kernel
       without a schedule.
   """
-  counts = {name: tpu_schedule.count(text) for name, text in schedules.items()}
-  lines, bundles, hbm, unread = [], 0, 0, 0
+  runs = list(module.runs())
+  counts: dict[Hashable, tpu_schedule.Count] = {}
+  for run in runs:
+    if run.operation.name in schedules:
+      counts[module.likeness(run)] = tpu_schedule.count(schedules[run.operation.name])
+  lines, bundles, hbm, unread, unscheduled = [], 0, 0, 0, 0
   kinds: collections.Counter[str] = collections.Counter()
   bounds: collections.Counter[str] = collections.Counter()
-  for run in module.runs():
+  for run in runs:
     operation, kind = run.operation, module.kind(run.operation)
-    count = counts.get(operation.name)
-    moved = module.hbm_bytes(run)
+    count = counts.get(module.likeness(run))
+    moved = tpu_traffic.hbm_bytes(module, run)
+    unscheduled += count is None and bool(operation.cycles)
     if kind == "pallas":
       if count is None:
         raise tpu_hlo.Unreadable(f"Pallas kernel {operation.name}: the dump holds no schedule of it")
@@ -125,7 +132,7 @@ def cost(module: tpu_hlo.Module, schedules: Mapping[str, str], chip: Chip) -> Co
     unread += len(count.unread) if count else 0
   top = tuple(sorted(lines, key=lambda line: -line.cycles)[:_TOP])
   total = sum(line.cycles for line in lines), sum(line.schedule_cycles for line in lines)
-  return Cost(*total, bundles, hbm, dict(kinds), dict(bounds), top, unread)
+  return Cost(*total, bundles, hbm, dict(kinds), dict(bounds), top, unread, unscheduled)
 
 
 def largest_batch(points: Sequence[tuple[int, float]], limit: float) -> tuple[int, float]:

@@ -18,6 +18,7 @@ from benchmarks import (
   tpu_hlo,
   tpu_schedule,
   tpu_table,
+  tpu_traffic,
 )
 from benchmarks.conv_rnn_problem import Problem, inputs_of
 
@@ -128,6 +129,24 @@ ENTRY %main (p: pred[], x: f32[8]) -> f32[8] {
   assert sum(run.operation.cycles or 0 for run in tpu_hlo.Module(text).runs()) == 40
 
 
+def test_operations_that_share_a_schedule_are_alike():
+  """The compiler schedules one of several equal fusions; names, origin and order of their lines do not matter."""
+  twin = "  %twin = f32[2,8,8,16]{3,0,2,1:T(2,128)S(1)} fusion(%constant_dynamic-slice_fusion.2, "
+  twin += "%get-tuple-element.92, %copy.28, %compare.3), kind=kOutput, calls=%other, "
+  twin += 'metadata={op_name="elsewhere"}, backend_config={"window_config":{"estimated_cycles":"2783"}}\n'
+  start = SCAN.index("%fused_computation.3.clone.clone (")
+  lines = SCAN[start : SCAN.index("}\n", SCAN.index("ROOT %tanh.5")) + 2].splitlines()
+  other = "\n".join(["%other (" + lines[0].split("(", 1)[1], *lines[1:3][::-1], *lines[3:]])
+  text = f"{other}\n\n{changed('  %bitcast.14 =', twin + '  %bitcast.14 =')}"
+  module, found = tpu_hlo.Module(text), runs(text)
+  alike = [module.likeness(found[name]) for name in ("fusion.15", "twin", "copy.28")]
+  assert alike[0] == alike[1] != alike[2]
+  schedules = {"fusion.15": TOY}
+  cost = tpu_cost.cost(module, schedules, CHIP)
+  assert cost.bundles == 10 * tpu_schedule.count(TOY).bundles
+  assert cost.unscheduled == 4
+
+
 def test_kinds_and_donation():
   module, found = tpu_hlo.Module(SCAN), runs(SCAN)
   kinds = {name: module.kind(found[name].operation) for name in ("fusion.15", "copy.28", "convert.3")}
@@ -139,9 +158,9 @@ def test_kinds_and_donation():
 def test_hbm_bytes_count_slices_padding_and_memory_spaces():
   module, found = tpu_hlo.Module(SCAN), runs(SCAN)
   # x[t], [1, 2, 8, 8, 16] float32 padded to 128 lanes, five times; it goes to VMEM.
-  assert module.hbm_bytes(found["constant_dynamic-slice_fusion.2"]) == 5 * (2 * 8 * 8 * 128 * 4)
-  assert module.hbm_bytes(found["copy_dynamic-update-slice_fusion.2"]) == 0
-  assert module.hbm_bytes(found["convert.3"]) == 3 * 3 * 16 * 128 * 4
+  assert tpu_traffic.hbm_bytes(module, found["constant_dynamic-slice_fusion.2"]) == 5 * (2 * 8 * 8 * 128 * 4)
+  assert tpu_traffic.hbm_bytes(module, found["copy_dynamic-update-slice_fusion.2"]) == 0
+  assert tpu_traffic.hbm_bytes(module, found["convert.3"]) == 3 * 3 * 16 * 128 * 4
 
 
 def test_schedule_multiplies_nested_loops_and_skips_what_branches_skip():
