@@ -23,7 +23,7 @@ def section(name: str, found: Sequence[Record]) -> str:
   cases: dict[str, dict[str, Record]] = {}
   for record in latest:
     cases.setdefault(record["case"], {})[record["implementation"]] = record
-  both = {case: made for case, made in cases.items() if "jaxfer" in made and len(made) > 1}
+  cases = {case: made for case, made in cases.items() if "jaxfer" in made and not _is_largest(made["jaxfer"])}
   minutes = sum(record["compile_seconds"] for record in latest) / 60
   lines = [
     HEADING,
@@ -34,19 +34,19 @@ def section(name: str, found: Sequence[Record]) -> str:
     "| case | cycles by XLA: ours, peer | peer / ours | static schedule: ours, peer | peer / ours | of the matrix peak "
     "| bounds ours | bounds the peer |",
     "|---|---|---|---|---|---|---|---|",
-    *(_cost(case, made) for case, made in both.items()),
+    *(_cost(case, made) for case, made in cases.items()),
     "",
     "| case | HBM traffic: ours, peer | temporary memory: ours, peer | compile time: ours, peer |",
     "|---|---|---|---|",
-    *(_memory(case, made) for case, made in both.items()),
+    *(_memory(case, made) for case, made in cases.items()),
     "",
     "The most expensive operations of ours, with their share of the cycles by XLA:",
     "",
     "| case | first | second | third |",
     "|---|---|---|---|",
-    *(_operations(case, made["jaxfer"]) for case, made in both.items()),
+    *(_operations(case, made["jaxfer"]) for case, made in cases.items()),
   ]
-  if largest := [record for record in latest if "largest_batch" in record["compiled"]]:
+  if largest := [record for record in latest if _is_largest(record)]:
     lines += ["", *_largest(largest)]
   missing = [record for record in records.latest(found).values() if record["status"] != "compiled"]
   lines += [""] * bool(missing)
@@ -54,10 +54,10 @@ def section(name: str, found: Sequence[Record]) -> str:
   return "\n".join(lines)
 
 
-def peer(made: Mapping[str, Record]) -> Record:
-  """The peer of a case: the better of its unrollings, by XLA's cycles."""
+def sides(made: Mapping[str, Record]) -> list[Record]:
+  """Ours and, where it was compiled, the peer: the better of its unrollings by XLA's cycles."""
   peers = [record for name, record in made.items() if not name.startswith("jaxfer")]
-  return min(peers, key=lambda record: record["compiled"]["cycles"])
+  return [made["jaxfer"], *sorted(peers, key=lambda record: record["compiled"]["cycles"])[:1]]
 
 
 def bound(record: Record) -> str:
@@ -71,23 +71,28 @@ def _pair(values: Iterable[float], form: str = ".2f") -> str:
   return ", ".join(f"{value:{form}}" for value in values)
 
 
+def _is_largest(record: Record) -> bool:
+  return "largest_batch" in record["compiled"]
+
+
 def _cost(case: str, made: Mapping[str, Record]) -> str:
-  pair = made["jaxfer"], peer(made)
-  cells = [f"{case}"]
+  both = sides(made)
+  cells = [case]
   for measure in ("cycles", "schedule_cycles"):
-    ours, theirs = (record["compiled"][measure] for record in pair)
-    ratio = f"{theirs / ours:.2f}" if theirs >= ours else f"**{theirs / ours:.2f}**"
-    cells += [f"{_pair(n / 1e6 for n in (ours, theirs))} M", ratio]
-  shares = [record["shares"].get("matmul") for record in pair]
+    counts = [record["compiled"][measure] for record in both]
+    ratio = counts[-1] / counts[0]
+    shown = "not compiled" if len(counts) == 1 else f"{ratio:.2f}" if ratio >= 1 else f"**{ratio:.2f}**"
+    cells += [f"{_pair(count / 1e6 for count in counts)} M", shown]
+  shares = [record["shares"].get("matmul") for record in both]
   cells.append("-" if None in shares else _pair(shares, ".0%"))
-  cells += [bound(record) for record in pair]
-  if pair[1]["implementation"] not in ("flax", "flax_scan"):
-    cells[0] += f" ({pair[1]['implementation']})"
+  cells += [bound(record) for record in both] + [""] * (2 - len(both))
+  if both[-1]["implementation"].endswith("_unrolled"):
+    cells[0] += " (peer unrolled)"
   return f"| {' | '.join(cells)} |"
 
 
 def _memory(case: str, made: Mapping[str, Record]) -> str:
-  pair = made["jaxfer"], peer(made)
+  pair = sides(made)
   traffic = _pair((record["compiled"]["hbm_bytes"] / 2**20 for record in pair), ",.0f")
   temporary = _pair((record["memory"]["temp_bytes"] / 2**20 for record in pair), ",.0f")
   seconds = _pair((record["compile_seconds"] for record in pair), ".0f")
