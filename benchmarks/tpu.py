@@ -6,7 +6,7 @@ peak, and the most expensive operations. See `tpu_cost` for the rules and README
 
 It needs libtpu in an environment of its own, beside a project's packages it takes over the default platform:
 
-  python -m venv .venv-tpu && .venv-tpu/bin/pip install -e ".[tpu-compile]" -c constraints.txt
+  python3.11 -m venv .venv-tpu && .venv-tpu/bin/pip install -e ".[tpu-compile]" -c constraints.txt
   .venv-tpu/bin/python -m benchmarks.tpu
 """
 
