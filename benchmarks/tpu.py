@@ -149,6 +149,7 @@ def main() -> int:
   flags.add_argument("--output", type=pathlib.Path, help="JSON lines to append to")
   arguments = flags.parse_args()
   jax.config.update("jax_enable_compilation_cache", False)
+  jax.config.update("jax_disable_most_optimizations", False)
   every = tpu_cases.quick_cases() if arguments.quick else tpu_cases.cases()
   chosen = [c for c in every if arguments.only in c.name and c.topology.startswith(arguments.topology)]
   if arguments.list:
