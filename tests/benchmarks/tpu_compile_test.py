@@ -17,7 +17,7 @@ pytestmark = [
   ),
 ]
 CASES = (
-  "v5e:1x1/conv_lstm/gradient/b8-t16-s32-c32-f32/bfloat16",
+  "v5e:1x1/conv_lstm/gradient/b16-t16-s8-c128-f128/bfloat16",
   "v5e:1x1/resnet18/train_step/b128-s112/bfloat16",
 )
 
