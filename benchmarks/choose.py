@@ -144,13 +144,13 @@ def options_of(problem: Problem) -> dict[str, Callable]:
   return options
 
 
-def prepare(option: Callable, arguments: tuple[jax.Array, jax.Array]) -> harness.Program:
+def prepare(option: Callable, arguments: tuple[jax.Array, jax.Array]) -> harness.JaxProgram:
   """The operation in a loop."""
 
   def loop(a, b):
     return lax.map(lambda at: option(*at), (a, b))
 
-  return harness.jax_program(loop, *arguments, named=lambda y: {"result": y})
+  return harness.JaxProgram(loop, *arguments, named=lambda y: {"result": y})
 
 
 def reference(problem: Problem, arguments: tuple[jax.Array, jax.Array]) -> dict[str, jax.Array]:

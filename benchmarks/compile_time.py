@@ -18,7 +18,7 @@ def recompiling(prepare) -> harness.Program:
 
   def call():
     jax.clear_caches()
-    prepare()
+    return prepare().facts
 
   return harness.Program(call, program.result, program.facts)
 

@@ -70,7 +70,7 @@ def reference_result(problem: Problem, inputs: Mapping[str, Any]) -> dict[str, A
     return named(jax.device_get(run(inputs["params"], inputs["x"], inputs["weights"])))
 
 
-def prepare(problem: Problem, inputs: Mapping[str, Any]) -> harness.Program:
+def prepare(problem: Problem, inputs: Mapping[str, Any]) -> harness.JaxProgram:
   """Our own layer."""
   net, single = Net(problem), len(problem.features) == 1
 
@@ -81,7 +81,7 @@ def prepare(problem: Problem, inputs: Mapping[str, Any]) -> harness.Program:
   if problem.operation != "train_step":
     x = x.astype(jnp.dtype(problem.dtype))
     run = functools.partial(operate, problem.operation, apply)
-    return harness.jax_program(run, inputs["params"], x, weights, named=named)
+    return harness.JaxProgram(run, inputs["params"], x, weights, named=named)
 
   def loss(variables, batch, keys, context):
     del keys, context
@@ -107,7 +107,7 @@ def prepare(problem: Problem, inputs: Mapping[str, Any]) -> harness.Program:
 
   batch = {"x": x, "targets": weights}
   keys = jax.random.split(jax.random.key(0), problem.batch)
-  return harness.jax_program(train, state.moving, state.still, batch, keys, named=result, stepping=True)
+  return harness.JaxProgram(train, state.moving, state.still, batch, keys, named=result, stepping=True)
 
 
 def measure(session: harness.Session, problem: Problem, budget: float | None) -> None:

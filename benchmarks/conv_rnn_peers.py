@@ -24,7 +24,7 @@ Inputs = Mapping[str, Any]
 
 def _jax_peer(
   problem: Problem, inputs: Inputs, params: Any, apply: Callable, ours: Callable
-) -> harness.Program:
+) -> harness.JaxProgram:
   """A peer that is a JAX function; `ours` turns its parameters' gradients into ours, layer -> name -> array."""
   x, weights = inputs["x"], inputs["weights"]
 
@@ -34,7 +34,7 @@ def _jax_peer(
   if problem.operation != "train_step":
     run = functools.partial(operate, problem.operation, apply)
     x = x.astype(jnp.dtype(problem.dtype))
-    return harness.jax_program(run, params, x, weights, named=ours_named)
+    return harness.JaxProgram(run, params, x, weights, named=ours_named)
   optimizer = optax.sgd(**SGD)
 
   def train(state, x, targets):
@@ -47,7 +47,7 @@ def _jax_peer(
     (_, optimizer_state), loss = out
     return ours_named({"params": optimizer_state[0].trace, "loss": loss})
 
-  return harness.jax_program(train, (params, optimizer.init(params)), x, weights, named=result, stepping=True)
+  return harness.JaxProgram(train, (params, optimizer.init(params)), x, weights, named=result, stepping=True)
 
 
 def _plain_lstm_only(problem: Problem, library: str) -> None:
@@ -66,8 +66,10 @@ def _stream(problem: Problem, layer: Callable[[int, jax.Array], jax.Array], x: j
   return x if len(problem.features) == 1 else x.astype(jnp.float32).mean((1, 2, 3))
 
 
-def flax(problem: Problem, inputs: Inputs, session: harness.Session) -> harness.Program:
-  """`nn.RNN(nn.ConvLSTMCell)`."""
+def flax(
+  problem: Problem, inputs: Inputs, session: harness.Session | None, *, unroll: int = 1
+) -> harness.JaxProgram:
+  """`nn.RNN(nn.ConvLSTMCell)`, whose loop takes `unroll` steps at a time."""
   del session
   _plain_lstm_only(problem, "Flax")
   dtype = jnp.dtype(problem.dtype)
@@ -77,7 +79,7 @@ def flax(problem: Problem, inputs: Inputs, session: harness.Session) -> harness.
     def __call__(self, x):
       def layer(k, x):
         cell = nn.ConvLSTMCell(problem.features[k], (3, 3), dtype=dtype, name=f"layer{k + 1}")
-        return nn.RNN(cell)(x)
+        return nn.RNN(cell, unroll=unroll)(x)
 
       return _stream(problem, layer, x)
 
@@ -111,7 +113,7 @@ def flax(problem: Problem, inputs: Inputs, session: harness.Session) -> harness.
   return _jax_peer(problem, inputs, params, lambda params, x: net.apply({"params": params}, x), ours)
 
 
-def keras(problem: Problem, inputs: Inputs, session: harness.Session) -> harness.Program:
+def keras(problem: Problem, inputs: Inputs, session: harness.Session) -> harness.JaxProgram:
   """`ConvLSTM2D` of Keras 3 on its JAX backend, called as a pure function."""
   del session
   _plain_lstm_only(problem, "Keras")
@@ -276,7 +278,7 @@ def torch(
   )
 
 
-PEERS: dict[str, Callable[..., harness.Program]] = {
+PEERS: dict[str, Callable[..., harness.Program | harness.JaxProgram]] = {
   "flax": flax,
   "torch": torch,
   "torch_channels_last": functools.partial(torch, channels_last=True),

@@ -61,11 +61,11 @@ def reference_result(problem: Problem, inputs: Mapping[str, Any]) -> dict[str, A
   return named(jax.device_get(result))
 
 
-def prepare(problem: Problem, inputs: Mapping[str, Any]) -> harness.Program:
+def prepare(problem: Problem, inputs: Mapping[str, Any]) -> harness.JaxProgram:
   """Our own net."""
   variables, x, weights = inputs["variables"], inputs["x"], inputs["weights"]
   if problem.operation != "train_step":
-    return harness.jax_program(functools.partial(operate, problem), variables, weights, *x, named=named)
+    return harness.JaxProgram(functools.partial(operate, problem), variables, weights, *x, named=named)
   net = problem.module
 
   def loss(variables, batch, keys, context):
@@ -93,7 +93,7 @@ def prepare(problem: Problem, inputs: Mapping[str, Any]) -> harness.Program:
 
   batch = {"x": x, "labels": weights}
   keys = jax.random.split(jax.random.key(0), problem.batch)
-  return harness.jax_program(train, state.moving, state.still, batch, keys, named=result, stepping=True)
+  return harness.JaxProgram(train, state.moving, state.still, batch, keys, named=result, stepping=True)
 
 
 def measure(session: harness.Session, problem: Problem, budget: float | None) -> None:

@@ -25,7 +25,7 @@ from benchmarks.convnets_problem import (
 Inputs = Mapping[str, Any]
 
 
-def flax(problem: Problem, inputs: Inputs, session: harness.Session) -> harness.Program:
+def flax(problem: Problem, inputs: Inputs, session: harness.Session | None) -> harness.JaxProgram:
   """Our net with `nn.Conv` and `nn.ConvTranspose` in it, stepped by plain optax."""
   del session
   variables, x, weights = inputs["variables"], inputs["x"], inputs["weights"]
@@ -35,7 +35,7 @@ def flax(problem: Problem, inputs: Inputs, session: harness.Session) -> harness.
       return operate(problem, variables, weights, *x)
 
   if problem.operation != "train_step":
-    return harness.jax_program(run, variables, weights, *x, named=named)
+    return harness.JaxProgram(run, variables, weights, *x, named=named)
   optimizer = optax.sgd(**SGD)
   if problem.net == FUSION:
     belief = optax.scale_by_belief(0.9, 0.999, eps=1e-16, eps_root=1e-16)
@@ -58,7 +58,7 @@ def flax(problem: Problem, inputs: Inputs, session: harness.Session) -> harness.
     return named({"params": first_gradient(optimizer_state), "loss": loss})
 
   state = variables, optimizer.init(moving(variables["params"]))
-  return harness.jax_program(train, state, weights, *x, named=result, stepping=True)
+  return harness.JaxProgram(train, state, weights, *x, named=result, stepping=True)
 
 
 def torch(
@@ -122,7 +122,7 @@ def torch(
   )
 
 
-PEERS: dict[str, Callable[..., harness.Program]] = {
+PEERS: dict[str, Callable[..., harness.Program | harness.JaxProgram]] = {
   "flax": flax,
   "torch": torch,
   "torch_channels_last": functools.partial(torch, channels_last=True),

@@ -142,9 +142,9 @@ CASES: dict[str, Callable[[], Golden]] = {
 }
 
 
-def prepare(golden: Golden) -> harness.Program:
+def prepare(golden: Golden) -> harness.JaxProgram:
   """The computation on this machine."""
-  return harness.jax_program(golden.fn, *golden.arguments, named=lambda found: found)
+  return harness.JaxProgram(golden.fn, *golden.arguments, named=lambda found: found)
 
 
 def wrong(record: records.Record) -> bool:

@@ -15,6 +15,7 @@ within a run, each time to its end, and the run's time divided.
 import argparse
 import dataclasses
 import datetime
+import functools
 import math
 import os
 import pathlib
@@ -61,7 +62,7 @@ class Contender:
   """A name ("jaxfer" is ours, others are peers or variants), and what makes its program."""
 
   name: str
-  prepare: Callable[[], Program]
+  prepare: "Callable[[], Program | JaxProgram]"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,51 +86,61 @@ class Case:
   budget: float | None = None
 
 
-def jax_program(
-  fn: Callable, *arguments: Any, named: Callable[[Any], Arrays], stepping: bool = False
-) -> Program:
-  """Lowers and compiles fn(*arguments).
+class JaxProgram:
+  """A contender that is a JAX function, compiled when it is first used; it serves as a `Program`.
 
-  Args:
+  Attributes:
     fn: what is timed.
-    arguments: placed on the device before.
+    arguments: its arguments on the host, placed on the device when it is compiled.
     named: fn's result -> arrays by name.
     stepping: fn's result begins with a new first argument, which each call passes to the next and donates.
   """
-  arguments = jax.device_put(arguments)
-  start = time.perf_counter()
-  lowered = jax.jit(fn, donate_argnums=(0,) if stepping else ()).lower(*arguments)
-  lower_seconds = time.perf_counter() - start
-  start = time.perf_counter()
-  compiled = lowered.compile()
-  compile_seconds = time.perf_counter() - start
-  carried = jax.tree.map(lambda a: a.copy(), arguments[0]) if stepping else None
 
-  def result():
-    first = jax.tree.map(lambda a: a.copy(), arguments[0]) if stepping else arguments[0]
-    return named(compiled(first, *arguments[1:]))
+  def __init__(self, fn: Callable, *arguments: Any, named: Callable[[Any], Arrays], stepping: bool = False):
+    self.fn, self.arguments, self.named, self.stepping = fn, arguments, named, stepping
 
-  def call():
-    nonlocal carried
-    if not stepping:
+  @property
+  def jitted(self) -> Any:
+    """fn under jit, its first argument donated if it is stepping."""
+    return jax.jit(self.fn, donate_argnums=(0,) if self.stepping else ())
+
+  @functools.cached_property
+  def _compiled(self) -> tuple[Any, Any, dict[str, Any]]:
+    arguments = jax.device_put(self.arguments)
+    start = time.perf_counter()
+    lowered = self.jitted.lower(*arguments)
+    lower_seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    compiled = lowered.compile()
+    facts = {"lower_seconds": lower_seconds, "compile_seconds": time.perf_counter() - start}
+    self._carried = jax.tree.map(lambda a: a.copy(), arguments[0]) if self.stepping else None
+    return compiled, arguments, {**facts, **_analysis(compiled)}
+
+  @property
+  def facts(self) -> dict[str, Any]:
+    """As `Program.facts`."""
+    return self._compiled[2]
+
+  def result(self) -> Arrays:
+    """As `Program.result`."""
+    compiled, arguments, _ = self._compiled
+    first = jax.tree.map(lambda a: a.copy(), arguments[0]) if self.stepping else arguments[0]
+    return self.named(compiled(first, *arguments[1:]))
+
+  def call(self) -> Any:
+    """As `Program.call`."""
+    compiled, arguments, _ = self._compiled
+    if not self.stepping:
       return jax.block_until_ready(compiled(*arguments))
-    out = jax.block_until_ready(compiled(carried, *arguments[1:]))
-    carried = out[0]
+    out = jax.block_until_ready(compiled(self._carried, *arguments[1:]))
+    self._carried = out[0]
     return out
-
-  facts = {"lower_seconds": lower_seconds, "compile_seconds": compile_seconds, **_analysis(compiled)}
-  return Program(call, result, facts)
 
 
 def _analysis(compiled) -> dict[str, Any]:
   facts: dict[str, Any] = {}
-  if (memory := compiled.memory_analysis()) is not None:
-    sizes = {
-      name: int(getattr(memory, f"{name}_size_in_bytes"))
-      for name in ("argument", "output", "temp", "alias", "generated_code")
-    }
-    peak = sizes["argument"] + sizes["output"] + sizes["temp"] - sizes["alias"]
-    facts["memory"] = {**{f"{name}_bytes": size for name, size in sizes.items()}, "peak_bytes": peak}
+  if (memory := machine.memory(compiled)) is not None:
+    facts["memory"] = memory
   if "flops" in (cost := compiled.cost_analysis() or {}):
     facts["flops_by_compiler"] = float(cost["flops"])
   return facts
@@ -195,7 +206,7 @@ class Session:
     """Of the devices, such as "cpu"."""
     return self.environment["platform"]
 
-  def peer(self, name: str, prepare: Callable[[], Program]) -> list[Contender]:
+  def peer(self, name: str, prepare: Callable[[], Program | JaxProgram]) -> list[Contender]:
     """A peer, if peers are asked for at all; one that is not among those asked for is recorded as missing."""
     asked = self.arguments.peers
     if asked is None:
@@ -287,9 +298,12 @@ class Session:
       "agreement": None,
       "environment": self.environment,
       "ceilings": self.ceilings,
+      "compiled": None,
     }
 
-  def _prepare(self, case, contender, want, reference_name) -> tuple[records.Record, Program | None]:
+  def _prepare(
+    self, case, contender, want, reference_name
+  ) -> tuple[records.Record, Program | JaxProgram | None]:
     record = self.blank(case, contender.name)
     try:
       program = contender.prepare()

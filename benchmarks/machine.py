@@ -82,6 +82,16 @@ def slug(environment: Mapping[str, Any]) -> str:
   return f"{words}-jax{environment['versions']['jax']}"
 
 
+def memory(compiled: jax.stages.Compiled) -> dict[str, int] | None:
+  """Bytes of a compiled program by purpose, as the compiler plans them; None where it does not say."""
+  if (plan := compiled.memory_analysis()) is None:
+    return None
+  names = ("argument", "output", "temp", "alias", "generated_code")
+  sizes = {f"{name}_bytes": int(getattr(plan, f"{name}_size_in_bytes")) for name in names}
+  peak = sizes["argument_bytes"] + sizes["output_bytes"] + sizes["temp_bytes"] - sizes["alias_bytes"]
+  return {**sizes, "peak_bytes": peak}
+
+
 def _median_seconds(call: Callable[[], Any], runs: int) -> float:
   for _ in range(2):
     jax.block_until_ready(call())

@@ -28,7 +28,7 @@ _BUDGET, _OPEN = 20.0, 4.0
 
 def prepare(
   problem: Problem, inputs: dict[str, Any], cell_dtype: str, options: dict[str, Any]
-) -> harness.Program:
+) -> harness.JaxProgram:
   """The gradient of one layer, from zero states."""
   dtype = jnp.dtype(problem.dtype)
 
@@ -42,7 +42,7 @@ def prepare(
     return conv_recurrence.unroll(problem.cell, layer, x, state, **options)[0]
 
   run = functools.partial(operate, "gradient", apply)
-  return harness.jax_program(run, inputs["params"], inputs["x"].astype(dtype), inputs["weights"], named=named)
+  return harness.JaxProgram(run, inputs["params"], inputs["x"].astype(dtype), inputs["weights"], named=named)
 
 
 def main() -> None:

@@ -120,7 +120,7 @@ def losses_of(metrics: Any) -> dict[str, np.ndarray]:
   return {name: np.asarray([float(x) for x in total]) for name, (total, _) in metrics.items()}
 
 
-def single(setup: Setup, *, donate: bool) -> harness.Program:
+def single(setup: Setup, *, donate: bool) -> harness.JaxProgram:
   """One planned step under jit, with or without donation."""
   state = jax.jit(functools.partial(begin, setup.stage))(setup.variables)
   plan = {"row": setup.rows[0], "position": np.arange(setup.batch, dtype=np.int32)}
@@ -134,7 +134,7 @@ def single(setup: Setup, *, donate: bool) -> harness.Program:
 
   hyper = {name: np.float32(value) for name, value in setup.hyper.items()}
   arguments = (state.moving, state.still, setup.data, plan, jax.random.key(0), hyper)
-  return harness.jax_program(run, *arguments, named=named, stepping=donate)
+  return harness.JaxProgram(run, *arguments, named=named, stepping=donate)
 
 
 def main() -> None:

@@ -95,7 +95,7 @@ def named(out: tuple[Any, Any]) -> dict[str, Any]:
   return found
 
 
-def prepare(problem: Problem, inputs: Mapping[str, Any], *, plain: bool = False) -> harness.Program:
+def prepare(problem: Problem, inputs: Mapping[str, Any], *, plain: bool = False) -> harness.JaxProgram:
   """The engine's step; `plain` with Flax's own convolutions."""
   stage, hyper = problem.stage
   state = jax.jit(functools.partial(begin, stage))(inputs["variables"])
@@ -107,7 +107,7 @@ def prepare(problem: Problem, inputs: Mapping[str, Any], *, plain: bool = False)
     with nn.intercept_methods(stock):
       return engine.step(stage, State(moving, still), batch, keys, context)
 
-  return harness.jax_program(
+  return harness.JaxProgram(
     train, state.moving, state.still, inputs["batch"], inputs["keys"], named=named, stepping=True
   )
 
@@ -223,7 +223,7 @@ def torch(
   return harness.Program(call, lambda: found)
 
 
-PEERS: dict[str, Callable[..., harness.Program]] = {
+PEERS: dict[str, Callable[..., harness.Program | harness.JaxProgram]] = {
   "flax": lambda problem, inputs, session: prepare(problem, inputs, plain=True),
   "torch": torch,
   "torch_channels_last": functools.partial(torch, channels_last=True),

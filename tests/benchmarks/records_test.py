@@ -221,10 +221,10 @@ def test_a_session_checks_before_it_times_and_leaves_nobody_out(tmp_path, capsys
   x = np.ones(4, np.float32)
   s = session(tmp_path, "--peers", "absent,broken")
   contenders = [
-    harness.Contender("jaxfer", lambda: harness.jax_program(square, x, named=lambda y: {"y": y})),
+    harness.Contender("jaxfer", lambda: harness.JaxProgram(square, x, named=lambda y: {"y": y})),
     harness.Contender(
       "jaxfer_step",
-      lambda: harness.jax_program(step, x * 0, x, named=lambda out: {"y": out[0]}, stepping=True),
+      lambda: harness.JaxProgram(step, x * 0, x, named=lambda out: {"y": out[0]}, stepping=True),
     ),
     harness.Contender("wrong", lambda: wrong),
     *s.peer("absent", absent),

@@ -1,0 +1,157 @@
+"""Training steps of whole systems for `benchmarks.tpu`: ours by the engine, the peer's by a plain jitted optax step.
+
+Both begin with a batch on the device; sampling and augmentation are outside. The peers:
+
+- two-stream conv-RNN: the same net of `nn.RNN(nn.ConvLSTMCell)`, `nn.max_pool`, `nn.Dense` and `nn.Dropout`;
+- VAE: our own losses and optimizers, with `nn.Conv` and `nn.ConvTranspose` in the nets (`convnets_problem.stock`).
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks import harness
+from benchmarks.convnets_problem import stock
+from jaxfer.experiments import identity_expression_vae as vae_experiment
+from jaxfer.experiments import two_stream_conv_rnn as two_stream_experiment
+from jaxfer.models.identity_expression_vae import IdentityExpressionVAE
+from jaxfer.models.two_stream_conv_rnn import TwoStreamConvRNN
+from jaxfer.train import step as engine
+from jaxfer.train.stage import Context, Stage
+from jaxfer.train.state import Moving, State, begin, merge, subset, with_hyper
+
+Make = Callable[[], harness.JaxProgram]
+FEATURES, CLASSES = (16, 32, 64, 128), 7
+
+
+def _by_engine(
+  stage: Stage, hyper: Mapping[str, float], variables: Any, batch: Mapping[str, np.ndarray], step: Callable
+) -> harness.JaxProgram:
+  """`step` of a stage: (moving, still, batch, keys) -> (moving, metrics), the state donated; of shapes alone."""
+  state = jax.eval_shape(functools.partial(begin, stage), variables)
+  context = Context({name: jnp.float32(value) for name, value in hyper.items()})
+
+  def train(moving, still, batch, keys):
+    return step(stage, State(moving, still), batch, keys, context)
+
+  keys = jax.random.split(jax.random.key(0), len(next(iter(batch.values()))))
+  return harness.JaxProgram(
+    train, state.moving, state.still, dict(batch), keys, named=lambda out: out[1], stepping=True
+  )
+
+
+def plain_step(
+  stage: Stage, state: State, batch: Any, keys: jax.Array, context: Context
+) -> tuple[Moving, Any]:
+  """A stage's updates as one would write them with optax: no guard against what is not finite, no devices."""
+  variables = merge(state.still, state.moving.variables)
+  params, optimizers, metrics = variables["params"], dict(state.moving.optimizers), dict[str, Any]()
+  for update in stage.updates:
+
+    def objective(moved, update=update, params=params, variables=variables, context=context):
+      out = update.loss({**variables, "params": {**params, **moved}}, batch, keys, context)
+      return sum(total / weight for total, weight in out.loss.values()), out
+
+    moved = subset(params, update.trainable)
+    (_, out), gradients = jax.value_and_grad(objective, has_aux=True)(moved)
+    changes, optimizers[update.name] = with_hyper(update.optimizer).update(
+      gradients, optimizers[update.name], moved, hyper=context.hyper
+    )
+    params = {**params, **optax.apply_updates(moved, changes)}
+    variables = merge(variables, out.collections)
+    metrics |= {f"{update.name}/{name}": pair for name, pair in {**out.loss, **out.metrics}.items()}
+    context = Context(context.hyper, jax.lax.stop_gradient(out.passed))
+  own = {kind: subset(tree, tuple(state.moving.variables[kind])) for kind, tree in variables.items()}
+  own["params"] = subset(params, tuple(state.moving.variables["params"]))
+  return Moving(own, optimizers, state.moving.step + 1, state.moving.alive), metrics
+
+
+class FlaxTwoStream(nn.Module):
+  """The two-stream net of plain ConvLSTMs from stock Flax layers alone."""
+
+  features: tuple[int, ...]
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, frames: jax.Array, flow: jax.Array) -> jax.Array:
+    """Logits [batch, classes] of clips [batch, time, height, width, channels], in training."""
+    averages = []
+    x: Any
+    for x in (frames, flow):
+      for k, features in enumerate(self.features):
+        x = nn.RNN(nn.ConvLSTMCell(features, (3, 3), dtype=self.dtype))(x)
+        if k + 1 < len(self.features):
+          size = x.shape[2] // 2, x.shape[3] // 2, features
+          x = nn.max_pool(x.reshape(-1, *x.shape[2:]), (2, 2), (2, 2)).reshape(*x.shape[:2], *size)
+      averages.append(x[:, -1].astype(jnp.float32).mean((1, 2)))
+    x = jnp.concatenate(averages, -1)
+    for units in (256, 128):
+      x = nn.Dropout(0.5, deterministic=False)(nn.relu(nn.Dense(units, dtype=self.dtype)(x)))
+    return nn.Dense(CLASSES, dtype=self.dtype)(x).astype(jnp.float32)
+
+
+def two_stream(batch: int, time: int, size: int, features: tuple[int, ...], dtype: str) -> dict[str, Make]:
+  """Programs of the two-stream conv-RNN's step, by implementation."""
+  rng = np.random.default_rng(0)
+  clips = {
+    "frames": rng.uniform(-1, 1, (batch, time, size, size, 3)).astype(np.float32),
+    "flow": rng.uniform(-1, 1, (batch, time, size, size, 2)).astype(np.float32),
+    "label": rng.integers(0, CLASSES, batch).astype(np.int32),
+  }
+  examples = [jnp.zeros((1, 1, size, size, channels)) for channels in (3, 2)]
+
+  def ours() -> harness.JaxProgram:
+    model = TwoStreamConvRNN(CLASSES, features=features, dtype=jnp.dtype(dtype))
+    (stage,), hyper = two_stream_experiment.recipe(model, 1)
+    variables = jax.eval_shape(model.init, jax.random.key(0), *examples)
+    return _by_engine(stage, hyper, variables, clips, engine.step)
+
+  def theirs() -> harness.JaxProgram:
+    net = FlaxTwoStream(features, jnp.dtype(dtype))
+    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    params = jax.eval_shape(net.init, keys, *examples)["params"]
+    optimizer = optax.chain(optax.clip_by_global_norm(5.0), optax.adam(1e-4))
+
+    def train(state, key, batch):
+      params, moments = state
+
+      def loss(params):
+        logits = net.apply({"params": params}, batch["frames"], batch["flow"], rngs={"dropout": key})
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean(), logits
+
+      (value, logits), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+      changes, moments = optimizer.update(gradients, moments, params)
+      accuracy = (logits.argmax(-1) == batch["label"]).mean()
+      return (optax.apply_updates(params, changes), moments), {"loss": value, "accuracy": accuracy}
+
+    state = params, jax.eval_shape(optimizer.init, params)
+    return harness.JaxProgram(train, state, jax.random.key(0), clips, named=lambda out: out[1], stepping=True)
+
+  return {"jaxfer": ours, "flax": theirs}
+
+
+def vae(stage: str, batch: int, size: int, width: float, dtype: str) -> dict[str, Make]:
+  """Programs of a step of paper 003's stage "identity" or "expression", by implementation."""
+  rng = np.random.default_rng(0)
+  other = {"identity": "target", "expression": "partner"}[stage]
+  images = {name: rng.uniform(0, 1, (batch, size, size, 3)).astype(np.float32) for name in ("image", other)}
+
+  def make(plain: bool) -> harness.JaxProgram:
+    model = IdentityExpressionVAE(size, width, dtype=jnp.dtype(dtype))
+    stages, hyper = vae_experiment.recipe(model, 1)
+    which = next(s for s in stages if s.name == stage)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images["image"][:1])
+
+    def with_stock(*arguments):
+      with nn.intercept_methods(stock):
+        return plain_step(*arguments)
+
+    return _by_engine(which, hyper, variables, images, with_stock if plain else engine.step)
+
+  return {"jaxfer": lambda: make(False), "flax": lambda: make(True)}
