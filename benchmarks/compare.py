@@ -1,5 +1,7 @@
 """Ratios of two result files, case by case: python -m benchmarks.compare OLD.jsonl NEW.jsonl
 
+Programs compiled for a TPU and not run are compared by their cycles, which have no noise.
+
 A ratio above 1 is slower than before. Its bounds come from the spread of the runs: from new p10 / old p90 to new p90 /
 old p10. It is a regression where our own implementation ("jaxfer...") is slower by more than the margin and by more
 than the noise, that is where both the ratio exceeds 1 + margin and the lower bound exceeds 1; or where it no longer
@@ -36,20 +38,29 @@ class Change:
     return self.verdict in ("slower", "broken", "gone") and self.key[2].startswith("jaxfer")
 
 
+def _time(record: Record | None) -> tuple[float, float, float] | None:
+  """Median, p10 and p90: seconds, or a compiled program's cycles; None where there is neither."""
+  if record is None:
+    return None
+  if record["compiled"] is not None:
+    return (record["compiled"]["cycles"],) * 3
+  seconds = record["seconds"]
+  return seconds and (seconds["median"], seconds["p10"], seconds["p90"])
+
+
 def change(
   key: tuple[str, str, str], old: Record | None, new: Record | None, margin: float = MARGIN
 ) -> Change:
   """What became of one measurement."""
-  old_seconds, new_seconds = (record and record["seconds"] for record in (old, new))
+  before, after = _time(old), _time(new)
   if new is None:
     # What had not run before is no loss.
-    return Change(key, "gone" if old_seconds else "same")
+    return Change(key, "gone" if before else "same")
   if old is None:
     return Change(key, "new")
-  if not old_seconds or not new_seconds:
-    return Change(key, "repaired" if new_seconds else "broken" if old_seconds else "same")
-  ratio = new_seconds["median"] / old_seconds["median"]
-  low, high = new_seconds["p10"] / old_seconds["p90"], new_seconds["p90"] / old_seconds["p10"]
+  if not before or not after:
+    return Change(key, "repaired" if after else "broken" if before else "same")
+  ratio, low, high = after[0] / before[0], after[1] / before[2], after[2] / before[1]
   if ratio > 1 + margin and low > 1:
     verdict = "slower"
   elif ratio < 1 / (1 + margin) and high < 1:
@@ -68,7 +79,9 @@ def compare(old: Sequence[Record], new: Sequence[Record], margin: float = MARGIN
   for name, one in (("old", old), ("new", new)):
     if any(record["quick"] for record in one):
       raise BadRecords(f"the {name} file holds runs of --quick, whose times say nothing")
-  for what in ("platform", "device_kind", "cpu", "threads"):
+  compiled = all(record["compiled"] is not None for record in (*old, *new))
+  # The compiler gives the same program wherever it runs, and the case names the chip.
+  for what in ("platform",) if compiled else ("platform", "device_kind", "cpu", "threads"):
     values = [sorted({str(record["environment"][what]) for record in one}) for one in (old, new)]
     if values[0] != values[1]:
       raise BadRecords(f"{what} differs: {', '.join(values[0])} against {', '.join(values[1])}")

@@ -279,6 +279,7 @@ class Session:
       "agreement": None,
       "environment": self.environment,
       "ceilings": self.ceilings,
+      "compiled": None,
     }
     try:
       program = contender.prepare()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 SCHEMA = 1
-STATUSES = ("ok", "missing", "mismatch", "failed")
+STATUSES = ("ok", "compiled", "missing", "mismatch", "failed")
 # Field -> types. Every record has every field.
 FIELDS: dict[str, tuple[type, ...]] = {
   "schema": (int,),
@@ -33,6 +33,7 @@ FIELDS: dict[str, tuple[type, ...]] = {
   "agreement": (dict, type(None)),
   "environment": (dict,),
   "ceilings": (dict,),
+  "compiled": (dict, type(None)),
 }
 STATISTICS = ("median", "p10", "p90", "mad", "min", "mean", "runs", "calls_per_run")
 
@@ -85,7 +86,9 @@ def check(record: Mapping[str, Any], where: str) -> None:
     raise BadRecords(f"{where}: status '{record['status']}' is none of {', '.join(STATUSES)}")
   if (record["status"] == "ok") != (record["seconds"] is not None):
     raise BadRecords(f"{where}: exactly the records of status ok have seconds")
-  if record["status"] != "ok" and not record["reason"]:
+  if (record["status"] == "compiled") != (record["compiled"] is not None):
+    raise BadRecords(f"{where}: exactly the records of status compiled say what was compiled")
+  if record["status"] not in ("ok", "compiled") and not record["reason"]:
     raise BadRecords(f"{where}: status '{record['status']}' without a reason")
   if record["seconds"] is not None:
     absent = [s for s in STATISTICS if not math.isfinite(record["seconds"].get(s, math.nan))]
@@ -118,6 +121,8 @@ def read(path: pathlib.Path) -> list[Record]:
       record = json.loads(line)
     except ValueError as error:
       raise BadRecords(f"{path}:{number}: not JSON ({error})") from error
+    if isinstance(record, dict):
+      record.setdefault("compiled", None)  # Files of before 2026-11-27 know of no such programs.
     check(record, f"{path}:{number}")
     records.append(record)
   if not records:

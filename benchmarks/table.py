@@ -1,7 +1,9 @@
 """The README's performance section from committed results: python -m benchmarks.table RESULTS.jsonl ... [--write]
 
 Prints all of it as Markdown, or with --write puts the headlines between the markers `<!-- performance -->` and
-`<!-- /performance -->` of README.md. With --papers a table of the times that the papers publish stands beside ours.
+`<!-- /performance -->` of README.md, and what was compiled for a TPU between `<!-- compiled -->` and
+`<!-- /compiled -->` of benchmarks/README.md. With --papers a table of the times that the papers publish stands beside
+ours.
 """
 
 import argparse
@@ -10,10 +12,9 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from benchmarks import machine, records
+from benchmarks import machine, records, tpu_table
 from benchmarks.records import BadRecords, Record
 
-BEGIN, END = "<!-- performance -->", "<!-- /performance -->"
 # What the README shows: of each benchmark the cases whose name holds one of these.
 HEADLINES = {
   "conv_rnn": ("gradient/b8-t16-s32-c32-f32/float32", "f16-32-64-128"),
@@ -149,16 +150,17 @@ def papers(found: Sequence[Record]) -> str:
   return "\n".join(lines)
 
 
-def write(readme: pathlib.Path, text: str) -> None:
-  """Replaces what stands between the markers.
+def write(readme: pathlib.Path, text: str, name: str = "performance") -> None:
+  """Replaces what stands between the markers `<!-- name -->` and `<!-- /name -->`.
 
   Raises:
     BadRecords: the file is not there, or has not exactly one pair of markers.
   """
+  begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
   old = readme.read_text() if readme.exists() else ""
-  if old.count(BEGIN) != 1 or old.count(END) != 1 or old.index(BEGIN) > old.index(END):
-    raise BadRecords(f"{readme} must hold {BEGIN} and, after it, {END}, once each")
-  before, after = old[: old.index(BEGIN) + len(BEGIN)], old[old.index(END) :]
+  if old.count(begin) != 1 or old.count(end) != 1 or old.index(begin) > old.index(end):
+    raise BadRecords(f"{readme} must hold {begin} and, after it, {end}, once each")
+  before, after = old[: old.index(begin) + len(begin)], old[old.index(end) :]
   readme.write_text(f"{before}\n\n{text}\n\n{after}")
 
 
@@ -174,14 +176,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
       absolute = path.resolve()
       inside = absolute.is_relative_to(machine.ROOT)
       files[str(absolute.relative_to(machine.ROOT)) if inside else path.name] = records.read(path)
-    parts = [section(name, headlines(found) if parsed.write else found) for name, found in files.items()]
+    compiled = {name: found for name, found in files.items() if all(r["benchmark"] == "tpu" for r in found)}
+    ran = {name: found for name, found in files.items() if name not in compiled}
+    parts = [section(name, headlines(found) if parsed.write else found) for name, found in ran.items()]
     if parsed.papers:
       parts.append(papers([record for found in files.values() for record in found]))
-    text = "\n\n".join(parts)
-    if parsed.write:
-      write(machine.ROOT / "README.md", text)
-    else:
-      print(text)
+    texts = {"performance": parts, "compiled": [tpu_table.section(*file) for file in compiled.items()]}
+    places = {
+      "performance": machine.ROOT / "README.md",
+      "compiled": machine.ROOT / "benchmarks" / "README.md",
+    }
+    for name, own in texts.items():
+      if own and parsed.write:
+        write(places[name], "\n\n".join(own), name)
+      elif own:
+        print("\n\n".join(own))
   except BadRecords as error:
     print(error, file=sys.stderr)
     return 2

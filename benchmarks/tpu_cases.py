@@ -61,14 +61,16 @@ class Case:
   """One case: `programs` by implementation, ours first.
 
   Attributes:
-    work: of one call, "samples", and "flops" where a formula counts them (see `conv_rnn_problem`).
+    samples: of one call.
+    flops: of one call, where a formula counts them (see `conv_rnn_problem` and `convnets_problem`).
   """
 
   topology: str
   workload: str
   dtype: str
   settings: Mapping[str, Any]
-  work: Mapping[str, float]
+  samples: int
+  flops: Callable[[], float] | None
   programs: Mapping[str, Program]
 
   @property
@@ -83,10 +85,10 @@ def conv_rnn_case(problem: conv_rnn_problem.Problem, topology: str) -> Case:
   peer, theirs = ("flax_scan", flax_scan) if problem.enhanced else ("flax", conv_rnn_peers.flax)
   programs = {"jaxfer": Program(lambda: conv_rnn.prepare(problem, inputs()))}
   for name, steps in ((peer, 1), (f"{peer}_unrolled", problem.time)):
-    programs[name] = Program(lambda steps=steps: theirs(problem, inputs(), None, unroll=steps))
+    make = functools.partial(theirs, unroll=steps)
+    programs[name] = Program(lambda make=make: make(problem, inputs(), None))  # type: ignore[misc]
   settings = {**dataclasses.asdict(problem), "topology": topology}
-  work = {"samples": problem.batch, "flops": problem.flops}
-  return Case(topology, problem.name, problem.dtype, settings, work, programs)
+  return Case(topology, problem.name, problem.dtype, settings, problem.batch, lambda: problem.flops, programs)
 
 
 def convnet_case(problem: convnets_problem.Problem, topology: str) -> Case:
@@ -97,8 +99,8 @@ def convnet_case(problem: convnets_problem.Problem, topology: str) -> Case:
     "flax": Program(lambda: convnets_peers.flax(problem, inputs(), None)),
   }
   settings = {**dataclasses.asdict(problem), "topology": topology}
-  work = {"samples": problem.batch}
-  return Case(topology, problem.name, problem.dtype, settings, work, programs)
+  flops = lambda: convnets_problem.flops(problem, inputs())  # noqa: E731
+  return Case(topology, problem.name, problem.dtype, settings, problem.batch, flops, programs)
 
 
 def two_stream_case(
@@ -117,8 +119,8 @@ def two_stream_case(
     )
     for channels in (3, 2)
   ]
-  work = {"samples": batch, "flops": sum(stream.flops for stream in streams)}
-  return Case(topology, workload, "bfloat16", settings, work, programs)
+  flops = lambda: sum(stream.flops for stream in streams)  # noqa: E731
+  return Case(topology, workload, "bfloat16", settings, batch, flops, programs)
 
 
 def vae_case(stage: str, batch: int, topology: str, size: int = 64, width: float = 1.0) -> Case:
@@ -127,7 +129,7 @@ def vae_case(stage: str, batch: int, topology: str, size: int = 64, width: float
   programs = {name: Program(make, batched=2) for name, make in makes.items()}
   workload = f"identity_expression_vae/{stage}_step/b{batch}-s{size}/bfloat16"
   settings = {"stage": stage, "batch": batch, "size": size, "width": width, "topology": topology}
-  return Case(topology, workload, "bfloat16", settings, {"samples": batch}, programs)
+  return Case(topology, workload, "bfloat16", settings, batch, None, programs)
 
 
 def conv_rnn_cases() -> list[Case]:
@@ -172,3 +174,33 @@ def step_cases() -> list[Case]:
 def cases() -> list[Case]:
   """All, the headline first."""
   return [*conv_rnn_cases(), *step_cases()]
+
+
+def memory_cases() -> list[tuple[Callable[[int], Case], tuple[int, int]]]:
+  """Training steps whose largest batch is looked for: case of a batch, and the two batches of the line."""
+
+  def resnet(net: str) -> Callable[[int], Case]:
+    return lambda batch: convnet_case(
+      convnets_problem.Problem(net, "train_step", batch, 112, "bfloat16"), V5E
+    )
+
+  return [
+    (resnet("resnet18"), (128, 256)),
+    (resnet("resnet50"), (128, 256)),
+    (lambda batch: vae_case("identity", batch, V5E), (64, 128)),
+    (lambda batch: vae_case("expression", batch, V5E), (64, 128)),
+    (lambda batch: two_stream_case(batch, V5E), (16, 32)),
+  ]
+
+
+def quick_cases() -> list[Case]:
+  """One of each kind, tiny."""
+  layer = conv_rnn_problem.Problem(batch=2, time=3, size=8, channels=4, features=(4,), dtype="bfloat16")
+  net = convnets_problem.Problem("resnet18", "train_step", 4, 64, "bfloat16", 0.125, 10)
+  return [
+    conv_rnn_case(layer, V5E),
+    conv_rnn_case(dataclasses.replace(layer, operation="forward", enhanced=True), V5E),
+    convnet_case(net, V5E),
+    vae_case("identity", 2, V5E, width=0.125),
+    two_stream_case(4, FOUR, 2, 8, (4, 4)),
+  ]

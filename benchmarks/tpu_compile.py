@@ -20,6 +20,7 @@ import re
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
 # Before JAX is imported: a process without a TPU must not look for one, nor take the lock that guards a TPU.
@@ -104,20 +105,31 @@ def devices(topology: str) -> tuple[jax.Device, ...]:
   return tuple(topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices)
 
 
-def compile_program(lower: Any, topology: str) -> Compiled:
-  """Compiles what `lower()` returns, a `jax.stages.Lowered` for the devices of `topology`, or finds it in the cache.
+def _place(lowered: jax.stages.Lowered, topology: str) -> pathlib.Path:
+  """Where a program is kept."""
+  _, given = _dumps()
+  flags = f"{given} {os.environ.get('XLA_FLAGS', '')}"
+  parts = (lowered.as_text(), topology, version(), jax.__version__, flags)
+  return CACHE / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]}.json.gz"
+
+
+def known(lower: Callable[[], jax.stages.Lowered], topology: str) -> bool:
+  """Whether a program was compiled before."""
+  return _place(lower(), topology).exists()
+
+
+def compile_program(lower: Callable[[], jax.stages.Lowered], topology: str) -> Compiled:
+  """Compiles what `lower` returns, a program for the devices of `topology`, or finds it in the cache.
 
   Raises:
     NoCompiler: libtpu is not installed.
     jax.errors.JaxRuntimeError: the compiler refuses the program, such as one that does not fit the chip's memory.
   """
-  folder, given = _dumps()
+  folder, _ = _dumps()
   start = time.perf_counter()
   lowered = lower()
   lower_seconds = time.perf_counter() - start
-  flags = f"{given} {os.environ.get('XLA_FLAGS', '')}"
-  parts = (lowered.as_text(), topology, version(), jax.__version__, flags)
-  path = CACHE / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]}.json.gz"
+  path = _place(lowered, topology)
   if path.exists():
     with gzip.open(path, "rt") as file:
       return Compiled(**json.load(file), lower_seconds=lower_seconds, cached=True)
@@ -125,7 +137,7 @@ def compile_program(lower: Any, topology: str) -> Compiled:
     old.unlink()
   start = time.perf_counter()
   compiled = lowered.compile()
-  kept = {
+  kept: dict[str, Any] = {
     "text": compiled.as_text(),
     "memory": machine.memory(compiled),
     "schedules": {

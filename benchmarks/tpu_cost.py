@@ -4,15 +4,15 @@
 nothing, costs max(bundles of its schedule, loops multiplied out; its operands and results over the HBM bandwidth).
 
 `schedule_cycles`: the second rule for every operation, XLA's own fusions included. XLA's model lies far above it where
-the vector unit or memory bounds an operation, so a Pallas kernel's `cycles` look better beside a fusion's than they are:
-compare programs with and without Pallas kernels by `schedule_cycles`.
+the vector unit or memory bounds an operation, so a Pallas kernel's `cycles` look better beside a fusion's than they
+are: compare programs with and without Pallas kernels by `schedule_cycles`.
 """
 
 import collections
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 
-from benchmarks import tpu_hlo, tpu_schedule
+from benchmarks import tpu_hlo, tpu_schedule, tpu_traffic
 
 _TOP = 3
 
@@ -26,7 +26,7 @@ class Chip:
     kind: as JAX names the device.
     matmul: peak of the matrix units in bfloat16, FLOP/s; JAX's default precision rounds float32 products to it too.
     bandwidth: of HBM, bytes/s.
-    hbm: bytes.
+    hbm: bytes that the compiler lets a program use.
     clock: cycles/s.
   """
 
@@ -43,7 +43,7 @@ CHIPS = {
   for chip in (
     # The clocks follow from the peak: four matrix units of 128 x 128 make 2**17 FLOP a cycle, of 256 x 256 2**19.
     Chip("v5e", "TPU v5 lite", 197e12, 819e9, 16 * 2**30, 1.5e9),
-    Chip("v6e", "TPU v6 lite", 918e12, 1640e9, 32 * 2**30, 1.75e9),
+    Chip("v6e", "TPU v6 lite", 918e12, 1640e9, 31.5 * 2**30, 1.75e9),
   )
 }
 
@@ -70,8 +70,11 @@ class Cost:
     bundles: of all schedules, loops multiplied out, without the time that HBM takes.
     hbm_bytes: read and written by all operations, each operand once a trip.
     kinds: cycles by kind of operation.
+    bounds: `schedule_cycles` by what bounds an operation: "memory" where HBM takes longer than the bundles, else its
+      kind.
     operations: the most expensive ones by cycles.
     unread_loops: in schedules of XLA's fusions, counted as one trip (copies at the edge of an array).
+    unscheduled: operations that cost cycles and have no schedule, nor one like them has; their bundles are not counted.
   """
 
   cycles: int
@@ -79,8 +82,10 @@ class Cost:
   bundles: int
   hbm_bytes: int
   kinds: Mapping[str, int]
+  bounds: Mapping[str, int]
   operations: tuple[Line, ...]
   unread_loops: int
+  unscheduled: int
 
 
 def cost(module: tpu_hlo.Module, schedules: Mapping[str, str], chip: Chip) -> Cost:
@@ -95,12 +100,19 @@ def cost(module: tpu_hlo.Module, schedules: Mapping[str, str], chip: Chip) -> Co
     tpu_hlo.Unreadable: a loop whose trips cannot be read, in the program or in a Pallas kernel; or a Pallas kernel
       without a schedule.
   """
-  counts = {name: tpu_schedule.count(text) for name, text in schedules.items()}
-  lines, bundles, hbm, unread = [], 0, 0, 0
-  for run in module.runs():
+  runs = list(module.runs())
+  counts: dict[Hashable, tpu_schedule.Count] = {}
+  for run in runs:
+    if run.operation.name in schedules:
+      counts[module.likeness(run)] = tpu_schedule.count(schedules[run.operation.name])
+  lines, bundles, hbm, unread, unscheduled = [], 0, 0, 0, 0
+  kinds: collections.Counter[str] = collections.Counter()
+  bounds: collections.Counter[str] = collections.Counter()
+  for run in runs:
     operation, kind = run.operation, module.kind(run.operation)
-    count = counts.get(operation.name)
-    moved = module.hbm_bytes(run)
+    count = counts.get(module.likeness(run))
+    moved = tpu_traffic.hbm_bytes(module, run)
+    unscheduled += count is None and bool(operation.cycles)
     if kind == "pallas":
       if count is None:
         raise tpu_hlo.Unreadable(f"Pallas kernel {operation.name}: the dump holds no schedule of it")
@@ -115,10 +127,22 @@ def cost(module: tpu_hlo.Module, schedules: Mapping[str, str], chip: Chip) -> Co
     cycles = scheduled if kind == "pallas" else run.trips * (operation.cycles or 0)
     lines.append(Line(operation.name, kind, operation.source, run.trips, cycles, scheduled))
     bundles, hbm = bundles + own, hbm + moved
+    kinds[kind] += cycles
+    bounds["memory" if waits > own else kind] += scheduled
     unread += len(count.unread) if count else 0
-  kinds: collections.Counter[str] = collections.Counter()
-  for line in lines:
-    kinds[line.kind] += line.cycles
   top = tuple(sorted(lines, key=lambda line: -line.cycles)[:_TOP])
   total = sum(line.cycles for line in lines), sum(line.schedule_cycles for line in lines)
-  return Cost(*total, bundles, hbm, dict(kinds), top, unread)
+  return Cost(*total, bundles, hbm, dict(kinds), dict(bounds), top, unread, unscheduled)
+
+
+def largest_batch(points: Sequence[tuple[int, float]], limit: float) -> tuple[int, float]:
+  """Where a line through two (batch, bytes) reaches the limit, rounded down; and its bytes a sample.
+
+  Raises:
+    ValueError: memory does not grow with the batch.
+  """
+  (first, low), (second, high) = points
+  slope = (high - low) / (second - first)
+  if slope <= 0:
+    raise ValueError(f"memory does not grow from batch {first} to {second}")
+  return int(first + (limit - low) / slope), slope

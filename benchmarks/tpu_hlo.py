@@ -1,4 +1,4 @@
-"""Reads optimised TPU programs: the text of scheduled HLO in; its operations, how often each runs and what it costs out.
+"""Reads optimised TPU programs: the text of scheduled HLO in; its operations, their trips and costs out.
 
 XLA:TPU writes its model's cycles (`estimated_cycles`) on each operation that it schedules. It writes them on a fusion,
 never inside one; on nothing that only names or moves a buffer (`tuple`, `bitcast`, `copy-start`: a copy that runs
@@ -8,18 +8,17 @@ beside other work); and not on a Pallas kernel. A `while` has none of its own: i
 import collections
 import dataclasses
 import functools
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 
 _HEAD = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+) \(.*\) -> .* \{$")
 _OPERATION = re.compile(
   r"^\s+(?P<root>ROOT )?%?(?P<name>[\w.\-]+) = (?P<type>.*?) (?P<opcode>[a-z][a-z0-9\-]*)\((?P<rest>.*)$"
 )
-_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
-_ARRAY = re.compile(
-  r"\b(?P<dtype>[a-z]+[0-9]*(?:e\d+m\d+\w*)?)\[(?P<shape>[\d,]*)\](?:\{(?P<layout>[^}]*)\})?"
+_ATTRIBUTES = re.compile(
+  r", (?:calls|to_apply)=%?[\w.\-]+|, (?:metadata|sharding|frontend_attributes|backend_config)=.*"
 )
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _WRAPPERS = ("copy", "bitcast", "convert", "reshape", "copy-done")
 _MOVES = {
   "bitcast", "broadcast", "concatenate", "constant", "copy", "copy-start", "custom-call", "dynamic-slice",
@@ -173,14 +172,14 @@ class Module:
     start = self.computations[computation]
 
     def initial(number: int) -> tuple[int, int]:
-      source = self._behind(start, loop.operands[0])
+      source = self.behind(start, loop.operands[0])
       if source.opcode != "tuple":
         raise Unreadable(f"loop {loop.name}: its first values are no tuple")
       return self._linear(start, source.operands[number], lambda _: (1, 0))
 
     def invariant(number: int) -> tuple[int, int]:
       """A value that the body hands on as it is."""
-      after = self._behind(body, body.operations[body.root].operands[number])
+      after = self.behind(body, body.operations[body.root].operands[number])
       if after.opcode != "get-tuple-element" or f"index={number}" not in after.attributes:
         raise Unreadable(
           f"loop {loop.name}: its condition compares a value that is neither counter nor constant"
@@ -188,8 +187,7 @@ class Module:
       return initial(number)
 
     compare, operands = self._comparison(condition, loop)
-    counters = [o for o in operands if isinstance(o, int)]
-    for counter in counters:
+    for counter in (o for o in operands if isinstance(o, int)):
 
       def at(number: int, counter: int = counter) -> tuple[int, int]:
         return (1, 0) if number == counter else invariant(number)
@@ -229,16 +227,16 @@ class Module:
       raise Unreadable(f"loop {loop.name}: its condition is no comparison but {root.opcode}")
     sides: list[int | tuple[int]] = []
     for name in root.operands:
-      at = self._behind(bound, name)
+      at = self.behind(bound, name)
       if at.opcode == "parameter" and bound is not condition:
-        at = self._behind(condition, names(at.name))
+        at = self.behind(condition, names(at.name))
       if at.opcode == "get-tuple-element":
         sides.append(int(re.search(r"index=(\d+)", at.attributes)[1]))  # type: ignore[index]
       else:
         sides.append((_constant(at, loop.name),))
     return re.search(r"direction=(\w+)", root.attributes)[1], sides  # type: ignore[index]
 
-  def _behind(self, computation: Computation, name: str) -> Operation:
+  def behind(self, computation: Computation, name: str) -> Operation:
     """What a value is a copy of."""
     operation = computation.operations[name]
     while True:
@@ -258,7 +256,7 @@ class Module:
     self, computation: Computation, name: str, element: Callable[[int], tuple[int, int]]
   ) -> tuple[int, int]:
     """(a, b) where a value is a counter + b; `element` gives those of the loop's values by number."""
-    at = self._behind(computation, name)
+    at = self.behind(computation, name)
     if at.opcode == "get-tuple-element":
       return element(int(re.search(r"index=(\d+)", at.attributes)[1]))  # type: ignore[index]
     if at.opcode in ("add", "subtract"):
@@ -269,7 +267,7 @@ class Module:
       given = dict(zip(inner.parameters, at.operands, strict=True))
 
       def through(name: str) -> tuple[int, int]:
-        source = self._behind(inner, name)
+        source = self.behind(inner, name)
         if source.opcode == "parameter":
           return self._linear(computation, given[source.name], element)
         if source.opcode in ("add", "subtract"):
@@ -279,6 +277,46 @@ class Module:
 
       return through(inner.root)
     return 0, _constant(at, name)
+
+  def likeness(self, run: Run) -> Hashable:
+    """Equal for operations that compute the same on arrays of the same types: the compiler schedules one of them."""
+    operation = run.operation
+    operands = tuple(run.computation.operations[name].type for name in operation.operands)
+    kernel = re.search(r'"body":"([^"]*)"', operation.attributes)
+    inner = tuple(self._canonical(name) for name in operation.called("calls"))
+    return operation.opcode, operation.type, operands, inner, operation.cycles, kernel and kernel[1]
+
+  @functools.cache  # noqa: B019  A module lives as long as its program is counted.
+  def _canonical(self, name: str) -> Hashable:
+    """A computation in the order in which its root needs the operations, without their names and origin."""
+    operations = self.computations[name].operations
+    numbers: dict[str, int] = {}
+    found, pending = [], [self.computations[name].root]
+    while pending:
+      operation = operations[pending[-1]]
+      waiting = [operand for operand in operation.operands if operand not in numbers]
+      if waiting:
+        pending += reversed(waiting)
+        continue
+      pending.pop()
+      if operation.name in numbers:
+        continue
+      numbers[operation.name] = len(numbers)
+      rest = operation.attributes.split(")", 1)[-1] if operation.operands else operation.attributes
+      inner = [self._canonical(n) for a in ("calls", "to_apply") for n in operation.called(a)]
+      operands = tuple(numbers[operand] for operand in operation.operands)
+      found.append((operation.opcode, operation.type, operands, tuple(inner), _ATTRIBUTES.sub("", rest)))
+    return tuple(found)
+
+  def products(self) -> dict[str, int]:
+    """How many convolutions and matrix products have operands of which dtypes, such as "bf16 x bf16"."""
+    found = collections.Counter(
+      " x ".join(c.operations[name].type.split("[")[0] for name in o.operands)
+      for c in self.computations.values()
+      for o in c.operations.values()
+      if o.opcode in ("convolution", "dot")
+    )
+    return dict(found)
 
   def kind(self, operation: Operation) -> str:
     """ "pallas", "convolution" (or matrix product), "collective", "copy" (moves values, computes none) or "vector"."""
@@ -298,94 +336,9 @@ class Module:
         found |= self._opcodes(inner)
     return found
 
-  def hbm_bytes(self, run: Run) -> int:
-    """Bytes that an operation reads from and writes to HBM in all its trips, padding of the layout included."""
-    operation = run.operation
-    if operation.opcode in ("tuple", "get-tuple-element", "bitcast", "parameter", "constant", "copy-done",
-                            "slice-done", "async-done", "while", "optimization-barrier"):  # fmt: skip
-      return 0
-    if operation.opcode == "custom-call" and not operation.is_pallas:
-      return 0  # Names buffers; those that compute (sorts, ...) do not occur in our programs.
-    if operation.opcode in ("copy-start", "slice-start"):
-      # An asynchronous copy between the two memories: what is moved passes HBM once.
-      arrays = _arrays(operation.type)
-      moved = min(a.bytes for a in arrays[:2])
-      return run.trips * moved * sum(a.in_hbm for a in arrays[:2])
-    inner = self.computations[operation.called("calls")[0]] if operation.opcode == "fusion" else None
-    total = 0
-    for k, name in enumerate(operation.operands):
-      arrays = _arrays(run.computation.operations[name].type)
-      if sum(a.in_hbm for a in arrays):
-        whole = sum(a.bytes for a in arrays if a.in_hbm)
-        total += whole if inner is None else min(whole, self._read(inner, inner.parameters[k], whole))
-    total += self._written(operation, inner)
-    return run.trips * total
-
-  def _read(self, fused: Computation, parameter: str, whole: int) -> int:
-    """Bytes of a fusion's parameter that it reads: slices where nothing else is read."""
-    total = 0
-    for user in fused.users[parameter]:
-      if user.opcode in ("dynamic-slice", "slice", "gather"):
-        total += sum(a.bytes for a in _arrays(user.type))
-      elif user.opcode == "bitcast":
-        total += self._read(fused, user.name, whole)
-      elif user.opcode == "dynamic-update-slice" and user.operands[0] == parameter:
-        continue  # Written in place.
-      elif user.opcode == "fusion":
-        inner = self.computations[user.called("calls")[0]]
-        total += self._read(inner, inner.parameters[user.operands.index(parameter)], whole)
-      else:
-        return whole
-    return min(total, whole)
-
-  def _written(self, operation: Operation, fused: Computation | None) -> int:
-    """Bytes of the results in HBM; of a buffer that is updated in place, of the update alone."""
-    arrays = _arrays(operation.type)
-    results: list[Operation | None] = [None] * len(arrays)
-    if fused is not None:
-      root = fused.operations[fused.root]
-      roots = root.operands if root.opcode == "tuple" else (root.name,)
-      if len(roots) == len(arrays):
-        results = [self._behind(fused, name) for name in roots]
-    total = 0
-    for array, result in zip(arrays, results, strict=True):
-      if not array.in_hbm:
-        continue
-      if result is not None and fused is not None and result.opcode == "dynamic-update-slice":
-        total += sum(a.bytes for a in _arrays(fused.operations[result.operands[1]].type))
-      else:
-        total += array.bytes
-    return total
-
 
 def _constant(operation: Operation, where: str) -> int:
   found = re.match(r"(-?\d+)\)", operation.attributes)
   if operation.opcode != "constant" or not found:
     raise Unreadable(f"{where}: {operation.name} is no constant but {operation.opcode}")
   return int(found[1])
-
-
-@dataclasses.dataclass(frozen=True)
-class _Array:
-  bytes: int
-  in_hbm: bool
-
-
-@functools.lru_cache(maxsize=100_000)
-def _arrays(type_: str) -> tuple[_Array, ...]:
-  """Arrays of a type: bytes with the padding of their tiles, and whether they lie in HBM."""
-  found = []
-  for array in _ARRAY.finditer(type_):
-    bits = re.search(r"\d+", array["dtype"])
-    size = 1 if bits is None else max(1, int(bits[0]) // 8)
-    shape = [int(n) for n in array["shape"].split(",") if n]
-    layout = array["layout"] or ""
-    order, _, rest = layout.partition(":")
-    minor = [shape[int(k)] for k in order.split(",") if k] if order else shape[::-1]
-    tile = re.match(r"T\(([\d,]+)\)", rest)
-    if tile:
-      for k, unit in enumerate(reversed([int(n) for n in tile[1].split(",")])):
-        if k < len(minor):
-          minor[k] = math.ceil(minor[k] / unit) * unit
-    found.append(_Array(size * math.prod(minor), "S(" not in rest))
-  return tuple(found)

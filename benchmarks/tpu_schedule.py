@@ -4,10 +4,10 @@ A TPU core issues one VLIW bundle a cycle. In the dump (`*-final_bundles.txt`) a
 
   0x6 LB: > { %s19 = sadd.s32 4294967295, %s18  ;;  %s18 = sphi %s17, %s25 } /* Start region 161 */
 
-A loop ends with a branch back to a region that starts at or above it. The compiler pipelines a kernel's loop: the first
-and last iterations only start and await copies, and a branch skips the work in them. So a region counts as often as the
-branches around it let it run, worked out iteration by iteration. Where a branch depends on anything but the loop's own
-index, the region counts in every iteration, which is an upper bound.
+A loop ends with a branch back to a region that starts at or above it, and the branch's delay slots. The compiler
+pipelines a kernel's loop: the first and last iterations only start and await copies, and a branch skips the work in
+them. So a region counts as often as the branches around it let it run, worked out iteration by iteration. Where a
+branch depends on anything but the loop's own index, the region counts in every iteration, which is an upper bound.
 """
 
 import dataclasses
@@ -22,6 +22,7 @@ _BRANCH = re.compile(
 _ASSIGNMENT = re.compile(r"(?P<name>%[sp]\w+) = (?P<operation>[a-z][\w.]*) (?P<operands>[^;}]*)")
 _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _MOST_TRIPS = 1_000_000
+_DELAY_SLOTS = 4  # Bundles after a branch that are executed whether it is taken or not.
 
 _COMPARISONS: Mapping[str, Callable[[int, int], bool]] = {
   "eq": lambda a, b: a == b,
@@ -165,14 +166,14 @@ def count(text: str) -> Count:
     except _Unknown:
       unread.append(schedule.addresses[loop.target])
       continue
-    inside = range(loop.target, loop.at + 1)
+    inside = range(loop.target, min(loop.at + _DELAY_SLOTS + 1, len(times)))
     runs = dict.fromkeys(inside, len(indices))
     for branch in schedule.branches:
       inner = any(other is not loop and loop.target <= other.target <= branch.at <= other.at <= loop.at
                   for other in loops)  # fmt: skip
       if branch.at in inside and branch.at < branch.target <= loop.at and not inner:
         taken = _not_skipped(schedule, branch, indices)
-        for at in range(branch.at + 1, branch.target):
+        for at in range(branch.at + _DELAY_SLOTS + 1, branch.target):
           runs[at] = min(runs[at], taken)
     for at, factor in runs.items():
       times[at] *= factor

@@ -33,8 +33,8 @@ FEATURES, CLASSES = (16, 32, 64, 128), 7
 def _by_engine(
   stage: Stage, hyper: Mapping[str, float], variables: Any, batch: Mapping[str, np.ndarray], step: Callable
 ) -> harness.JaxProgram:
-  """`step` of a stage: (moving, still, batch, keys) -> (moving, metrics), the state donated."""
-  state = jax.jit(functools.partial(begin, stage))(variables)
+  """`step` of a stage: (moving, still, batch, keys) -> (moving, metrics), the state donated; of shapes alone."""
+  state = jax.eval_shape(functools.partial(begin, stage), variables)
   context = Context({name: jnp.float32(value) for name, value in hyper.items()})
 
   def train(moving, still, batch, keys):
@@ -51,7 +51,7 @@ def plain_step(
 ) -> tuple[Moving, Any]:
   """A stage's updates as one would write them with optax: no guard against what is not finite, no devices."""
   variables = merge(state.still, state.moving.variables)
-  params, optimizers, metrics = variables["params"], dict(state.moving.optimizers), {}
+  params, optimizers, metrics = variables["params"], dict(state.moving.optimizers), dict[str, Any]()
   for update in stage.updates:
 
     def objective(moved, update=update, params=params, variables=variables, context=context):
@@ -82,6 +82,7 @@ class FlaxTwoStream(nn.Module):
   def __call__(self, frames: jax.Array, flow: jax.Array) -> jax.Array:
     """Logits [batch, classes] of clips [batch, time, height, width, channels], in training."""
     averages = []
+    x: Any
     for x in (frames, flow):
       for k, features in enumerate(self.features):
         x = nn.RNN(nn.ConvLSTMCell(features, (3, 3), dtype=self.dtype))(x)
@@ -108,13 +109,13 @@ def two_stream(batch: int, time: int, size: int, features: tuple[int, ...], dtyp
   def ours() -> harness.JaxProgram:
     model = TwoStreamConvRNN(CLASSES, features=features, dtype=jnp.dtype(dtype))
     (stage,), hyper = two_stream_experiment.recipe(model, 1)
-    variables = jax.jit(model.init)(jax.random.key(0), *examples)
+    variables = jax.eval_shape(model.init, jax.random.key(0), *examples)
     return _by_engine(stage, hyper, variables, clips, engine.step)
 
   def theirs() -> harness.JaxProgram:
     net = FlaxTwoStream(features, jnp.dtype(dtype))
     keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
-    params = jax.jit(net.init)(keys, *examples)["params"]
+    params = jax.eval_shape(net.init, keys, *examples)["params"]
     optimizer = optax.chain(optax.clip_by_global_norm(5.0), optax.adam(1e-4))
 
     def train(state, key, batch):
@@ -129,7 +130,7 @@ def two_stream(batch: int, time: int, size: int, features: tuple[int, ...], dtyp
       accuracy = (logits.argmax(-1) == batch["label"]).mean()
       return (optax.apply_updates(params, changes), moments), {"loss": value, "accuracy": accuracy}
 
-    state = params, optimizer.init(params)
+    state = params, jax.eval_shape(optimizer.init, params)
     return harness.JaxProgram(train, state, jax.random.key(0), clips, named=lambda out: out[1], stepping=True)
 
   return {"jaxfer": ours, "flax": theirs}
@@ -145,7 +146,7 @@ def vae(stage: str, batch: int, size: int, width: float, dtype: str) -> dict[str
     model = IdentityExpressionVAE(size, width, dtype=jnp.dtype(dtype))
     stages, hyper = vae_experiment.recipe(model, 1)
     which = next(s for s in stages if s.name == stage)
-    variables = jax.jit(model.init)(jax.random.key(0), images["image"][:1])
+    variables = jax.eval_shape(model.init, jax.random.key(0), images["image"][:1])
 
     def with_stock(*arguments):
       with nn.intercept_methods(stock):

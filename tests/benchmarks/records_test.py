@@ -29,7 +29,7 @@ def record(seconds=0.1, case="a", implementation="jaxfer", status="ok", spread=0
     "compile_seconds": 1.5, "first_call_seconds": seconds, "work": {"samples": 8}, "memory": None,
     "rates": {"samples_per_second": 8 / seconds}, "shares": {"matmul": 0.25},
     "agreement": {"reference": "plain", "error": 1e-7, "tolerance": 1e-4}, "environment": ENVIRONMENT,
-    "ceilings": {"matmul": {"float32": 4e11}, "copy": 2e10, "size": 512, "copy_bytes": 1},
+    "ceilings": {"matmul": {"float32": 4e11}, "copy": 2e10, "size": 512, "copy_bytes": 1}, "compiled": None,
     **changes,
   }  # fmt: skip
 

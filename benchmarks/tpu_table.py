@@ -1,0 +1,119 @@
+"""Tables of programs that were compiled for a TPU and not run; `benchmarks.table` prints them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from benchmarks import records
+from benchmarks.records import Record
+
+HEADING = "### Compiled for TPU, not run"
+_BOUNDS = {
+  "convolution": "convolutions",
+  "vector": "vector unit",
+  "copy": "copies",
+  "memory": "HBM",
+  "pallas": "Pallas kernel",
+  "collective": "collectives",
+}
+
+
+def section(name: str, found: Sequence[Record]) -> str:
+  """One file's part: what it was compiled with, the table of costs, of memory and of the dearest operations."""
+  latest = [record for record in records.latest(found).values() if record["status"] == "compiled"]
+  env = found[-1]["environment"]
+  cases: dict[str, dict[str, Record]] = {}
+  for record in latest:
+    cases.setdefault(record["case"], {})[record["implementation"]] = record
+  both = {case: made for case, made in cases.items() if "jaxfer" in made and len(made) > 1}
+  minutes = sum(record["compile_seconds"] for record in latest) / 60
+  lines = [
+    HEADING,
+    "",
+    f"From `{name}`: jax {env['versions']['jax']}, libtpu {env['versions']['libtpu']}; {len(latest)} programs, "
+    f"{minutes:.0f} minutes of compiling.",
+    "",
+    "| case | cycles by XLA: ours, peer | peer / ours | static schedule: ours, peer | peer / ours | of the matrix peak "
+    "| bounds ours | bounds the peer |",
+    "|---|---|---|---|---|---|---|---|",
+    *(_cost(case, made) for case, made in both.items()),
+    "",
+    "| case | HBM traffic: ours, peer | temporary memory: ours, peer | compile time: ours, peer |",
+    "|---|---|---|---|",
+    *(_memory(case, made) for case, made in both.items()),
+    "",
+    "The most expensive operations of ours, with their share of the cycles by XLA:",
+    "",
+    "| case | first | second | third |",
+    "|---|---|---|---|",
+    *(_operations(case, made["jaxfer"]) for case, made in both.items()),
+  ]
+  if largest := [record for record in latest if "largest_batch" in record["compiled"]]:
+    lines += ["", *_largest(largest)]
+  missing = [record for record in records.latest(found).values() if record["status"] != "compiled"]
+  lines += [""] * bool(missing)
+  lines += [f"{r['case']}, {r['implementation']}: {r['status']}, {r['reason']}" for r in missing]
+  return "\n".join(lines)
+
+
+def peer(made: Mapping[str, Record]) -> Record:
+  """The peer of a case: the better of its unrollings, by XLA's cycles."""
+  peers = [record for name, record in made.items() if not name.startswith("jaxfer")]
+  return min(peers, key=lambda record: record["compiled"]["cycles"])
+
+
+def bound(record: Record) -> str:
+  """What bounds a program, with its share of the static schedule."""
+  shares = record["compiled"]["bounds"]
+  name = max(shares, key=lambda key: shares[key])
+  return f"{_BOUNDS[name]} {shares[name] / max(1, sum(shares.values())):.0%}"
+
+
+def _pair(values: Iterable[float], form: str = ".2f") -> str:
+  return ", ".join(f"{value:{form}}" for value in values)
+
+
+def _cost(case: str, made: Mapping[str, Record]) -> str:
+  pair = made["jaxfer"], peer(made)
+  cells = [f"{case}"]
+  for measure in ("cycles", "schedule_cycles"):
+    ours, theirs = (record["compiled"][measure] for record in pair)
+    ratio = f"{theirs / ours:.2f}" if theirs >= ours else f"**{theirs / ours:.2f}**"
+    cells += [f"{_pair(n / 1e6 for n in (ours, theirs))} M", ratio]
+  shares = [record["shares"].get("matmul") for record in pair]
+  cells.append("-" if None in shares else _pair(shares, ".0%"))
+  cells += [bound(record) for record in pair]
+  if pair[1]["implementation"] not in ("flax", "flax_scan"):
+    cells[0] += f" ({pair[1]['implementation']})"
+  return f"| {' | '.join(cells)} |"
+
+
+def _memory(case: str, made: Mapping[str, Record]) -> str:
+  pair = made["jaxfer"], peer(made)
+  traffic = _pair((record["compiled"]["hbm_bytes"] / 2**20 for record in pair), ",.0f")
+  temporary = _pair((record["memory"]["temp_bytes"] / 2**20 for record in pair), ",.0f")
+  seconds = _pair((record["compile_seconds"] for record in pair), ".0f")
+  return f"| {case} | {traffic} MiB | {temporary} MiB | {seconds} s |"
+
+
+def _operations(case: str, record: Record) -> str:
+  cells = []
+  for line in record["compiled"]["operations"]:
+    path = [part for part in line["source"].split("/") if part not in ("while", "body", "closed_call")]
+    share = line["cycles"] / max(1, record["compiled"]["cycles"])
+    cells.append(f"`{line['name']}` ({line['kind']}, {share:.0%}) {'/'.join(path[-2:])}")
+  return f"| {case} | {' | '.join(cells)} |"
+
+
+def _largest(found: Sequence[Record]) -> list[str]:
+  lines = [
+    "Largest batch that fits a chip's HBM, from a line through two compilations and checked by a third:",
+    "",
+    "| case, compiled at that batch | memory per sample | largest batch | its memory |",
+    "|---|---|---|---|",
+  ]
+  for record in found:
+    line = record["compiled"]["largest_batch"]
+    memory = f"{record['memory']['peak_bytes'] / 2**30:.2f} GiB"
+    lines.append(
+      f"| {record['case']} | {line['bytes_per_sample'] / 2**20:.2f} MiB | {line['batch']:,} | {memory} |"
+    )
+  return lines
