@@ -29,13 +29,14 @@ _LOOP, _MEMBERS, _GAIN, _BUDGET = 2, 4, 1.05, 1.0
 _OPERATIONS = ("forward", "transpose", "weight_gradient")
 
 
-def _shape(kernel: int, stride: int, channels: int, features: int, size: int) -> Shape:
+def shape_of(kernel: int, stride: int, channels: int, features: int, size: int) -> Shape:
+  """The shape of a convolution with square kernels, strides and images; `size` is the height of its output."""
   return Shape((kernel, kernel), (stride, stride), channels, features, size * size)
 
 
 # kernel, stride, channels, features, height of the output.
 SHAPES = [
-  _shape(*numbers)
+  shape_of(*numbers)
   for numbers in [
     # Conv-RNN: inputs, states, their gradients.
     (3, 1, 3, 64, 64), (3, 1, 16, 64, 64), (3, 1, 64, 16, 64), (3, 1, 8, 32, 24), (3, 1, 32, 8, 24),
@@ -54,13 +55,13 @@ SHAPES = [
   ]
 ]  # fmt: skip
 MEMBER_SHAPES = [
-  _shape(*numbers)
+  shape_of(*numbers)
   for numbers in [
     (3, 1, 8, 32, 24), (3, 1, 32, 128, 32), (3, 1, 128, 128, 8), (3, 2, 32, 64, 16), (4, 2, 64, 128, 8),
     (1, 1, 64, 32, 32),
   ]
 ]  # fmt: skip
-QUICK = [_shape(3, 1, 4, 8, 6), _shape(4, 2, 3, 2, 4), _shape(1, 1, 4, 2, 5)]
+QUICK = [shape_of(3, 1, 4, 8, 6), shape_of(4, 2, 3, 2, 4), shape_of(1, 1, 4, 2, 5)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,19 +111,37 @@ class Problem:
     return _LOOP * self.batch * max(self.members, 1) * per_image
 
 
-def arrays_of(problem: Problem) -> tuple[jax.Array, jax.Array]:
-  """The operation's two arguments, each for every turn of the loop."""
-  s, rng = problem.shape, np.random.default_rng(0)
+def arguments_of(problem: Problem) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+  """Shapes of the operation's two arguments, each for every turn of the loop."""
+  s = problem.shape
   before, after = problem.sizes
   x = (problem.batch, *before, s.channels)
   y = (problem.batch, *after, s.features)
   kernel = (*s.kernel_size, s.channels, s.features)
   pair = {"forward": (x, kernel), "transpose": (y, kernel), "weight_gradient": (x, y)}[problem.operation]
   lead = (_LOOP, problem.members) if problem.members else (_LOOP,)
+  first, second = (jax.ShapeDtypeStruct((*lead, *shape), problem.dtype) for shape in pair)
+  return first, second
+
+
+def arrays_of(problem: Problem) -> tuple[jax.Array, jax.Array]:
+  """The operation's two arguments, random."""
+  rng = np.random.default_rng(0)
   first, second = (
-    jnp.asarray(rng.standard_normal((*lead, *shape), np.float32), problem.dtype) for shape in pair
+    jnp.asarray(rng.standard_normal(a.shape, np.float32), a.dtype) for a in arguments_of(problem)
   )
   return first, second
+
+
+def settings_of(problem: Problem) -> dict[str, Any]:
+  """The settings of the problem's records."""
+  return {
+    **dataclasses.asdict(problem.shape),
+    "operation": problem.full_operation,
+    "batch": problem.batch,
+    "members": problem.members,
+    "loop": _LOOP,
+  }
 
 
 def options_of(problem: Problem) -> dict[str, Callable]:
@@ -144,7 +163,7 @@ def options_of(problem: Problem) -> dict[str, Callable]:
   return options
 
 
-def prepare(option: Callable, arguments: tuple[jax.Array, jax.Array]) -> harness.JaxProgram:
+def prepare(option: Callable, arguments: tuple[Any, Any]) -> harness.JaxProgram:
   """The operation in a loop."""
 
   def loop(a, b):
@@ -179,26 +198,44 @@ def problems(operation: str, platform: str, quick: bool) -> list[Problem]:
   ]
 
 
+def _costs(record: records.Record) -> tuple[float, ...] | None:
+  """What a choice goes by: milliseconds, or a compiled program's thousands of cycles by XLA and by its schedule."""
+  if record["benchmark"] != "choose" or record["quick"]:
+    return None
+  if record["status"] == "ok":
+    return (1e3 * record["seconds"]["median"],)
+  if record["status"] == "compiled":
+    return record["compiled"]["cycles"] / 1e3, record["compiled"]["schedule_cycles"] / 1e3
+  return None
+
+
+def _best(costs: Mapping[str, tuple[float, ...]], default: str) -> str:
+  """The cheapest that is cheaper than the default by every count; the default where there is none."""
+  better = {
+    name: cost
+    for name, cost in costs.items()
+    if default not in costs or all(d > _GAIN * c for d, c in zip(costs[default], cost, strict=True))
+  }
+  return min(better, key=better.__getitem__) if better else default
+
+
 def table_of(rows: Iterable[records.Record]) -> dict[str, list[dict[str, Any]]]:
-  """Operation -> shapes with the choice and the times it was made from, of `choose` records."""
-  cases: dict[str, dict[str, Any]] = {}
+  """Operation -> shapes with the choice and the costs it was made from, of `choose` records."""
+  cases: dict[str, tuple[Mapping[str, Any], dict[str, tuple[float, ...]]]] = {}
   for record in rows:
-    if record["benchmark"] == "choose" and record["status"] == "ok" and not record["quick"]:
-      case = cases.setdefault(record["case"], {"settings": record["settings"], "times": {}})
-      case["times"][record["implementation"].removeprefix("jaxfer_")] = record["seconds"]["median"]
+    if (cost := _costs(record)) is not None:
+      _, costs = cases.setdefault(record["case"], (record["settings"], {}))
+      costs[record["implementation"].removeprefix("jaxfer_")] = cost
   found: dict[str, list[dict[str, Any]]] = {}
-  for case in cases.values():
-    settings, times = case["settings"], case["times"]
+  for settings, costs in cases.values():
     operation = settings["operation"]
-    default = choices.DEFAULTS[operation]
-    best = min(times, key=times.__getitem__)
-    if default in times and times[default] <= _GAIN * times[best]:
-      best = default
-    names = [field.name for field in dataclasses.fields(Shape)]
+    ordered = sorted(costs.items(), key=lambda at: at[1])
+    rounded = {name: [float(f"{c:.3g}") for c in cost] for name, cost in ordered}
     found.setdefault(operation, []).append({
-      **{name: settings[name] for name in names},
-      "formulation": best,
-      "milliseconds": {name: float(f"{1e3 * t:.3g}") for name, t in sorted(times.items(), key=lambda at: at[1])},
+      **{field.name: settings[field.name] for field in dataclasses.fields(Shape)},
+      "formulation": _best(costs, choices.DEFAULTS[operation]),
+      **({"thousand_cycles": rounded} if len(ordered[0][1]) > 1
+         else {"milliseconds": {name: cost for name, (cost,) in rounded.items()}}),
     })  # fmt: skip
   return found
 
@@ -214,6 +251,7 @@ def write(path: pathlib.Path) -> None:
   table["platforms"][platform] = {
     "source": f"benchmarks/results/{path.name}",
     "device": environment["device_kind"] if platform != "cpu" else environment["cpu"],
+    **({"estimate": "compiled for this device, not run"} if latest[-1]["status"] == "compiled" else {}),
     "choices": table_of(latest),
   }
   choices.TABLE.write_text(_json(table))
@@ -262,8 +300,7 @@ def _measure(session: harness.Session, problem: Problem) -> None:
   arguments = arrays_of(problem)
   case = harness.Case(
     name=problem.name,
-    settings={**dataclasses.asdict(problem.shape), "operation": problem.full_operation, "batch": problem.batch,
-              "members": problem.members, "loop": _LOOP},
+    settings=settings_of(problem),
     work={"flops": problem.flops},
     tolerance=1e-4 if problem.dtype == "float32" and session.platform == "cpu" else 3e-2,
     dtype=problem.dtype,

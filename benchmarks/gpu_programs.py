@@ -14,6 +14,7 @@ import dataclasses
 import pathlib
 import sys
 import time
+from typing import Any
 
 import jax
 from jax.experimental import topologies

@@ -35,6 +35,23 @@ def test_the_fastest_is_chosen_and_the_default_where_it_is_almost_as_fast():
   assert "weight_gradient" not in table  # Quick times choose nothing.
 
 
+def compiled(implementation, cycles, schedule_cycles):
+  return {
+    **record("transpose", implementation, None),
+    "status": "compiled",
+    "compiled": {"cycles": 1000 * cycles, "schedule_cycles": 1000 * schedule_cycles},
+  }
+
+
+def test_an_estimate_must_be_better_than_the_default_by_both_counts():
+  only_by_xla = [compiled("phases", 100, 50), compiled("xla", 60, 49)]
+  by_both = [*only_by_xla, compiled("patches", 80, 40)]
+  for rows, best in ((only_by_xla, "phases"), (by_both, "patches")):
+    (row,) = choose.table_of(rows)["transpose"]
+    assert row["formulation"] == best
+    assert row["thousand_cycles"]["phases"] == [100, 50]
+
+
 def test_the_table_is_written_one_line_a_shape_and_read_back():
   rows = choose.table_of([record("forward", "xla", 3.0), record("forward", "patches", 2.0)])
   table = {"schema": 1, "platforms": {"cpu": {"source": "r.jsonl", "device": "d", "choices": rows}}}
