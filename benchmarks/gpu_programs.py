@@ -14,7 +14,6 @@ import dataclasses
 import pathlib
 import sys
 import time
-from typing import Any
 
 import jax
 from jax.experimental import topologies
@@ -83,10 +82,10 @@ def row(name: str, counted: Count, temporary: int, seconds: float) -> str:
 def main() -> None:
   flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   flags.add_argument("--quick", action="store_true", help="a tiny case, to see that everything works")
-  tiny = (
-    {"batch": 2, "time": 3, "size": 8, "channels": 4, "features": (4,)} if flags.parse_args().quick else {}
-  )
-  case = tpu_cases.conv_rnn_case(Problem(dtype="bfloat16", **tiny), "h100")
+  problem = Problem(dtype="bfloat16")
+  if flags.parse_args().quick:
+    problem = dataclasses.replace(problem, batch=2, time=3, size=8, channels=4, features=(4,))
+  case = tpu_cases.conv_rnn_case(problem, "h100")
   try:
     devices = topologies.get_topology_desc(
       "gpu", "cuda", target_config=H100.read_text(), topology="1x1x1"
