@@ -67,7 +67,7 @@ def count(text: str) -> Count:
       found = kernels[id(run.computation), run.trips]
       found[0] += 1
       found[1] += "__cudnn$" in run.operation.attributes
-  loops = tuple((trips, *found) for (_, trips), found in kernels.items() if trips > 1)
+  loops = tuple((trips, n, cudnn) for (_, trips), (n, cudnn) in kernels.items() if trips > 1)
   outside = [found for (_, trips), found in kernels.items() if trips == 1]
   return Count(loops, sum(n for n, _ in outside), sum(n for _, n in outside))
 
