@@ -35,7 +35,7 @@ Parameters are a flat dict (C = features, K = kernel size, D = channels of the i
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple, get_args
 
 import jax
@@ -149,16 +149,18 @@ def _look_back(cell: Cell, state: State, affine) -> jax.Array | None:
   return s
 
 
-def _merge(cell: Cell, h: jax.Array, s: jax.Array | None, affine) -> jax.Array:
+def _merge(cell: Cell, h: jax.Array, s: jax.Array | None, affine, axis: int) -> jax.Array:
   """M(h): h joined with S."""
   if s is None:
     return h
-  return affine("temporal_skip", jnp.concatenate([h, s], axis=-1)) if cell.temporal_skip else h + s
+  return affine("temporal_skip", jnp.concatenate([h, s], axis=axis)) if cell.temporal_skip else h + s
 
 
-def _lstm(cell: Cell, h: jax.Array, c: jax.Array, affine, constants) -> tuple[jax.Array, jax.Array]:
+def _lstm(
+  cell: Cell, h: jax.Array, c: jax.Array, affine, constants, axis: int
+) -> tuple[jax.Array, jax.Array]:
   """(H", C) of a ConvLSTM from H' and C[t-1]."""
-  i, f, g, o = jnp.split(affine("state", h).astype(jnp.float32), 4, axis=-1)
+  i, f, g, o = jnp.split(affine("state", h).astype(jnp.float32), 4, axis=axis)
   if cell.peephole:
     w_i, w_f, w_o = constants["peephole"]
     i, f = i + w_i * c, f + w_f * c
@@ -168,43 +170,50 @@ def _lstm(cell: Cell, h: jax.Array, c: jax.Array, affine, constants) -> tuple[ja
   return (jax.nn.sigmoid(o) * jnp.tanh(c)).astype(h.dtype), c
 
 
-def _gru(h: jax.Array, affine) -> jax.Array:
+def _gru(h: jax.Array, affine, axis: int) -> jax.Array:
   """H" of a ConvGRU from H'."""
-  z, r = jnp.split(jax.nn.sigmoid(affine("state", h).astype(jnp.float32)), 2, axis=-1)
+  z, r = jnp.split(jax.nn.sigmoid(affine("state", h).astype(jnp.float32)), 2, axis=axis)
   n = jnp.tanh(affine("candidate", (r * h).astype(h.dtype)).astype(jnp.float32))
   return ((1 - z) * h + z * n).astype(h.dtype)
 
 
-def _step(cell: Cell, state: State, affine, constants) -> tuple[State, jax.Array]:
-  """One step, as `scan.scan` runs it: the new state, and H."""
+def _step(cell: Cell, state: State, affine, constants, axis: int = -1) -> tuple[State, jax.Array]:
+  """One step, as `scan.scan` and `pallas` run it: the new state, and H. `axis` holds the channels."""
   s = _look_back(cell, state, affine)
   h, c = state.h, state.c
   if cell.temporal_merge == "input":
-    h = _merge(cell, h, s, affine)
+    h = _merge(cell, h, s, affine, axis)
   if cell.kind == "conv_lstm":
     assert c is not None
-    h, c = _lstm(cell, h, c, affine, constants)
+    h, c = _lstm(cell, h, c, affine, constants, axis)
   else:
-    h = _gru(h, affine)
+    h = _gru(h, affine, axis)
   if cell.temporal_merge == "output":
-    h = _merge(cell, h, s, affine)
+    h = _merge(cell, h, s, affine, axis)
   return State(h, state.h if cell.looks_back else None, c), h
+
+
+def _input_kernels(cell: Cell, params: Params) -> tuple[jax.Array, jax.Array, Callable]:
+  """Kernel and bias of the input's share of all affine maps, and the function that splits the last axis by map."""
+  kernels, biases = [params["input_kernel"]], [params["input_bias"]]
+  sizes = {"state": 4} if cell.kind == "conv_lstm" else {"state": 2, "candidate": 1}
+  if cell.temporal_gate and cell.gate_sees_x:
+    kernels.append(params["gate_input_kernel"])
+    biases.append(params["gate_bias"])
+    sizes["gate"] = 1
+  features = params["input_bias"].shape[0] // cell.gates
+  ends = [sum(list(sizes.values())[: k + 1]) * features for k in range(len(sizes) - 1)]
+
+  def split(a: jax.Array) -> dict[str, jax.Array]:
+    return dict(zip(sizes, jnp.split(a, ends, axis=-1), strict=True))
+
+  return jnp.concatenate(kernels, axis=-1), jnp.concatenate(biases), split
 
 
 def _input_maps(cell: Cell, params: Params, x: jax.Array) -> dict[str, jax.Array]:
   """The input's share of every affine map: one convolution of x [batch, height, width, channels]."""
-  kernels, biases = [params["input_kernel"]], [params["input_bias"]]
-  gate_reads = cell.temporal_gate and cell.gate_sees_x
-  if gate_reads:
-    kernels.append(params["gate_input_kernel"])
-    biases.append(params["gate_bias"])
-  maps = convolution.conv(x, jnp.concatenate(kernels, axis=-1)) + jnp.concatenate(biases)
-  features = params["input_bias"].shape[0] // cell.gates
-  sizes = {"state": 4} if cell.kind == "conv_lstm" else {"state": 2, "candidate": 1}
-  if gate_reads:
-    sizes["gate"] = 1
-  ends = [sum(list(sizes.values())[: k + 1]) * features for k in range(len(sizes) - 1)]
-  return dict(zip(sizes, jnp.split(maps, ends, axis=-1), strict=True))
+  kernel, bias, split = _input_kernels(cell, params)
+  return split(convolution.conv(x, kernel) + bias)
 
 
 def _state_maps(cell: Cell, params: Params) -> tuple[dict, dict, dict]:

@@ -1,0 +1,117 @@
+"""The layout in which the Pallas kernels work: channels on sublanes, the pixels of several images on lanes.
+
+A TPU computes on vectors of 8 sublanes by 128 lanes. XLA puts the channels of an image on the lanes, so a recurrence of
+32 channels leaves three quarters of every vector idle. Here the lanes hold pixels, ordered as (row, column, image): the
+same pixel of the images of a block side by side. Rows of a block are padded to whole vectors, so the neighbour above or
+below lies a whole number of vectors away and needs no shuffling of lanes; the neighbour to the right is one rotation.
+
+A packed array is [..., blocks, channels, lanes]. Channels are padded to a multiple of 16, the sublanes of a bfloat16
+vector. Padding is zero after `pack`; the kernels may leave anything in padded lanes, and `unpack` drops them.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+VECTOR = 128  # Lanes of a vector.
+_CHANNELS = 16
+_TILE = 8  # Vectors of lanes that a kernel handles at a time, at most.
+
+
+def _round_up(n: int, multiple: int) -> int:
+  return -(-n // multiple) * multiple
+
+
+def padded_channels(channels: int) -> int:
+  """Channels of a packed array."""
+  return _round_up(channels, _CHANNELS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """Where the pixels of a batch lie.
+
+  Attributes:
+    batch: number of images.
+    height: of an image, in pixels.
+    width: of an image, in pixels.
+    block: images that share a block; the last block is filled up with images of zeros.
+  """
+
+  batch: int
+  height: int
+  width: int
+  block: int
+
+  @property
+  def blocks(self) -> int:
+    """Number of blocks."""
+    return -(-self.batch // self.block)
+
+  @property
+  def row(self) -> int:
+    """Lanes from a pixel to the one below it."""
+    return _round_up(self.width * self.block, VECTOR)
+
+  @property
+  def tile(self) -> int:
+    """Lanes that a kernel handles at a time."""
+    vectors = self.height * self.row // VECTOR
+    sizes = range(min(vectors, _TILE), max(_TILE // 2, 1) - 1, -1) if vectors > _TILE else [vectors]
+    return VECTOR * min(sizes, key=lambda size: (_round_up(vectors, size), -size))
+
+  @property
+  def lanes(self) -> int:
+    """Lanes of a block, a whole number of tiles."""
+    return _round_up(self.height * self.row, self.tile)
+
+  @property
+  def padded(self) -> bool:
+    """Whether some lanes hold no pixel."""
+    return self.lanes != self.height * self.width * self.block
+
+  def pack(self, x: jax.Array) -> jax.Array:
+    """[batch, ..., height, width, channels] -> [..., blocks, channels, lanes]."""
+    batch, *between, height, width, channels = x.shape
+    padding = [(0, self.blocks * self.block - batch), *[(0, 0)] * (x.ndim - 2)]
+    x = jnp.pad(x, [*padding, (0, padded_channels(channels) - channels)])
+    x = x.reshape(self.blocks, self.block, *x.shape[1:])
+    k = len(between)
+    # (block, image, ..., y, x, c) -> (..., block, c, y, x, image)
+    x = x.transpose(*range(2, 2 + k), 0, 4 + k, 2 + k, 3 + k, 1)
+    x = x.reshape(*x.shape[:-2], width * self.block)
+    x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, self.row - x.shape[-1])])
+    x = x.reshape(*x.shape[:-2], height * self.row)
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, self.lanes - x.shape[-1])])
+
+  def unpack(self, x: jax.Array, channels: int) -> jax.Array:
+    """[..., blocks, padded channels, lanes] -> [batch, ..., height, width, channels]."""
+    *between, _, _, _ = x.shape
+    x = x[..., :channels, : self.height * self.row]
+    x = x.reshape(*x.shape[:-1], self.height, self.row)[..., : self.width * self.block]
+    x = x.reshape(*x.shape[:-1], self.width, self.block)
+    k = len(between)
+    # (..., block, c, y, x, image) -> (block, image, ..., y, x, c)
+    x = x.transpose(k, k + 4, *range(k), k + 2, k + 3, k + 1)
+    return x.reshape(self.blocks * self.block, *x.shape[2:])[: self.batch]
+
+  def pack_pixels(self, a: jax.Array) -> jax.Array:
+    """[..., height, width, channels], the same for every image -> [..., channels, lanes]."""
+    one = dataclasses.replace(self, batch=self.block)
+    return one.pack(jnp.broadcast_to(a, (self.block, *a.shape)))[..., 0, :, :]
+
+  def pack_images(self, a: jax.Array) -> jax.Array:
+    """[batch, ...], one value an image -> [..., blocks, 1, lanes]."""
+    a = a[..., None, None, None]
+    a = jnp.broadcast_to(a, (*a.shape[:-3], self.height, self.width, 1))
+    return self.pack(a)[..., :1, :]
+
+  def edges(self, taps: int) -> np.ndarray:
+    """[taps, lanes], all bits set where a pixel and its neighbour `tap - taps // 2` columns to the right both exist."""
+    lane = np.arange(self.lanes)
+    column, inside = lane % self.row // self.block, lane < self.height * self.row
+    neighbours = [column + tap - taps // 2 for tap in range(taps)]
+    found = [inside & (column < self.width) & (n >= 0) & (n < self.width) for n in neighbours]
+    return np.where(found, -1, 0).astype(np.int32)

@@ -1,0 +1,147 @@
+"""The recurrence as two Pallas TPU kernels, one for the forward and one for the backward pass.
+
+Each kernel runs over blocks of images and, within a block, over time. The state and its gradient stay in VMEM from the
+first step to the last; frames and outputs stream while the step before them computes. The input's convolution is part
+of the kernel: state and input are one product. The backward kernel keeps nothing of the forward pass but the state of
+every step (h in the input's dtype, c in float32) and computes the gates again.
+
+float32 inputs are multiplied in bfloat16, as XLA does on a TPU, unless `jax.default_matmul_precision` asks for more;
+sums, gates and the cell state are float32. On other platforms the kernels are interpreted, which is slow and meant for
+tests. The choice is made when the program is lowered.
+
+The kernels can be differentiated once. Under several devices they need a program that is manual over all mesh axes
+(`jax.shard_map` with `check_vma=False`, or `jax.pmap`), as Mosaic kernels cannot be partitioned automatically.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxfer.kernels.conv_recurrence.packed import Layout, padded_channels
+from jaxfer.kernels.conv_recurrence.pallas_forward import forward
+from jaxfer.kernels.conv_recurrence.pallas_tiles import Map, Plan
+
+Arrays = Mapping[str, jax.Array]
+
+
+def _exact(dtype) -> bool:
+  precision = jax.config.jax_default_matmul_precision
+  return dtype == jnp.float32 and precision not in (None, "default", "fastest", "bfloat16")
+
+
+def _blocks(a: jax.Array, axis: int, features: int) -> jax.Array:
+  """Pads every `features` entries of an axis as `padded_channels` does."""
+  axis %= a.ndim
+  a = a.reshape(*a.shape[:axis], -1, features, *a.shape[axis + 1 :])
+  padding = [(0, 0)] * a.ndim
+  padding[axis + 1] = (0, padded_channels(features) - features)
+  a = jnp.pad(a, padding)
+  return a.reshape(*a.shape[:axis], -1, *a.shape[axis + 2 :])
+
+
+def _matrix(kernel: jax.Array, channels: int, features: int) -> jax.Array:
+  """[height, width, channels, maps features] -> [maps padded features, height width padded channels]."""
+  kernel = _blocks(_blocks(kernel, -1, features), -2, channels)
+  return kernel.reshape(-1, kernel.shape[-1]).T
+
+
+def _column(bias: jax.Array, features: int) -> jax.Array:
+  return _blocks(bias, 0, features).astype(jnp.float32)[:, None]
+
+
+def _calls(step: Callable, first: Any, kernels: Arrays, constants: Arrays) -> list[str]:
+  """Names of the affine maps in the order in which the step calls them."""
+  names = []
+
+  def affine(name, s):
+    names.append(name)
+    return jnp.zeros((kernels[name].shape[-1], *s.shape[1:]))
+
+  features = kernels["state"].shape[2]
+  state = jax.tree.map(lambda a: jnp.zeros((features, 1)), first)
+  jax.eval_shape(lambda: step(state, affine, {k: jnp.zeros((len(a), features, 1)) for k, a in constants.items()}))
+  return names
+
+
+def unroll(
+  step: Callable,
+  layout: Layout,
+  kernels: Arrays,
+  biases: Arrays,
+  constants: Arrays,
+  input_kernels: Arrays,
+  input_biases: Arrays,
+  x: jax.Array,
+  first: Any,
+  mask: jax.Array | None,
+) -> tuple[jax.Array, Any]:
+  """Runs a recurrence on packed arrays.
+
+  Args:
+    step: (state, affine, constants) -> (state, output), with channels on axis -2.
+    layout: of the pixels.
+    kernels: name -> [kernel_height, kernel_width, channels, features] of what the affine maps do with the state.
+    biases: name -> [features], of maps that do not read the input.
+    constants: name -> [n, height, width, features], further arrays that the step reads.
+    input_kernels: name -> [kernel_height, kernel_width, channels of x, features] of what they do with the input.
+    input_biases: name -> [features], of these maps.
+    x: packed, [time, blocks, channels, lanes].
+    first: the state before the first step, packed.
+    mask: [time, blocks, 1, lanes], zero where a sequence has ended, or None.
+
+  Returns:
+    The state's h of all steps [time, blocks, features, lanes], and the state after the last step, both packed.
+  """
+  features, channels = kernels["state"].shape[2], input_kernels["state"].shape[2]
+  exact = _exact(x.dtype)
+  product = jnp.float32 if exact else jnp.bfloat16
+  weights, columns, points, maps = {}, {}, {}, []
+  for name in _calls(step, first, kernels, constants):
+    kernel = kernels[name]
+    bias = _column(biases[name] if name in biases else input_biases[name], features)
+    matrix = _matrix(kernel, features, features)
+    if kernel.shape[:2] == (1, 1) and name not in input_kernels:
+      points[name] = matrix.astype(product), bias
+      continue
+    maps.append(Map(name, len(matrix), name in input_kernels))
+    if name in input_kernels:
+      matrix = jnp.concatenate([matrix, _matrix(input_kernels[name], channels, features)], axis=1)
+    weights[name], columns[name] = matrix.astype(product), bias
+  plan = Plan(
+    step=step,
+    maps=tuple(maps),
+    layout=layout,
+    kernel_size=kernels["state"].shape[:2],
+    features=padded_channels(features),
+    channels=x.shape[-2],
+    dtype=x.dtype,
+    exact=exact,
+  )
+  operands = {
+    "weights": weights,
+    "biases": columns,
+    "points": points,
+    "constants": {name: layout.pack_pixels(a).astype(jnp.float32) for name, a in constants.items()},
+  }
+  return _recurrence(plan, operands, x, first, mask)
+
+
+def _run(plan: Plan, keep, operands, x, first, mask):
+  operands = operands | {"edges": jnp.asarray(plan.layout.edges(plan.kernel_size[1]))}
+
+  def run(interpret, *args):
+    return forward(plan, *args[:3], mask, keep, interpret)
+
+  return lax.platform_dependent(
+    operands, first, x, tpu=functools.partial(run, False), default=functools.partial(run, True)
+  )
+
+
+def _recurrence(plan: Plan, operands, x, first, mask):
+  keep = {name: False for name in first._fields[1:] if getattr(first, name) is not None}
+  outputs, kept = _run(plan, keep, operands, x, first, mask)
+  return outputs, first._replace(h=outputs[-1], **kept)
