@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxfer.kernels.conv_recurrence.packed import Layout, padded_channels
+from jaxfer.kernels.conv_recurrence.pallas_backward import backward
 from jaxfer.kernels.conv_recurrence.pallas_forward import forward
 from jaxfer.kernels.conv_recurrence.pallas_tiles import Map, Plan
 
@@ -127,21 +128,67 @@ def unroll(
     "points": points,
     "constants": {name: layout.pack_pixels(a).astype(jnp.float32) for name, a in constants.items()},
   }
-  return _recurrence(plan, operands, x, first, mask)
+  return _recurrence(plan, operands, jnp.asarray(layout.edges(plan.kernel_size[1])), x, first, mask)
 
 
-def _run(plan: Plan, keep, operands, x, first, mask):
-  operands = operands | {"edges": jnp.asarray(plan.layout.edges(plan.kernel_size[1]))}
-
-  def run(interpret, *args):
-    return forward(plan, *args[:3], mask, keep, interpret)
-
+def _by_platform(run: Callable, *arguments):
+  """run(interpret, *arguments), compiled for a TPU and interpreted elsewhere."""
   return lax.platform_dependent(
-    operands, first, x, tpu=functools.partial(run, False), default=functools.partial(run, True)
+    *arguments, tpu=functools.partial(run, False), default=functools.partial(run, True)
   )
 
 
-def _recurrence(plan: Plan, operands, x, first, mask):
+def _forward(plan: Plan, keep: dict[str, bool], operands, x, first, mask):
+  def run(interpret, *arguments):
+    return forward(plan, *arguments, keep, interpret)
+
+  return _by_platform(run, operands, first, x, mask)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _recurrence(plan: Plan, operands, edges, x, first, mask):
+  """`unroll` of arrays as the kernels read them."""
   keep = {name: False for name in first._fields[1:] if getattr(first, name) is not None}
-  outputs, kept = _run(plan, keep, operands, x, first, mask)
+  outputs, kept = _forward(plan, keep, operands | {"edges": edges}, x, first, mask)
   return outputs, first._replace(h=outputs[-1], **kept)
+
+
+def _recurrence_forward(plan, operands, edges, x, first, mask):
+  keep = {name: True for name in first._fields[1:] if getattr(first, name) is not None}
+  if mask is None:
+    keep.pop("h_previous", None)  # It is h of the step before.
+  outputs, kept = _forward(plan, keep, operands | {"edges": edges}, x, first, mask)
+  last = first._replace(h=outputs[-1], **{name: a[-1] for name, a in kept.items()})
+  if "h_previous" not in kept and first.h_previous is not None:
+    last = last._replace(h_previous=outputs[-2] if len(outputs) > 1 else first.h)
+  return (outputs, last), (operands, edges, x, first, mask, outputs, kept)
+
+
+def _adjoint(plan: Plan, map_: Map, weights: jax.Array) -> jax.Array:
+  """[rows, height width channels of every source] -> [width channels of every source, height rows]."""
+  height, width = plan.kernel_size
+  split = height * width * plan.features
+  parts = [
+    part.reshape(map_.rows, height, width, -1).transpose(2, 3, 1, 0).reshape(-1, height * map_.rows)
+    for part in (weights[:, :split], weights[:, split:])
+    if part.shape[1]
+  ]
+  return jnp.concatenate(parts)
+
+
+def _recurrence_backward(plan, residuals, cotangents):
+  operands, edges, x, first, mask, outputs, kept = residuals
+  adjoints = {m.name: _adjoint(plan, m, operands["weights"][m.name]) for m in plan.maps}
+
+  def run(interpret, *arguments):
+    return backward(plan, *arguments, interpret)
+
+  d_x, sums, d_first = _by_platform(
+    run, operands | {"edges": edges}, adjoints, first, x, outputs, kept, mask, *cotangents
+  )
+  sums["weights"] = {name: d.T for name, d in sums["weights"].items()}
+  d_operands = jax.tree.map(lambda d, a: d.astype(a.dtype), sums, operands)
+  return d_operands, None, d_x, d_first, None
+
+
+_recurrence.defvjp(_recurrence_forward, _recurrence_backward)

@@ -158,7 +158,7 @@ def replay(plan: Plan, stage: int, carry, values, points, constants, mask=None):
   return jax.tree.map(lambda new, old: jnp.where(running, new, old), new, carry)
 
 
-def _shift(window: jax.Array, lanes: int, reach: int) -> jax.Array:
+def shift(window: jax.Array, lanes: int, reach: int) -> jax.Array:
   """The window without `reach` lanes on either side, moved: out[n] = window[reach + n + lanes]."""
   size = window.shape[-1]
   if lanes % VECTOR:
@@ -233,7 +233,7 @@ class Tiles:
       window = ref[taps // 2, :, self.lanes(plan.halo + start - plan.reach, after=2 * plan.reach)]
       for tap in range(taps):
         if tap != taps // 2:
-          moved = _shift(window, (tap - taps // 2) * plan.layout.block, plan.reach)
+          moved = shift(window, (tap - taps // 2) * plan.layout.block, plan.reach)
           ref[tap, :, self.lanes(plan.halo + start)] = moved & self.edge(tap, start)
 
     self.loop(body)
