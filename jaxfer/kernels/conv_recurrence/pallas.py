@@ -24,7 +24,7 @@ from jax import lax
 from jaxfer.kernels.conv_recurrence.packed import Layout, padded_channels
 from jaxfer.kernels.conv_recurrence.pallas_backward import backward
 from jaxfer.kernels.conv_recurrence.pallas_forward import forward
-from jaxfer.kernels.conv_recurrence.pallas_tiles import Map, Plan
+from jaxfer.kernels.conv_recurrence.pallas_tiles import SPATIAL_SKIP, Map, Plan
 
 Arrays = Mapping[str, jax.Array]
 
@@ -79,6 +79,7 @@ def unroll(
   x: jax.Array,
   first: Any,
   mask: jax.Array | None,
+  spatial_skip: tuple[jax.Array, jax.Array] | None = None,
 ) -> tuple[jax.Array, Any]:
   """Runs a recurrence on packed arrays.
 
@@ -92,10 +93,12 @@ def unroll(
     input_biases: name -> [features], of these maps.
     x: packed, [time, blocks, channels, lanes].
     first: the state before the first step, packed.
-    mask: [time, blocks, 1, lanes], zero where a sequence has ended, or None.
+    mask: [time, blocks, 1, lanes], zero where a sequence has ended, or None. It keeps the state; the outputs of
+      masked steps are arbitrary.
+    spatial_skip: (kernel [features + channels, features], bias [features]) that make the output of h and x, or None.
 
   Returns:
-    The state's h of all steps [time, blocks, features, lanes], and the state after the last step, both packed.
+    The outputs of all steps [time, blocks, features, lanes], and the state after the last step, both packed.
   """
   features, channels = kernels["state"].shape[2], input_kernels["state"].shape[2]
   exact = _exact(x.dtype)
@@ -112,6 +115,11 @@ def unroll(
     if name in input_kernels:
       matrix = jnp.concatenate([matrix, _matrix(input_kernels[name], channels, features)], axis=1)
     weights[name], columns[name] = matrix.astype(product), bias
+  if spatial_skip is not None:
+    kernel, bias = spatial_skip
+    parts = (kernel[:features], features), (kernel[features:], channels)
+    matrix = jnp.concatenate([_matrix(part[None, None], size, features) for part, size in parts], axis=1)
+    points[SPATIAL_SKIP] = matrix.astype(product), _column(bias, features)
   plan = Plan(
     step=step,
     maps=tuple(maps),
@@ -145,23 +153,32 @@ def _forward(plan: Plan, keep: dict[str, bool], operands, x, first, mask):
   return _by_platform(run, operands, first, x, mask)
 
 
+def _kept(plan: Plan, operands, first, mask, every: bool) -> dict[str, bool]:
+  """What the forward kernel keeps of the state, and whether of `every` step."""
+  keep = {name: every for name in first._fields if getattr(first, name) is not None}
+  if SPATIAL_SKIP not in operands["points"]:
+    keep.pop("h")  # It is the output.
+  if every and mask is None:
+    keep.pop("h_previous", None)  # It is h of the step before.
+  return keep
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _recurrence(plan: Plan, operands, edges, x, first, mask):
   """`unroll` of arrays as the kernels read them."""
-  keep = {name: False for name in first._fields[1:] if getattr(first, name) is not None}
+  keep = _kept(plan, operands, first, mask, every=False)
   outputs, kept = _forward(plan, keep, operands | {"edges": edges}, x, first, mask)
-  return outputs, first._replace(h=outputs[-1], **kept)
+  return outputs, first._replace(**({"h": outputs[-1]} | kept))
 
 
 def _recurrence_forward(plan, operands, edges, x, first, mask):
-  keep = {name: True for name in first._fields[1:] if getattr(first, name) is not None}
-  if mask is None:
-    keep.pop("h_previous", None)  # It is h of the step before.
+  keep = _kept(plan, operands, first, mask, every=True)
   outputs, kept = _forward(plan, keep, operands | {"edges": edges}, x, first, mask)
-  last = first._replace(h=outputs[-1], **{name: a[-1] for name, a in kept.items()})
-  if "h_previous" not in kept and first.h_previous is not None:
-    last = last._replace(h_previous=outputs[-2] if len(outputs) > 1 else first.h)
-  return (outputs, last), (operands, edges, x, first, mask, outputs, kept)
+  kept = {"h": outputs} | kept
+  last = first._replace(**{name: a[-1] for name, a in kept.items()})
+  if first.h_previous is not None and "h_previous" not in kept:
+    last = last._replace(h_previous=kept["h"][-2] if len(x) > 1 else first.h)
+  return (outputs, last), (operands, edges, x, first, mask, kept)
 
 
 def _adjoint(plan: Plan, map_: Map, weights: jax.Array) -> jax.Array:
@@ -177,16 +194,15 @@ def _adjoint(plan: Plan, map_: Map, weights: jax.Array) -> jax.Array:
 
 
 def _recurrence_backward(plan, residuals, cotangents):
-  operands, edges, x, first, mask, outputs, kept = residuals
+  operands, edges, x, first, mask, kept = residuals
   adjoints = {m.name: _adjoint(plan, m, operands["weights"][m.name]) for m in plan.maps}
 
   def run(interpret, *arguments):
     return backward(plan, *arguments, interpret)
 
   d_x, sums, d_first = _by_platform(
-    run, operands | {"edges": edges}, adjoints, first, x, outputs, kept, mask, *cotangents
+    run, operands | {"edges": edges}, adjoints, first, x, kept, mask, *cotangents
   )
-  sums["weights"] = {name: d.T for name, d in sums["weights"].items()}
   d_operands = jax.tree.map(lambda d, a: d.astype(a.dtype), sums, operands)
   return d_operands, None, d_x, d_first, None
 

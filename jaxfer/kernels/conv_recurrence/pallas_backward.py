@@ -22,6 +22,7 @@ from jaxfer.kernels.conv_recurrence.pallas_forward import VMEM_LIMIT, of_block, 
 from jaxfer.kernels.conv_recurrence.pallas_tiles import (
   OVER_LANES,
   POINTWISE_OUTPUT,
+  SPATIAL_SKIP,
   Map,
   Plan,
   Tiles,
@@ -41,7 +42,7 @@ def _read_by(function: Callable, arguments) -> list[bool]:
 
 
 def _pull(function: Callable, arguments, cotangent):
-  """Cotangents of the arguments (carry, values, points, constants); None for leaves that the result does not read."""
+  """Cotangents of the arguments of `replay`; None for leaves that the result does not read."""
   leaves, tree = jax.tree.flatten(arguments)
   read = _read_by(function, arguments)
 
@@ -60,20 +61,22 @@ class _Gradients:
   Attributes:
     tiles: of the forward computation.
     adjoints: name -> weights of the map's adjoint.
-    sums: gradients summed over time and blocks: "weights" (transposed), "biases", "points", "constants".
+    sums: gradients summed over time and blocks: "weights", "biases", "points", "constants".
     carry: gradient of the state.
     values: name -> the cotangent of a map's value, in the products' dtype, with a halo.
     parts: name -> the same while it is summed, float32, of all maps but the last.
     shifted: cotangents of the shifted copies, of "state" and "x".
+    x: cotangent of the input from the spatial skip, or None.
   """
 
-  def __init__(self, tiles: Tiles, adjoints, sums, carry, values, parts, shifted):
+  def __init__(self, tiles: Tiles, adjoints, sums, carry, values, parts, shifted, x):
     self.tiles, self.plan, self.adjoints = tiles, tiles.plan, adjoints
     self.sums, self.carry, self.values, self.parts, self.shifted = sums, carry, values, parts, shifted
+    self.x = x
 
   def add(self, start, cotangents, fresh: bool) -> None:
-    """Adds the cotangents of (carry, values, points, constants) of a tile; `fresh` ones replace those of carry."""
-    d_carry, d_values, d_points, d_constants = cotangents
+    """Adds the cotangents of a tile's arguments; `fresh` ones replace those of the state and of the values."""
+    d_carry, d_values, d_points, d_constants, d_x = cotangents
     lanes = self.tiles.lanes(start)
 
     def put(ref, value, fresh):
@@ -96,24 +99,26 @@ class _Gradients:
     for name, value in d_constants.items():
       if value is not None:
         self.sums["constants"][name][:, :, lanes] += value
+    if d_x is not None:
+      self.x[:, lanes] = d_x
 
   def finish(self, map_: Map, start, d_value: jax.Array, patches: jax.Array) -> None:
     """Stores the cotangent of a map's value, and adds to the gradients of its weights and bias."""
     self.values[map_.name][:, self.tiles.lanes(self.plan.halo + start)] = d_value.astype(self.plan.product_dtype)
-    self.sums["weights"][map_.name][...] += self.plan.dot(patches, d_value, OVER_LANES)
+    self.sums["weights"][map_.name][...] += self.plan.dot(d_value, patches, OVER_LANES)
     self.sums["biases"][map_.name][...] += d_value.sum(1, keepdims=True)
 
   def from_state(self, d_outputs) -> None:
-    """The last leg first: from the new state to the value of the last convolution."""
+    """The last leg first: from the new state and the output to the value of the last convolution."""
     tiles, last = self.tiles, len(self.plan.maps)
     map_ = self.plan.maps[-1]
 
     def body(start):
       values, patches = tiles.known(last, start)
       d_new = jax.tree.map(lambda ref: ref[:, tiles.lanes(start)], self.carry)
-      d_new = d_new._replace(h=d_new.h + d_outputs[:, tiles.lanes(start)].astype(jnp.float32))
+      d_output = d_outputs[:, tiles.lanes(start)].astype(jnp.float32)
       run = functools.partial(replay, self.plan, last, mask=tiles.mask_of(start))
-      found = _pull(run, tiles.arguments(start, values), d_new)
+      found = _pull(run, tiles.arguments(start, values), (d_new, d_output))
       self.add(start, found, fresh=True)
       self.finish(map_, start, found[1][map_.name], patches)
 
@@ -195,7 +200,7 @@ def _kernel(
 
     return first._replace(**{field: of(field) for field in before})
 
-  tiles = Tiles(plan, operands, copies, values, carry, mask)
+  tiles = Tiles(plan, operands, copies, values, carry, x, mask)
   gradients = _Gradients(tiles, adjoints, sums, **grads)
 
   @pl.when(pl.program_id(1) == 0)
@@ -213,7 +218,7 @@ def _kernel(
     for ref in jax.tree.leaves(sums):
       ref[...] = jnp.zeros_like(ref)
 
-  tiles.sources(x)
+  tiles.sources()
   gradients.from_state(d_outputs)
   readers = [m for m in plan.maps if m.reads_input]
   for stage in reversed(range(len(plan.maps))):
@@ -221,7 +226,10 @@ def _kernel(
     gradients.from_source(stage)
 
   def finish(start):
-    d_x[:, tiles.lanes(start)] = gradients.source("x", start).astype(d_x.dtype)
+    value = gradients.source("x", start)
+    if gradients.x is not None:
+      value += gradients.x[:, tiles.lanes(start)]
+    d_x[:, tiles.lanes(start)] = value.astype(d_x.dtype)
 
   tiles.loop(finish)
 
@@ -234,7 +242,7 @@ def _kernel(
     tiles.loop(end)
 
 
-def _scratch(plan: Plan, first) -> dict[str, Any]:
+def _scratch(plan: Plan, first, spatial_skip: bool) -> dict[str, Any]:
   lanes = plan.layout.lanes
   columns = plan.kernel_size[1]
 
@@ -252,11 +260,12 @@ def _scratch(plan: Plan, first) -> dict[str, Any]:
         name: pltpu.VMEM((columns, channels, lanes + 2 * plan.reach), jnp.float32)
         for name, channels in (("state", plan.features), ("x", plan.channels))
       },
+      "x": pltpu.VMEM((plan.channels, lanes), jnp.float32) if spatial_skip else None,
     },
   }
 
 
-def backward(plan: Plan, operands, adjoints, first, x, outputs, kept, mask, d_outputs, d_last, interpret):
+def backward(plan: Plan, operands, adjoints, first, x, kept, mask, d_outputs, d_last, interpret):
   """Gradients of `forward`.
 
   Args:
@@ -265,31 +274,26 @@ def backward(plan: Plan, operands, adjoints, first, x, outputs, kept, mask, d_ou
     adjoints: name -> weights of the adjoint, [width (features + channels), height rows].
     first: as in `forward`.
     x: as in `forward`.
-    outputs: h of all steps.
-    kept: what `forward` kept of all steps, by name.
+    kept: name -> array of the state after all steps; without a mask h_previous is left out.
     mask: as in `forward`.
     d_outputs: cotangent of the outputs.
     d_last: cotangent of the state after the last step.
     interpret: as in `forward`.
 
   Returns:
-    Gradients of x, of the operands ("weights" transposed, "biases", "points", "constants"), and of `first`.
+    Gradients of x, of the operands ("weights", "biases", "points", "constants"), and of `first`.
   """
   time, blocks = x.shape[:2]
 
   def back(a, ago=0):
     return of_step(a, lambda t: jnp.maximum(time - 1 - t - ago, 0))
 
-  before = {"h": outputs, **kept}
-  ago = {name: 1 for name in before}
+  before, ago = dict(kept), dict.fromkeys(kept, 1)
   if first.h_previous is not None and "h_previous" not in kept:
-    before["h_previous"], ago["h_previous"] = outputs, 2
+    before["h_previous"], ago["h_previous"] = kept["h"], 2
   sums = {
-    "weights": {name: jax.ShapeDtypeStruct(w.shape[::-1], jnp.float32) for name, w in operands["weights"].items()},
-    **{
-      key: jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, jnp.float32), operands[key])
-      for key in ("biases", "points", "constants")
-    },
+    key: jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, jnp.float32), operands[key])
+    for key in ("weights", "biases", "points", "constants")
   }
   d_x = jax.ShapeDtypeStruct(x.shape, x.dtype)
   d_first = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), first)
@@ -308,7 +312,7 @@ def backward(plan: Plan, operands, adjoints, first, x, outputs, kept, mask, d_ou
     ],
     out_specs=(back(d_x), jax.tree.map(whole, sums), jax.tree.map(of_block, d_first)),
     out_shape=(d_x, sums, d_first),
-    scratch_shapes=_scratch(plan, first),
+    scratch_shapes=_scratch(plan, first, SPATIAL_SKIP in operands["points"]),
     compiler_params=pltpu.CompilerParams(
       dimension_semantics=("arbitrary", "arbitrary"), vmem_limit_bytes=VMEM_LIMIT
     ),

@@ -34,6 +34,7 @@ def _kernel(plan: Plan, operands, first, x, mask, outputs, kept, *, carry, copie
     copies,
     values,
     lambda start: jax.tree.map(lambda ref: ref[:, tiles.lanes(start)].astype(jnp.float32), carry),
+    x,
     mask,
   )
 
@@ -47,16 +48,16 @@ def _kernel(plan: Plan, operands, first, x, mask, outputs, kept, *, carry, copie
 
     tiles.loop(begin)
 
-  tiles.sources(x)
+  tiles.sources()
   last = len(plan.maps)
 
   def finish(start):
     lanes = tiles.lanes(start)
     values, _ = tiles.known(last, start)
-    new = replay(plan, last, *tiles.arguments(start, values), tiles.mask_of(start))
+    new, output = replay(plan, last, *tiles.arguments(start, values), tiles.mask_of(start))
     for ref, value in zip(jax.tree.leaves(carry), jax.tree.leaves(new), strict=True):
       ref[:, lanes] = value.astype(ref.dtype)
-    outputs[:, lanes] = new.h.astype(outputs.dtype)
+    outputs[:, lanes] = output.astype(outputs.dtype)
     for name, ref in kept.items():
       ref[:, lanes] = getattr(new, name).astype(ref.dtype)
 
@@ -72,11 +73,11 @@ def forward(plan: Plan, operands, first, x, mask, keep: dict[str, bool], interpr
     first: the state before the first step, packed.
     x: [time, blocks, channels, lanes].
     mask: [time, blocks, 1, lanes], zero where a sequence has ended, or None.
-    keep: names of the state's arrays beside h that are wanted; of all steps where True, else of the last one.
+    keep: names of the state's arrays that are wanted; of all steps where True, else of the last one.
     interpret: whether to interpret the kernel rather than compile it for a TPU.
 
   Returns:
-    h of all steps [time, blocks, features, lanes], and name -> the array of the state that `keep` asks for,
+    The outputs of all steps [time, blocks, features, lanes], and name -> the array of the state that `keep` asks for,
     [time, blocks, ...] or [blocks, ...].
   """
   time, blocks = x.shape[:2]

@@ -26,6 +26,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxfer.kernels.conv_recurrence.packed import VECTOR, Layout
 
 Refs = Mapping[str, Any]
+SPATIAL_SKIP = "spatial_skip"
 POINTWISE_OUTPUT = (((1,), (0,)), ((), ()))
 OVER_ROWS = (((0,), (0,)), ((), ()))
 OVER_LANES = (((1,), (1,)), ((), ()))
@@ -127,8 +128,8 @@ class _Reached(Exception):
     self.source = source
 
 
-def replay(plan: Plan, stage: int, carry, values, points, constants, mask=None):
-  """Runs the step on a tile: up to what map `stage` reads, or, for the stage after the last map, to the new state.
+def replay(plan: Plan, stage: int, carry, values, points, constants, x, mask=None):
+  """Runs the step on a tile: up to what map `stage` reads, or, for the stage after the last map, to its results.
 
   Args:
     plan: of the recurrence.
@@ -137,7 +138,11 @@ def replay(plan: Plan, stage: int, carry, values, points, constants, mask=None):
     values: name -> value [rows, lanes] of the maps before `stage`.
     points: name -> (weights, bias) of the pointwise maps.
     constants: further arrays that the step reads.
+    x: the input, float32, [channels, lanes].
     mask: [1, lanes], zero where a sequence has ended, or None.
+
+  Returns:
+    What map `stage` reads, or the new state and the output. A mask keeps the state, not the output.
   """
 
   def affine(name, s):
@@ -152,10 +157,13 @@ def replay(plan: Plan, stage: int, carry, values, points, constants, mask=None):
     new, _ = plan.step(carry, affine, constants)
   except _Reached as reached:
     return reached.source
-  if mask is None:
-    return new
-  running = jnp.broadcast_to(mask, new.h.shape) != 0
-  return jax.tree.map(lambda new, old: jnp.where(running, new, old), new, carry)
+  output = new.h
+  if SPATIAL_SKIP in points:
+    output = affine(SPATIAL_SKIP, jnp.concatenate([output, x], axis=0))
+  if mask is not None:
+    running = jnp.broadcast_to(mask, new.h.shape) != 0
+    new = jax.tree.map(lambda new, old: jnp.where(running, new, old), new, carry)
+  return new, output
 
 
 def shift(window: jax.Array, lanes: int, reach: int) -> jax.Array:
@@ -175,12 +183,13 @@ class Tiles:
     copies: scratch as `Plan.all_copies`.
     values: scratch for the values of all maps but the last, by name.
     carry: start -> the state before the step, of the tile that starts at this lane, float32.
+    x: ref [channels, lanes].
     mask: ref [1, lanes], or None.
   """
 
-  def __init__(self, plan: Plan, operands: Refs, copies: Refs, values: Refs, carry: Callable, mask=None):
+  def __init__(self, plan: Plan, operands: Refs, copies: Refs, values: Refs, carry: Callable, x, mask):
     self.plan, self.operands, self.copies, self.values = plan, operands, copies, values
-    self.carry, self.mask = carry, mask
+    self.carry, self.x, self.mask = carry, x, mask
 
   def loop(self, body: Callable[[jax.Array], None]) -> None:
     """Calls body(first lane) for every tile."""
@@ -254,7 +263,7 @@ class Tiles:
     return value + self.operands["biases"][map_.name][...]
 
   def arguments(self, start, values: Mapping[str, jax.Array]):
-    """(carry, values, points, constants) of `replay` for a tile."""
+    """(carry, values, points, constants, x) of `replay` for a tile."""
     points = {
       name: (weights[...].astype(jnp.float32), bias[...])
       for name, (weights, bias) in self.operands["points"].items()
@@ -263,7 +272,8 @@ class Tiles:
       name: ref[:, :, self.lanes(start)].astype(jnp.float32)
       for name, ref in self.operands["constants"].items()
     }
-    return self.carry(start), values, points, constants
+    x = self.x[:, self.lanes(start)].astype(jnp.float32)
+    return self.carry(start), values, points, constants, x
 
   def mask_of(self, start) -> jax.Array | None:
     """[1, lanes] of the tile, or None."""
@@ -278,9 +288,9 @@ class Tiles:
     patches = self.patches(last, start)
     return values | {last.name: self.value(last, patches)}, patches
 
-  def sources(self, x) -> None:
+  def sources(self) -> None:
     """All stages but the last: stores what every map reads, and the values of all maps but the last."""
-    self.loop(lambda start: self.keep("x", start, x[:, self.lanes(start)]))
+    self.loop(lambda start: self.keep("x", start, self.x[:, self.lanes(start)]))
     self.spread("x")
     for stage, map_ in enumerate(self.plan.maps):
 
