@@ -37,7 +37,7 @@ import jax.numpy as jnp
 
 from jaxfer.errors import UserError, unknown
 from jaxfer.kernels import conv_recurrence
-from jaxfer.kernels.conv_recurrence import Cell, Kind, State, TemporalMerge
+from jaxfer.kernels.conv_recurrence import Cell, Implementation, Kind, State, TemporalMerge
 
 Dtype = Any
 MergeInit = Literal["identity", "sum", "glorot"]
@@ -128,6 +128,7 @@ class _Recurrent(nn.RNNCellBase):
 class _Layer(_Recurrent):
   recompute: bool = False
   checkpoint_every: int | None = None
+  implementation: Implementation = "auto"
 
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
@@ -153,6 +154,7 @@ class _Layer(_Recurrent):
       mask=mask,
       recompute=self.recompute,
       checkpoint_every=self.checkpoint_every,
+      implementation=self.implementation,
     )
     return outputs
 
@@ -196,6 +198,7 @@ class ConvLSTM(_Layer):
     param_dtype: of the parameters.
     recompute: keep less for the backward pass and take the gates again there (`kernels.conv_recurrence.unroll`).
     checkpoint_every: keep the input and the state at every so many steps alone, for long sequences.
+    implementation: "auto", "scan" or "pallas", see `kernels.conv_recurrence.unroll`.
   """
 
   peephole: bool = False

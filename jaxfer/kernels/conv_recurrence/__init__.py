@@ -2,6 +2,7 @@
 
 from jaxfer.kernels.conv_recurrence.cells import (
   Cell,
+  Implementation,
   Kind,
   State,
   TemporalMerge,
@@ -11,4 +12,14 @@ from jaxfer.kernels.conv_recurrence.cells import (
   unroll,
 )
 
-__all__ = ["Cell", "Kind", "State", "TemporalMerge", "initial_state", "parameter_shapes", "step", "unroll"]
+__all__ = [
+  "Cell",
+  "Implementation",
+  "Kind",
+  "State",
+  "TemporalMerge",
+  "initial_state",
+  "parameter_shapes",
+  "step",
+  "unroll",
+]

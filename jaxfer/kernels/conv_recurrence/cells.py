@@ -43,11 +43,13 @@ import jax.numpy as jnp
 
 from jaxfer.errors import UserError, unknown
 from jaxfer.kernels import conv as convolution
+from jaxfer.kernels.conv_recurrence import pallas
 from jaxfer.kernels.conv_recurrence.scan import scan
 
 Params = Mapping[str, jax.Array]
 Kind = Literal["conv_lstm", "conv_gru"]
 TemporalMerge = Literal["input", "output"]
+Implementation = Literal["auto", "scan", "pallas"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,6 +249,7 @@ def unroll(
   *,
   recompute: bool = False,
   checkpoint_every: int | None = None,
+  implementation: Implementation = "auto",
 ) -> tuple[jax.Array, State]:
   """Runs the cell over a sequence.
 
@@ -261,14 +264,25 @@ def unroll(
     mask: [batch, time], True where a sequence is still running. Masked steps leave the state as it was and give zeros.
     recompute: keep the states and the inputs' maps, and take the gates again in the reverse scan.
     checkpoint_every: keep x and the state at every so many steps alone, and run these steps again (`jax.checkpoint`).
+    implementation: "scan" is `scan.scan`, for every platform; "pallas" are the TPU kernels of `pallas`, which are
+      interpreted, and slow, on other platforms, always recompute the gates and can be differentiated once. "auto" is
+      the one that measured faster, which is "scan" until a TPU has been measured.
 
   Returns:
     outputs [batch, time, height, width, features] (Y of the equations) and the last state.
+
+  Raises:
+    UserError: an unknown implementation, or a second derivative of "pallas".
   """
+  if implementation not in get_args(Implementation):
+    raise unknown("implementation of a conv-RNN", str(implementation), get_args(Implementation))
   batch, time, height, width, _ = x.shape
   features = params["input_bias"].shape[0] // cell.gates
   first = initial_state(cell, (batch, height, width, features), x.dtype) if state is None else state
-  run = functools.partial(_unroll, cell, recompute)
+  if chosen(implementation) == "pallas":
+    run = functools.partial(_unroll_pallas, cell)
+  else:
+    run = functools.partial(_unroll, cell, recompute)
   sequence = x.swapaxes(0, 1), None if mask is None else mask.swapaxes(0, 1)
   if checkpoint_every is None:
     outputs, last = run(params, first, sequence)
@@ -310,6 +324,39 @@ def _unroll(cell: Cell, recompute: bool, params: Params, state: State, sequence)
     if mask is not None:
       outputs = jnp.where(mask[..., None, None, None], outputs, 0)
   return outputs, state
+
+
+def chosen(implementation: Implementation) -> Implementation:
+  """What "auto" stands for: no record of a TPU shows yet that the Pallas kernels are faster."""
+  return "scan" if implementation == "auto" else implementation
+
+
+def _recurrence(cell: Cell, params: Params) -> pallas.Recurrence:
+  """The cell as the Pallas kernels take it."""
+  kernel, bias, split = _input_kernels(cell, params)
+  return pallas.Recurrence(
+    functools.partial(_step, cell, axis=-2),
+    *_state_maps(cell, params),
+    split(kernel),
+    split(bias),
+    (params["spatial_skip_kernel"], params["spatial_skip_bias"]) if cell.spatial_skip else None,
+  )
+
+
+def _unroll_pallas(cell: Cell, params: Params, state: State, sequence) -> tuple[jax.Array, State]:
+  """`_unroll` by the Pallas kernels."""
+  x, mask = sequence
+  recurrence = _recurrence(cell, params)
+  layout = pallas.layout_for(recurrence, x.shape[1:4], x.dtype, state)
+  packed_mask = None if mask is None else layout.pack_images(mask.swapaxes(0, 1)).astype(jnp.int32)
+  packed, last = pallas.unroll(
+    recurrence, layout, layout.pack(x.swapaxes(0, 1)), jax.tree.map(layout.pack, state), packed_mask
+  )
+  features = recurrence.sizes[0]
+  outputs = layout.unpack(packed, features).swapaxes(0, 1)
+  if mask is not None:
+    outputs = jnp.where(mask[..., None, None, None], outputs, 0)
+  return outputs, jax.tree.map(lambda a: layout.unpack(a, features), last)
 
 
 def step(cell: Cell, params: Params, state: State, x: jax.Array) -> tuple[State, jax.Array]:

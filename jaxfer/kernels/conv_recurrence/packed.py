@@ -10,6 +10,7 @@ vector. Padding is zero after `pack`; the kernels may leave anything in padded l
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,20 @@ _TILE = 8  # Vectors of lanes that a kernel handles at a time, at most.
 
 def _round_up(n: int, multiple: int) -> int:
   return -(-n // multiple) * multiple
+
+
+def choose(batch: int, height: int, width: int, fits: Callable[["Layout"], bool]) -> "Layout":
+  """The layout with the fewest lanes that hold no pixel and, among these, the largest block that fits.
+
+  Args:
+    batch: number of images.
+    height: of an image, in pixels.
+    width: of an image, in pixels.
+    fits: whether kernels that work on blocks of a layout fit into VMEM. If none does, one image makes a block.
+  """
+  layouts = [Layout(batch, height, width, block) for block in range(1, min(batch, VECTOR) + 1)]
+  fitting = [layout for layout in layouts if fits(layout)] or layouts[:1]
+  return min(fitting, key=lambda layout: (layout.blocks * layout.lanes, -layout.block))
 
 
 def padded_channels(channels: int) -> int:

@@ -15,18 +15,20 @@ The kernels can be differentiated once. Under several devices they need a progra
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxfer.kernels.conv_recurrence.packed import Layout, padded_channels
-from jaxfer.kernels.conv_recurrence.pallas_backward import backward
+from jaxfer.errors import UserError
+from jaxfer.kernels.conv_recurrence.packed import Layout, choose, padded_channels
+from jaxfer.kernels.conv_recurrence.pallas_backward import backward, vmem_bytes
 from jaxfer.kernels.conv_recurrence.pallas_forward import forward
 from jaxfer.kernels.conv_recurrence.pallas_tiles import SPATIAL_SKIP, Map, Plan
 
 Arrays = Mapping[str, jax.Array]
+_VMEM = 44 * 2**20  # Bytes that the arrays of a kernel may take; the compiler adds its own.
 
 
 def _exact(dtype) -> bool:
@@ -68,75 +70,109 @@ def _calls(step: Callable, first: Any, kernels: Arrays, constants: Arrays) -> li
   return names
 
 
-def unroll(
-  step: Callable,
-  layout: Layout,
-  kernels: Arrays,
-  biases: Arrays,
-  constants: Arrays,
-  input_kernels: Arrays,
-  input_biases: Arrays,
-  x: jax.Array,
-  first: Any,
-  mask: jax.Array | None,
-  spatial_skip: tuple[jax.Array, jax.Array] | None = None,
-) -> tuple[jax.Array, Any]:
-  """Runs a recurrence on packed arrays.
+class Recurrence(NamedTuple):
+  """A recurrence and its parameters.
 
-  Args:
+  Attributes:
     step: (state, affine, constants) -> (state, output), with channels on axis -2.
-    layout: of the pixels.
     kernels: name -> [kernel_height, kernel_width, channels, features] of what the affine maps do with the state.
     biases: name -> [features], of maps that do not read the input.
     constants: name -> [n, height, width, features], further arrays that the step reads.
     input_kernels: name -> [kernel_height, kernel_width, channels of x, features] of what they do with the input.
     input_biases: name -> [features], of these maps.
+    spatial_skip: (kernel [features + channels, features], bias [features]) that make the output of h and x, or None.
+  """
+
+  step: Callable
+  kernels: Arrays
+  biases: Arrays
+  constants: Arrays
+  input_kernels: Arrays
+  input_biases: Arrays
+  spatial_skip: tuple[jax.Array, jax.Array] | None = None
+
+  @property
+  def sizes(self) -> tuple[int, int]:
+    """Features of the state and channels of the input."""
+    return self.kernels["state"].shape[2], self.input_kernels["state"].shape[2]
+
+
+def _pointwise(recurrence: Recurrence, name: str) -> bool:
+  return recurrence.kernels[name].shape[:2] == (1, 1) and name not in recurrence.input_kernels
+
+
+def _plan(recurrence: Recurrence, layout: Layout, dtype, first: Any) -> Plan:
+  r = recurrence
+  features, channels = r.sizes
+  names = [n for n in _calls(r.step, first, r.kernels, r.constants) if not _pointwise(r, n)]
+  blocks = {name: r.kernels[name].shape[-1] // features for name in names}
+  return Plan(
+    step=r.step,
+    maps=tuple(Map(n, blocks[n] * padded_channels(features), n in r.input_kernels) for n in names),
+    layout=layout,
+    kernel_size=r.kernels["state"].shape[:2],
+    features=padded_channels(features),
+    channels=padded_channels(channels),
+    dtype=dtype,
+    exact=_exact(dtype),
+  )
+
+
+def layout_for(recurrence: Recurrence, shape: tuple[int, int, int], dtype: Any, first: Any) -> Layout:
+  """The layout in which `unroll` runs the recurrence on images of `shape` (batch, height, width).
+
+  `first` is a state, whose fields and dtypes count.
+  """
+
+  def fits(layout):
+    plan = _plan(recurrence, layout, dtype, first)
+    return vmem_bytes(plan, first, recurrence.spatial_skip is not None) <= _VMEM
+
+  return choose(*shape, fits)
+
+
+def unroll(
+  recurrence: Recurrence, layout: Layout, x: jax.Array, first: Any, mask: jax.Array | None
+) -> tuple[jax.Array, Any]:
+  """Runs a recurrence on packed arrays.
+
+  Args:
+    recurrence: step and parameters.
+    layout: of the pixels.
     x: packed, [time, blocks, channels, lanes].
     first: the state before the first step, packed.
     mask: [time, blocks, 1, lanes], zero where a sequence has ended, or None. It keeps the state; the outputs of
       masked steps are arbitrary.
-    spatial_skip: (kernel [features + channels, features], bias [features]) that make the output of h and x, or None.
 
   Returns:
     The outputs of all steps [time, blocks, features, lanes], and the state after the last step, both packed.
   """
-  features, channels = kernels["state"].shape[2], input_kernels["state"].shape[2]
-  exact = _exact(x.dtype)
-  product = jnp.float32 if exact else jnp.bfloat16
-  weights, columns, points, maps = {}, {}, {}, []
-  for name in _calls(step, first, kernels, constants):
-    kernel = kernels[name]
-    bias = _column(biases[name] if name in biases else input_biases[name], features)
+  r = recurrence
+  features, channels = r.sizes
+  plan = _plan(r, layout, x.dtype, first)
+  weights, biases, points = {}, {}, {}
+  for name, kernel in r.kernels.items():
+    bias = _column(r.biases[name] if name in r.biases else r.input_biases[name], features)
     matrix = _matrix(kernel, features, features)
-    if kernel.shape[:2] == (1, 1) and name not in input_kernels:
-      points[name] = matrix.astype(product), bias
+    if _pointwise(r, name):
+      points[name] = matrix.astype(plan.product_dtype), bias
       continue
-    maps.append(Map(name, len(matrix), name in input_kernels))
-    if name in input_kernels:
-      matrix = jnp.concatenate([matrix, _matrix(input_kernels[name], channels, features)], axis=1)
-    weights[name], columns[name] = matrix.astype(product), bias
-  if spatial_skip is not None:
-    kernel, bias = spatial_skip
+    if name in r.input_kernels:
+      matrix = jnp.concatenate([matrix, _matrix(r.input_kernels[name], channels, features)], axis=1)
+    weights[name], biases[name] = matrix.astype(plan.product_dtype), bias
+  if r.spatial_skip is not None:
+    kernel, bias = r.spatial_skip
     parts = (kernel[:features], features), (kernel[features:], channels)
     matrix = jnp.concatenate([_matrix(part[None, None], size, features) for part, size in parts], axis=1)
-    points[SPATIAL_SKIP] = matrix.astype(product), _column(bias, features)
-  plan = Plan(
-    step=step,
-    maps=tuple(maps),
-    layout=layout,
-    kernel_size=kernels["state"].shape[:2],
-    features=padded_channels(features),
-    channels=x.shape[-2],
-    dtype=x.dtype,
-    exact=exact,
-  )
+    points[SPATIAL_SKIP] = matrix.astype(plan.product_dtype), _column(bias, features)
   operands = {
     "weights": weights,
-    "biases": columns,
+    "biases": biases,
     "points": points,
-    "constants": {name: layout.pack_pixels(a).astype(jnp.float32) for name, a in constants.items()},
+    "constants": {name: layout.pack_pixels(a).astype(jnp.float32) for name, a in r.constants.items()},
   }
-  return _recurrence(plan, operands, jnp.asarray(layout.edges(plan.kernel_size[1])), x, first, mask)
+  edges = jnp.asarray(layout.edges(plan.kernel_size[1]))
+  return _recurrence(plan, operands, edges, x, first, mask)
 
 
 def _by_platform(run: Callable, *arguments):
@@ -193,7 +229,8 @@ def _adjoint(plan: Plan, map_: Map, weights: jax.Array) -> jax.Array:
   return jnp.concatenate(parts)
 
 
-def _recurrence_backward(plan, residuals, cotangents):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _gradients(plan: Plan, residuals, cotangents):
   operands, edges, x, first, mask, kept = residuals
   adjoints = {m.name: _adjoint(plan, m, operands["weights"][m.name]) for m in plan.maps}
 
@@ -203,7 +240,18 @@ def _recurrence_backward(plan, residuals, cotangents):
   d_x, sums, d_first = _by_platform(
     run, operands | {"edges": edges}, adjoints, first, x, kept, mask, *cotangents
   )
-  d_operands = jax.tree.map(lambda d, a: d.astype(a.dtype), sums, operands)
+  return jax.tree.map(lambda d, a: d.astype(a.dtype), sums, operands), d_x, d_first
+
+
+def _second_derivative(*arguments):
+  raise UserError('implementation="pallas" can be differentiated once: take implementation="scan" for second derivatives')
+
+
+_gradients.defvjp(_second_derivative, _second_derivative)
+
+
+def _recurrence_backward(plan, residuals, cotangents):
+  d_operands, d_x, d_first = _gradients(plan, residuals, cotangents)
   return d_operands, None, d_x, d_first, None
 
 

@@ -10,6 +10,7 @@ as the kernel has, followed by a shift by columns for every column of the kernel
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -263,6 +264,22 @@ def _scratch(plan: Plan, first, spatial_skip: bool) -> dict[str, Any]:
       "x": pltpu.VMEM((plan.channels, lanes), jnp.float32) if spatial_skip else None,
     },
   }
+
+
+def vmem_bytes(plan: Plan, first, spatial_skip: bool) -> int:
+  """Bytes of VMEM that the backward kernel, the larger of the two, takes for a state like `first`."""
+
+  def size(a) -> int:
+    return math.prod(a.shape) * jnp.dtype(a.dtype).itemsize
+
+  lanes, states = plan.layout.lanes, jax.tree.leaves(first)
+  streamed = 2 * plan.channels + plan.features  # x, its gradient and the outputs'.
+  step = lanes * (streamed * jnp.dtype(plan.dtype).itemsize + sum(plan.features * a.dtype.itemsize for a in states))
+  ends = 3 * sum(lanes * plan.features * a.dtype.itemsize for a in states)
+  taps = math.prod(plan.kernel_size)
+  weights = sum(m.rows * taps * (plan.features + m.reads_input * plan.channels) for m in plan.maps)
+  scratch = sum(map(size, jax.tree.leaves(_scratch(plan, first, spatial_skip))))
+  return scratch + 2 * step + ends + weights * (4 + 2 * jnp.dtype(plan.product_dtype).itemsize)
 
 
 def backward(plan: Plan, operands, adjoints, first, x, kept, mask, d_outputs, d_last, interpret):

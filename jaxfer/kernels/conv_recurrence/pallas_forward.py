@@ -19,7 +19,9 @@ def whole(a) -> pl.BlockSpec:
 
 def of_block(a) -> pl.BlockSpec:
   """[blocks, ...]: the block's part, the same for all time steps."""
-  return pl.BlockSpec((None, *a.shape[1:]), lambda b, t: (b, *(0,) * (a.ndim - 1)))
+  return pl.BlockSpec(
+    (None, *a.shape[1:]), lambda b, t: (b, *(0,) * (a.ndim - 1)), pipeline_mode=pl.Buffered(1)
+  )
 
 
 def of_step(a, time=lambda t: t) -> pl.BlockSpec:

@@ -142,7 +142,7 @@ def replay(plan: Plan, stage: int, carry, values, points, constants, x, mask=Non
     mask: [1, lanes], zero where a sequence has ended, or None.
 
   Returns:
-    What map `stage` reads, or the new state and the output. A mask keeps the state, not the output.
+    What map `stage` reads, or the new state and the output, which is arbitrary where a sequence has ended.
   """
 
   def affine(name, s):
@@ -157,13 +157,12 @@ def replay(plan: Plan, stage: int, carry, values, points, constants, x, mask=Non
     new, _ = plan.step(carry, affine, constants)
   except _Reached as reached:
     return reached.source
-  output = new.h
-  if SPATIAL_SKIP in points:
-    output = affine(SPATIAL_SKIP, jnp.concatenate([output, x], axis=0))
   if mask is not None:
     running = jnp.broadcast_to(mask, new.h.shape) != 0
     new = jax.tree.map(lambda new, old: jnp.where(running, new, old), new, carry)
-  return new, output
+  if SPATIAL_SKIP in points:
+    return new, affine(SPATIAL_SKIP, jnp.concatenate([new.h, x], axis=0))
+  return new, new.h
 
 
 def shift(window: jax.Array, lanes: int, reach: int) -> jax.Array:
