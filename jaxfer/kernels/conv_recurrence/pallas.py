@@ -32,7 +32,7 @@ _VMEM = 44 * 2**20  # Bytes that the arrays of a kernel may take; the compiler a
 
 
 def _exact(dtype) -> bool:
-  precision = jax.config.jax_default_matmul_precision
+  precision = jax.default_matmul_precision.value
   return dtype == jnp.float32 and precision not in (None, "default", "fastest", "bfloat16")
 
 
@@ -66,7 +66,9 @@ def _calls(step: Callable, first: Any, kernels: Arrays, constants: Arrays) -> li
 
   features = kernels["state"].shape[2]
   state = jax.tree.map(lambda a: jnp.zeros((features, 1)), first)
-  jax.eval_shape(lambda: step(state, affine, {k: jnp.zeros((len(a), features, 1)) for k, a in constants.items()}))
+  jax.eval_shape(
+    lambda: step(state, affine, {k: jnp.zeros((len(a), features, 1)) for k, a in constants.items()})
+  )
   return names
 
 
@@ -110,7 +112,7 @@ def _plan(recurrence: Recurrence, layout: Layout, dtype, first: Any) -> Plan:
     step=r.step,
     maps=tuple(Map(n, blocks[n] * padded_channels(features), n in r.input_kernels) for n in names),
     layout=layout,
-    kernel_size=r.kernels["state"].shape[:2],
+    kernel_size=(r.kernels["state"].shape[0], r.kernels["state"].shape[1]),
     features=padded_channels(features),
     channels=padded_channels(channels),
     dtype=dtype,
@@ -175,6 +177,7 @@ def unroll(
   return _recurrence(plan, operands, edges, x, first, mask)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _by_platform(run: Callable, *arguments):
   """run(interpret, *arguments), compiled for a TPU and interpreted elsewhere."""
   return lax.platform_dependent(
@@ -182,9 +185,18 @@ def _by_platform(run: Callable, *arguments):
   )
 
 
+def _second_derivative(*arguments):
+  raise UserError(
+    'implementation="pallas" can be differentiated once: take implementation="scan" for second derivatives'
+  )
+
+
+_by_platform.defvjp(_second_derivative, _second_derivative)
+
+
 def _forward(plan: Plan, keep: dict[str, bool], operands, x, first, mask):
   def run(interpret, *arguments):
-    return forward(plan, *arguments, keep, interpret)
+    return forward(plan, *arguments, keep=keep, interpret=interpret)
 
   return _by_platform(run, operands, first, x, mask)
 
@@ -229,29 +241,17 @@ def _adjoint(plan: Plan, map_: Map, weights: jax.Array) -> jax.Array:
   return jnp.concatenate(parts)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _gradients(plan: Plan, residuals, cotangents):
+def _recurrence_backward(plan, residuals, cotangents):
   operands, edges, x, first, mask, kept = residuals
   adjoints = {m.name: _adjoint(plan, m, operands["weights"][m.name]) for m in plan.maps}
 
   def run(interpret, *arguments):
-    return backward(plan, *arguments, interpret)
+    return backward(plan, *arguments, interpret=interpret)
 
   d_x, sums, d_first = _by_platform(
     run, operands | {"edges": edges}, adjoints, first, x, kept, mask, *cotangents
   )
-  return jax.tree.map(lambda d, a: d.astype(a.dtype), sums, operands), d_x, d_first
-
-
-def _second_derivative(*arguments):
-  raise UserError('implementation="pallas" can be differentiated once: take implementation="scan" for second derivatives')
-
-
-_gradients.defvjp(_second_derivative, _second_derivative)
-
-
-def _recurrence_backward(plan, residuals, cotangents):
-  d_operands, d_x, d_first = _gradients(plan, residuals, cotangents)
+  d_operands = jax.tree.map(lambda d, a: d.astype(a.dtype), sums, operands)
   return d_operands, None, d_x, d_first, None
 
 

@@ -3,10 +3,10 @@
 A step first computes again what every convolution reads and the values of all but the last (`Tiles.sources`). Then the
 cotangent of the new state goes back through the pointwise operations, by `jax.vjp` of the replay, to the value of the
 last convolution; through the convolution's adjoint to what it read; from there through the pointwise operations before
-it to the convolution before, and so on. Each of these legs pulls its own cotangent alone, and their results are summed.
+it to the convolution before, and so on. Each of these legs pulls its own cotangent, and their results are summed.
 
-The adjoint of a convolution is one matrix product per tile, of the transposed weights with the cotangent at as many rows
-as the kernel has, followed by a shift by columns for every column of the kernel.
+The adjoint of a convolution is one matrix product per tile, of the transposed weights with the cotangent at as many
+rows as the kernel has, followed by a shift by columns for every column of the kernel.
 """
 
 import functools
@@ -44,12 +44,16 @@ def _read_by(function: Callable, arguments) -> list[bool]:
 
 def _pull(function: Callable, arguments, cotangent):
   """Cotangents of the arguments of `replay`; None for leaves that the result does not read."""
+  leaves: list[Any]
+  tree: Any
   leaves, tree = jax.tree.flatten(arguments)
   read = _read_by(function, arguments)
 
   def of_read(some):
     some = iter(some)
-    return function(*tree.unflatten([next(some) if r else leaf for r, leaf in zip(read, leaves, strict=True)]))
+    return function(
+      *tree.unflatten([next(some) if r else leaf for r, leaf in zip(read, leaves, strict=True)])
+    )
 
   _, pull = jax.vjp(of_read, [leaf for r, leaf in zip(read, leaves, strict=True) if r])
   found = iter(pull(cotangent)[0])
@@ -82,7 +86,9 @@ class _Gradients:
 
     def put(ref, value, fresh):
       if fresh:
-        ref[:, lanes] = jnp.zeros((ref.shape[0], self.plan.layout.tile), ref.dtype) if value is None else value
+        ref[:, lanes] = (
+          jnp.zeros((ref.shape[0], self.plan.layout.tile), ref.dtype) if value is None else value
+        )
       elif value is not None:
         ref[:, lanes] += value
 
@@ -105,7 +111,9 @@ class _Gradients:
 
   def finish(self, map_: Map, start, d_value: jax.Array, patches: jax.Array) -> None:
     """Stores the cotangent of a map's value, and adds to the gradients of its weights and bias."""
-    self.values[map_.name][:, self.tiles.lanes(self.plan.halo + start)] = d_value.astype(self.plan.product_dtype)
+    self.values[map_.name][:, self.tiles.lanes(self.plan.halo + start)] = d_value.astype(
+      self.plan.product_dtype
+    )
     self.sums["weights"][map_.name][...] += self.plan.dot(d_value, patches, OVER_LANES)
     self.sums["biases"][map_.name][...] += d_value.sum(1, keepdims=True)
 
@@ -166,25 +174,34 @@ class _Gradients:
     tiles, plan = self.tiles, self.plan
 
     def body(start):
-      values, patches = tiles.known(stage, start) if stage < 1 else self._stored(stage, start)
       run = functools.partial(replay, plan, stage)
-      found = _pull(run, tiles.arguments(start, values), self.source("state", start))
-      self.add(start, found, fresh=False)
+      arguments = tiles.arguments(start, tiles.stored(stage, start))
+      self.add(start, _pull(run, arguments, self.source("state", start)), fresh=False)
       if stage:
         before = plan.maps[stage - 1]
-        self.finish(before, start, self.parts[before.name][:, tiles.lanes(start)], patches)
+        d_value = self.parts[before.name][:, tiles.lanes(start)]
+        self.finish(before, start, d_value, tiles.patches(before, start))
 
     tiles.loop(body)
 
-  def _stored(self, stage: int, start):
-    """`Tiles.known`, from the values that `Tiles.sources` has stored."""
-    maps = self.plan.maps[:stage]
-    values = {m.name: self.tiles.values[m.name][:, self.tiles.lanes(start)] for m in maps}
-    return values, self.tiles.patches(maps[-1], start)
-
 
 def _kernel(
-  plan: Plan, operands, adjoints, first, x, before, d_outputs, mask, d_last, d_x, sums, d_first, *, copies, values, grads
+  plan: Plan,
+  operands,
+  adjoints,
+  first,
+  x,
+  before,
+  d_outputs,
+  mask,
+  d_last,
+  d_x,
+  sums,
+  d_first,
+  *,
+  copies,
+  values,
+  grads,
 ):
   step = pl.num_programs(1) - 1 - pl.program_id(1)
 
@@ -274,7 +291,9 @@ def vmem_bytes(plan: Plan, first, spatial_skip: bool) -> int:
 
   lanes, states = plan.layout.lanes, jax.tree.leaves(first)
   streamed = 2 * plan.channels + plan.features  # x, its gradient and the outputs'.
-  step = lanes * (streamed * jnp.dtype(plan.dtype).itemsize + sum(plan.features * a.dtype.itemsize for a in states))
+  step = lanes * (
+    streamed * jnp.dtype(plan.dtype).itemsize + sum(plan.features * a.dtype.itemsize for a in states)
+  )
   ends = 3 * sum(lanes * plan.features * a.dtype.itemsize for a in states)
   taps = math.prod(plan.kernel_size)
   weights = sum(m.rows * taps * (plan.features + m.reads_input * plan.channels) for m in plan.maps)
@@ -282,7 +301,7 @@ def vmem_bytes(plan: Plan, first, spatial_skip: bool) -> int:
   return scratch + 2 * step + ends + weights * (4 + 2 * jnp.dtype(plan.product_dtype).itemsize)
 
 
-def backward(plan: Plan, operands, adjoints, first, x, kept, mask, d_outputs, d_last, interpret):
+def backward(plan: Plan, operands, adjoints, first, x, kept, mask, d_outputs, d_last, *, interpret):
   """Gradients of `forward`.
 
   Args:

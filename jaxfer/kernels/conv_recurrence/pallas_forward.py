@@ -56,7 +56,8 @@ def _kernel(plan: Plan, operands, first, x, mask, outputs, kept, *, carry, copie
   def finish(start):
     lanes = tiles.lanes(start)
     values, _ = tiles.known(last, start)
-    new, output = replay(plan, last, *tiles.arguments(start, values), tiles.mask_of(start))
+    run = functools.partial(replay, plan, last, mask=tiles.mask_of(start))
+    new, output = run(*tiles.arguments(start, values))
     for ref, value in zip(jax.tree.leaves(carry), jax.tree.leaves(new), strict=True):
       ref[:, lanes] = value.astype(ref.dtype)
     outputs[:, lanes] = output.astype(outputs.dtype)
@@ -66,7 +67,7 @@ def _kernel(plan: Plan, operands, first, x, mask, outputs, kept, *, carry, copie
   tiles.loop(finish)
 
 
-def forward(plan: Plan, operands, first, x, mask, keep: dict[str, bool], interpret):
+def forward(plan: Plan, operands, first, x, mask, *, keep: dict[str, bool], interpret):
   """Runs the recurrence.
 
   Args:

@@ -1,15 +1,15 @@
 """What the forward and the backward kernel of `pallas` share: a time step of a block of images, tile by tile.
 
-The step of a cell (`cells._step`) is a chain of convolutions joined by pointwise operations. A pointwise operation can run
-on some hundred lanes at a time and keep its values in registers; a convolution needs the whole image of what it reads.
-So a step runs in stages. Stage k runs the chain up to the k-th convolution, for all tiles, and keeps what that
+The step of a cell (`cells._step`) is a chain of convolutions joined by pointwise operations. A pointwise operation can
+run on some hundred lanes at a time and keep its values in registers; a convolution needs the whole image of what it
+reads. So a step runs in stages. Stage k runs the chain up to the k-th convolution, for all tiles, and keeps what that
 convolution reads; the values of the convolutions before it are known by then. The same function `cells._step` runs in
 every stage: the compiler drops what a stage does not need.
 
 A convolution is one matrix product per tile. Its patches are not stored. Kept are copies of the source, one for each
 column of the kernel, shifted by lanes and masked at the border of the image; a row of the kernel is a whole number of
 vectors away (see `packed`) and is read from the copy where it lies. A halo of zeros before the first and after the last
-row stands for the pixels outside. Copies of bfloat16 are shifted as 32-bit words of two channels, which halves the work.
+row stands for the pixels outside. Copies of bfloat16 are shifted as 32-bit words of two channels: half the work.
 """
 
 import dataclasses
@@ -85,7 +85,7 @@ class Plan:
     """Rows of 32-bit words that hold `channels`."""
     return channels if self.exact else channels // 2
 
-  def copies(self, channels: int) -> pltpu.VMEM:
+  def copies(self, channels: int) -> Any:
     """Scratch for the shifted copies of a source."""
     return pltpu.VMEM(
       (self.kernel_size[1], self.words(channels), self.layout.lanes + 2 * self.halo), jnp.int32
@@ -190,7 +190,7 @@ class Tiles:
     self.plan, self.operands, self.copies, self.values = plan, operands, copies, values
     self.carry, self.x, self.mask = carry, x, mask
 
-  def loop(self, body: Callable[[jax.Array], None]) -> None:
+  def loop(self, body: Callable[[Any], None]) -> None:
     """Calls body(first lane) for every tile."""
     tile = self.plan.layout.tile
     count = self.plan.layout.lanes // tile
@@ -278,14 +278,15 @@ class Tiles:
     """[1, lanes] of the tile, or None."""
     return None if self.mask is None else self.mask[:, self.lanes(start)]
 
-  def known(self, stage: int, start) -> tuple[dict[str, jax.Array], jax.Array | None]:
-    """Values of the maps before `stage`, and the patches of the last of them, whose value is computed here."""
-    if stage == 0:
-      return {}, None
+  def known(self, stage: int, start) -> tuple[dict[str, jax.Array], jax.Array]:
+    """Values of the maps before `stage`, 1 or more, and the patches of the last of them, whose value is computed."""
     last = self.plan.maps[stage - 1]
-    values = {m.name: self.values[m.name][:, self.lanes(start)] for m in self.plan.maps[: stage - 1]}
     patches = self.patches(last, start)
-    return values | {last.name: self.value(last, patches)}, patches
+    return self.stored(stage - 1, start) | {last.name: self.value(last, patches)}, patches
+
+  def stored(self, stage: int, start) -> dict[str, jax.Array]:
+    """Values of the maps before `stage`, as `sources` has stored them."""
+    return {m.name: self.values[m.name][:, self.lanes(start)] for m in self.plan.maps[:stage]}
 
   def sources(self) -> None:
     """All stages but the last: stores what every map reads, and the values of all maps but the last."""
@@ -294,8 +295,9 @@ class Tiles:
     for stage, map_ in enumerate(self.plan.maps):
 
       def body(start, stage=stage, map_=map_):
-        values, _ = self.known(stage, start)
+        values: dict[str, jax.Array] = {}
         if stage:
+          values, _ = self.known(stage, start)
           before = self.plan.maps[stage - 1].name
           self.values[before][:, self.lanes(start)] = values[before]
         self.keep(map_.name, start, replay(self.plan, stage, *self.arguments(start, values)))
