@@ -37,7 +37,7 @@ import jax.numpy as jnp
 
 from jaxfer.errors import UserError, unknown
 from jaxfer.kernels import conv_recurrence
-from jaxfer.kernels.conv_recurrence import Cell, Implementation, Kind, State, TemporalMerge
+from jaxfer.kernels.conv_recurrence import Cell, Implementation, Kind, Packed, State, TemporalMerge
 
 Dtype = Any
 MergeInit = Literal["identity", "sum", "glorot"]
@@ -100,7 +100,7 @@ class _Recurrent(nn.RNNCellBase):
     switches = {f.name for f in dataclasses.fields(Cell)} - {"kind"}
     return Cell(self.kind, **{name: getattr(self, name) for name in switches if hasattr(self, name)})
 
-  def _params(self, cell: Cell, x: jax.Array) -> dict[str, jax.Array]:
+  def _params(self, cell: Cell, x: jax.Array | Packed) -> dict[str, jax.Array]:
     """Declares the parameters for x [..., height, width, channels] and casts them to the dtype of computation."""
     zeros = nn.initializers.zeros
     if self.merge_init not in get_args(MergeInit):
@@ -121,7 +121,7 @@ class _Recurrent(nn.RNNCellBase):
       params[name] = self.param(name, inits.get(name, default), shape, self.param_dtype)
     return {name: p.astype(self._dtype(x)) for name, p in params.items()}
 
-  def _dtype(self, x: jax.Array) -> Dtype:
+  def _dtype(self, x: jax.Array | Packed) -> Dtype:
     return self.dtype or jnp.promote_types(x.dtype, self.param_dtype)
 
 
@@ -131,12 +131,13 @@ class _Layer(_Recurrent):
   implementation: Implementation = "auto"
 
   @nn.compact
-  def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+  def __call__(self, x: jax.Array | Packed, mask: jax.Array | None = None, *, packed: bool = False) -> Any:
     """Runs over a batch of sequences from a zero state.
 
     Args:
-      x: [batch, time, height, width, channels].
+      x: [batch, time, height, width, channels]; with "pallas" also the packed outputs of another layer.
       mask: [batch, time], True where a sequence is still running; steps past its end give zeros and change nothing.
+      packed: with "pallas", leave the outputs in the kernels' layout (`Packed`).
 
     Returns:
       [batch, time, height, width, features], of `dtype`.
@@ -155,6 +156,7 @@ class _Layer(_Recurrent):
       recompute=self.recompute,
       checkpoint_every=self.checkpoint_every,
       implementation=self.implementation,
+      packed=packed,
     )
     return outputs
 

@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxfer.errors import UserError, unknown
-from jaxfer.kernels.conv_recurrence import Cell, Kind, TemporalMerge
+from jaxfer.kernels.conv_recurrence import Cell, Kind, TemporalMerge, chosen
 from jaxfer.layers.conv_rnn import ConvGRU, ConvLSTM, MergeInit
 from jaxfer.layers.dropout import Dropout
 from jaxfer.ranges import Classes, Count, Length, OddKernel, ShareBelowOne, Units, Weight
@@ -52,11 +52,15 @@ class Stream(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
     """`mask` [batch, time] is True where a sequence is still running; None where all run to the end."""
+    last = len(self.features) - 1
+    packed = chosen(self.settings.get("implementation", "auto")) == "pallas"
+    maps: Any = x
     for k, features in enumerate(self.features):
-      x = _CELLS[self.cell](features, **self.settings, name=f"layer{k + 1}")(x, mask)
-      if k + 1 < len(self.features):
-        x = _pool(x)
-    return x
+      layer = _CELLS[self.cell](features, **self.settings, name=f"layer{k + 1}")
+      maps = layer(maps, mask, packed=packed and k < last)
+      if k < last:
+        maps = maps.pool() if packed else _pool(maps)
+    return maps
 
 
 def _summary(maps: jax.Array, mask: jax.Array | None, pool: str) -> jax.Array:

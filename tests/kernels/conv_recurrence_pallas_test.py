@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec
 from jaxfer.errors import UserError
 from jaxfer.kernels import conv_recurrence as recurrence
 from jaxfer.kernels.conv_recurrence import Cell, packed, pallas, reference
+from jaxfer.models import two_stream_conv_rnn
 
 CELLS = {
   "lstm": Cell("conv_lstm"),
@@ -194,3 +195,41 @@ def test_the_layout_wastes_few_lanes_and_keeps_blocks_in_memory():
   layout = packed.choose(16, 32, 32, lambda layout: layout.block <= 8)
   assert (layout.block, layout.blocks, layout.lanes, layout.padded) == (8, 2, 8192, False)
   assert packed.choose(3, 8, 8, lambda layout: False).block == 1
+
+
+@pytest.mark.parametrize(("batch", "block", "size"), [(3, 2, (9, 10)), (16, 4, (16, 16)), (5, 3, (7, 6))])
+def test_packed_images_are_pooled_and_moved_exactly(batch, block, size):
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(rng.standard_normal((batch, 2, *size, 3)), jnp.float32)
+
+  def pack(x):
+    layout = packed.Layout(batch, *size, block)
+    return packed.Packed(layout.pack(x), layout, 3)
+
+  np.testing.assert_array_equal(pack(x).pool().unpack(), two_stream_conv_rnn._pool(x))
+  for other in (2 * block, block + 1, 1):
+    layout = packed.Layout(batch, *size, other)
+    np.testing.assert_array_equal(pack(x).to(layout).data, layout.pack(x))
+  gradients = [
+    jax.grad(lambda x, pool=pool: (pool(x) ** 2).sum())(x)
+    for pool in (lambda x: pack(x).pool().unpack(), two_stream_conv_rnn._pool)
+  ]
+  np.testing.assert_array_equal(*gradients)
+
+
+def test_a_stream_hands_packed_arrays_from_layer_to_layer():
+  x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 2, 8, 8, 3)), jnp.float32)
+  mask = jnp.asarray([[True, True], [True, False]])
+
+  def stream(implementation):
+    settings = {"spatial_skip": True, "implementation": implementation}
+    return two_stream_conv_rnn.Stream("conv_lstm", (4, 5), settings)
+
+  variables = stream("scan").init(jax.random.key(0), x, mask)
+
+  def result(implementation):
+    loss = lambda v: (stream(implementation).apply(v, x, mask) ** 2).sum()  # noqa: E731
+    return jax.jit(jax.value_and_grad(loss))(variables)
+
+  with jax.default_matmul_precision("highest"):
+    assert_close(result("pallas"), result("scan"), 1e-5)

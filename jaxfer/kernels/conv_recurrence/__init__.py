@@ -6,18 +6,22 @@ from jaxfer.kernels.conv_recurrence.cells import (
   Kind,
   State,
   TemporalMerge,
+  chosen,
   initial_state,
   parameter_shapes,
   step,
   unroll,
 )
+from jaxfer.kernels.conv_recurrence.packed import Packed
 
 __all__ = [
   "Cell",
   "Implementation",
   "Kind",
+  "Packed",
   "State",
   "TemporalMerge",
+  "chosen",
   "initial_state",
   "parameter_shapes",
   "step",

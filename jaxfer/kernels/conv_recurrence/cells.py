@@ -36,7 +36,7 @@ Parameters are a flat dict (C = features, K = kernel size, D = channels of the i
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +44,7 @@ import jax.numpy as jnp
 from jaxfer.errors import UserError, unknown
 from jaxfer.kernels import conv as convolution
 from jaxfer.kernels.conv_recurrence import pallas
+from jaxfer.kernels.conv_recurrence.packed import Packed
 from jaxfer.kernels.conv_recurrence.scan import scan
 
 Params = Mapping[str, jax.Array]
@@ -243,14 +244,15 @@ def _spatial_skip(params: Params, h: jax.Array, x: jax.Array) -> jax.Array:
 def unroll(
   cell: Cell,
   params: Params,
-  x: jax.Array,
+  x: jax.Array | Packed,
   state: State | None = None,
   mask: jax.Array | None = None,
   *,
   recompute: bool = False,
   checkpoint_every: int | None = None,
   implementation: Implementation = "auto",
-) -> tuple[jax.Array, State]:
+  packed: bool = False,
+) -> tuple[Any, State]:
   """Runs the cell over a sequence.
 
   What the backward pass needs grows with time: by default the state and the gates before their nonlinearities of every
@@ -259,7 +261,7 @@ def unroll(
   Args:
     cell: kind and switches.
     params: as the module docstring lists them, all of x's dtype.
-    x: [batch, time, height, width, channels].
+    x: [batch, time, height, width, channels]; with "pallas" also such a sequence as another layer left it packed.
     state: the state before the first step; None is zeros.
     mask: [batch, time], True where a sequence is still running. Masked steps leave the state as it was and give zeros.
     recompute: keep the states and the inputs' maps, and take the gates again in the reverse scan.
@@ -267,6 +269,7 @@ def unroll(
     implementation: "scan" is `scan.scan`, for every platform; "pallas" are the TPU kernels of `pallas`, which are
       interpreted, and slow, on other platforms, always recompute the gates and can be differentiated once. "auto" is
       the one that measured faster, which is "scan" until a TPU has been measured.
+    packed: with "pallas", leave the outputs in the kernels' layout, as the next layer reads them.
 
   Returns:
     outputs [batch, time, height, width, features] (Y of the equations) and the last state.
@@ -276,18 +279,25 @@ def unroll(
   """
   if implementation not in get_args(Implementation):
     raise unknown("implementation of a conv-RNN", str(implementation), get_args(Implementation))
-  batch, time, height, width, _ = x.shape
+  batch, _, height, width, _ = x.shape
   features = params["input_bias"].shape[0] // cell.gates
   first = initial_state(cell, (batch, height, width, features), x.dtype) if state is None else state
   if chosen(implementation) == "pallas":
-    run = functools.partial(_unroll_pallas, cell)
-  else:
-    run = functools.partial(_unroll, cell, recompute)
+    return _unroll_pallas(cell, params, x, first, mask, checkpoint_every, packed=packed)
+  assert isinstance(x, jax.Array)
+  run = functools.partial(_unroll, cell, recompute)
   sequence = x.swapaxes(0, 1), None if mask is None else mask.swapaxes(0, 1)
-  if checkpoint_every is None:
-    outputs, last = run(params, first, sequence)
-    return outputs.swapaxes(0, 1), last
+  outputs, last = _in_chunks(run, params, first, sequence, checkpoint_every)
+  return outputs.swapaxes(0, 1), last
 
+
+def _in_chunks(
+  run: Callable, params: Params, first: State, sequence, checkpoint_every: int | None
+) -> tuple[jax.Array, State]:
+  """run(params, state, sequence) over a sequence of arrays [time, ...], with the checkpoints that are asked for."""
+  if checkpoint_every is None:
+    return run(params, first, sequence)
+  time = len(sequence[0])
   whole = time // checkpoint_every
   chunks, rest = (
     jax.tree.map(lambda a, part=part: a[part], sequence)
@@ -306,7 +316,7 @@ def unroll(
   if time % checkpoint_every:
     end, last = jax.checkpoint(run)(params, last, rest)
     outputs = jnp.concatenate([outputs, end])
-  return outputs.swapaxes(0, 1), last
+  return outputs, last
 
 
 def _unroll(cell: Cell, recompute: bool, params: Params, state: State, sequence) -> tuple[jax.Array, State]:
@@ -343,20 +353,34 @@ def _recurrence(cell: Cell, params: Params) -> pallas.Recurrence:
   )
 
 
-def _unroll_pallas(cell: Cell, params: Params, state: State, sequence) -> tuple[jax.Array, State]:
-  """`_unroll` by the Pallas kernels."""
-  x, mask = sequence
+def _unroll_pallas(
+  cell: Cell,
+  params: Params,
+  x: Any,
+  first: State,
+  mask: jax.Array | None,
+  checkpoint_every: int | None,
+  *,
+  packed: bool,
+) -> tuple[Any, State]:
+  """`unroll` by the Pallas kernels."""
+  batch, _, *size, _ = x.shape
   recurrence = _recurrence(cell, params)
-  layout = pallas.layout_for(recurrence, x.shape[1:4], x.dtype, state)
-  packed_mask = None if mask is None else layout.pack_images(mask.swapaxes(0, 1)).astype(jnp.int32)
-  packed, last = pallas.unroll(
-    recurrence, layout, layout.pack(x.swapaxes(0, 1)), jax.tree.map(layout.pack, state), packed_mask
+  layout = pallas.layout_for(
+    recurrence, (batch, *size), x.dtype, first, x.layout if isinstance(x, Packed) else None
   )
+  data = x.to(layout).data if isinstance(x, Packed) else layout.pack(x)
+  running = None if mask is None else layout.pack_images(mask).astype(jnp.int32)
+
+  def run(params, state, sequence):
+    return pallas.unroll(_recurrence(cell, params), layout, sequence[0], state, sequence[1])
+
+  outputs, last = _in_chunks(run, params, jax.tree.map(layout.pack, first), (data, running), checkpoint_every)
+  if running is not None:
+    outputs = jnp.where(running != 0, outputs, 0)
   features = recurrence.sizes[0]
-  outputs = layout.unpack(packed, features).swapaxes(0, 1)
-  if mask is not None:
-    outputs = jnp.where(mask[..., None, None, None], outputs, 0)
-  return outputs, jax.tree.map(lambda a: layout.unpack(a, features), last)
+  result = Packed(outputs, layout, features)
+  return result if packed else result.unpack(), jax.tree.map(lambda a: layout.unpack(a, features), last)
 
 
 def step(cell: Cell, params: Params, state: State, x: jax.Array) -> tuple[State, jax.Array]:

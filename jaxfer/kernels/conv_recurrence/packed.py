@@ -11,10 +11,12 @@ vector. Padding is zero after `pack`; the kernels may leave anything in padded l
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 VECTOR = 128  # Lanes of a vector.
 _CHANNELS = 16
@@ -130,3 +132,105 @@ class Layout:
     neighbours = [column + tap - taps // 2 for tap in range(taps)]
     found = [inside & (column < self.width) & (n >= 0) & (n < self.width) for n in neighbours]
     return np.where(found, -1, 0).astype(np.int32)
+
+  def grown(self, height: int, width: int) -> "Layout":
+    """For images of another size: blocks of this one's joined until few lanes hold no pixel."""
+    joined = [
+      Layout(self.batch, height, width, n * self.block) for n in range(1, -(-VECTOR // self.block) + 1)
+    ]
+    return min(joined, key=lambda layout: (layout.blocks * layout.lanes, layout.block))
+
+
+def _selection(old: Layout, new: Layout, stride: int, offset: int) -> np.ndarray:
+  """[joined blocks, old row, new row], 1 where column `stride * x + offset` of an image becomes its column x."""
+  joined = new.block // old.block
+  found = np.zeros((joined, old.row, new.row), np.float32)
+  j, x, image = np.meshgrid(np.arange(joined), np.arange(new.width), np.arange(old.block), indexing="ij")
+  found[j, (stride * x + offset) * old.block + image, (x * joined + j) * old.block + image] = 1
+  return found
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Packed:
+  """A sequence of images in a packed layout, which one layer can hand to the next.
+
+  It has the shape that the unpacked array would have.
+
+  Attributes:
+    data: [time, blocks, padded channels, lanes].
+    layout: of the pixels.
+    channels: of an image.
+  """
+
+  data: jax.Array
+  layout: Layout = dataclasses.field(metadata={"static": True})
+  channels: int = dataclasses.field(metadata={"static": True})
+
+  @property
+  def shape(self) -> tuple[int, int, int, int, int]:
+    """[batch, time, height, width, channels]."""
+    at = self.layout
+    return at.batch, self.data.shape[0], at.height, at.width, self.channels
+
+  @property
+  def ndim(self) -> int:
+    """Of `shape`."""
+    return 5
+
+  @property
+  def dtype(self) -> Any:
+    """Of the data."""
+    return self.data.dtype
+
+  def astype(self, dtype: Any) -> "Packed":
+    """The same in another dtype."""
+    return dataclasses.replace(self, data=self.data.astype(dtype))
+
+  def unpack(self) -> jax.Array:
+    """[batch, time, height, width, channels]."""
+    return self.layout.unpack(self.data, self.channels)
+
+  def to(self, layout: Layout) -> "Packed":
+    """The same images in another layout."""
+    if layout == self.layout:
+      return self
+    if layout.block % self.layout.block:
+      return dataclasses.replace(self, data=layout.pack(self.unpack()), layout=layout)
+    return self._select(self._rows(), layout, 1, 0)
+
+  def pool(self) -> "Packed":
+    """Maximum over 2 x 2 windows; an odd last row or column is dropped.
+
+    The columns that stay move together by a product with a matrix of zeros and ones, which is exact and, unlike a
+    copy, leaves channels on sublanes.
+    """
+    old = self.layout
+    new = old.grown(old.height // 2, old.width // 2)
+    rows = self._rows()[..., : new.height * 2, :]
+    rows = rows.reshape(*rows.shape[:-2], new.height, 2 * old.row)
+    rows = jnp.maximum(rows[..., : old.row], rows[..., old.row :])
+    even, odd = (self._select(rows, new, 2, offset) for offset in (0, 1))
+    return dataclasses.replace(even, data=jnp.maximum(even.data, odd.data))
+
+  def _rows(self) -> jax.Array:
+    """[time, blocks, channels, height, row]."""
+    at = self.layout
+    rows = self.data[..., : at.height * at.row]
+    return rows.reshape(*rows.shape[:-1], at.height, at.row)
+
+  def _select(self, rows: jax.Array, new: Layout, stride: int, offset: int) -> "Packed":
+    """Takes columns of `rows` [time, blocks, channels, height, row] into the layout `new`."""
+    joined = new.block // self.layout.block
+    missing = new.blocks * joined - rows.shape[1]
+    rows = jnp.pad(rows, [(0, 0), (0, missing), *[(0, 0)] * 3])
+    rows = rows.reshape(rows.shape[0], new.blocks, joined, *rows.shape[2:])
+    data = jnp.einsum(
+      "tnkchr,krs->tnchs",
+      rows,
+      jnp.asarray(_selection(self.layout, new, stride, offset), rows.dtype),
+      precision=lax.Precision.HIGHEST,
+    )
+    data = data.reshape(*data.shape[:-2], new.height * new.row)
+    data = jnp.pad(data, [(0, 0)] * 3 + [(0, new.lanes - data.shape[-1])])
+    return Packed(data, new, self.channels)

@@ -120,17 +120,26 @@ def _plan(recurrence: Recurrence, layout: Layout, dtype, first: Any) -> Plan:
   )
 
 
-def layout_for(recurrence: Recurrence, shape: tuple[int, int, int], dtype: Any, first: Any) -> Layout:
-  """The layout in which `unroll` runs the recurrence on images of `shape` (batch, height, width).
+def layout_for(
+  recurrence: Recurrence, shape: tuple[int, int, int], dtype: Any, first: Any, given: Layout | None = None
+) -> Layout:
+  """The layout in which `unroll` runs a recurrence.
 
-  `first` is a state, whose fields and dtypes count.
+  Args:
+    recurrence: step and parameters.
+    shape: (batch, height, width) of the images.
+    dtype: of the input.
+    first: a state, whose fields and dtypes count.
+    given: the layout that the input has, if it has one. It stays unless the kernels do not fit or another is smaller.
   """
 
   def fits(layout):
     plan = _plan(recurrence, layout, dtype, first)
     return vmem_bytes(plan, first, recurrence.spatial_skip is not None) <= _VMEM
 
-  return choose(*shape, fits)
+  best = choose(*shape, fits)
+  stays = given is not None and fits(given) and given.blocks * given.lanes <= best.blocks * best.lanes
+  return given if given is not None and stays else best
 
 
 def unroll(
