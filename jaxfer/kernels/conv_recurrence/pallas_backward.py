@@ -87,7 +87,7 @@ class _Gradients:
     def put(ref, value, fresh):
       if fresh:
         ref[:, lanes] = (
-          jnp.zeros((ref.shape[0], self.plan.layout.tile), ref.dtype) if value is None else value
+          jnp.zeros((ref.shape[0], self.plan.tile), ref.dtype) if value is None else value
         )
       elif value is not None:
         ref[:, lanes] += value
@@ -163,7 +163,7 @@ class _Gradients:
   def source(self, name: str, start) -> jax.Array:
     """The cotangent of a tile of what was copied and shifted."""
     plan, columns = self.plan, self.plan.kernel_size[1]
-    total = jnp.zeros((self.shifted[name].shape[1], plan.layout.tile), jnp.float32)
+    total = jnp.zeros((self.shifted[name].shape[1], plan.tile), jnp.float32)
     for column in range(columns):
       window = self.shifted[name][column, :, self.tiles.lanes(start, after=2 * plan.reach)]
       total += shift(window, (columns // 2 - column) * plan.layout.block, plan.reach)

@@ -26,6 +26,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxfer.kernels.conv_recurrence.packed import VECTOR, Layout
 
 Refs = Mapping[str, Any]
+_TILE = 2**17  # Numbers in the largest value of a tile, at most.
 SPATIAL_SKIP = "spatial_skip"
 POINTWISE_OUTPUT = (((1,), (0,)), ((), ()))
 OVER_ROWS = (((0,), (0,)), ((), ()))
@@ -64,6 +65,13 @@ class Plan:
   channels: int
   dtype: Any
   exact: bool
+
+  @property
+  def tile(self) -> int:
+    """Lanes that are worked on at a time: fewer where features are many, which keeps the program short."""
+    vectors = self.layout.tile // VECTOR
+    most = max(1, _TILE // max(m.rows for m in self.maps) // VECTOR)
+    return VECTOR * max(n for n in range(1, vectors + 1) if vectors % n == 0 and n <= most)
 
   @property
   def product_dtype(self) -> Any:
@@ -192,7 +200,7 @@ class Tiles:
 
   def loop(self, body: Callable[[Any], None]) -> None:
     """Calls body(first lane) for every tile."""
-    tile = self.plan.layout.tile
+    tile = self.plan.tile
     count = self.plan.layout.lanes // tile
     if count == 1:
       return body(0)
@@ -206,7 +214,7 @@ class Tiles:
 
   def lanes(self, start, before: int = 0, after: int = 0):
     """The tile's lanes, `before` and `after` more on its sides."""
-    return pl.ds(start - before, self.plan.layout.tile + before + after)
+    return pl.ds(start - before, self.plan.tile + before + after)
 
   def zero_halos(self, refs) -> None:
     """Clears the lanes around the block in scratch [..., halo + lanes + halo]."""
