@@ -1,9 +1,9 @@
 """The layout in which the Pallas kernels work: channels on sublanes, the pixels of several images on lanes.
 
 A TPU computes on vectors of 8 sublanes by 128 lanes. XLA puts the channels of an image on the lanes, so a recurrence of
-32 channels leaves three quarters of every vector idle. Here the lanes hold pixels, ordered as (row, column, image): the
-same pixel of the images of a block side by side. Rows of a block are padded to whole vectors, so the neighbour above or
-below lies a whole number of vectors away and needs no shuffling of lanes; the neighbour to the right is one rotation.
+32 channels leaves three quarters of every vector idle. Here the lanes hold pixels, ordered as (row, image, column): the
+images of a block stand side by side. Rows of a block are padded to whole vectors, so the neighbour above or below lies
+a whole number of vectors away and needs no shuffling of lanes; the neighbour to the right is one rotation.
 
 A packed array is [..., blocks, channels, lanes]. Channels are padded to a multiple of 16, the sublanes of a bfloat16
 vector. Padding is zero after `pack`; the kernels may leave anything in padded lanes, and `unpack` drops them.
@@ -92,26 +92,26 @@ class Layout:
   def pack(self, x: jax.Array) -> jax.Array:
     """[batch, ..., height, width, channels] -> [..., blocks, channels, lanes]."""
     batch, *between, height, width, channels = x.shape
-    padding = [(0, self.blocks * self.block - batch), *[(0, 0)] * (x.ndim - 2)]
-    x = jnp.pad(x, [*padding, (0, padded_channels(channels) - channels)])
+    x = jnp.pad(x, [(0, self.blocks * self.block - batch), *[(0, 0)] * (x.ndim - 1)])
     x = x.reshape(self.blocks, self.block, *x.shape[1:])
     k = len(between)
-    # (block, image, ..., y, x, c) -> (..., block, c, y, x, image)
-    x = x.transpose(*range(2, 2 + k), 0, 4 + k, 2 + k, 3 + k, 1)
+    # (block, image, ..., y, x, c) -> (..., block, c, y, image, x)
+    x = x.transpose(*range(2, 2 + k), 0, 4 + k, 2 + k, 1, 3 + k)
     x = x.reshape(*x.shape[:-2], width * self.block)
     x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, self.row - x.shape[-1])])
     x = x.reshape(*x.shape[:-2], height * self.row)
-    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, self.lanes - x.shape[-1])])
+    padding = (0, padded_channels(channels) - channels), (0, self.lanes - x.shape[-1])
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [*padding])
 
   def unpack(self, x: jax.Array, channels: int) -> jax.Array:
     """[..., blocks, padded channels, lanes] -> [batch, ..., height, width, channels]."""
     *between, _, _, _ = x.shape
     x = x[..., :channels, : self.height * self.row]
     x = x.reshape(*x.shape[:-1], self.height, self.row)[..., : self.width * self.block]
-    x = x.reshape(*x.shape[:-1], self.width, self.block)
+    x = x.reshape(*x.shape[:-1], self.block, self.width)
     k = len(between)
-    # (..., block, c, y, x, image) -> (block, image, ..., y, x, c)
-    x = x.transpose(k, k + 4, *range(k), k + 2, k + 3, k + 1)
+    # (..., block, c, y, image, x) -> (block, image, ..., y, x, c)
+    x = x.transpose(k, k + 3, *range(k), k + 2, k + 4, k + 1)
     return x.reshape(self.blocks * self.block, *x.shape[2:])[: self.batch]
 
   def pack_pixels(self, a: jax.Array) -> jax.Array:
@@ -128,9 +128,10 @@ class Layout:
   def edges(self, taps: int) -> np.ndarray:
     """[taps, lanes], all bits set where a pixel and its neighbour `tap - taps // 2` columns to the right both exist."""
     lane = np.arange(self.lanes)
-    column, inside = lane % self.row // self.block, lane < self.height * self.row
+    column = lane % self.row % self.width
+    inside = (lane % self.row < self.width * self.block) & (lane < self.height * self.row)
     neighbours = [column + tap - taps // 2 for tap in range(taps)]
-    found = [inside & (column < self.width) & (n >= 0) & (n < self.width) for n in neighbours]
+    found = [inside & (n >= 0) & (n < self.width) for n in neighbours]
     return np.where(found, -1, 0).astype(np.int32)
 
   def grown(self, height: int, width: int) -> "Layout":
@@ -145,8 +146,8 @@ def _selection(old: Layout, new: Layout, stride: int, offset: int) -> np.ndarray
   """[joined blocks, old row, new row], 1 where column `stride * x + offset` of an image becomes its column x."""
   joined = new.block // old.block
   found = np.zeros((joined, old.row, new.row), np.float32)
-  j, x, image = np.meshgrid(np.arange(joined), np.arange(new.width), np.arange(old.block), indexing="ij")
-  found[j, (stride * x + offset) * old.block + image, (x * joined + j) * old.block + image] = 1
+  j, image, x = np.meshgrid(np.arange(joined), np.arange(old.block), np.arange(new.width), indexing="ij")
+  found[j, image * old.width + stride * x + offset, (j * old.block + image) * new.width + x] = 1
   return found
 
 
@@ -197,7 +198,7 @@ class Packed:
       return self
     if layout.block % self.layout.block:
       return dataclasses.replace(self, data=layout.pack(self.unpack()), layout=layout)
-    return self._select(self._rows(), layout, 1, 0)
+    return self._select(self._rows(1), layout, 1, 0)
 
   def pool(self) -> "Packed":
     """Maximum over 2 x 2 windows; an odd last row or column is dropped.
@@ -207,30 +208,30 @@ class Packed:
     """
     old = self.layout
     new = old.grown(old.height // 2, old.width // 2)
-    rows = self._rows()[..., : new.height * 2, :]
-    rows = rows.reshape(*rows.shape[:-2], new.height, 2 * old.row)
+    rows = self._rows(2)
     rows = jnp.maximum(rows[..., : old.row], rows[..., old.row :])
     even, odd = (self._select(rows, new, 2, offset) for offset in (0, 1))
     return dataclasses.replace(even, data=jnp.maximum(even.data, odd.data))
 
-  def _rows(self) -> jax.Array:
-    """[time, blocks, channels, height, row]."""
+  def _rows(self, together: int) -> jax.Array:
+    """[time, blocks, height / together, channels, together rows]; what does not fill the last of them is dropped."""
     at = self.layout
-    rows = self.data[..., : at.height * at.row]
-    return rows.reshape(*rows.shape[:-1], at.height, at.row)
+    height = at.height // together
+    rows = self.data[..., : height * together * at.row]
+    return rows.reshape(*rows.shape[:-1], height, together * at.row).swapaxes(-2, -3)
 
   def _select(self, rows: jax.Array, new: Layout, stride: int, offset: int) -> "Packed":
-    """Takes columns of `rows` [time, blocks, channels, height, row] into the layout `new`."""
+    """Takes columns of `rows` [time, blocks, height, channels, row] into the layout `new`."""
     joined = new.block // self.layout.block
     missing = new.blocks * joined - rows.shape[1]
     rows = jnp.pad(rows, [(0, 0), (0, missing), *[(0, 0)] * 3])
     rows = rows.reshape(rows.shape[0], new.blocks, joined, *rows.shape[2:])
     data = jnp.einsum(
-      "tnkchr,krs->tnchs",
+      "tnkhcr,krs->tnhcs",
       rows,
       jnp.asarray(_selection(self.layout, new, stride, offset), rows.dtype),
       precision=lax.Precision.HIGHEST,
-    )
+    ).swapaxes(-2, -3)
     data = data.reshape(*data.shape[:-2], new.height * new.row)
     data = jnp.pad(data, [(0, 0)] * 3 + [(0, new.lanes - data.shape[-1])])
     return Packed(data, new, self.channels)

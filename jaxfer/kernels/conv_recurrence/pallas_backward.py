@@ -166,7 +166,7 @@ class _Gradients:
     total = jnp.zeros((self.shifted[name].shape[1], plan.tile), jnp.float32)
     for column in range(columns):
       window = self.shifted[name][column, :, self.tiles.lanes(start, after=2 * plan.reach)]
-      total += shift(window, (columns // 2 - column) * plan.layout.block, plan.reach)
+      total += shift(window, columns // 2 - column, plan.reach)
     return total
 
   def from_source(self, stage: int) -> None:

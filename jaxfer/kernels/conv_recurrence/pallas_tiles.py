@@ -81,8 +81,7 @@ class Plan:
   @property
   def reach(self) -> int:
     """Lanes beside a tile that a shift by columns may read."""
-    lanes = self.kernel_size[1] // 2 * self.layout.block
-    return -(-lanes // VECTOR) * VECTOR
+    return -(-(self.kernel_size[1] // 2) // VECTOR) * VECTOR
 
   @property
   def halo(self) -> int:
@@ -176,9 +175,8 @@ def replay(plan: Plan, stage: int, carry, values, points, constants, x, mask=Non
 def shift(window: jax.Array, lanes: int, reach: int) -> jax.Array:
   """The window without `reach` lanes on either side, moved: out[n] = window[reach + n + lanes]."""
   size = window.shape[-1]
-  if lanes % VECTOR:
-    window, lanes = pltpu.roll(window, -lanes % size, 1), 0
-  return window[:, reach + lanes : size - reach + lanes]
+  moved = pltpu.roll(window, -lanes % size, 1) if lanes else window
+  return moved[:, reach : size - reach]
 
 
 class Tiles:
@@ -249,7 +247,7 @@ class Tiles:
       window = ref[taps // 2, :, self.lanes(plan.halo + start - plan.reach, after=2 * plan.reach)]
       for tap in range(taps):
         if tap != taps // 2:
-          moved = shift(window, (tap - taps // 2) * plan.layout.block, plan.reach)
+          moved = shift(window, tap - taps // 2, plan.reach)
           ref[tap, :, self.lanes(plan.halo + start)] = moved & self.edge(tap, start)
 
     self.loop(body)
