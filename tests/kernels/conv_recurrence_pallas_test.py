@@ -194,7 +194,17 @@ def test_unpack_undoes_pack_and_padding_is_zero(batch, block):
 def test_the_layout_wastes_few_lanes_and_keeps_blocks_in_memory():
   layout = packed.choose(16, 32, 32, lambda layout: layout.block <= 8)
   assert (layout.block, layout.blocks, layout.lanes, layout.padded) == (8, 2, 8192, False)
-  assert packed.choose(3, 8, 8, lambda layout: False).block == 1
+
+
+def test_images_that_do_not_fit_into_memory_are_refused():
+  cell = Cell("conv_lstm")
+  shapes = recurrence.parameter_shapes(cell, 3, 32, (3, 3), (512, 512))
+  params = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
+  x = jax.ShapeDtypeStruct((1, 1, 512, 512, 3), jnp.float32)
+  with pytest.raises(
+    UserError, match=r"images of \(512, 512\) and 32 features: take implementation=\"scan\""
+  ):
+    jax.eval_shape(lambda p, x: KERNELS(cell, p, x), params, x)
 
 
 @pytest.mark.parametrize(("batch", "block", "size"), [(3, 2, (9, 10)), (16, 4, (16, 16)), (5, 3, (7, 6))])

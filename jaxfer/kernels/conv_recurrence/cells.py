@@ -275,7 +275,7 @@ def unroll(
     outputs [batch, time, height, width, features] (Y of the equations) and the last state.
 
   Raises:
-    UserError: an unknown implementation, or a second derivative of "pallas".
+    UserError: an unknown implementation; images that are too large for "pallas", or its second derivative.
   """
   if implementation not in get_args(Implementation):
     raise unknown("implementation of a conv-RNN", str(implementation), get_args(Implementation))

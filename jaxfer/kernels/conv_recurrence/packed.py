@@ -27,18 +27,21 @@ def _round_up(n: int, multiple: int) -> int:
   return -(-n // multiple) * multiple
 
 
-def choose(batch: int, height: int, width: int, fits: Callable[["Layout"], bool]) -> "Layout":
+def choose(batch: int, height: int, width: int, fits: Callable[["Layout"], bool]) -> "Layout | None":
   """The layout with the fewest lanes that hold no pixel and, among these, the largest block that fits.
 
   Args:
     batch: number of images.
     height: of an image, in pixels.
     width: of an image, in pixels.
-    fits: whether kernels that work on blocks of a layout fit into VMEM. If none does, one image makes a block.
+    fits: whether kernels that work on blocks of a layout fit into VMEM.
+
+  Returns:
+    The layout, or None if not even blocks of one image fit.
   """
   layouts = [Layout(batch, height, width, block) for block in range(1, min(batch, VECTOR) + 1)]
-  fitting = [layout for layout in layouts if fits(layout)] or layouts[:1]
-  return min(fitting, key=lambda layout: (layout.blocks * layout.lanes, -layout.block))
+  fitting = [layout for layout in layouts if fits(layout)]
+  return min(fitting, key=lambda layout: (layout.blocks * layout.lanes, -layout.block), default=None)
 
 
 def padded_channels(channels: int) -> int:

@@ -28,7 +28,18 @@ from jaxfer.kernels.conv_recurrence.pallas_forward import forward
 from jaxfer.kernels.conv_recurrence.pallas_tiles import SPATIAL_SKIP, Map, Plan
 
 Arrays = Mapping[str, jax.Array]
-_VMEM = 44 * 2**20  # Bytes that the arrays of a kernel may take; the compiler adds its own.
+# Bytes that the arrays of a kernel may take; the compiler adds its own. A TPU v4 has 16 MiB in all.
+VMEM = 44 * 2**20
+SMALL_VMEM = 14 * 2**20
+
+
+def _vmem() -> int:
+  """`SMALL_VMEM` on a machine with older TPUs, else `VMEM`, since a program may be compiled where no TPU is."""
+  try:
+    kinds = {device.device_kind for device in jax.devices("tpu")}
+  except RuntimeError:
+    return VMEM
+  return SMALL_VMEM if any(kind in ("TPU v2", "TPU v3", "TPU v4") for kind in kinds) else VMEM
 
 
 def _exact(dtype) -> bool:
@@ -131,13 +142,22 @@ def layout_for(
     dtype: of the input.
     first: a state, whose fields and dtypes count.
     given: the layout that the input has, if it has one. It stays unless the kernels do not fit or another is smaller.
+
+  Raises:
+    UserError: one image is too large for VMEM.
   """
 
   def fits(layout):
     plan = _plan(recurrence, layout, dtype, first)
-    return vmem_bytes(plan, first, recurrence.spatial_skip is not None) <= _VMEM
+    return vmem_bytes(plan, first, recurrence.spatial_skip is not None) <= limit
 
+  limit = _vmem()
   best = choose(*shape, fits)
+  if best is None:
+    raise UserError(
+      f'implementation="pallas" keeps an image in {limit >> 20} MiB of a TPU\'s memory, too little for images of '
+      f'{shape[1:]} and {recurrence.sizes[0]} features: take implementation="scan"'
+    )
   stays = given is not None and fits(given) and given.blocks * given.lanes <= best.blocks * best.lanes
   return given if given is not None and stays else best
 

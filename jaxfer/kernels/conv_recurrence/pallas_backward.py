@@ -86,9 +86,7 @@ class _Gradients:
 
     def put(ref, value, fresh):
       if fresh:
-        ref[:, lanes] = (
-          jnp.zeros((ref.shape[0], self.plan.tile), ref.dtype) if value is None else value
-        )
+        ref[:, lanes] = jnp.zeros((ref.shape[0], self.plan.tile), ref.dtype) if value is None else value
       elif value is not None:
         ref[:, lanes] += value
 

@@ -70,7 +70,8 @@ class Plan:
   def tile(self) -> int:
     """Lanes that are worked on at a time: fewer where features are many, which keeps the program short."""
     vectors = self.layout.tile // VECTOR
-    most = max(1, _TILE // max(m.rows for m in self.maps) // VECTOR)
+    numbers = _TILE // 4 if self.exact else _TILE  # A float32 product is six of bfloat16.
+    most = max(1, numbers // max(m.rows for m in self.maps) // VECTOR)
     return VECTOR * max(n for n in range(1, vectors + 1) if vectors % n == 0 and n <= most)
 
   @property
