@@ -78,25 +78,25 @@ class _Gradients:
     self.tiles, self.plan, self.adjoints = tiles, tiles.plan, adjoints
     self.sums, self.carry, self.values, self.parts, self.shifted = sums, carry, values, parts, shifted
     self.x = x
+    self.written: set[str] = set()
 
-  def add(self, start, cotangents, fresh: bool) -> None:
-    """Adds the cotangents of a tile's arguments; `fresh` ones replace those of the state and of the values."""
+  def begin(self) -> frozenset[str]:
+    """What the legs before this one have added to; the first leg that adds to an array replaces what was in it."""
+    return frozenset(self.written)
+
+  def add(self, start, cotangents, written: frozenset[str]) -> None:
+    """Adds the cotangents of a tile's arguments to the arrays in `written`, and stores the others."""
     d_carry, d_values, d_points, d_constants, d_x = cotangents
     lanes = self.tiles.lanes(start)
-
-    def put(ref, value, fresh):
-      if fresh:
-        ref[:, lanes] = jnp.zeros((ref.shape[0], self.plan.tile), ref.dtype) if value is None else value
-      elif value is not None:
-        ref[:, lanes] += value
-
-    none = {"is_leaf": lambda a: a is None}
-    for ref, value in zip(jax.tree.leaves(self.carry, **none), jax.tree.leaves(d_carry, **none), strict=True):
-      if ref is not None:
-        put(ref, value, fresh)
-    for name, value in d_values.items():
-      if name in self.parts:
-        put(self.parts[name], value, fresh)
+    parts = self.carry._asdict() | self.parts
+    for name, value in (d_carry._asdict() | d_values).items():
+      if value is None or name not in parts:
+        continue
+      if name in written:
+        parts[name][:, lanes] += value
+      else:
+        parts[name][:, lanes] = value
+      self.written.add(name)
     for name, (weights, bias) in d_points.items():
       if weights is not None:
         self.sums["points"][name][0][...] += weights
@@ -119,6 +119,7 @@ class _Gradients:
     """The last leg first: from the new state and the output to the value of the last convolution."""
     tiles, last = self.tiles, len(self.plan.maps)
     map_ = self.plan.maps[-1]
+    written = self.begin()
 
     def body(start):
       values, patches = tiles.known(last, start)
@@ -126,7 +127,7 @@ class _Gradients:
       d_output = d_outputs[:, tiles.lanes(start)].astype(jnp.float32)
       run = functools.partial(replay, self.plan, last, mask=tiles.mask_of(start))
       found = _pull(run, tiles.arguments(start, values), (d_new, d_output))
-      self.add(start, found, fresh=True)
+      self.add(start, found, written)
       self.finish(map_, start, found[1][map_.name], patches)
 
     tiles.loop(body)
@@ -170,11 +171,12 @@ class _Gradients:
   def from_source(self, stage: int) -> None:
     """One leg: from what map `stage` read to the state before and the values of the maps before it."""
     tiles, plan = self.tiles, self.plan
+    written = self.begin()
 
     def body(start):
       run = functools.partial(replay, plan, stage)
       arguments = tiles.arguments(start, tiles.stored(stage, start))
-      self.add(start, _pull(run, arguments, self.source("state", start)), fresh=False)
+      self.add(start, _pull(run, arguments, self.source("state", start)), written)
       if stage:
         before = plan.maps[stage - 1]
         d_value = self.parts[before.name][:, tiles.lanes(start)]
