@@ -170,6 +170,13 @@ def test_an_unknown_implementation_is_refused():
     recurrence.unroll(cell, params, x, implementation="palas")
 
 
+def test_packed_sequences_without_the_kernels_are_refused():
+  cell = Cell("conv_lstm")
+  params, x, *_ = problem(cell)
+  with pytest.raises(UserError, match='packed sequence needs implementation="pallas", not "auto"'):
+    recurrence.unroll(cell, params, x, packed=True)
+
+
 def test_memory_is_neither_read_before_it_is_written_nor_raced_for(monkeypatch):
   """The interpreter of the TPU's memory: scratch starts as NaN, and every access is recorded."""
   cell = Cell("conv_gru", temporal_skip=True)

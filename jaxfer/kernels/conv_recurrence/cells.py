@@ -275,7 +275,8 @@ def unroll(
     outputs [batch, time, height, width, features] (Y of the equations) and the last state.
 
   Raises:
-    UserError: an unknown implementation; images that are too large for "pallas", or its second derivative.
+    UserError: an unknown implementation, packed sequences without "pallas", images that are too large for "pallas",
+      or its second derivative.
   """
   if implementation not in get_args(Implementation):
     raise unknown("implementation of a conv-RNN", str(implementation), get_args(Implementation))
@@ -284,7 +285,8 @@ def unroll(
   first = initial_state(cell, (batch, height, width, features), x.dtype) if state is None else state
   if chosen(implementation) == "pallas":
     return _unroll_pallas(cell, params, x, first, mask, checkpoint_every, packed=packed)
-  assert isinstance(x, jax.Array)
+  if packed or isinstance(x, Packed):
+    raise UserError(f'a packed sequence needs implementation="pallas", not "{implementation}"')
   run = functools.partial(_unroll, cell, recompute)
   sequence = x.swapaxes(0, 1), None if mask is None else mask.swapaxes(0, 1)
   outputs, last = _in_chunks(run, params, first, sequence, checkpoint_every)
