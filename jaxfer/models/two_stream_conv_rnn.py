@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxfer.errors import UserError, unknown
-from jaxfer.kernels.conv_recurrence import Cell, Kind, TemporalMerge, chosen
+from jaxfer.kernels.conv_recurrence import Cell, Implementation, Kind, TemporalMerge, chosen
 from jaxfer.layers.conv_rnn import ConvGRU, ConvLSTM, MergeInit
 from jaxfer.layers.dropout import Dropout
 from jaxfer.ranges import Classes, Count, Length, OddKernel, ShareBelowOne, Units, Weight
@@ -98,10 +98,11 @@ class TwoStreamConvRNN(nn.Module):
     param_dtype: of the parameters.
     recompute: see `ConvLSTM`; so is checkpoint_every. They save memory on long clips.
     checkpoint_every: see `ConvLSTM`.
+    implementation: see `ConvLSTM`: "auto", "scan" or "pallas".
 
   Raises:
-    UserError: a value of cell, temporal_merge, merge_init, pool or fusion that does not exist, or peepholes of a
-      "conv_gru".
+    UserError: a value of cell, temporal_merge, merge_init, pool, fusion or implementation that does not exist, or
+      peepholes of a "conv_gru".
   """
 
   num_classes: Classes = 7
@@ -124,6 +125,7 @@ class TwoStreamConvRNN(nn.Module):
   param_dtype: Any = jnp.float32
   recompute: bool = False
   checkpoint_every: Count | None = None
+  implementation: Implementation = "auto"
 
   def __post_init__(self):
     for name, kind in get_type_hints(type(self)).items():
@@ -179,6 +181,7 @@ class TwoStreamConvRNN(nn.Module):
       "param_dtype",
       "recompute",
       "checkpoint_every",
+      "implementation",
     )
     settings = {name: getattr(self, name) for name in shared}
     if self.cell == "conv_lstm":
