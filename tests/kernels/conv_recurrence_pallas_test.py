@@ -73,7 +73,7 @@ def test_values_and_gradients_equal_the_reference(name):
   "sizes",
   [
     {"batch": 1, "time": 1, "size": (1, 1)},
-    {"size": (19, 6), "kernel": (5, 1), "time": 2},  # Three tiles, the last of them partly empty.
+    {"size": (19, 6), "kernel": (5, 1), "time": 2},  # Two tiles, the last of them partly empty.
     {
       "size": (2, 100),
       "kernel": (1, 3),

@@ -20,7 +20,7 @@ from jax import lax
 
 VECTOR = 128  # Lanes of a vector.
 _CHANNELS = 16
-_TILE = 8  # Vectors of lanes that a kernel handles at a time, at most.
+_TILES = (16, 12, 8)  # Vectors of lanes that a kernel may handle at a time.
 
 
 def _round_up(n: int, multiple: int) -> int:
@@ -79,7 +79,7 @@ class Layout:
   def tile(self) -> int:
     """Lanes that a kernel handles at a time."""
     vectors = self.height * self.row // VECTOR
-    sizes = range(min(vectors, _TILE), max(_TILE // 2, 1) - 1, -1) if vectors > _TILE else [vectors]
+    sizes = _TILES if vectors > min(_TILES) else (vectors,)
     return VECTOR * min(sizes, key=lambda size: (_round_up(vectors, size), -size))
 
   @property

@@ -26,7 +26,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxfer.kernels.conv_recurrence.packed import VECTOR, Layout
 
 Refs = Mapping[str, Any]
-_TILE = 2**17  # Numbers in the largest value of a tile, at most.
+_TILE = 2**18  # Numbers in the largest value of a tile, at most.
 SPATIAL_SKIP = "spatial_skip"
 POINTWISE_OUTPUT = (((1,), (0,)), ((), ()))
 OVER_ROWS = (((0,), (0,)), ((), ()))
