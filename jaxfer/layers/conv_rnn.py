@@ -37,7 +37,7 @@ import jax.numpy as jnp
 
 from jaxfer.errors import UserError, unknown
 from jaxfer.kernels import conv_recurrence
-from jaxfer.kernels.conv_recurrence import Cell, Kind, State, TemporalMerge
+from jaxfer.kernels.conv_recurrence import Cell, Implementation, Kind, Packed, State, TemporalMerge
 
 Dtype = Any
 MergeInit = Literal["identity", "sum", "glorot"]
@@ -100,7 +100,7 @@ class _Recurrent(nn.RNNCellBase):
     switches = {f.name for f in dataclasses.fields(Cell)} - {"kind"}
     return Cell(self.kind, **{name: getattr(self, name) for name in switches if hasattr(self, name)})
 
-  def _params(self, cell: Cell, x: jax.Array) -> dict[str, jax.Array]:
+  def _params(self, cell: Cell, x: jax.Array | Packed) -> dict[str, jax.Array]:
     """Declares the parameters for x [..., height, width, channels] and casts them to the dtype of computation."""
     zeros = nn.initializers.zeros
     if self.merge_init not in get_args(MergeInit):
@@ -121,21 +121,23 @@ class _Recurrent(nn.RNNCellBase):
       params[name] = self.param(name, inits.get(name, default), shape, self.param_dtype)
     return {name: p.astype(self._dtype(x)) for name, p in params.items()}
 
-  def _dtype(self, x: jax.Array) -> Dtype:
+  def _dtype(self, x: jax.Array | Packed) -> Dtype:
     return self.dtype or jnp.promote_types(x.dtype, self.param_dtype)
 
 
 class _Layer(_Recurrent):
   recompute: bool = False
   checkpoint_every: int | None = None
+  implementation: Implementation = "auto"
 
   @nn.compact
-  def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+  def __call__(self, x: jax.Array | Packed, mask: jax.Array | None = None, *, packed: bool = False) -> Any:
     """Runs over a batch of sequences from a zero state.
 
     Args:
-      x: [batch, time, height, width, channels].
+      x: [batch, time, height, width, channels]; with "pallas" also the packed outputs of another layer.
       mask: [batch, time], True where a sequence is still running; steps past its end give zeros and change nothing.
+      packed: with "pallas", leave the outputs in the kernels' layout (`Packed`).
 
     Returns:
       [batch, time, height, width, features], of `dtype`.
@@ -153,6 +155,8 @@ class _Layer(_Recurrent):
       mask=mask,
       recompute=self.recompute,
       checkpoint_every=self.checkpoint_every,
+      implementation=self.implementation,
+      packed=packed,
     )
     return outputs
 
@@ -196,6 +200,7 @@ class ConvLSTM(_Layer):
     param_dtype: of the parameters.
     recompute: keep less for the backward pass and take the gates again there (`kernels.conv_recurrence.unroll`).
     checkpoint_every: keep the input and the state at every so many steps alone, for long sequences.
+    implementation: "auto", "scan" or "pallas", see `kernels.conv_recurrence.unroll`.
   """
 
   peephole: bool = False

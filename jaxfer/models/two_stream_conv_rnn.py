@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxfer.errors import UserError, unknown
-from jaxfer.kernels.conv_recurrence import Cell, Kind, TemporalMerge
+from jaxfer.kernels.conv_recurrence import Cell, Implementation, Kind, TemporalMerge, chosen
 from jaxfer.layers.conv_rnn import ConvGRU, ConvLSTM, MergeInit
 from jaxfer.layers.dropout import Dropout
 from jaxfer.ranges import Classes, Count, Length, OddKernel, ShareBelowOne, Units, Weight
@@ -52,11 +52,15 @@ class Stream(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
     """`mask` [batch, time] is True where a sequence is still running; None where all run to the end."""
+    last = len(self.features) - 1
+    packed = chosen(self.settings.get("implementation", "auto")) == "pallas"
+    maps: Any = x
     for k, features in enumerate(self.features):
-      x = _CELLS[self.cell](features, **self.settings, name=f"layer{k + 1}")(x, mask)
-      if k + 1 < len(self.features):
-        x = _pool(x)
-    return x
+      layer = _CELLS[self.cell](features, **self.settings, name=f"layer{k + 1}")
+      maps = layer(maps, mask, packed=packed and k < last)
+      if k < last:
+        maps = maps.pool() if packed else _pool(maps)
+    return maps
 
 
 def _summary(maps: jax.Array, mask: jax.Array | None, pool: str) -> jax.Array:
@@ -94,10 +98,11 @@ class TwoStreamConvRNN(nn.Module):
     param_dtype: of the parameters.
     recompute: see `ConvLSTM`; so is checkpoint_every. They save memory on long clips.
     checkpoint_every: see `ConvLSTM`.
+    implementation: see `ConvLSTM`: "auto", "scan" or "pallas".
 
   Raises:
-    UserError: a value of cell, temporal_merge, merge_init, pool or fusion that does not exist, or peepholes of a
-      "conv_gru".
+    UserError: a value of cell, temporal_merge, merge_init, pool, fusion or implementation that does not exist, or
+      peepholes of a "conv_gru".
   """
 
   num_classes: Classes = 7
@@ -120,6 +125,7 @@ class TwoStreamConvRNN(nn.Module):
   param_dtype: Any = jnp.float32
   recompute: bool = False
   checkpoint_every: Count | None = None
+  implementation: Implementation = "auto"
 
   def __post_init__(self):
     for name, kind in get_type_hints(type(self)).items():
@@ -175,6 +181,7 @@ class TwoStreamConvRNN(nn.Module):
       "param_dtype",
       "recompute",
       "checkpoint_every",
+      "implementation",
     )
     settings = {name: getattr(self, name) for name in shared}
     if self.cell == "conv_lstm":

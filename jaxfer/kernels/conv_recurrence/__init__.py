@@ -2,13 +2,28 @@
 
 from jaxfer.kernels.conv_recurrence.cells import (
   Cell,
+  Implementation,
   Kind,
   State,
   TemporalMerge,
+  chosen,
   initial_state,
   parameter_shapes,
   step,
   unroll,
 )
+from jaxfer.kernels.conv_recurrence.packed import Packed
 
-__all__ = ["Cell", "Kind", "State", "TemporalMerge", "initial_state", "parameter_shapes", "step", "unroll"]
+__all__ = [
+  "Cell",
+  "Implementation",
+  "Kind",
+  "Packed",
+  "State",
+  "TemporalMerge",
+  "chosen",
+  "initial_state",
+  "parameter_shapes",
+  "step",
+  "unroll",
+]

@@ -35,19 +35,22 @@ Parameters are a flat dict (C = features, K = kernel size, D = channels of the i
 
 import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 
 from jaxfer.errors import UserError, unknown
 from jaxfer.kernels import conv as convolution
+from jaxfer.kernels.conv_recurrence import pallas
+from jaxfer.kernels.conv_recurrence.packed import Packed
 from jaxfer.kernels.conv_recurrence.scan import scan
 
 Params = Mapping[str, jax.Array]
 Kind = Literal["conv_lstm", "conv_gru"]
 TemporalMerge = Literal["input", "output"]
+Implementation = Literal["auto", "scan", "pallas"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,16 +152,18 @@ def _look_back(cell: Cell, state: State, affine) -> jax.Array | None:
   return s
 
 
-def _merge(cell: Cell, h: jax.Array, s: jax.Array | None, affine) -> jax.Array:
+def _merge(cell: Cell, h: jax.Array, s: jax.Array | None, affine, axis: int) -> jax.Array:
   """M(h): h joined with S."""
   if s is None:
     return h
-  return affine("temporal_skip", jnp.concatenate([h, s], axis=-1)) if cell.temporal_skip else h + s
+  return affine("temporal_skip", jnp.concatenate([h, s], axis=axis)) if cell.temporal_skip else h + s
 
 
-def _lstm(cell: Cell, h: jax.Array, c: jax.Array, affine, constants) -> tuple[jax.Array, jax.Array]:
+def _lstm(
+  cell: Cell, h: jax.Array, c: jax.Array, affine, constants, axis: int
+) -> tuple[jax.Array, jax.Array]:
   """(H", C) of a ConvLSTM from H' and C[t-1]."""
-  i, f, g, o = jnp.split(affine("state", h).astype(jnp.float32), 4, axis=-1)
+  i, f, g, o = jnp.split(affine("state", h).astype(jnp.float32), 4, axis=axis)
   if cell.peephole:
     w_i, w_f, w_o = constants["peephole"]
     i, f = i + w_i * c, f + w_f * c
@@ -168,43 +173,50 @@ def _lstm(cell: Cell, h: jax.Array, c: jax.Array, affine, constants) -> tuple[ja
   return (jax.nn.sigmoid(o) * jnp.tanh(c)).astype(h.dtype), c
 
 
-def _gru(h: jax.Array, affine) -> jax.Array:
+def _gru(h: jax.Array, affine, axis: int) -> jax.Array:
   """H" of a ConvGRU from H'."""
-  z, r = jnp.split(jax.nn.sigmoid(affine("state", h).astype(jnp.float32)), 2, axis=-1)
+  z, r = jnp.split(jax.nn.sigmoid(affine("state", h).astype(jnp.float32)), 2, axis=axis)
   n = jnp.tanh(affine("candidate", (r * h).astype(h.dtype)).astype(jnp.float32))
   return ((1 - z) * h + z * n).astype(h.dtype)
 
 
-def _step(cell: Cell, state: State, affine, constants) -> tuple[State, jax.Array]:
-  """One step, as `scan.scan` runs it: the new state, and H."""
+def _step(cell: Cell, state: State, affine, constants, axis: int = -1) -> tuple[State, jax.Array]:
+  """One step, as `scan.scan` and `pallas` run it: the new state, and H. `axis` holds the channels."""
   s = _look_back(cell, state, affine)
   h, c = state.h, state.c
   if cell.temporal_merge == "input":
-    h = _merge(cell, h, s, affine)
+    h = _merge(cell, h, s, affine, axis)
   if cell.kind == "conv_lstm":
     assert c is not None
-    h, c = _lstm(cell, h, c, affine, constants)
+    h, c = _lstm(cell, h, c, affine, constants, axis)
   else:
-    h = _gru(h, affine)
+    h = _gru(h, affine, axis)
   if cell.temporal_merge == "output":
-    h = _merge(cell, h, s, affine)
+    h = _merge(cell, h, s, affine, axis)
   return State(h, state.h if cell.looks_back else None, c), h
+
+
+def _input_kernels(cell: Cell, params: Params) -> tuple[jax.Array, jax.Array, Callable]:
+  """Kernel and bias of the input's share of all affine maps, and the function that splits the last axis by map."""
+  kernels, biases = [params["input_kernel"]], [params["input_bias"]]
+  sizes = {"state": 4} if cell.kind == "conv_lstm" else {"state": 2, "candidate": 1}
+  if cell.temporal_gate and cell.gate_sees_x:
+    kernels.append(params["gate_input_kernel"])
+    biases.append(params["gate_bias"])
+    sizes["gate"] = 1
+  features = params["input_bias"].shape[0] // cell.gates
+  ends = [sum(list(sizes.values())[: k + 1]) * features for k in range(len(sizes) - 1)]
+
+  def split(a: jax.Array) -> dict[str, jax.Array]:
+    return dict(zip(sizes, jnp.split(a, ends, axis=-1), strict=True))
+
+  return jnp.concatenate(kernels, axis=-1), jnp.concatenate(biases), split
 
 
 def _input_maps(cell: Cell, params: Params, x: jax.Array) -> dict[str, jax.Array]:
   """The input's share of every affine map: one convolution of x [batch, height, width, channels]."""
-  kernels, biases = [params["input_kernel"]], [params["input_bias"]]
-  gate_reads = cell.temporal_gate and cell.gate_sees_x
-  if gate_reads:
-    kernels.append(params["gate_input_kernel"])
-    biases.append(params["gate_bias"])
-  maps = convolution.conv(x, jnp.concatenate(kernels, axis=-1)) + jnp.concatenate(biases)
-  features = params["input_bias"].shape[0] // cell.gates
-  sizes = {"state": 4} if cell.kind == "conv_lstm" else {"state": 2, "candidate": 1}
-  if gate_reads:
-    sizes["gate"] = 1
-  ends = [sum(list(sizes.values())[: k + 1]) * features for k in range(len(sizes) - 1)]
-  return dict(zip(sizes, jnp.split(maps, ends, axis=-1), strict=True))
+  kernel, bias, split = _input_kernels(cell, params)
+  return split(convolution.conv(x, kernel) + bias)
 
 
 def _state_maps(cell: Cell, params: Params) -> tuple[dict, dict, dict]:
@@ -232,13 +244,15 @@ def _spatial_skip(params: Params, h: jax.Array, x: jax.Array) -> jax.Array:
 def unroll(
   cell: Cell,
   params: Params,
-  x: jax.Array,
+  x: jax.Array | Packed,
   state: State | None = None,
   mask: jax.Array | None = None,
   *,
   recompute: bool = False,
   checkpoint_every: int | None = None,
-) -> tuple[jax.Array, State]:
+  implementation: Implementation = "auto",
+  packed: bool = False,
+) -> tuple[Any, State]:
   """Runs the cell over a sequence.
 
   What the backward pass needs grows with time: by default the state and the gates before their nonlinearities of every
@@ -247,24 +261,45 @@ def unroll(
   Args:
     cell: kind and switches.
     params: as the module docstring lists them, all of x's dtype.
-    x: [batch, time, height, width, channels].
+    x: [batch, time, height, width, channels]; with "pallas" also such a sequence as another layer left it packed.
     state: the state before the first step; None is zeros.
     mask: [batch, time], True where a sequence is still running. Masked steps leave the state as it was and give zeros.
     recompute: keep the states and the inputs' maps, and take the gates again in the reverse scan.
     checkpoint_every: keep x and the state at every so many steps alone, and run these steps again (`jax.checkpoint`).
+    implementation: "scan" is `scan.scan`, for every platform; "pallas" are the TPU kernels of `pallas`, which are
+      interpreted, and slow, on other platforms, always recompute the gates and can be differentiated once. "auto" is
+      the one that measured faster, which is "scan" until a TPU has been measured.
+    packed: with "pallas", leave the outputs in the kernels' layout, as the next layer reads them.
 
   Returns:
     outputs [batch, time, height, width, features] (Y of the equations) and the last state.
+
+  Raises:
+    UserError: an unknown implementation, packed sequences without "pallas", images that are too large for "pallas",
+      or its second derivative.
   """
-  batch, time, height, width, _ = x.shape
+  if implementation not in get_args(Implementation):
+    raise unknown("implementation of a conv-RNN", str(implementation), get_args(Implementation))
+  batch, _, height, width, _ = x.shape
   features = params["input_bias"].shape[0] // cell.gates
   first = initial_state(cell, (batch, height, width, features), x.dtype) if state is None else state
+  if chosen(implementation) == "pallas":
+    return _unroll_pallas(cell, params, x, first, mask, checkpoint_every, packed=packed)
+  if packed or isinstance(x, Packed):
+    raise UserError(f'a packed sequence needs implementation="pallas", not "{implementation}"')
   run = functools.partial(_unroll, cell, recompute)
   sequence = x.swapaxes(0, 1), None if mask is None else mask.swapaxes(0, 1)
-  if checkpoint_every is None:
-    outputs, last = run(params, first, sequence)
-    return outputs.swapaxes(0, 1), last
+  outputs, last = _in_chunks(run, params, first, sequence, checkpoint_every)
+  return outputs.swapaxes(0, 1), last
 
+
+def _in_chunks(
+  run: Callable, params: Params, first: State, sequence, checkpoint_every: int | None
+) -> tuple[jax.Array, State]:
+  """run(params, state, sequence) over a sequence of arrays [time, ...], with the checkpoints that are asked for."""
+  if checkpoint_every is None:
+    return run(params, first, sequence)
+  time = len(sequence[0])
   whole = time // checkpoint_every
   chunks, rest = (
     jax.tree.map(lambda a, part=part: a[part], sequence)
@@ -283,7 +318,7 @@ def unroll(
   if time % checkpoint_every:
     end, last = jax.checkpoint(run)(params, last, rest)
     outputs = jnp.concatenate([outputs, end])
-  return outputs.swapaxes(0, 1), last
+  return outputs, last
 
 
 def _unroll(cell: Cell, recompute: bool, params: Params, state: State, sequence) -> tuple[jax.Array, State]:
@@ -301,6 +336,53 @@ def _unroll(cell: Cell, recompute: bool, params: Params, state: State, sequence)
     if mask is not None:
       outputs = jnp.where(mask[..., None, None, None], outputs, 0)
   return outputs, state
+
+
+def chosen(implementation: Implementation) -> Implementation:
+  """What "auto" stands for: no record of a TPU shows yet that the Pallas kernels are faster."""
+  return "scan" if implementation == "auto" else implementation
+
+
+def _recurrence(cell: Cell, params: Params) -> pallas.Recurrence:
+  """The cell as the Pallas kernels take it."""
+  kernel, bias, split = _input_kernels(cell, params)
+  return pallas.Recurrence(
+    functools.partial(_step, cell, axis=-2),
+    *_state_maps(cell, params),
+    split(kernel),
+    split(bias),
+    (params["spatial_skip_kernel"], params["spatial_skip_bias"]) if cell.spatial_skip else None,
+  )
+
+
+def _unroll_pallas(
+  cell: Cell,
+  params: Params,
+  x: Any,
+  first: State,
+  mask: jax.Array | None,
+  checkpoint_every: int | None,
+  *,
+  packed: bool,
+) -> tuple[Any, State]:
+  """`unroll` by the Pallas kernels."""
+  batch, _, *size, _ = x.shape
+  recurrence = _recurrence(cell, params)
+  layout = pallas.layout_for(
+    recurrence, (batch, *size), x.dtype, first, x.layout if isinstance(x, Packed) else None
+  )
+  data = x.to(layout).data if isinstance(x, Packed) else layout.pack(x)
+  running = None if mask is None else layout.pack_images(mask).astype(jnp.int32)
+
+  def run(params, state, sequence):
+    return pallas.unroll(_recurrence(cell, params), layout, sequence[0], state, sequence[1])
+
+  outputs, last = _in_chunks(run, params, jax.tree.map(layout.pack, first), (data, running), checkpoint_every)
+  if running is not None:
+    outputs = jnp.where(running != 0, outputs, 0)
+  features = recurrence.sizes[0]
+  result = Packed(outputs, layout, features)
+  return result if packed else result.unpack(), jax.tree.map(lambda a: layout.unpack(a, features), last)
 
 
 def step(cell: Cell, params: Params, state: State, x: jax.Array) -> tuple[State, jax.Array]:
