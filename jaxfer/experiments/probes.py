@@ -108,6 +108,7 @@ def linear_probe(train_features: Any, train_labels: Any, test_features: Any, cla
 def first_halves(subjects: Any, expressions: Any) -> np.ndarray:
   """[n] bool: every other image of each person with each expression, from the first, in the order given."""
   _, group = np.unique(np.stack([subjects, expressions]), axis=1, return_inverse=True)
+  group = group.reshape(-1)  # NumPy 2.0.0 returns it with two axes.
   order = np.argsort(group, kind="stable")
   starts = np.searchsorted(group[order], group[order])
   chosen = np.zeros(len(group), bool)

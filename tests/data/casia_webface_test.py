@@ -248,7 +248,7 @@ class _Runs:
 @pytest.mark.parametrize(
   ("value", "message"),
   [
-    ((_Runs(), [True]), "the pickle names [A-Za-z_.]*_Fail: only plain data are read"),
+    ((_Runs(), [True]), "the pickle names [A-Za-z_.]*[fF]ail: only plain data are read"),
     (([b"a", b"b"], [True, False]), "2 pictures for 2 pairs"),
     (([b"a", "b"], [True]), "a picture is not bytes"),
     (([b"a", b"b"], ["yes"]), "neither True nor False"),
