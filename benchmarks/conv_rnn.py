@@ -20,7 +20,7 @@ import optax
 from benchmarks import conv_rnn_peers as peers
 from benchmarks import harness
 from benchmarks.conv_rnn_problem import ENHANCED, OPERATIONS, SGD, Problem, inputs_of, named, operate, pooled
-from jaxfer.kernels.conv_recurrence import reference
+from jaxfer.kernels.conv_recurrence import Implementation, Packed, reference
 from jaxfer.layers.conv_rnn import ConvGRU, ConvLSTM
 from jaxfer.models.two_stream_conv_rnn import Stream
 from jaxfer.train import step as engine
@@ -36,14 +36,22 @@ class Net(nn.Module):
   """The layer, or the layers as the two-stream net has them; parameters `layer1`, `layer2`, ..."""
 
   problem: Problem
+  implementation: Implementation = "auto"
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """[batch, time, size, size, channels] -> the same of features; of several layers [batch, features]."""
+  def __call__(self, x: Any) -> Any:
+    """[batch, time, size, size, channels] -> the same of features; of several layers [batch, features].
+
+    A packed sequence gives the packed outputs of a single layer.
+    """
     p = self.problem
-    switches = {**(ENHANCED if p.enhanced else {}), "dtype": jnp.dtype(p.dtype)}
+    switches = {
+      **(ENHANCED if p.enhanced else {}),
+      "dtype": jnp.dtype(p.dtype),
+      "implementation": self.implementation,
+    }
     if len(p.features) == 1:
-      return LAYERS[p.kind](p.features[0], **switches, name="layer1")(x)
+      return LAYERS[p.kind](p.features[0], **switches, name="layer1")(x, packed=isinstance(x, Packed))
     maps = Stream(p.kind, p.features, switches, name="stream")(x, None)
     return maps.astype(jnp.float32).mean((1, 2, 3))
 
@@ -70,9 +78,11 @@ def reference_result(problem: Problem, inputs: Mapping[str, Any]) -> dict[str, A
     return named(jax.device_get(run(inputs["params"], inputs["x"], inputs["weights"])))
 
 
-def prepare(problem: Problem, inputs: Mapping[str, Any]) -> harness.JaxProgram:
+def prepare(
+  problem: Problem, inputs: Mapping[str, Any], implementation: Implementation = "auto"
+) -> harness.JaxProgram:
   """Our own layer."""
-  net, single = Net(problem), len(problem.features) == 1
+  net, single = Net(problem, implementation), len(problem.features) == 1
 
   def apply(params, x):
     return net.apply(variables_of(problem, params), x)
@@ -110,6 +120,28 @@ def prepare(problem: Problem, inputs: Mapping[str, Any]) -> harness.JaxProgram:
   return harness.JaxProgram(train, state.moving, state.still, batch, keys, named=result, stepping=True)
 
 
+def prepare_packed(problem: Problem, inputs: Mapping[str, Any]) -> harness.JaxProgram:
+  """A single layer in the Pallas kernels, whose input and output stay in their layout; of shapes alone."""
+  net, variables = Net(problem, "pallas"), variables_of(problem, inputs["params"])
+  x = jax.ShapeDtypeStruct(inputs["x"].shape, jnp.dtype(problem.dtype))
+
+  def outputs(x):
+    layer = LAYERS[problem.kind](problem.features[0], **(ENHANCED if problem.enhanced else {}), dtype=x.dtype,
+                                 implementation="pallas")  # fmt: skip
+    return layer.apply({"params": variables["params"]["layer1"]}, x, packed=True)
+
+  layout = jax.eval_shape(outputs, x).layout
+  packed = jax.eval_shape(lambda x: Packed(layout.pack(x), layout, problem.channels), x)
+
+  def apply(params, x):
+    y: Any = net.apply(variables_of(problem, params), x)
+    return y.data
+
+  weights = jax.ShapeDtypeStruct(jax.eval_shape(apply, inputs["params"], packed).shape, jnp.float32)
+  run = functools.partial(operate, problem.operation, apply)
+  return harness.JaxProgram(run, inputs["params"], packed, weights, named=named)
+
+
 def measure(session: harness.Session, problem: Problem, budget: float | None) -> None:
   """One case: ours and the peers that are asked for."""
   inputs = inputs_of(problem)
@@ -122,6 +154,9 @@ def measure(session: harness.Session, problem: Problem, budget: float | None) ->
     budget=budget,
   )
   contenders = [harness.Contender("jaxfer", functools.partial(prepare, problem, inputs))]
+  if session.platform == "tpu":
+    pallas = functools.partial(prepare, problem, inputs, "pallas")
+    contenders.append(harness.Contender("jaxfer_pallas", pallas))
   for name, make in peers.PEERS.items():
     contenders += session.peer(name, functools.partial(make, problem, inputs, session))
   session.measure(case, contenders, functools.partial(reference_result, problem, inputs), REFERENCE)

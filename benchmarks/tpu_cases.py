@@ -80,10 +80,17 @@ class Case:
 
 
 def conv_rnn_case(problem: conv_rnn_problem.Problem, topology: str) -> Case:
-  """A layer; the peer is stock Flax's, or the same cell of `nn.Conv` in `nn.scan` where Flax has none."""
+  """A layer, by the scan and by the Pallas kernels.
+
+  The peer is stock Flax's, or the same cell of `nn.Conv` in `nn.scan` where Flax has none.
+  """
   inputs = functools.cache(lambda: conv_rnn_problem.inputs_of(problem))
   peer, theirs = ("flax_scan", flax_scan) if problem.enhanced else ("flax", conv_rnn_peers.flax)
-  programs = {"jaxfer": Program(lambda: conv_rnn.prepare(problem, inputs()))}
+  programs = {
+    "jaxfer": Program(lambda: conv_rnn.prepare(problem, inputs())),
+    "jaxfer_pallas": Program(lambda: conv_rnn.prepare(problem, inputs(), "pallas")),
+    "jaxfer_pallas_packed": Program(lambda: conv_rnn.prepare_packed(problem, inputs())),
+  }
   for name, steps in ((peer, 1), (f"{peer}_unrolled", problem.time)):
     make = functools.partial(theirs, unroll=steps)
     programs[name] = Program(lambda make=make: make(problem, inputs(), None))  # type: ignore[misc]
@@ -108,6 +115,8 @@ def two_stream_case(
 ) -> Case:
   """A training step of the two-stream conv-RNN in bfloat16."""
   makes = tpu_steps.two_stream(batch, time, size, features, "bfloat16")
+  if topology == FOUR:
+    del makes["jaxfer_pallas"]  # XLA cannot divide a Pallas kernel over devices by itself.
   programs = {name: Program(make, batched=2) for name, make in makes.items()}
   workload = (
     f"two_stream_conv_rnn/train_step/b{batch}-t{time}-s{size}-f{'-'.join(map(str, features))}/bfloat16"

@@ -20,6 +20,7 @@ from benchmarks import harness
 from benchmarks.convnets_problem import stock
 from jaxfer.experiments import identity_expression_vae as vae_experiment
 from jaxfer.experiments import two_stream_conv_rnn as two_stream_experiment
+from jaxfer.kernels.conv_recurrence import Implementation
 from jaxfer.models.identity_expression_vae import IdentityExpressionVAE
 from jaxfer.models.two_stream_conv_rnn import TwoStreamConvRNN
 from jaxfer.train import step as engine
@@ -106,8 +107,10 @@ def two_stream(batch: int, time: int, size: int, features: tuple[int, ...], dtyp
   }
   examples = [jnp.zeros((1, 1, size, size, channels)) for channels in (3, 2)]
 
-  def ours() -> harness.JaxProgram:
-    model = TwoStreamConvRNN(CLASSES, features=features, dtype=jnp.dtype(dtype))
+  def ours(implementation: Implementation) -> harness.JaxProgram:
+    model = TwoStreamConvRNN(
+      CLASSES, features=features, dtype=jnp.dtype(dtype), implementation=implementation
+    )
     (stage,), hyper = two_stream_experiment.recipe(model, 1)
     variables = jax.eval_shape(model.init, jax.random.key(0), *examples)
     return _by_engine(stage, hyper, variables, clips, engine.step)
@@ -133,7 +136,11 @@ def two_stream(batch: int, time: int, size: int, features: tuple[int, ...], dtyp
     state = params, jax.eval_shape(optimizer.init, params)
     return harness.JaxProgram(train, state, jax.random.key(0), clips, named=lambda out: out[1], stepping=True)
 
-  return {"jaxfer": ours, "flax": theirs}
+  return {
+    "jaxfer": functools.partial(ours, "auto"),
+    "jaxfer_pallas": functools.partial(ours, "pallas"),
+    "flax": theirs,
+  }
 
 
 def vae(stage: str, batch: int, size: int, width: float, dtype: str) -> dict[str, Make]:

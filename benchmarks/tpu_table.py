@@ -46,6 +46,15 @@ def section(name: str, found: Sequence[Record]) -> str:
     "|---|---|---|---|",
     *(_operations(case, made["jaxfer"]) for case, made in cases.items()),
   ]
+  if pallas := {case: made for case, made in cases.items() if "jaxfer_pallas" in made}:
+    lines += [
+      "",
+      "The Pallas kernels beside the scan and the peer, by the static schedule:",
+      "",
+      "| case | scan | Pallas | packed in and out | peer | peer / Pallas | peer / packed |",
+      "|---|---|---|---|---|---|---|",
+      *(_pallas(case, made) for case, made in pallas.items()),
+    ]
   if largest := [record for record in latest if _is_largest(record)]:
     lines += ["", *_largest(largest)]
   missing = [record for record in records.latest(found).values() if record["status"] != "compiled"]
@@ -88,6 +97,19 @@ def _cost(case: str, made: Mapping[str, Record]) -> str:
   cells += [bound(record) for record in both] + [""] * (2 - len(both))
   if both[-1]["implementation"].endswith("_unrolled"):
     cells[0] += " (peer unrolled)"
+  return f"| {' | '.join(cells)} |"
+
+
+def _pallas(case: str, made: Mapping[str, Record]) -> str:
+  counts = {name: made[name]["compiled"]["schedule_cycles"] for name in made}
+  _, *peer = sides(made)
+  cells = [case]
+  for name in ("jaxfer", "jaxfer_pallas", "jaxfer_pallas_packed"):
+    cells.append(f"{counts[name] / 1e6:.2f} M" if name in counts else "-")
+  against = peer[0]["compiled"]["schedule_cycles"] if peer else None
+  cells.append(f"{against / 1e6:.2f} M" if against else "-")
+  for name in ("jaxfer_pallas", "jaxfer_pallas_packed"):
+    cells.append(f"{against / counts[name]:.2f}" if against and name in counts else "-")
   return f"| {' | '.join(cells)} |"
 
 

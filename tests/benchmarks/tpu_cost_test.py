@@ -291,6 +291,17 @@ def test_table_of_a_file_goes_where_its_records_belong(tmp_path, capsys):
   assert "### Compiled for TPU, not run" in capsys.readouterr().out
 
 
+def test_pallas_kernels_are_compared_by_the_schedule():
+  made = [
+    record(),
+    record(implementation="flax", schedule=900_000),
+    record(implementation="jaxfer_pallas", schedule=300_000),
+  ]
+  text = tpu_table.section("tpu.jsonl", made)
+  assert "| v5e:1x1/layer | 0.50 M | 0.30 M | - | 0.90 M | 3.00 | - |" in text
+  assert "by the static schedule" not in tpu_table.section("tpu.jsonl", made[:2])
+
+
 def test_largest_batch_lies_on_the_line():
   assert tpu_cost.largest_batch([(10, 300.0), (20, 500.0)], 1000.0) == (45, 20.0)
   assert tpu_cost.largest_batch([(10, 300.0), (20, 500.0)], 999.0)[0] == 44

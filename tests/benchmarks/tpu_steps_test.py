@@ -1,10 +1,12 @@
 """The peers' training steps do what ours do, and every case is traced from shapes; nothing is compiled for a TPU."""
 
+import dataclasses
+
 import chex
 import jax
 import numpy as np
 
-from benchmarks import tpu_cases, tpu_steps, train_step
+from benchmarks import conv_rnn, conv_rnn_problem, tpu_cases, tpu_steps, train_step
 from jaxfer.train import step as engine
 from jaxfer.train.stage import Context
 from jaxfer.train.state import begin
@@ -29,9 +31,21 @@ def test_stock_two_stream_net_has_our_convolutions():
   shapes = {}
   for name, make in tpu_steps.two_stream(2, 2, 8, (4, 6), "bfloat16").items():
     state = make().arguments[0]
-    params = state.variables["params"] if name == "jaxfer" else state[0]
+    params = state[0] if name == "flax" else state.variables["params"]
     shapes[name] = sorted(leaf.shape for leaf in jax.tree.leaves(params) if len(leaf.shape) in (2, 4))
-  assert shapes["jaxfer"] == shapes["flax"]
+  assert shapes["jaxfer"] == shapes["flax"] == shapes["jaxfer_pallas"]
+
+
+def test_a_layer_that_stays_in_the_packed_layout_computes_the_same():
+  problem = conv_rnn_problem.Problem("forward", batch=2, time=2, size=4, channels=3, features=(4,))
+  inputs = conv_rnn_problem.inputs_of(problem)
+  program = conv_rnn.prepare_packed(problem, inputs)
+  x = program.arguments[1]
+  packed = dataclasses.replace(x, data=x.layout.pack(inputs["x"]))
+  with jax.default_matmul_precision("highest"):
+    found = jax.jit(program.fn)(inputs["params"], packed, None)["output"]
+  want = conv_rnn.reference_result(problem, inputs)["output"]
+  np.testing.assert_allclose(x.layout.unpack(found, 4), want, atol=1e-5)
 
 
 def test_names_are_unique_and_the_headline_is_first():
