@@ -4,7 +4,8 @@ With `--write` the answer becomes jaxfer/kernels/conv/choices.json; with `--from
 measurements that are already there. Each of the three maps of a convolution (`forward`, `transpose`,
 `weight_gradient`) is timed in every formulation, on the shapes that the five systems have, inside a loop of two
 (`lax.map`), since that is where they run: in steps of time, of an epoch, of members. `..._members` are the same maps of
-four members at once. The default of an operation stays the choice where nothing else is 5 % faster.
+four members at once. The default of an operation stays the choice where nothing else is 5 % faster. Whether the layers
+of a conv-RNN run as scans or in the Pallas kernels is read from the records of `benchmarks.conv_rnn` in the same file.
 """
 
 import dataclasses
@@ -240,9 +241,40 @@ def table_of(rows: Iterable[records.Record]) -> dict[str, list[dict[str, Any]]]:
   return found
 
 
+def recurrences_of(rows: Iterable[records.Record]) -> list[dict[str, Any]]:
+  """Shapes of conv-RNN layers with the choice and the milliseconds it was made from, of `conv_rnn` records.
+
+  The Pallas kernels are chosen where every gradient and training step that was timed with both is faster with them.
+  """
+  cases: dict[str, tuple[Shape, dict[str, float]]] = {}
+  for record in rows:
+    settings, implementation = record["settings"], record["implementation"].removeprefix("jaxfer_")
+    counts = record["benchmark"] == "conv_rnn" and record["status"] == "ok" and not record["quick"]
+    if not counts or implementation not in ("scan", "pallas"):
+      continue
+    if len(settings["features"]) == 1 and settings["operation"] != "forward":
+      shape = shape_of(3, 1, settings["channels"], settings["features"][0], settings["size"])
+      cases.setdefault(record["case"], (shape, {}))[1][implementation] = 1e3 * record["seconds"]["median"]
+  found: dict[Shape, dict[str, tuple[float, ...]]] = {}
+  for shape, costs in cases.values():
+    if len(costs) == 2:
+      together = found.setdefault(shape, {})
+      for name, cost in costs.items():
+        together[name] = (*together.get(name, ()), float(f"{cost:.3g}"))
+  return [
+    {
+      **dataclasses.asdict(shape),
+      "formulation": _best(costs, choices.DEFAULTS["recurrence"]),
+      "milliseconds": costs,
+    }
+    for shape, costs in found.items()
+  ]
+
+
 def write(path: pathlib.Path) -> None:
   """Puts the choices of a results file into the table, in place of its platform's."""
-  latest = [r for r in records.latest(records.read(path)).values() if r["benchmark"] == "choose"]
+  every = records.latest(records.read(path)).values()
+  latest = [r for r in every if r["benchmark"] == "choose"]
   if not latest:
     raise records.BadRecords(f"{path}: no records of the benchmark `choose`")
   environment = latest[-1]["environment"]
@@ -252,7 +284,8 @@ def write(path: pathlib.Path) -> None:
     "source": f"benchmarks/results/{path.name}",
     "device": environment["device_kind"] if platform != "cpu" else environment["cpu"],
     **({"estimate": "compiled for this device, not run"} if latest[-1]["status"] == "compiled" else {}),
-    "choices": table_of(latest),
+    "choices": table_of(latest)
+    | ({"recurrence": recurrences} if (recurrences := recurrences_of(every)) else {}),
   }
   choices.TABLE.write_text(_json(table))
   choices.reload()

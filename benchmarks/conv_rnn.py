@@ -154,9 +154,10 @@ def measure(session: harness.Session, problem: Problem, budget: float | None) ->
     budget=budget,
   )
   contenders = [harness.Contender("jaxfer", functools.partial(prepare, problem, inputs))]
-  if session.platform == "tpu":
-    pallas = functools.partial(prepare, problem, inputs, "pallas")
-    contenders.append(harness.Contender("jaxfer_pallas", pallas))
+  if session.platform == "tpu":  # "auto" is one of the two.
+    for implementation in ("scan", "pallas"):
+      make = functools.partial(prepare, problem, inputs, implementation)
+      contenders.append(harness.Contender(f"jaxfer_{implementation}", make))
   for name, make in peers.PEERS.items():
     contenders += session.peer(name, functools.partial(make, problem, inputs, session))
   session.measure(case, contenders, functools.partial(reference_result, problem, inputs), REFERENCE)

@@ -32,10 +32,13 @@ class Program:
   Attributes:
     make: traces nothing yet; holds the function and arguments of the whole batch, on the host.
     batched: index of the first argument whose arrays are split over the devices along their first axis.
+    manual: whether the function itself sums over the devices, which are its axis "data" (`jax.shard_map`); else XLA
+      divides the program, which it cannot do with a Pallas kernel.
   """
 
   make: Callable[[], harness.JaxProgram]
   batched: int = 1
+  manual: bool = False
 
   def lower(self, devices: tuple[jax.Device, ...]) -> Any:
     """The program lowered for devices, from shapes alone."""
@@ -53,6 +56,11 @@ class Program:
       jax.tree.map(functools.partial(shape, sharding=parts if k >= self.batched else whole), argument)
       for k, argument in enumerate(program.arguments)
     ]
+    if self.manual:
+      specs = [PartitionSpec("data") if k >= self.batched else PartitionSpec() for k in range(len(placed))]
+      program.fn = jax.shard_map(
+        program.fn, mesh=mesh, in_specs=tuple(specs), out_specs=PartitionSpec(), check_vma=False
+      )
     return program.jitted.lower(*placed)
 
 
@@ -114,10 +122,11 @@ def two_stream_case(
   batch: int, topology: str, time: int = 16, size: int = 64, features=tpu_steps.FEATURES
 ) -> Case:
   """A training step of the two-stream conv-RNN in bfloat16."""
-  makes = tpu_steps.two_stream(batch, time, size, features, "bfloat16")
-  if topology == FOUR:
-    del makes["jaxfer_pallas"]  # XLA cannot divide a Pallas kernel over devices by itself.
-  programs = {name: Program(make, batched=2) for name, make in makes.items()}
+  several = topology == FOUR
+  makes = tpu_steps.two_stream(batch, time, size, features, "bfloat16", axis_name="data" if several else None)
+  programs = {
+    name: Program(make, batched=2, manual=several and name == "jaxfer_pallas") for name, make in makes.items()
+  }
   workload = (
     f"two_stream_conv_rnn/train_step/b{batch}-t{time}-s{size}-f{'-'.join(map(str, features))}/bfloat16"
   )

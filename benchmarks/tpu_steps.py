@@ -32,11 +32,16 @@ FEATURES, CLASSES = (16, 32, 64, 128), 7
 
 
 def _by_engine(
-  stage: Stage, hyper: Mapping[str, float], variables: Any, batch: Mapping[str, np.ndarray], step: Callable
+  stage: Stage,
+  hyper: Mapping[str, float],
+  variables: Any,
+  batch: Mapping[str, np.ndarray],
+  step: Callable,
+  axis_name: str | None = None,
 ) -> harness.JaxProgram:
   """`step` of a stage: (moving, still, batch, keys) -> (moving, metrics), the state donated; of shapes alone."""
   state = jax.eval_shape(functools.partial(begin, stage), variables)
-  context = Context({name: jnp.float32(value) for name, value in hyper.items()})
+  context = Context({name: jnp.float32(value) for name, value in hyper.items()}, axis_name=axis_name)
 
   def train(moving, still, batch, keys):
     return step(stage, State(moving, still), batch, keys, context)
@@ -97,8 +102,10 @@ class FlaxTwoStream(nn.Module):
     return nn.Dense(CLASSES, dtype=self.dtype)(x).astype(jnp.float32)
 
 
-def two_stream(batch: int, time: int, size: int, features: tuple[int, ...], dtype: str) -> dict[str, Make]:
-  """Programs of the two-stream conv-RNN's step, by implementation."""
+def two_stream(
+  batch: int, time: int, size: int, features: tuple[int, ...], dtype: str, axis_name: str | None = None
+) -> dict[str, Make]:
+  """Programs of the two-stream conv-RNN's step, by implementation; that of the Pallas kernels sums over `axis_name`."""
   rng = np.random.default_rng(0)
   clips = {
     "frames": rng.uniform(-1, 1, (batch, time, size, size, 3)).astype(np.float32),
@@ -113,7 +120,8 @@ def two_stream(batch: int, time: int, size: int, features: tuple[int, ...], dtyp
     )
     (stage,), hyper = two_stream_experiment.recipe(model, 1)
     variables = jax.eval_shape(model.init, jax.random.key(0), *examples)
-    return _by_engine(stage, hyper, variables, clips, engine.step)
+    axis = axis_name if implementation == "pallas" else None
+    return _by_engine(stage, hyper, variables, clips, engine.step, axis)
 
   def theirs() -> harness.JaxProgram:
     net = FlaxTwoStream(features, jnp.dtype(dtype))

@@ -20,6 +20,7 @@ The ReLU is our choice: without it the average would turn the convolution into o
 Deviation: where two pixels of a pooling window tie, the gradient is shared between them (PyTorch: the first takes all).
 """
 
+import functools
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import flax.linen as nn
@@ -27,7 +28,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxfer.errors import UserError, unknown
-from jaxfer.kernels.conv_recurrence import Cell, Implementation, Kind, TemporalMerge, chosen
+from jaxfer.kernels.conv_recurrence import (
+  Cell,
+  Implementation,
+  Kind,
+  TemporalMerge,
+  TooLarge,
+  chosen,
+  layer_shape,
+)
 from jaxfer.layers.conv_rnn import ConvGRU, ConvLSTM, MergeInit
 from jaxfer.layers.dropout import Dropout
 from jaxfer.ranges import Classes, Count, Length, OddKernel, ShareBelowOne, Units, Weight
@@ -52,8 +61,10 @@ class Stream(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
     """`mask` [batch, time] is True where a sequence is still running; None where all run to the end."""
-    last = len(self.features) - 1
-    packed = chosen(self.settings.get("implementation", "auto")) == "pallas"
+    implementation = self.settings.get("implementation", "auto")
+    if implementation == "auto" and not self.is_initializing() and self._all_by_pallas(x.shape):
+      return self._by_platform(x, mask)
+    last, packed = len(self.features) - 1, implementation == "pallas"
     maps: Any = x
     for k, features in enumerate(self.features):
       layer = _CELLS[self.cell](features, **self.settings, name=f"layer{k + 1}")
@@ -61,6 +72,33 @@ class Stream(nn.Module):
       if k < last:
         maps = maps.pool() if packed else _pool(maps)
     return maps
+
+  def _all_by_pallas(self, shape: tuple[int, ...]) -> bool:
+    """Whether "auto" is "pallas" for every layer on a TPU."""
+    *_, height, width, channels = shape
+    kernel_size = self.settings.get("kernel_size", (3, 3))
+    for k, features in enumerate(self.features):
+      at = layer_shape((height >> k, width >> k), channels, features, kernel_size)
+      if chosen("tpu", at) != "pallas":
+        return False
+      channels = features
+    return True
+
+  def _by_platform(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """The stream with packed arrays between its layers on a TPU, by scans elsewhere and where an image is too large."""
+
+    def run(implementation, *arguments):
+      stream = Stream(self.cell, self.features, {**self.settings, "implementation": implementation})
+      return stream.apply(*arguments)
+
+    def packed(*arguments):
+      try:
+        return run("pallas", *arguments)
+      except TooLarge:
+        return run("scan", *arguments)
+
+    scan = functools.partial(run, "scan")
+    return jax.lax.platform_dependent(self.variables, x, mask, tpu=packed, default=scan)
 
 
 def _summary(maps: jax.Array, mask: jax.Array | None, pool: str) -> jax.Array:

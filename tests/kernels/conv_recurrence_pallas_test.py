@@ -10,6 +10,8 @@ from jax.sharding import PartitionSpec
 
 from jaxfer.errors import UserError
 from jaxfer.kernels import conv_recurrence as recurrence
+from jaxfer.kernels.conv import choices
+from jaxfer.kernels.conv.choices import Shape
 from jaxfer.kernels.conv_recurrence import Cell, packed, pallas, reference
 from jaxfer.models import two_stream_conv_rnn
 
@@ -123,9 +125,12 @@ def test_members_run_as_they_do_alone():
     assert_close(jax.tree.map(lambda a, k=k: a[k], together), alone, 1e-5)
 
 
-def for_tpu(function, *arguments):
-  """The program as it is lowered for a TPU; no TPU is needed."""
-  return jax.jit(function).trace(*arguments).lower(lowering_platforms=("tpu",)).as_text()
+def lowered(platform, function, *arguments):
+  """The program as it is lowered for a platform; none of its devices is needed."""
+  return jax.jit(function).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
+
+
+for_tpu = functools.partial(lowered, "tpu")
 
 
 def test_the_kernels_are_in_the_program_of_a_tpu_alone_under_shard_map_and_for_members():
@@ -149,10 +154,79 @@ def test_the_kernels_are_in_the_program_of_a_tpu_alone_under_shard_map_and_for_m
   assert "tpu_custom_call" not in scan
 
 
-def test_auto_is_scan_until_a_record_of_a_tpu_says_otherwise():
+@pytest.fixture
+def tpu_table(monkeypatch):
+  """Replaces what the choice table says of recurrences on a TPU: {(features, pixels): implementation}."""
+
+  def put(table):
+    rows = tuple((Shape((3, 3), (1, 1), f, f, pixels), name) for (f, pixels), name in table.items())
+    known = choices._rows
+    monkeypatch.setattr(
+      choices, "_rows", lambda p, op: rows if (p, op) == ("tpu", "recurrence") else known(p, op)
+    )
+    choices.choose.cache_clear()
+
+  yield put
+  monkeypatch.undo()
+  choices.choose.cache_clear()
+
+
+def test_auto_is_the_tables_choice_on_a_tpu_and_scan_elsewhere(tpu_table):
   cell = Cell("conv_lstm")
-  params, x, *_ = problem(cell)
+  params, x, state, mask = problem(cell, time=2)
+  auto = lambda p, x: recurrence.unroll(cell, p, x, state, mask)[0].sum()  # noqa: E731
+  calls = {}
+  for name, table in {
+    "none": {},
+    "pallas": {(4, 35): "pallas", (128, 64): "scan"},
+    "scan": {(4, 35): "scan"},
+  }.items():
+    tpu_table(table)
+    calls[name] = for_tpu(jax.grad(auto), params, x).count("tpu_custom_call")
+    for other in ("cpu", "cuda"):
+      assert "pallas" not in lowered(other, jax.grad(auto), params, x)
+  assert calls == {"none": 0, "pallas": 2, "scan": 0}
+
+
+def test_auto_computes_on_cpu_what_scan_does(tpu_table):
+  cell = Cell("conv_gru", temporal_gate=True, spatial_skip=True)
+  arguments = problem(cell, time=2)
+  tpu_table({(4, 35): "pallas"})
+  scan = functools.partial(recurrence.unroll, implementation="scan")
+  got, want = (everything(unroll, cell, *arguments) for unroll in (recurrence.unroll, scan))
+  assert_close(got, want, 1e-6)
+
+
+def test_auto_is_scan_where_an_image_is_too_large_for_the_kernels(tpu_table):
+  tpu_table({(32, 512 * 512): "pallas"})
+  cell = Cell("conv_lstm")
+  shapes = recurrence.parameter_shapes(cell, 3, 32, (3, 3), (512, 512))
+  params = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
+  x = jax.ShapeDtypeStruct((1, 1, 512, 512, 3), jnp.float32)
   assert "tpu_custom_call" not in for_tpu(lambda p, x: recurrence.unroll(cell, p, x)[0], params, x)
+
+
+def test_a_stream_on_auto_hands_packed_arrays_on_where_the_table_chooses_the_kernels(tpu_table):
+  x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 2, 8, 8, 3)), jnp.float32)
+
+  def stream(implementation):
+    return two_stream_conv_rnn.Stream("conv_lstm", (4, 5), {"implementation": implementation})
+
+  variables = stream("scan").init(jax.random.key(0), x, None)
+
+  def gradient(implementation):
+    return jax.grad(lambda v: (stream(implementation).apply(v, x, None) ** 2).sum())
+
+  def unpacked(program):  # The layout's copies swap channels and pixels; a stream packs its input alone.
+    return program.count("stablehlo.transpose")
+
+  tpu_table({(4, 64): "pallas"})
+  found, pallas_alone = for_tpu(gradient("auto"), variables), for_tpu(gradient("pallas"), variables)
+  assert found.count("tpu_custom_call") == pallas_alone.count("tpu_custom_call") == 4
+  assert unpacked(found) == unpacked(pallas_alone)
+  assert_close(jax.jit(gradient("auto"))(variables), jax.jit(gradient("scan"))(variables), 1e-6)
+  tpu_table({(4, 64): "pallas", (5, 16): "scan"})  # Each layer has its own choice.
+  assert for_tpu(gradient("auto"), variables).count("tpu_custom_call") == 2
 
 
 @pytest.mark.parametrize("twice", [lambda f: jax.grad(lambda x: jax.grad(f)(x).sum()), jax.hessian])

@@ -14,11 +14,12 @@ FULL = {"temporal_gate": True, "temporal_skip": True, "spatial_skip": True}
 TOLERANCE = 1e-5
 
 
+@pytest.mark.parametrize("implementation", ["scan", "pallas"])
 @pytest.mark.parametrize("label", CASES)
-def test_values_and_gradients_equal_the_float64_loops(label):
+def test_values_and_gradients_equal_the_float64_loops(label, implementation):
   case = CASES[label]
   cell = case["cell"]
-  layer = LAYERS[cell](4, **case["options"])
+  layer = LAYERS[cell](4, **case["options"], implementation=implementation)
   x = jnp.asarray(GOLDEN["x"])
   mask = jnp.asarray(GOLDEN["mask"]) if case["masked"] else None
   names = jax.eval_shape(layer.init, jax.random.key(0), x)["params"]
@@ -30,7 +31,8 @@ def test_values_and_gradients_equal_the_float64_loops(label):
     outputs, pull = jax.vjp(lambda p, x: layer.apply({"params": p}, x, mask), params, x)
     return outputs, *pull(jnp.asarray(GOLDEN["cotangent"]))
 
-  outputs, d_params, d_x = run(params, x)
+  with jax.default_matmul_precision("highest"):
+    outputs, d_params, d_x = run(params, x)
   want = GOLDEN[f"{label}/Y"]
   np.testing.assert_allclose(outputs, want, rtol=0, atol=TOLERANCE * np.abs(want).max())
   # The golden's slopes are along random directions; ours stack gates side by side, so slopes add up.

@@ -23,6 +23,7 @@ DEFAULTS = {
   "forward_members": "grouped",
   "transpose_members": "grouped",
   "weight_gradient_members": "grouped",
+  "recurrence": "scan",  # Of `conv_recurrence`: channels and features of a layer.
 }
 
 

@@ -22,7 +22,7 @@ from jaxfer.kernels.conv.formulations import Padding, Pair, output_size, same_pa
 Map = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def by_platform(operation: str, shape: Shape, options: Mapping[str, Map], *arrays: jax.Array) -> jax.Array:
+def by_platform(operation: str, shape: Shape, options: Mapping[str, Callable], *arrays: Any) -> Any:
   """Runs the option that is the choice of the platform for which the program is lowered."""
   default = options[choices.DEFAULTS[operation]]
   chosen = {p: options[choices.choose(p, operation, shape, tuple(options))] for p in choices.platforms()}

@@ -8,11 +8,13 @@ from jaxfer.kernels.conv_recurrence.cells import (
   TemporalMerge,
   chosen,
   initial_state,
+  layer_shape,
   parameter_shapes,
   step,
   unroll,
 )
 from jaxfer.kernels.conv_recurrence.packed import Packed
+from jaxfer.kernels.conv_recurrence.pallas import TooLarge
 
 __all__ = [
   "Cell",
@@ -21,8 +23,10 @@ __all__ = [
   "Packed",
   "State",
   "TemporalMerge",
+  "TooLarge",
   "chosen",
   "initial_state",
+  "layer_shape",
   "parameter_shapes",
   "step",
   "unroll",

@@ -43,6 +43,8 @@ import jax.numpy as jnp
 
 from jaxfer.errors import UserError, unknown
 from jaxfer.kernels import conv as convolution
+from jaxfer.kernels.conv import choices
+from jaxfer.kernels.conv.ops import by_platform
 from jaxfer.kernels.conv_recurrence import pallas
 from jaxfer.kernels.conv_recurrence.packed import Packed
 from jaxfer.kernels.conv_recurrence.scan import scan
@@ -80,9 +82,9 @@ class Cell:
   temporal_merge: TemporalMerge = "input"
 
   def __post_init__(self):
-    for name, choices in (("kind", Kind), ("temporal_merge", TemporalMerge)):
-      if getattr(self, name) not in get_args(choices):
-        raise unknown(f"{name} of a conv-RNN", str(getattr(self, name)), get_args(choices))
+    for name, values in (("kind", Kind), ("temporal_merge", TemporalMerge)):
+      if getattr(self, name) not in get_args(values):
+        raise unknown(f"{name} of a conv-RNN", str(getattr(self, name)), get_args(values))
     if self.peephole and self.kind == "conv_gru":
       raise UserError("peephole=True: a ConvGRU has no cell state to look at; leave it out or take conv_lstm")
 
@@ -268,7 +270,8 @@ def unroll(
     checkpoint_every: keep x and the state at every so many steps alone, and run these steps again (`jax.checkpoint`).
     implementation: "scan" is `scan.scan`, for every platform; "pallas" are the TPU kernels of `pallas`, which are
       interpreted, and slow, on other platforms, always recompute the gates and can be differentiated once. "auto" is
-      the one that measured faster, which is "scan" until a TPU has been measured.
+      settled for each platform when the program is lowered: the choice of the nearest shape in the choice table, and
+      "scan" where the table has none, or where an image is too large for "pallas".
     packed: with "pallas", leave the outputs in the kernels' layout, as the next layer reads them.
 
   Returns:
@@ -280,13 +283,18 @@ def unroll(
   """
   if implementation not in get_args(Implementation):
     raise unknown("implementation of a conv-RNN", str(implementation), get_args(Implementation))
-  batch, _, height, width, _ = x.shape
+  batch, _, height, width, channels = x.shape
   features = params["input_bias"].shape[0] // cell.gates
   first = initial_state(cell, (batch, height, width, features), x.dtype) if state is None else state
-  if chosen(implementation) == "pallas":
+  if implementation == "pallas":
     return _unroll_pallas(cell, params, x, first, mask, checkpoint_every, packed=packed)
   if packed or isinstance(x, Packed):
     raise UserError(f'a packed sequence needs implementation="pallas", not "{implementation}"')
+  if implementation == "auto":
+    run_as = functools.partial(_unroll_as, cell, recompute, checkpoint_every)
+    options = {name: functools.partial(run_as, name) for name in get_args(Implementation)[1:]}
+    at = layer_shape((height, width), channels, features, params["input_kernel"].shape[:2])
+    return by_platform("recurrence", at, options, params, x, first, mask)
   run = functools.partial(_unroll, cell, recompute)
   sequence = x.swapaxes(0, 1), None if mask is None else mask.swapaxes(0, 1)
   outputs, last = _in_chunks(run, params, first, sequence, checkpoint_every)
@@ -338,9 +346,27 @@ def _unroll(cell: Cell, recompute: bool, params: Params, state: State, sequence)
   return outputs, state
 
 
-def chosen(implementation: Implementation) -> Implementation:
-  """What "auto" stands for: no record of a TPU shows yet that the Pallas kernels are faster."""
-  return "scan" if implementation == "auto" else implementation
+def layer_shape(
+  size: tuple[int, int], channels: int, features: int, kernel_size: tuple[int, int]
+) -> choices.Shape:
+  """What "auto" goes by, for images of `size` (height, width)."""
+  return choices.Shape(kernel_size, (1, 1), channels, features, size[0] * size[1])
+
+
+def chosen(platform: str, shape: choices.Shape) -> Implementation:
+  """What "auto" is on a platform for a `layer_shape`."""
+  return choices.choose(platform, "recurrence", shape, get_args(Implementation)[1:])
+
+
+def _unroll_as(
+  cell: Cell, recompute: bool, checkpoint_every: int | None, implementation: Implementation, *arguments
+) -> tuple[jax.Array, State]:
+  """`unroll` as "auto" has chosen."""
+  run = functools.partial(unroll, cell, recompute=recompute, checkpoint_every=checkpoint_every)
+  try:
+    return run(*arguments, implementation=implementation)
+  except pallas.TooLarge:
+    return run(*arguments, implementation="scan")
 
 
 def _recurrence(cell: Cell, params: Params) -> pallas.Recurrence:
@@ -387,5 +413,5 @@ def _unroll_pallas(
 
 def step(cell: Cell, params: Params, state: State, x: jax.Array) -> tuple[State, jax.Array]:
   """One step on x [batch, height, width, channels]: `unroll` of one frame. Returns the state and Y."""
-  outputs, state = unroll(cell, params, x[:, None], state)
+  outputs, state = unroll(cell, params, x[:, None], state, implementation="scan")
   return state, outputs[:, 0]

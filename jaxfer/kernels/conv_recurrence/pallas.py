@@ -33,6 +33,10 @@ VMEM = 44 * 2**20
 SMALL_VMEM = 14 * 2**20
 
 
+class TooLarge(UserError):
+  """An image does not fit into a TPU's memory."""
+
+
 def _vmem() -> int:
   """`SMALL_VMEM` on a machine with older TPUs, else `VMEM`, since a program may be compiled where no TPU is."""
   try:
@@ -144,7 +148,7 @@ def layout_for(
     given: the layout that the input has, if it has one. It stays unless the kernels do not fit or another is smaller.
 
   Raises:
-    UserError: one image is too large for VMEM.
+    TooLarge: one image is too large for VMEM.
   """
 
   def fits(layout):
@@ -154,7 +158,7 @@ def layout_for(
   limit = _vmem()
   best = choose(*shape, fits)
   if best is None:
-    raise UserError(
+    raise TooLarge(
       f'implementation="pallas" keeps an image in {limit >> 20} MiB of a TPU\'s memory, too little for images of '
       f'{shape[1:]} and {recurrence.sizes[0]} features: take implementation="scan"'
     )
