@@ -10,7 +10,7 @@ temporal gate, temporal skip and spatial skip. A case of several layers is a str
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax
@@ -155,9 +155,10 @@ def measure(session: harness.Session, problem: Problem, budget: float | None) ->
   )
   contenders = [harness.Contender("jaxfer", functools.partial(prepare, problem, inputs))]
   if session.platform == "tpu":  # "auto" is one of the two.
-    for implementation in ("scan", "pallas"):
-      make = functools.partial(prepare, problem, inputs, implementation)
-      contenders.append(harness.Contender(f"jaxfer_{implementation}", make))
+    for name in get_args(Implementation)[1:]:
+      contenders.append(
+        harness.Contender(f"jaxfer_{name}", functools.partial(prepare, problem, inputs, name))
+      )
   for name, make in peers.PEERS.items():
     contenders += session.peer(name, functools.partial(make, problem, inputs, session))
   session.measure(case, contenders, functools.partial(reference_result, problem, inputs), REFERENCE)

@@ -36,7 +36,7 @@ Parameters are a flat dict (C = features, K = kernel size, D = channels of the i
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import jax
 import jax.numpy as jnp
@@ -293,7 +293,8 @@ def unroll(
   if implementation == "auto":
     run_as = functools.partial(_unroll_as, cell, recompute, checkpoint_every)
     options = {name: functools.partial(run_as, name) for name in get_args(Implementation)[1:]}
-    at = layer_shape((height, width), channels, features, params["input_kernel"].shape[:2])
+    kernel_height, kernel_width, *_ = params["input_kernel"].shape
+    at = layer_shape((height, width), channels, features, (kernel_height, kernel_width))
     return by_platform("recurrence", at, options, params, x, first, mask)
   run = functools.partial(_unroll, cell, recompute)
   sequence = x.swapaxes(0, 1), None if mask is None else mask.swapaxes(0, 1)
@@ -355,7 +356,7 @@ def layer_shape(
 
 def chosen(platform: str, shape: choices.Shape) -> Implementation:
   """What "auto" is on a platform for a `layer_shape`."""
-  return choices.choose(platform, "recurrence", shape, get_args(Implementation)[1:])
+  return cast(Implementation, choices.choose(platform, "recurrence", shape, get_args(Implementation)[1:]))
 
 
 def _unroll_as(
