@@ -13,7 +13,7 @@ import functools
 import json
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,6 +22,7 @@ import numpy as np
 from jax import lax
 
 from benchmarks import harness, records
+from jaxfer.kernels import conv_recurrence
 from jaxfer.kernels.conv import choices, ops
 from jaxfer.kernels.conv.choices import Shape
 from jaxfer.kernels.conv.formulations import Padding, same_padding
@@ -199,10 +200,8 @@ def problems(operation: str, platform: str, quick: bool) -> list[Problem]:
   ]
 
 
-def _costs(record: records.Record) -> tuple[float, ...] | None:
+def _counts(record: records.Record) -> tuple[float, ...] | None:
   """What a choice goes by: milliseconds, or a compiled program's thousands of cycles by XLA and by its schedule."""
-  if record["benchmark"] != "choose" or record["quick"]:
-    return None
   if record["status"] == "ok":
     return (1e3 * record["seconds"]["median"],)
   if record["status"] == "compiled":
@@ -217,14 +216,15 @@ def _best(costs: Mapping[str, tuple[float, ...]], default: str) -> str:
     for name, cost in costs.items()
     if default not in costs or all(d > _GAIN * c for d, c in zip(costs[default], cost, strict=True))
   }
-  return min(better, key=better.__getitem__) if better else default
+  return min(better, key=lambda name: math.prod(better[name])) if better else default
 
 
 def table_of(rows: Iterable[records.Record]) -> dict[str, list[dict[str, Any]]]:
   """Operation -> shapes with the choice and the costs it was made from, of `choose` records."""
   cases: dict[str, tuple[Mapping[str, Any], dict[str, tuple[float, ...]]]] = {}
   for record in rows:
-    if (cost := _costs(record)) is not None:
+    counts = record["benchmark"] == "choose" and not record["quick"]
+    if counts and (cost := _counts(record)) is not None:
       _, costs = cases.setdefault(record["case"], (record["settings"], {}))
       costs[record["implementation"].removeprefix("jaxfer_")] = cost
   found: dict[str, list[dict[str, Any]]] = {}
@@ -242,50 +242,67 @@ def table_of(rows: Iterable[records.Record]) -> dict[str, list[dict[str, Any]]]:
 
 
 def recurrences_of(rows: Iterable[records.Record]) -> list[dict[str, Any]]:
-  """Shapes of conv-RNN layers with the choice and the milliseconds it was made from, of `conv_rnn` records.
+  """Shapes of conv-RNN layers with the choice and the costs it was made from.
 
-  The Pallas kernels are chosen where every gradient and training step that was timed with both is faster with them.
+  An implementation takes the place of the default where it is cheaper in every case of the shape. Compiled programs
+  count where nothing was timed. They do not bring the Pallas kernels in, which no TPU has run.
+
+  Args:
+    rows: records of `benchmarks.conv_rnn`, or of the same cases in `benchmarks.tpu`.
   """
-  cases: dict[str, tuple[Shape, dict[str, float]]] = {}
-  for record in rows:
-    settings, implementation = record["settings"], record["implementation"].removeprefix("jaxfer_")
-    counts = record["benchmark"] == "conv_rnn" and record["status"] == "ok" and not record["quick"]
-    if not counts or implementation not in ("scan", "pallas"):
-      continue
-    if len(settings["features"]) == 1 and settings["operation"] != "forward":
-      shape = shape_of(3, 1, settings["channels"], settings["features"][0], settings["size"])
-      cases.setdefault(record["case"], (shape, {}))[1][implementation] = 1e3 * record["seconds"]["median"]
-  found: dict[Shape, dict[str, tuple[float, ...]]] = {}
-  for shape, costs in cases.values():
-    if len(costs) == 2:
-      together = found.setdefault(shape, {})
-      for name, cost in costs.items():
-        together[name] = (*together.get(name, ()), float(f"{cost:.3g}"))
-  return [
-    {
-      **dataclasses.asdict(shape),
-      "formulation": _best(costs, choices.DEFAULTS["recurrence"]),
-      "milliseconds": costs,
-    }
-    for shape, costs in found.items()
+  cases: dict[str, dict[str, records.Record]] = {}
+  rows = [
+    r for r in rows if r["benchmark"] in ("conv_rnn", "tpu") and not r["quick"] and _counts(r) is not None
   ]
+  timed = any(record["status"] == "ok" for record in rows)
+  for record in rows:
+    name = record["implementation"].removeprefix("jaxfer_")
+    layer = "features" in record["settings"] and len(record["settings"]["features"]) == 1
+    if layer and name in conv_recurrence.IMPLEMENTATIONS and timed == (record["status"] == "ok"):
+      cases.setdefault(record["case"], {})[name] = record
+  shapes: dict[Shape, list[dict[str, records.Record]]] = {}
+  for found in cases.values():
+    if len(found) > 1:
+      s = next(iter(found.values()))["settings"]
+      shapes.setdefault(shape_of(3, 1, s["channels"], s["features"][0], s["size"]), []).append(found)
+  return [_recurrence(shape, of_shape) for shape, of_shape in shapes.items()]
 
 
-def write(path: pathlib.Path) -> None:
-  """Puts the choices of a results file into the table, in place of its platform's."""
-  every = records.latest(records.read(path)).values()
+def _recurrence(shape: Shape, cases: Sequence[Mapping[str, records.Record]]) -> dict[str, Any]:
+  """The row of a shape from its cases, each by implementation."""
+  costs: dict[str, tuple[float, ...]] = {
+    name: sum((_counts(case[name]) or () for case in cases), ())
+    for name in conv_recurrence.IMPLEMENTATIONS
+    if all(name in case for case in cases)
+  }
+  estimate = cases[0][choices.DEFAULTS["recurrence"]]["status"] == "compiled"
+  allowed = {name: cost for name, cost in costs.items() if not (estimate and name == "pallas")}
+  return {
+    **dataclasses.asdict(shape),
+    "formulation": _best(allowed, choices.DEFAULTS["recurrence"]),
+    "thousand_cycles" if estimate else "milliseconds": {
+      name: [float(f"{c:.3g}") for c in cost] for name, cost in costs.items()
+    },
+  }
+
+
+def write(paths: Sequence[pathlib.Path]) -> None:
+  """Puts the choices of results files of one platform into the table, in place of that platform's."""
+  every = [record for path in paths for record in records.latest(records.read(path)).values()]
   latest = [r for r in every if r["benchmark"] == "choose"]
   if not latest:
-    raise records.BadRecords(f"{path}: no records of the benchmark `choose`")
+    raise records.BadRecords(f"{', '.join(map(str, paths))}: no records of the benchmark `choose`")
   environment = latest[-1]["environment"]
   platform = {"gpu": "cuda"}.get(environment["platform"], environment["platform"])
+  found = table_of(latest)
+  if recurrences := recurrences_of(every):
+    found["recurrence"] = recurrences
   table = json.loads(choices.TABLE.read_text())
   table["platforms"][platform] = {
-    "source": f"benchmarks/results/{path.name}",
+    "source": ", ".join(f"benchmarks/results/{path.name}" for path in paths),
     "device": environment["device_kind"] if platform != "cpu" else environment["cpu"],
     **({"estimate": "compiled for this device, not run"} if latest[-1]["status"] == "compiled" else {}),
-    "choices": table_of(latest)
-    | ({"recurrence": recurrences} if (recurrences := recurrences_of(every)) else {}),
+    "choices": found,
   }
   choices.TABLE.write_text(_json(table))
   choices.reload()
@@ -306,13 +323,18 @@ def main() -> None:
   flags = harness.parser(__doc__)
   flags.add_argument("--write", action="store_true", help="put the choices into the table")
   flags.add_argument(
-    "--from", dest="source", type=pathlib.Path, metavar="RESULTS", help="write the table from this file"
+    "--from",
+    dest="sources",
+    type=pathlib.Path,
+    nargs="+",
+    metavar="RESULTS",
+    help="write the table from these files, of one platform",
   )
   flags.add_argument("--only", default="", help="run the cases whose name contains this")
   flags.add_argument("--formulations", help="time these alone, joined by commas; others keep what is on file")
   arguments = flags.parse_args()
-  if arguments.source is not None:
-    write(arguments.source)
+  if arguments.sources is not None:
+    write(arguments.sources)
     return
   session = harness.session("choose", arguments)
   for operation in _OPERATIONS:
@@ -320,7 +342,7 @@ def main() -> None:
       if arguments.only in problem.name:
         _measure(session, problem)
     if arguments.write and not session.quick and session.path.exists():
-      write(session.path)  # What comes next builds on these choices.
+      write([session.path])  # What comes next builds on these choices.
   harness.finish(session)
 
 

@@ -10,7 +10,7 @@ temporal gate, temporal skip and spatial skip. A case of several layers is a str
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -20,7 +20,7 @@ import optax
 from benchmarks import conv_rnn_peers as peers
 from benchmarks import harness
 from benchmarks.conv_rnn_problem import ENHANCED, OPERATIONS, SGD, Problem, inputs_of, named, operate, pooled
-from jaxfer.kernels.conv_recurrence import Implementation, Packed, reference
+from jaxfer.kernels.conv_recurrence import IMPLEMENTATIONS, Implementation, Packed, folded_pixels, reference
 from jaxfer.layers.conv_rnn import ConvGRU, ConvLSTM
 from jaxfer.models.two_stream_conv_rnn import Stream
 from jaxfer.train import step as engine
@@ -154,14 +154,23 @@ def measure(session: harness.Session, problem: Problem, budget: float | None) ->
     budget=budget,
   )
   contenders = [harness.Contender("jaxfer", functools.partial(prepare, problem, inputs))]
-  if session.platform == "tpu":  # "auto" is one of the two.
-    for name in get_args(Implementation)[1:]:
-      contenders.append(
-        harness.Contender(f"jaxfer_{name}", functools.partial(prepare, problem, inputs, name))
-      )
+  if session.platform == "tpu":  # "auto" is one of these.
+    for one in implementations(problem.features, problem.size):
+      make_one = functools.partial(prepare, problem, inputs, one)
+      contenders.append(harness.Contender(f"jaxfer_{one}", make_one))
   for name, make in peers.PEERS.items():
     contenders += session.peer(name, functools.partial(make, problem, inputs, session))
   session.measure(case, contenders, functools.partial(reference_result, problem, inputs), REFERENCE)
+
+
+def implementations(features: tuple[int, ...], size: int) -> list[Implementation]:
+  """Those that may pay on a TPU: folded channels fill its 128 lanes at most."""
+  smallest = size >> (len(features) - 1)
+  return [
+    name
+    for name in IMPLEMENTATIONS
+    if (pixels := folded_pixels(name)) == 1 or (pixels * max(features) <= 128 and smallest % pixels == 0)
+  ]
 
 
 def tolerance(problem: Problem, session: harness.Session) -> float:

@@ -1,5 +1,6 @@
 """What `benchmarks.tpu` compiles: cases, ours and the peer's program of each, and how their arguments are laid out."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ from benchmarks import (
 from benchmarks.conv_rnn_scan_peer import flax_scan
 
 V5E, V6E, FOUR = "v5e:1x1", "v6e:1x1", "v5e:2x2"
+OTHERS = "v5p:1x1x1", "v4:1x1x1"
 HEADLINE = "conv_lstm/gradient/b8-t16-s32-c32-f32/bfloat16"
 
 
@@ -42,8 +44,14 @@ class Program:
 
   def lower(self, devices: tuple[jax.Device, ...]) -> Any:
     """The program lowered for devices, from shapes alone."""
-    program = self.make()
     mesh = Mesh(np.array(devices), ("data",))
+    # The mesh tells kernels that they are for an older chip. It also changes the text of other programs.
+    old = devices[0].device_kind == "TPU v4"
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh) if old else contextlib.nullcontext():
+      return self._lower(mesh)
+
+  def _lower(self, mesh: Mesh) -> Any:
+    program = self.make()
     whole = NamedSharding(mesh, PartitionSpec())
     parts = NamedSharding(mesh, PartitionSpec("data"))
 
@@ -52,14 +60,15 @@ class Program:
       place = sharding if leaf.ndim else whole
       return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
 
+    split = [k >= self.batched for k in range(len(program.arguments))]
     placed = [
-      jax.tree.map(functools.partial(shape, sharding=parts if k >= self.batched else whole), argument)
-      for k, argument in enumerate(program.arguments)
+      jax.tree.map(functools.partial(shape, sharding=parts if s else whole), argument)
+      for s, argument in zip(split, program.arguments, strict=True)
     ]
     if self.manual:
-      specs = [PartitionSpec("data") if k >= self.batched else PartitionSpec() for k in range(len(placed))]
+      specs = tuple(PartitionSpec("data") if s else PartitionSpec() for s in split)
       program.fn = jax.shard_map(
-        program.fn, mesh=mesh, in_specs=tuple(specs), out_specs=PartitionSpec(), check_vma=False
+        program.fn, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False
       )
     return program.jitted.lower(*placed)
 
@@ -88,17 +97,16 @@ class Case:
 
 
 def conv_rnn_case(problem: conv_rnn_problem.Problem, topology: str) -> Case:
-  """A layer, by the scan and by the Pallas kernels.
+  """A layer as "auto" runs it, in every implementation that may pay, and in the Pallas kernels from packed to packed.
 
   The peer is stock Flax's, or the same cell of `nn.Conv` in `nn.scan` where Flax has none.
   """
   inputs = functools.cache(lambda: conv_rnn_problem.inputs_of(problem))
   peer, theirs = ("flax_scan", flax_scan) if problem.enhanced else ("flax", conv_rnn_peers.flax)
-  programs = {
-    "jaxfer": Program(lambda: conv_rnn.prepare(problem, inputs())),
-    "jaxfer_pallas": Program(lambda: conv_rnn.prepare(problem, inputs(), "pallas")),
-    "jaxfer_pallas_packed": Program(lambda: conv_rnn.prepare_packed(problem, inputs())),
-  }
+  programs = {"jaxfer": Program(lambda: conv_rnn.prepare(problem, inputs()))}
+  for one in conv_rnn.implementations(problem.features, problem.size):
+    programs[f"jaxfer_{one}"] = Program(lambda one=one: conv_rnn.prepare(problem, inputs(), one))  # type: ignore[misc]
+  programs["jaxfer_pallas_packed"] = Program(lambda: conv_rnn.prepare_packed(problem, inputs()))
   for name, steps in ((peer, 1), (f"{peer}_unrolled", problem.time)):
     make = functools.partial(theirs, unroll=steps)
     programs[name] = Program(lambda make=make: make(problem, inputs(), None))  # type: ignore[misc]
@@ -170,7 +178,8 @@ def conv_rnn_cases() -> list[Case]:
       for operation in ("gradient", "forward")
     ]
 
-  return both([*shapes[:1], *full, *shapes[1:], *enhanced], V5E) + both(shapes[:1], V6E)
+  elsewhere = [conv_rnn_case(first, topology) for topology in OTHERS]
+  return both([*shapes[:1], *full, *shapes[1:], *enhanced], V5E) + both(shapes[:1], V6E) + elsewhere
 
 
 def step_cases() -> list[Case]:

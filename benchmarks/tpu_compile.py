@@ -101,8 +101,10 @@ def devices(topology: str) -> tuple[jax.Device, ...]:
   """
   version()
   _dumps()  # libtpu reads its flags once, when it is loaded.
-  options = {"chips_per_host_bounds": (1, 1, 1), "num_slices": 1} if topology.endswith(":1x1") else {}
-  return tuple(topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices)
+  single = set(topology.split(":")[1].split("x")) == {"1"}
+  options = {"chips_per_host_bounds": (1, 1, 1), "num_slices": 1} if single else {}
+  found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices
+  return tuple(found[:1] if single else found)  # A v4 chip is two devices.
 
 
 def _place(lowered: jax.stages.Lowered, topology: str) -> pathlib.Path:

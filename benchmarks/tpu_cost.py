@@ -44,6 +44,9 @@ CHIPS = {
     # The clocks follow from the peak: four matrix units of 128 x 128 make 2**17 FLOP a cycle, of 256 x 256 2**19.
     Chip("v5e", "TPU v5 lite", 197e12, 819e9, 16 * 2**30, 1.5e9),
     Chip("v6e", "TPU v6 lite", 918e12, 1640e9, 31.5 * 2**30, 1.75e9),
+    Chip("v5p", "TPU v5", 459e12, 2765e9, 95 * 2**30, 1.75e9),
+    # One of the two cores of a chip, which is what the compiler calls a device.
+    Chip("v4", "TPU v4", 137.5e12, 614e9, 16 * 2**30, 1.05e9),
   )
 }
 

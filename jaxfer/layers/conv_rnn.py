@@ -200,7 +200,8 @@ class ConvLSTM(_Layer):
     param_dtype: of the parameters.
     recompute: keep less for the backward pass and take the gates again there (`kernels.conv_recurrence.unroll`).
     checkpoint_every: keep the input and the state at every so many steps alone, for long sequences.
-    implementation: "auto", "scan" or "pallas", see `kernels.conv_recurrence.unroll`.
+    implementation: "auto", "scan", "scan_folded2", "scan_folded4", "scan_folded8" or "pallas", see
+      `kernels.conv_recurrence.unroll`.
   """
 
   peephole: bool = False

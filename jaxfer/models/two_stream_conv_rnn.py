@@ -33,7 +33,7 @@ from jaxfer.kernels.conv_recurrence import (
   Implementation,
   Kind,
   TemporalMerge,
-  TooLarge,
+  Unsuitable,
   chosen,
   layer_shape,
 )
@@ -94,7 +94,7 @@ class Stream(nn.Module):
     def packed(*arguments):
       try:
         return run("pallas", *arguments)
-      except TooLarge:
+      except Unsuitable:
         return run("scan", *arguments)
 
     scan = functools.partial(run, "scan")
@@ -136,7 +136,7 @@ class TwoStreamConvRNN(nn.Module):
     param_dtype: of the parameters.
     recompute: see `ConvLSTM`; so is checkpoint_every. They save memory on long clips.
     checkpoint_every: see `ConvLSTM`.
-    implementation: see `ConvLSTM`: "auto", "scan" or "pallas".
+    implementation: see `ConvLSTM`.
 
   Raises:
     UserError: a value of cell, temporal_merge, merge_init, pool, fusion or implementation that does not exist, or

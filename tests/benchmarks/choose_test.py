@@ -52,28 +52,46 @@ def test_an_estimate_must_be_better_than_the_default_by_both_counts():
     assert row["thousand_cycles"]["phases"] == [100, 50]
 
 
-def layer(implementation, seconds, **changes):
+def layer(implementation, seconds, cycles=None, **changes):
+  """A record of a conv-RNN layer, timed or, with `cycles` by two counts, compiled."""
   problem = conv_rnn_problem.Problem(**changes)
   return {
     **record("forward", implementation, seconds),
-    "benchmark": "conv_rnn",
+    "benchmark": "tpu" if cycles else "conv_rnn",
     "case": problem.name,
     "settings": dataclasses.asdict(problem),
+    **(
+      {"status": "compiled", "compiled": dict(zip(("cycles", "schedule_cycles"), cycles, strict=True))}
+      if cycles
+      else {}
+    ),
   }
 
 
-def test_the_kernels_are_chosen_where_they_are_faster_in_every_training_case():
+def test_an_implementation_of_the_recurrence_is_chosen_where_it_is_faster_in_every_case():
   enhanced, wide = {"enhanced": True}, {"channels": 128, "features": (128,)}
-  rows = choose.recurrences_of([
-    layer("scan", 3.0), layer("pallas", 1.0), layer("scan", 5.0, **enhanced), layer("pallas", 4.0, **enhanced),
-    layer("scan", 1.0, operation="forward"), layer("pallas", 2.0, operation="forward"),
+  rows = [
+    layer("scan", 3.0), layer("pallas", 1.0), layer("scan_folded2", 2.0),
+    layer("scan", 5.0, **enhanced), layer("pallas", 4.0, **enhanced),  # Folded was not timed.
     layer("scan", 3.0, **wide), layer("pallas", 1.0, **wide),
     layer("scan", 3.0, **wide, **enhanced), layer("pallas", 4.0, **wide, **enhanced),
     layer("scan", 3.0, size=64), layer("flax", 1.0, size=64),
     layer("scan", 3.0, features=(8, 8)), layer("pallas", 1.0, features=(8, 8)),
-  ])  # fmt: skip
-  assert [(row["features"], row["formulation"]) for row in rows] == [(32, "pallas"), (128, "scan")]
-  assert rows[0]["milliseconds"] == {"scan": (3000, 5000), "pallas": (1000, 4000)}
+    layer("scan", None, (1e3, 1e3), size=8), layer("pallas", None, (1, 1), size=8),  # Not what was timed.
+  ]  # fmt: skip
+  found = choose.recurrences_of(rows)
+  assert [(row["features"], row["formulation"]) for row in found] == [(32, "pallas"), (128, "scan")]
+  assert found[0]["milliseconds"] == {"scan": [3000, 5000], "pallas": [1000, 4000]}
+
+
+def test_an_estimate_folds_pixels_and_does_not_choose_the_kernels():
+  rows = [
+    layer("scan", None, (8000, 3000)), layer("scan_folded2", None, (6000, 2000)), layer("pallas", None, (1, 1)),
+    layer("scan_folded4", None, (5000, 2900)),
+  ]  # fmt: skip
+  (row,) = choose.recurrences_of(rows)
+  assert row["formulation"] == "scan_folded2"  # The other is no better by the schedule.
+  assert row["thousand_cycles"]["pallas"] == [0.001, 0.001]
 
 
 def test_the_table_is_written_one_line_a_shape_and_read_back():

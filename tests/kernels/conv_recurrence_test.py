@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import itertools
 
@@ -93,6 +94,36 @@ def test_saving_memory_changes_nothing(name, options):
   got = jax.jit(lambda p, x: everything(saving, cell, p, x, mask=mask))(params, x)
   want = jax.jit(lambda p, x: everything(recurrence.unroll, cell, p, x, mask=mask))(params, x)
   assert_close(got, want)
+
+
+@pytest.mark.parametrize(
+  ("name", "pixels", "kernel"),
+  [
+    ("conv_lstm temporal_skip peephole output", 4, (3, 3)),
+    ("conv_gru temporal_gate temporal_skip gate_sees_x input", 2, (3, 3)),
+    ("conv_lstm temporal_gate input", 2, (1, 7)),  # Reaches over two blocks.
+    ("conv_gru input", 8, (5, 1)),  # One block is the width.
+  ],
+)
+def test_folded_pixels_change_nothing(name, pixels, kernel):
+  cell = dataclasses.replace(CELLS[name], spatial_skip=True)
+  x, rng = clip(size=(5, 8)), np.random.default_rng(0)
+  shapes = recurrence.parameter_shapes(cell, 3, 4, kernel, (5, 8))
+  params = {n: jnp.asarray(0.4 * rng.standard_normal(shape), jnp.float32) for n, shape in shapes.items()}
+  mask = jnp.asarray([[True, True, False], [True, False, False]])
+  got, want = (
+    jax.jit(lambda p, x, f=f: everything(f, cell, p, x, mask=mask))(params, x)
+    for f in (functools.partial(recurrence.unroll, implementation=f"scan_folded{pixels}"), reference.unroll)
+  )
+  assert_close(got, want)
+
+
+def test_a_width_that_cannot_be_folded_is_refused():
+  cell = Cell("conv_lstm")
+  with pytest.raises(
+    UserError, match='"scan_folded2" needs a width that is a multiple of 2, not 3: take "scan"'
+  ):
+    recurrence.unroll(cell, params_of(cell), clip(), implementation="scan_folded2")
 
 
 @pytest.mark.parametrize("options", [{"recompute": True}, {"checkpoint_every": 4}], ids=str)

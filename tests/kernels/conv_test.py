@@ -10,6 +10,7 @@ from jax import lax
 from jaxfer.kernels import conv as convolution
 from jaxfer.kernels.conv import choices, formulations, ops
 from jaxfer.kernels.conv.choices import Shape
+from jaxfer.kernels.conv_recurrence import IMPLEMENTATIONS
 
 # (batch, height, width, channels, features, kernel, strides, padding); None keeps the size.
 SHAPES = {
@@ -246,6 +247,6 @@ def test_the_committed_table_names_formulations_that_exist():
     for operation, rows in entry["choices"].items():
       names = {"map", "grouped", "batched"} if operation.endswith("_members") else FORMULATIONS
       if operation == "recurrence":  # A compiler's estimate does not put users on the Pallas kernels.
-        names = {"scan"} if "estimate" in entry else {"scan", "pallas"}
+        names = {*IMPLEMENTATIONS} - ({"pallas"} if "estimate" in entry else set())
       assert {row["formulation"] for row in rows} <= set(names)
   assert ops.conv(x, w, strides, padding).shape == (3, 7, 6, 5)

@@ -1,30 +1,34 @@
 """The gated convolutional recurrences over time: fast version, plain reference, shared parameters."""
 
 from jaxfer.kernels.conv_recurrence.cells import (
+  IMPLEMENTATIONS,
   Cell,
   Implementation,
   Kind,
   State,
   TemporalMerge,
   chosen,
+  folded_pixels,
   initial_state,
   layer_shape,
   parameter_shapes,
   step,
   unroll,
 )
+from jaxfer.kernels.conv_recurrence.errors import Unsuitable
 from jaxfer.kernels.conv_recurrence.packed import Packed
-from jaxfer.kernels.conv_recurrence.pallas import TooLarge
 
 __all__ = [
+  "IMPLEMENTATIONS",
   "Cell",
   "Implementation",
   "Kind",
   "Packed",
   "State",
   "TemporalMerge",
-  "TooLarge",
+  "Unsuitable",
   "chosen",
+  "folded_pixels",
   "initial_state",
   "layer_shape",
   "parameter_shapes",

@@ -46,13 +46,19 @@ from jaxfer.kernels import conv as convolution
 from jaxfer.kernels.conv import choices
 from jaxfer.kernels.conv.ops import by_platform
 from jaxfer.kernels.conv_recurrence import pallas
+from jaxfer.kernels.conv_recurrence.errors import Unsuitable
+from jaxfer.kernels.conv_recurrence.folding import fold, fold_params, unfold
 from jaxfer.kernels.conv_recurrence.packed import Packed
 from jaxfer.kernels.conv_recurrence.scan import scan
 
 Params = Mapping[str, jax.Array]
 Kind = Literal["conv_lstm", "conv_gru"]
 TemporalMerge = Literal["input", "output"]
-Implementation = Literal["auto", "scan", "pallas"]
+Implementation = Literal["auto", "scan", "scan_folded2", "scan_folded4", "scan_folded8", "pallas"]
+IMPLEMENTATIONS: tuple[Implementation, ...] = tuple(
+  name for name in get_args(Implementation) if name != "auto"
+)
+_FOLDED = "scan_folded"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,18 +274,19 @@ def unroll(
     mask: [batch, time], True where a sequence is still running. Masked steps leave the state as it was and give zeros.
     recompute: keep the states and the inputs' maps, and take the gates again in the reverse scan.
     checkpoint_every: keep x and the state at every so many steps alone, and run these steps again (`jax.checkpoint`).
-    implementation: "scan" is `scan.scan`, for every platform; "pallas" are the TPU kernels of `pallas`, which are
-      interpreted, and slow, on other platforms, always recompute the gates and can be differentiated once. "auto" is
-      settled for each platform when the program is lowered: the choice of the nearest shape in the choice table, and
-      "scan" where the table has none, or where an image is too large for "pallas".
+    implementation: "scan" is `scan.scan`, for every platform; "scan_folded4" is the same on blocks of 4 pixels of a row
+      (`folding`), which must divide the width. "pallas" are the TPU kernels of `pallas`, which are interpreted, and
+      slow, on other platforms, always recompute the gates and can be differentiated once. "auto" is settled for each
+      platform when the program is lowered: the choice of the nearest shape in the choice table, and "scan" where the
+      table has none, or where that choice does not suit the images.
     packed: with "pallas", leave the outputs in the kernels' layout, as the next layer reads them.
 
   Returns:
     outputs [batch, time, height, width, features] (Y of the equations) and the last state.
 
   Raises:
-    UserError: an unknown implementation, packed sequences without "pallas", images that are too large for "pallas",
-      or its second derivative.
+    UserError: an unknown implementation, packed sequences without "pallas", images that are too large for "pallas" or
+      cannot be folded, or the second derivative of "pallas".
   """
   if implementation not in get_args(Implementation):
     raise unknown("implementation of a conv-RNN", str(implementation), get_args(Implementation))
@@ -292,14 +299,45 @@ def unroll(
     raise UserError(f'a packed sequence needs implementation="pallas", not "{implementation}"')
   if implementation == "auto":
     run_as = functools.partial(_unroll_as, cell, recompute, checkpoint_every)
-    options = {name: functools.partial(run_as, name) for name in get_args(Implementation)[1:]}
+    options: dict[str, Callable] = {name: functools.partial(run_as, name) for name in IMPLEMENTATIONS}
     kernel_height, kernel_width, *_ = params["input_kernel"].shape
     at = layer_shape((height, width), channels, features, (kernel_height, kernel_width))
     return by_platform("recurrence", at, options, params, x, first, mask)
   run = functools.partial(_unroll, cell, recompute)
+  if (pixels := folded_pixels(implementation)) > 1:
+    return _unroll_folded(run, params, x, first, mask, checkpoint_every, pixels)
+  return _unroll_scan(run, params, x, first, mask, checkpoint_every)
+
+
+def _unroll_scan(run: Callable, params: Params, x: jax.Array, first: State, mask, checkpoint_every):
   sequence = x.swapaxes(0, 1), None if mask is None else mask.swapaxes(0, 1)
   outputs, last = _in_chunks(run, params, first, sequence, checkpoint_every)
   return outputs.swapaxes(0, 1), last
+
+
+def folded_pixels(implementation: Implementation) -> int:
+  """Pixels of a block of "scan_folded4" and its like; 1 for the others."""
+  return int(implementation.removeprefix(_FOLDED)) if implementation.startswith(_FOLDED) else 1
+
+
+def _unroll_folded(
+  run: Callable,
+  params: Params,
+  x: jax.Array,
+  first: State,
+  mask: jax.Array | None,
+  checkpoint_every: int | None,
+  pixels: int,
+) -> tuple[jax.Array, State]:
+  """`unroll` on blocks of pixels."""
+  if x.shape[3] % pixels:
+    raise Unsuitable(
+      f'implementation="{_FOLDED}{pixels}" needs a width that is a multiple of {pixels}, not {x.shape[3]}: take "scan"'
+    )
+  folded = fold_params(params, x.shape[-1], first.h.shape[-1], pixels)
+  first = jax.tree.map(lambda a: fold(a, pixels), first)
+  outputs, last = _unroll_scan(run, folded, fold(x, pixels), first, mask, checkpoint_every)
+  return unfold(outputs, pixels), jax.tree.map(lambda a: unfold(a, pixels), last)
 
 
 def _in_chunks(
@@ -356,7 +394,7 @@ def layer_shape(
 
 def chosen(platform: str, shape: choices.Shape) -> Implementation:
   """What "auto" is on a platform for a `layer_shape`."""
-  return cast(Implementation, choices.choose(platform, "recurrence", shape, get_args(Implementation)[1:]))
+  return cast(Implementation, choices.choose(platform, "recurrence", shape, IMPLEMENTATIONS))
 
 
 def _unroll_as(
@@ -366,7 +404,7 @@ def _unroll_as(
   run = functools.partial(unroll, cell, recompute=recompute, checkpoint_every=checkpoint_every)
   try:
     return run(*arguments, implementation=implementation)
-  except pallas.TooLarge:
+  except Unsuitable:
     return run(*arguments, implementation="scan")
 
 

@@ -13,6 +13,7 @@ The kernels can be differentiated once. Under several devices they need a progra
 (`jax.shard_map` with `check_vma=False`, or `jax.pmap`), as Mosaic kernels cannot be partitioned automatically.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxfer.errors import UserError
+from jaxfer.kernels.conv_recurrence.errors import Unsuitable
 from jaxfer.kernels.conv_recurrence.packed import Layout, choose, padded_channels
 from jaxfer.kernels.conv_recurrence.pallas_backward import backward, vmem_bytes
 from jaxfer.kernels.conv_recurrence.pallas_forward import forward
@@ -33,16 +35,17 @@ VMEM = 44 * 2**20
 SMALL_VMEM = 14 * 2**20
 
 
-class TooLarge(UserError):
-  """An image does not fit into a TPU's memory."""
-
-
 def _vmem() -> int:
-  """`SMALL_VMEM` on a machine with older TPUs, else `VMEM`, since a program may be compiled where no TPU is."""
-  try:
-    kinds = {device.device_kind for device in jax.devices("tpu")}
-  except RuntimeError:
-    return VMEM
+  """`SMALL_VMEM` for older TPUs, else `VMEM`.
+
+  The TPU is that of the mesh (`jax.set_mesh`), also on a machine that has none, or else the machine's.
+  """
+  kinds = set()
+  if (device := jax.sharding.get_abstract_mesh().abstract_device) is not None:
+    kinds = {device.device_kind}
+  else:
+    with contextlib.suppress(RuntimeError):
+      kinds = {device.device_kind for device in jax.devices("tpu")}
   return SMALL_VMEM if any(kind in ("TPU v2", "TPU v3", "TPU v4") for kind in kinds) else VMEM
 
 
@@ -148,7 +151,7 @@ def layout_for(
     given: the layout that the input has, if it has one. It stays unless the kernels do not fit or another is smaller.
 
   Raises:
-    TooLarge: one image is too large for VMEM.
+    Unsuitable: one image is too large for VMEM.
   """
 
   def fits(layout):
@@ -158,7 +161,7 @@ def layout_for(
   limit = _vmem()
   best = choose(*shape, fits)
   if best is None:
-    raise TooLarge(
+    raise Unsuitable(
       f'implementation="pallas" keeps an image in {limit >> 20} MiB of a TPU\'s memory, too little for images of '
       f'{shape[1:]} and {recurrence.sizes[0]} features: take implementation="scan"'
     )

@@ -1,0 +1,7 @@
+"""What the implementations of a recurrence refuse."""
+
+from jaxfer.errors import UserError
+
+
+class Unsuitable(UserError):
+  """The images do not suit an implementation: they are too large for it, or cannot be folded."""
