@@ -1,6 +1,5 @@
 """What `benchmarks.tpu` compiles: cases, ours and the peer's program of each, and how their arguments are laid out."""
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
@@ -45,9 +44,7 @@ class Program:
   def lower(self, devices: tuple[jax.Device, ...]) -> Any:
     """The program lowered for devices, from shapes alone."""
     mesh = Mesh(np.array(devices), ("data",))
-    # The mesh tells kernels that they are for an older chip. It also changes the text of other programs.
-    old = devices[0].device_kind == "TPU v4"
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh) if old else contextlib.nullcontext():
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # Names the chip.
       return self._lower(mesh)
 
   def _lower(self, mesh: Mesh) -> Any:

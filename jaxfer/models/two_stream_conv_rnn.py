@@ -37,6 +37,7 @@ from jaxfer.kernels.conv_recurrence import (
   chosen,
   layer_shape,
 )
+from jaxfer.kernels.conv_recurrence.chip import tpu_kinds
 from jaxfer.layers.conv_rnn import ConvGRU, ConvLSTM, MergeInit
 from jaxfer.layers.dropout import Dropout
 from jaxfer.ranges import Classes, Count, Length, OddKernel, ShareBelowOne, Units, Weight
@@ -74,7 +75,9 @@ class Stream(nn.Module):
     return maps
 
   def _all_by_pallas(self, shape: tuple[int, ...]) -> bool:
-    """Whether "auto" is "pallas" for every layer on a TPU."""
+    """Whether "auto" is "pallas" for every layer on the TPU that the program is for."""
+    if not tpu_kinds():
+      return False
     *_, height, width, channels = shape
     kernel_size = self.settings.get("kernel_size", (3, 3))
     for k, features in enumerate(self.features):

@@ -1,4 +1,5 @@
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from jaxfer.errors import UserError
 from jaxfer.kernels import conv_recurrence as recurrence
 from jaxfer.kernels.conv import choices
 from jaxfer.kernels.conv.choices import Shape
-from jaxfer.kernels.conv_recurrence import Cell, packed, pallas, reference
+from jaxfer.kernels.conv_recurrence import Cell, cells, chip, packed, pallas, reference
 from jaxfer.models import two_stream_conv_rnn
 
 CELLS = {
@@ -156,7 +157,12 @@ def test_the_kernels_are_in_the_program_of_a_tpu_alone_under_shard_map_and_for_m
 
 @pytest.fixture
 def tpu_table(monkeypatch):
-  """Replaces what the choice table says of recurrences on a TPU: {(features, pixels): implementation}."""
+  """Replaces what the choice table says of recurrences on a TPU: {(features, pixels): implementation}.
+
+  The programs are for a TPU, which the machine need not have.
+  """
+  for module in (cells, two_stream_conv_rnn):
+    monkeypatch.setattr(module, "tpu_kinds", lambda: frozenset({"TPU v5 lite"}))
 
   def put(table):
     rows = tuple((Shape((3, 3), (1, 1), f, f, pixels), name) for (f, pixels), name in table.items())
@@ -186,6 +192,30 @@ def test_auto_is_the_tables_choice_on_a_tpu_and_scan_elsewhere(tpu_table):
     for other in ("cpu", "cuda"):
       assert "pallas" not in lowered(other, jax.grad(auto), params, x)
   assert calls == {"none": 0, "pallas": 2, "scan": 0}
+
+
+def test_without_a_tpu_auto_traces_the_scan_alone(tpu_table, monkeypatch):
+  tpu_table({(4, 35): "pallas"})
+  cell = Cell("conv_lstm")
+  params, x, *_ = problem(cell, time=2)
+  auto = lambda p, x: recurrence.unroll(cell, p, x)[0]  # noqa: E731
+  assert "pallas_call" in str(jax.make_jaxpr(auto)(params, x))
+  monkeypatch.setattr(cells, "tpu_kinds", frozenset)
+  assert "pallas_call" not in str(jax.make_jaxpr(lambda *a: auto(*a))(params, x))
+
+
+def test_the_mesh_in_context_names_the_chip(monkeypatch):
+  monkeypatch.setattr(chip, "_machine", lambda: frozenset({"TPU v5 lite"}))
+  assert chip.tpu_kinds() == {"TPU v5 lite"}
+  mesh = jax.make_mesh(
+    (1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices("cpu")[:1]
+  )
+  with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+    assert chip.tpu_kinds() == frozenset()
+  of_v4 = types.SimpleNamespace(abstract_device=types.SimpleNamespace(device_kind="TPU v4"))
+  monkeypatch.setattr(jax.sharding, "get_abstract_mesh", lambda: of_v4)
+  assert chip.tpu_kinds() == {"TPU v4"}
+  assert pallas._vmem() == pallas.SMALL_VMEM
 
 
 def test_auto_computes_on_cpu_what_scan_does(tpu_table):

@@ -46,6 +46,7 @@ from jaxfer.kernels import conv as convolution
 from jaxfer.kernels.conv import choices
 from jaxfer.kernels.conv.ops import by_platform
 from jaxfer.kernels.conv_recurrence import pallas
+from jaxfer.kernels.conv_recurrence.chip import tpu_kinds
 from jaxfer.kernels.conv_recurrence.errors import Unsuitable
 from jaxfer.kernels.conv_recurrence.folding import fold, fold_params, unfold
 from jaxfer.kernels.conv_recurrence.packed import Packed
@@ -276,9 +277,10 @@ def unroll(
     checkpoint_every: keep x and the state at every so many steps alone, and run these steps again (`jax.checkpoint`).
     implementation: "scan" is `scan.scan`, for every platform; "scan_folded4" is the same on blocks of 4 pixels of a row
       (`folding`), which must divide the width. "pallas" are the TPU kernels of `pallas`, which are interpreted, and
-      slow, on other platforms, always recompute the gates and can be differentiated once. "auto" is settled for each
-      platform when the program is lowered: the choice of the nearest shape in the choice table, and "scan" where the
-      table has none, or where that choice does not suit the images.
+      slow, on other platforms, always recompute the gates and can be differentiated once. "auto" is the choice of the
+      nearest shape in the choice table, and "scan" where the table has none or that choice does not suit the images. It
+      is settled when the program is lowered. Without a TPU, here or in a mesh in context (`chip`), it is "scan" from
+      the start: tracing both takes two to three times as long.
     packed: with "pallas", leave the outputs in the kernels' layout, as the next layer reads them.
 
   Returns:
@@ -297,7 +299,7 @@ def unroll(
     return _unroll_pallas(cell, params, x, first, mask, checkpoint_every, packed=packed)
   if packed or isinstance(x, Packed):
     raise UserError(f'a packed sequence needs implementation="pallas", not "{implementation}"')
-  if implementation == "auto":
+  if implementation == "auto" and tpu_kinds():
     run_as = functools.partial(_unroll_as, cell, recompute, checkpoint_every)
     options: dict[str, Callable] = {name: functools.partial(run_as, name) for name in IMPLEMENTATIONS}
     kernel_height, kernel_width, *_ = params["input_kernel"].shape

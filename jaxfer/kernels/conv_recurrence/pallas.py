@@ -13,7 +13,6 @@ The kernels can be differentiated once. Under several devices they need a progra
 (`jax.shard_map` with `check_vma=False`, or `jax.pmap`), as Mosaic kernels cannot be partitioned automatically.
 """
 
-import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxfer.errors import UserError
+from jaxfer.kernels.conv_recurrence.chip import tpu_kinds
 from jaxfer.kernels.conv_recurrence.errors import Unsuitable
 from jaxfer.kernels.conv_recurrence.packed import Layout, choose, padded_channels
 from jaxfer.kernels.conv_recurrence.pallas_backward import backward, vmem_bytes
@@ -36,17 +36,8 @@ SMALL_VMEM = 14 * 2**20
 
 
 def _vmem() -> int:
-  """`SMALL_VMEM` for older TPUs, else `VMEM`.
-
-  The TPU is that of the mesh (`jax.set_mesh`), also on a machine that has none, or else the machine's.
-  """
-  kinds = set()
-  if (device := jax.sharding.get_abstract_mesh().abstract_device) is not None:
-    kinds = {device.device_kind}
-  else:
-    with contextlib.suppress(RuntimeError):
-      kinds = {device.device_kind for device in jax.devices("tpu")}
-  return SMALL_VMEM if any(kind in ("TPU v2", "TPU v3", "TPU v4") for kind in kinds) else VMEM
+  """`SMALL_VMEM` for older TPUs, else `VMEM`."""
+  return SMALL_VMEM if tpu_kinds() & {"TPU v2", "TPU v3", "TPU v4"} else VMEM
 
 
 def _exact(dtype) -> bool:

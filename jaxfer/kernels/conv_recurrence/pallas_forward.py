@@ -9,7 +9,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from jaxfer.kernels.conv_recurrence.pallas_tiles import Plan, Tiles, replay
 
-VMEM_LIMIT = 64 * 2**20
+VMEM_LIMIT = 48 * 2**20
 
 
 def whole(a) -> pl.BlockSpec:
