@@ -77,6 +77,7 @@ class Cost:
       kind.
     operations: the most expensive ones by cycles.
     unread_loops: in schedules of XLA's fusions, counted as one trip (copies at the edge of an array).
+    units: of each Pallas kernel: share of a unit's slots that its bundles fill (`tpu_schedule.Count`).
     unscheduled: operations that cost cycles and have no schedule, nor one like them has; their bundles are not counted.
   """
 
@@ -89,6 +90,7 @@ class Cost:
   operations: tuple[Line, ...]
   unread_loops: int
   unscheduled: int
+  units: Mapping[str, Mapping[str, float]]
 
 
 def cost(module: tpu_hlo.Module, schedules: Mapping[str, str], chip: Chip) -> Cost:
@@ -109,6 +111,7 @@ def cost(module: tpu_hlo.Module, schedules: Mapping[str, str], chip: Chip) -> Co
     if run.operation.name in schedules:
       counts[module.likeness(run)] = tpu_schedule.count(schedules[run.operation.name])
   lines, bundles, hbm, unread, unscheduled = [], 0, 0, 0, 0
+  units: dict[str, Mapping[str, float]] = {}
   kinds: collections.Counter[str] = collections.Counter()
   bounds: collections.Counter[str] = collections.Counter()
   for run in runs:
@@ -123,6 +126,7 @@ def cost(module: tpu_hlo.Module, schedules: Mapping[str, str], chip: Chip) -> Co
         raise tpu_hlo.Unreadable(
           f"Pallas kernel {operation.name}: trips of the loop at {count.unread[0]} unknown"
         )
+      units[operation.name] = count.units
     own = run.trips * count.bundles if count else 0
     # Copies that run beside other work cost no cycles of their own; their bytes are in `hbm_bytes`.
     waits = 0 if operation.opcode in ("copy-start", "slice-start") else moved / chip.bandwidth * chip.clock
@@ -135,7 +139,7 @@ def cost(module: tpu_hlo.Module, schedules: Mapping[str, str], chip: Chip) -> Co
     unread += len(count.unread) if count else 0
   top = tuple(sorted(lines, key=lambda line: -line.cycles)[:_TOP])
   total = sum(line.cycles for line in lines), sum(line.schedule_cycles for line in lines)
-  return Cost(*total, bundles, hbm, dict(kinds), dict(bounds), top, unread, unscheduled)
+  return Cost(*total, bundles, hbm, dict(kinds), dict(bounds), top, unread, unscheduled, units)
 
 
 def largest_batch(points: Sequence[tuple[int, float]], limit: float) -> tuple[int, float]:

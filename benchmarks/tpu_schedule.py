@@ -10,6 +10,7 @@ them. So a region counts as often as the branches around it let it run, worked o
 branch depends on anything but the loop's own index, the region counts in every iteration, which is an upper bound.
 """
 
+import collections
 import dataclasses
 import re
 from collections.abc import Callable, Mapping
@@ -20,9 +21,21 @@ _BRANCH = re.compile(
   r"sbr\.rel\s*(?:\((?P<negated>!?)(?P<predicate>%p\w+)\),?)?\s*target = \$region(?P<target>\d+)"
 )
 _ASSIGNMENT = re.compile(r"(?P<name>%[sp]\w+) = (?P<operation>[a-z][\w.]*) (?P<operands>[^;}]*)")
+_OPERATION = re.compile(r"= ([a-z]\w*)")
 _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _MOST_TRIPS = 1_000_000
 _DELAY_SLOTS = 4  # Bundles after a branch that are executed whether it is taken or not.
+
+# Units of a core and the operations that take a slot of them; what else begins with "v" is the vector unit's.
+_UNITS: Mapping[str, tuple[str, ...]] = {
+  "matrix": ("vmatmul", "vmatpush"),
+  "results": ("vpop",),
+  "loads": ("vld",),
+  "stores": ("vst",),
+  "transcendentals": ("vtanh", "vpow2", "vrcp", "vrsqrt", "vlog2"),
+  "rotations": ("vrot", "vxpose"),
+}
+_UNIT_OF: Mapping[str, str] = {name: unit for unit, names in _UNITS.items() for name in names}
 
 _COMPARISONS: Mapping[str, Callable[[int, int], bool]] = {
   "eq": lambda a, b: a == b,
@@ -53,11 +66,14 @@ class Count:
     bundles: executed, loops multiplied out.
     lines: in the text.
     unread: loops whose trips cannot be read, by the address of their first bundle; each counts as one trip.
+    units: share of a unit's slots that the executed bundles fill, by unit. A unit has as many slots as the fullest
+      bundle of the schedule takes of it.
   """
 
   bundles: int
   lines: int
   unread: tuple[str, ...]
+  units: Mapping[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +193,18 @@ def count(text: str) -> Count:
           runs[at] = min(runs[at], taken)
     for at, factor in runs.items():
       times[at] *= factor
-  return Count(sum(times), len(times), tuple(unread))
+  return Count(sum(times), len(times), tuple(unread), _units(schedule.bundles, times))
+
+
+def _units(bundles: list[str], times: list[int]) -> dict[str, float]:
+  taken: collections.Counter[str] = collections.Counter()
+  slots: collections.Counter[str] = collections.Counter()
+  for bundle, runs in zip(bundles, times, strict=True):
+    names = [name for name in _OPERATION.findall(_COMMENT.sub("", bundle)) if name.startswith("v")]
+    here = collections.Counter(_UNIT_OF.get(name, "vector") for name in names)
+    slots |= here
+    taken.update({unit: runs * n for unit, n in here.items()})
+  return {unit: n / (slots[unit] * sum(times)) for unit, n in taken.most_common()}
 
 
 def _not_skipped(schedule: _Schedule, branch: _Branch, indices: list[dict[str, int]]) -> int:

@@ -6,6 +6,19 @@ from benchmarks import records
 from benchmarks.records import Record
 
 HEADING = "### Compiled for TPU, not run"
+_TITLES = {
+  "jaxfer": "auto",
+  "jaxfer_scan": "scan",
+  "jaxfer_scan_folded2": "folded by 2",
+  "jaxfer_scan_folded4": "by 4",
+  "jaxfer_scan_folded8": "by 8",
+  "jaxfer_pallas": "Pallas",
+  "jaxfer_pallas_packed": "Pallas, packed in and out",
+  "flax": "peer",
+  "flax_scan": "peer",
+  "flax_unrolled": "peer unrolled",
+  "flax_scan_unrolled": "peer unrolled",
+}
 _BOUNDS = {
   "convolution": "convolutions",
   "vector": "vector unit",
@@ -47,14 +60,7 @@ def section(name: str, found: Sequence[Record]) -> str:
     *(_operations(case, made["jaxfer"]) for case, made in cases.items()),
   ]
   if pallas := {case: made for case, made in cases.items() if "jaxfer_pallas" in made}:
-    lines += [
-      "",
-      "The Pallas kernels beside the scan and the peer, by the static schedule:",
-      "",
-      "| case | scan | Pallas | packed in and out | peer | peer / Pallas | peer / packed |",
-      "|---|---|---|---|---|---|---|",
-      *(_pallas(case, made) for case, made in pallas.items()),
-    ]
+    lines += ["", *_implementations(pallas), "", *_kernels(pallas)]
   if largest := [record for record in latest if _is_largest(record)]:
     lines += ["", *_largest(largest)]
   missing = [record for record in records.latest(found).values() if record["status"] != "compiled"]
@@ -100,17 +106,53 @@ def _cost(case: str, made: Mapping[str, Record]) -> str:
   return f"| {' | '.join(cells)} |"
 
 
-def _pallas(case: str, made: Mapping[str, Record]) -> str:
-  counts = {name: made[name]["compiled"]["schedule_cycles"] for name in made}
-  _, *peer = sides(made)
-  cells = [case]
-  for name in ("jaxfer", "jaxfer_pallas", "jaxfer_pallas_packed"):
-    cells.append(f"{counts[name] / 1e6:.2f} M" if name in counts else "-")
-  against = peer[0]["compiled"]["schedule_cycles"] if peer else None
-  cells.append(f"{against / 1e6:.2f} M" if against else "-")
-  for name in ("jaxfer_pallas", "jaxfer_pallas_packed"):
-    cells.append(f"{against / counts[name]:.2f}" if against and name in counts else "-")
-  return f"| {' | '.join(cells)} |"
+def _implementations(cases: Mapping[str, Mapping[str, Record]]) -> list[str]:
+  """Every implementation of the recurrence beside the peers, and how far the Pallas kernels are ahead."""
+  shown = {name: title for name, title in _TITLES.items() if any(name in made for made in cases.values())}
+  lines = [
+    "Implementations of the recurrence beside the peers: millions of cycles by XLA / by the static schedule. The last",
+    "two columns are the better peer over the Pallas kernels, by the static schedule:",
+    "",
+    f"| case | {' | '.join(dict.fromkeys(shown.values()))} | peer / Pallas | peer / packed |",
+    f"|---|{'---|' * (len(dict.fromkeys(shown.values())) + 2)}",
+  ]
+  for case, made in cases.items():
+    cells = []
+    for title in dict.fromkeys(shown.values()):
+      found = [made[name]["compiled"] for name in shown if shown[name] == title and name in made]
+      cells += [f"{c['cycles'] / 1e6:.2f} / {c['schedule_cycles'] / 1e6:.2f}" for c in found] or ["-"]
+    peers = [record for name, record in made.items() if not name.startswith("jaxfer")]
+    for name in ("jaxfer_pallas", "jaxfer_pallas_packed"):
+      best = min((record["compiled"]["schedule_cycles"] for record in peers), default=None)
+      ratio = best / made[name]["compiled"]["schedule_cycles"] if best and name in made else None
+      cells.append("-" if ratio is None else f"{ratio:.2f}" if ratio >= 1 else f"**{ratio:.2f}**")
+    lines.append(f"| {case} | {' | '.join(cells)} |")
+  return lines
+
+
+def _kernels(cases: Mapping[str, Mapping[str, Record]]) -> list[str]:
+  """What bounds each Pallas kernel."""
+  lines = [
+    "What bounds the Pallas kernels: the share of the matrix unit's peak in the static schedule, and how full the slots",
+    "of the three busiest units are in the forward and the backward kernel:",
+    "",
+    "| case | of the matrix peak | forward kernel | backward kernel |",
+    "|---|---|---|---|",
+  ]
+  for case, made in cases.items():
+    record = made.get("jaxfer_pallas_packed", made["jaxfer_pallas"])
+    compiled, flops = record["compiled"], record["work"].get("flops")
+    units: Mapping[str, Mapping[str, float]] = compiled.get("units", {})
+    cells = []
+    for which in ("forward", "backward"):
+      kernels = [shares for name, shares in units.items() if f"recurrence_{which}" in name]
+      busiest = sorted(kernels[0].items(), key=lambda at: -at[1])[:3] if kernels else []
+      cells.append(", ".join(f"{unit} {share:.0%}" for unit, share in busiest) or "-")
+    peak = record["ceilings"]["matmul"]["bfloat16"] / record["ceilings"]["clock"]
+    devices = record["environment"]["device_count"]
+    share = f"{flops / devices / peak / compiled['schedule_cycles']:.0%}" if flops else "-"
+    lines.append(f"| {case} | {share} | {' | '.join(cells)} |")
+  return lines
 
 
 def _memory(case: str, made: Mapping[str, Record]) -> str:

@@ -172,6 +172,26 @@ def test_schedule_multiplies_nested_loops_and_skips_what_branches_skip():
   assert count.bundles == around + 7 * every_trip + 5 * working_trips + first_trip + 5 * 7 * inner
 
 
+def test_units_are_as_full_as_the_fullest_bundle_allows():
+  text = """
+     0   :  { %v1_v0 = vld [vmem:[%s1] sm:$0xff]  ;;  %v2_v1 = vld [vmem:[%s2] sm:$0xff]  ;;  %s3 = smov 0 }
+   0x1   :  { %v3_v2 = vadd.f32 %v1_v0, %v2_v1  ;;  %v4_v3 = vsel /*vm=*/%vm1, %v3_v2  ;;  %5 = vtanh.f32 %v3_v2 }
+   0x2   :  { %v6_v4 = vpop.eup %5  ;;  %v7_v5 = vld [vmem:[%s1] sm:$0xff] }
+   0x3   :  { %8 = vst [vmem:[%s4] sm:$0xff] /*vst_source=*/%v6_v4 }
+"""
+  units = tpu_schedule.count(text).units
+  assert units == {
+    "loads": 3 / 8,
+    "vector": 2 / 8,
+    "transcendentals": 1 / 4,
+    "results": 1 / 4,
+    "stores": 1 / 4,
+  }
+  # A bundle of the inner loop is executed 35 times.
+  loop = changed("0x2d   : >> {", "0x2d   : >> { %v1_v0 = vld [vmem:[%s1] sm:$0xff]  ;;", TOY)
+  assert tpu_schedule.count(loop).units == {"loads": 35 / tpu_schedule.count(TOY).bundles}
+
+
 def test_schedule_with_an_unknown_bound_says_so():
   count = tpu_schedule.count(changed("%s145_s16, 7", "%s145_s16, %s9999_s1", TOY))
   assert count.unread == ("0x2c",)
@@ -232,7 +252,7 @@ def record(cycles=1_000_000, implementation="jaxfer", schedule=500_000, **change
     "reason": None, "quick": False, "settings": {}, "dtype": "bfloat16", "matmul_precision": "default",
     "seconds": None, "lower_seconds": 1.0, "compile_seconds": 60.0, "first_call_seconds": None, "work": {"samples": 8},
     "rates": {}, "shares": {"matmul": 0.25, "hbm": 0.5}, "memory": {"temp_bytes": 2**21, "peak_bytes": 2**30},
-    "agreement": None, "environment": ENVIRONMENT, "ceilings": {"matmul": {"bfloat16": 197e12}, "copy": 819e9},
+    "agreement": None, "environment": ENVIRONMENT, "ceilings": {"matmul": {"bfloat16": 197e12}, "clock": 1.5e9},
     "compiled": compiled, **changes,
   }  # fmt: skip
 
@@ -291,15 +311,27 @@ def test_table_of_a_file_goes_where_its_records_belong(tmp_path, capsys):
   assert "### Compiled for TPU, not run" in capsys.readouterr().out
 
 
-def test_pallas_kernels_are_compared_by_the_schedule():
+def test_implementations_of_the_recurrence_are_beside_the_better_peer():
+  packed = record(
+    implementation="jaxfer_pallas_packed", schedule=1_000_000, work={"flops": 0.5 * 197e12 / 1.5e9 * 1e6}
+  )
+  packed["compiled"]["units"] = {
+    "conv_recurrence_forward.1": {"loads": 0.25, "stores": 0.5, "vector": 0.125, "matrix": 0.0},
+    "conv_recurrence_backward.1": {"matrix": 0.75},
+  }
   made = [
-    record(),
-    record(implementation="flax", schedule=900_000),
-    record(implementation="jaxfer_pallas", schedule=300_000),
-  ]
+    record(), record(implementation="jaxfer_scan_folded4", schedule=400_000),
+    record(implementation="flax", schedule=900_000), record(implementation="flax_unrolled", schedule=600_000),
+    record(implementation="jaxfer_pallas", schedule=300_000), packed,
+  ]  # fmt: skip
   text = tpu_table.section("tpu.jsonl", made)
-  assert "| v5e:1x1/layer | 0.50 M | 0.30 M | - | 0.90 M | 3.00 | - |" in text
-  assert "by the static schedule" not in tpu_table.section("tpu.jsonl", made[:2])
+  assert "| case | auto | by 4 | Pallas | Pallas, packed in and out | peer | peer unrolled |" in text
+  cells = (
+    "1.00 / 0.50 | 1.00 / 0.40 | 1.00 / 0.30 | 1.00 / 1.00 | 1.00 / 0.90 | 1.00 / 0.60 | 2.00 | **0.60** |"
+  )
+  assert f"| v5e:1x1/layer | {cells}" in text
+  assert "| v5e:1x1/layer | 50% | stores 50%, loads 25%, vector 12% | matrix 75% |" in text
+  assert "Pallas" not in tpu_table.section("tpu.jsonl", made[:4])
 
 
 def test_largest_batch_lies_on_the_line():
