@@ -133,8 +133,8 @@ def _implementations(cases: Mapping[str, Mapping[str, Record]]) -> list[str]:
 def _kernels(cases: Mapping[str, Mapping[str, Record]]) -> list[str]:
   """What bounds each Pallas kernel."""
   lines = [
-    "What bounds the Pallas kernels: the share of the matrix unit's peak in the static schedule, and how full the slots",
-    "of the three busiest units are in the forward and the backward kernel:",
+    "What bounds the Pallas kernels: the share of the matrix unit's peak in the static schedule, and how full the",
+    "slots of the three busiest units are in the forward and the backward kernel:",
     "",
     "| case | of the matrix peak | forward kernel | backward kernel |",
     "|---|---|---|---|",
