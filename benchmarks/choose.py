@@ -244,8 +244,8 @@ def table_of(rows: Iterable[records.Record]) -> dict[str, list[dict[str, Any]]]:
 def recurrences_of(rows: Iterable[records.Record]) -> list[dict[str, Any]]:
   """Shapes of conv-RNN layers with the choice and the costs it was made from.
 
-  An implementation takes the place of the default where it is cheaper in every case of the shape. Compiled programs
-  count where nothing was timed. They do not bring the Pallas kernels in, which no TPU has run.
+  An implementation takes the place of the default where every gradient and training step of the shape is cheaper with
+  it. Compiled programs count where nothing was timed. They do not bring the Pallas kernels in, which no TPU has run.
 
   Args:
     rows: records of `benchmarks.conv_rnn`, or of the same cases in `benchmarks.tpu`.
@@ -257,8 +257,9 @@ def recurrences_of(rows: Iterable[records.Record]) -> list[dict[str, Any]]:
   timed = any(record["status"] == "ok" for record in rows)
   for record in rows:
     name = record["implementation"].removeprefix("jaxfer_")
-    layer = "features" in record["settings"] and len(record["settings"]["features"]) == 1
-    if layer and name in conv_recurrence.IMPLEMENTATIONS and timed == (record["status"] == "ok"):
+    settings = record["settings"]
+    training = len(settings.get("features", ())) == 1 and settings.get("operation") != "forward"
+    if training and name in conv_recurrence.IMPLEMENTATIONS and timed == (record["status"] == "ok"):
       cases.setdefault(record["case"], {})[name] = record
   shapes: dict[Shape, list[dict[str, records.Record]]] = {}
   for found in cases.values():

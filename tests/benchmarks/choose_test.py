@@ -73,6 +73,7 @@ def test_an_implementation_of_the_recurrence_is_chosen_where_it_is_faster_in_eve
   rows = [
     layer("scan", 3.0), layer("pallas", 1.0), layer("scan_folded2", 2.0),
     layer("scan", 5.0, **enhanced), layer("pallas", 4.0, **enhanced),  # Folded was not timed.
+    layer("scan", 1.0, operation="forward"), layer("pallas", 2.0, operation="forward"),
     layer("scan", 3.0, **wide), layer("pallas", 1.0, **wide),
     layer("scan", 3.0, **wide, **enhanced), layer("pallas", 4.0, **wide, **enhanced),
     layer("scan", 3.0, size=64), layer("flax", 1.0, size=64),
