@@ -278,8 +278,14 @@ def torch(
   )
 
 
+def flax_unrolled(problem: Problem, inputs: Inputs, session: harness.Session | None) -> harness.JaxProgram:
+  """`flax` without a loop. On CPU that is its best setting: XLA's weight gradients are slow inside of loops there."""
+  return flax(problem, inputs, session, unroll=problem.time)
+
+
 PEERS: dict[str, Callable[..., harness.Program | harness.JaxProgram]] = {
   "flax": flax,
+  "flax_unrolled": flax_unrolled,
   "torch": torch,
   "torch_channels_last": functools.partial(torch, channels_last=True),
   "torch_compile": functools.partial(torch, channels_last=True, compiled=True),

@@ -37,8 +37,8 @@ class Part:
     """The peers that run on a device: PyTorch's and scikit-learn's do not run on a TPU."""
     if self.peers is None or device != "tpu":
       return self.peers
-    asked = ("flax", "keras") if self.peers == "all" else self.peers.split(",")
-    return ",".join(peer for peer in asked if peer in ("flax", "keras")) or None
+    asked = _ON_TPU if self.peers == "all" else self.peers.split(",")
+    return ",".join(peer for peer in asked if peer in _ON_TPU) or None
 
   def arguments(self, device: str | None) -> list[str]:
     """What follows `python -m` on a device, without the flags that are the day's."""
@@ -48,11 +48,12 @@ class Part:
 
 
 _COMPILED = "flax,torch_compile"
+_ON_TPU = ("flax", "flax_unrolled", "keras")
 # Most important first. The shares add up to 27 minutes, three slices of nine.
 PARTS: tuple[Part, ...] = (
   Part("goldens", "goldens", 2, ("--runs=5",), gate=True),
   # A case is recorded as a whole: first without what compiles for minutes.
-  Part("headline", "conv_rnn", 2, ("--first",), peers="flax,torch"),
+  Part("headline", "conv_rnn", 2, ("--first",), peers="flax,flax_unrolled,torch"),
   Part("headline beside all", "conv_rnn", 2.25, ("--first",), peers="all"),
   Part("choices", "choose", 3.75, ("--write",)),
   # The table of choices is another now.
