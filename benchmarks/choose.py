@@ -4,12 +4,14 @@ With `--write` the answer becomes jaxfer/kernels/conv/choices.json; with `--from
 measurements that are already there. Each of the three maps of a convolution (`forward`, `transpose`,
 `weight_gradient`) is timed in every formulation, on the shapes that the five systems have, inside a loop of two
 (`lax.map`), since that is where they run: in steps of time, of an epoch, of members. `..._members` are the same maps of
-four members at once. The default of an operation stays the choice where nothing else is 5 % faster. Whether the layers
-of a conv-RNN run as scans or in the Pallas kernels is read from the records of `benchmarks.conv_rnn` in the same file.
+four members at once. The default of an operation stays the choice where nothing else is 5 % faster. The implementation
+of a conv-RNN layer (scan, folded scan or Pallas kernels) is chosen from the records of `benchmarks.conv_rnn` in the
+same file.
 """
 
 import dataclasses
 import functools
+import itertools
 import json
 import math
 import pathlib
@@ -210,7 +212,7 @@ def _counts(record: records.Record) -> tuple[float, ...] | None:
 
 
 def _best(costs: Mapping[str, tuple[float, ...]], default: str) -> str:
-  """The cheapest that is cheaper than the default by every count; the default where there is none."""
+  """Of those cheaper than the default by every count, the one of the smallest product; the default where none is."""
   better = {
     name: cost
     for name, cost in costs.items()
@@ -223,8 +225,9 @@ def table_of(rows: Iterable[records.Record]) -> dict[str, list[dict[str, Any]]]:
   """Operation -> shapes with the choice and the costs it was made from, of `choose` records."""
   cases: dict[str, tuple[Mapping[str, Any], dict[str, tuple[float, ...]]]] = {}
   for record in rows:
-    counts = record["benchmark"] == "choose" and not record["quick"]
-    if counts and (cost := _counts(record)) is not None:
+    if record["benchmark"] != "choose" or record["quick"]:
+      continue
+    if (cost := _counts(record)) is not None:
       _, costs = cases.setdefault(record["case"], (record["settings"], {}))
       costs[record["implementation"].removeprefix("jaxfer_")] = cost
   found: dict[str, list[dict[str, Any]]] = {}
@@ -245,34 +248,42 @@ def recurrences_of(rows: Iterable[records.Record]) -> list[dict[str, Any]]:
   """Shapes of conv-RNN layers with the choice and the costs it was made from.
 
   An implementation takes the place of the default where every gradient and training step of the shape is cheaper with
-  it. Compiled programs count where nothing was timed. They do not bring the Pallas kernels in, which no TPU has run.
+  it. If nothing was timed, compiled programs are compared instead. They never choose the Pallas kernels, because no TPU
+  has run those.
 
   Args:
     rows: records of `benchmarks.conv_rnn`, or of the same cases in `benchmarks.tpu`.
   """
   cases: dict[str, dict[str, records.Record]] = {}
-  rows = [
-    r for r in rows if r["benchmark"] in ("conv_rnn", "tpu") and not r["quick"] and _counts(r) is not None
-  ]
+  rows = [record for record in rows if _is_training_layer(record) and _counts(record) is not None]
   timed = any(record["status"] == "ok" for record in rows)
   for record in rows:
-    name = record["implementation"].removeprefix("jaxfer_")
-    settings = record["settings"]
-    training = len(settings.get("features", ())) == 1 and settings.get("operation") != "forward"
-    if training and name in conv_recurrence.IMPLEMENTATIONS and timed == (record["status"] == "ok"):
-      cases.setdefault(record["case"], {})[name] = record
+    if timed == (record["status"] == "ok"):
+      cases.setdefault(record["case"], {})[record["implementation"].removeprefix("jaxfer_")] = record
   shapes: dict[Shape, list[dict[str, records.Record]]] = {}
   for found in cases.values():
-    if len(found) > 1:
-      s = next(iter(found.values()))["settings"]
+    if len(found) > 1 and choices.DEFAULTS["recurrence"] in found:
+      s = found[choices.DEFAULTS["recurrence"]]["settings"]
       shapes.setdefault(shape_of(3, 1, s["channels"], s["features"][0], s["size"]), []).append(found)
   return [_recurrence(shape, of_shape) for shape, of_shape in shapes.items()]
+
+
+def _is_training_layer(record: records.Record) -> bool:
+  """Whether a record is of a gradient or training step of one conv-RNN layer in one of our implementations."""
+  settings, name = record["settings"], record["implementation"].removeprefix("jaxfer_")
+  return (
+    record["benchmark"] in ("conv_rnn", "tpu")
+    and not record["quick"]
+    and name in conv_recurrence.IMPLEMENTATIONS
+    and len(settings.get("features", ())) == 1
+    and settings["operation"] != "forward"
+  )
 
 
 def _recurrence(shape: Shape, cases: Sequence[Mapping[str, records.Record]]) -> dict[str, Any]:
   """The row of a shape from its cases, each by implementation."""
   costs: dict[str, tuple[float, ...]] = {
-    name: sum((_counts(case[name]) or () for case in cases), ())
+    name: tuple(itertools.chain.from_iterable(_counts(case[name]) or () for case in cases))
     for name in conv_recurrence.IMPLEMENTATIONS
     if all(name in case for case in cases)
   }
@@ -288,12 +299,22 @@ def _recurrence(shape: Shape, cases: Sequence[Mapping[str, records.Record]]) -> 
 
 
 def write(paths: Sequence[pathlib.Path]) -> None:
-  """Puts the choices of results files of one platform into the table, in place of that platform's."""
+  """Replaces a platform's entry in the table by the choices that its results files give.
+
+  Args:
+    paths: results files. Records of other devices than that of the last choice are left out.
+
+  Raises:
+    records.BadRecords: no records of the benchmark `choose`.
+  """
   every = [record for path in paths for record in records.latest(records.read(path)).values()]
   latest = [r for r in every if r["benchmark"] == "choose"]
   if not latest:
     raise records.BadRecords(f"{', '.join(map(str, paths))}: no records of the benchmark `choose`")
   environment = latest[-1]["environment"]
+  device = environment["platform"], environment["device_kind"]
+  every = [r for r in every if (r["environment"]["platform"], r["environment"]["device_kind"]) == device]
+  latest = [r for r in every if r["benchmark"] == "choose"]
   platform = {"gpu": "cuda"}.get(environment["platform"], environment["platform"])
   found = table_of(latest)
   if recurrences := recurrences_of(every):

@@ -7,6 +7,7 @@ temporal gate, temporal skip and spatial skip. A case of several layers is a str
 2 x 2 max pooling between them, mean over space and time.
 """
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Mapping
@@ -17,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from benchmarks import choose, harness, records
 from benchmarks import conv_rnn_peers as peers
-from benchmarks import harness
 from benchmarks.conv_rnn_problem import ENHANCED, OPERATIONS, SGD, Problem, inputs_of, named, operate, pooled
 from jaxfer.kernels.conv_recurrence import IMPLEMENTATIONS, Implementation, Packed, folded_pixels, reference
 from jaxfer.layers.conv_rnn import ConvGRU, ConvLSTM
@@ -154,23 +155,26 @@ def measure(session: harness.Session, problem: Problem, budget: float | None) ->
     budget=budget,
   )
   contenders = [harness.Contender("jaxfer", functools.partial(prepare, problem, inputs))]
-  if session.platform == "tpu":  # "auto" is one of these.
+  if session.platform == "tpu":  # Those among which "auto" chooses.
     for one in implementations(problem.features, problem.size):
       make_one = functools.partial(prepare, problem, inputs, one)
       contenders.append(harness.Contender(f"jaxfer_{one}", make_one))
   for name, make in peers.PEERS.items():
     contenders += session.peer(name, functools.partial(make, problem, inputs, session))
   session.measure(case, contenders, functools.partial(reference_result, problem, inputs), REFERENCE)
+  if session.arguments.write and session.platform == "tpu" and not session.quick:
+    with contextlib.suppress(records.BadRecords):  # The formulations of convolutions were not measured yet.
+      choose.write([session.path])
 
 
 def implementations(features: tuple[int, ...], size: int) -> list[Implementation]:
-  """Those that may pay on a TPU: folded channels fill its 128 lanes at most."""
-  smallest = size >> (len(features) - 1)
-  return [
-    name
-    for name in IMPLEMENTATIONS
-    if (pixels := folded_pixels(name)) == 1 or (pixels * max(features) <= 128 and smallest % pixels == 0)
-  ]
+  """Implementations worth measuring on a TPU: pixels are folded only while the folded channels fit its 128 lanes."""
+
+  def suits(pixels: int) -> bool:
+    divides = all((size >> k) % pixels == 0 for k in range(len(features)))
+    return pixels == 1 or (divides and pixels * max(features) <= 128)
+
+  return [name for name in IMPLEMENTATIONS if suits(folded_pixels(name))]
 
 
 def tolerance(problem: Problem, session: harness.Session) -> float:
@@ -227,4 +231,5 @@ def _unique(problems: list[Problem]) -> list[Problem]:
 
 
 if __name__ == "__main__":
-  harness.sweep("conv_rnn", __doc__, problems, measure, peers.PEERS)
+  write = "after each case on a TPU, put the choices of recurrences into the table"
+  harness.sweep("conv_rnn", __doc__, problems, measure, peers.PEERS, {"--write": write})

@@ -58,9 +58,8 @@ PARTS: tuple[Part, ...] = (
   Part("choices", "choose", 3.75, ("--write",)),
   # The table of choices is another now.
   Part("headline again", "conv_rnn", 0.75, ("--first",), anew=True),
-  Part("conv_rnn", "conv_rnn", 2.75, peers="all"),
-  # On a TPU the table now learns which layers are faster in the Pallas kernels; what is on record is not timed again.
-  Part("choices of recurrences", "choose", 0.5, ("--write",)),
+  # On a TPU the table learns case by case which layers are faster in the Pallas kernels.
+  Part("conv_rnn", "conv_rnn", 3.25, ("--write",), peers="all"),
   Part("train_step", "train_step", 2),
   Part("members", "members", 2.5),
   Part("convnets", "convnets", 3, peers=_COMPILED),

@@ -212,7 +212,7 @@ class Day:
 
   def keep_choices(self, part: Part) -> None:
     """Keeps the table of choices beside the results."""
-    if part.script == "choose":
+    if "--write" in part.flags:
       shutil.copyfile(CHOICES, self.out / CHOICES.name)
 
   def summarise(self) -> str:

@@ -401,6 +401,7 @@ def sweep(
   problems: Callable[[str, bool], Sequence[Any]],
   measure: Callable[[Session, Any, float | None], None],
   peers: Iterable[str],
+  switches: Mapping[str, str] | None = None,
 ) -> None:
   """The main program of a benchmark that measures problems, each with a `name`, one after another.
 
@@ -410,11 +411,14 @@ def sweep(
     problems: (platform, quick) -> what is measured.
     measure: (session, problem, budget in seconds).
     peers: that `measure` times beside ours, where they are asked for.
+    switches: further flags of the script, with their help.
   """
   flags = parser(doc)
   flags.add_argument("--only", default="", help="run the cases whose name contains this")
   flags.add_argument("--first", action="store_true", help="run the first case alone, the headline")
   flags.add_argument("--list", action="store_true", help="print the cases' names and stop")
+  for name, text in (switches or {}).items():
+    flags.add_argument(name, action="store_true", help=text)
   arguments = flags.parse_args()
   if arguments.list:
     print("\n".join(problem.name for problem in problems(arguments.device or "cpu", arguments.quick)))

@@ -33,8 +33,8 @@ class Program:
   Attributes:
     make: traces nothing yet; holds the function and arguments of the whole batch, on the host.
     batched: index of the first argument whose arrays are split over the devices along their first axis.
-    manual: whether the function itself sums over the devices, which are its axis "data" (`jax.shard_map`); else XLA
-      divides the program, which it cannot do with a Pallas kernel.
+    manual: whether the program runs under `jax.shard_map` over the axis "data" and sums over it itself. Otherwise XLA
+      divides it, which it cannot do with Pallas kernels.
   """
 
   make: Callable[[], harness.JaxProgram]
@@ -44,7 +44,7 @@ class Program:
   def lower(self, devices: tuple[jax.Device, ...]) -> Any:
     """The program lowered for devices, from shapes alone."""
     mesh = Mesh(np.array(devices), ("data",))
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # Names the chip.
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # It tells the library the chip.
       return self._lower(mesh)
 
   def _lower(self, mesh: Mesh) -> Any:
@@ -94,7 +94,7 @@ class Case:
 
 
 def conv_rnn_case(problem: conv_rnn_problem.Problem, topology: str) -> Case:
-  """A layer as "auto" runs it, in every implementation that may pay, and in the Pallas kernels from packed to packed.
+  """A layer as "auto" runs it, in every implementation worth trying, and by kernels with packed input and output.
 
   The peer is stock Flax's, or the same cell of `nn.Conv` in `nn.scan` where Flax has none.
   """

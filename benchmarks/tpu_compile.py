@@ -113,7 +113,9 @@ def _place(lowered: jax.stages.Lowered, topology: str) -> pathlib.Path:
   flags = f"{given} {os.environ.get('XLA_FLAGS', '')}"
   # Functions are numbered anew whenever something else was traced before them.
   symbols: dict[str, str] = {}
-  text = re.sub(r"@[\w.]+", lambda m: symbols.setdefault(m[0], f"@{len(symbols)}"), lowered.as_text())
+  text = re.sub(
+    r"(?<!custom_call )@[\w.]+", lambda m: symbols.setdefault(m[0], f"@{len(symbols)}"), lowered.as_text()
+  )
   parts = (text, topology, version(), jax.__version__, flags)
   return CACHE / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]}.json.gz"
 

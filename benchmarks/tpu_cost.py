@@ -41,7 +41,8 @@ class Chip:
 CHIPS = {
   chip.name: chip
   for chip in (
-    # The clocks follow from the peak: four matrix units of 128 x 128 make 2**17 FLOP a cycle, of 256 x 256 2**19.
+    # The clocks follow from the peak: four matrix units of 128 x 128 make 2**17 FLOP a cycle (v5p: eight, 2**18), four
+    # of 256 x 256 2**19.
     Chip("v5e", "TPU v5 lite", 197e12, 819e9, 16 * 2**30, 1.5e9),
     Chip("v6e", "TPU v6 lite", 918e12, 1640e9, 31.5 * 2**30, 1.75e9),
     Chip("v5p", "TPU v5", 459e12, 2765e9, 95 * 2**30, 1.75e9),
@@ -77,7 +78,7 @@ class Cost:
       kind.
     operations: the most expensive ones by cycles.
     unread_loops: in schedules of XLA's fusions, counted as one trip (copies at the edge of an array).
-    units: of each Pallas kernel: share of a unit's slots that its bundles fill (`tpu_schedule.Count`).
+    units: for each Pallas kernel, the share of each unit's slots that its bundles fill (`tpu_schedule.Count`).
     unscheduled: operations that cost cycles and have no schedule, nor one like them has; their bundles are not counted.
   """
 

@@ -21,18 +21,19 @@ _BRANCH = re.compile(
   r"sbr\.rel\s*(?:\((?P<negated>!?)(?P<predicate>%p\w+)\),?)?\s*target = \$region(?P<target>\d+)"
 )
 _ASSIGNMENT = re.compile(r"(?P<name>%[sp]\w+) = (?P<operation>[a-z][\w.]*) (?P<operands>[^;}]*)")
-_OPERATION = re.compile(r"= ([a-z]\w*)")
+_OPERATION = re.compile(r"= ([a-z]+)")
 _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _MOST_TRIPS = 1_000_000
 _DELAY_SLOTS = 4  # Bundles after a branch that are executed whether it is taken or not.
 
-# Units of a core and the operations that take a slot of them; what else begins with "v" is the vector unit's.
+# Units of a core and the operations that take a slot of them, without the digits at their ends (v6e: "vmatpush1").
+# Other operations that begin with "v" run on the vector unit.
 _UNITS: Mapping[str, tuple[str, ...]] = {
-  "matrix": ("vmatmul", "vmatpush"),
+  "matrix": ("vmatmul", "vmatpush", "vmatprep", "vdwg"),
   "results": ("vpop",),
   "loads": ("vld",),
   "stores": ("vst",),
-  "transcendentals": ("vtanh", "vpow2", "vrcp", "vrsqrt", "vlog2"),
+  "transcendentals": ("vtanh", "vpow", "vrcp", "vrsqrt", "vlog"),
   "rotations": ("vrot", "vxpose"),
 }
 _UNIT_OF: Mapping[str, str] = {name: unit for unit, names in _UNITS.items() for name in names}
@@ -66,8 +67,8 @@ class Count:
     bundles: executed, loops multiplied out.
     lines: in the text.
     unread: loops whose trips cannot be read, by the address of their first bundle; each counts as one trip.
-    units: share of a unit's slots that the executed bundles fill, by unit. A unit has as many slots as the fullest
-      bundle of the schedule takes of it.
+    units: share of a unit's slots that the executed bundles fill, by unit. The number of slots is taken from the bundle
+      that uses most of them, so a share is too high if no bundle fills the unit.
   """
 
   bundles: int
@@ -200,7 +201,11 @@ def _units(bundles: list[str], times: list[int]) -> dict[str, float]:
   taken: collections.Counter[str] = collections.Counter()
   slots: collections.Counter[str] = collections.Counter()
   for bundle, runs in zip(bundles, times, strict=True):
-    names = [name for name in _OPERATION.findall(_COMMENT.sub("", bundle)) if name.startswith("v")]
+    names = [
+      name
+      for name in _OPERATION.findall(_COMMENT.sub("", bundle))
+      if name.startswith("v") and not name.startswith("vsync")
+    ]
     here = collections.Counter(_UNIT_OF.get(name, "vector") for name in names)
     slots |= here
     taken.update({unit: runs * n for unit, n in here.items()})

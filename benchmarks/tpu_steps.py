@@ -13,7 +13,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from benchmarks import harness
@@ -35,7 +34,7 @@ def _by_engine(
   stage: Stage,
   hyper: Mapping[str, float],
   variables: Any,
-  batch: Mapping[str, np.ndarray],
+  batch: Mapping[str, jax.ShapeDtypeStruct],
   step: Callable,
   axis_name: str | None = None,
 ) -> harness.JaxProgram:
@@ -46,7 +45,8 @@ def _by_engine(
   def train(moving, still, batch, keys):
     return step(stage, State(moving, still), batch, keys, context)
 
-  keys = jax.random.split(jax.random.key(0), len(next(iter(batch.values()))))
+  (rows, *_), *_ = (leaf.shape for leaf in batch.values())
+  keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
   return harness.JaxProgram(
     train, state.moving, state.still, dict(batch), keys, named=lambda out: out[1], stepping=True
   )
@@ -105,12 +105,11 @@ class FlaxTwoStream(nn.Module):
 def two_stream(
   batch: int, time: int, size: int, features: tuple[int, ...], dtype: str, axis_name: str | None = None
 ) -> dict[str, Make]:
-  """Programs of the two-stream conv-RNN's step, by implementation; that of the Pallas kernels sums over `axis_name`."""
-  rng = np.random.default_rng(0)
+  """Programs of the two-stream conv-RNN's step, by implementation; the Pallas kernels' one sums over `axis_name`."""
   clips = {
-    "frames": rng.uniform(-1, 1, (batch, time, size, size, 3)).astype(np.float32),
-    "flow": rng.uniform(-1, 1, (batch, time, size, size, 2)).astype(np.float32),
-    "label": rng.integers(0, CLASSES, batch).astype(np.int32),
+    "frames": jax.ShapeDtypeStruct((batch, time, size, size, 3), jnp.float32),
+    "flow": jax.ShapeDtypeStruct((batch, time, size, size, 2), jnp.float32),
+    "label": jax.ShapeDtypeStruct((batch,), jnp.int32),
   }
   examples = [jnp.zeros((1, 1, size, size, channels)) for channels in (3, 2)]
 
@@ -153,15 +152,14 @@ def two_stream(
 
 def vae(stage: str, batch: int, size: int, width: float, dtype: str) -> dict[str, Make]:
   """Programs of a step of paper 003's stage "identity" or "expression", by implementation."""
-  rng = np.random.default_rng(0)
   other = {"identity": "target", "expression": "partner"}[stage]
-  images = {name: rng.uniform(0, 1, (batch, size, size, 3)).astype(np.float32) for name in ("image", other)}
+  images = {name: jax.ShapeDtypeStruct((batch, size, size, 3), jnp.float32) for name in ("image", other)}
 
   def make(plain: bool) -> harness.JaxProgram:
     model = IdentityExpressionVAE(size, width, dtype=jnp.dtype(dtype))
     stages, hyper = vae_experiment.recipe(model, 1)
     which = next(s for s in stages if s.name == stage)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images["image"][:1])
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
 
     def with_stock(*arguments):
       with nn.intercept_methods(stock):

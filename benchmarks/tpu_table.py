@@ -10,8 +10,8 @@ _TITLES = {
   "jaxfer": "auto",
   "jaxfer_scan": "scan",
   "jaxfer_scan_folded2": "folded by 2",
-  "jaxfer_scan_folded4": "by 4",
-  "jaxfer_scan_folded8": "by 8",
+  "jaxfer_scan_folded4": "folded by 4",
+  "jaxfer_scan_folded8": "folded by 8",
   "jaxfer_pallas": "Pallas",
   "jaxfer_pallas_packed": "Pallas, packed in and out",
   "flax": "peer",
@@ -37,7 +37,8 @@ def section(name: str, found: Sequence[Record]) -> str:
   for record in latest:
     cases.setdefault(record["case"], {})[record["implementation"]] = record
   cases = {case: made for case, made in cases.items() if "jaxfer" in made and not _is_largest(made["jaxfer"])}
-  minutes = sum(record["compile_seconds"] for record in latest) / 60
+  # Two records of one program have the same seconds.
+  minutes = sum({record["compile_seconds"] for record in latest}) / 60
   lines = [
     HEADING,
     "",
@@ -60,7 +61,8 @@ def section(name: str, found: Sequence[Record]) -> str:
     *(_operations(case, made["jaxfer"]) for case, made in cases.items()),
   ]
   if pallas := {case: made for case, made in cases.items() if "jaxfer_pallas" in made}:
-    lines += ["", *_implementations(pallas), "", *_kernels(pallas)]
+    single = {case: made for case, made in pallas.items() if "jaxfer_pallas_packed" in made}
+    lines += ["", *_implementations(pallas), *(["", *_kernels(single)] if single else [])]
   if largest := [record for record in latest if _is_largest(record)]:
     lines += ["", *_largest(largest)]
   missing = [record for record in records.latest(found).values() if record["status"] != "compiled"]
@@ -109,21 +111,22 @@ def _cost(case: str, made: Mapping[str, Record]) -> str:
 def _implementations(cases: Mapping[str, Mapping[str, Record]]) -> list[str]:
   """Every implementation of the recurrence beside the peers, and how far the Pallas kernels are ahead."""
   shown = {name: title for name, title in _TITLES.items() if any(name in made for made in cases.values())}
+  titles = list(dict.fromkeys(shown.values()))
   lines = [
     "Implementations of the recurrence beside the peers: millions of cycles by XLA / by the static schedule. The last",
     "two columns are the better peer over the Pallas kernels, by the static schedule:",
     "",
-    f"| case | {' | '.join(dict.fromkeys(shown.values()))} | peer / Pallas | peer / packed |",
-    f"|---|{'---|' * (len(dict.fromkeys(shown.values())) + 2)}",
+    f"| case | {' | '.join(titles)} | peer / Pallas | peer / packed |",
+    f"|---|{'---|' * (len(titles) + 2)}",
   ]
   for case, made in cases.items():
     cells = []
-    for title in dict.fromkeys(shown.values()):
+    for title in titles:
       found = [made[name]["compiled"] for name in shown if shown[name] == title and name in made]
       cells += [f"{c['cycles'] / 1e6:.2f} / {c['schedule_cycles'] / 1e6:.2f}" for c in found] or ["-"]
     peers = [record for name, record in made.items() if not name.startswith("jaxfer")]
+    best = min((record["compiled"]["schedule_cycles"] for record in peers), default=None)
     for name in ("jaxfer_pallas", "jaxfer_pallas_packed"):
-      best = min((record["compiled"]["schedule_cycles"] for record in peers), default=None)
       ratio = best / made[name]["compiled"]["schedule_cycles"] if best and name in made else None
       cells.append("-" if ratio is None else f"{ratio:.2f}" if ratio >= 1 else f"**{ratio:.2f}**")
     lines.append(f"| {case} | {' | '.join(cells)} |")
@@ -134,13 +137,14 @@ def _kernels(cases: Mapping[str, Mapping[str, Record]]) -> list[str]:
   """What bounds each Pallas kernel."""
   lines = [
     "What bounds the Pallas kernels: the share of the matrix unit's peak in the static schedule, and how full the",
-    "slots of the three busiest units are in the forward and the backward kernel:",
+    "slots of the three busiest units are in the forward and the backward kernel. A unit's slots are counted in the",
+    "bundle that uses most of them:",
     "",
     "| case | of the matrix peak | forward kernel | backward kernel |",
     "|---|---|---|---|",
   ]
   for case, made in cases.items():
-    record = made.get("jaxfer_pallas_packed", made["jaxfer_pallas"])
+    record = made["jaxfer_pallas_packed"]
     compiled, flops = record["compiled"], record["work"].get("flops")
     units: Mapping[str, Mapping[str, float]] = compiled.get("units", {})
     cells = []

@@ -88,11 +88,15 @@ class Stream(nn.Module):
     return True
 
   def _by_platform(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """The stream with packed arrays between its layers on a TPU, by scans elsewhere and where an image is too large."""
+    """Runs the stream on a TPU with packed arrays between its layers.
+
+    Elsewhere, or if an image is too large for the kernels, all layers run as scans. Intermediates of the layers are not
+    captured.
+    """
 
     def run(implementation, *arguments):
-      stream = Stream(self.cell, self.features, {**self.settings, "implementation": implementation})
-      return stream.apply(*arguments)
+      settings = {**self.settings, "implementation": implementation}
+      return Stream(self.cell, self.features, settings, parent=None).apply(*arguments)
 
     def packed(*arguments):
       try:

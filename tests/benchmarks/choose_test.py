@@ -6,6 +6,7 @@ import pytest
 from benchmarks import choose, conv_rnn_problem
 from jaxfer.kernels.conv import choices
 from jaxfer.kernels.conv.choices import Shape
+from tests.benchmarks import toy
 
 SHAPE = Shape((3, 3), (1, 1), 8, 16, 64)
 
@@ -80,7 +81,11 @@ def test_an_implementation_of_the_recurrence_is_chosen_where_it_is_faster_in_eve
     layer("scan", 3.0, features=(8, 8)), layer("pallas", 1.0, features=(8, 8)),
     layer("scan", None, (1e3, 1e3), size=8), layer("pallas", None, (1, 1), size=8),  # Not what was timed.
   ]  # fmt: skip
-  found = choose.recurrences_of(rows)
+  failed = [
+    layer("scan", 3.0, size=4) | {"status": "failed"}, layer("pallas", 1.0, size=4),  # Nothing to compare with.
+    layer("scan", 3.0, dtype="bfloat16") | {"status": "failed"}, layer("pallas", 1.0, dtype="bfloat16"),
+  ]  # fmt: skip
+  found = choose.recurrences_of([*failed, *rows])
   assert [(row["features"], row["formulation"]) for row in found] == [(32, "pallas"), (128, "scan")]
   assert found[0]["milliseconds"] == {"scan": [3000, 5000], "pallas": [1000, 4000]}
 
@@ -93,6 +98,29 @@ def test_an_estimate_folds_pixels_and_does_not_choose_the_kernels():
   (row,) = choose.recurrences_of(rows)
   assert row["formulation"] == "scan_folded2"  # The other is no better by the schedule.
   assert row["thousand_cycles"]["pallas"] == [0.001, 0.001]
+
+
+def test_records_of_other_devices_choose_nothing(tmp_path, monkeypatch):
+  def on(kind, made):
+    return toy.record() | made | {"environment": toy.ENVIRONMENT | {"platform": "tpu", "device_kind": kind}}
+
+  convolution = [compiled("phases", 100, 50), compiled("xla", 60, 30)]
+  layers = [layer("scan", None, (8000, 3000)), layer("scan_folded2", None, (6000, 2000))]
+  elsewhere = [layer("scan", None, (1, 1)), layer("scan_folded2", None, (2, 2))]
+  path = tmp_path / "compiled.jsonl"
+  lines = [on("TPU v5 lite", made) for made in (*layers, *convolution)]
+  lines += [on("TPU v6 lite", made | {"case": f"v6e/{made['case']}"}) for made in elsewhere]
+  path.write_text("".join(json.dumps(line | {"seconds": None}) + "\n" for line in lines))
+  table = tmp_path / "choices.json"
+  table.write_text(json.dumps({"schema": 1, "platforms": {}}))
+  monkeypatch.setattr(choices, "TABLE", table)
+  choose.write([path])
+  entry = json.loads(table.read_text())["platforms"]["tpu"]
+  monkeypatch.undo()
+  choices.reload()
+  assert (entry["device"], entry["estimate"]) == ("TPU v5 lite", "compiled for this device, not run")
+  (row,) = entry["choices"]["recurrence"]
+  assert (row["formulation"], row["thousand_cycles"]["scan"]) == ("scan_folded2", [8, 3])
 
 
 def test_the_table_is_written_one_line_a_shape_and_read_back():

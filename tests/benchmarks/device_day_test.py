@@ -16,7 +16,7 @@ from benchmarks.day_plan import LEAST, PARTS, Part, State
 from tests.benchmarks.toy import ENVIRONMENT, record
 
 RUN = {"device": "a-gpu-jax0.11.2", "commit": "0123456789abcdef", "quick": False}
-DAY = (Part("a", "goldens", 2, gate=True), Part("b", "choose", 1), Part("c", "members", 3))
+DAY = (Part("a", "goldens", 2, gate=True), Part("b", "choose", 1, ("--write",)), Part("c", "members", 3))
 
 
 class World:

@@ -23,7 +23,7 @@ DEFAULTS = {
   "forward_members": "grouped",
   "transpose_members": "grouped",
   "weight_gradient_members": "grouped",
-  "recurrence": "scan",  # Of `conv_recurrence`: channels and features of a layer.
+  "recurrence": "scan",  # Implementation of a conv-RNN layer; channels and features are the layer's.
 }
 
 

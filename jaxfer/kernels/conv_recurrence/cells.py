@@ -277,10 +277,11 @@ def unroll(
     checkpoint_every: keep x and the state at every so many steps alone, and run these steps again (`jax.checkpoint`).
     implementation: "scan" is `scan.scan`, for every platform; "scan_folded4" is the same on blocks of 4 pixels of a row
       (`folding`), which must divide the width. "pallas" are the TPU kernels of `pallas`, which are interpreted, and
-      slow, on other platforms, always recompute the gates and can be differentiated once. "auto" is the choice of the
-      nearest shape in the choice table, and "scan" where the table has none or that choice does not suit the images. It
-      is settled when the program is lowered. Without a TPU, here or in a mesh in context (`chip`), it is "scan" from
-      the start: tracing both takes two to three times as long.
+      slow, on other platforms, always recompute the gates, can be differentiated once, and cannot be partitioned by XLA
+      over devices or exported for another platform. "auto" looks the layer up in the choice table when the program is
+      lowered and takes the implementation of the nearest shape. It takes "scan" if the table has no such row or the
+      images do not suit the implementation. If neither this machine nor the mesh in context (`chip`) has a TPU, only
+      "scan" is traced, because tracing both takes two to three times as long.
     packed: with "pallas", leave the outputs in the kernels' layout, as the next layer reads them.
 
   Returns:
@@ -300,8 +301,8 @@ def unroll(
   if packed or isinstance(x, Packed):
     raise UserError(f'a packed sequence needs implementation="pallas", not "{implementation}"')
   if implementation == "auto" and tpu_kinds():
-    run_as = functools.partial(_unroll_as, cell, recompute, checkpoint_every)
-    options: dict[str, Callable] = {name: functools.partial(run_as, name) for name in IMPLEMENTATIONS}
+    again = functools.partial(unroll, cell, recompute=recompute, checkpoint_every=checkpoint_every)
+    options: dict[str, Callable] = {name: functools.partial(_suited, again, name) for name in IMPLEMENTATIONS}
     kernel_height, kernel_width, *_ = params["input_kernel"].shape
     at = layer_shape((height, width), channels, features, (kernel_height, kernel_width))
     return by_platform("recurrence", at, options, params, x, first, mask)
@@ -390,24 +391,21 @@ def _unroll(cell: Cell, recompute: bool, params: Params, state: State, sequence)
 def layer_shape(
   size: tuple[int, int], channels: int, features: int, kernel_size: tuple[int, int]
 ) -> choices.Shape:
-  """What "auto" goes by, for images of `size` (height, width)."""
+  """The shape under which "auto" looks a layer up, for images of `size` (height, width)."""
   return choices.Shape(kernel_size, (1, 1), channels, features, size[0] * size[1])
 
 
 def chosen(platform: str, shape: choices.Shape) -> Implementation:
-  """What "auto" is on a platform for a `layer_shape`."""
+  """The implementation that "auto" stands for on a platform."""
   return cast(Implementation, choices.choose(platform, "recurrence", shape, IMPLEMENTATIONS))
 
 
-def _unroll_as(
-  cell: Cell, recompute: bool, checkpoint_every: int | None, implementation: Implementation, *arguments
-) -> tuple[jax.Array, State]:
-  """`unroll` as "auto" has chosen."""
-  run = functools.partial(unroll, cell, recompute=recompute, checkpoint_every=checkpoint_every)
+def _suited(again: Callable, implementation: Implementation, *arguments) -> tuple[jax.Array, State]:
+  """`unroll` by the implementation that "auto" chose, or by "scan" if the images do not suit it."""
   try:
-    return run(*arguments, implementation=implementation)
+    return again(*arguments, implementation=implementation)
   except Unsuitable:
-    return run(*arguments, implementation="scan")
+    return again(*arguments, implementation="scan")
 
 
 def _recurrence(cell: Cell, params: Params) -> pallas.Recurrence:

@@ -16,8 +16,8 @@ def _machine() -> frozenset[str]:
 def tpu_kinds() -> frozenset[str]:
   """Kinds of the TPUs that the program may be for, such as "TPU v5 lite"; empty where it is not for a TPU.
 
-  A mesh in context (`jax.set_mesh`, `jax.sharding.use_abstract_mesh`) names the device, also on a machine that does not
-  have it. Without a mesh they are the TPUs of this machine.
+  A mesh in context (`jax.set_mesh`, `jax.sharding.use_abstract_mesh`) names the device, even one that this machine does
+  not have. Without a mesh, the TPUs of this machine are returned.
   """
   device = jax.sharding.get_abstract_mesh().abstract_device
   if device is None:

@@ -1,9 +1,9 @@
-"""Recurrences on neighbouring pixels of a row folded into channels: exact, and faster on a TPU where channels are few.
+"""Folds neighbouring pixels of a row into channels, so that few channels fill a TPU's lanes. The result is exact.
 
 XLA puts the channels of an image on the 128 lanes of a TPU's vectors. A recurrence of 32 channels on [height, width] is
 a recurrence of 128 channels on [height, width / 4] with other parameters: a kernel joins blocks of four pixels, and its
-entries are zero where two pixels are further apart than the kernel reaches. More is multiplied (twice as much for
-3 x 3 kernels and four pixels), but no lane of the pointwise operations idles.
+entries are zero where two pixels are further apart than the kernel reaches. This multiplies more, four times as much
+for 3 x 3 kernels and four pixels, but the pointwise operations leave no lane idle.
 """
 
 from collections.abc import Mapping
@@ -63,7 +63,7 @@ def fold_params(params: Params, channels: int, features: int, pixels: int) -> di
       return _bias(a, features, pixels)
     if name == "temporal_skip_kernel":
       return pointwise(a, features)
-    if name == "spatial_skip_kernel":  # Of the state and the input.
+    if name == "spatial_skip_kernel":  # Its first rows read the state, the others the input.
       return jnp.concatenate([pointwise(a[:features], features), pointwise(a[features:], channels)])
     return _kernel(a, channels if "input" in name else features, features, pixels)
 

@@ -214,7 +214,8 @@ def _by_platform(run: Callable, *arguments):
 
 def _second_derivative(*arguments):
   raise UserError(
-    'implementation="pallas" can be differentiated once: take implementation="scan" for second derivatives'
+    'the Pallas kernels (implementation="pallas", or "auto" on a TPU) can be differentiated once: take '
+    'implementation="scan" for second derivatives'
   )
 
 
