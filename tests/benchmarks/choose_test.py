@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from benchmarks import choose, conv_rnn_problem
+from benchmarks import choose, conv_rnn_problem, machine
 from jaxfer.kernels.conv import choices
 from jaxfer.kernels.conv.choices import Shape
 from tests.benchmarks import toy
@@ -138,6 +138,18 @@ def test_every_shape_has_the_output_it_names(shape):
   k, s, pads = shape.kernel_size[0], shape.strides[0], sum(problem.padding[0])
   assert (before + pads - k) // s + 1 == after
   assert after**2 == shape.pixels
+
+
+def test_the_committed_table_of_a_tpu_is_what_its_committed_results_give(tmp_path, monkeypatch):
+  committed = choices.TABLE.read_text()
+  sources = json.loads(committed)["platforms"]["tpu"]["source"].split(", ")
+  table = tmp_path / "choices.json"
+  table.write_text(committed)
+  monkeypatch.setattr(choices, "TABLE", table)
+  choose.write([machine.ROOT / source for source in sources])
+  monkeypatch.undo()
+  choices.reload()
+  assert table.read_text() == committed
 
 
 def test_the_committed_table_covers_every_operation_of_the_measured_platforms():
