@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxfer.data.synthetic import action_units
-from jaxfer.errors import unknown
 
 CLASSES: tuple[str, ...] = action_units.LABELS  # The columns of Tables 2 and 3, in the printed order.
 PER_CLASS = 10  # Tested pictures of each class, 70 in all (section 3.1).
@@ -81,39 +80,3 @@ def accuracy(table: Mapping[int, Answers], classes: Sequence[str] = CLASSES) -> 
   """Pooled accuracy, by the counts and not by what is printed, of some classes in all rows of a table."""
   columns = [CLASSES.index(name) for name in classes]
   return float(counts(table)[:, columns].mean()) / PER_CLASS
-
-
-def shared_units(one: str, other: str) -> dict[int, tuple[int, int]]:
-  """The action units that two emotions have in common, each with its value in one and in the other (Table 4).
-
-  The paper (section 3.5) explains by them what net and people confuse: fear and sadness share units 1, 4 and 15, and
-  unit 4, the brow lowerer, is the largest of both (`largest_units`).
-
-  Args:
-    one: a class; "neutral" has no units.
-    other: a class.
-
-  Returns:
-    {unit: (value in one, value in other)}, out of 100, by ascending unit.
-
-  Raises:
-    UserError: no such class.
-  """
-  first, second = _units(one), _units(other)
-  return {unit: (first[unit], second[unit]) for unit in sorted(first.keys() & second.keys())}
-
-
-def largest_units(emotion: str) -> tuple[int, ...]:
-  """The action units with an emotion's largest value in Table 4, ascending; none for "neutral".
-
-  Raises:
-    UserError: no such class.
-  """
-  units = _units(emotion)
-  return tuple(unit for unit, value in sorted(units.items()) if value == max(units.values()))
-
-
-def _units(emotion: str) -> Mapping[int, int]:
-  if emotion not in action_units.EMOTIONS:
-    raise unknown("emotion", emotion, action_units.EMOTIONS)
-  return action_units.EMOTIONS[emotion]
