@@ -1,7 +1,7 @@
-"""What paper 000 prints: its net's and its people's answers by class (Tables 2 and 3), the rates that it cites.
+"""What paper 000 prints: its net's and its people's answers by class (Tables 2 and 3).
 
 Table 1, how many pictures, is in `data.datasets.paper000`; Tables 4 and 5, the action units, are in
-`data.synthetic.action_units`. Numbers are kept as printed; `NOTES` says where they do not agree with one another.
+`data.synthetic.action_units`. Numbers are kept as printed.
 """
 
 import dataclasses
@@ -55,20 +55,13 @@ PEOPLE: dict[int, Answers] = {
 }
 PEOPLE_MEAN = 0.6601
 
-# What section 1 cites of others: accuracies on their own data, not on this paper's.
-CITED: dict[str, float] = {
-  "designed features of face parts ([2])": 0.675,
-  "convolutional nets of 7 and 8 layers, mean (Neagoe et al. [3])": 0.6313,
-}
-
-NOTES: tuple[str, ...] = (
-  "Table 2's mean of 68.35 % is that of the six rounded rows; its counts give 287 of 420, 68.33 %.",
-  "Table 3, person 3: 72.9 % is printed, the counts give 46 of 70, 65.7 %.",
-  "Table 3, person 9: 50 % is printed, the counts give 33 of 70, 47.1 %.",
-  "Table 3's mean of 66.01 % is that of the ten printed rows, those two among them; its counts give 455 of 700, "
-  "65.00 %. The text calls people and net alike about 68 %.",
-  "The abstract's about 75 % for five emotions (without fear and sadness) is 229 of 300, 76.33 %, by Table 2's counts.",
-)
+# Where the printed numbers do not agree with one another:
+# - Table 2's mean of 68.35 % is that of the six rounded rows; its counts give 287 of 420, 68.33 %.
+# - Table 3, person 3: 72.9 % is printed, the counts give 46 of 70, 65.7 %.
+# - Table 3, person 9: 50 % is printed, the counts give 33 of 70, 47.1 %.
+# - Table 3's mean of 66.01 % is that of the ten printed rows, those two among them; its counts give 455 of 700,
+#   65.00 %. The text calls people and net alike about 68 %.
+# - The abstract's about 75 % for five emotions (without fear and sadness) is 229 of 300, 76.33 %, by Table 2's counts.
 
 
 def counts(table: Mapping[int, Answers]) -> np.ndarray:
