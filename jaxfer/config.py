@@ -280,7 +280,7 @@ def _assign(node, path, text, whole, options_of):
   name, *rest = path
   hints = typing.get_type_hints(type(node), include_extras=True)
   if name not in hints:
-    raise unknown("config key", whole, _keys(node, whole.removesuffix(".".join(path)), options_of))
+    raise unknown("config key", whole, _keys(node, whole.removesuffix(".".join(path))))
   value = getattr(node, name)
   if isinstance(value, Call):
     if not rest:
@@ -291,10 +291,10 @@ def _assign(node, path, text, whole, options_of):
     )
   if dataclasses.is_dataclass(value):
     if not rest:
-      raise unknown("config key", whole, _keys(value, f"{whole}.", options_of))
+      raise unknown("config key", whole, _keys(value, f"{whole}."))
     return dataclasses.replace(node, **{name: _assign(value, rest, text, whole, options_of)})
   if rest:
-    raise unknown("config key", whole, _keys(node, whole.removesuffix(".".join(path)), options_of))
+    raise unknown("config key", whole, _keys(node, whole.removesuffix(".".join(path))))
   return dataclasses.replace(node, **{name: values.parse(text, hints[name], whole)})
 
 
@@ -307,7 +307,7 @@ def _assign_option(field: str, call: Call, option: str, text: str, whole: str, o
   return Call(call.name, **{**call.options, option: values.parse(text, valid[option], whole)})
 
 
-def _keys(node, prefix: str, options_of: OptionsOf) -> list[str]:
+def _keys(node, prefix: str) -> list[str]:
   return [f"{prefix}{field.name}" for field in dataclasses.fields(node)]
 
 

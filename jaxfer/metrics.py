@@ -1,10 +1,9 @@
 """What a classifier is judged by: predictions, confusion matrices and their summaries.
 
-`predict`, `rank`, `top_k_correct` and `confusion_matrix` are jax functions, for use inside jit, vmap and pmap; the
-confusion matrices of batches, devices or folds add up. `summarize` and `wilson_interval` work on the host.
+`predict` and `rank` are jax functions, for use inside jit, vmap and pmap; all others work on the host. The confusion
+matrices of folds add up.
 
-A row that cannot be judged is never counted as some class: `predict` gives -1 for logits with a NaN, and a
-prediction or a label that is no class turns the whole confusion matrix to NaN, which `summarize` refuses.
+A row that cannot be judged is never counted as some class: `predict` gives -1 for logits with a NaN.
 """
 
 import dataclasses
@@ -49,52 +48,6 @@ def rank(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
   index = index.reshape((1,) * labels.ndim + index.shape)
   ahead = (logits > own) | ((logits == own) & (index < labels[..., None]))
   return jnp.where(jnp.isnan(logits).any(-1), num_classes, ahead.sum(-1, dtype=jnp.int32))
-
-
-def top_k_correct(logits: ArrayLike, labels: ArrayLike, k: int) -> jax.Array:
-  """Says where the label is among the k largest logits, by `rank`.
-
-  Args:
-    logits: [..., num_classes].
-    labels: int [...], 0 .. num_classes - 1.
-    k: 1 .. num_classes.
-
-  Returns:
-    bool [...]; False where a logit is NaN.
-
-  Raises:
-    ValueError: k is out of range.
-  """
-  num_classes = jnp.shape(logits)[-1]
-  if not 1 <= k <= num_classes:
-    raise ValueError(f"k must be 1..{num_classes}, got {k}")
-  return rank(logits, labels) < k
-
-
-def confusion_matrix(
-  labels: ArrayLike, predictions: ArrayLike, num_classes: int, weights: ArrayLike | None = None
-) -> jax.Array:
-  """Counts C[true, predicted].
-
-  Args:
-    labels: int [...].
-    predictions: int [...], as `predict` gives them.
-    num_classes: K.
-    weights: [...], number or bool; 0 for the rows that only pad a batch. None counts every row once.
-
-  Returns:
-    float32 [K, K], exact up to 2^24 rows. All NaN if a row of non-zero weight has a label or a prediction
-    outside 0 .. K - 1.
-  """
-  labels, predictions = jnp.ravel(jnp.asarray(labels)), jnp.ravel(jnp.asarray(predictions))
-  weights = jnp.ones(labels.shape, jnp.float32) if weights is None else jnp.ravel(jnp.asarray(weights))
-  weights = weights.astype(jnp.float32)
-  valid = (labels >= 0) & (labels < num_classes) & (predictions >= 0) & (predictions < num_classes)
-  counted = jnp.where(valid, weights, 0)
-  # An index below 0 would count from the end: out of range, it is clipped here and has weight 0.
-  at = (jnp.clip(labels, 0, num_classes - 1), jnp.clip(predictions, 0, num_classes - 1))
-  matrix = jnp.zeros((num_classes, num_classes), jnp.float32).at[at].add(counted)
-  return jnp.where(jnp.any(~valid & (weights != 0)), jnp.nan, matrix)
 
 
 @dataclasses.dataclass(frozen=True)

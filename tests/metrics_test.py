@@ -1,7 +1,6 @@
 """Metrics against the published tables and against counts made by hand."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -80,7 +79,7 @@ def test_pooled_accuracy_of_paper_001(correct, printed):
   predictions = (labels + (np.arange(327) >= correct)) % 7
   folds = np.arange(327) % 10
   pooled = metrics.summarize(
-    sum(metrics.confusion_matrix(labels[folds == k], predictions[folds == k], 7) for k in range(10))
+    sum(metrics.mean_confusion(labels[folds == k], predictions[folds == k, None], 7) for k in range(10))
   )
   assert (pooled["correct"], pooled["count"]) == (correct, 327)
   assert round(100 * pooled["accuracy"], 2) == printed
@@ -154,39 +153,6 @@ def test_summary_refuses(matrix, message):
     metrics.summarize(matrix)
 
 
-def test_confusion_matrix_counts_under_jit_and_adds_up():
-  labels, predictions = np.array([0, 0, 1, 2, 2, 2]), np.array([0, 1, 1, 2, 2, 0])
-  count = jax.jit(metrics.confusion_matrix, static_argnums=2)
-  want = [[1, 1, 0], [0, 1, 0], [1, 0, 2]]  # C[true, predicted]
-  got = count(labels, predictions, 3)
-  assert got.dtype == jnp.float32
-  np.testing.assert_array_equal(got, want)
-  np.testing.assert_array_equal(
-    count(labels[:2], predictions[:2], 3) + count(labels[2:], predictions[2:], 3), want
-  )
-  stacked = jax.vmap(lambda a, b: metrics.confusion_matrix(a, b, 3))(
-    labels.reshape(2, 3), predictions.reshape(2, 3)
-  )
-  np.testing.assert_array_equal(stacked.sum(0), want)
-  np.testing.assert_array_equal(count(labels.reshape(2, 3), predictions.reshape(2, 3), 3), want)
-
-
-def test_padding_counts_nothing_whatever_it_holds():
-  labels, predictions = np.array([1, 0, -1]), np.array([1, 5, -1])
-  got = metrics.confusion_matrix(labels, predictions, 2, np.array([True, False, False]))
-  np.testing.assert_array_equal(got, [[0, 0], [0, 1]])
-  got = metrics.confusion_matrix([0, 1], [0, 0], 2, weights=[0.25, 2.0])
-  np.testing.assert_array_equal(got, [[0.25, 0], [2, 0]])
-
-
-@pytest.mark.parametrize(("label", "prediction"), [(-1, 0), (2, 0), (0, -1), (0, 2)])
-def test_a_row_that_is_no_class_cannot_be_summarized(label, prediction):
-  got = metrics.confusion_matrix(np.array([0, label]), np.array([0, prediction]), 2)
-  assert np.isnan(got).all()
-  with pytest.raises(ValueError, match="NaN logits"):
-    metrics.summarize(got)
-
-
 def test_a_score_adds_up_by_class_in_any_order():
   labels, correct = np.array([0, 2, 0, 2, 2, 0]), np.array([0.1, 0.25, 0.2, 1.0, 0.5, 0.3])
   score = metrics.score(labels, correct, 4)
@@ -222,30 +188,27 @@ def test_predict_takes_the_first_of_equals_and_no_nan():
 
 def test_top_k():
   logits = np.array([[4, 3, 2, 1], [1, 1, 1, 1], [np.nan, 9, 9, 9]], np.float32)
-  correct = jax.jit(metrics.top_k_correct, static_argnums=2)
+  rank = jax.jit(metrics.rank)
 
   def hits(label, k):
-    return correct(logits, np.full(3, label), k).tolist()
+    return (rank(logits, np.full(3, label)) < k).tolist()
 
   assert hits(0, 1) == [True, True, False]
   assert hits(1, 1) == [False, False, False]
   assert hits(1, 2) == [True, True, False]
   assert hits(2, 2) == [False, False, False]
   assert hits(3, 4) == [True, True, False]
-  for k in (0, 5):
-    with pytest.raises(ValueError, match=r"1\.\.4"):
-      metrics.top_k_correct(logits, np.zeros(3, int), k)
 
 
 def test_top_1_is_predict():
   rng = np.random.default_rng(0)
   logits = rng.integers(0, 4, (200, 5)).astype(np.float32)  # Many ties.
   labels = rng.integers(0, 5, 200)
-  np.testing.assert_array_equal(metrics.top_k_correct(logits, labels, 1), metrics.predict(logits) == labels)
+  np.testing.assert_array_equal(metrics.rank(logits, labels) < 1, metrics.predict(logits) == labels)
   order = np.argsort(-logits, axis=-1, kind="stable")
   for k in (2, 3, 5):
     want = (order[:, :k] == labels[:, None]).any(-1)
-    np.testing.assert_array_equal(metrics.top_k_correct(logits, labels, k), want)
+    np.testing.assert_array_equal(metrics.rank(logits, labels) < k, want)
 
 
 def test_wilson_interval():

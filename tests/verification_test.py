@@ -1,18 +1,17 @@
 """Pairs of faces are judged by LFW's protocol; the oracle walks thresholds and parts in plain loops."""
 
-import io
 import pathlib
 import pickle
 
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 
 import jaxfer
 from jaxfer import cli, predict, verification
 from jaxfer.convert.importers import convert
 from jaxfer.data import synthetic
+from jaxfer.data.encode import png
 from jaxfer.errors import UserError
 from jaxfer.models.face_classifier import FaceClassifier
 from jaxfer.train.weights import save_weights
@@ -162,9 +161,7 @@ def write(path, same, size=112):
     picture = rng.integers(0, 256, (size, size, 3), np.uint8)
     other = picture if pair else rng.integers(0, 256, (size, size, 3), np.uint8)
     for pixels in (picture, other):
-      stream = io.BytesIO()
-      Image.fromarray(pixels).save(stream, "png")
-      images.append(stream.getvalue())
+      images.append(png(pixels))
   path.write_bytes(pickle.dumps((images, list(same)), protocol=2))
   return images
 

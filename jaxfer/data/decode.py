@@ -94,6 +94,7 @@ def _read(image: Image.Image) -> Decoded:
   if image.format == "JPEG" and width * height > _LARGE:
     image.draft(image.mode, (width // 2, height // 2))
   drafted = image.size
+  image.load()  # Here, and not by `getexif` below, whose errors are passed over.
   try:
     orientation = image.getexif().get(_ORIENTATION, 1)
   except Exception:  # Damaged metadata of a picture that may be sound.

@@ -4,7 +4,6 @@ import collections
 import concurrent.futures
 import dataclasses
 import hashlib
-import io
 import multiprocessing
 import os
 import signal
@@ -19,6 +18,7 @@ from PIL import Image
 
 from jaxfer.data import align, detect, duplicates
 from jaxfer.data.decode import Decoded, decode
+from jaxfer.data.encode import png
 from jaxfer.data.prepare import Findings, Problem, progress
 from jaxfer.data.stills import Still
 from jaxfer.errors import UserError
@@ -227,7 +227,7 @@ def read_one(still: Still, cut: Cut | None) -> Result:
   if claimed and claimed != decoded.format:
     problem = problem or f"named as {claimed} but holds {decoded.format}"
   size = "x".join(str(round(n * s)) for n, s in zip(decoded.pixels.shape[1::-1], decoded.scale, strict=True))
-  return Result(_png(picture, cut.channels), landmarks, problem, how, decoded.kind, size, digest)
+  return Result(png(picture, grey=cut.channels == 1), landmarks, problem, how, decoded.kind, size, digest)
 
 
 def _cut(still: Still, decoded: Decoded, cut: Cut) -> tuple[np.ndarray, np.ndarray | None, str, str]:
@@ -287,10 +287,3 @@ def _digest(pixels: np.ndarray) -> bytes:
   digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
   digest.update(np.ascontiguousarray(pixels).data)
   return digest.digest()
-
-
-def _png(picture: np.ndarray, channels: int) -> bytes:
-  stream = io.BytesIO()
-  image = Image.fromarray(picture)
-  (image.convert("L") if channels == 1 else image).save(stream, "png", compress_level=1)
-  return stream.getvalue()

@@ -28,7 +28,6 @@ is counted here.
 
 import abc
 import dataclasses
-import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -144,7 +143,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         "key": still.key,
         "subject": still.subject,
         "label": still.label,
-        "image": io.BytesIO(result.image or b""),
+        "image": result.image or b"",
         "split": still.split,
         **still.extras,
       }

@@ -3,14 +3,19 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaxfer.data.prepare import visible
+from jaxfer.data.prepare import Findings, Problem, visible
 
-_DEPTH = 8  # Folders under the source: more than any distribution nests, and an end to links in a circle.
+DEPTH = 8  # Folders under the source: more than any distribution nests, and an end to links in a circle.
 _TEXT_LIMIT = 1 << 22  # Bytes of a text file; the longest list of names is a quarter of it.
 
 
-def walk(source: Path, depth: int = _DEPTH) -> Iterator[Path]:
+def walk(source: Path, depth: int = DEPTH, findings: Findings | None = None) -> Iterator[Path]:
   """The visible files at and under a folder, each folder's ascending and before those of its sub-folders.
+
+  Args:
+    source: the folder.
+    depth: levels of sub-folders that are looked into.
+    findings: where given, with the usual depth, folders below that level are entered as odd.
 
   Raises:
     UserError: a folder that cannot be listed.
@@ -21,8 +26,11 @@ def walk(source: Path, depth: int = _DEPTH) -> Iterator[Path]:
       folders.append(entry)
     else:
       yield entry
-  for folder in folders if depth else ():
-    yield from walk(folder, depth - 1)
+  for folder in folders:
+    if depth:
+      yield from walk(folder, depth - 1, findings)
+    elif findings is not None:
+      findings.odd.append(Problem(str(folder), f"more than {DEPTH} folders deep; left out"))
 
 
 def read_text(path: Path, limit: int = _TEXT_LIMIT) -> str:

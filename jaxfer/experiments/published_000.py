@@ -1,7 +1,7 @@
-"""What paper 000 prints: its net's and its people's answers by class (Tables 2 and 3), the rates that it cites.
+"""What paper 000 prints: its net's and its people's answers by class (Tables 2 and 3).
 
 Table 1, how many pictures, is in `data.datasets.paper000`; Tables 4 and 5, the action units, are in
-`data.synthetic.action_units`. Numbers are kept as printed; `NOTES` says where they do not agree with one another.
+`data.synthetic.action_units`. Numbers are kept as printed.
 """
 
 import dataclasses
@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxfer.data.synthetic import action_units
-from jaxfer.errors import unknown
 
 CLASSES: tuple[str, ...] = action_units.LABELS  # The columns of Tables 2 and 3, in the printed order.
 PER_CLASS = 10  # Tested pictures of each class, 70 in all (section 3.1).
@@ -56,20 +55,13 @@ PEOPLE: dict[int, Answers] = {
 }
 PEOPLE_MEAN = 0.6601
 
-# What section 1 cites of others: accuracies on their own data, not on this paper's.
-CITED: dict[str, float] = {
-  "designed features of face parts ([2])": 0.675,
-  "convolutional nets of 7 and 8 layers, mean (Neagoe et al. [3])": 0.6313,
-}
-
-NOTES: tuple[str, ...] = (
-  "Table 2's mean of 68.35 % is that of the six rounded rows; its counts give 287 of 420, 68.33 %.",
-  "Table 3, person 3: 72.9 % is printed, the counts give 46 of 70, 65.7 %.",
-  "Table 3, person 9: 50 % is printed, the counts give 33 of 70, 47.1 %.",
-  "Table 3's mean of 66.01 % is that of the ten printed rows, those two among them; its counts give 455 of 700, "
-  "65.00 %. The text calls people and net alike about 68 %.",
-  "The abstract's about 75 % for five emotions (without fear and sadness) is 229 of 300, 76.33 %, by Table 2's counts.",
-)
+# Where the printed numbers do not agree with one another:
+# - Table 2's mean of 68.35 % is that of the six rounded rows; its counts give 287 of 420, 68.33 %.
+# - Table 3, person 3: 72.9 % is printed, the counts give 46 of 70, 65.7 %.
+# - Table 3, person 9: 50 % is printed, the counts give 33 of 70, 47.1 %.
+# - Table 3's mean of 66.01 % is that of the ten printed rows, those two among them; its counts give 455 of 700,
+#   65.00 %. The text calls people and net alike about 68 %.
+# - The abstract's about 75 % for five emotions (without fear and sadness) is 229 of 300, 76.33 %, by Table 2's counts.
 
 
 def counts(table: Mapping[int, Answers]) -> np.ndarray:
@@ -81,39 +73,3 @@ def accuracy(table: Mapping[int, Answers], classes: Sequence[str] = CLASSES) -> 
   """Pooled accuracy, by the counts and not by what is printed, of some classes in all rows of a table."""
   columns = [CLASSES.index(name) for name in classes]
   return float(counts(table)[:, columns].mean()) / PER_CLASS
-
-
-def shared_units(one: str, other: str) -> dict[int, tuple[int, int]]:
-  """The action units that two emotions have in common, each with its value in one and in the other (Table 4).
-
-  The paper (section 3.5) explains by them what net and people confuse: fear and sadness share units 1, 4 and 15, and
-  unit 4, the brow lowerer, is the largest of both (`largest_units`).
-
-  Args:
-    one: a class; "neutral" has no units.
-    other: a class.
-
-  Returns:
-    {unit: (value in one, value in other)}, out of 100, by ascending unit.
-
-  Raises:
-    UserError: no such class.
-  """
-  first, second = _units(one), _units(other)
-  return {unit: (first[unit], second[unit]) for unit in sorted(first.keys() & second.keys())}
-
-
-def largest_units(emotion: str) -> tuple[int, ...]:
-  """The action units with an emotion's largest value in Table 4, ascending; none for "neutral".
-
-  Raises:
-    UserError: no such class.
-  """
-  units = _units(emotion)
-  return tuple(unit for unit, value in sorted(units.items()) if value == max(units.values()))
-
-
-def _units(emotion: str) -> Mapping[int, int]:
-  if emotion not in action_units.EMOTIONS:
-    raise unknown("emotion", emotion, action_units.EMOTIONS)
-  return action_units.EMOTIONS[emotion]

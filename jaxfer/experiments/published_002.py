@@ -7,7 +7,6 @@ import numpy as np
 # The columns of Tables 5 and 7, and how many pictures of each are tested (Table 3).
 CLASSES = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
 TESTED = (329, 74, 160, 1185, 478, 162, 680)
-TRAINED = (1290, 281, 717, 4772, 1982, 705, 2524)
 # Table 2: right by the RGB net and the landmark net, by the RGB net alone, by the landmark net alone, by neither.
 AGREEMENT = (2018, 806, 62, 182)
 # Fig. 4's best w; its other values cannot be read off.

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxfer import files
 from jaxfer.data import emotions
+from jaxfer.data.encode import png
 from jaxfer.errors import UserError
 from jaxfer.report import html
 
@@ -167,11 +168,7 @@ def _sheet(examples: Mapping[str, np.ndarray], pictures: Sequence[np.ndarray]) -
 
 def _picture(picture: np.ndarray, words: str, caption: html.Html) -> html.Html:
   """A figure whose picture stands in the page."""
-  from PIL import Image
-
-  encoded = io.BytesIO()
-  Image.fromarray(picture if picture.shape[-1] == 3 else picture[..., 0]).save(encoded, "PNG")
-  data = base64.b64encode(encoded.getvalue()).decode()
+  data = base64.b64encode(png(picture)).decode()
   image = html.Html(f'<img src="data:image/png;base64,{data}" alt="{escape(words)}">')
   return html.element("figure", image, caption)
 

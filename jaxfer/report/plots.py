@@ -1,4 +1,4 @@
-"""Figures as PNG: confusion matrix, learning curves, bars of the classes.
+"""Figures as PNG: confusion matrix and learning curves.
 
 matplotlib is imported inside the functions, and figures are made without pyplot: no backend is chosen, no
 global state is touched, and every figure draws on a machine without a display. Colours are those of Okabe and
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxfer import files, metrics
+from jaxfer import files
 from jaxfer.errors import UserError
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -104,7 +104,7 @@ def confusion_png(
         fontweight="bold" if row == column else "normal",
         color="white" if share[row, column] > 0.5 else "black",
       )
-    _label_classes(axes, label_names, room=56)
+    _label_classes(axes, label_names)
     axes.set_yticks(range(size), label_names)
     axes.tick_params(length=0)
     axes.grid(False)
@@ -186,65 +186,6 @@ def learning_curves_png(
     write_png(figure, path, title)
 
 
-def per_class_bars_png(
-  summaries: Mapping[str, Mapping[str, Any]],
-  label_names: Sequence[str],
-  path: str | pathlib.Path,
-  metric: str = "recall",
-  title: str = "",
-) -> None:
-  """Draws one metric of every class, one colour a model; recall with Wilson's 95 % interval.
-
-  Args:
-    summaries: {model: what `metrics.summarize` returned}, at most seven.
-    label_names: K names.
-    path: the PNG to write.
-    metric: "recall", "precision" or "f1".
-    title: above the figure; by default the metric's name.
-
-  Raises:
-    ValueError: no or too many summaries, another metric, or the number of classes disagrees.
-  """
-  if not 1 <= len(summaries) <= len(COLOURS):
-    raise ValueError(f"1..{len(COLOURS)} summaries can be told apart, got {len(summaries)}")
-  if metric not in ("recall", "precision", "f1"):
-    raise ValueError(f"metric must be 'recall', 'precision' or 'f1', got '{metric}'")
-  name_of_metric = "F1" if metric == "f1" else metric
-  places = np.arange(len(label_names))
-  width = 0.8 / len(summaries)
-  with style():
-    figure = new_figure(WIDTH * 0.55)
-    axes = figure.add_subplot()
-    for k, (name, summary) in enumerate(summaries.items()):
-      values = 100 * np.asarray(summary[metric], np.float64)
-      if values.shape != places.shape:
-        raise ValueError(f"{len(label_names)} label names, but '{name}' has {values.size} classes")
-      at = places + (k - (len(summaries) - 1) / 2) * width
-      axes.bar(at, np.nan_to_num(values), width * 0.92, color=COLOURS[k], label=name)
-      if metric == "recall":
-        bounds = [
-          metrics.wilson_interval(correct, support)
-          for correct, support in zip(summary["true_positives"], summary["support"], strict=True)
-        ]
-        error = np.abs(100 * np.transpose(bounds) - values)
-        axes.errorbar(at, values, error, fmt="none", ecolor="black", elinewidth=1, capsize=2)
-      for x in at[np.isnan(values)]:
-        axes.annotate(
-          "none", (x, 0), xytext=(0, 3), textcoords="offset points", ha="center", rotation=90, fontsize=8
-        )
-    _label_classes(axes, label_names, room=64)
-    axes.tick_params(axis="x", length=0)
-    axes.grid(False, axis="x")
-    axes.set_ylim(0, 100)
-    axes.set_ylabel(f"{name_of_metric} (%)" + (", 95 % interval" if metric == "recall" else ""))
-    if len(summaries) > 1:
-      figure.legend(
-        loc="outside lower center",
-        ncols=len(summaries) if len(summaries) < 5 else math.ceil(len(summaries) / 2),
-      )
-    write_png(figure, path, title or f"{name_of_metric.capitalize()} by class")
-
-
 def new_figure(height: float) -> Any:
   """Returns an empty figure of the common width; it brings its own Agg canvas."""
   from matplotlib.figure import Figure
@@ -252,10 +193,10 @@ def new_figure(height: float) -> Any:
   return Figure(figsize=(WIDTH, height), layout="constrained")
 
 
-def _label_classes(axes: Any, label_names: Sequence[str], room: int) -> None:
-  """Puts the names below the places 0, 1, ..., level where each has its share of `room` characters."""
+def _label_classes(axes: Any, label_names: Sequence[str]) -> None:
+  """Puts the names below the places 0, 1, ..., level where each has its share of 56 characters."""
   slant: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
-  level = all(len(name) * len(label_names) <= room for name in label_names)
+  level = all(len(name) * len(label_names) <= 56 for name in label_names)
   axes.set_xticks(range(len(label_names)), label_names, **({} if level else slant))
 
 

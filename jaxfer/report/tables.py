@@ -1,4 +1,4 @@
-"""Tables as plain text, Markdown and JSON: a header and rows of cells, whatever they say.
+"""Tables as plain text and Markdown: a header and rows of cells, whatever they say.
 
 `confusion_table` and `class_table` make such tables of what `jaxfer.metrics` computes.
 """
@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-
-from jaxfer import files
 
 Cell = str | bool | int | float | np.generic | None
 Table = tuple[list[str], list[list[Cell]]]
@@ -47,19 +45,6 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[Cell]], digits: int 
   ]
   lines = [_pad(cells[0], widths, right), rule, *(_pad(line, widths, right) for line in cells[1:])]
   return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def to_json(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
-  """Returns the table as a JSON list, one object a row, keyed by the header; NaN and infinities become null.
-
-  Raises:
-    ValueError: a row is not as long as the header, or two columns have one name.
-  """
-  if len(set(header)) != len(header):
-    raise ValueError(f"column names must differ, got {list(header)}")
-  check(header, rows)
-  objects = [dict(zip(header, map(_plain, row), strict=True)) for row in rows]
-  return files.to_json(objects) + "\n"
 
 
 def confusion_table(confusion: ArrayLike, label_names: Sequence[str]) -> Table:
@@ -136,11 +121,6 @@ def _count(value: float) -> int | float:
   """A count or a sum of them, in which tenths may have left a rounding error."""
   value = round(float(value), 9)
   return int(value) if value.is_integer() else value
-
-
-def _plain(cell: Cell) -> Any:
-  """Returns the cell as a value of Python."""
-  return cell.item() if isinstance(cell, np.generic) else cell
 
 
 def show(cell: Cell, digits: int) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxfer.train import weights
 from jaxfer.train.stage import Stage, Variables
 
-LAST, BEST = "last", "best_on_validation"
+BEST = "best_on_validation"
 
 
 class Best:

@@ -147,7 +147,7 @@ def test_casia_red_stays_red(folders, packed, tmp_path):
     np.testing.assert_allclose(_corner(loaded, key), RED, atol=3)
 
 
-def test_casia_swapped_folders_come_out_as_rgb(folders, tmp_path):
+def test_casia_swapped_folders_come_out_as_rgb(tmp_path):
   casia.write_folders(tmp_path / "tree", swapped=True)
   as_they_are = prepare("casia_webface", tmp_path / "tree", tmp_path / "data", **FOLDERS)
   options = FOLDERS | {"channel_order": "bgr"}

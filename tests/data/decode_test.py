@@ -135,6 +135,14 @@ def test_cut_short(format):
     decode(data[: len(data) * 2 // 3])
 
 
+def test_a_png_with_damaged_pixels_is_refused():
+  """Pillow decodes a PNG where its EXIF is asked for; an error there must not be taken for one of the EXIF."""
+  data = bytearray(_encode(FACE, "PNG"))
+  data[len(data) // 2 : len(data) // 2 + 40] = bytes(40)
+  with pytest.raises(ValueError, match="cannot be decoded"):
+    decode(bytes(data))
+
+
 @pytest.mark.parametrize(
   ("image", "reason"),
   [

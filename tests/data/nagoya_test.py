@@ -191,7 +191,7 @@ def test_nagoya_a_picture_named_twice(source):
   assert [problem.what.rpartition(": ")[2] for problem in findings.bad] == ["named in line 2 already"]
 
 
-def test_nagoya_wrong_sources(source, tmp_path):
+def test_nagoya_wrong_sources(source):
   with pytest.raises(UserError, match="holds pictures in no class folder"):
     _scan(source / "stills")
   (source / "manifest.csv").write_text("path,subject,emotion,camera\nx.png,P1,joy,up\n")

@@ -1,17 +1,16 @@
 """Prepared data sets: round trip, order, fingerprint, names of configurations, atomic writing."""
 
 import dataclasses
-import io
 import subprocess
 import sys
 import types
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from jaxfer.data import datasets, records
 from jaxfer.data.datasets import Dataset
+from jaxfer.data.encode import png
 from jaxfer.errors import UserError
 
 SIZE, FRAMES, COUNT = 8, 3, 10
@@ -68,18 +67,11 @@ def _toy_module() -> types.ModuleType:
         if COUNT - i > Toy.fail_after:
           raise KeyboardInterrupt
         example = _example(i)
-        example["frames"] = [_png(frame) for frame in example["frames"]]
+        example["frames"] = [png(frame) for frame in example["frames"]]
         yield example["key"], example
 
   module.Config, module.Builder = Config, Toy
   return module
-
-
-def _png(image: np.ndarray) -> io.BytesIO:
-  stream = io.BytesIO()
-  Image.fromarray(image).save(stream, "png")
-  stream.seek(0)
-  return stream
 
 
 @pytest.fixture(scope="module")

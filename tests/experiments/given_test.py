@@ -86,7 +86,7 @@ def test_what_is_trained_is_judged_without_the_weights_it_began_with(tmp_path, f
     train(tmp_path / "run", str(folder), folds=0, test=0.3)
 
 
-def test_nothing_that_was_not_trained_is_protected(tmp_path, folders, monkeypatch):
+def test_nothing_that_was_not_trained_is_protected(tmp_path, folders):
   """Weights that are no net of this kind are refused; others may be given instead, as nothing was trained."""
   weights.save_weights(tmp_path / "odd", {"params": {"fc1": {"kernel": np.zeros((9, 9))}}}, {})
   with pytest.raises(UserError, match="is another net"):

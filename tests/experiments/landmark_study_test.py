@@ -71,7 +71,7 @@ def test_rows_that_differ_in_w_alone_train_together_from_the_baseline(done):
   assert zero["readings"]["w = 0.0 at test"]["rank"] == zero["rank"]
 
 
-def test_trained_alone_or_resumed_a_row_has_the_same_numbers(done, tmp_path):
+def test_trained_alone_or_resumed_a_row_has_the_same_numbers(done):
   """Without its result the last row trains anew, now alone; without both, the finished members are read again."""
   workdir, table, _ = done
   before = [result(workdir, folder) for folder in FOLDERS]

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from jaxfer.errors import UserError
 from jaxfer.experiments import published_000 as published
 
 
@@ -34,13 +33,3 @@ def test_the_means_by_class_are_those_printed_below_the_columns():
   np.testing.assert_allclose(people, [5.1, 4.2, 2.3, 9.2, 9.3, 5.9, 9.5])
   net = published.counts(published.NET).mean(0)
   np.testing.assert_allclose(net, [6.7, 8.5, 4.7, 8.7, 6.2, 5, 8.2], atol=0.05)
-
-
-def test_fear_and_sadness_share_three_units_and_their_largest():
-  assert published.shared_units("fear", "sadness") == {1: (50, 40), 4: (80, 50), 15: (30, 40)}
-  assert published.largest_units("fear") == published.largest_units("sadness") == (4,)
-  assert published.largest_units("surprise") == (5, 26)
-  assert published.shared_units("happiness", "neutral") == {}
-  assert published.largest_units("neutral") == ()
-  with pytest.raises(UserError, match="unknown emotion 'fera': did you mean 'fear'"):
-    published.shared_units("fera", "sadness")

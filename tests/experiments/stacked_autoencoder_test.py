@@ -23,7 +23,6 @@ from jaxfer.train.stage import Context
 from tests import study_toy
 
 ROOT = pathlib.Path(__file__).parents[2]
-LAYERS = ("layer 1", "layer 2")
 
 
 def records(people=14):

@@ -8,7 +8,6 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from jaxfer import metrics
 from jaxfer.errors import UserError
 from jaxfer.report import plots
 
@@ -137,26 +136,6 @@ def test_curves_take_mean_and_range_over_interleaved_runs():
   curves, _, runs = plots._curves(data)
   assert runs == 3
   assert curves["accuracy", "test"] == [(1, 1, 3, 6), (2, 2, 4, 7)]
-
-
-def test_bars(tmp_path):
-  path = tmp_path / "bars.png"
-  strong, weak = metrics.summarize([[9, 1], [1, 9]]), metrics.summarize([[3, 7], [7, 3]])
-  plots.per_class_bars_png({"strong": strong, "weak": weak}, ["joy", "fear"], path)
-  image = pixels(path)
-  assert image.shape == (495, 900, 3)
-  assert 2.5 < amount(image, plots.COLOURS[0]) / amount(image, plots.COLOURS[1]) < 3.5  # 90 % to 30 %.
-  plots.per_class_bars_png({"strong": strong}, ["joy", "fear"], path, metric="f1", title="F1")
-  assert amount(pixels(path), plots.COLOURS[1]) == 0
-  with pytest.warns(UserWarning, match="no example"):
-    empty = metrics.summarize([[2, 0], [0, 0]])
-  plots.per_class_bars_png({"one class": empty}, ["joy", "fear"], path)
-  with pytest.raises(ValueError, match="'weak' has 2 classes"):
-    plots.per_class_bars_png({"weak": weak}, ["joy"], path)
-  with pytest.raises(ValueError, match="metric"):
-    plots.per_class_bars_png({"weak": weak}, ["joy", "fear"], path, metric="accuracy")
-  with pytest.raises(ValueError, match="got 8"):
-    plots.per_class_bars_png(dict.fromkeys("abcdefgh", weak), ["joy", "fear"], path)
 
 
 def test_style_leaves_the_settings_of_the_user_alone():

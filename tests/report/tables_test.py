@@ -1,6 +1,5 @@
 """Tables, character by character."""
 
-import json
 import textwrap
 
 import numpy as np
@@ -53,17 +52,7 @@ def test_markdown_keeps_narrow_columns_valid():
   assert tables.markdown(["a", "n"], [["b", 1]]) == "| a   |   n |\n| --- | --: |\n| b   |   1 |\n"
 
 
-def test_json():
-  assert json.loads(tables.to_json(HEADER, ROWS)) == [
-    {"row": "conv_gru", "count": 283, "accuracy": 0.86544, "done": True, "note": "a|b"},
-    {"row": "x", "count": 7, "accuracy": 0.5, "done": False, "note": None},
-    {"row": "nothing", "count": None, "accuracy": None, "done": False, "note": "two\nlines"},
-  ]
-  with pytest.raises(ValueError, match="differ"):
-    tables.to_json(["a", "a"], [[1, 2]])
-
-
-@pytest.mark.parametrize("write", [tables.text, tables.markdown, tables.to_json])
+@pytest.mark.parametrize("write", [tables.text, tables.markdown])
 def test_a_short_row_is_refused(write):
   with pytest.raises(ValueError, match="1 cells under a header of 2"):
     write(["a", "b"], [[1]])
@@ -71,7 +60,6 @@ def test_a_short_row_is_refused(write):
 
 def test_an_empty_table_is_its_header():
   assert tables.text(["a", "bc"], []) == "a  bc\n-  --\n"
-  assert json.loads(tables.to_json(["a"], [])) == []
 
 
 def test_confusion_table():

@@ -206,13 +206,13 @@ def dilated(
   return forward(spread, flipped(kernel), (1, 1), pads)
 
 
-def _phase(phase: int, size: int, k: int, stride: int, lo: int, small: int, full: int) -> tuple[int, Pair]:
+def _phase(phase: int, k: int, stride: int, lo: int, small: int, full: int) -> tuple[int, Pair]:
   """How one phase of the stride, along one axis, is a convolution of dy.
 
   Outputs o = phase + j stride read taps u = first, first + stride, ... of the kernel.
 
   Returns:
-    first, and the padding of dy with which the flipped taps give `full` outputs (those past `size` mean nothing).
+    first, and the padding of dy with which the flipped taps give `full` outputs (those beyond the image mean nothing).
   """
   first = (phase + lo) % stride
   taps = len(range(first, k, stride))
@@ -228,10 +228,10 @@ def phases(
   full = [-(-n // s) for n, s in zip(size, strides, strict=True)]
   rows = []
   for a in range(strides[0]):
-    u, vertical = _phase(a, size[0], kernel.shape[0], strides[0], padding[0][0], dy.shape[1], full[0])
+    u, vertical = _phase(a, kernel.shape[0], strides[0], padding[0][0], dy.shape[1], full[0])
     row = []
     for b in range(strides[1]):
-      v, horizontal = _phase(b, size[1], kernel.shape[1], strides[1], padding[1][0], dy.shape[2], full[1])
+      v, horizontal = _phase(b, kernel.shape[1], strides[1], padding[1][0], dy.shape[2], full[1])
       taps = kernel[u :: strides[0], v :: strides[1]]
       if 0 in taps.shape:  # A stride wider than the kernel leaves pixels that nothing reads.
         row.append(jnp.zeros((dy.shape[0], *full, kernel.shape[2]), dy.dtype))

@@ -5,7 +5,6 @@ cropping and resampling (our choice). Unlabelled sequences are counted and not w
 """
 
 import dataclasses
-import io
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from jaxfer.data import flow, stills_builder
 from jaxfer.data.datasets.ckplus import frames, scan
+from jaxfer.data.encode import png
 from jaxfer.data.prepare import Count, Findings
 from jaxfer.errors import UserError
 from jaxfer.ranges import Frames, StoredSize
@@ -92,7 +91,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
           "key": example.sequence.key,
           "subject": example.sequence.subject,
           "label": example.sequence.label,
-          "frames": [_png(frame) for frame in example.frames],
+          "frames": [png(frame) for frame in example.frames],
           "flow": example.flow,
         },
       )
@@ -103,10 +102,3 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     if not written:
       raise UserError(f"source {config.source}: none of the labelled sequences can be used")
     stills_builder.check_several(config.source, [scan.LABELS[i] for i in written])
-
-
-def _png(image: np.ndarray) -> io.BytesIO:
-  stream = io.BytesIO()
-  Image.fromarray(image).save(stream, "png")
-  stream.seek(0)
-  return stream

@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from jaxfer.data import align, flow
 from jaxfer.data.datasets.ckplus.scan import LABELS, Files, Sequence
-from jaxfer.data.decode import FORMATS, check_size
+from jaxfer.data.decode import decode
 from jaxfer.data.prepare import Belief, Findings, Problem, progress
+from jaxfer.data.stills import File
 from jaxfer.errors import UserError
 
 # The landmarks run from brow to chin and ear to ear; the margin takes in the forehead.
@@ -208,8 +208,8 @@ def _read(
   chosen = align.onset_to_peak(len(sequence.frames), num_frames)
   for i in np.union1d(chosen, [0]):  # The first gives the centre square its size.
     try:
-      decoded[i] = decode(sequence.frames[i])
-    except ValueError as error:
+      decoded[i] = _decode(sequence.frames[i])
+    except (OSError, ValueError) as error:
       problems.append(Problem(str(sequence.frames[i]), str(error)))
   if problems:
     return None, "", problems
@@ -230,25 +230,12 @@ def _read(
   return Example(sequence, frames, flow.quantize(flow.farneback(frames))), how, []
 
 
-def decode(path: Path) -> np.ndarray:
-  """Decodes a frame to uint8 [H, W, 3]; grey is repeated.
-
-  Raises:
-    ValueError: bytes that cannot be decoded, more than 8 bits a channel, or an image of one colour only.
-  """
-  try:
-    with Image.open(path, formats=FORMATS) as image:
-      check_size(*image.size)
-      if image.mode.startswith(("I", "F")):
-        raise ValueError(f"image has mode {image.mode}: expected 8 bits a channel")
-      pixels = np.asarray(image.convert("RGB"))
-  except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-    raise ValueError(f"cannot be decoded ({error})") from None
-  if (pixels == pixels[0, 0]).all():
-    raise ValueError(
-      f"image is constant, {'black' if not pixels.any() else f'all {tuple(map(int, pixels[0, 0]))}'}"
-    )
-  return pixels
+def _decode(path: Path) -> np.ndarray:
+  """A frame as uint8 [H, W, 3]; as `decode`, but grey of 16 bits is refused, which no frame of CK+ has."""
+  header = read_header(path)
+  if header.depth > 8 and not header.colour:
+    raise ValueError("image has mode I;16: expected 8 bits a channel")
+  return decode(File(path).read()).pixels
 
 
 def read_boxes(path: str) -> dict[str, align.Square]:

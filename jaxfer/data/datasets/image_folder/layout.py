@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from jaxfer.data import emotions, splits
+from jaxfer.data import emotions, splits, tree
 from jaxfer.data.prepare import Findings, Problem, visible
 from jaxfer.errors import UserError
 
@@ -18,7 +18,6 @@ LAYOUTS = ("auto", "class", "split/class")
 SUFFIXES = frozenset(
   {".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".ppm", ".pgm"}
 )
-DEPTH = 8  # Folders below a folder that are looked into; a link to a folder above would go on for ever.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +63,7 @@ def find(source: Path, layout: str, findings: Findings) -> Layout:
       parents.append(parent)
       classes += [(named[folder.name], child) for child in children]
     else:
-      count = sum(1 for _ in pictures(folder))
+      count = sum(1 for _ in _pictures(folder))
       findings.bad.append(
         Problem(str(folder), f"{count} pictures beside the folders of splits, in none of them")
       )
@@ -87,7 +86,7 @@ def find(source: Path, layout: str, findings: Findings) -> Layout:
 def _descend(source: Path, findings: Findings) -> tuple[Path, list[Path]]:
   """Goes down single folders; returns the folder of the splits or classes, and its sub-folders with pictures."""
   root, folders = source, _subfolders(source)
-  for _ in range(DEPTH):
+  for _ in range(tree.DEPTH):
     if len(folders) != 1 or splits.find(folders[0].name) or emotions.canonical(folders[0].name):
       break
     below = _subfolders(folders[0])
@@ -136,16 +135,12 @@ def _check_plausible(source: Path, root: Path, split: bool, classes: Sequence[Pa
 
 def _subfolders(folder: Path) -> list[Path]:
   """The sub-folders that hold pictures, at any depth."""
-  return [entry for entry in visible(folder) if entry.is_dir() and next(pictures(entry), None)]
+  return [entry for entry in visible(folder) if entry.is_dir() and next(_pictures(entry), None)]
 
 
-def pictures(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
-  """The pictures at and under a folder, by name; those of a folder before those of its sub-folders."""
-  entries = visible(folder)
-  yield from (entry for entry in entries if is_picture(entry) and not entry.is_dir())
-  for entry in entries if depth else ():
-    if entry.is_dir():
-      yield from pictures(entry, depth - 1)
+def _pictures(folder: Path) -> Iterator[Path]:
+  """The pictures at and under a folder."""
+  return (path for path in tree.walk(folder) if is_picture(path))
 
 
 def _report_beside(folder: Path, taken: set[Path], classes: set[str], what: str, findings: Findings) -> None:
@@ -159,7 +154,7 @@ def _report_beside(folder: Path, taken: set[Path], classes: set[str], what: str,
         stray.append(entry)
       else:
         findings.odd.append(Problem(str(entry), f"a file beside {what}; left out"))
-    elif next(pictures(entry), None) or entry.name.casefold() in classes:
+    elif next(_pictures(entry), None) or entry.name.casefold() in classes:
       pass  # Reported already, or to be reported as a class that this split lacks.
     elif emotions.canonical(entry.name) or splits.find(entry.name) or not visible(entry):
       findings.bad.append(

@@ -2,12 +2,12 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from jaxfer.data import emotions
+from jaxfer.data import emotions, tree
 from jaxfer.data.datasets.image_folder import layout as layouts
-from jaxfer.data.prepare import Count, Findings, Problem, visible
+from jaxfer.data.prepare import Count, Findings, Problem
 from jaxfer.data.stills import File, Still
 from jaxfer.errors import UserError
 
@@ -43,7 +43,10 @@ def scan(
   ignored: Counter[str] = Counter()
   for split, folder in found.classes:
     label = names.index(spelled[folder.name])
-    for path in _walk(folder, ignored, findings):
+    for path in sorted(tree.walk(folder, findings=findings)):
+      if not layouts.is_picture(path):
+        ignored[path.suffix.lower()] += 1
+        continue
       relative = path.relative_to(found.root).as_posix()
       try:
         relative.encode()
@@ -178,18 +181,3 @@ def _check_classes(
     for name in names:
       if name not in own:
         findings.odd.append(Problem(str(source), f"class '{name}' has no pictures in the {split} split"))
-
-
-def _walk(
-  folder: Path, ignored: Counter[str], findings: Findings, depth: int = layouts.DEPTH
-) -> Iterator[Path]:
-  for entry in visible(folder):
-    if entry.is_dir():
-      if depth:
-        yield from _walk(entry, ignored, findings, depth - 1)
-      else:
-        findings.odd.append(Problem(str(entry), f"more than {layouts.DEPTH} folders deep; left out"))
-    elif layouts.is_picture(entry):
-      yield entry
-    else:
-      ignored[entry.suffix.lower()] += 1

@@ -1,14 +1,13 @@
 """Parametric faces as a TFDS builder that needs no TensorFlow: labelled stills of any number of people."""
 
 import dataclasses
-import io
 from collections.abc import Iterator
 from typing import Annotated, Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 
+from jaxfer.data.encode import png
 from jaxfer.data.synthetic import generate_stills
 from jaxfer.data.synthetic.action_units import CLASSES, ORDER
 from jaxfer.errors import unknown
@@ -96,11 +95,3 @@ class Builder(tfds.core.GeneratorBasedBuilder):
           "landmarks": arrays["landmarks"][i],
         },
       )
-
-
-def png(image: np.ndarray) -> io.BytesIO:
-  """Encodes [S, S, 1 or 3] uint8."""
-  buffer = io.BytesIO()
-  Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "png", compress_level=1)
-  buffer.seek(0)
-  return buffer

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxfer.data.datasets.synthetic_faces.synthetic_faces_dataset_builder import png
+from jaxfer.data.encode import png
 from jaxfer.data.synthetic import objects
 from jaxfer.ranges import Channels, Count, Range, Seed, StoredSize
 

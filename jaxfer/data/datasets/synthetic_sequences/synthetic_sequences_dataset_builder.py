@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxfer.data.datasets.synthetic_faces.synthetic_faces_dataset_builder import png
+from jaxfer.data.encode import png
 from jaxfer.data.synthetic import LABELS, generate_sequences
 from jaxfer.data.synthetic.action_units import ORDER
 from jaxfer.data.synthetic.timecourse import TIME_COURSES
