@@ -23,7 +23,6 @@ from benchmarks.conv_rnn_scan_peer import flax_scan
 
 V5E, V6E, FOUR = "v5e:1x1", "v6e:1x1", "v5e:2x2"
 OTHERS = "v5p:1x1x1", "v4:1x1x1"
-HEADLINE = "conv_lstm/gradient/b8-t16-s32-c32-f32/bfloat16"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ def walk(source: Path, depth: int = DEPTH, findings: Findings | None = None) -> 
   Args:
     source: the folder.
     depth: levels of sub-folders that are looked into.
-    findings: where given, with the usual depth, folders below that level are entered as odd.
+    findings: if given, folders below the usual depth are reported there as odd.
 
   Raises:
     UserError: a folder that cannot be listed.
