@@ -51,7 +51,7 @@ def test_a_layer_that_stays_in_the_packed_layout_computes_the_same():
 def test_names_are_unique_and_the_headline_is_first():
   cases = tpu_cases.cases()
   assert len({case.name for case in cases}) == len(cases)
-  assert cases[0].name == f"{tpu_cases.V5E}/{tpu_cases.HEADLINE}"
+  assert cases[0].name == f"{tpu_cases.V5E}/conv_lstm/gradient/b8-t16-s32-c32-f32/bfloat16"
   assert all(next(iter(case.programs)) == "jaxfer" for case in cases)
 
 
