@@ -23,7 +23,7 @@ from benchmarks import conv_rnn_peers as peers
 from benchmarks.conv_rnn_problem import ENHANCED, OPERATIONS, SGD, Problem, inputs_of, named, operate, pooled
 from jaxfer.kernels.conv_recurrence import IMPLEMENTATIONS, Implementation, Packed, folded_pixels, reference
 from jaxfer.layers.conv_rnn import ConvGRU, ConvLSTM
-from jaxfer.models.two_stream_conv_rnn import Stream
+from jaxfer.systems.two_stream_conv_rnn.model import Stream
 from jaxfer.train import step as engine
 from jaxfer.train.stage import Context, LossOut, Stage, Update
 from jaxfer.train.state import begin

@@ -18,8 +18,8 @@ import optax
 from jaxfer.layers.conv import Conv, ConvTranspose, as_pads, as_pair
 from jaxfer.layers.face_resnet import FaceResNet
 from jaxfer.layers.resnet import ResNet
-from jaxfer.models.identity_expression_vae import LATENT, Decoder, Encoder
-from jaxfer.models.landmark_fusion import LandmarkFusion
+from jaxfer.systems.identity_expression_vae.model import LATENT, Decoder, Encoder
+from jaxfer.systems.landmark_fusion.model import LandmarkFusion
 
 FACE = "face_resnet"
 FUSION = "landmark_fusion"

@@ -24,9 +24,9 @@ import numpy as np
 from benchmarks import harness
 from benchmarks.conv_rnn_problem import ENHANCED, Problem
 from jaxfer.config import Execution
-from jaxfer.experiments import stacked_autoencoder, two_stream_conv_rnn
-from jaxfer.models.stacked_autoencoder import StackedAutoencoder
-from jaxfer.models.two_stream_conv_rnn import TwoStreamConvRNN
+from jaxfer.systems import stacked_autoencoder, two_stream_conv_rnn
+from jaxfer.systems.stacked_autoencoder.model import StackedAutoencoder
+from jaxfer.systems.two_stream_conv_rnn.model import TwoStreamConvRNN
 from jaxfer.train.stacked import Stacked
 from jaxfer.train.stage import Stage
 
@@ -100,7 +100,7 @@ class Bench:
     }
     switches: dict[str, Any] = ENHANCED if enhanced else {}
     model = TwoStreamConvRNN(cell=cell, features=sizes.features, **switches)
-    (stage,), hyper = two_stream_conv_rnn.recipe(model, sizes.steps)
+    (stage,), hyper = two_stream_conv_rnn.SYSTEM.recipe(model, sizes.steps)
     clips = [jnp.zeros((1, *shape[1:], channels)) for channels in (3, 2)]
     return cls(sizes, stage, hyper, lambda key: model.init(key, *clips), data)
 
@@ -114,7 +114,7 @@ class Bench:
       "label": rng.integers(0, 7, sizes.rows).astype(np.int32),
     }
     model = StackedAutoencoder(num_classes=7, sizes=sizes.features)
-    (*_, stage), hyper = stacked_autoencoder.recipe(model, sizes.steps)
+    (*_, stage), hyper = stacked_autoencoder.SYSTEM.recipe(model, sizes.steps)
     return cls(sizes, stage, hyper, lambda key: model.init(key, jnp.zeros((1, *shape[1:]))), data)
 
   def program(self, members: int, *, at_once: bool) -> harness.Program:

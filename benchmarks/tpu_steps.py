@@ -17,11 +17,10 @@ import optax
 
 from benchmarks import harness
 from benchmarks.convnets_problem import stock
-from jaxfer.experiments import identity_expression_vae as vae_experiment
-from jaxfer.experiments import two_stream_conv_rnn as two_stream_experiment
 from jaxfer.kernels.conv_recurrence import Implementation
-from jaxfer.models.identity_expression_vae import IdentityExpressionVAE
-from jaxfer.models.two_stream_conv_rnn import TwoStreamConvRNN
+from jaxfer.systems import identity_expression_vae, two_stream_conv_rnn
+from jaxfer.systems.identity_expression_vae.model import IdentityExpressionVAE
+from jaxfer.systems.two_stream_conv_rnn.model import TwoStreamConvRNN
 from jaxfer.train import step as engine
 from jaxfer.train.stage import Context, Stage
 from jaxfer.train.state import Moving, State, begin, merge, subset, with_hyper
@@ -117,7 +116,7 @@ def two_stream(
     model = TwoStreamConvRNN(
       CLASSES, features=features, dtype=jnp.dtype(dtype), implementation=implementation
     )
-    (stage,), hyper = two_stream_experiment.recipe(model, 1)
+    (stage,), hyper = two_stream_conv_rnn.SYSTEM.recipe(model, 1)
     variables = jax.eval_shape(model.init, jax.random.key(0), *examples)
     axis = axis_name if implementation == "pallas" else None
     return _by_engine(stage, hyper, variables, clips, engine.step, axis)
@@ -157,7 +156,7 @@ def vae(stage: str, batch: int, size: int, width: float, dtype: str) -> dict[str
 
   def make(plain: bool) -> harness.JaxProgram:
     model = IdentityExpressionVAE(size, width, dtype=jnp.dtype(dtype))
-    stages, hyper = vae_experiment.recipe(model, 1)
+    stages, hyper = identity_expression_vae.SYSTEM.recipe(model, 1)
     which = next(s for s in stages if s.name == stage)
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
 

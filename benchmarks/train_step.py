@@ -17,8 +17,8 @@ import numpy as np
 import optax
 
 from benchmarks import harness
-from jaxfer.experiments.two_stream_conv_rnn import recipe
-from jaxfer.models.two_stream_conv_rnn import TwoStreamConvRNN
+from jaxfer.systems.two_stream_conv_rnn import SYSTEM
+from jaxfer.systems.two_stream_conv_rnn.model import TwoStreamConvRNN
 from jaxfer.train import parallel
 from jaxfer.train.stage import Context, LossOut, Stage, Update
 from jaxfer.train.state import State, begin
@@ -82,7 +82,7 @@ def two_stream(quick: bool, platform: str, dtype: str, steps: int) -> Setup:
     "flow": rng.integers(-3000, 3000, (n, time, size, size, 2), np.int16),
     "label": rng.integers(0, 7, n).astype(np.int32),
   }
-  (stage,), hyper = recipe(model, steps)
+  (stage,), hyper = SYSTEM.recipe(model, steps)
   clips = [jnp.zeros((1, time, size, size, channels)) for channels in (3, 2)]
   return Setup(stage, model.init(jax.random.key(0), *clips), data, hyper, batch, steps)
 

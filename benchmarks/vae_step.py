@@ -20,8 +20,8 @@ import numpy as np
 
 from benchmarks import harness, torch_peer
 from benchmarks.convnets_problem import stock
-from jaxfer.experiments.identity_expression_vae import recipe
-from jaxfer.models.identity_expression_vae import LATENT, IdentityExpressionVAE
+from jaxfer.systems.identity_expression_vae import SYSTEM
+from jaxfer.systems.identity_expression_vae.model import LATENT, IdentityExpressionVAE
 from jaxfer.train import step as engine
 from jaxfer.train.stage import Context
 from jaxfer.train.state import State, begin
@@ -54,7 +54,7 @@ class Problem:
   @functools.cached_property
   def stage(self) -> tuple[Any, Mapping[str, float]]:
     """The expression stage and its numbers."""
-    (_, expression), hyper = recipe(self.model, 1)
+    (_, expression), hyper = SYSTEM.recipe(self.model, 1)
     return expression, hyper
 
 

@@ -264,7 +264,7 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _models() -> dict[str, str]:
-  from jaxfer.models import MODELS
+  from jaxfer.systems import MODELS
 
   return {name: (model.__doc__ or "").strip().splitlines()[0] for name, model in MODELS.items()}
 

@@ -18,7 +18,7 @@ from PIL import Image
 from jaxfer.convert.importers import MODELS
 from jaxfer.errors import UserError
 from jaxfer.layers.amend import flagged, freeze
-from jaxfer.models.face_classifier import FaceFeature
+from jaxfer.systems.elderly_transfer.model import FaceFeature
 from jaxfer.train.weights import load_weights
 
 BATCH = 64  # Of the authors' tests of ARM, whose predictions depend on it.

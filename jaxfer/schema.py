@@ -85,8 +85,8 @@ class RunConfig:
   """One training and how it is judged.
 
   Attributes:
-    recipe: the system (a key of `jaxfer.experiments.EXPERIMENTS`) and its stages' numbers.
-    model: a key of `jaxfer.models.MODELS` and its attributes.
+    recipe: the system (a key of `jaxfer.systems.SYSTEMS`) and its stages' numbers.
+    model: a key of `jaxfer.systems.MODELS` and its attributes.
     data: a key of `jaxfer.data.datasets.DATASETS` and its options.
     split: who trains and who is tested.
     batch_size: rows of a training batch, over all devices.

@@ -18,13 +18,14 @@ from jaxfer.config import RunConfig, StudyConfig
 from jaxfer.data import records
 from jaxfer.data.datasets import DATASETS
 from jaxfer.errors import UserError
-from jaxfer.experiments import EXPERIMENTS, given, record
+from jaxfer.experiments import given, record
 from jaxfer.experiments import rows as row_trainings
 from jaxfer.experiments import run as runs
 from jaxfer.experiments.sources import Source, pretrainings, timing
 from jaxfer.experiments.task import Task, options_of, task_of
 from jaxfer.report import pages
 from jaxfer.report import study as report
+from jaxfer.systems import SYSTEMS
 
 
 def run(
@@ -138,7 +139,7 @@ def _run(
   pretraining = pretrainings(list(sources.values()))
   table["tables"] = [*pretraining, *table["tables"]]
   table["timing"] |= timing(list(sources.values()))
-  figures = EXPERIMENTS[study.base.recipe.name].table_figures(_with(histories, table["rows"]), workdir)
+  figures = SYSTEMS[study.base.recipe.name].table_figures(_with(histories, table["rows"]), workdir)
   report.write(table, histories, workdir, figures)
   say("")
   say(report.text(table))
@@ -248,7 +249,7 @@ def _table(
     for place, row in enumerate(study.rows)
     if row not in trained
   ]
-  make = EXPERIMENTS[study.base.recipe.name].tables
+  make = SYSTEMS[study.base.recipe.name].tables
   further = make(_with(histories, judged), study.named_seeds, not_trained)
   return {
     "title": study.title,
@@ -278,7 +279,7 @@ def _with(
 
 def _published(row: configuration.Row, config: RunConfig) -> dict[str, Any]:
   """What the study's file says of a row; its published number only where ours may stand beside it."""
-  comparable = EXPERIMENTS[config.recipe.name].comparable(config.data)
+  comparable = SYSTEMS[config.recipe.name].comparable(config.data)
   return {
     "name": row.name,
     "overrides": list(row.overrides),

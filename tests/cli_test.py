@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 
 from jaxfer import cli, config
-from jaxfer.experiments import EXPERIMENTS, run
+from jaxfer.experiments import run
+from jaxfer.systems import SYSTEMS
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = [
@@ -85,9 +86,9 @@ def test_evaluating_again_gives_the_same(trained, data_dir, capsys):
 
 
 def test_what_the_system_remarks_is_said(trained, data_dir, capsys, monkeypatch):
-  system = EXPERIMENTS["two_stream_conv_rnn"]
+  system = SYSTEMS["two_stream_conv_rnn"]
   remarks = lambda model, history, outputs: [f"{len(history)} rows, outputs {outputs.shape[1:]}"]  # noqa: E731
-  monkeypatch.setitem(EXPERIMENTS, "two_stream_conv_rnn", dataclasses.replace(system, remarks=remarks))
+  monkeypatch.setitem(SYSTEMS, "two_stream_conv_rnn", dataclasses.replace(system, remarks=remarks))
   assert jaxfer("evaluate", trained, "--data-dir", data_dir) == 0
   assert capsys.readouterr().out.endswith("16 rows, outputs (7,)\n")
 

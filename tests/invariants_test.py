@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 
 from jaxfer import config
-from jaxfer.experiments import EXPERIMENTS, run
+from jaxfer.experiments import run
 from jaxfer.kernels import conv_recurrence
 from jaxfer.kernels.conv import conv_reference
 from jaxfer.kernels.conv_recurrence import Cell, reference
+from jaxfer.systems import SYSTEMS
 from jaxfer.train import loop, parallel, state
 from tests.blank import blank_records
 from tests.compiled import chunk_program, contractions
@@ -179,7 +180,7 @@ def abstract_chunk(training, spread, stage, driver):
 
 
 def test_every_experiment_has_a_config():
-  assert {run_config(path).recipe.name for path in CONFIGS} == set(EXPERIMENTS)
+  assert {run_config(path).recipe.name for path in CONFIGS} == set(SYSTEMS)
 
 
 # A Face-ResNet and a margin's head, which no base has.
@@ -205,7 +206,7 @@ def test_every_config_exports_for_accelerators_and_keeps_weight_gradients_of_its
     assert not [c for c in found if c.loops and c.over_leading]
 
 
-@pytest.mark.parametrize("system", EXPERIMENTS)
+@pytest.mark.parametrize("system", SYSTEMS)
 def test_a_step_mapped_by_pmap_exports_too(system):
   path = next(path for path in CONFIGS if run_config(path).recipe.name == system)
   training, spread = training_of(path, "execution.backend=pmap")

@@ -4,7 +4,6 @@
 """
 
 import contextlib
-import dataclasses
 import functools
 
 import flax.linen as nn
@@ -16,10 +15,10 @@ import pytest
 from jaxfer import config as configuration
 from jaxfer.config import Call, Execution, RunConfig, Split
 from jaxfer.data.records import Records
-from jaxfer.experiments import EXPERIMENTS, run
-from jaxfer.experiments import landmark_fusion as system
+from jaxfer.experiments import run
 from jaxfer.experiments.task import options_of, task_of
-from jaxfer.models import landmark_fusion as models
+from jaxfer.systems.landmark_fusion import SYSTEM, recipe
+from jaxfer.systems.landmark_fusion import model as models
 from jaxfer.train import weights
 
 NAMES = ("surprise", "happiness", "neutral")
@@ -55,7 +54,7 @@ def installed():
   """The stand-in, tests in batches of 16, and these records for any."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(models, "ResNetTrunk", Trunk)
-    patch.setitem(EXPERIMENTS, "landmark_fusion", dataclasses.replace(system.EXPERIMENT, test_batch=16))
+    patch.setattr(SYSTEM, "test_batch", 16)
     patch.setattr(run, "load_data", lambda config, data_dir: records())
     yield
 
@@ -87,12 +86,12 @@ def made(*overrides, config=BASE):
 def initial():
   """Biases that make each net name several classes, and affinities that are written."""
   task = made()
-  batch = task.experiment.example(task.data, np.arange(24))
+  batch = task.system.eval_batch(task.data, np.arange(24))
 
   @jax.jit
   def make(key):
     variables = task.init(key)
-    nets = task.model.apply(variables, *task.experiment.inputs(task.model, batch))
+    nets = task.model.apply(variables, *task.system.inputs(task.model, batch))
     params = {**variables["params"]}
     for name in ("rgb", "landmark"):
       fc = params[name]["fc"]
@@ -107,8 +106,8 @@ def initial():
 def prepared(count):
   """A batch of the first records as the stages sample it, but for the augmentation."""
   task = made()
-  example = task.experiment.example(task.data, np.arange(count))
-  images, heatmaps = jax.jit(functools.partial(task.experiment.inputs, task.model))(example)
+  example = task.system.eval_batch(task.data, np.arange(count))
+  images, heatmaps = jax.jit(functools.partial(task.system.inputs, task.model))(example)
   return {"images": images, "heatmaps": heatmaps, "label": example["label"]}
 
 
@@ -116,7 +115,7 @@ def prepared(count):
 def evaluator(*overrides):
   """outputs(rows, real, w) of the initial variables: readings by name, logits [rows, classes]."""
   task = made(*overrides)
-  names, variables = system._names(task.model), initial()
+  names, variables = recipe._names(task.model), initial()
 
   @jax.jit
   def outputs(row, real, weight):

@@ -14,7 +14,9 @@ from jaxfer.config import Call, Execution, RunConfig, Split
 from jaxfer.data.records import Records
 from jaxfer.experiments import run
 from jaxfer.experiments.task import Task, options_of, task_of
-from jaxfer.models import face_classifier, identity_expression_vae, landmark_fusion
+from jaxfer.systems.elderly_transfer import model as face_classifier
+from jaxfer.systems.identity_expression_vae import model as identity_expression_vae
+from jaxfer.systems.landmark_fusion import model as landmark_fusion
 from tests.landmark_toy import Trunk
 
 CLASSES = ("anger", "disgust", "happiness", "surprise")

@@ -8,37 +8,34 @@ import pytest
 from jaxfer import config as configuration
 from jaxfer.config import Call, Row
 from jaxfer.errors import UserError
-from jaxfer.experiments import EXPERIMENTS, sources
+from jaxfer.experiments import sources
 from jaxfer.experiments.task import options_of, task_of
+from jaxfer.systems import SYSTEMS
 from jaxfer.train import members, weights
 from tests import study_toy as toy
 
 PICTURES = {"colour_order": "BGR", "input_size": 2}
 
 
-def take_over(model, given):
-  del model
-  return {name: {key: tree[key] for key in ("fc1",) if key in tree} for name, tree in given.items()}
+class Toy(toy.Toy):
+  label_free = ("fc1",)
+
+  def load_pretrained(self, model, given):
+    return {name: {key: tree[key] for key in ("fc1",) if key in tree} for name, tree in given.items()}
+
+  def input_spec(self, model):
+    return PICTURES
+
+  def relabel(self, records, options):
+    """In long trainings the classes have other names."""
+    return (
+      dataclasses.replace(records, label_names=("x", "y", "z")) if options.get("epochs") == 40 else records
+    )
+
+  def tables(self, variants, seeds, not_trained=()):
+    return [("Missing", (["row"], [[row["name"]] for row in not_trained]))] if not_trained else []
 
 
-def seen(records, options):
-  """In long trainings the classes have other names."""
-  return dataclasses.replace(records, label_names=("x", "y", "z")) if options.get("epochs") == 40 else records
-
-
-def tables(rows, seeds, not_trained):
-  del rows, seeds
-  return [("Missing", (["row"], [[row["name"]] for row in not_trained]))] if not_trained else []
-
-
-TOY = dataclasses.replace(
-  toy.EXPERIMENT,
-  take_over=take_over,
-  label_free=("fc1",),
-  pictures=lambda model: PICTURES,
-  seen=seen,
-  tables=tables,
-)
 SOURCES = (
   Row("people", ("recipe.epochs=40", "split.folds=0")),
   Row("wild", ("recipe.rate=1e38", "split.folds=0")),
@@ -50,7 +47,7 @@ SOURCES = (
 def _toy():
   with pytest.MonkeyPatch.context() as patch:
     toy.install(patch)
-    patch.setitem(EXPERIMENTS, "toy", TOY)
+    patch.setitem(SYSTEMS, "toy", Toy())
     yield
 
 
@@ -216,7 +213,7 @@ def test_a_classifier_of_other_classes_and_other_pictures_are_refused(done, monk
     task.taken_over(stored, {**meta, "colour_order": "RGB"}, "there")
   with pytest.raises(UserError, match="there does not say its input_size"):
     task.taken_over(stored, {"label_names": meta["label_names"], "colour_order": "BGR"}, "there")
-  monkeypatch.setitem(EXPERIMENTS, "toy", dataclasses.replace(TOY, label_free=()))
+  monkeypatch.setattr(SYSTEMS["toy"], "label_free", ())
   with pytest.raises(UserError, match="there names its classes x, y, z, the data a, b, c"):
     task_of(configs["scratch"], toy.records()).taken_over(stored, meta, "there")
 

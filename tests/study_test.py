@@ -15,8 +15,9 @@ import pytest
 from jaxfer import cli, config, study
 from jaxfer.data.folds import person_independent_folds
 from jaxfer.errors import UserError
-from jaxfer.experiments import EXPERIMENTS, run
+from jaxfer.experiments import run
 from jaxfer.report import study as report
+from jaxfer.systems import SYSTEMS
 from jaxfer.train import members, weights
 from tests import study_toy as toy
 
@@ -276,12 +277,12 @@ def test_a_row_is_ahead_only_where_every_seed_agrees():
 
 
 def test_rows_of_table_1_have_the_papers_accuracies():
-  published = {name: accuracy for name, _, accuracy in EXPERIMENTS["two_stream_conv_rnn"].published}
+  published = {name: accuracy for name, _, accuracy in SYSTEMS["two_stream_conv_rnn"].published}
   for name in ("table1", "table1_synthetic"):
     described = config.load_study(ROOT / f"configs/two_stream_conv_rnn/{name}.py")
     assert {row.name: row.published for row in described.rows} == published
     rows = config.resolve(described, "paper", (), study.options_of)[1]
-    for row, attributes, _ in EXPERIMENTS["two_stream_conv_rnn"].published:
+    for row, attributes, _ in SYSTEMS["two_stream_conv_rnn"].published:
       chosen = {"temporal_gate": False, "temporal_skip": False, "spatial_skip": False} | dict(
         rows[row].model.options
       )

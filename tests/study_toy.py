@@ -13,9 +13,9 @@ import numpy as np
 from jaxfer import losses, study
 from jaxfer.config import Call, Execution, Row, RunConfig, Split, StudyConfig
 from jaxfer.data.records import Records
-from jaxfer.experiments import EXPERIMENTS, run
-from jaxfer.experiments.experiment import Experiment
-from jaxfer.models import MODELS
+from jaxfer.experiments import run
+from jaxfer.systems import MODELS, SYSTEMS
+from jaxfer.systems.system import System
 from jaxfer.train import optim, stacked
 from jaxfer.train.stage import LossOut, Stage, Update
 
@@ -32,37 +32,39 @@ class Net(nn.Module):
     return nn.Dense(self.num_classes, name="fc2")(nn.tanh(nn.Dense(self.width, name="fc1")(x)))
 
 
-def example(data, rows):
-  return {
-    "x": jnp.asarray(data["image"])[rows].reshape(-1, 4) / 255.0,
-    "label": jnp.asarray(data["label"])[rows],
-  }
+class Toy(System):
+  models = {"toy": Net}
+  citation = "nowhere"
+  paper_data = "absent"
+
+  def to_arrays(self, records):
+    return {name: records.arrays[name] for name in ("image", "label")}
+
+  def inputs(self, model, batch):
+    return (batch["x"],)
+
+  def eval_batch(self, data, rows):
+    return {
+      "x": jnp.asarray(data["image"])[rows].reshape(-1, 4) / 255.0,
+      "label": jnp.asarray(data["label"])[rows],
+    }
+
+  def recipe(self, model, steps, *, epochs: int = 2, rate: float = 0.05):
+    def loss(variables, batch, keys, context):
+      del keys, context
+      logits = model.apply(variables, batch["x"])
+      count = jnp.float32(len(logits))
+      correct = (logits.argmax(-1) == batch["label"]).sum(dtype=jnp.float32)
+      cross_entropy = losses.cross_entropy(logits, batch["label"])
+      return LossOut(loss={"loss": (cross_entropy.sum(), count)}, metrics={"accuracy": (correct, count)})
+
+    optimizer = optim.adam("rate", optim.schedule("cosine", epochs * steps))
+    update = Update("net", loss, ("fc1", "fc2"), optimizer)
+    sample = lambda data, columns, keys: self.eval_batch(data, columns["row"])  # noqa: E731
+    return (Stage("train", (update,), epochs, sample),), {"rate": rate}
 
 
-def recipe(model, steps, *, epochs: int = 2, rate: float = 0.05):
-  def loss(variables, batch, keys, context):
-    del keys, context
-    logits = model.apply(variables, batch["x"])
-    count = jnp.float32(len(logits))
-    correct = (logits.argmax(-1) == batch["label"]).sum(dtype=jnp.float32)
-    cross_entropy = losses.cross_entropy(logits, batch["label"])
-    return LossOut(loss={"loss": (cross_entropy.sum(), count)}, metrics={"accuracy": (correct, count)})
-
-  optimizer = optim.adam("rate", optim.schedule("cosine", epochs * steps))
-  update = Update("net", loss, ("fc1", "fc2"), optimizer)
-  sample = lambda data, columns, keys: example(data, columns["row"])  # noqa: E731
-  return (Stage("train", (update,), epochs, sample),), {"rate": rate}
-
-
-EXPERIMENT = Experiment(
-  recipe=recipe,
-  resident=lambda data: {name: data.arrays[name] for name in ("image", "label")},
-  example=example,
-  inputs=lambda model, batch: (batch["x"],),
-  published=(),
-  source="nowhere",
-  paper_data="absent",
-)
+SYSTEM = Toy()
 
 STUDY = StudyConfig(
   title="two widths",
@@ -97,7 +99,7 @@ def records(seed=0):
 
 def install(patch):
   """Makes the toy known: `patch` is a `pytest.MonkeyPatch`."""
-  patch.setitem(EXPERIMENTS, "toy", EXPERIMENT)
+  patch.setitem(SYSTEMS, "toy", SYSTEM)
   patch.setitem(MODELS, "toy", Net)
   patch.setattr(run, "load_data", lambda config, data_dir: records())
 
@@ -130,7 +132,7 @@ def kill_after(chunks):
 
 
 if __name__ == "__main__":
-  EXPERIMENTS["toy"], MODELS["toy"] = EXPERIMENT, Net
+  SYSTEMS["toy"], MODELS["toy"] = SYSTEM, Net
   run.load_data = lambda config, data_dir: records()
   kill_after(int(sys.argv[2]))
   run_study(pathlib.Path(sys.argv[1]), "execution.checkpoint_seconds=0.0")

@@ -11,13 +11,12 @@ from jaxfer import schema, values
 from jaxfer.data import records
 from jaxfer.data.datasets import DATASETS
 from jaxfer.errors import UserError
-from jaxfer.experiments import EXPERIMENTS
 from jaxfer.experiments.task import options_of
-from jaxfer.models import MODELS, create_model
 from jaxfer.ranges import Length, OneOf, Range
 from jaxfer.schema import Call
+from jaxfer.systems import MODELS, SYSTEMS, create_model
 
-REGISTRIES = {"model": MODELS, "recipe": EXPERIMENTS, "data": DATASETS}
+REGISTRIES = {"model": MODELS, "recipe": SYSTEMS, "data": DATASETS}
 DATACLASSES = (schema.RunConfig, schema.Split, schema.Execution, schema.Row, schema.StudyConfig)
 
 
@@ -73,9 +72,9 @@ def test_no_number_is_a_truth_value_or_endless_or_negative_beyond_measure(key):
 
 
 def test_defaults_lie_within_their_ranges():
-  for name, experiment in EXPERIMENTS.items():
+  for name, system in SYSTEMS.items():
     kinds = options_of("recipe", Call(name))
-    for parameter in inspect.signature(experiment.recipe).parameters.values():
+    for parameter in inspect.signature(system.recipe).parameters.values():
       if parameter.kind is parameter.KEYWORD_ONLY:
         values.check(parameter.default, kinds[parameter.name], parameter.name)
   for name, model in MODELS.items():

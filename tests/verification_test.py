@@ -13,7 +13,7 @@ from jaxfer.convert.importers import convert
 from jaxfer.data import synthetic
 from jaxfer.data.encode import png
 from jaxfer.errors import UserError
-from jaxfer.models.face_classifier import FaceClassifier
+from jaxfer.systems.elderly_transfer.model import FaceClassifier
 from jaxfer.train.weights import save_weights
 
 FIXTURES = pathlib.Path(__file__).parent / "convert/fixtures"

@@ -30,7 +30,7 @@ Weights trained on pictures of another size, normalisation or order of colours t
 from collections.abc import Mapping, Sequence
 
 from jaxfer.config import Call, Row, RunConfig, Split, StudyConfig
-from jaxfer.experiments import table_004
+from jaxfer.systems.elderly_transfer import table
 
 _WATCH_NOBODY = ("split.validation=0.0", "recipe.select=last")
 # Numbers of our choice, after AdaFace's; the records' own labels are people where casia_webface is read.
@@ -63,19 +63,19 @@ def rows(nets: Sequence[str]) -> tuple[Row, ...]:
   return tuple(
     Row(
       name := f"{net}, {start}",
-      (f"model.net={table_004.NETS[net]}",),
-      table_004.published(name),
-      None if start == "scratch" else f"{start}-{table_004.NETS[net]}",
+      (f"model.net={table.NETS[net]}",),
+      table.published(name),
+      None if start == "scratch" else f"{start}-{table.NETS[net]}",
     )
     for net in nets
-    for start in table_004.INITIALISATIONS
+    for start in table.INITIALISATIONS
   )
 
 
 def sources(nets: Sequence[str], data: Mapping[str, Sequence[str]]) -> tuple[Row, ...]:
   """Five pre-trainings a net; `data` are overrides for "objects", "expressions" and "people"."""
   made = []
-  for net in map(table_004.NETS.__getitem__, nets):
+  for net in map(table.NETS.__getitem__, nets):
     for start in ("objects", "expressions"):
       made.append(Row(f"{start}-{net}", (f"model.net={net}", *_LABELS, *data[start])))
     for head in ("softmax", "cosface", "adaface"):
@@ -86,14 +86,14 @@ def sources(nets: Sequence[str], data: Mapping[str, Sequence[str]]) -> tuple[Row
 
 def compared(nets: Sequence[str]) -> tuple[tuple[str, str], ...]:
   """Every row with its net's scratch; the paper's best with the runner-up; the margins' nets with each other."""
-  starts = [start for start in table_004.INITIALISATIONS if start != "scratch"]
+  starts = [start for start in table.INITIALISATIONS if start != "scratch"]
   pairs = [(f"{net}, {start}", f"{net}, scratch") for net in nets for start in starts]
   best, plain = "Face-ResNet18, adaface", "ResNet18, adaface"
   return (*pairs, (best, "Face-ResNet18, expressions"), (best, "Face-ResNet18, softmax"), (best, plain))
 
 
 def get_config() -> StudyConfig:
-  nets = tuple(table_004.NETS)
+  nets = tuple(table.NETS)
   return StudyConfig(
     title="Paper 004: what helps nets to understand elderly people",
     source="paper 004: 768 tested pictures of elderly people (counts follow from the printed rates)",

@@ -12,14 +12,14 @@ Ours: not yet run, for want of the data.
 """
 
 from jaxfer.config import Call, Row, RunConfig, Split, StudyConfig
-from jaxfer.experiments import published_003
+from jaxfer.systems.identity_expression_vae import published
 
 COMPARED = (
-  (published_003.CONVENTIONAL, published_003.VAE),
-  (published_003.ADVERSARIAL, published_003.CONVENTIONAL),
-  (published_003.BOTH, published_003.CONVENTIONAL),
-  (published_003.ITERATED, published_003.BOTH),
-  (published_003.LARGE, published_003.ITERATED),
+  (published.CONVENTIONAL, published.VAE),
+  (published.ADVERSARIAL, published.CONVENTIONAL),
+  (published.BOTH, published.CONVENTIONAL),
+  (published.ITERATED, published.BOTH),
+  (published.LARGE, published.ITERATED),
 )
 
 
@@ -27,18 +27,18 @@ def rows(size: int) -> tuple[Row, ...]:
   """Of Table 3, for inputs of `size` pixels and one row of twice that."""
 
   def row(name: str, *overrides: str) -> Row:
-    test = published_003.ROWS[name].test
+    test = published.ROWS[name].test
     return Row(name, overrides, None if test is None else test[0] / 100)
 
   large = (f"data.image_size={2 * size}", f"model.image_size={2 * size}")
   return (
-    row(published_003.CONVENTIONAL, "recipe.adversarial=false", "recipe.switch=false"),
-    row(published_003.ADVERSARIAL, "recipe.switch=false"),
-    row(published_003.BOTH),
-    row(published_003.ITERATED, "recipe.iterated=true"),
-    row(published_003.LARGE, "recipe.iterated=true", *large),
-    row(published_003.VAE, "model.name=vae"),
-    row(published_003.CONDITIONAL, "model.name=conditional_vae"),
+    row(published.CONVENTIONAL, "recipe.adversarial=false", "recipe.switch=false"),
+    row(published.ADVERSARIAL, "recipe.switch=false"),
+    row(published.BOTH),
+    row(published.ITERATED, "recipe.iterated=true"),
+    row(published.LARGE, "recipe.iterated=true", *large),
+    row(published.VAE, "model.name=vae"),
+    row(published.CONDITIONAL, "model.name=conditional_vae"),
   )
 
 
@@ -58,7 +58,7 @@ def get_config() -> StudyConfig:
     compared=COMPARED,
     presets={
       "smoke": (
-        f"rows=('{published_003.BOTH}', '{published_003.VAE}')",
+        f"rows=('{published.BOTH}', '{published.VAE}')",
         "seeds=1",
         "recipe.epochs=1",
         "model.width=0.0625",

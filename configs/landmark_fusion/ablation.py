@@ -18,7 +18,7 @@ Ours: not yet run, for want of the data and the weights.
 from collections.abc import Sequence
 
 from jaxfer.config import Call, Row, RunConfig, Split, StudyConfig
-from jaxfer.experiments import published_002
+from jaxfer.systems.landmark_fusion import published as published_002
 
 BASELINE = "baseline: RGB net alone"
 PROPOSED = "proposed: p and w"

@@ -11,7 +11,7 @@ of 24 pixels: give image_size=24 too.
 """
 
 from jaxfer.config import Call, Execution, Row, RunConfig, Split, StudyConfig
-from jaxfer.experiments import published_000
+from jaxfer.systems.stacked_autoencoder import published
 
 
 def get_config() -> StudyConfig:
@@ -27,7 +27,7 @@ def get_config() -> StudyConfig:
       execution=Execution(members="vmap"),
     ),
     rows=(
-      Row("noise on layers 1 and 2", (), published_000.accuracy(published_000.NET)),
+      Row("noise on layers 1 and 2", (), published.accuracy(published.NET)),
       Row("noise on all four layers", ("recipe.noise_layers=(1, 2, 3, 4)",)),
       Row("no noise", ("recipe.noise_layers=()",)),
       Row("no pre-training", ("recipe.pretrain=false",)),

@@ -16,8 +16,8 @@ import flax.linen as nn
 from jaxfer.errors import UserError
 from jaxfer.layers.face_resnet import BLOCKS, FaceResNet
 from jaxfer.layers.resnet import ResNet
-from jaxfer.models.face_classifier import PICTURES
-from jaxfer.models.landmark_fusion import ArmNet
+from jaxfer.systems.elderly_transfer.model import PICTURES
+from jaxfer.systems.landmark_fusion.model import ArmNet
 
 # The models that converted weights belong to, by the name in their meta.
 MODELS: dict[str, type[nn.Module]] = {"ArmNet": ArmNet, "FaceResNet": FaceResNet, "ResNet": ResNet}

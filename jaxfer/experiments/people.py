@@ -10,9 +10,10 @@ from jaxfer import config as configuration
 from jaxfer import folders
 from jaxfer.config import StudyConfig
 from jaxfer.errors import UserError
-from jaxfer.experiments import published_000, run
+from jaxfer.experiments import run
 from jaxfer.experiments.task import options_of, split_of
 from jaxfer.report import people, tables
+from jaxfer.systems.stacked_autoencoder import published
 
 
 def write_test(
@@ -79,24 +80,24 @@ def scored(folder: pathlib.Path, answers: Sequence[pathlib.Path]) -> str:
   """
   results = people.score(folder, answers)
   names = list(results[0].count)
-  paper = set(names) == set(published_000.CLASSES)
-  names = list(published_000.CLASSES) if paper else names
+  paper = set(names) == set(published.CLASSES)
+  names = list(published.CLASSES) if paper else names
   count = np.array([results[0].count[name] for name in names])
   correct = np.array([[result.correct[name] for name in names] for result in results])
   lines = [_line(result.name, own, count) for result, own in zip(results, correct, strict=True)]
   if len(results) > 1:
     lines.append(_line(f"mean of {len(results)} people", correct.mean(0), count))
   if paper:
-    of = np.full(len(names), published_000.PER_CLASS)
-    for title, table in (("people", published_000.PEOPLE), ("seeds of the net", published_000.NET)):
-      mean = published_000.counts(table).mean(0)
+    of = np.full(len(names), published.PER_CLASS)
+    for title, table in (("people", published.PEOPLE), ("seeds of the net", published.NET)):
+      mean = published.counts(table).mean(0)
       lines.append(_line(f"published, mean of {len(table)} {title}", mean, of))
   header = ["", "accuracy %", *names]
   of_each = f"of {count[0]}" if len(set(count)) == 1 else "of " + ", ".join(map(str, count))
   text = f"{tables.text(header, lines, digits=1)}\nCorrect {of_each} by class, as answered"
   if paper:
     text += (
-      f"; of {published_000.PER_CLASS} as published (paper 000, Tables 3 and 2: other pictures), accuracies by the "
+      f"; of {published.PER_CLASS} as published (paper 000, Tables 3 and 2: other pictures), accuracies by the "
       "published counts"
     )
   return text + ".\n"

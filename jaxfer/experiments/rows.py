@@ -21,8 +21,8 @@ from jaxfer.config import RunConfig
 from jaxfer.data import records
 from jaxfer.errors import UserError
 from jaxfer.experiments import run as runs
-from jaxfer.experiments.experiment import ALONE, SHUFFLED, Reading, in_batches
 from jaxfer.experiments.task import Task, options_of, split_of
+from jaxfer.systems.system import ALONE, SHUFFLED, Prediction, in_batches
 from jaxfer.train import members, weights
 from jaxfer.train.stage import Variables
 
@@ -107,7 +107,7 @@ def train(
     )
     for (row, one), plan, split, start in zip(every, plans, splits, starts, strict=True)
   ]
-  evaluation = members.Evaluation(task.outputs, task.judge, task.test_batch, task.experiment.mates)
+  evaluation = members.Evaluation(task.outputs, task.judge, task.test_batch, task.system.batch_dependent)
   results: list[members.Result] = [None] * len(trainings)  # type: ignore[list-item]
   with _compilations() as compilations:
     for at, numbers in _calls(trainings, folder, config).items():
@@ -142,13 +142,13 @@ def train(
     remarks: list[str] = []
     for one, result in zip(tasks, ends, strict=True):
       assert result.outputs is not None
-      own_remarks = task.experiment.remarks(task.model, result.history, result.outputs)
+      own_remarks = task.system.warnings(task.model, result.history, result.outputs)
       remarks += [f"{_name(one.config)}: {line}" for line in own_remarks]
       if result.failed is None and np.isfinite(result.outputs).all():
         learned, tested = np.sort(result.member.plan.rows), result.member.tested
         if not measures:
-          figures = task.experiment.figures(one, result.variables, learned, tested, row.folder)
-        measures.append(task.experiment.measures(one, result.variables, learned, tested))
+          figures = task.system.figures(one, result.variables, learned, tested, row.folder)
+        measures.append(task.system.metrics(one, result.variables, learned, tested))
     for line in remarks:
       say(f"{row.name}, {line}")
     shares = time.monotonic() - started, sum(compilations)
@@ -294,7 +294,7 @@ def _result(
     "label_names": list(data.label_names),
     "parameters": sum(a.size for a in jax.tree.leaves(ends[0].variables["params"])),
     "failed": failed,
-    "facts": dict(task.experiment.facts([end.history for end in ends], readings)),
+    "facts": dict(task.system.summaries([end.history for end in ends], readings)),
     "key": [[data.keys[row] for row in own] for own in rows],
     "subject": [data.subjects[own].tolist() for own in rows],
     "label": [data.arrays["label"][own].tolist() for own in rows],
@@ -303,11 +303,13 @@ def _result(
   }
 
 
-def _wrong(reading: Reading) -> Reading:
+def _wrong(reading: Prediction) -> Prediction:
   """That of a training that failed."""
   last = None if reading.rank is None else np.full_like(reading.rank, np.iinfo(reading.rank.dtype).max)
   trials = None if reading.by_trial is None else np.full_like(reading.by_trial, -1)
-  return Reading(np.full_like(reading.predicted, -1), np.zeros_like(reading.correct), last, by_trial=trials)
+  return Prediction(
+    np.full_like(reading.predicted, -1), np.zeros_like(reading.correct), last, by_trial=trials
+  )
 
 
 def _tested(config: RunConfig, folds: int) -> str:

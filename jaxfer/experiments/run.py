@@ -18,9 +18,9 @@ from jaxfer.data import folds, records, stream
 from jaxfer.data.plan import evaluation
 from jaxfer.errors import UserError
 from jaxfer.experiments import given, profiling, record
-from jaxfer.experiments.experiment import ALONE, Reading, pooled_confusion, pooled_scores
 from jaxfer.experiments.task import Task, folds_of, options_of, seen, split_of, task_of
 from jaxfer.report import grids, pages, plots, tables
+from jaxfer.systems.system import ALONE, Prediction, pooled_confusion, pooled_scores
 from jaxfer.train import feed, loop, parallel, weights
 from jaxfer.train.checkpoint import exists
 from jaxfer.train.stage import Variables
@@ -117,7 +117,7 @@ def keep(folder: pathlib.Path, task: Task, variables: Variables) -> None:
     "config": configuration.identity(task.config),
     "data": task.records.fingerprint,
     "label_names": list(task.records.label_names),
-    **task.experiment.pictures(task.model),
+    **task.system.input_spec(task.model),
     "revision": revision(),
   }
   weights.save_weights(folder, jax.device_get(variables), meta)
@@ -272,7 +272,7 @@ def _evaluate(
 ) -> dict[str, Any]:
   """See `evaluate`."""
   classes = len(data.label_names)
-  tested: list[tuple[np.ndarray, Mapping[str, Reading]]] = []  # The labels and readings of each fold.
+  tested: list[tuple[np.ndarray, Mapping[str, Prediction]]] = []  # The labels and readings of each fold.
   lines: list[tuple[str, ...]] = []  # Rows of predictions.csv.
   histories: list[list[dict[str, Any]]] = []  # Rows of metrics of each fold.
   by_fold: dict[str, float] = {}
@@ -292,12 +292,12 @@ def _evaluate(
     keep(folder / "weights", setup, variables)
     rows = np.flatnonzero(setup.split.test)
     if not by_fold:
-      figures = setup.experiment.figures(setup, variables, np.flatnonzero(setup.split.train), rows, workdir)
+      figures = setup.system.figures(setup, variables, np.flatnonzero(setup.split.train), rows, workdir)
     outputs = setup.predict(variables, feed.placed(setup.devices, setup.data), rows)
     if not np.isfinite(outputs).all():
       raise UserError(f"{folder}: the trained net gives outputs that are not finite")
     histories.append(history := _history(folder, setup, say))
-    said = setup.experiment.remarks(setup.model, history, outputs)
+    said = setup.system.warnings(setup.model, history, outputs)
     remarks += said if folder == workdir else [f"{folder.name}: {line}" for line in said]
     readings = setup.read(outputs, rows)
     first = next(iter(readings.values()))
@@ -324,7 +324,7 @@ def _evaluate(
     "interval_95": [low, high],
     "chance": 1 / int((score.support > 0).sum()),
     "unseen": "people" if apart and not folds.anonymous(data.subjects) else "records",
-    "batches": f"in batches of {setup.test_batch}, in order" if setup.experiment.mates else "",
+    "batches": f"in batches of {setup.test_batch}, in order" if setup.system.batch_dependent else "",
     "average_accuracy": score.average_accuracy,
     "recall": dict(zip(data.label_names, score.recall.tolist(), strict=True)),
     "accuracy_by_fold": by_fold,
@@ -332,8 +332,8 @@ def _evaluate(
     "confusion": confusion,
     "label_names": list(data.label_names),
     "published": published,
-    "source": setup.experiment.source if published else "",
-    "papers_data": setup.experiment.on_papers_data(config.data),
+    "source": setup.system.citation if published else "",
+    "papers_data": setup.system.on_papers_data(config.data),
     "data": {"name": config.data.name, **config.data.options, "fingerprint": data.fingerprint},
     "revision": revision(),
   }

@@ -18,10 +18,9 @@ from jaxfer.data import folds, per_class, records
 from jaxfer.data.plan import Plan
 from jaxfer.data.stream import Column, Stream
 from jaxfer.errors import UserError, unknown
-from jaxfer.experiments import EXPERIMENTS
-from jaxfer.experiments.experiment import Experiment, Reading
-from jaxfer.models import MODELS, create_model
 from jaxfer.ranges import Range
+from jaxfer.systems import MODELS, SYSTEMS, create_model
+from jaxfer.systems.system import Prediction, System
 from jaxfer.train import parallel
 from jaxfer.train.stage import Stage, Variables
 
@@ -33,7 +32,7 @@ def options_of(field: str, call: Call) -> Mapping[str, Any]:
     UserError: there is no such recipe, model or data set.
   """
   if field == "recipe":
-    parameters = inspect.signature(_experiment(call.name).recipe).parameters.values()
+    parameters = inspect.signature(_system(call.name).recipe).parameters.values()
     return {p.name: p.annotation for p in parameters if p.kind is p.KEYWORD_ONLY}
   if field == "model":
     if call.name not in MODELS:
@@ -51,10 +50,10 @@ def options_of(field: str, call: Call) -> Mapping[str, Any]:
   return {name: field.type for name, field in fields.items() if name not in ("source", "skip_bad")}
 
 
-def _experiment(name: str) -> Experiment:
-  if name not in EXPERIMENTS:
-    raise unknown("recipe", name, EXPERIMENTS)
-  return EXPERIMENTS[name]
+def _system(name: str) -> System:
+  if name not in SYSTEMS:
+    raise unknown("recipe", name, SYSTEMS)
+  return SYSTEMS[name]
 
 
 def _model(config: RunConfig, data: records.Records) -> nn.Module:
@@ -141,7 +140,7 @@ class Task:
 
   Attributes:
     config: as it was given.
-    experiment: its system.
+    system: its system.
     model: with the classes of the data.
     data: the arrays that the steps gather from, [n, ...] each, on the host; a `Stream` where not resident.
     records: what they were made from.
@@ -149,7 +148,7 @@ class Task:
   """
 
   config: RunConfig
-  experiment: Experiment
+  system: System
   model: nn.Module
   data: Mapping[str, np.ndarray]
   records: records.Records
@@ -163,12 +162,12 @@ class Task:
 
   def stages(self, steps: int) -> tuple[tuple[Stage, ...], Mapping[str, float]]:
     """The stages, and the numbers they read by name, where an epoch has so many steps."""
-    return self.experiment.recipe(self.model, steps, **self.config.recipe.options)
+    return self.system.recipe(self.model, steps, **self.config.recipe.options)
 
   def init(self, key: jax.Array) -> Variables:
     """Initial variables."""
     one = {name: np.zeros((1, *array.shape[1:]), array.dtype) for name, array in self.data.items()}
-    return self.experiment.init(self.model, one, key)
+    return self.system.init(self.model, one, key)
 
   def outputs(
     self,
@@ -179,26 +178,23 @@ class Task:
     axis_name: str | None,
   ) -> jax.Array:
     """What evaluation computes of the planned rows, [rows, ...]; see `parallel.Outputs`."""
-    batch = {**self.experiment.example(data, plan["row"]), "real": plan["real"]}
-    if self.experiment.outputs is not None:
-      return self.experiment.outputs(self.model, variables, batch, hyper, axis_name)
-    logits: Any = self.model.apply(variables, *self.experiment.inputs(self.model, batch))
-    return logits
+    batch = {**self.system.eval_batch(data, plan["row"]), "real": plan["real"]}
+    return self.system.outputs(self.model, variables, batch, hyper, axis_name)
 
   @property
   def test_batch(self) -> int:
     """Rows of a batch of evaluation."""
-    return self.experiment.test_batch or self.config.batch_size
+    return self.system.test_batch or self.config.batch_size
 
   def in_order(self, rows: np.ndarray) -> np.ndarray:
     """The rows as evaluation takes them: where batch-mates matter, in the distributor's order."""
-    if not self.experiment.mates or "order" not in self.records.arrays:
+    if not self.system.batch_dependent or "order" not in self.records.arrays:
       return rows
     return rows[np.argsort(self.records.arrays["order"][rows], kind="stable")]
 
-  def read(self, outputs: np.ndarray, rows: np.ndarray) -> Mapping[str, Reading]:
+  def read(self, outputs: np.ndarray, rows: np.ndarray) -> Mapping[str, Prediction]:
     """What some rows' outputs say, by name; the first is what counts."""
-    return self.experiment.readings(self.model, outputs, self.data["label"][rows])
+    return self.system.predictions(self.model, outputs, self.data["label"][rows])
 
   def judge(self, outputs: np.ndarray, rows: np.ndarray) -> dict[str, float]:
     """Accuracy and mean loss of some rows' outputs."""
@@ -207,7 +203,7 @@ class Task:
     return numbers if reading.loss is None else numbers | {"loss": float(reading.loss.mean())}
 
   def score(self, correct: np.ndarray, rows: np.ndarray) -> metrics.Score:
-    """How many of some rows are right, where `correct` is that of a `Reading` of them."""
+    """How many of some rows are right, where `correct` is that of a `Prediction` of them."""
     return metrics.score(self.data["label"][rows], correct, len(self.records.label_names))
 
   def taken_over(self, given: Variables, meta: Mapping[str, Any], source: str) -> tuple[Variables, str]:
@@ -222,9 +218,9 @@ class Task:
     Raises:
       UserError: they do not fit this model.
     """
-    taken, names = self.experiment.take_over(self.model, given), meta.get("label_names")
+    taken, names = self.system.load_pretrained(self.model, given), meta.get("label_names")
     modules = self._modules(taken["params"])
-    bound = [name for name in modules if name not in self.experiment.label_free]
+    bound = [name for name in modules if name not in self.system.label_free]
     if bound and names is not None and tuple(names) != self.records.label_names:
       raise UserError(
         f"init_from: {source} names its classes {', '.join(names)}, the data {', '.join(self.records.label_names)}: "
@@ -258,7 +254,7 @@ class Task:
     modules: list[str] = []
     for name, tree in taken.items():
       parts = [f"{name}/{part}" for part in tree]
-      modules += parts if set(parts) <= set(self.experiment.label_free) else [name]
+      modules += parts if set(parts) <= set(self.system.label_free) else [name]
     return modules
 
   def check_start(self, start: Variables | None) -> None:
@@ -268,7 +264,7 @@ class Task:
       UserError: naming the option and the submodule.
     """
     given = {} if start is None else start["params"]
-    for name, option in self.experiment.needs(self.config.recipe.options).items():
+    for name, option in self.system.required_weights(self.config.recipe.options).items():
       if name not in self._modules(given):
         raise UserError(
           f"{option} leaves '{name}' as it is given, and no trained '{name}' is given: name its weights by init_from"
@@ -276,7 +272,7 @@ class Task:
 
   def _check_pictures(self, meta: Mapping[str, Any], source: str) -> None:
     """Refuses weights that were trained on other pictures than those this model is given, or do not say on which."""
-    for name, want in self.experiment.pictures(self.model).items():
+    for name, want in self.system.input_spec(self.model).items():
       if name not in meta:
         raise UserError(
           f"init_from: {source} does not say its {name}: convert or train it again with this version"
@@ -290,9 +286,9 @@ class Task:
 
   def published(self) -> dict[str, float]:
     """The paper's row that this config repeats, if any, on data that may be compared with the paper's."""
-    if not self.experiment.comparable(self.config.data):
+    if not self.system.comparable(self.config.data):
       return {}
-    options = {p.name: p.default for p in inspect.signature(self.experiment.recipe).parameters.values()}
+    options = {p.name: p.default for p in inspect.signature(self.system.recipe).parameters.values()}
     options |= self.config.recipe.options
 
     def value(key: str) -> Any:
@@ -306,14 +302,14 @@ class Task:
 
     return {
       name: accuracy
-      for name, attributes, accuracy in self.experiment.published
+      for name, attributes, accuracy in self.system.published
       if all(agrees(key, wanted) for key, wanted in attributes.items())
     }
 
 
 def seen(config: RunConfig, data: records.Records) -> records.Records:
-  """The records as the config's recipe sees them; see `Experiment.seen`."""
-  return _experiment(config.recipe.name).seen(data, config.recipe.options)
+  """The records as the config's recipe sees them; see `System.relabel`."""
+  return _system(config.recipe.name).relabel(data, config.recipe.options)
 
 
 def _at(tree: Any, path: str) -> Any:
@@ -340,11 +336,11 @@ def task_of(config: RunConfig, data: records.Records) -> Task:
 
 def assemble(config: RunConfig, data: records.Records) -> Task:
   """`task_of` without the check of the options, which reads those of the data set from its TFDS builder."""
-  experiment, data = _experiment(config.recipe.name), seen(config, data)
-  arrays = experiment.resident(data)
+  system, data = _system(config.recipe.name), seen(config, data)
+  arrays = system.to_arrays(data)
   streamed, placement = _placed(config.execution, arrays)
   model = _model(config, data)
-  return Task(config, experiment, model, Stream(arrays) if streamed else arrays, data, placement)
+  return Task(config, system, model, Stream(arrays) if streamed else arrays, data, placement)
 
 
 def _placed(execution: configuration.Execution, arrays: Mapping[str, Any]) -> tuple[bool, str]:

@@ -1,4 +1,4 @@
-"""The models by name: one Linen file a system."""
+"""The systems, one package each: the model, the recipe, the published numbers, the tables and the figures."""
 
 import dataclasses
 import typing
@@ -7,22 +7,25 @@ from typing import Any
 import flax.linen as nn
 
 from jaxfer.errors import UserError, unknown
-from jaxfer.models.face_classifier import FaceClassifier
-from jaxfer.models.identity_expression_vae import IdentityExpressionVAE
-from jaxfer.models.landmark_fusion import LandmarkFusion
-from jaxfer.models.stacked_autoencoder import StackedAutoencoder
-from jaxfer.models.two_stream_conv_rnn import TwoStreamConvRNN
-from jaxfer.models.vae_baselines import VAE, ConditionalVAE
+from jaxfer.systems import (
+  elderly_transfer,
+  identity_expression_vae,
+  landmark_fusion,
+  stacked_autoencoder,
+  two_stream_conv_rnn,
+)
+from jaxfer.systems.system import System
 from jaxfer.values import check
 
+SYSTEMS: dict[str, System] = {
+  "elderly_transfer": elderly_transfer.SYSTEM,
+  "identity_expression_vae": identity_expression_vae.SYSTEM,
+  "landmark_fusion": landmark_fusion.SYSTEM,
+  "stacked_autoencoder": stacked_autoencoder.SYSTEM,
+  "two_stream_conv_rnn": two_stream_conv_rnn.SYSTEM,
+}
 MODELS: dict[str, type[nn.Module]] = {
-  "conditional_vae": ConditionalVAE,
-  "face_classifier": FaceClassifier,
-  "identity_expression_vae": IdentityExpressionVAE,
-  "landmark_fusion": LandmarkFusion,
-  "stacked_autoencoder": StackedAutoencoder,
-  "two_stream_conv_rnn": TwoStreamConvRNN,
-  "vae": VAE,
+  name: model for system in SYSTEMS.values() for name, model in system.models.items()
 }
 
 

@@ -6,7 +6,7 @@ import pytest
 from flax import traverse_util
 
 from benchmarks import rescaled_trunk
-from jaxfer.models.face_classifier import FaceClassifier
+from jaxfer.systems.elderly_transfer.model import FaceClassifier
 
 
 @pytest.mark.parametrize("net", ["resnet18", "face_resnet18"])

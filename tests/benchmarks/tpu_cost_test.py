@@ -1,4 +1,4 @@
-"""Reading compiled TPU programs, on excerpts of real ones that are committed beside; libtpu is not needed."""
+"""Prediction compiled TPU programs, on excerpts of real ones that are committed beside; libtpu is not needed."""
 
 import dataclasses
 import functools

@@ -3,18 +3,18 @@ import pytest
 
 from jaxfer.data.datasets.nagoya import raters
 from jaxfer.errors import UserError
-from jaxfer.experiments import published_004
+from jaxfer.systems.elderly_transfer import published
 
 
 def test_answers_are_counted_like_a_nets():
   """One answer a picture, as the best net gives them, prints the net's table."""
-  confusion = published_004.confusion()
+  confusion = published.confusion()
   label = np.repeat(np.arange(9), confusion.sum(1))
   votes = np.repeat(np.concatenate([np.eye(9, 10, dtype=np.int32)] * 9), confusion.ravel(), 0)
   got = raters.judge(votes, label)
   np.testing.assert_array_equal(got.confusion[:, :9], confusion)
-  assert got.answers == got.rated == published_004.TESTED
-  printed = published_004.NET
+  assert got.answers == got.rated == published.TESTED
+  printed = published.NET
   for name in ("accuracy", "precision", "recall", "f1", "macro"):
     np.testing.assert_allclose(getattr(got, name), getattr(printed, name), atol=5.1e-4)
 

@@ -6,7 +6,7 @@ from jaxfer.data import emotions, records
 from jaxfer.data.datasets.nagoya import scan
 from jaxfer.data.synthetic import action_units, dataset, generate_stills
 from jaxfer.errors import UserError
-from jaxfer.experiments import published_004
+from jaxfer.systems.elderly_transfer import published
 
 ROWS = np.arange(32, dtype=np.int32)
 NINE = tuple(action_units.CLASSES["nine"])
@@ -51,7 +51,7 @@ def test_the_same_people_grow_old(casts):
 
 
 def test_nine_classes_are_paper_004s():
-  assert NINE == published_004.CLASSES
+  assert NINE == published.CLASSES
   assert emotions.match("nine", NINE, scan.LABELS) == list(range(9))
   table = dict(zip(NINE, action_units.emotion_table("nine"), strict=True))
   seven = dict(zip(action_units.LABELS, action_units.emotion_table(), strict=True))

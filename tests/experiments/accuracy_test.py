@@ -10,8 +10,9 @@ import pytest
 
 from jaxfer import study
 from jaxfer.config import Call, Row, StudyConfig
-from jaxfer.experiments import EXPERIMENTS, experiment, run
-from tests import systems
+from jaxfer.experiments import run
+from jaxfer.systems import SYSTEMS, system
+from tests import small_systems as systems
 
 NOWHERE = pathlib.Path("nowhere")
 # At rate 0 the nets of both commands stay as they were drawn.
@@ -28,14 +29,14 @@ RATES = {
 def _installed():
   """Without figures and measures, which say nothing of accuracy."""
   with systems.installed(), pytest.MonkeyPatch.context() as patch:
-    for name, own in EXPERIMENTS.items():
+    for name, own in SYSTEMS.items():
       bare = {
-        "figures": experiment.no_figures,
-        "measures": experiment.no_measures,
-        "tables": experiment.no_tables,
+        "figures": system.no_figures,
+        "measures": system.no_measures,
+        "tables": system.no_tables,
       }
-      bare["table_figures"] = experiment.no_table_figures
-      patch.setitem(EXPERIMENTS, name, dataclasses.replace(own, **bare))
+      bare["table_figures"] = system.no_table_figures
+      patch.setitem(SYSTEMS, name, dataclasses.replace(own, **bare))
     yield
 
 
@@ -48,7 +49,7 @@ def validation(lines):
 
 
 def test_every_system_is_here():
-  assert {systems.SYSTEMS[name].recipe.name for name in RATES} == set(EXPERIMENTS)
+  assert {systems.SYSTEMS[name].recipe.name for name in RATES} == set(SYSTEMS)
 
 
 @pytest.mark.parametrize("name", RATES)

@@ -10,10 +10,10 @@ import pytest
 
 from jaxfer.config import Row
 from jaxfer.errors import UserError
-from jaxfer.experiments import EXPERIMENTS, given, run
+from jaxfer.experiments import given, run
 from jaxfer.train import weights
 from tests import study_toy as toy
-from tests.experiments.rows_test import take_over
+from tests.experiments.rows_test import load_pretrained
 
 NOWHERE = pathlib.Path("nowhere")
 
@@ -22,7 +22,7 @@ NOWHERE = pathlib.Path("nowhere")
 def _toy():
   with pytest.MonkeyPatch.context() as patch:
     toy.install(patch)
-    patch.setitem(EXPERIMENTS, "toy", dataclasses.replace(toy.EXPERIMENT, take_over=take_over))
+    patch.setattr(toy.SYSTEM, "load_pretrained", load_pretrained)
     yield
 
 

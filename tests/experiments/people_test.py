@@ -10,8 +10,9 @@ from jaxfer import cli
 from jaxfer.config import Call, Row, RunConfig, Split, StudyConfig
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
-from jaxfer.experiments import people, published_000, run, table_000
+from jaxfer.experiments import people, run
 from jaxfer.experiments.task import split_of
+from jaxfer.systems.stacked_autoencoder import published, table
 
 NAMES = ("happiness", "sadness", "surprise", "anger", "disgust", "fear", "neutral")  # Not the printed order.
 BASE = RunConfig(
@@ -92,7 +93,7 @@ def test_scores_stand_beside_the_papers_in_its_order(tmp_path):
   people.write_test(STUDY, None, (), tmp_path, pathlib.Path("nowhere"))
   text = people.scored(tmp_path, [answers(tmp_path, "ann.csv"), answers(tmp_path, "bob.csv", wrong=7)])
   lines = text.splitlines()
-  assert lines[0].split() == ["accuracy", "%", *published_000.CLASSES]
+  assert lines[0].split() == ["accuracy", "%", *published.CLASSES]
   assert lines[2].split() == ["ann", "100.0", *["2.0"] * 7] or lines[2].split() == [
     "ann",
     "100.0",
@@ -124,19 +125,19 @@ def test_the_command_writes_and_scores(tmp_path, monkeypatch, capsys):
 def test_people_are_drawn_beside_nets_by_name_of_the_class(tmp_path, monkeypatch):
   groups = {}
   monkeypatch.setattr(
-    table_000.rates, "rates_png", lambda rates, names, path, title: groups.update(rates, names=names)
+    table.rates, "rates_png", lambda rates, names, path, title: groups.update(rates, names=names)
   )
   by_class = {"correct": [[1, 2, 3, 4, 5, 6, 0], [0] * 7], "count": [[10] * 6 + [0]] * 2}
   row = {"name": "first", "comparable": True, "by_class": by_class, "label_names": NAMES}
-  assert list(table_000.figures([row], tmp_path)) == ["people.png"]
-  assert groups.pop("names") == published_000.CLASSES
+  assert list(table.figures([row], tmp_path)) == ["people.png"]
+  assert groups.pop("names") == published.CLASSES
   assert [len(rates) for rates in groups.values()] == [10, 6, 2]
-  ours = dict(zip(published_000.CLASSES, groups["net, ours, 2 seeds"][0], strict=True))
+  ours = dict(zip(published.CLASSES, groups["net, ours, 2 seeds"][0], strict=True))
   assert ours["happiness"] == 0.1
   assert ours["fear"] == 0.6
   assert np.isnan(ours["neutral"])
-  assert not table_000.figures([{**row, "label_names": ["a"] * 7}], tmp_path)
-  assert not table_000.figures([{**row, "comparable": False}], tmp_path)
+  assert not table.figures([{**row, "label_names": ["a"] * 7}], tmp_path)
+  assert not table.figures([{**row, "comparable": False}], tmp_path)
 
 
 def test_on_other_data_ours_stand_without_the_papers_table():
@@ -144,12 +145,12 @@ def test_on_other_data_ours_stand_without_the_papers_table():
   row = {"name": "first", "by_class": by_class, "label_names": NAMES}
   names = {}
   for comparable in (True, False):
-    (title, (_, lines)), _ = table_000.tables([{**row, "comparable": comparable}], (0,))
+    (title, (_, lines)), _ = table.tables([{**row, "comparable": comparable}], (0,))
     names[comparable] = [line[0] for line in lines]
     assert ("published" in title) == comparable
   assert names[False] == ["ours, seed 0", "ours, mean"]
   assert names[True] == [
-    *(f"published, seed {n}" for n in published_000.NET),
+    *(f"published, seed {n}" for n in published.NET),
     "published, mean",
     *names[False],
   ]

@@ -10,8 +10,8 @@ import pytest
 from jaxfer import study
 from jaxfer.config import Call, Execution, RunConfig, Split, StudyConfig
 from jaxfer.data import stream
-from jaxfer.experiments import EXPERIMENTS, run, task
-from jaxfer.models import MODELS
+from jaxfer.experiments import run, task
+from jaxfer.systems import MODELS, SYSTEMS
 from jaxfer.train import parallel
 from tests import study_toy
 from tests.fixtures import stored_stills
@@ -32,13 +32,13 @@ def config(placement="auto", **split):
 def stored(monkeypatch):
   """The toy net on four pixels of pictures on disk."""
 
-  def example(data, rows):
+  def eval_batch(data, rows):
     pixels = jnp.asarray(data["image"][rows])[:, ::20, ::20, 0].reshape(-1, 4)
     return {"x": pixels / 255.0, "label": jnp.asarray(data["label"])[rows]}
 
   stored_stills.install(monkeypatch)
-  monkeypatch.setattr(study_toy, "example", example)
-  monkeypatch.setitem(EXPERIMENTS, "toy", dataclasses.replace(study_toy.EXPERIMENT, example=example))
+  monkeypatch.setattr(study_toy.SYSTEM, "eval_batch", eval_batch)
+  monkeypatch.setitem(SYSTEMS, "toy", study_toy.SYSTEM)
   monkeypatch.setitem(MODELS, "toy", study_toy.Net)
 
 

@@ -9,16 +9,16 @@ import pytest
 from jaxfer import config as configuration
 from jaxfer.config import Row
 from jaxfer.errors import UserError
-from jaxfer.experiments import EXPERIMENTS, rows
-from jaxfer.experiments.experiment import Reading
+from jaxfer.experiments import rows
 from jaxfer.experiments.task import options_of, task_of
+from jaxfer.systems.system import Prediction
 from jaxfer.train import weights
 from tests import study_toy as toy
 
 FIRST = ("fc1",)
 
 
-def take_over(model, given):
+def load_pretrained(model, given):
   del model
   return {name: {key: tree[key] for key in FIRST if key in tree} for name, tree in given.items()}
 
@@ -27,7 +27,7 @@ def take_over(model, given):
 def _toy():
   with pytest.MonkeyPatch.context() as patch:
     toy.install(patch)
-    patch.setitem(EXPERIMENTS, "toy", dataclasses.replace(toy.EXPERIMENT, take_over=take_over))
+    patch.setattr(toy.SYSTEM, "load_pretrained", load_pretrained)
     yield
 
 
@@ -124,8 +124,8 @@ def test_one_folder_of_weights_is_one_object_for_all(done):
 
 def test_a_failed_training_has_everything_wrong():
   rank = np.asarray([0, 2], np.int32)
-  wrong = rows._wrong(Reading(np.asarray([1, 2]), np.ones(2), rank))
+  wrong = rows._wrong(Prediction(np.asarray([1, 2]), np.ones(2), rank))
   assert wrong.predicted.tolist() == [-1, -1]
   assert wrong.correct.tolist() == [0, 0]
   assert (wrong.rank > 3).all()
-  assert rows._wrong(Reading(np.asarray([1]), np.ones(1))).rank is None
+  assert rows._wrong(Prediction(np.asarray([1]), np.ones(1))).rank is None

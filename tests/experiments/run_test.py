@@ -12,10 +12,10 @@ from jaxfer import config
 from jaxfer.config import Call, RunConfig
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
-from jaxfer.experiments import EXPERIMENTS, run
-from jaxfer.experiments import two_stream_conv_rnn as conv_rnn
+from jaxfer.experiments import run
 from jaxfer.experiments.task import Task, options_of
-from jaxfer.models import create_model
+from jaxfer.systems import SYSTEMS, create_model
+from jaxfer.systems.two_stream_conv_rnn import SYSTEM
 from jaxfer.train import state, step
 from jaxfer.train.stage import Context
 from tests.blank import blank_records
@@ -54,9 +54,9 @@ def test_one_step_of_every_config_traces(configured, monkeypatch):
 
 
 def test_the_published_accuracies_are_whole_counts_of_327():
-  for _, _, accuracy in EXPERIMENTS["two_stream_conv_rnn"].published:
+  for _, _, accuracy in SYSTEMS["two_stream_conv_rnn"].published:
     assert (accuracy * 327) == pytest.approx(round(accuracy * 327), abs=1e-9)
-  printed = [f"{100 * accuracy:.2f}" for _, _, accuracy in EXPERIMENTS["two_stream_conv_rnn"].published]
+  printed = [f"{100 * accuracy:.2f}" for _, _, accuracy in SYSTEMS["two_stream_conv_rnn"].published]
   assert printed == ["86.54", "85.93", "88.99", "90.52"]
 
 
@@ -66,7 +66,7 @@ def test_examples_are_scaled_as_the_models_read_them():
     "flow": np.asarray([32767, -16384], np.int16).reshape(2, 1, 1, 1, 1),
     "label": np.asarray([4, 5]),
   }
-  batch = conv_rnn.example(data, jnp.asarray([1, 0]))
+  batch = SYSTEM.eval_batch(data, jnp.asarray([1, 0]))
   np.testing.assert_allclose(batch["frames"].ravel(), [1, -1])
   np.testing.assert_allclose(batch["flow"].ravel(), [-0.5, 1], atol=1e-4)  # -10 and 20 pixels.
   np.testing.assert_array_equal(batch["label"], [5, 4])
@@ -79,7 +79,7 @@ def test_augmentation_moves_frames_and_flow_as_one():
   flow = np.stack([np.full((16, 16), 3000), np.zeros((16, 16))], -1)[None, None].astype(np.int16)
   data = {"frames": frames, "flow": flow, "label": np.zeros(1, np.int32)}
   model = create_model("two_stream_conv_rnn")
-  stages, _ = conv_rnn.recipe(model, 1, rotation=30.0)
+  stages, _ = SYSTEM.recipe(model, 1, rotation=30.0)
   keys = jax.random.split(jax.random.key(0), 8)
   batch = stages[0].sample(data, {"row": jnp.zeros(8, jnp.int32)}, keys)
   brightness, vector = np.asarray(batch["frames"])[:, 0, 5:11, 5:11, 0], np.asarray(batch["flow"])[:, 0, 8, 8]
@@ -100,7 +100,7 @@ def published(system, data, init_from=None, **recipe):
   }[system]
   configured = RunConfig(recipe=Call(system, **recipe), model=model, data=data, init_from=init_from)
   made = create_model(model.name, **({"num_classes": 7} | dict(model.options)))
-  task = Task(configured, EXPERIMENTS[system], made, {}, None, "")
+  task = Task(configured, SYSTEMS[system], made, {}, None, "")
   return list(task.published())
 
 
@@ -114,13 +114,13 @@ def published(system, data, init_from=None, **recipe):
   ],
 )
 def test_published_numbers_stand_beside_the_papers_data_and_embedded_ones_alone(system, own, embedded, name):
-  experiment = EXPERIMENTS[system]
+  own_system = SYSTEMS[system]
   assert published(system, own) == published(system, embedded) == [name]
-  assert experiment.on_papers_data(own)
-  assert not experiment.on_papers_data(embedded)
+  assert own_system.on_papers_data(own)
+  assert not own_system.on_papers_data(embedded)
   for other in ("image_folder", "manifest", "fer2013", "mug"):
     assert published(system, Call(other)) == []
-    assert not experiment.comparable(Call(other))
+    assert not own_system.comparable(Call(other))
 
 
 def test_other_options_than_the_papers_make_other_data():
@@ -129,8 +129,8 @@ def test_other_options_than_the_papers_make_other_data():
     ("stacked_autoencoder", Call("paper000", jaffe_labels="posed")),
     ("identity_expression_vae", Call("paper003", use="recognition")),
   ):
-    assert not EXPERIMENTS[system].comparable(data)
-    assert EXPERIMENTS[system].comparable(Call(data.name))
+    assert not SYSTEMS[system].comparable(data)
+    assert SYSTEMS[system].comparable(Call(data.name))
 
 
 def test_another_configuration_than_the_papers_row_has_no_published_number():

@@ -10,7 +10,7 @@ import pytest
 
 from jaxfer.errors import UserError
 from jaxfer.explain import gates
-from jaxfer.models import create_model
+from jaxfer.systems import create_model
 
 ENHANCED = {"temporal_gate": True, "temporal_skip": True, "spatial_skip": True}
 LAYERS = {"conv_lstm": "ifco", "conv_gru": "zrh"}

@@ -112,7 +112,7 @@ def test_maps_are_shown_from_nought_to_one_at_the_picture_s_size():
 
 def test_the_nets_of_paper_002_are_looked_at_where_it_says():
   """Footnote 3: layer4 of the RGB net, the fifth convolution of the landmark net."""
-  from jaxfer.models.landmark_fusion import LandmarkFusion
+  from jaxfer.systems.landmark_fusion.model import LandmarkFusion
 
   model = LandmarkFusion(3, 1 / 8, 4, (5, 3, 3, 3, 1, 2), affinity="alone")
   images, dots = (jax.ShapeDtypeStruct((2, 112, 112, c), jnp.float32) for c in (3, 1))

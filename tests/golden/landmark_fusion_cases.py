@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import nets_cases
 import numpy as np
 
-from jaxfer.models.landmark_fusion import ArmNet, LandmarkFusion
+from jaxfer.systems.landmark_fusion.model import ArmNet, LandmarkFusion
 
 PATH = pathlib.Path(__file__).with_name("landmark_fusion.npz")
 # The paper's nets at the paper's size; the RGB net at an eighth of the widths, for its norms in training.

@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxfer.layers.conv import Conv, ConvTranspose
 from jaxfer.layers.resnet import ResNetTrunk
-from jaxfer.models.identity_expression_vae import Decoder, Encoder
+from jaxfer.systems.identity_expression_vae.model import Decoder, Encoder
 
 PATH = pathlib.Path(__file__).with_name("nets.npz")
 TAPS = ("bn1", "layer1", "layer2", "layer3")  # Of the residual nets; layer4 is their output.

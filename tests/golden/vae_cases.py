@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfer.experiments import vae_losses
-from jaxfer.models.identity_expression_vae import IdentityExpressionVAE
+from jaxfer.systems.identity_expression_vae import losses as vae_losses
+from jaxfer.systems.identity_expression_vae.model import IdentityExpressionVAE
 
 PATH = pathlib.Path(__file__).with_name("vae.npz")
 BATCH, LATENT = 5, 6

@@ -14,7 +14,7 @@ from jaxfer.kernels import conv_recurrence as recurrence
 from jaxfer.kernels.conv import choices
 from jaxfer.kernels.conv.choices import Shape
 from jaxfer.kernels.conv_recurrence import Cell, cells, chip, packed, pallas, reference
-from jaxfer.models import two_stream_conv_rnn
+from jaxfer.systems.two_stream_conv_rnn import model as two_stream_conv_rnn
 
 CELLS = {
   "lstm": Cell("conv_lstm"),

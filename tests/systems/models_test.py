@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from jaxfer.errors import UserError
-from jaxfer.models import MODELS, create_model
-from jaxfer.models.face_classifier import FaceClassifier
-from jaxfer.models.landmark_fusion import LandmarkFusion
+from jaxfer.systems import MODELS, create_model
+from jaxfer.systems.elderly_transfer.model import FaceClassifier
+from jaxfer.systems.landmark_fusion.model import LandmarkFusion
 
 FULL = {"temporal_gate": True, "temporal_skip": True, "spatial_skip": True}
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from jaxfer import losses
-from jaxfer.experiments import EXPERIMENTS
-from jaxfer.models import MODELS
+from jaxfer.systems import MODELS, SYSTEMS
 from jaxfer.train.stage import LossOut
-from tests import contract, systems
+from tests import contract
+from tests import small_systems as systems
 from tests.compiled import reduced_products
 from tests.train import toy
 
@@ -29,7 +29,7 @@ def _installed():
 
 def test_every_system_is_here():
   configs = systems.SYSTEMS.values()
-  assert {config.recipe.name for config in configs} == set(EXPERIMENTS)
+  assert {config.recipe.name for config in configs} == set(SYSTEMS)
   assert {config.model.name for config in configs} == set(MODELS)
 
 

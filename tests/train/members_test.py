@@ -14,9 +14,10 @@ from jaxfer import losses
 from jaxfer.config import Execution
 from jaxfer.data.plan import Plan
 from jaxfer.errors import UserError
-from jaxfer.experiments import rows, two_stream_conv_rnn
+from jaxfer.experiments import rows
 from jaxfer.layers.dropout import Dropout
-from jaxfer.models.two_stream_conv_rnn import TwoStreamConvRNN
+from jaxfer.systems.two_stream_conv_rnn import SYSTEM
+from jaxfer.systems.two_stream_conv_rnn.model import TwoStreamConvRNN
 from jaxfer.train import loop, members, optim, parallel, stacked
 from jaxfer.train.stage import LossOut, Stage, Update
 from tests.train import toy
@@ -87,9 +88,9 @@ def conv_rnn():
     "flow": rng.integers(-9000, 9000, (26, 3, 4, 4, 2)).astype(np.int16),
     "label": rng.integers(0, 3, 26).astype(np.int32),
   }
-  stages, hyper = two_stream_conv_rnn.recipe(model, 5, epochs=4, learning_rate=3e-3)
-  example = two_stream_conv_rnn.example(data, np.zeros(1, np.int32))
-  return stages, lambda key: model.init(key, *two_stream_conv_rnn.inputs(model, example)), data, hyper
+  stages, hyper = SYSTEM.recipe(model, 5, epochs=4, learning_rate=3e-3)
+  example = SYSTEM.eval_batch(data, np.zeros(1, np.int32))
+  return stages, lambda key: model.init(key, *SYSTEM.inputs(model, example)), data, hyper
 
 
 METHODS = {"dense": dense, "conv_rnn": conv_rnn, "batch_statistics": batch_statistics}

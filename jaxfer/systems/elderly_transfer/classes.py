@@ -1,19 +1,17 @@
 """Paper 004's classes one by one: a net beside people, of the paper and of the same pictures where they were asked."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from jaxfer import metrics
 from jaxfer.data import emotions
 from jaxfer.data.datasets.nagoya import raters
-from jaxfer.experiments import published_004
 from jaxfer.report.tables import Cell, Table
+from jaxfer.systems.elderly_transfer import published
+from jaxfer.systems.system import Task
 from jaxfer.train.stage import Variables
-
-if TYPE_CHECKING:
-  from jaxfer.experiments.task import Task
 
 
 def measured(names: Sequence[str]) -> list[str]:
@@ -23,7 +21,7 @@ def measured(names: Sequence[str]) -> list[str]:
 
 
 def measures(
-  task: "Task", variables: Variables, trained: np.ndarray, tested: np.ndarray
+  task: Task, variables: Variables, trained: np.ndarray, tested: np.ndarray
 ) -> dict[str, float | None]:
   """What people answer to the tested pictures, counted by `raters.judge`.
 
@@ -49,7 +47,7 @@ def measures(
 def order(names: Sequence[str]) -> list[int]:
   """Where the paper's classes are among others of the same meaning; nothing where they are other classes."""
   try:
-    places = [emotions.find(name, names) for name in published_004.CLASSES]
+    places = [emotions.find(name, names) for name in published.CLASSES]
   except ValueError:
     return []
   return places if len(names) == len(places) else []
@@ -73,7 +71,7 @@ def table(row: Mapping[str, Any]) -> Table:
     what = f"people, same pictures ({answers:.0f} answers a test, {100 * accuracy:.1f} % right)"
     groups[what] = np.reshape(rates, (-1, 3)).T[:, places]
   macro: dict[str, tuple[float, ...]] = {}
-  for who, printed in (("net", published_004.NET), ("people", published_004.PEOPLE)):
+  for who, printed in (("net", published.NET), ("people", published.PEOPLE)):
     what = f"paper's {who} ({100 * printed.accuracy:.1f} % right)"
     groups[what] = np.array([printed.precision, printed.recall, printed.f1])
     macro[what] = printed.macro
@@ -85,4 +83,4 @@ def table(row: Mapping[str, Any]) -> Table:
       )
       printed_mean = f"{100 * macro[group][k]:.1f}" if group in macro else None
       lines.append([f"{group}, {letter}", nine, ten, printed_mean, *each])
-  return ["", "mean of 9", "sum / 10", "as printed", *published_004.CLASSES], lines
+  return ["", "mean of 9", "sum / 10", "as printed", *published.CLASSES], lines

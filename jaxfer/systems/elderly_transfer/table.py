@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxfer.experiments import classes_004, published_004
 from jaxfer.report import plots
 from jaxfer.report.tables import Cell, Table
+from jaxfer.systems.elderly_transfer import classes
+from jaxfer.systems.elderly_transfer import published as published_004
 
 # As rows name them: the key in `published_004`.
 NETS = {
@@ -60,9 +61,9 @@ def tables(rows: Rows, seeds: Sequence[int], not_trained: Rows = ()) -> list[tup
   if lines := [_epochs(name, epochs) for name, epochs in epochs_of(rows).items()]:
     header = ["", "best epoch", "accuracy % there", "scratch's best, %", "reached in epoch", "by seeds"]
     found.append(("How soon the validation people are recognised", (header, lines)))
-  if rows and rows[0]["comparable"] and classes_004.order(rows[0]["label_names"]):
+  if rows and rows[0]["comparable"] and classes.order(rows[0]["label_names"]):
     title = "By class, %: our best net, the paper's best, and its human raters"
-    found.append((title, classes_004.table(best_row(rows))))
+    found.append((title, classes.table(best_row(rows))))
     found.append(
       ("What is to be known of the paper's classes", (["note"], [[note] for note in published_004.NOTES]))
     )

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxfer.errors import UserError
-from jaxfer.models.identity_expression_vae import (
+from jaxfer.ranges import Count, Units, Width
+from jaxfer.systems.identity_expression_vae.model import (
   LATENT,
   Decoder,
   Encoder,
@@ -20,7 +21,6 @@ from jaxfer.models.identity_expression_vae import (
   check_images,
   sample,
 )
-from jaxfer.ranges import Count, Units, Width
 
 
 class VAE(nn.Module):

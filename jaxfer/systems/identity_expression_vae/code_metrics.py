@@ -6,7 +6,7 @@ what share of its own accuracy an identity probe and an expression probe keep th
 """
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -15,13 +15,11 @@ import numpy as np
 
 from jaxfer.data import plan
 from jaxfer.errors import UserError
-from jaxfer.experiments import clustering, image_probes, probes
-from jaxfer.models.identity_expression_vae import IdentityExpressionVAE
-from jaxfer.models.vae_baselines import VAE, ConditionalVAE, condition
+from jaxfer.systems.identity_expression_vae import clustering, image_probes, probes
+from jaxfer.systems.identity_expression_vae.baselines import VAE, ConditionalVAE, condition
+from jaxfer.systems.identity_expression_vae.model import IdentityExpressionVAE
+from jaxfer.systems.system import Task
 from jaxfer.train.stage import Variables
-
-if TYPE_CHECKING:
-  from jaxfer.experiments.task import Task
 
 BATCH = 64
 Model = IdentityExpressionVAE | VAE
@@ -87,7 +85,7 @@ def _decode(
   return images
 
 
-def encode(task: "Task", variables: Variables, rows: np.ndarray, *, told: bool) -> np.ndarray:
+def encode(task: Task, variables: Variables, rows: np.ndarray, *, told: bool) -> np.ndarray:
   """Codes of some rows [n, ...], as `codes`; `told` whether a conditional VAE is told whom it sees."""
   parts = []
   for batch in plan.evaluation(rows, BATCH):
@@ -113,7 +111,7 @@ def swapped(model: IdentityExpressionVAE, one: np.ndarray, other: np.ndarray) ->
   return np.concatenate([one[:, : model.latent], other[:, model.latent :]], -1)
 
 
-def judged(task: "Task", trained: np.ndarray) -> np.ndarray:
+def judged(task: Task, trained: np.ndarray) -> np.ndarray:
   """Rows of the people that were learned from, to be judged: those of the purpose recognition, where there are such."""
   if "purpose" not in task.records.texts:
     return trained
@@ -123,7 +121,7 @@ def judged(task: "Task", trained: np.ndarray) -> np.ndarray:
 
 
 def measures(
-  task: "Task", variables: Variables, trained: np.ndarray, tested: np.ndarray
+  task: Task, variables: Variables, trained: np.ndarray, tested: np.ndarray
 ) -> dict[str, float | None]:
   """All of a training, accuracies and shares 0 to 1; see the module. None where there are too few images or people.
 
@@ -160,7 +158,7 @@ def measures(
   return found
 
 
-def _photographs(task: "Task", rows: np.ndarray) -> np.ndarray:
+def _photographs(task: Task, rows: np.ndarray) -> np.ndarray:
   """[rows, S, S, 3] in [0, 1]."""
   return np.asarray(task.data["image"][rows]) / np.float32(255)
 
@@ -177,7 +175,7 @@ def _read_linearly(model, by_side, sides, label, subject) -> dict[str, float | N
   return {f"{what} from {code}": rate for code, own in table.items() for what, rate in own.items()}
 
 
-def _kept(task: "Task", variables: Variables, by_side, sides) -> dict[str, float | None]:
+def _kept(task: Task, variables: Variables, by_side, sides) -> dict[str, float | None]:
   """The shares of their own accuracy that both probes keep on swapped images, of people learned from and of others."""
   model: Any = task.model
   label, subject = (np.asarray(task.data[name]) for name in ("label", "subject"))

@@ -10,19 +10,17 @@ import pathlib
 import textwrap
 import zipfile
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from jaxfer import files
 from jaxfer.errors import UserError
-from jaxfer.experiments import vae_measures
-from jaxfer.models.identity_expression_vae import IdentityExpressionVAE
 from jaxfer.report import grids, swaps
+from jaxfer.systems.identity_expression_vae import code_metrics
+from jaxfer.systems.identity_expression_vae.model import IdentityExpressionVAE
+from jaxfer.systems.system import Task
 from jaxfer.train.stage import Variables
-
-if TYPE_CHECKING:
-  from jaxfer.experiments.task import Task
 
 IDENTITIES, EXPRESSIONS, STEPS = 5, 4, 8
 # Between the two of Fig. 5; of other labels, the first and the last.
@@ -31,7 +29,7 @@ _SHOWN = ("happiness", "surprise", "anger", "sadness")
 _NAME = 24  # Letters of a line of a row's name beside its pictures.
 
 
-def method(task: "Task") -> str:
+def method(task: Task) -> str:
   """A method and the size of its input, as a figure names it."""
   options, size = task.config.recipe.options, task.data["image"].shape[1]
   if not isinstance(task.model, IdentityExpressionVAE):
@@ -46,7 +44,7 @@ def method(task: "Task") -> str:
 
 
 def figures(
-  task: "Task", variables: Variables, trained: np.ndarray, tested: np.ndarray, folder: pathlib.Path
+  task: Task, variables: Variables, trained: np.ndarray, tested: np.ndarray, folder: pathlib.Path
 ) -> Mapping[str, str]:
   """`reconstructions.png`, `map.png`, `map_tsne.png`; of nets with two codes `swaps.png`, `between.png`, `made.npz`."""
   drawn = {"reconstructions.png": _draw_reconstructions(task, variables, tested, folder)}
@@ -70,7 +68,7 @@ def figures(
   return drawn
 
 
-def _images(task: "Task", rows: Any) -> np.ndarray:
+def _images(task: Task, rows: Any) -> np.ndarray:
   return np.asarray(task.data["image"][np.asarray(rows)])
 
 
@@ -84,19 +82,19 @@ def _first(rows: np.ndarray, labels: np.ndarray, label: int) -> int:
   return int(own[0] if len(own) else rows[0])
 
 
-def _index(task: "Task", names: Sequence[str]) -> list[int]:
+def _index(task: Task, names: Sequence[str]) -> list[int]:
   """Labels of these names, or as many of the data's own where they have others."""
   known = list(task.records.label_names)
   return [known.index(name) if name in known else k % len(known) for k, name in enumerate(names)]
 
 
-def _people(task: "Task", rows: np.ndarray) -> list[np.ndarray]:
+def _people(task: Task, rows: np.ndarray) -> list[np.ndarray]:
   """The rows of each person, in the order of their numbers."""
   subject = np.asarray(task.data["subject"])
   return [rows[subject[rows] == who] for who in np.unique(subject[rows])]
 
 
-def _swap(task: "Task", variables: Variables, rows: np.ndarray) -> dict[str, np.ndarray]:
+def _swap(task: Task, variables: Variables, rows: np.ndarray) -> dict[str, np.ndarray]:
   """Images of identities [columns, ...] and expressions [rows, ...], and swaps [rows, columns, ...], uint8.
 
   Identities are of the first people, neutral; each expression is another person's, of the last ones where there are
@@ -111,10 +109,10 @@ def _swap(task: "Task", variables: Variables, rows: np.ndarray) -> dict[str, np.
     _first(givers[k % len(givers)], labels, label)
     for k, label in enumerate(_index(task, _SHOWN[:EXPRESSIONS]))
   ]
-  one = vae_measures.encode(task, variables, np.asarray(identities), told=False)
-  other = vae_measures.encode(task, variables, np.asarray(expressions), told=False)
-  grid = [vae_measures.swapped(model, one, np.broadcast_to(own, one.shape)) for own in other]
-  pictures = vae_measures.decode(model, variables, np.concatenate(grid))
+  one = code_metrics.encode(task, variables, np.asarray(identities), told=False)
+  other = code_metrics.encode(task, variables, np.asarray(expressions), told=False)
+  grid = [code_metrics.swapped(model, one, np.broadcast_to(own, one.shape)) for own in other]
+  pictures = code_metrics.decode(model, variables, np.concatenate(grid))
   return {
     "identities": _images(task, identities),
     "expressions": _images(task, expressions),
@@ -122,17 +120,17 @@ def _swap(task: "Task", variables: Variables, rows: np.ndarray) -> dict[str, np.
   }
 
 
-def _between(task: "Task", variables: Variables, rows: np.ndarray) -> dict[str, np.ndarray]:
+def _between(task: Task, variables: Variables, rows: np.ndarray) -> dict[str, np.ndarray]:
   """Images of source and target, and [steps, ...] between them: z_e = (1 - t) source + t target, the source's z_i."""
   model: Any = task.model
   labels, people = np.asarray(task.data["label"]), _people(task, rows)
   start, end = _index(task, _WAY)
   ends = [_first(people[0], labels, start), _first(people[-1], labels, end)]
-  source, target = vae_measures.encode(task, variables, np.asarray(ends), told=False)
+  source, target = code_metrics.encode(task, variables, np.asarray(ends), told=False)
   t = np.linspace(0, 1, STEPS)[:, None]
   way = (1 - t) * source + t * target
-  found = vae_measures.swapped(model, np.broadcast_to(source, way.shape), way).astype(np.float32)
-  pictures = vae_measures.decode(model, variables, found)
+  found = code_metrics.swapped(model, np.broadcast_to(source, way.shape), way).astype(np.float32)
+  pictures = code_metrics.decode(model, variables, found)
   source_image, target_image = _images(task, ends)
   return {"source": source_image, "target": target_image, "between": _bytes(pictures)}
 
@@ -188,15 +186,13 @@ def side_by_side(rows: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> dic
   return drawn
 
 
-def _draw_reconstructions(
-  task: "Task", variables: Variables, tested: np.ndarray, folder: pathlib.Path
-) -> str:
+def _draw_reconstructions(task: Task, variables: Variables, tested: np.ndarray, folder: pathlib.Path) -> str:
   labels = np.asarray(task.data["label"])
   by_label = [tested[labels[tested] == label] for label in np.unique(labels[tested])]
   # Not of one person alone.
   rows = np.asarray([own[k * len(own) // len(by_label)] for k, own in enumerate(by_label)])
-  pictures = vae_measures.decode(
-    task.model, variables, vae_measures.encode(task, variables, rows, told=False)
+  pictures = code_metrics.decode(
+    task.model, variables, code_metrics.encode(task, variables, rows, told=False)
   )
   both = np.stack([_images(task, rows), _bytes(pictures)])
   grids.rows_png(both, ["photograph", "decoded"], folder / "reconstructions.png", "Tested images decoded")
@@ -204,11 +200,11 @@ def _draw_reconstructions(
 
 
 def _draw_maps(
-  task: "Task", variables: Variables, tested: np.ndarray, folder: pathlib.Path
+  task: Task, variables: Variables, tested: np.ndarray, folder: pathlib.Path
 ) -> Mapping[str, str]:
   """Of the tested images' codes; by t-SNE where scikit-learn is installed."""
-  found = vae_measures.encode(task, variables, tested, told=False)
-  codes = vae_measures.expression_of(task.model, found)
+  found = code_metrics.encode(task, variables, tested, told=False)
+  codes = code_metrics.expression_of(task.model, found)
   label, subject = (np.asarray(task.data[name])[tested] for name in ("label", "subject"))
   names, title = task.records.label_names, "Codes of tested images"
   points, shares = swaps.pca(codes)

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import pathlib
 import tempfile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -19,13 +19,11 @@ import numpy as np
 from jaxfer import losses
 from jaxfer.config import Execution
 from jaxfer.data import plan
-from jaxfer.experiments import probes
 from jaxfer.layers.conv import Conv
+from jaxfer.systems.identity_expression_vae import probes
+from jaxfer.systems.system import Task
 from jaxfer.train import members, optim
 from jaxfer.train.stage import LossOut, Stage, Update, Variables
-
-if TYPE_CHECKING:
-  from jaxfer.experiments.task import Task
 
 EPOCHS, BATCH, RATE, DECAY = 30, 32, 2e-3, 0.9
 
@@ -75,7 +73,7 @@ def _logits(net: Net, variables: Variables, images: jax.Array) -> jax.Array:
 _FITTED: dict[tuple[str, bytes, bytes], Probes] = {}
 
 
-def fitted(task: "Task", trained: np.ndarray, tested: np.ndarray) -> Probes:
+def fitted(task: Task, trained: np.ndarray, tested: np.ndarray) -> Probes:
   """Both probes of a data set so divided; fitted once, as all trainings of a study are judged by the same."""
   key = task.records.fingerprint, trained.tobytes(), tested.tobytes()
   if key not in _FITTED:
@@ -87,7 +85,7 @@ def fitted(task: "Task", trained: np.ndarray, tested: np.ndarray) -> Probes:
   return _FITTED[key]
 
 
-def _fit(task: "Task", what: str, rows: np.ndarray) -> tuple[Net, Variables]:
+def _fit(task: Task, what: str, rows: np.ndarray) -> tuple[Net, Variables]:
   labels = np.asarray(task.data["subject" if what == "subject" else "label"])
   net = Net(int(labels.max()) + 1)
   data = {"image": np.asarray(task.data["image"][rows]), "label": labels[rows]}

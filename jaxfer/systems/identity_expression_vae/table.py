@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxfer.experiments import published_003, vae_figures
-from jaxfer.experiments.experiment import Reading
 from jaxfer.report import plots
 from jaxfer.report.tables import Cell, Table
+from jaxfer.systems.identity_expression_vae import figures as training_figures
+from jaxfer.systems.identity_expression_vae import published as published_003
+from jaxfer.systems.system import Prediction
 
 _ROUND = "test accuracy (%) after round "
 
@@ -17,7 +18,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def facts(
-  histories: Sequence[Sequence[Mapping[str, Any]]], readings: Sequence[Mapping[str, Reading]]
+  histories: Sequence[Sequence[Mapping[str, Any]]], readings: Sequence[Mapping[str, Prediction]]
 ) -> dict[str, list[float]]:
   """How far each code's posterior is from the prior in its last epoch, in nat, and accuracy after each round, in %."""
   del readings
@@ -132,8 +133,8 @@ def _sized(row: Mapping[str, Any]) -> str:
 
 
 def figures(rows: Rows, folder: pathlib.Path) -> dict[str, str]:
-  """`rounds.png`, Fig. 3; and the figures of `vae_figures.side_by_side`."""
-  drawn = vae_figures.side_by_side(rows, folder)
+  """`rounds.png`, Fig. 3; and the figures of `figures.side_by_side`."""
+  drawn = training_figures.side_by_side(rows, folder)
   lines = {_sized(row): line for row in rows if (line := by_round(row))}
   if not lines:
     return drawn

@@ -11,9 +11,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxfer.experiments import vae_losses
-from jaxfer.models.identity_expression_vae import IdentityExpressionVAE, sample
-from jaxfer.models.vae_baselines import VAE, condition
+from jaxfer.systems.identity_expression_vae import losses as vae_losses
+from jaxfer.systems.identity_expression_vae.baselines import VAE, condition
+from jaxfer.systems.identity_expression_vae.model import IdentityExpressionVAE, sample
 from jaxfer.train.stage import Context, LossFn, LossOut, Variables
 from jaxfer.train.state import merge
 

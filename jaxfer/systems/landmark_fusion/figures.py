@@ -3,21 +3,19 @@
 import functools
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxfer.data.plan import evaluation
-from jaxfer.experiments import published_002
 from jaxfer.explain import grad_cam
-from jaxfer.models.landmark_fusion import LandmarkFusion, Outputs
 from jaxfer.report import cams
+from jaxfer.systems.landmark_fusion import published
+from jaxfer.systems.landmark_fusion.model import LandmarkFusion, Outputs
+from jaxfer.systems.system import Task
 from jaxfer.train.stage import Batch, Variables
-
-if TYPE_CHECKING:
-  from jaxfer.experiments.task import Task
 
 # Of Table 9, and truth and prediction of Table 10; where a net makes no such mistake, any other.
 _SUCCESSES = ("surprise", "happiness", "sadness")
@@ -26,7 +24,7 @@ _FAILURES = (("disgust", "anger"), ("surprise", "disgust"), ("happiness", "neutr
 _KINDS = {
   (landmark == truth, rgb == truth, both == truth): words
   for (truth, landmark, rgb, both), words in zip(
-    published_002.CASES,
+    published.CASES,
     ("the landmarks help", "all are right", "only together", "the landmarks are not heard"),
     strict=True,
   )
@@ -40,7 +38,7 @@ _LOOKED_AT: Mapping[str, tuple[tuple[str, ...], Literal["input", "output"]]] = {
 
 
 def figures(
-  task: "Task", variables: Variables, trained: np.ndarray, tested: np.ndarray, folder: pathlib.Path
+  task: Task, variables: Variables, trained: np.ndarray, tested: np.ndarray, folder: pathlib.Path
 ) -> Mapping[str, str]:
   """`cams.png` and `cases.png`, of the proposed fusion: both weights, and the RGB net as it was given.
 
@@ -93,19 +91,19 @@ def _kinds(said: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, int]
   return {words: first[words] for words in _KINDS.values() if words in first}
 
 
-def _batch(task: "Task", rows: np.ndarray) -> Batch:
+def _batch(task: Task, rows: np.ndarray) -> Batch:
   """Some rows as the model's inputs are made of; taken first, as data may lie on disk."""
   part = {name: array[rows] for name, array in task.data.items()}
-  return task.experiment.example(part, np.arange(len(rows)))
+  return task.system.eval_batch(part, np.arange(len(rows)))
 
 
-def _outputs(task: "Task", variables: Variables, tested: np.ndarray) -> Outputs:
+def _outputs(task: Task, variables: Variables, tested: np.ndarray) -> Outputs:
   """What the nets say of the tested rows, in batches of their order, padding masked."""
   weight = task.stages(1)[1]["w"]
 
   @jax.jit
   def compute(variables: Variables, batch: Batch, real: jax.Array) -> Any:
-    inputs = task.experiment.inputs(task.model, batch)
+    inputs = task.system.inputs(task.model, batch)
     return task.model.apply(variables, *inputs, jnp.float32(weight), mask=real)
 
   parts = [
@@ -135,13 +133,13 @@ def _examples(predicted: np.ndarray, labels: np.ndarray, names: Sequence[str]) -
 
 
 def _cases(
-  task: "Task", variables: Variables, rows: np.ndarray, said: Mapping[str, np.ndarray]
+  task: Task, variables: Variables, rows: np.ndarray, said: Mapping[str, np.ndarray]
 ) -> list[cams.Case]:
   """A case of each row, where `said` is the class [rows] that each net predicts."""
   settings: Any = task.model
   model, names = settings.clone(affinity="alone"), task.records.label_names
   batch = _batch(task, rows)
-  image, heatmap = task.experiment.inputs(task.model, batch)
+  image, heatmap = task.system.inputs(task.model, batch)
   over_image, over_heatmap = (
     np.asarray(_look(model, net, variables, image, heatmap, jnp.asarray(said[net])))
     for net in ("rgb", "landmark")

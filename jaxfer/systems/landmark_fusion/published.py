@@ -1,6 +1,8 @@
 """What paper 002 prints of RAF-DB's 3,068 tested pictures, as counts that its rates follow from."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -55,6 +57,25 @@ ROWS = {
   "agreement w": AGREEMENT_ONLY,
   "proposed: p and w": PROPOSED,
 }
+# What a training must have asked for to stand beside a printed accuracy (`System.published`).
+CONDITIONS: tuple[tuple[str, Mapping[str, Any], float], ...] = (
+  ("baseline (RGB net)", {"answer": "rgb", "affinity": "batch"}, BASELINE.accuracy),
+  *(
+    (
+      "proposed",
+      {
+        "answer": "fused",
+        "affinity": "batch",
+        "confidence": True,
+        "agreement": True,
+        "recipe.w": BEST_W,
+        "recipe.rgb": rgb,
+      },
+      PROPOSED.accuracy,
+    )
+    for rgb in ("first", "given")
+  ),
+)
 # Table 11: truth, and what the landmark net, the RGB net and both together say.
 CASES = (
   ("neutral", "neutral", "sadness", "neutral"),

@@ -31,155 +31,18 @@ from jaxfer import losses, metrics
 from jaxfer.data import augment, heatmap
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
-from jaxfer.experiments import landmark_figures, published_002, table_002
-from jaxfer.experiments.experiment import ALONE, Experiment, Reading, in_batches, read_logits
 from jaxfer.kernels import heatmap as kernels
 from jaxfer.layers.amend import Affinity, flagged, is_written
-from jaxfer.models.landmark_fusion import LandmarkFusion, Outputs, normalised
 from jaxfer.ranges import Count, CountOrZero, Factor, Rate, Share, Variance
+from jaxfer.systems.landmark_fusion import figures, published, table
+from jaxfer.systems.landmark_fusion.model import LandmarkFusion, Outputs, normalised
+from jaxfer.systems.system import ALONE, Prediction, System, from_logits, in_batches
 from jaxfer.train import optim
 from jaxfer.train.stage import Batch, Context, LossOut, Stage, Update, Variables
 
 
-def resident(records: Records) -> dict[str, np.ndarray]:
-  """Pictures [n, S, S, 3] uint8, landmarks [n, 37, 2] in pixels of the picture (all NaN: none), and labels [n].
-
-  Raises:
-    UserError: records without these, or landmarks of which some are not finite.
-  """
-  image, landmarks = (records.arrays.get(name) for name in ("image", "landmarks"))
-  if image is None or landmarks is None or image.dtype != np.uint8 or image.shape[-1] != 3:
-    have = ", ".join(f"{name} {array.shape[1:]}" for name, array in records.arrays.items())
-    raise UserError(
-      f"records of {have}: this system reads coloured stills with landmarks; choose raf_db or synthetic_faces"
-    )
-  heatmap.checked(landmarks)
-  return {"image": image, "landmarks": landmarks, "label": records.arrays["label"]}
-
-
-def example(data: Mapping[str, ArrayLike], rows: ArrayLike) -> Batch:
-  """Pictures [rows, S, S, 3] of grey levels 0 to 255, landmarks as they are stored, and labels of some rows."""
-  return {
-    "image": jnp.asarray(data["image"])[rows].astype(jnp.float32),
-    "landmarks": jnp.asarray(data["landmarks"])[rows],
-    "label": jnp.asarray(data["label"])[rows],
-  }
-
-
 def _heatmaps(model: LandmarkFusion, batch: Batch) -> jax.Array:
   return kernels.draw(batch["landmarks"], model.image_size, frame=batch["image"].shape[1], dot=model.dot)
-
-
-def inputs(model: LandmarkFusion, batch: Batch) -> tuple[jax.Array, jax.Array]:
-  """The model's arguments without augmentation: images and heatmaps."""
-  images = normalised(augment.resize(batch["image"], model.image_size))
-  return images, _heatmaps(model, batch)
-
-
-def recipe(
-  model: LandmarkFusion,
-  steps: int,
-  *,
-  rgb: Literal["first", "given", "along"] = "first",
-  rgb_epochs: CountOrZero = 70,
-  rgb_learning_rate: Rate = 1e-3,
-  epochs: Count = 70,
-  learning_rate: Rate = 1e-3,
-  decay: Factor = 0.9,
-  w: Share = 0.6,
-  flip: bool = True,
-  noise: Variance = 30.0,
-  erasing: Share = 0.5,
-) -> tuple[tuple[Stage, ...], dict[str, float]]:
-  """A stage for the RGB net, then one for what the model answers with.
-
-  Args:
-    model: the nets; with `answer` "rgb" there is the first stage alone, with "landmark" and "sum" the second moves the
-      landmark net alone.
-    steps: batches of an epoch.
-    rgb: "first" trains the RGB net in a stage of its own; "given" leaves it as `init_from` gives it; "along" moves it
-      together with landmark net and head, whether given or not.
-    rgb_epochs: of the RGB net's stage; 0 leaves the net as `init_from` gives it, or at its initial values.
-    rgb_learning_rate: of Adam there.
-    epochs: of the second stage.
-    learning_rate: of AdaBelief there.
-    decay: of both rates, a factor an epoch.
-    w: weight of the landmark features where the nets disagree, in [0, 1].
-    flip: mirror a quarter of the training pictures, with their heatmaps.
-    noise: variance of the noise on another quarter, in grey levels squared.
-    erasing: share of the training pictures that lose a box.
-
-  Raises:
-    UserError: an affinity that training does not write; an RGB net to be moved along where the answer
-      is not the head's.
-  """
-  if model.affinity not in ("batch", "alone", "ema"):
-    raise UserError(
-      f"model.affinity={model.affinity} cannot be trained: give batch, alone or ema; `jaxfer.load(...).frozen` is for "
-      "converted weights"
-    )
-  if rgb == "along" and model.answer != "fused":
-    raise UserError(
-      f"recipe.rgb=along: without the head's loss nothing trains the RGB net, which moves along with it: take "
-      f"model.answer=fused, not {model.answer}"
-    )
-
-  def sample(data, columns, keys):
-    batch = example(data, columns["row"])
-    pictures, heatmaps = augment.flip_or_noise(
-      keys, batch["image"], _heatmaps(model, batch), flip=flip, variance=noise
-    )
-    images = normalised(augment.resize(pictures, model.image_size))
-    images = augment.random_erasing(keys, images, probability=erasing)
-    return {"images": images, "heatmaps": heatmaps, "label": batch["label"]}
-
-  def loss_of(moved: tuple[str, ...], terms: Mapping[str, str]):
-    """The sum of cross-entropies of outputs by name; `moved` are in training mode."""
-
-    def loss(variables, batch, keys, context: Context) -> LossOut:
-      del keys
-      out, changed = model.apply(
-        variables,
-        batch["images"],
-        batch["heatmaps"],
-        context.hyper["w"],
-        train=moved,
-        axis_name=context.axis_name,
-        mutable=["batch_stats", "affinity"],
-      )
-      assert isinstance(out, Outputs)
-      count = jnp.float32(len(batch["label"]))
-      answer = out.rgb if terms.keys() == {"rgb"} else model.logits(out)
-      correct = (metrics.predict(answer) == batch["label"]).sum(dtype=jnp.float32)
-      return LossOut(
-        loss={
-          name: (losses.cross_entropy(getattr(out, which), batch["label"]).sum(), count)
-          for name, which in terms.items()
-        },
-        metrics={"accuracy": (correct, count)},
-        collections={c: {name: tree[name] for name in moved if name in tree} for c, tree in changed.items()},
-      )
-
-    return loss
-
-  factor = optim.exponential(decay, steps)
-  stages = []
-  if rgb == "first":
-    adam = optim.adam("rgb_learning_rate", factor, weight_decay=1e-4)
-    update = Update("rgb", loss_of(("rgb",), {"rgb": "rgb"}), ("rgb",), adam)
-    stages.append(Stage("rgb", (update,), rgb_epochs, sample))
-  if model.answer != "rgb":
-    moved: tuple[str, ...] = ("landmark",) if model.answer in ("landmark", "sum") else ("landmark", "head")
-    moved += ("rgb",) if rgb == "along" else ()
-    terms = {"landmark": "landmark"} | ({"overall": "fused"} if "head" in moved else {})
-    belief = optim.adabelief("learning_rate", factor)
-    update = Update("fusion", loss_of(moved, terms), moved, belief)
-    stages.append(Stage("fusion", (update,), epochs, sample))
-  if not stages:
-    raise UserError(
-      "recipe.rgb=given leaves nothing to train where model.answer=rgb: take rgb=first, rgb_epochs=0"
-    )
-  return tuple(stages), {"rgb_learning_rate": rgb_learning_rate, "learning_rate": learning_rate, "w": w}
 
 
 def _modes(model: LandmarkFusion) -> dict[str, Affinity]:
@@ -202,7 +65,7 @@ def _ways(model: LandmarkFusion) -> dict[str, Callable[[Outputs, Variables], jax
     "RGB net": lambda out, variables: out.rgb,
     "landmark net": lambda out, variables: out.landmark,
     "sum of both": lambda out, variables: model.clone(answer="sum").logits(out),
-    **{table_002.at_test(w): functools.partial(weighed, w) for w in table_002.WEIGHTS if model.agreement},
+    **{table.at_test(w): functools.partial(weighed, w) for w in table.WEIGHTS if model.agreement},
   }
 
 
@@ -211,107 +74,234 @@ def _names(model: LandmarkFusion) -> list[str]:
   return [in_batches(way, batches) for way in _ways(model) for batches in _modes(model)]
 
 
-def outputs(
-  model: LandmarkFusion, variables: Variables, batch: Batch, hyper: Mapping[str, jax.Array], axis: str | None
-) -> jax.Array:
-  """Logits [batch, readings, classes] in the order of `_names`, of one pass of the nets."""
-  modes = tuple(_modes(model).values())
-  every = model.apply(
-    variables, *inputs(model, batch), hyper["w"], mask=batch["real"], axis_name=axis, modes=modes
-  )
-  assert isinstance(every, Outputs)
-  found = jnp.stack([way(every, variables) for way in _ways(model).values()])  # [ways, modes, batch, classes]
-  return jnp.moveaxis(found.reshape(-1, *found.shape[2:]), 0, 1)
+class LandmarkFusionSystem(System):
+  """A landmark net beside a face net, weighed by confidence and agreement."""
 
+  models = {"landmark_fusion": LandmarkFusion}
+  citation = "paper 002, Tables 5 and 6: RAF-DB, 3068 tested pictures"
+  paper_data = "raf_db"
+  paper_options = {"subset": "basic"}
+  published = published.CONDITIONS
+  test_batch = 64
+  batch_dependent = True
+  label_free = ("rgb/trunk",)
 
-def readings(model: LandmarkFusion, logits: np.ndarray, labels: np.ndarray) -> dict[str, Reading]:
-  """The answer, and what else `_names` says."""
-  return {name: read_logits(logits[:, k], labels) for k, name in enumerate(_names(model))}
+  def to_arrays(self, records: Records) -> dict[str, np.ndarray]:
+    """Pictures [n, S, S, 3] uint8, landmarks [n, 37, 2] in pixels of the picture (all NaN: none), and labels [n].
 
-
-def take_over(model: LandmarkFusion, given: Variables) -> Variables:
-  """The RGB net of such a model, or a converted one; of a converted ResNet18 its trunk, for a net that is trained here.
-
-  Raises:
-    UserError: none of them; a moving average or frozen mean that the net is judged by and that is not written.
-  """
-  if {*given["params"]} == {"trunk", "fc"}:
-    return {c: {"rgb": {"trunk": tree["trunk"]}} for c, tree in given.items() if "trunk" in tree}
-  if "rgb" in given["params"]:
-    taken = {collection: {"rgb": tree["rgb"]} for collection, tree in given.items() if "rgb" in tree}
-  elif {"trunk", "arm", "fc"} <= set(given["params"]):
-    taken = {collection: {"rgb": tree} for collection, tree in given.items()}
-  else:
-    raise UserError(
-      f"init_from: weights of {', '.join(given['params'])} hold no RGB net of this system: give those of "
-      "`jaxfer convert arm` or `jaxfer convert torchvision_resnet18`, or of a training of this system"
-    )
-  taken = flagged(taken)
-  if model.affinity in ("ema", "frozen") and not is_written(taken["affinity"]["rgb"]["arm"], model.affinity):
-    raise UserError(
-      f"model.affinity={model.affinity}: the RGB net of init_from has none written: take model.affinity=batch or "
-      "alone, or train the RGB net here, without init_from"
-    )
-  return taken
-
-
-def needs(options: Mapping[str, Any]) -> dict[str, str]:
-  """The RGB net, where it is to stay as it is."""
-  return {"rgb": "recipe.rgb=given"} if options.get("rgb") == "given" else {}
-
-
-def facts(
-  histories: Sequence[Sequence[Mapping[str, Any]]], read: Sequence[Mapping[str, Reading]]
-) -> dict[str, list[float]]:
-  """How far the two nets agree on the tested records, of each training with a head, by batches (Table 2)."""
-  del histories
-  found = {}
-  for batches in table_002.BATCHES.values():
-    rgb, landmark = (in_batches(net, batches) for net in ("RGB net", "landmark net"))
-    if any(landmark not in own for own in read):
-      continue
-    right = [(own[rgb].correct > 0, own[landmark].correct > 0) for own in read]
-    for words, (first, second) in table_002.AGREEMENT.items():
-      counts = [float(((a == first) & (b == second)).sum()) for a, b in right]
-      found[table_002.agreement(words, batches)] = counts
-  return found
-
-
-EXPERIMENT = Experiment(
-  recipe=recipe,
-  resident=resident,
-  example=example,
-  inputs=inputs,
-  published=(
-    ("baseline (RGB net)", {"answer": "rgb", "affinity": "batch"}, published_002.BASELINE.accuracy),
-    *(
-      (
-        "proposed",
-        {
-          "answer": "fused",
-          "affinity": "batch",
-          "confidence": True,
-          "agreement": True,
-          "recipe.w": 0.6,
-          "recipe.rgb": rgb,
-        },
-        published_002.PROPOSED.accuracy,
+    Raises:
+      UserError: records without these, or landmarks of which some are not finite.
+    """
+    image, landmarks = (records.arrays.get(name) for name in ("image", "landmarks"))
+    if image is None or landmarks is None or image.dtype != np.uint8 or image.shape[-1] != 3:
+      have = ", ".join(f"{name} {array.shape[1:]}" for name, array in records.arrays.items())
+      raise UserError(
+        f"records of {have}: this system reads coloured stills with landmarks; choose raf_db or synthetic_faces"
       )
-      for rgb in ("first", "given")
-    ),
-  ),
-  source="paper 002, Tables 5 and 6: RAF-DB, 3068 tested pictures",
-  paper_data="raf_db",
-  paper_options={"subset": "basic"},
-  outputs=outputs,
-  readings=readings,
-  test_batch=64,
-  mates=True,
-  take_over=take_over,
-  label_free=("rgb/trunk",),
-  needs=needs,
-  figures=landmark_figures.figures,
-  facts=facts,
-  tables=table_002.tables,
-  table_figures=table_002.figures,
-)
+    heatmap.checked(landmarks)
+    return {"image": image, "landmarks": landmarks, "label": records.arrays["label"]}
+
+  def eval_batch(self, data: Mapping[str, ArrayLike], rows: ArrayLike) -> Batch:
+    """Pictures [rows, S, S, 3] of grey levels 0 to 255, landmarks as they are stored, and labels of some rows."""
+    return {
+      "image": jnp.asarray(data["image"])[rows].astype(jnp.float32),
+      "landmarks": jnp.asarray(data["landmarks"])[rows],
+      "label": jnp.asarray(data["label"])[rows],
+    }
+
+  def inputs(self, model: LandmarkFusion, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """The model's arguments without augmentation: images and heatmaps."""
+    images = normalised(augment.resize(batch["image"], model.image_size))
+    return images, _heatmaps(model, batch)
+
+  def recipe(
+    self,
+    model: LandmarkFusion,
+    steps: int,
+    *,
+    rgb: Literal["first", "given", "along"] = "first",
+    rgb_epochs: CountOrZero = 70,
+    rgb_learning_rate: Rate = 1e-3,
+    epochs: Count = 70,
+    learning_rate: Rate = 1e-3,
+    decay: Factor = 0.9,
+    w: Share = 0.6,
+    flip: bool = True,
+    noise: Variance = 30.0,
+    erasing: Share = 0.5,
+  ) -> tuple[tuple[Stage, ...], dict[str, float]]:
+    """A stage for the RGB net, then one for what the model answers with.
+
+    Args:
+      model: the nets; with `answer` "rgb" there is the first stage alone, with "landmark" and "sum" the second moves
+        the landmark net alone.
+      steps: batches of an epoch.
+      rgb: "first" trains the RGB net in a stage of its own; "given" leaves it as `init_from` gives it; "along" moves it
+        together with landmark net and head, whether given or not.
+      rgb_epochs: of the RGB net's stage; 0 leaves the net as `init_from` gives it, or at its initial values.
+      rgb_learning_rate: of Adam there.
+      epochs: of the second stage.
+      learning_rate: of AdaBelief there.
+      decay: of both rates, a factor an epoch.
+      w: weight of the landmark features where the nets disagree, in [0, 1].
+      flip: mirror a quarter of the training pictures, with their heatmaps.
+      noise: variance of the noise on another quarter, in grey levels squared.
+      erasing: share of the training pictures that lose a box.
+
+    Raises:
+      UserError: an affinity that training does not write; an RGB net to be moved along where the answer
+        is not the head's.
+    """
+    if model.affinity not in ("batch", "alone", "ema"):
+      raise UserError(
+        f"model.affinity={model.affinity} cannot be trained: give batch, alone or ema; `jaxfer.load(...).frozen` is "
+        "for converted weights"
+      )
+    if rgb == "along" and model.answer != "fused":
+      raise UserError(
+        f"recipe.rgb=along: without the head's loss nothing trains the RGB net, which moves along with it: take "
+        f"model.answer=fused, not {model.answer}"
+      )
+
+    def sample(data, columns, keys):
+      batch = self.eval_batch(data, columns["row"])
+      pictures, heatmaps = augment.flip_or_noise(
+        keys, batch["image"], _heatmaps(model, batch), flip=flip, variance=noise
+      )
+      images = normalised(augment.resize(pictures, model.image_size))
+      images = augment.random_erasing(keys, images, probability=erasing)
+      return {"images": images, "heatmaps": heatmaps, "label": batch["label"]}
+
+    def loss_of(moved: tuple[str, ...], terms: Mapping[str, str]):
+      """The sum of cross-entropies of outputs by name; `moved` are in training mode."""
+
+      def loss(variables, batch, keys, context: Context) -> LossOut:
+        del keys
+        out, changed = model.apply(
+          variables,
+          batch["images"],
+          batch["heatmaps"],
+          context.hyper["w"],
+          train=moved,
+          axis_name=context.axis_name,
+          mutable=["batch_stats", "affinity"],
+        )
+        assert isinstance(out, Outputs)
+        count = jnp.float32(len(batch["label"]))
+        answer = out.rgb if terms.keys() == {"rgb"} else model.logits(out)
+        correct = (metrics.predict(answer) == batch["label"]).sum(dtype=jnp.float32)
+        return LossOut(
+          loss={
+            name: (losses.cross_entropy(getattr(out, which), batch["label"]).sum(), count)
+            for name, which in terms.items()
+          },
+          metrics={"accuracy": (correct, count)},
+          collections={
+            c: {name: tree[name] for name in moved if name in tree} for c, tree in changed.items()
+          },
+        )
+
+      return loss
+
+    factor = optim.exponential(decay, steps)
+    stages = []
+    if rgb == "first":
+      adam = optim.adam("rgb_learning_rate", factor, weight_decay=1e-4)
+      update = Update("rgb", loss_of(("rgb",), {"rgb": "rgb"}), ("rgb",), adam)
+      stages.append(Stage("rgb", (update,), rgb_epochs, sample))
+    if model.answer != "rgb":
+      moved: tuple[str, ...] = ("landmark",) if model.answer in ("landmark", "sum") else ("landmark", "head")
+      moved += ("rgb",) if rgb == "along" else ()
+      terms = {"landmark": "landmark"} | ({"overall": "fused"} if "head" in moved else {})
+      belief = optim.adabelief("learning_rate", factor)
+      update = Update("fusion", loss_of(moved, terms), moved, belief)
+      stages.append(Stage("fusion", (update,), epochs, sample))
+    if not stages:
+      raise UserError(
+        "recipe.rgb=given leaves nothing to train where model.answer=rgb: take rgb=first, rgb_epochs=0"
+      )
+    return tuple(stages), {"rgb_learning_rate": rgb_learning_rate, "learning_rate": learning_rate, "w": w}
+
+  def outputs(
+    self,
+    model: LandmarkFusion,
+    variables: Variables,
+    batch: Batch,
+    hyper: Mapping[str, jax.Array],
+    axis: str | None,
+  ) -> jax.Array:
+    """Logits [batch, readings, classes] in the order of `_names`, of one pass of the nets."""
+    modes = tuple(_modes(model).values())
+    every = model.apply(
+      variables, *self.inputs(model, batch), hyper["w"], mask=batch["real"], axis_name=axis, modes=modes
+    )
+    assert isinstance(every, Outputs)
+    found = jnp.stack(
+      [way(every, variables) for way in _ways(model).values()]
+    )  # [ways, modes, batch, classes]
+    return jnp.moveaxis(found.reshape(-1, *found.shape[2:]), 0, 1)
+
+  def predictions(
+    self, model: LandmarkFusion, logits: np.ndarray, labels: np.ndarray
+  ) -> dict[str, Prediction]:
+    """The answer, and what else `_names` says."""
+    return {name: from_logits(logits[:, k], labels) for k, name in enumerate(_names(model))}
+
+  def load_pretrained(self, model: LandmarkFusion, given: Variables) -> Variables:
+    """The RGB net of such a model, or a converted one; of a converted ResNet18 its trunk, for a net to be trained.
+
+    Raises:
+      UserError: none of them; a moving average or frozen mean that the net is judged by and that is not written.
+    """
+    if {*given["params"]} == {"trunk", "fc"}:
+      return {c: {"rgb": {"trunk": tree["trunk"]}} for c, tree in given.items() if "trunk" in tree}
+    if "rgb" in given["params"]:
+      taken = {collection: {"rgb": tree["rgb"]} for collection, tree in given.items() if "rgb" in tree}
+    elif {"trunk", "arm", "fc"} <= set(given["params"]):
+      taken = {collection: {"rgb": tree} for collection, tree in given.items()}
+    else:
+      raise UserError(
+        f"init_from: weights of {', '.join(given['params'])} hold no RGB net of this system: give those of "
+        "`jaxfer convert arm` or `jaxfer convert torchvision_resnet18`, or of a training of this system"
+      )
+    taken = flagged(taken)
+    if model.affinity in ("ema", "frozen") and not is_written(
+      taken["affinity"]["rgb"]["arm"], model.affinity
+    ):
+      raise UserError(
+        f"model.affinity={model.affinity}: the RGB net of init_from has none written: take model.affinity=batch or "
+        "alone, or train the RGB net here, without init_from"
+      )
+    return taken
+
+  def required_weights(self, options: Mapping[str, Any]) -> dict[str, str]:
+    """The RGB net, where it is to stay as it is."""
+    return {"rgb": "recipe.rgb=given"} if options.get("rgb") == "given" else {}
+
+  def summaries(
+    self, histories: Sequence[Sequence[Mapping[str, Any]]], read: Sequence[Mapping[str, Prediction]]
+  ) -> dict[str, list[float]]:
+    """How far the two nets agree on the tested records, of each training with a head, by batches (Table 2)."""
+    del histories
+    found = {}
+    for batches in table.BATCHES.values():
+      rgb, landmark = (in_batches(net, batches) for net in ("RGB net", "landmark net"))
+      if any(landmark not in own for own in read):
+        continue
+      right = [(own[rgb].correct > 0, own[landmark].correct > 0) for own in read]
+      for words, (first, second) in table.AGREEMENT.items():
+        counts = [float(((a == first) & (b == second)).sum()) for a, b in right]
+        found[table.agreement(words, batches)] = counts
+    return found
+
+  def figures(self, task, variables, trained, tested, folder):
+    """Pictures that the models read rightly and wrongly, and where they look; see `figures.figures`."""
+    return figures.figures(task, variables, trained, tested, folder)
+
+  def tables(self, variants, seeds, not_trained=()):
+    """The paper's tables in its form; see `table.tables`."""
+    return table.tables(variants, seeds, not_trained)
+
+  def table_figures(self, variants, folder):
+    """Accuracy over w; see `table.figures`."""
+    return table.figures(variants, folder)

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxfer.experiments import published_002
-from jaxfer.experiments.experiment import ALONE, SHUFFLED, in_batches
 from jaxfer.report import plots
 from jaxfer.report.tables import Cell, Table
+from jaxfer.systems.landmark_fusion import published as published_002
+from jaxfer.systems.system import ALONE, SHUFFLED, in_batches
 
 _RETRAINED = "w = "
 _PROPOSED = "proposed: p and w"

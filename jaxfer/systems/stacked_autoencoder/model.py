@@ -11,6 +11,7 @@ recipe's other loss on the same logits.
 """
 
 import functools
+import zlib
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -98,3 +99,14 @@ class StackedAutoencoder(nn.Module):
     hidden = self.activation(encoder(units))
     kernel = encoder.variables["params"]["kernel"].T if self.tied else None
     return decoder(hidden, units.shape[-1], kernel).astype(jnp.float32)
+
+
+def noised(units: jax.Array, keys: jax.Array, rate: float) -> jax.Array:
+  """Units [batch, n], each set to zero with probability `rate`; the others stay as they are. `keys` [batch]."""
+  if rate == 0:
+    return units
+  tag = zlib.crc32(b"masking noise")
+  kept = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, tag), 1 - rate, units.shape[1:]))(
+    keys
+  )
+  return jnp.where(kept, units, 0)

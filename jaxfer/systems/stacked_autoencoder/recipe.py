@@ -7,12 +7,8 @@ fine-tuning; half the squared error; stochastic gradient descent in batches of 2
 of fine-tuning; softmax and cross-entropy. A batch completes itself from the epoch's start where rows run out.
 """
 
-import dataclasses
-import pathlib
-import tempfile
-import zlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -24,119 +20,15 @@ from jax.typing import ArrayLike
 from jaxfer import losses, metrics
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
-from jaxfer.experiments import effective_pixels, published_000, table_000
-from jaxfer.experiments.experiment import Experiment, Reading
-from jaxfer.models.stacked_autoencoder import StackedAutoencoder
 from jaxfer.ranges import Count, Range, Rate, ShareBelowOne
-from jaxfer.report import grids
-from jaxfer.train import members, optim
-from jaxfer.train.stage import Batch, Context, LossOut, Stage, Update, Variables
-
-if TYPE_CHECKING:
-  from jaxfer.experiments.task import Task
+from jaxfer.systems.stacked_autoencoder import figures, published, table
+from jaxfer.systems.stacked_autoencoder.model import StackedAutoencoder, noised
+from jaxfer.systems.system import Prediction, System
+from jaxfer.train import optim
+from jaxfer.train.stage import Batch, Context, LossOut, Stage, Update
 
 _LUMA = (0.299, 0.587, 0.114)
 _FINE_TUNING = "fine-tuning"
-
-
-def resident(records: Records) -> dict[str, np.ndarray]:
-  """Pictures [n, S, S, 1 or 3] uint8 and labels [n], as they are stored.
-
-  Raises:
-    UserError: the records hold no such pictures.
-  """
-  image = records.arrays.get("image")
-  if image is None or image.dtype != np.uint8 or image.shape[-1] not in (1, 3):
-    what = "no image" if image is None else f"image {image.dtype} {image.shape[1:]}"
-    raise UserError(
-      f"records with {what}: this system reads stills, [S, S, 1 or 3] uint8; choose another data set"
-    )
-  return {"image": image, "label": records.arrays["label"]}
-
-
-def example(data: Mapping[str, ArrayLike], rows: ArrayLike) -> Batch:
-  """Grey pictures [rows, S, S, 1] in [0, 1] and labels of some rows; of colours their luma."""
-  image = jnp.asarray(data["image"])[rows].astype(jnp.float32) / 255
-  if image.shape[-1] == 3:
-    image = (image * jnp.asarray(_LUMA)).sum(-1, keepdims=True)
-  return {"image": image, "label": jnp.asarray(data["label"])[rows]}
-
-
-def inputs(model: nn.Module, batch: Batch) -> tuple[jax.Array]:
-  """The model's arguments."""
-  del model
-  return (batch["image"],)
-
-
-def noised(units: jax.Array, keys: jax.Array, rate: float) -> jax.Array:
-  """Units [batch, n], each set to zero with probability `rate`; the others stay as they are. `keys` [batch]."""
-  if rate == 0:
-    return units
-  tag = zlib.crc32(b"masking noise")
-  kept = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, tag), 1 - rate, units.shape[1:]))(
-    keys
-  )
-  return jnp.where(kept, units, 0)
-
-
-def recipe(
-  model: StackedAutoencoder,
-  steps: int,
-  *,
-  pretrain: bool = True,
-  pretrain_epochs: Count = 30,
-  pretrain_rate: Rate = 0.1,
-  noise_layers: tuple[Count, ...] = (1, 2),
-  noise_rate: ShareBelowOne = 0.3,
-  reconstruction: Literal["squared", "cross_entropy"] = "squared",
-  epochs: Count = 300,
-  learning_rate: Rate = 0.1,
-  output: Literal["softmax", "sigmoid"] = "softmax",
-  optimizer: Literal["sgd", "adam"] = "sgd",
-) -> tuple[tuple[Stage, ...], dict[str, float]]:
-  """A stage a layer, then fine-tuning, which leaves the decoders as they are.
-
-  Args:
-    model: the stack.
-    steps: batches of an epoch.
-    pretrain: whether there are stages for the layers; without them fine-tuning starts from the initial weights.
-    pretrain_epochs: of each layer.
-    pretrain_rate: of descent on a layer's error.
-    noise_layers: layers, from 1, whose input is noised while they are trained.
-    noise_rate: share of the units set to zero, in [0, 1).
-    reconstruction: a layer's error against its clean input, summed over units: half the squares, or cross-entropy.
-    epochs: of fine-tuning.
-    learning_rate: of fine-tuning.
-    output: "softmax" with cross-entropy, or "sigmoid" with half the squared error to 1 for the class and 0 for others.
-    optimizer: plain stochastic gradient descent, or Adam.
-
-  Raises:
-    UserError: a layer that the model lacks.
-  """
-  del steps  # Rates stay as they are.
-  layers = range(1, len(model.sizes) + 1)
-  if pretrain and (strangers := [layer for layer in noise_layers if layer not in layers]):
-    raise UserError(
-      f"recipe.noise_layers={noise_layers}: the model has no layer {strangers[0]}, give 1 to {len(layers)}"
-    )
-  stages = []
-  if pretrain:
-    for layer in layers:
-      loss = _layer_loss(model, layer, noise_rate if layer in noise_layers else 0.0, reconstruction)
-      update = Update(
-        "net", loss, (f"encoder{layer}", f"decoder{layer}"), _descent(optimizer, "pretrain_rate")
-      )
-      stages.append(Stage(f"layer {layer}", (update,), pretrain_epochs, _sample))
-  moved = (*(f"encoder{layer}" for layer in layers), "classifier")
-  update = Update("net", _class_loss(model, output), moved, _descent(optimizer, "learning_rate"))
-  stages.append(Stage(_FINE_TUNING, (update,), epochs, _sample))
-  rates = {"learning_rate": learning_rate} | ({"pretrain_rate": pretrain_rate} if pretrain else {})
-  return tuple(stages), rates
-
-
-def _sample(data, columns, keys):
-  del keys
-  return example(data, columns["row"])
 
 
 def _descent(optimizer: str, rate: str) -> optax.GradientTransformation:
@@ -161,102 +53,14 @@ def _layer_loss(model: StackedAutoencoder, layer: int, noise_rate: float, recons
   return loss
 
 
-def _class_loss(model: StackedAutoencoder, output: str):
-  def loss(variables, batch, keys, context: Context) -> LossOut:
-    del keys, context
-    logits: Any = model.apply(variables, *inputs(model, batch))
-    if output == "softmax":
-      each = losses.cross_entropy(logits, batch["label"])
-    else:
-      wanted = jax.nn.one_hot(batch["label"], logits.shape[-1])
-      each = ((jax.nn.sigmoid(logits) - wanted) ** 2).sum(-1) / 2
-    count = jnp.float32(len(logits))
-    correct = (metrics.predict(logits) == batch["label"]).sum(dtype=jnp.float32)
-    return LossOut(loss={"loss": (each.sum(), count)}, metrics={"accuracy": (correct, count)})
+class StackedAutoencoderSystem(System):
+  """Denoising autoencoders that are trained layer by layer, then fine-tuned with a classifier."""
 
-  return loss
-
-
-def facts(
-  histories: Sequence[Sequence[Mapping[str, Any]]], readings: Sequence[Mapping[str, Reading]]
-) -> dict[str, list[float]]:
-  """Each layer's training error in its last epoch, by training: a picture's, with the noise that it was trained on."""
-  del readings
-  errors: dict[str, list[float]] = {}
-  for history in histories:
-    last = {row["stage"]: row["error"] for row in history if "error" in row}
-    for stage, error in last.items():
-      errors.setdefault(f"error of {stage}", []).append(error)
-  return errors
-
-
-def figures(
-  task: "Task", variables: Variables, trained: np.ndarray, tested: np.ndarray, folder: pathlib.Path
-) -> Mapping[str, str]:
-  """`filters.png`, what the first layer looks for; `effective_pixels.png`; pre-trained, `reconstructions.png`."""
-  drawn = {"filters.png": _draw_filters(task, variables, folder / "filters.png")}
-  params: Any = variables["params"]
-  layers = [*(f"encoder{k + 1}" for k in range(len(task.model.sizes))), "classifier"]
-  drawn |= effective_pixels.draw([params[name]["kernel"] for name in layers], task.records, trained, folder)
-  if task.config.recipe.options.get("pretrain", True):
-    path = folder / "reconstructions.png"
-    drawn["reconstructions.png"] = _draw_reconstructions(task, trained, tested, path)
-  return drawn
-
-
-def _draw_filters(task: "Task", variables: Variables, path: pathlib.Path) -> str:
-  kernel = np.asarray(variables["params"]["encoder1"]["kernel"])
-  side = task.data["image"].shape[1]
-  first = kernel.T[:40].reshape(-1, side, task.data["image"].shape[2])
-  grids.signed_png(first, 10, path, "Weights of the first layer's units")
-  return (
-    f"Weights from the pixels to the first {len(first)} of {kernel.shape[1]} units of the first layer, after "
-    "fine-tuning: red for more, blue for less light; each on a scale of its own."
-  )
-
-
-def _draw_reconstructions(task: "Task", trained: np.ndarray, tested: np.ndarray, path: pathlib.Path) -> str:
-  rate = task.config.recipe.options.get("noise_rate", 0.3)
-  labels, first = np.unique(task.data["label"][tested], return_index=True)
-  batch = example({name: array[tested[first]] for name, array in task.data.items()}, np.arange(len(first)))
-  clean = batch["image"]
-  units = noised(clean.reshape(len(clean), -1), jax.random.split(jax.random.key(0), len(clean)), rate)
-  model: Any = task.model
-  restored = model.activation(model.apply(_after_first_stage(task, trained), units, 1, method="reconstruct"))
-  rows = [np.asarray(each).reshape(clean.shape) for each in (clean, units, restored)]
-  pictures = (255 * np.clip(np.stack(rows), 0, 1)).round().astype(np.uint8)
-  grids.rows_png(pictures, ["clean", "noised", "restored"], path, "What the first layer restores")
-  shown = ", ".join(task.records.label_names[label] for label in labels)
-  return (
-    f"Tested pictures ({shown}), the same with {rate:.0%} of their pixels set to zero, and restored from these by the "
-    "first layer as its own stage left it, before fine-tuning."
-  )
-
-
-def _after_first_stage(task: "Task", trained: np.ndarray) -> Variables:
-  """The variables after the first layer's stage, which is run again: fine-tuning moves the encoder off its decoder."""
-  plan = task.plan(trained)
-  (stage, *_), hyper = task.stages(plan.steps)
-  member = members.Member("first layer", task.config.seed, plan, hyper)
-  with tempfile.TemporaryDirectory() as folder:
-    (result,) = members.train(
-      (stage,),
-      [member],
-      task.init,
-      task.data,
-      pathlib.Path(folder),
-      execution=dataclasses.replace(task.config.execution, devices=1),
-      say=lambda line: None,
-    )
-  return result.variables
-
-
-EXPERIMENT = Experiment(
-  recipe=recipe,
-  resident=resident,
-  example=example,
-  inputs=inputs,
-  published=(
+  models = {"stacked_autoencoder": StackedAutoencoder}
+  citation = "paper 000, Table 2: JAFFE, CK, MSFDE and KDEF mixed, 70 of 1611 pictures tested, six seeds"
+  paper_data = "paper000"
+  paper_options = {"jaffe_labels": "rated"}
+  published = (
     (
       "stacked denoising autoencoders",
       {
@@ -264,14 +68,130 @@ EXPERIMENT = Experiment(
         "recipe.noise_layers": (1, 2),
         "recipe.noise_rate": Range(0, 1, above=True, below=True),
       },
-      published_000.accuracy(published_000.NET),
+      published.accuracy(published.NET),
     ),
-  ),
-  source="paper 000, Table 2: JAFFE, CK, MSFDE and KDEF mixed, 70 of 1611 pictures tested, six seeds",
-  paper_data="paper000",
-  paper_options={"jaffe_labels": "rated"},
-  figures=figures,
-  facts=facts,
-  tables=table_000.tables,
-  table_figures=table_000.figures,
-)
+  )
+
+  def to_arrays(self, records: Records) -> dict[str, np.ndarray]:
+    """Pictures [n, S, S, 1 or 3] uint8 and labels [n], as they are stored.
+
+    Raises:
+      UserError: the records hold no such pictures.
+    """
+    image = records.arrays.get("image")
+    if image is None or image.dtype != np.uint8 or image.shape[-1] not in (1, 3):
+      what = "no image" if image is None else f"image {image.dtype} {image.shape[1:]}"
+      raise UserError(
+        f"records with {what}: this system reads stills, [S, S, 1 or 3] uint8; choose another data set"
+      )
+    return {"image": image, "label": records.arrays["label"]}
+
+  def eval_batch(self, data: Mapping[str, ArrayLike], rows: ArrayLike) -> Batch:
+    """Grey pictures [rows, S, S, 1] in [0, 1] and labels of some rows; of colours their luma."""
+    image = jnp.asarray(data["image"])[rows].astype(jnp.float32) / 255
+    if image.shape[-1] == 3:
+      image = (image * jnp.asarray(_LUMA)).sum(-1, keepdims=True)
+    return {"image": image, "label": jnp.asarray(data["label"])[rows]}
+
+  def inputs(self, model: nn.Module, batch: Batch) -> tuple[jax.Array]:
+    """The model's arguments."""
+    return (batch["image"],)
+
+  def recipe(
+    self,
+    model: StackedAutoencoder,
+    steps: int,
+    *,
+    pretrain: bool = True,
+    pretrain_epochs: Count = 30,
+    pretrain_rate: Rate = 0.1,
+    noise_layers: tuple[Count, ...] = (1, 2),
+    noise_rate: ShareBelowOne = 0.3,
+    reconstruction: Literal["squared", "cross_entropy"] = "squared",
+    epochs: Count = 300,
+    learning_rate: Rate = 0.1,
+    output: Literal["softmax", "sigmoid"] = "softmax",
+    optimizer: Literal["sgd", "adam"] = "sgd",
+  ) -> tuple[tuple[Stage, ...], dict[str, float]]:
+    """A stage a layer, then fine-tuning, which leaves the decoders as they are.
+
+    Args:
+      model: the stack.
+      steps: batches of an epoch.
+      pretrain: whether there are stages for the layers; without them fine-tuning starts from the initial weights.
+      pretrain_epochs: of each layer.
+      pretrain_rate: of descent on a layer's error.
+      noise_layers: layers, from 1, whose input is noised while they are trained.
+      noise_rate: share of the units set to zero, in [0, 1).
+      reconstruction: a layer's error against its clean input, summed over units: half the squares, or cross-entropy.
+      epochs: of fine-tuning.
+      learning_rate: of fine-tuning.
+      output: "softmax" with cross-entropy, or "sigmoid" with half the squared error to 1 for the class and 0 for the
+          others.
+      optimizer: plain stochastic gradient descent, or Adam.
+
+    Raises:
+      UserError: a layer that the model lacks.
+    """
+    del steps  # Rates stay as they are.
+    layers = range(1, len(model.sizes) + 1)
+    if pretrain and (strangers := [layer for layer in noise_layers if layer not in layers]):
+      raise UserError(
+        f"recipe.noise_layers={noise_layers}: the model has no layer {strangers[0]}, give 1 to {len(layers)}"
+      )
+    stages = []
+    if pretrain:
+      for layer in layers:
+        loss = _layer_loss(model, layer, noise_rate if layer in noise_layers else 0.0, reconstruction)
+        update = Update(
+          "net", loss, (f"encoder{layer}", f"decoder{layer}"), _descent(optimizer, "pretrain_rate")
+        )
+        stages.append(Stage(f"layer {layer}", (update,), pretrain_epochs, self._sample))
+    moved = (*(f"encoder{layer}" for layer in layers), "classifier")
+    update = Update("net", self._class_loss(model, output), moved, _descent(optimizer, "learning_rate"))
+    stages.append(Stage(_FINE_TUNING, (update,), epochs, self._sample))
+    rates = {"learning_rate": learning_rate} | ({"pretrain_rate": pretrain_rate} if pretrain else {})
+    return tuple(stages), rates
+
+  def _sample(self, data, columns, keys):
+    del keys
+    return self.eval_batch(data, columns["row"])
+
+  def _class_loss(self, model: StackedAutoencoder, output: str):
+    def loss(variables, batch, keys, context: Context) -> LossOut:
+      del keys, context
+      logits: Any = model.apply(variables, *self.inputs(model, batch))
+      if output == "softmax":
+        each = losses.cross_entropy(logits, batch["label"])
+      else:
+        wanted = jax.nn.one_hot(batch["label"], logits.shape[-1])
+        each = ((jax.nn.sigmoid(logits) - wanted) ** 2).sum(-1) / 2
+      count = jnp.float32(len(logits))
+      correct = (metrics.predict(logits) == batch["label"]).sum(dtype=jnp.float32)
+      return LossOut(loss={"loss": (each.sum(), count)}, metrics={"accuracy": (correct, count)})
+
+    return loss
+
+  def summaries(
+    self, histories: Sequence[Sequence[Mapping[str, Any]]], readings: Sequence[Mapping[str, Prediction]]
+  ) -> dict[str, list[float]]:
+    """Each layer's training error in its last epoch, by training: per picture, with the training's noise."""
+    del readings
+    errors: dict[str, list[float]] = {}
+    for history in histories:
+      last = {row["stage"]: row["error"] for row in history if "error" in row}
+      for stage, error in last.items():
+        errors.setdefault(f"error of {stage}", []).append(error)
+    return errors
+
+  def figures(self, task, variables, trained, tested, folder):
+    """What the first layer looks for and restores, and the pixels that matter; see `figures.draw`."""
+    return figures.draw(task, variables, trained, tested, folder)
+
+  def tables(self, variants, seeds, not_trained=()):
+    """Table 2 in the paper's form; see `table.tables`."""
+    return table.tables(variants, seeds, not_trained)
+
+  def table_figures(self, variants, folder):
+    """People beside models; see `table.figures`."""
+    return table.figures(variants, folder)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxfer.experiments import published_000
 from jaxfer.report import rates
 from jaxfer.report.tables import Cell, Table
+from jaxfer.systems.stacked_autoencoder import published as published_000
 
 
 def tables(

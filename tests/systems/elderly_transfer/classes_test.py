@@ -7,10 +7,12 @@ import pytest
 
 from jaxfer.data.datasets.nagoya import scan
 from jaxfer.data.records import Records
-from jaxfer.experiments import EXPERIMENTS, classes_004, published_004, table_004
+from jaxfer.systems import SYSTEMS
+from jaxfer.systems.elderly_transfer import classes, published
+from jaxfer.systems.elderly_transfer import table as table_004
 from tests.experiments import table_004_test
 
-MEASURES = EXPERIMENTS["elderly_transfer"].measures
+MEASURES = SYSTEMS["elderly_transfer"].metrics
 
 
 def asked(votes, names=scan.LABELS):
@@ -63,11 +65,11 @@ def test_people_stand_below_the_net_on_the_same_pictures():
   row = table_004_test.judged("Face-ResNet18, scratch", table_004_test.answers(218))
   row |= {"label_names": list(scan.LABELS)}
   header, lines = by_class(row)
-  assert header[4:] == list(published_004.CLASSES)
+  assert header[4:] == list(published.CLASSES)
   assert [line[0] for line in lines[3:]] == [
     f"paper's {who} % right), {rate}" for who in ("net (36.6", "people (34.1") for rate in "PRF"
   ]
-  confusion = published_004.confusion()
+  confusion = published.confusion()
   label = np.repeat(np.arange(9), confusion.sum(1))
   votes = np.repeat(np.concatenate([np.eye(9, 10, dtype=np.int32)] * 9), confusion.ravel(), 0)
   keys = [f"{k:03d}" for k in range(len(label))]
@@ -81,9 +83,9 @@ def test_people_stand_below_the_net_on_the_same_pictures():
 
 
 def test_classes_of_other_names_or_number():
-  assert classes_004.order(scan.LABELS) == list(range(9))
-  assert classes_004.order(sorted(published_004.CLASSES)) == [
-    sorted(published_004.CLASSES).index(name) for name in published_004.CLASSES
+  assert classes.order(scan.LABELS) == list(range(9))
+  assert classes.order(sorted(published.CLASSES)) == [
+    sorted(published.CLASSES).index(name) for name in published.CLASSES
   ]
-  assert classes_004.order(("anger", "joy")) == []
-  assert classes_004.order((*scan.LABELS, "contempt")) == []
+  assert classes.order(("anger", "joy")) == []
+  assert classes.order((*scan.LABELS, "contempt")) == []

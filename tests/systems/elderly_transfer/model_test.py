@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxfer.errors import UserError
-from jaxfer.models import create_model
-from jaxfer.models.face_classifier import PICTURES, FaceClassifier
+from jaxfer.systems import create_model
+from jaxfer.systems.elderly_transfer.model import PICTURES, FaceClassifier
 
 
 def shapes(**attributes):

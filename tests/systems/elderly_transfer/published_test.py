@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxfer import metrics
-from jaxfer.experiments import published_004 as published
+from jaxfer.systems.elderly_transfer import published as published
 
 # The 4 x 6 table as printed.
 PRINTED = {

@@ -11,12 +11,12 @@ import pytest
 from jaxfer.config import Call, RunConfig, Split
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
-from jaxfer.experiments import elderly_transfer as system
 from jaxfer.experiments.task import split_of, task_of
 from jaxfer.layers.face_resnet import FaceResNet, unit
 from jaxfer.layers.margin import HEADS
 from jaxfer.layers.resnet import ResNet
-from jaxfer.models.face_classifier import FaceClassifier
+from jaxfer.systems.elderly_transfer import SYSTEM, recipe
+from jaxfer.systems.elderly_transfer.model import FaceClassifier
 from jaxfer.train import state, step
 from jaxfer.train.stage import Context
 
@@ -50,8 +50,8 @@ def records(size=4):
 
 
 def one_step(model, **options):
-  data = system.resident(records())
-  (stage,), hyper = system.recipe(model, 4, **options)
+  data = SYSTEM.to_arrays(records())
+  (stage,), hyper = SYSTEM.recipe(model, 4, **options)
   variables = model.init(jax.random.key(0), jnp.zeros((2, 4, 4, 3)))
   before = state.begin(stage, variables)
   plan = {"row": jnp.arange(8), "position": jnp.arange(8)}
@@ -69,7 +69,7 @@ def test_people_are_learned_by_the_margin_and_counted_without_it():
   )
   assert hyper == {"learning_rate": 0.1}
   assert stage.select == "last"
-  batch = system.example(system.resident(records()), np.arange(8))
+  batch = SYSTEM.eval_batch(SYSTEM.to_arrays(records()), np.arange(8))
   x = model.normalised(batch["image"])
   (logits, plain), _ = model.apply(variables, x, batch["label"], train=True, mutable=["margin"])
   right = int((plain.argmax(-1) == batch["label"]).sum())
@@ -88,9 +88,9 @@ def test_fine_tuning_moves_the_head_ten_times_as_fast():
   assert stage.select == "best_on_validation"
   assert hyper == {"learning_rate": 1e-4, "head_learning_rate": 1e-3}
   with pytest.raises(UserError, match=r"recipe\.milestones=\(3,\) with adamw"):
-    system.recipe(Tiny(), 4, milestones=(3,))
+    SYSTEM.recipe(Tiny(), 4, milestones=(3,))
   with pytest.raises(UserError, match=r"recipe\.head_learning_rate=0\.1 with sgd"):
-    system.recipe(Tiny(), 4, optimizer="sgd", head_learning_rate=0.1)
+    SYSTEM.recipe(Tiny(), 4, optimizer="sgd", head_learning_rate=0.1)
   moved = {
     name: float(
       jnp.abs(moving.variables["params"][name]["kernel"] - variables["params"][name]["kernel"]).max()
@@ -103,21 +103,21 @@ def test_fine_tuning_moves_the_head_ten_times_as_fast():
 @pytest.mark.parametrize("kind", ["none", "light", "adaface"])
 def test_an_examples_augmentation_depends_on_its_own_key_alone(kind):
   keys = jax.random.split(jax.random.key(0), 16)
-  images = system.example(system.resident(records(8)), np.arange(16))["image"]
-  whole = system.augmented(images, keys, kind)
+  images = SYSTEM.eval_batch(SYSTEM.to_arrays(records(8)), np.arange(16))["image"]
+  whole = recipe.augmented(images, keys, kind)
   assert whole.shape == images.shape
   assert bool((whole != images).any()) == (kind != "none")
-  part = system.augmented(images[3:4], keys[3:4], kind)
+  part = recipe.augmented(images[3:4], keys[3:4], kind)
   np.testing.assert_allclose(whole[3:4], part, atol=1e-3)
 
 
 def test_people_become_the_classes_and_only_once():
   whole = records()
-  assert system.seen(whole, {}) is whole
-  people = system.seen(whole, {"label": "subject"})
+  assert SYSTEM.relabel(whole, {}) is whole
+  people = SYSTEM.relabel(whole, {"label": "subject"})
   assert people.label_names == ("P0", "P1", "P2", "P3")
   np.testing.assert_array_equal(people.arrays["label"], people.arrays["subject"])
-  again = system.seen(people, {"label": "subject"})
+  again = SYSTEM.relabel(people, {"label": "subject"})
   assert again.label_names == people.label_names
   config = RunConfig(
     recipe=Call("elderly_transfer", label="subject"),
@@ -140,7 +140,7 @@ def test_a_person_of_few_pictures_is_trained_on_and_an_expression_is_refused():
     data=Call("synthetic_faces"),
     split=Split(kind="per_class", per_class=2),
   )
-  split = split_of(config, system.seen(some, {"label": "subject"}))
+  split = split_of(config, SYSTEM.relabel(some, {"label": "subject"}))
   assert split.test.sum() == 4
   assert split.train[12]
   with pytest.raises(UserError, match="class 'c' has 1 records, too few"):
@@ -192,4 +192,4 @@ def test_trunks_are_taken_from_trainings_and_from_converted_weights():
 def test_grey_pictures_are_refused():
   grey = dataclasses.replace(records(), arrays={"image": np.zeros((24, 4, 4, 1), np.uint8)})
   with pytest.raises(UserError, match="reads coloured stills"):
-    system.resident(grey)
+    SYSTEM.to_arrays(grey)

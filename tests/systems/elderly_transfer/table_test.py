@@ -3,18 +3,19 @@
 import numpy as np
 import pytest
 
-from jaxfer.experiments import published_004, table_004
 from jaxfer.report import study
+from jaxfer.systems.elderly_transfer import published
+from jaxfer.systems.elderly_transfer import table as table_004
 
-TESTED = published_004.TESTED
-LABEL = np.repeat(np.arange(9), published_004.SUPPORT)
+TESTED = published.TESTED
+LABEL = np.repeat(np.arange(9), published.SUPPORT)
 
 
 def judged(name, predicted, history=(), compared=None):
   """A row of one seed."""
   keys = [[f"{k:04d}" for k in range(TESTED)]]
   result = {
-    "label_names": list(published_004.CLASSES), "key": keys, "subject": keys, "label": [LABEL.tolist()],
+    "label_names": list(published.CLASSES), "key": keys, "subject": keys, "label": [LABEL.tolist()],
     "predicted": [predicted.tolist()], "correct": [(predicted == LABEL).astype(float).tolist()], "rank": None,
     "facts": {}, "readings": {}, "data": {}, "parameters": 0, "folds": 1, "tested": "", "members": 1, "failed": [],
     "figures": {}, "measures": {}, "remarks": [], "seconds": 0, "compile_seconds": 0,
@@ -46,7 +47,7 @@ def pair(difference, told_apart):
 
 @pytest.fixture(scope="module")
 def rows():
-  matrix = published_004.confusion()
+  matrix = published.confusion()
   best = np.concatenate([np.repeat(np.arange(9), line) for line in matrix])
   scratch = history([0.2, 0.5, 0.4], [0.1, 0.2, 0.3])
   return [
@@ -79,7 +80,7 @@ def test_the_papers_counts_give_the_papers_numbers(rows):
   assert lines["adaface"][1] is None
   assert lines["adaface"][3].startswith("36.6 (")
   header, classes = next(table for title, table in by_title.items() if title.startswith("By class"))
-  assert header[4:] == list(published_004.CLASSES)
+  assert header[4:] == list(published.CLASSES)
   ours, net = [[line[1:3] + line[4:] for line in classes[k : k + 3]] for k in (0, 3)]
   assert classes[0][0] == "ours: Face-ResNet18, adaface, P"
   assert ours == net

@@ -4,8 +4,8 @@ import pytest
 import vae_cases
 
 from jaxfer.errors import UserError
-from jaxfer.experiments import clustering
 from jaxfer.kernels import kmeans
+from jaxfer.systems.identity_expression_vae import clustering as clustering
 
 KEY = jax.random.key(0)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import vae_cases
 
-from jaxfer.experiments import vae_losses
+from jaxfer.systems.identity_expression_vae import losses as vae_losses
 
 
 def test_divergences_by_hand_and_by_sampling():

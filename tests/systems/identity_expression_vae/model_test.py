@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from jaxfer.errors import UserError
-from jaxfer.models.identity_expression_vae import (
+from jaxfer.systems.identity_expression_vae.baselines import VAE, ConditionalVAE
+from jaxfer.systems.identity_expression_vae.model import (
   Decoder,
   Discriminator,
   Encoder,
   IdentityExpressionVAE,
   sample,
 )
-from jaxfer.models.vae_baselines import VAE, ConditionalVAE
 
 # Paper 003, Tables 1 and 2: by image size, the totals and the layers' own counts in order (kernel and bias together).
 ENCODER = (896, 9_248, 18_496, 36_928, 73_856, 147_584, 295_168, 590_080)

@@ -4,7 +4,7 @@ import pytest
 import vae_cases
 
 from jaxfer.errors import UserError
-from jaxfer.experiments import probes
+from jaxfer.systems.identity_expression_vae import probes as probes
 
 
 def test_probabilities_equal_those_of_scikit_learn():

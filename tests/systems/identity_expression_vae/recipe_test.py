@@ -14,19 +14,13 @@ from jaxfer import config, study
 from jaxfer.config import Call, RunConfig, Split
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
-from jaxfer.experiments import (
-  EXPERIMENTS,
-  image_probes,
-  published_003,
-  run,
-  table_003,
-  vae_measures,
-  vae_updates,
-)
-from jaxfer.experiments import identity_expression_vae as system
+from jaxfer.experiments import run
 from jaxfer.experiments.task import split_of, task_of
-from jaxfer.models.identity_expression_vae import IdentityExpressionVAE
-from jaxfer.models.vae_baselines import VAE, ConditionalVAE, condition
+from jaxfer.systems.identity_expression_vae import SYSTEM, code_metrics, published, updates
+from jaxfer.systems.identity_expression_vae import image_probes as image_probes
+from jaxfer.systems.identity_expression_vae import table as table_003
+from jaxfer.systems.identity_expression_vae.baselines import VAE, ConditionalVAE, condition
+from jaxfer.systems.identity_expression_vae.model import IdentityExpressionVAE
 from jaxfer.train import step as engine
 from jaxfer.train.stage import Context
 from jaxfer.train.state import State, begin, variables_of
@@ -47,7 +41,7 @@ def start():
 @pytest.fixture(scope="module")
 def steps():
   """Both stages' compiled steps: (variables, batch) -> (variables, mean metrics)."""
-  stages, hyper = system.recipe(MODEL, 1, iterated=True, rounds=2)
+  stages, hyper = SYSTEM.recipe(MODEL, 1, iterated=True, rounds=2)
   assert stages == stages[:2] * 2
   compiled = {}
   for stage in stages[:2]:
@@ -124,7 +118,7 @@ def test_running_statistics_are_those_of_images_and_their_reconstructions(steps)
 
   def statistics(both):
     options = {"adversarial": both, "switch": both, "saturating": False, "fixed_target": False}
-    loss = vae_updates.generator(model, **options)
+    loss = updates.generator(model, **options)
     return jax.jit(lambda: loss(variables, batch, keys, Context(numbers)).collections["batch_stats"])()
 
   alone, beside = statistics(False), statistics(True)
@@ -143,22 +137,22 @@ def test_the_discriminator_sees_the_fakes_of_the_generator_s_forward_pass(start,
 
 
 def test_terms_by_option_and_columns_by_stage():
-  whole, hyper = system.recipe(MODEL, 3)
+  whole, hyper = SYSTEM.recipe(MODEL, 3)
   assert [stage.columns for stage in whole] == [("row", "target"), ("row", "partner")]
   assert [update.name for update in whole[1].updates] == ["generator", "discriminator"]
   assert not any(stage.judged for stage in whole)
-  plain, _ = system.recipe(MODEL, 3, adversarial=False, switch=False)
+  plain, _ = SYSTEM.recipe(MODEL, 3, adversarial=False, switch=False)
   assert plain[1].columns == ("row",)
   assert [update.name for update in plain[1].updates] == ["generator"]
-  five, _ = system.recipe(MODEL, 3, iterated=True)
+  five, _ = SYSTEM.recipe(MODEL, 3, iterated=True)
   assert [stage.judged for stage in five] == [False, True] * 5
   assert hyper["kl_weight"] == 1e-5
   assert hyper["switch_weight"] == 10
-  (stage,), _ = system.recipe(VAE(), 3)
+  (stage,), _ = SYSTEM.recipe(VAE(), 3)
   assert stage.updates[0].trainable == ("encoder", "decoder")
   assert [stage.epochs for stage in (whole[0], five[0], stage)] == [100, 50, 100]
   with pytest.raises(UserError, match=r"recipe.iterated=true: a plain"):
-    system.recipe(VAE(), 3, iterated=True)
+    SYSTEM.recipe(VAE(), 3, iterated=True)
 
 
 def test_readings_cluster_the_expression_code():
@@ -166,18 +160,18 @@ def test_readings_cluster_the_expression_code():
   labels = np.arange(36) % 9
   codes = np.concatenate([rng.standard_normal((36, 4)), np.eye(9)[labels] @ rng.standard_normal((9, 4))], 1)
   codes[:, 4:] += 1e-3 * rng.standard_normal((36, 4))
-  reading = system.readings(MODEL, codes, labels)[""]
+  reading = SYSTEM.predictions(MODEL, codes, labels)[""]
   assert reading.correct.mean() > 0.8
   assert (reading.predicted == labels).mean() > 0.9
-  swapped = system.readings(MODEL, codes[:, ::-1], labels)[""]
+  swapped = SYSTEM.predictions(MODEL, codes[:, ::-1], labels)[""]
   assert swapped.correct.mean() < 0.6
-  broken = system.readings(MODEL, np.full((36, 8), np.nan), labels)[""]
+  broken = SYSTEM.predictions(MODEL, np.full((36, 8), np.nan), labels)[""]
   assert (broken.predicted == -1).all()
   assert broken.correct.sum() == 0
-  collapsed = system.readings(MODEL, np.zeros((36, 8)), labels)[""]
+  collapsed = SYSTEM.predictions(MODEL, np.zeros((36, 8)), labels)[""]
   assert collapsed.correct.mean() == pytest.approx(1 / 9)
   with pytest.raises(UserError, match="9 images to recognise by 9 clusters"):
-    system.readings(MODEL, codes[:9], labels[:9])
+    SYSTEM.predictions(MODEL, codes[:9], labels[:9])
 
 
 def test_collapse_and_a_victorious_discriminator_are_remarked():
@@ -185,7 +179,7 @@ def test_collapse_and_a_victorious_discriminator_are_remarked():
   codes = np.random.default_rng(0).standard_normal((12, 8))
 
   def remarks(*history, codes=codes):
-    return system.remarks(MODEL, [{**row, **own} for own in history], codes)
+    return SYSTEM.warnings(MODEL, [{**row, **own} for own in history], codes)
 
   assert remarks({"generator/kl": 4.0, "discriminator/real": 0.1}) == []
   (line,) = remarks({"generator/kl": 4.0}, {"epoch": 2, "generator/kl": 0.01})
@@ -207,11 +201,11 @@ def test_a_conditional_vae_is_told_only_whom_it_learned():
 
 def test_partners_in_swaps_are_other_people():
   subjects = np.asarray([0, 0, 0, 1, 2, 2])
-  other = vae_measures.partners(subjects)
+  other = code_metrics.partners(subjects)
   assert (subjects[other] != subjects).all()
-  np.testing.assert_array_equal(vae_measures.partners(subjects), other)
+  np.testing.assert_array_equal(code_metrics.partners(subjects), other)
   with pytest.raises(UserError, match="one subject"):
-    vae_measures.partners(np.zeros(3, int))
+    code_metrics.partners(np.zeros(3, int))
 
 
 def faces(purpose=None):
@@ -246,7 +240,7 @@ def test_records_for_recognition_are_not_learned_from_and_others_not_judged():
   assert set(purpose[split.train]) == {"training"}
   assert set(purpose[split.test]) == {"recognition"}
   assert split.train.sum() == split.test.sum() == 14
-  known = vae_measures.judged(task_of(TINY, data), np.flatnonzero(split.train))
+  known = code_metrics.judged(task_of(TINY, data), np.flatnonzero(split.train))
   assert set(purpose[known]) == {"recognition"}
   assert set(subject[known]) == set(subject[split.train])
 
@@ -256,7 +250,7 @@ def test_what_cannot_be_measured_is_none(start, monkeypatch):
   nothing = image_probes.Probes({}, np.arange(0))  # Trained on all images there are.
   monkeypatch.setattr(image_probes, "fitted", lambda *asked: nothing)
   task = task_of(TINY, faces())
-  found = vae_measures.measures(task, start, np.arange(7), np.arange(42, 49))
+  found = code_metrics.measures(task, start, np.arange(7), np.arange(42, 49))
   missing = {name for name, value in found.items() if value is None}
   kept = {name for name in found if "swaps" in name or "photographs" in name}
   read = {"subject from z_i", "subject from z_e"}
@@ -273,7 +267,7 @@ def test_a_study_of_both_stages_in_rounds(tmp_path, monkeypatch):
   """Judged after each round and measured at the end; tables and figures from what its folder holds."""
   monkeypatch.setattr(run, "load_data", lambda config, data_dir: faces())
   asked = config.load_study(CONFIGS / "table3_synthetic.py")
-  row = next(row for row in asked.rows if row.name == published_003.ITERATED)
+  row = next(row for row in asked.rows if row.name == published.ITERATED)
   small = dataclasses.replace(
     asked,
     base=TINY,
@@ -283,8 +277,7 @@ def test_a_study_of_both_stages_in_rounds(tmp_path, monkeypatch):
     seeds=1,
   )
   overrides = ("execution.driver=steps", "execution.devices=1")
-  remarked = dataclasses.replace(system.EXPERIMENT, remarks=lambda model, history, outputs: ["well done"])
-  monkeypatch.setitem(EXPERIMENTS, "identity_expression_vae", remarked)
+  monkeypatch.setattr(SYSTEM, "warnings", lambda model, history, outputs: ["well done"])
   lines = []
   table = study.run(small, None, overrides, tmp_path, pathlib.Path("nowhere"), say=lines.append)
   (result,) = table["rows"]
@@ -309,13 +302,13 @@ def test_a_study_of_both_stages_in_rounds(tmp_path, monkeypatch):
 
 
 def test_published_numbers():
-  assert published_003.TABLE[0].name == published_003.CONVENTIONAL
-  assert len(published_003.ROWS) == 8
-  first, last = published_003.ROWS[published_003.CONVENTIONAL], published_003.ROWS[published_003.LARGE]
+  assert published.TABLE[0].name == published.CONVENTIONAL
+  assert len(published.ROWS) == 8
+  first, last = published.ROWS[published.CONVENTIONAL], published.ROWS[published.LARGE]
   # The paper's conclusion gives both gains, but exchanges them.
   assert last.train[0] - first.train[0] == pytest.approx(11.62)
   assert last.test[0] - first.test[0] == pytest.approx(15.97)
   asked = config.load_study(CONFIGS / "table3_synthetic.py")
   for row in asked.rows:
-    test = published_003.ROWS[row.name].test
+    test = published.ROWS[row.name].test
     assert row.published == (None if test is None else pytest.approx(test[0] / 100))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxfer.experiments import published_003, table_003, vae_figures
+from jaxfer.systems.identity_expression_vae import figures, published, table
 
 SIDES = ("train", "test")
 
@@ -20,7 +20,7 @@ def row(name, size, real, **measures):
 
 def test_shares_of_swapped_images_are_of_the_probes_of_their_size():
   rows = [row("small", 32, 0.5), row("large", 64, 0.75), row("small too", 32, 0.5)]
-  _, _, _, (_, (header, lines)) = table_003.tables(rows, (0,))
+  _, _, _, (_, (header, lines)) = table.tables(rows, (0,))
   assert header == ["", "subject, train", "expression, train", "subject, test", "expression, test"]
   assert lines == [
     ["small", None, None, None, None],
@@ -32,15 +32,15 @@ def test_shares_of_swapped_images_are_of_the_probes_of_their_size():
 
 
 def test_published_recognition_stands_beside_comparable_rows_alone():
-  own = row(published_003.BOTH, 32, 0.5)
+  own = row(published.BOTH, 32, 0.5)
   for comparable, printed in ((True, ("62.64 ± 2.48", "59.95 ± 4.31")), (False, (None, None))):
-    (_, (_, ((_, *cells),))), *_ = table_003.tables([{**own, "comparable": comparable}], (0,))
+    (_, (_, ((_, *cells),))), *_ = table.tables([{**own, "comparable": comparable}], (0,))
     assert (cells[0], cells[3]) == printed
 
 
 def test_a_code_of_which_one_thing_is_read_stands_in_the_table():
   measured = {"subject from z_i": None, "expression from z_i": 0.25}
-  _, (_, (_, lines)), *_ = table_003.tables([row("small", 32, 0.5, **measured)], (0,))
+  _, (_, (_, lines)), *_ = table.tables([row("small", 32, 0.5, **measured)], (0,))
   assert lines == [["small", "z_i", None, "25.0"]]
 
 
@@ -52,7 +52,7 @@ def test_accuracies_by_round_are_in_percent_and_divergences_in_nat():
     {"stage": "identity", "split": "train", "kl": 4.0},
     {"stage": "expression", "split": "test", "accuracy": 0.75},
   ]
-  facts = table_003.facts([history], [])
+  facts = table.facts([history], [])
   assert facts == {
     "nat of stage identity": [4.0],
     "nat of stage expression": [2.0],
@@ -60,7 +60,7 @@ def test_accuracies_by_round_are_in_percent_and_divergences_in_nat():
     "test accuracy (%) after round 2": [75.0],
   }
   pairs = {name: (values[0], None) for name, values in facts.items()}
-  assert table_003.by_round({"facts": pairs}) == [(50.0, None), (75.0, None)]
+  assert table.by_round({"facts": pairs}) == [(50.0, None), (75.0, None)]
 
 
 @pytest.fixture
@@ -68,9 +68,7 @@ def drawn(monkeypatch):
   """The names that stand beside the rows of swaps, and those of interpolations."""
   names = []
   for draw in ("_draw_swaps", "_draw_between"):
-    monkeypatch.setattr(
-      vae_figures, draw, lambda made, *more: names.append([str(one["method"]) for one in made])
-    )
+    monkeypatch.setattr(figures, draw, lambda made, *more: names.append([str(one["method"]) for one in made]))
   return names
 
 
@@ -82,5 +80,5 @@ def test_rows_of_one_method_stand_side_by_side_under_their_own_names(tmp_path, d
       (tmp_path / one["folder"]).mkdir(parents=True)
       picture = np.zeros((32, 32, 3), np.uint8)
       np.savez_compressed(tmp_path / one["folder"] / "made.npz", method=np.asarray(method), source=picture)
-  assert set(vae_figures.side_by_side(rows, tmp_path)) == {"swaps_test.png", "swaps_train.png", "between.png"}
+  assert set(figures.side_by_side(rows, tmp_path)) == {"swaps_test.png", "swaps_train.png", "between.png"}
   assert drawn == [["conventional (32)", "as printed: 1e5 and 0.01\n(32)", "saturating (32)"]] * 3

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import vae_cases
 
-from jaxfer.experiments import vae_losses, vae_updates
-from jaxfer.models.identity_expression_vae import IdentityExpressionVAE
-from jaxfer.models.vae_baselines import VAE, ConditionalVAE
+from jaxfer.systems.identity_expression_vae import losses as vae_losses
+from jaxfer.systems.identity_expression_vae import updates
+from jaxfer.systems.identity_expression_vae.baselines import VAE, ConditionalVAE
+from jaxfer.systems.identity_expression_vae.model import IdentityExpressionVAE
 from jaxfer.train.stage import Context
 
 BATCH, LATENT = 3, 4
@@ -52,7 +53,7 @@ def test_the_generator_descends_on_eq_5_and_the_discriminator_on_eq_3(given, sat
   """With the target of the switch loss fixed where the generator climbs: each option's gradient is met once."""
   variables, batch, keys, drawn = given
   context, fixed = Context(HYPER), not saturating
-  generator = vae_updates.generator(
+  generator = updates.generator(
     MODEL, adversarial=True, switch=True, saturating=saturating, fixed_target=fixed
   )
 
@@ -89,7 +90,7 @@ def test_the_generator_descends_on_eq_5_and_the_discriminator_on_eq_3(given, sat
   for (path, got), slope in zip(jax.tree.leaves_with_path(slopes), jax.tree.leaves(want_slopes), strict=True):
     assert np.abs(got - slope).max() <= 1e-3 * np.abs(slope).max(), path
   # The fakes go on to the discriminator.
-  out = quick(functools.partial(vae_updates.discriminator(MODEL), context=context.replace(passed=passed)))(
+  out = quick(functools.partial(updates.discriminator(MODEL), context=context.replace(passed=passed)))(
     variables, batch, keys
   )
   for name, value in means(out.loss).items():
@@ -108,7 +109,7 @@ def switch_to_a_still_target(variables, batch):
 
 def test_the_identity_stage_descends_on_eq_1(given):
   variables, batch, keys, _ = given
-  out = quick(functools.partial(vae_updates.identity(MODEL), context=Context(HYPER)))(variables, batch, keys)
+  out = quick(functools.partial(updates.identity(MODEL), context=Context(HYPER)))(variables, batch, keys)
   mean, log_variance = MODEL.apply(variables, batch["image"], method="encode_identity")
   z = mean + jnp.exp(log_variance / 2) * noise(keys, 0)
   decoded = MODEL.apply(variables, z, jnp.zeros_like(z), method="decode")
@@ -122,7 +123,7 @@ def test_the_baselines_descend_on_a_vae_s_bound(given, model):
   batch = {**batch, "subject": jnp.asarray([4, 0, 2])}
   told = (jax.nn.one_hot(batch["subject"], 5),) if isinstance(model, ConditionalVAE) else ()
   variables = jax.jit(model.init)(jax.random.key(1), batch["image"], *told)
-  out = quick(functools.partial(vae_updates.plain(model), context=Context(HYPER)))(variables, batch, keys)
+  out = quick(functools.partial(updates.plain(model), context=Context(HYPER)))(variables, batch, keys)
   mean, log_variance = model.apply(variables, batch["image"], *told, method="encode")
   z = mean + jnp.exp(log_variance / 2) * noise(keys, 0)
   check_elbo(out, (mean, log_variance), model.apply(variables, z, *told, method="decode"), batch["image"])

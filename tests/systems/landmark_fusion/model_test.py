@@ -12,7 +12,7 @@ import pytest
 from jaxfer.errors import UserError
 from jaxfer.layers.conv import Conv
 from jaxfer.layers.resnet import ResNetTrunk
-from jaxfer.models.landmark_fusion import ArmNet, LandmarkFusion, LandmarkNet
+from jaxfer.systems.landmark_fusion.model import ArmNet, LandmarkFusion, LandmarkNet
 
 SMALL = {"width": 0.125, "block": 4, "kernel_sizes": (5, 3, 3, 3, 1, 2)}
 

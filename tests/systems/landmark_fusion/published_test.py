@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxfer.experiments import published_002 as published
+from jaxfer.systems.landmark_fusion import published as published
 
 # As printed: recall by class and average accuracy (Tables 5 to 8), top-1, -2 and -3 accuracy (Tables 6 and 8).
 PRINTED = {

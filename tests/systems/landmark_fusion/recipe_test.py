@@ -12,9 +12,9 @@ from jaxfer import config as configuration
 from jaxfer.config import Call, Execution
 from jaxfer.data import stream
 from jaxfer.errors import UserError
-from jaxfer.experiments import landmark_fusion as system
 from jaxfer.experiments import run
 from jaxfer.experiments.task import options_of
+from jaxfer.systems.landmark_fusion import SYSTEM, recipe
 from jaxfer.train import feed, loop, state, step, weights
 from jaxfer.train.stage import Context
 from tests import landmark_toy as toy
@@ -98,7 +98,7 @@ def test_the_stages_of_each_recipe():
     made("recipe.rgb=given", f"model.answer={answer}").stages(1) for answer in ("sum", "landmark")
   )
   assert sum_of_both.trainable == landmark.trainable == ("landmark",)
-  stages, hyper = system.recipe(made().model, 48)
+  stages, hyper = SYSTEM.recipe(made().model, 48)
   assert [stage.epochs for stage in stages] == [70, 70]
   assert hyper == {"rgb_learning_rate": 1e-3, "learning_rate": 1e-3, "w": 0.6}
 
@@ -143,7 +143,7 @@ def test_readings_have_the_names_of_their_outputs():
     ("model.agreement=false", twice(*nets)),
     ("model.affinity=ema", ["", *nets, *sweep]),
   ):
-    assert system._names(made(override).model) == names
+    assert recipe._names(made(override).model) == names
 
 
 def test_a_batch_of_one_is_what_batches_of_one_say():
@@ -195,7 +195,7 @@ def test_the_nets_read_alone_are_those_that_answer_alone():
 @pytest.mark.parametrize("devices", [1, 4])
 def test_tests_take_rows_in_file_order_on_any_number_of_devices(devices):
   setup = run.prepare(dataclasses.replace(BASE, execution=Execution(devices=devices)), records())
-  assert system.EXPERIMENT.test_batch == 64
+  assert SYSTEM.test_batch == 64
   assert len(setup.devices.devices) == devices
   rows = np.asarray([3, 20, 7, 11, 12])
   np.testing.assert_array_equal(setup.in_order(rows), [20, 12, 11, 7, 3])
@@ -386,14 +386,14 @@ def test_records_without_colour_or_landmarks_are_refused():
 
   arrays = {name: array for name, array in records().arrays.items() if name != "landmarks"}
   with pytest.raises(UserError, match="this system reads coloured stills with landmarks; choose raf_db"):
-    system.resident(dataclasses.replace(records(), arrays=arrays))
+    SYSTEM.to_arrays(dataclasses.replace(records(), arrays=arrays))
   for image in (np.zeros((24, 66, 66, 1), np.uint8), np.zeros((24, 66, 66, 3), np.float32)):
     with pytest.raises(UserError, match="this system reads coloured stills"):
-      system.resident(but(image=image))
+      SYSTEM.to_arrays(but(image=image))
   landmarks = records().arrays["landmarks"].copy()
   landmarks[4, 3, 1] = np.nan
   with pytest.raises(UserError, match="landmarks of picture 4 are not all finite"):
-    system.resident(but(landmarks=landmarks))
+    SYSTEM.to_arrays(but(landmarks=landmarks))
 
 
 class OnDisk:
@@ -425,7 +425,7 @@ def test_figures_of_data_on_disk_are_those_of_data_in_memory(tmp_path):
   drawn = {}
   for name, each in (("memory", task), ("disk", lazy)):
     (tmp_path / name).mkdir()
-    each.experiment.figures(each, initial(), np.arange(20, 24), tested, tmp_path / name)
+    each.system.figures(each, initial(), np.arange(20, 24), tested, tmp_path / name)
     drawn[name] = {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
   assert drawn["memory"] == drawn["disk"]
   assert drawn["disk"].keys() == {"cams.png", "cases.png"}
@@ -435,7 +435,7 @@ def test_figures_of_data_on_disk_are_those_of_data_in_memory(tmp_path):
 
 def test_a_picture_without_landmarks_has_a_black_heatmap_and_finite_outputs():
   task = made()
-  batch = task.experiment.example(task.data, np.asarray([22, 23]))
-  _, heatmaps = task.experiment.inputs(task.model, batch)
+  batch = task.system.eval_batch(task.data, np.asarray([22, 23]))
+  _, heatmaps = task.system.inputs(task.model, batch)
   assert heatmaps[0].sum() > 0 == heatmaps[1].sum()
   assert all(np.isfinite(found).all() for found in evaluator()([23] * 8).values())

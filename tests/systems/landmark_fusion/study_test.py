@@ -9,9 +9,9 @@ import pytest
 from jaxfer import config as configuration
 from jaxfer import study
 from jaxfer.config import Row, StudyConfig
-from jaxfer.experiments import landmark_fusion as system
 from jaxfer.experiments.task import options_of
-from jaxfer.models import landmark_fusion as models
+from jaxfer.systems.landmark_fusion import SYSTEM
+from jaxfer.systems.landmark_fusion import model as models
 from tests import landmark_toy as toy
 from tests.landmark_toy import BASE, evaluator, made, records
 
@@ -184,6 +184,6 @@ def test_rows_of_the_configs_are_the_papers(name):
   for row in rows.values():
     model = models.LandmarkFusion(7, **row.model.options)
     assert {key: getattr(model, key) for key in paper} == paper
-    stages, hyper = system.recipe(model, 48, **row.recipe.options)
+    stages, hyper = SYSTEM.recipe(model, 48, **row.recipe.options)
     assert {stage.epochs for stage in stages} == {70}
     assert (hyper["learning_rate"], hyper["rgb_learning_rate"], row.batch_size) == (1e-3, 1e-3, 256)

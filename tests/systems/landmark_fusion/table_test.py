@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from jaxfer.experiments import landmark_fusion, published_002, table_002
-from jaxfer.experiments.experiment import Reading
 from jaxfer.report import study
+from jaxfer.systems.landmark_fusion import SYSTEM
+from jaxfer.systems.landmark_fusion import published as published_002
+from jaxfer.systems.landmark_fusion import table as table_002
+from jaxfer.systems.system import Prediction
 
 CLASSES = len(published_002.CLASSES)
 LABEL = np.repeat(np.arange(CLASSES), published_002.TESTED)
@@ -84,13 +86,13 @@ def test_on_other_data_no_published_row_stands_above_ours(rows):
 
 def test_agreement_of_two_nets_is_table_2():
   right = np.repeat([[1, 1], [1, 0], [0, 1], [0, 0]], published_002.AGREEMENT, axis=0)
-  rgb, landmark = (Reading(LABEL, own.astype(float)) for own in right.T)
+  rgb, landmark = (Prediction(LABEL, own.astype(float)) for own in right.T)
   read = {"": rgb, "RGB net": rgb, "landmark net": landmark}
   read |= {"RGB net, shuffled": landmark, "landmark net, shuffled": rgb}
-  found = landmark_fusion.facts([], [read, read])
+  found = SYSTEM.summaries([], [read, read])
   both, alone, other, neither = published_002.AGREEMENT
   assert list(found.values()) == [[n, n] for n in (both, alone, other, neither, both, other, alone, neither)]
-  assert landmark_fusion.facts([], [{"": rgb}]) == {}
+  assert SYSTEM.summaries([], [{"": rgb}]) == {}
   row = {"name": "ours", "comparable": True, "readings": {"shuffled": {"any": 0}}}
   row["facts"] = {name: (mean, 17.0) for name, (mean, _) in found.items()}
   header, (published, *ours) = table_002._both([row])

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from jaxfer.data.records import Records
-from jaxfer.experiments import effective_pixels
+from jaxfer.systems.stacked_autoencoder import effective_pixels as effective_pixels
 
 NAMES = ("anger", "disgust", "fear")
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from jaxfer.errors import UserError
-from jaxfer.experiments import stacked_autoencoder as system
-from jaxfer.models import create_model
-from jaxfer.models.stacked_autoencoder import StackedAutoencoder
+from jaxfer.systems import create_model
+from jaxfer.systems.stacked_autoencoder import SYSTEM
+from jaxfer.systems.stacked_autoencoder.model import StackedAutoencoder
 from jaxfer.train import state, step
 from jaxfer.train.stage import Context
 
@@ -18,7 +18,7 @@ def pictures(count=3, side=4, seed=0):
 
 
 def layer_stage(model, layer, **options):
-  stages, _ = system.recipe(model, 1, **options)
+  stages, _ = SYSTEM.recipe(model, 1, **options)
   return stages[layer - 1]
 
 
@@ -117,7 +117,7 @@ def test_error_and_gradient_equal_a_loop_in_float64(layer, tied, reconstruction)
   variables = model.init(jax.random.key(0), image)
   keys = jax.random.split(jax.random.key(1), len(image))
   width = 16 if layer == 1 else 5
-  mask = np.asarray(system.noised(jnp.ones((3, width)), keys, 0.4))
+  mask = np.asarray(model.noised(jnp.ones((3, width)), keys, 0.4))
   assert 0 < mask.mean() < 1
   options = {"reconstruction": reconstruction, "noise_rate": 0.4}
   error, gradient = error_and_gradient(model, variables, image, layer, keys, **options)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxfer.experiments import published_000 as published
+from jaxfer.systems.stacked_autoencoder import published as published
 
 
 def test_each_printed_accuracy_is_that_of_its_counts_but_for_two_people():

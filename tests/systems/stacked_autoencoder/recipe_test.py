@@ -14,10 +14,11 @@ from jaxfer import config, study
 from jaxfer.config import Call, Row, RunConfig, Split
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
-from jaxfer.experiments import published_000, run
-from jaxfer.experiments import stacked_autoencoder as system
+from jaxfer.experiments import run
 from jaxfer.experiments.task import options_of, split_of
-from jaxfer.models import create_model
+from jaxfer.systems import create_model
+from jaxfer.systems.stacked_autoencoder import SYSTEM, model
+from jaxfer.systems.stacked_autoencoder import published as published_000
 from jaxfer.train import state, step
 from jaxfer.train.stage import Context
 from tests import study_toy
@@ -48,7 +49,7 @@ BASE = RunConfig(
 
 def trained(model, image, key=0, steps=3, **options):
   """The variables after each stage, the initial ones first; `image` is every batch."""
-  stages, hyper = system.recipe(model, 1, pretrain_epochs=1, epochs=1, **options)
+  stages, hyper = SYSTEM.recipe(model, 1, pretrain_epochs=1, epochs=1, **options)
   batch = {"image": image, "label": jnp.arange(len(image)) % 7}
   context = Context({name: jnp.float32(value) for name, value in hyper.items()})
   variables = model.init(jax.random.key(key), image)
@@ -99,7 +100,7 @@ def test_each_stage_moves_its_layer_and_fine_tuning_all_but_the_decoders(tied):
 
 def test_without_pre_training_only_fine_tuning_is_left():
   model = create_model("stacked_autoencoder", sizes=(6,))
-  stages, hyper = system.recipe(model, 1, pretrain=False)
+  stages, hyper = SYSTEM.recipe(model, 1, pretrain=False)
   assert [stage.name for stage in stages] == ["fine-tuning"]
   assert set(hyper) == {"learning_rate"}
 
@@ -131,7 +132,7 @@ def test_noise_reaches_the_layers_named_and_no_other():
 def test_masks_have_their_rate_and_each_example_its_own():
   keys = step.example_keys(jax.random.key(0), jnp.int32(5), jnp.arange(50))
   units = jnp.full((50, 4096), 0.5)
-  noised = np.asarray(system.noised(units, keys, 0.3))
+  noised = np.asarray(model.noised(units, keys, 0.3))
   assert set(np.unique(noised)) == {0.0, 0.5}  # Nothing is scaled up.
   zero = noised == 0
   assert abs(zero.mean() - 0.3) < 4 * np.sqrt(0.3 * 0.7 / zero.size)
@@ -139,14 +140,14 @@ def test_masks_have_their_rate_and_each_example_its_own():
   assert (np.abs(zero.mean(0) - 0.3) < 5.5 * np.sqrt(0.3 * 0.7 / 50)).all()
   both = np.corrcoef(zero.astype(float))
   assert np.abs(both - np.eye(50)).max() < 5 / np.sqrt(4096)
-  np.testing.assert_array_equal(system.noised(units[7:8], keys[7:8], 0.3)[0], noised[7])
+  np.testing.assert_array_equal(model.noised(units[7:8], keys[7:8], 0.3)[0], noised[7])
   later = step.example_keys(jax.random.key(0), jnp.int32(6), jnp.arange(50))
-  assert (np.asarray(system.noised(units, later, 0.3)) != noised).any(1).all()
+  assert (np.asarray(model.noised(units, later, 0.3)) != noised).any(1).all()
 
 
 def test_sigmoid_outputs_descend_on_half_the_squared_error_to_one_hot():
   model = create_model("stacked_autoencoder", sizes=(6,))
-  (stage,), _ = system.recipe(model, 1, pretrain=False, output="sigmoid")
+  (stage,), _ = SYSTEM.recipe(model, 1, pretrain=False, output="sigmoid")
   image = pictures(3)
   variables = model.init(jax.random.key(0), image)
   batch = {"image": image, "label": jnp.asarray([0, 6, 2])}
@@ -158,11 +159,11 @@ def test_sigmoid_outputs_descend_on_half_the_squared_error_to_one_hot():
 
 def test_examples_are_grey_between_0_and_1_and_colours_their_luma():
   grey = np.asarray([0, 255], np.uint8).reshape(2, 1, 1, 1)
-  batch = system.example({"image": grey, "label": np.asarray([4, 5])}, jnp.asarray([1, 0]))
+  batch = SYSTEM.eval_batch({"image": grey, "label": np.asarray([4, 5])}, jnp.asarray([1, 0]))
   np.testing.assert_array_equal(batch["image"].ravel(), [1, 0])
   np.testing.assert_array_equal(batch["label"], [5, 4])
   colours = (255 * np.eye(3, dtype=np.uint8)).reshape(3, 1, 1, 3)
-  batch = system.example({"image": colours, "label": np.zeros(3, np.int32)}, jnp.arange(3))
+  batch = SYSTEM.eval_batch({"image": colours, "label": np.zeros(3, np.int32)}, jnp.arange(3))
   np.testing.assert_allclose(batch["image"].ravel(), [0.299, 0.587, 0.114], rtol=1e-6)
 
 
@@ -191,11 +192,11 @@ def test_what_cannot_be_trained_is_refused_in_a_line(overrides, message):
 def test_records_without_stills_are_refused():
   clips = dataclasses.replace(records(), arrays={"frames": np.zeros((98, 2, 4, 4, 3), np.uint8)})
   with pytest.raises(UserError, match="records with no image: this system reads stills"):
-    system.resident(clips)
+    SYSTEM.to_arrays(clips)
   floats = records()
   floats.arrays["image"] = np.full((98, 4, 4, 1), np.nan)
   with pytest.raises(UserError, match=r"image float64 \(4, 4, 1\): this system reads stills"):
-    system.resident(floats)
+    SYSTEM.to_arrays(floats)
 
 
 STUDY = config.StudyConfig(

@@ -6,10 +6,10 @@ import pytest
 from jaxfer.config import Call, RunConfig, override
 from jaxfer.errors import UserError
 from jaxfer.experiments.task import options_of
-from jaxfer.experiments.two_stream_conv_rnn import recipe
 from jaxfer.layers.conv_rnn import ConvGRU, ConvLSTM
-from jaxfer.models import create_model
-from jaxfer.models.two_stream_conv_rnn import _pool
+from jaxfer.systems import create_model
+from jaxfer.systems.two_stream_conv_rnn import SYSTEM
+from jaxfer.systems.two_stream_conv_rnn.model import _pool
 
 ENHANCED = {"temporal_gate": True, "temporal_skip": True, "spatial_skip": True}
 # Totals, and the layers of the RGB stream; the flow stream differs in its first layer.
@@ -70,7 +70,7 @@ def test_the_recipe_trains_every_submodule(fusion):
   model = create_model("two_stream_conv_rnn", features=(2,), dense=(3, 3), fusion=fusion)
   clip = [jnp.zeros((1, 2, 8, 8, channels)) for channels in (3, 2)]
   params = jax.eval_shape(model.init, jax.random.key(0), *clip)["params"]
-  (stage,), _ = recipe(model, 1)
+  (stage,), _ = SYSTEM.recipe(model, 1)
   assert set(stage.updates[0].trainable) == set(params)
 
 
