@@ -4,8 +4,8 @@
   python -m tests.same_numbers compare before.json    # with the new code; the exit code is 1 if a number differs
 
 It runs the smoke study of every system, and one training of every system with both drivers on one and on four devices.
-The trainings use the small systems of `tests/systems.py`. Numbers are compared exactly, so the file that `write` made on
-one processor says nothing on another.
+The trainings use the small systems of `tests/small_systems.py`. Numbers are compared exactly, so the file that `write`
+made on one processor says nothing on another.
 """
 
 import argparse
@@ -20,11 +20,11 @@ from typing import Any
 
 from tests import conftest  # Before JAX: it sets the number of devices and the compiler's flags.
 
-import jax  # noqa: E402  # isort: skip
+import jax  # isort: skip
 
 from jaxfer import config, study
 from jaxfer.experiments import run
-from tests import systems
+from tests import small_systems as systems
 
 assert conftest.QUICK
 STUDIES = (
