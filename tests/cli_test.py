@@ -1,6 +1,5 @@
 """The command line end to end, on a training of seconds."""
 
-import dataclasses
 import errno
 import json
 import os
@@ -86,9 +85,8 @@ def test_evaluating_again_gives_the_same(trained, data_dir, capsys):
 
 
 def test_what_the_system_remarks_is_said(trained, data_dir, capsys, monkeypatch):
-  system = SYSTEMS["two_stream_conv_rnn"]
-  remarks = lambda model, history, outputs: [f"{len(history)} rows, outputs {outputs.shape[1:]}"]  # noqa: E731
-  monkeypatch.setitem(SYSTEMS, "two_stream_conv_rnn", dataclasses.replace(system, remarks=remarks))
+  warnings = lambda model, history, outputs: [f"{len(history)} rows, outputs {outputs.shape[1:]}"]  # noqa: E731
+  monkeypatch.setattr(SYSTEMS["two_stream_conv_rnn"], "warnings", warnings)
   assert jaxfer("evaluate", trained, "--data-dir", data_dir) == 0
   assert capsys.readouterr().out.endswith("16 rows, outputs (7,)\n")
 

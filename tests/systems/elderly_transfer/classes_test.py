@@ -10,7 +10,7 @@ from jaxfer.data.records import Records
 from jaxfer.systems import SYSTEMS
 from jaxfer.systems.elderly_transfer import classes, published
 from jaxfer.systems.elderly_transfer import table as table_004
-from tests.experiments import table_004_test
+from tests.systems.elderly_transfer import table_test
 
 MEASURES = SYSTEMS["elderly_transfer"].metrics
 
@@ -62,7 +62,7 @@ def by_class(row):
 
 def test_people_stand_below_the_net_on_the_same_pictures():
   """Nagoya's names; the people answer as the paper's best net does, in one of two trainings."""
-  row = table_004_test.judged("Face-ResNet18, scratch", table_004_test.answers(218))
+  row = table_test.judged("Face-ResNet18, scratch", table_test.answers(218))
   row |= {"label_names": list(scan.LABELS)}
   header, lines = by_class(row)
   assert header[4:] == list(published.CLASSES)

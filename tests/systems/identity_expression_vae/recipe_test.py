@@ -26,7 +26,7 @@ from jaxfer.train.stage import Context
 from jaxfer.train.state import State, begin, variables_of
 
 MODEL = IdentityExpressionVAE(image_size=32, width=1 / 32, latent=4)
-CONFIGS = pathlib.Path(__file__).parents[2] / "configs/identity_expression_vae"
+CONFIGS = pathlib.Path(__file__).parents[3] / "configs/identity_expression_vae"
 
 
 def identical(one, other):

@@ -15,7 +15,7 @@ from jaxfer.systems.landmark_fusion import model as models
 from tests import landmark_toy as toy
 from tests.landmark_toy import BASE, evaluator, made, records
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -8,7 +8,7 @@ import pytest
 from jaxfer.errors import UserError
 from jaxfer.systems import create_model
 from jaxfer.systems.stacked_autoencoder import SYSTEM
-from jaxfer.systems.stacked_autoencoder.model import StackedAutoencoder
+from jaxfer.systems.stacked_autoencoder.model import StackedAutoencoder, noised
 from jaxfer.train import state, step
 from jaxfer.train.stage import Context
 
@@ -117,7 +117,7 @@ def test_error_and_gradient_equal_a_loop_in_float64(layer, tied, reconstruction)
   variables = model.init(jax.random.key(0), image)
   keys = jax.random.split(jax.random.key(1), len(image))
   width = 16 if layer == 1 else 5
-  mask = np.asarray(model.noised(jnp.ones((3, width)), keys, 0.4))
+  mask = np.asarray(noised(jnp.ones((3, width)), keys, 0.4))
   assert 0 < mask.mean() < 1
   options = {"reconstruction": reconstruction, "noise_rate": 0.4}
   error, gradient = error_and_gradient(model, variables, image, layer, keys, **options)

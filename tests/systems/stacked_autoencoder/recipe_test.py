@@ -23,7 +23,7 @@ from jaxfer.train import state, step
 from jaxfer.train.stage import Context
 from tests import study_toy
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 
 
 def records(people=14):

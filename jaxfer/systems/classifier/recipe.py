@@ -1,0 +1,184 @@
+"""Trains an image classifier of your own: any stock Flax Linen module, on any prepared data set.
+
+The module is called as `model(x, train)`, where x is [batch, height, width, channels] in [-1, 1], or
+[batch, frames, height, width, 3] for sequences, and returns logits [batch, classes]. It may use `nn.Dropout`, whose masks
+differ from device to device, and `nn.BatchNorm`. If it has an attribute `num_classes`, it is told the number of classes.
+
+A config names the module by its import path, as in `Call("my_models:CNN", width=32)`.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxfer import losses, metrics
+from jaxfer.data import augment
+from jaxfer.data.records import Records
+from jaxfer.errors import UserError
+from jaxfer.ranges import Count, Rate
+from jaxfer.systems.system import System
+from jaxfer.train import optim
+from jaxfer.train.stage import Batch, Context, LossOut, Stage, Update, Variables
+
+# The engine trains whole submodules, so the parameters of the user's module lie under one name.
+NET = "net"
+AXIS = "data"  # Name of the axis of devices that share a batch.
+
+
+def inside(variables: Variables) -> dict[str, Any]:
+  """The variables as the user's module has them."""
+  return {collection: tree[NET] for collection, tree in variables.items() if NET in tree}
+
+
+def outside(variables: Mapping[str, Any]) -> dict[str, Any]:
+  """Undoes `inside`."""
+  return {collection: {NET: tree} for collection, tree in variables.items()}
+
+
+def check_norms(next_call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+  """Refuses a `nn.BatchNorm` that would see one device's share of the batch only. An interceptor of Linen's methods.
+
+  Raises:
+    UserError: the norm does not reduce over the devices.
+  """
+  norm = context.module
+  if isinstance(norm, nn.BatchNorm) and norm.axis_name != AXIS:
+    raise UserError(
+      f"nn.BatchNorm '{'/'.join(norm.path)}' has axis_name={norm.axis_name!r}: on several devices it would see only "
+      f'its own share of each batch; give it axis_name="{AXIS}", or set execution.devices=1'
+    )
+  return next_call(*args, **kwargs)
+
+
+def apply_in_training(
+  model: nn.Module, variables: Variables, x: jax.Array, key: jax.Array
+) -> tuple[Any, Any]:
+  """Logits [batch, classes] in training mode, and the new values of every collection but the parameters."""
+  mutable = [collection for collection in variables if collection != "params"]
+  return model.apply(variables, x, train=True, rngs={"dropout": key}, mutable=mutable)
+
+
+class ClassifierSystem(System):
+  """Any Linen module with `__call__(x, train)` that returns logits."""
+
+  models: Mapping[str, type[nn.Module]] = {}
+  citation = ""
+  paper_data = ""
+
+  def to_arrays(self, records: Records) -> dict[str, np.ndarray]:
+    """Images [n, S, S, channels] uint8, or frames [n, T, S, S, 3] uint8 of sequences, as "x"; and labels [n].
+
+    Raises:
+      UserError: the records hold neither.
+    """
+    for name in ("image", "frames"):
+      array = records.arrays.get(name)
+      if array is not None and array.dtype == np.uint8:
+        return {"x": array, "label": records.arrays["label"]}
+    have = ", ".join(f"{name} {array.shape[1:]} {array.dtype}" for name, array in records.arrays.items())
+    raise UserError(
+      f"records of {have}: a classifier reads images or frames of uint8; choose another data set"
+    )
+
+  def eval_batch(self, data: Mapping[str, ArrayLike], indices: ArrayLike) -> Batch:
+    """Images or frames in [-1, 1], and labels."""
+    return {
+      "x": jnp.asarray(data["x"])[indices].astype(jnp.float32) / 127.5 - 1,
+      "label": jnp.asarray(data["label"])[indices],
+    }
+
+  def inputs(self, model: nn.Module, batch: Batch) -> tuple[jax.Array]:
+    """The first argument of the model; the second, `train`, depends on the caller."""
+    del model
+    return (batch["x"],)
+
+  def recipe(
+    self,
+    model: nn.Module,
+    steps: int,
+    *,
+    epochs: Count = 30,
+    learning_rate: Rate = 1e-3,
+    schedule: Literal["constant", "cosine"] = "cosine",
+    weight_decay: Rate = 1e-4,
+    mirror: bool = True,
+    select: Literal["last", "best_on_validation"] = "last",
+  ) -> tuple[tuple[Stage, ...], dict[str, float]]:
+    """One stage of AdamW and cross-entropy.
+
+    Args:
+      model: the user's module.
+      steps: batches of an epoch.
+      epochs: passes over the training records.
+      learning_rate: of AdamW.
+      schedule: "constant", or "cosine" to zero over all epochs.
+      weight_decay: of AdamW, times the learning rate.
+      mirror: mirror images and sequences from left to right with probability one half.
+      select: "last" keeps the weights of the last epoch, "best_on_validation" those of the epoch with the highest
+        validation accuracy; ties go to the earlier epoch.
+    """
+
+    def sample(data, columns, keys):
+      batch = self.eval_batch(data, columns["row"])
+      return {**batch, "x": augment.mirror(keys, batch["x"])} if mirror else batch
+
+    def loss(variables, batch, keys, context: Context) -> LossOut:
+      # Keys are per example, so those of another device's share of the batch are others.
+      arguments = inside(variables), batch["x"], keys[0]
+      if context.axis_name is None:
+        # One device, or `jit`, which sees the whole batch: an axis of size one stands in for the axis of devices.
+        def alone(x):
+          return apply_in_training(model, arguments[0], x, arguments[2])
+
+        logits, changed = jax.tree.map(lambda a: a[0], jax.vmap(alone, axis_name=AXIS)(arguments[1][None]))
+      else:
+        with nn.intercept_methods(check_norms):
+          logits, changed = apply_in_training(model, *arguments)
+      count = jnp.float32(len(logits))
+      correct = (metrics.predict(logits) == batch["label"]).sum(dtype=jnp.float32)
+      return LossOut(
+        loss={"loss": (losses.cross_entropy(logits, batch["label"]).sum(), count)},
+        metrics={"accuracy": (correct, count)},
+        collections=outside(changed),
+      )
+
+    rate = optim.schedule(schedule, epochs * steps)
+    optimizer = optim.adamw("learning_rate", rate, {}, weight_decay=weight_decay)
+    stage = Stage("train", (Update("net", loss, (NET,), optimizer),), epochs, sample, select=select)
+    return (stage,), {"learning_rate": learning_rate}
+
+  def outputs(
+    self,
+    model: nn.Module,
+    variables: Variables,
+    batch: Batch,
+    hparams: Mapping[str, jax.Array],
+    axis_name: str | None,
+  ) -> jax.Array:
+    """Logits [batch, classes] in evaluation mode."""
+    del hparams, axis_name
+    logits: Any = model.apply(inside(variables), batch["x"], train=False)
+    return logits
+
+  def load_pretrained(self, model: nn.Module, given: Variables) -> Variables:
+    """All weights of another training of the same module.
+
+    Raises:
+      UserError: the weights are another system's.
+    """
+    if set(given["params"]) != {NET}:
+      raise UserError(
+        f"init_from: weights of {', '.join(given['params'])} are none of a classifier: give those of a training of "
+        f"{type(model).__name__}"
+      )
+    return given
+
+  def init(self, model: nn.Module, data: Mapping[str, np.ndarray], key: jax.Array) -> Variables:
+    """Initial variables; the module draws them as its own `init` does."""
+    x = self.eval_batch(data, np.zeros(1, np.int32))["x"]
+    return outside(model.init(key, x, train=False))
