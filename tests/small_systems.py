@@ -55,6 +55,7 @@ SYSTEMS = {
   "identity_expression_vae": _vae("identity_expression_vae", "none"),  # With norms it compiles twice as long.
   "vae": _vae("vae", "batch"),
   "conditional_vae": _vae("conditional_vae", "none"),
+  "classifier": _config(Call("classifier", epochs=1), Call("tests.cnn:CNN", features=4)),
   "elderly_transfer": _config(
     Call("elderly_transfer", epochs=1, select="last"), Call("face_classifier", width=1 / 16, image_size=32)
   ),

@@ -273,10 +273,10 @@ def colour_jitter(
 
 
 def mirror(keys: jax.Array, images: jax.Array) -> jax.Array:
-  """Mirrors each image with probability one half."""
+  """Mirrors each image [height, width, channels], or sequence of images, left to right with probability one half."""
 
   def one(key, image):
     drawn = jax.random.bernoulli(jax.random.fold_in(key, zlib.crc32(b"mirror")))
-    return jnp.where(drawn, image[:, ::-1], image)
+    return jnp.where(drawn, image[..., ::-1, :], image)
 
   return jax.vmap(one)(keys, images)

@@ -19,7 +19,7 @@ from jaxfer.data.plan import Plan
 from jaxfer.data.stream import Column, Stream
 from jaxfer.errors import UserError, unknown
 from jaxfer.ranges import Range
-from jaxfer.systems import MODELS, SYSTEMS, create_model
+from jaxfer.systems import SYSTEMS, create_model, model_class
 from jaxfer.systems.system import Prediction, System
 from jaxfer.train import parallel
 from jaxfer.train.stage import Stage, Variables
@@ -35,10 +35,9 @@ def options_of(field: str, call: Call) -> Mapping[str, Any]:
     parameters = inspect.signature(_system(call.name).recipe).parameters.values()
     return {p.name: p.annotation for p in parameters if p.kind is p.KEYWORD_ONLY}
   if field == "model":
-    if call.name not in MODELS:
-      raise unknown("model", call.name, MODELS)
-    hints = typing.get_type_hints(MODELS[call.name], include_extras=True)
-    ours = {f.name for f in dataclasses.fields(MODELS[call.name])} - {
+    model = model_class(call.name)
+    hints = typing.get_type_hints(model, include_extras=True)
+    ours = {f.name for f in dataclasses.fields(model)} - {
       "parent",
       "name",
       "dtype",
@@ -75,8 +74,15 @@ def _model(config: RunConfig, data: records.Records) -> nn.Module:
       raise UserError(
         f"model.{name}={asked}: data set '{config.data.name}' has {count} {what}; give {count}, or leave it out"
       )
-  dtype = None if config.dtype == "float32" else config.dtype
-  return create_model(config.model.name, **{**given, **config.model.options}, dtype=dtype)
+  options = {**given, **config.model.options}
+  if "dtype" in {field.name for field in dataclasses.fields(model_class(config.model.name))}:
+    options["dtype"] = None if config.dtype == "float32" else config.dtype
+  elif config.dtype != "float32":
+    raise UserError(
+      f"dtype={config.dtype}: model {config.model.name} has no attribute dtype to compute in: add one and pass it to "
+      "its layers, or leave dtype out"
+    )
+  return create_model(config.model.name, **options)
 
 
 def folds_of(config: RunConfig, data: records.Records) -> int:

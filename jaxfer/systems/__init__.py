@@ -1,6 +1,9 @@
 """The systems, one package each: the model, the recipe, the published numbers, the tables and the figures."""
 
 import dataclasses
+import importlib
+import os
+import sys
 import typing
 from typing import Any
 
@@ -8,6 +11,7 @@ import flax.linen as nn
 
 from jaxfer.errors import UserError, unknown
 from jaxfer.systems import (
+  classifier,
   elderly_transfer,
   identity_expression_vae,
   landmark_fusion,
@@ -18,6 +22,7 @@ from jaxfer.systems.system import System
 from jaxfer.values import check
 
 SYSTEMS: dict[str, System] = {
+  "classifier": classifier.SYSTEM,
   "elderly_transfer": elderly_transfer.SYSTEM,
   "identity_expression_vae": identity_expression_vae.SYSTEM,
   "landmark_fusion": landmark_fusion.SYSTEM,
@@ -29,22 +34,49 @@ MODELS: dict[str, type[nn.Module]] = {
 }
 
 
+def model_class(name: str) -> type[nn.Module]:
+  """The Linen module of a name: a key of `MODELS`, or the import path of your own module, such as "my_models:CNN".
+
+  An import path is looked up like any import, and then in the current directory.
+
+  Raises:
+    UserError: there is no such model, or the import fails.
+  """
+  module, colon, attribute = name.partition(":")
+  if not colon:
+    if name not in MODELS:
+      raise unknown("model", name, MODELS)
+    return MODELS[name]
+  sys.path.append(os.getcwd())
+  try:
+    found = getattr(importlib.import_module(module), attribute)
+  except (ImportError, AttributeError, ValueError) as error:
+    raise UserError(
+      f"model '{name}': {error}; write MODULE:CLASS, and run jaxfer where Python finds MODULE, such as the folder of "
+      f"{module.rpartition('.')[2]}.py"
+    ) from error
+  finally:
+    sys.path.pop()
+  if not (isinstance(found, type) and issubclass(found, nn.Module)):
+    raise UserError(f"model '{name}' is no Flax Linen module: name a subclass of flax.linen.Module")
+  return found
+
+
 def create_model(name: str, **kwargs: Any) -> nn.Module:
-  """Returns the model `name` of `MODELS` with `kwargs` as its attributes.
+  """Returns the model of a name (see `model_class`) with `kwargs` as its attributes.
 
   Raises:
     UserError: there is no such model or attribute (names the nearest valid one), or a value is not of its type or
       outside its range.
   """
-  if name not in MODELS:
-    raise unknown("model", name, MODELS)
-  attributes = {f.name for f in dataclasses.fields(MODELS[name])} - {"parent", "name"}
-  kinds = typing.get_type_hints(MODELS[name], include_extras=True)
+  model = model_class(name)
+  attributes = {f.name for f in dataclasses.fields(model)} - {"parent", "name"}
+  kinds = typing.get_type_hints(model, include_extras=True)
   for key, value in kwargs.items():
     if key not in attributes:
       raise unknown(f"attribute of model {name}", key, attributes)
     check(value, kinds[key], f"model.{key}")
   try:
-    return MODELS[name](**kwargs)
+    return model(**kwargs)
   except TypeError as error:
     raise UserError(f"model {name}: {error}") from error

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import json
+import pathlib
 from typing import Any
 
 import jax
@@ -170,6 +172,17 @@ def test_submodules_have_given_names(name):
   variables = build(name)[1]
   for path, _ in jax.tree.leaves_with_path(variables):
     assert not any(str(part.key).rpartition("_")[2].isdigit() for part in path), path
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_submodules_and_their_sizes_are_as_committed(name):
+  """They are the format of checkpoints; `parameters.json` holds them for the models of this file."""
+  committed = json.loads(pathlib.Path(__file__).with_name("parameters.json").read_text())
+  sizes: dict[str, int] = {}
+  for path, leaf in jax.tree.leaves_with_path(build(name)[1]):
+    module = "/".join(str(part.key) for part in path[:-1])
+    sizes[module] = sizes.get(module, 0) + leaf.size
+  assert sizes == committed[name]
 
 
 def test_unknown_models_and_attributes_are_refused_with_the_nearest_name():

@@ -1,8 +1,9 @@
 """Trains an image classifier of your own: any stock Flax Linen module, on any prepared data set.
 
 The module is called as `model(x, train)`, where x is [batch, height, width, channels] in [-1, 1], or
-[batch, frames, height, width, 3] for sequences, and returns logits [batch, classes]. It may use `nn.Dropout`, whose masks
-differ from device to device, and `nn.BatchNorm`. If it has an attribute `num_classes`, it is told the number of classes.
+[batch, frames, height, width, 3] for sequences. It returns logits [batch, classes]. It may use `nn.Dropout`, whose
+masks differ from device to device, and `nn.BatchNorm`. If it has an attribute `num_classes`, it is given the number of
+classes of the data.
 
 A config names the module by its import path, as in `Call("my_models:CNN", width=32)`.
 """
@@ -14,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.typing import ArrayLike
 
 from jaxfer import losses, metrics
@@ -41,13 +43,13 @@ def outside(variables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_norms(next_call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-  """Refuses a `nn.BatchNorm` that would see one device's share of the batch only. An interceptor of Linen's methods.
+  """An interceptor of Linen's methods that refuses a `nn.BatchNorm` which would see one device's share of a batch.
 
   Raises:
     UserError: the norm does not reduce over the devices.
   """
   norm = context.module
-  if isinstance(norm, nn.BatchNorm) and norm.axis_name != AXIS:
+  if isinstance(norm, nn.BatchNorm) and norm.axis_name != AXIS and lax.psum(1, AXIS) > 1:
     raise UserError(
       f"nn.BatchNorm '{'/'.join(norm.path)}' has axis_name={norm.axis_name!r}: on several devices it would see only "
       f'its own share of each batch; give it axis_name="{AXIS}", or set execution.devices=1'
@@ -128,17 +130,16 @@ class ClassifierSystem(System):
       return {**batch, "x": augment.mirror(keys, batch["x"])} if mirror else batch
 
     def loss(variables, batch, keys, context: Context) -> LossOut:
-      # Keys are per example, so those of another device's share of the batch are others.
-      arguments = inside(variables), batch["x"], keys[0]
-      if context.axis_name is None:
-        # One device, or `jit`, which sees the whole batch: an axis of size one stands in for the axis of devices.
-        def alone(x):
-          return apply_in_training(model, arguments[0], x, arguments[2])
-
-        logits, changed = jax.tree.map(lambda a: a[0], jax.vmap(alone, axis_name=AXIS)(arguments[1][None]))
-      else:
+      def forward(x):
+        # Keys are per example, so that every device draws its own dropout masks.
         with nn.intercept_methods(check_norms):
-          logits, changed = apply_in_training(model, *arguments)
+          return apply_in_training(model, inside(variables), x, keys[0])
+
+      if context.axis_name is None:
+        # The program sees the whole batch. An axis of size one takes the place of the axis of devices.
+        logits, changed = jax.tree.map(lambda a: a[0], jax.vmap(forward, axis_name=AXIS)(batch["x"][None]))
+      else:
+        logits, changed = forward(batch["x"])
       count = jnp.float32(len(logits))
       correct = (metrics.predict(logits) == batch["label"]).sum(dtype=jnp.float32)
       return LossOut(

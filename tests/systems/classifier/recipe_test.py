@@ -1,0 +1,166 @@
+"""A stock Flax module trains as a system: statistics over all devices, masks of their own, its own initial draws."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxfer import config as configuration
+from jaxfer.config import Call
+from jaxfer.data.records import Records
+from jaxfer.errors import UserError
+from jaxfer.experiments import run
+from jaxfer.experiments.task import options_of, task_of
+from jaxfer.systems import model_class
+from jaxfer.systems.classifier import SYSTEM
+from jaxfer.systems.classifier.recipe import NET, inside
+from jaxfer.train import parallel
+from jaxfer.train.stage import Context
+from tests import cnn, contract, small_systems
+
+
+def made(*overrides):
+  return small_systems.made("classifier", *overrides)
+
+
+def step_on(devices, task, backend="pmap"):
+  """All variables after the first step of plain descent on so many devices."""
+  plan = task.plan(np.arange(40))
+  (stage,), hparams = task.stages(plan.steps)
+  spread = parallel.Parallel(backend, tuple(jax.devices()[:devices]))
+  variables = jax.device_get(jax.jit(task.init)(jax.random.key(1)))
+  return contract.step(spread, contract.descent(stage), variables, task.data, plan, hparams)
+
+
+def test_the_module_draws_its_own_initial_values_and_is_told_the_classes():
+  task = made()
+  assert task.model == cnn.CNN(num_classes=4, features=4)
+  key, x = jax.random.key(5), SYSTEM.eval_batch(task.data, np.zeros(1, np.int32))["x"]
+  own = cnn.CNN(4, 4).init(key, x, train=False)
+  jax.tree.map(np.testing.assert_array_equal, inside(task.init(key)), own)
+  assert float(x.min()) >= -1
+  assert float(x.max()) <= 1
+
+
+def test_a_step_is_the_plain_step_of_flax_and_optax():
+  """On the whole batch with stock calls alone: gradient of the mean cross-entropy, running statistics of the batch."""
+  task = made("recipe.mirror=false")
+  plan = task.plan(np.arange(40))
+  rows = plan.columns(0, 0, ("row",))["row"][0]
+  variables = jax.device_get(jax.jit(task.init)(jax.random.key(1)))
+  x, label = (jnp.asarray(SYSTEM.eval_batch(task.data, rows)[name]) for name in ("x", "label"))
+  model = cnn.CNN(4, 4, axis_name=None)
+  state = inside(variables)
+
+  def loss(params):
+    logits, changed = model.apply({**state, "params": params}, x, train=True, mutable=["batch_stats"])
+    return optax.softmax_cross_entropy_with_integer_labels(logits, label).mean(), changed
+
+  (_, changed), gradient = jax.value_and_grad(loss, has_aux=True)(state["params"])
+  params = jax.tree.map(lambda p, g: p - contract.RATE * g, state["params"], gradient)
+  got = inside(step_on(1, task))
+  contract.compare(got["params"], params, state["params"])
+  contract.compare(got["batch_stats"], changed["batch_stats"], state["batch_stats"])
+
+
+def test_several_devices_refuse_a_norm_that_forgets_them_and_one_takes_it():
+  task = made("model.axis_name=none")
+  with pytest.raises(
+    UserError, match=r"nn.BatchNorm 'BatchNorm_0' has axis_name=None: .* give it axis_name=\"data\""
+  ):
+    step_on(4, task)
+  whole = step_on(1, made())
+  for devices, backend in ((1, "pmap"), (4, "jit")):  # Both see the whole batch.
+    contract.compare(step_on(devices, task, backend), whole)
+
+
+class Masked(nn.Module):
+  """Its logits are a dropout mask."""
+
+  @nn.compact
+  def __call__(self, x, train):
+    return nn.Dropout(0.5, deterministic=not train)(jnp.ones((len(x), 64)))
+
+
+def test_every_device_draws_its_own_dropout_masks():
+  (stage,), _ = SYSTEM.recipe(Masked(), 1)
+  batch = {"x": jnp.zeros((4, 2, 8, 8, 3)), "label": jnp.zeros((4, 2), jnp.int32)}
+
+  def loss(batch, keys):
+    out = stage.updates[0].loss({"params": {NET: {}}}, batch, keys, Context({}, axis_name="data"))
+    return out.loss["loss"][0]
+
+  sums = jax.pmap(loss, axis_name="data")(batch, jax.random.split(jax.random.key(3), 8).reshape(4, 2))
+  assert len(set(np.asarray(sums).tolist())) == 4
+
+
+def test_a_training_learns_and_is_evaluated(tmp_path):
+  config = small_systems.SYSTEMS["classifier"]
+  config = configuration.override(
+    config, ["recipe.epochs=3", "recipe.learning_rate=0.02", "model.dropout=0.1"], options_of
+  )
+  with small_systems.installed():
+    result = run.train(config, tmp_path / "run", tmp_path / "data", say=lambda line: None)
+  assert result["accuracy"] > 2 * result["chance"]
+
+
+def test_sequences_are_mirrored_frame_by_frame():
+  frames = np.arange(2 * 3 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 4, 3)
+  arrays = {"frames": frames, "label": np.arange(2, dtype=np.int32)}
+  records = Records.from_arrays(arrays, ["a", "b"], ("x", "y"), ["P1", "P2"])
+  data = SYSTEM.to_arrays(records)
+  (stage,), _ = SYSTEM.recipe(cnn.Plain(), 1)
+  keys = jax.random.split(jax.random.key(0), 16)
+  x = np.asarray(stage.sample(data, {"row": jnp.zeros(16, jnp.int32)}, keys)["x"])
+  plain = frames[0] / np.float32(127.5) - 1
+  turned = [np.allclose(one, plain[:, :, ::-1], atol=1e-6) for one in x]
+  assert all(np.allclose(one, plain, atol=1e-6) or was for one, was in zip(x, turned, strict=True))
+  assert 0 < sum(turned) < 16
+
+
+@pytest.mark.parametrize(
+  ("name", "message"),
+  [
+    ("tests.nowhere:CNN", r"model 'tests.nowhere:CNN': No module named 'tests.nowhere'; write MODULE:CLASS"),
+    ("tests.cnn:RNN", r"model 'tests.cnn:RNN': module 'tests.cnn' has no attribute 'RNN'"),
+    ("tests.cnn:nn", r"model 'tests.cnn:nn' is no Flax Linen module"),
+    ("cnn", r"unknown model 'cnn'"),
+  ],
+)
+def test_a_model_that_is_not_there_is_refused(name, message):
+  with pytest.raises(UserError, match=message):
+    model_class(name)
+
+
+def test_a_module_in_the_current_directory_is_found(tmp_path, monkeypatch):
+  (tmp_path / "my_own_models.py").write_text("import flax.linen as nn\nclass Own(nn.Module):\n  pass\n")
+  monkeypatch.chdir(tmp_path)
+  assert model_class("my_own_models:Own").__name__ == "Own"
+
+
+def test_bfloat16_needs_an_attribute_dtype():
+  config = small_systems.SYSTEMS["classifier"]
+  assert (
+    task_of(dataclasses.replace(config, dtype="bfloat16"), small_systems.records()).model.dtype == "bfloat16"
+  )
+  plain = dataclasses.replace(config, model=Call("tests.cnn:Plain"), dtype="bfloat16")
+  with pytest.raises(UserError, match=r"dtype=bfloat16: model tests.cnn:Plain has no attribute dtype"):
+    task_of(plain, small_systems.records())
+
+
+def test_weights_of_another_system_are_refused():
+  with pytest.raises(UserError, match=r"weights of trunk, head are none of a classifier"):
+    SYSTEM.load_pretrained(cnn.Plain(), {"params": {"trunk": {}, "head": {}}})
+  given = {"params": {NET: {}}}
+  assert SYSTEM.load_pretrained(cnn.Plain(), given) is given
+
+
+def test_records_without_images_are_refused():
+  records = small_systems.records()
+  arrays = {name: array for name, array in records.arrays.items() if name not in ("image", "frames")}
+  with pytest.raises(UserError, match="a classifier reads images or frames of uint8"):
+    SYSTEM.to_arrays(dataclasses.replace(records, arrays=arrays))
