@@ -339,7 +339,8 @@ def _unroll_folded(
       f'implementation="{_FOLDED}{pixels}" needs a width that is a multiple of {pixels}, not {x.shape[3]}: take "scan"'
     )
   folded = folding.fold_params(params, x.shape[-1], first.h.shape[-1], pixels)
-  first = jax.tree.map(lambda a: folding.fold(a, pixels), first)
+  # XLA would not start a loop from zeros, but look in every step whether it is the first.
+  first = jax.lax.optimization_barrier(jax.tree.map(lambda a: folding.fold(a, pixels), first))
   outputs, last = _unroll_scan(run, folded, folding.fold(x, pixels), first, mask, checkpoint_every)
   return folding.unfold(outputs, pixels), jax.tree.map(lambda a: folding.unfold(a, pixels), last)
 

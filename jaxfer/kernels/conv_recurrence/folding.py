@@ -105,12 +105,6 @@ def _with_halo(a: jax.Array, channels: int) -> jax.Array:
   return jnp.concatenate([a, after[..., :halo], before[..., reach * own - halo :]], axis=-1)
 
 
-def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """`conv.conv` of an image with a kernel of its channels, or of a folded image with a folded kernel."""
-  kernel = kernel.reshape(_plain(kernel.shape, x.shape[-1]))
-  return convolution.conv(_with_halo(x, kernel.shape[2]), kernel)
-
-
 def weight_gradient(x: jax.Array, dy: jax.Array, kernel: tuple[int, ...]) -> jax.Array:
   """The adjoint of `conv` in the kernel, whose shape is given; float32 whatever the dtypes."""
   height, width, channels, _ = _plain(kernel, x.shape[-1])
@@ -174,6 +168,26 @@ def input_gradient(dy: jax.Array, kernel: list[Part], size: tuple[int, int]) -> 
     total = d if total is None else total + d
   assert total is not None
   return total
+
+
+@jax.custom_vjp
+def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """`conv.conv` of an image with a kernel of its channels, or of a folded image with a folded kernel."""
+  kernel = kernel.reshape(_plain(kernel.shape, x.shape[-1]))
+  return convolution.conv(_with_halo(x, kernel.shape[2]), kernel)
+
+
+def _conv_forward(x, kernel):
+  return conv(x, kernel), (x, kernel)
+
+
+def _conv_backward(residuals, dy):
+  x, kernel = residuals
+  d_x = input_gradient(dy, parts(kernel, x.shape[-1]), x.shape[1:3])
+  return d_x, weight_gradient(x, dy, kernel.shape).astype(kernel.dtype)
+
+
+conv.defvjp(_conv_forward, _conv_backward)
 
 
 @jax.custom_vjp
