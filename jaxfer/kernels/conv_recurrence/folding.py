@@ -6,6 +6,10 @@ idle. Through a 3 x 3 kernel a block of four pixels sees six, its own and one on
 [height, pixels + 2 reach, channels, pixels features] therefore has an entry for each pixel that a block sees: first the
 block's own, then those after it, then those before it. Half of its entries are zero. `conv`, `input_gradient` and
 `weight_gradient` take such kernels, and those of unfolded images.
+
+Two other forms were compiled for a v5e, not run. A convolution of the unfolded state with a stride of `pixels` needs no
+halo, but its gradient in the state costs more than twice as many cycles. A row that is shifted until a block's halo
+lies within two blocks needs a third more products, because it reads two whole blocks.
 """
 
 import dataclasses
