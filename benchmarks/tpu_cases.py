@@ -129,7 +129,8 @@ def two_stream_case(
   several = topology == FOUR
   makes = tpu_steps.two_stream(batch, time, size, features, "bfloat16", axis_name="data" if several else None)
   programs = {
-    name: Program(make, batched=2, manual=several and name == "jaxfer_pallas") for name, make in makes.items()
+    name: Program(make, batched=2, manual=several and name in ("jaxfer", "jaxfer_pallas"))
+    for name, make in makes.items()
   }
   workload = (
     f"two_stream_conv_rnn/train_step/b{batch}-t{time}-s{size}-f{'-'.join(map(str, features))}/bfloat16"

@@ -104,7 +104,11 @@ class FlaxTwoStream(nn.Module):
 def two_stream(
   batch: int, time: int, size: int, features: tuple[int, ...], dtype: str, axis_name: str | None = None
 ) -> dict[str, Make]:
-  """Programs of the two-stream conv-RNN's step, by implementation; the Pallas kernels' one sums over `axis_name`."""
+  """Programs of the two-stream conv-RNN's step, by implementation.
+
+  With an `axis_name` ours sum over it, as under `pmap`, the default of several devices. `jaxfer_jit` is the step that
+  `execution.backend=jit` leaves to XLA to divide.
+  """
   clips = {
     "frames": jax.ShapeDtypeStruct((batch, time, size, size, 3), jnp.float32),
     "flow": jax.ShapeDtypeStruct((batch, time, size, size, 2), jnp.float32),
@@ -112,14 +116,13 @@ def two_stream(
   }
   examples = [jnp.zeros((1, 1, size, size, channels)) for channels in (3, 2)]
 
-  def ours(implementation: Implementation) -> harness.JaxProgram:
+  def ours(implementation: Implementation, axis_name: str | None) -> harness.JaxProgram:
     model = TwoStreamConvRNN(
       CLASSES, features=features, dtype=jnp.dtype(dtype), implementation=implementation
     )
     (stage,), hyper = two_stream_conv_rnn.SYSTEM.recipe(model, 1)
     variables = jax.eval_shape(model.init, jax.random.key(0), *examples)
-    axis = axis_name if implementation == "pallas" else None
-    return _by_engine(stage, hyper, variables, clips, engine.step, axis)
+    return _by_engine(stage, hyper, variables, clips, engine.step, axis_name)
 
   def theirs() -> harness.JaxProgram:
     net = FlaxTwoStream(features, jnp.dtype(dtype))
@@ -143,8 +146,9 @@ def two_stream(
     return harness.JaxProgram(train, state, jax.random.key(0), clips, named=lambda out: out[1], stepping=True)
 
   return {
-    "jaxfer": functools.partial(ours, "auto"),
-    "jaxfer_pallas": functools.partial(ours, "pallas"),
+    "jaxfer": functools.partial(ours, "auto", axis_name),
+    "jaxfer_pallas": functools.partial(ours, "pallas", axis_name),
+    **({} if axis_name is None else {"jaxfer_jit": functools.partial(ours, "auto", None)}),
     "flax": theirs,
   }
 

@@ -35,6 +35,7 @@ Parameters are a flat dict (C = features, K = kernel size, D = channels of the i
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, cast, get_args
 
@@ -45,10 +46,9 @@ from jaxfer.errors import UserError, unknown
 from jaxfer.kernels import conv as convolution
 from jaxfer.kernels.conv import choices
 from jaxfer.kernels.conv.ops import by_platform
-from jaxfer.kernels.conv_recurrence import pallas
+from jaxfer.kernels.conv_recurrence import folding, pallas
 from jaxfer.kernels.conv_recurrence.chip import tpu_kinds
 from jaxfer.kernels.conv_recurrence.errors import Unsuitable
-from jaxfer.kernels.conv_recurrence.folding import fold, fold_params, unfold
 from jaxfer.kernels.conv_recurrence.packed import Packed
 from jaxfer.kernels.conv_recurrence.scan import scan
 
@@ -222,10 +222,10 @@ def _input_kernels(cell: Cell, params: Params) -> tuple[jax.Array, jax.Array, Ca
   return jnp.concatenate(kernels, axis=-1), jnp.concatenate(biases), split
 
 
-def _input_maps(cell: Cell, params: Params, x: jax.Array) -> dict[str, jax.Array]:
+def _input_maps(cell: Cell, params: Params, x: jax.Array, plus: Callable) -> dict[str, jax.Array]:
   """The input's share of every affine map: one convolution of x [batch, height, width, channels]."""
   kernel, bias, split = _input_kernels(cell, params)
-  return split(convolution.conv(x, kernel) + bias)
+  return split(plus(folding.conv(x, kernel), bias))
 
 
 def _state_maps(cell: Cell, params: Params) -> tuple[dict, dict, dict]:
@@ -245,9 +245,9 @@ def _state_maps(cell: Cell, params: Params) -> tuple[dict, dict, dict]:
   return kernels, biases, constants
 
 
-def _spatial_skip(params: Params, h: jax.Array, x: jax.Array) -> jax.Array:
+def _spatial_skip(params: Params, h: jax.Array, x: jax.Array, plus: Callable) -> jax.Array:
   kernel = params["spatial_skip_kernel"][None, None]
-  return convolution.conv(jnp.concatenate([h, x], axis=-1), kernel) + params["spatial_skip_bias"]
+  return plus(convolution.conv(jnp.concatenate([h, x], axis=-1), kernel), params["spatial_skip_bias"])
 
 
 def unroll(
@@ -308,6 +308,7 @@ def unroll(
     return by_platform("recurrence", at, options, params, x, first, mask)
   run = functools.partial(_unroll, cell, recompute)
   if (pixels := folded_pixels(implementation)) > 1:
+    run = functools.partial(run, plus=folding.plus)
     return _unroll_folded(run, params, x, first, mask, checkpoint_every, pixels)
   return _unroll_scan(run, params, x, first, mask, checkpoint_every)
 
@@ -337,10 +338,11 @@ def _unroll_folded(
     raise Unsuitable(
       f'implementation="{_FOLDED}{pixels}" needs a width that is a multiple of {pixels}, not {x.shape[3]}: take "scan"'
     )
-  folded = fold_params(params, x.shape[-1], first.h.shape[-1], pixels)
-  first = jax.tree.map(lambda a: fold(a, pixels), first)
-  outputs, last = _unroll_scan(run, folded, fold(x, pixels), first, mask, checkpoint_every)
-  return unfold(outputs, pixels), jax.tree.map(lambda a: unfold(a, pixels), last)
+  folded = folding.fold_params(params, x.shape[-1], first.h.shape[-1], pixels)
+  # XLA would not start a loop from zeros, but look in every step whether it is the first.
+  first = jax.lax.optimization_barrier(jax.tree.map(lambda a: folding.fold(a, pixels), first))
+  outputs, last = _unroll_scan(run, folded, folding.fold(x, pixels), first, mask, checkpoint_every)
+  return folding.unfold(outputs, pixels), jax.tree.map(lambda a: folding.unfold(a, pixels), last)
 
 
 def _in_chunks(
@@ -371,17 +373,21 @@ def _in_chunks(
   return outputs, last
 
 
-def _unroll(cell: Cell, recompute: bool, params: Params, state: State, sequence) -> tuple[jax.Array, State]:
-  """`unroll` of x and mask with time first; outputs have time first too."""
+def _unroll(
+  cell: Cell, recompute: bool, params: Params, state: State, sequence, plus: Callable = operator.add
+) -> tuple[jax.Array, State]:
+  """`unroll` of x and mask with time first; outputs have time first too. `plus` adds a bias."""
   x, mask = sequence
   time, batch = x.shape[:2]
   flat = x.reshape(time * batch, *x.shape[2:])
-  inputs = {name: a.reshape(time, batch, *a.shape[1:]) for name, a in _input_maps(cell, params, flat).items()}
+  inputs = {
+    name: a.reshape(time, batch, *a.shape[1:]) for name, a in _input_maps(cell, params, flat, plus).items()
+  }
   outputs, state = scan(
     functools.partial(_step, cell), recompute, *_state_maps(cell, params), inputs, state, mask
   )
   if cell.spatial_skip:
-    outputs = _spatial_skip(params, outputs.reshape(time * batch, *outputs.shape[2:]), flat)
+    outputs = _spatial_skip(params, outputs.reshape(time * batch, *outputs.shape[2:]), flat, plus)
     outputs = outputs.reshape(time, batch, *outputs.shape[1:])
     if mask is not None:
       outputs = jnp.where(mask[..., None, None, None], outputs, 0)

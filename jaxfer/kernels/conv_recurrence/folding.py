@@ -1,17 +1,26 @@
 """Folds neighbouring pixels of a row into channels, so that few channels fill a TPU's lanes. The result is exact.
 
 XLA puts the channels of an image on the 128 lanes of a TPU's vectors. A recurrence of 32 channels on [height, width] is
-a recurrence of 128 channels on [height, width / 4] with other parameters: a kernel joins blocks of four pixels, and its
-entries are zero where two pixels are further apart than the kernel reaches. This multiplies more, four times as much
-for 3 x 3 kernels and four pixels, but the pointwise operations leave no lane idle.
+a recurrence of 128 channels on [height, width / 4] with other parameters: the pointwise operations then leave no lane
+idle. Through a 3 x 3 kernel a block of four pixels sees six, its own and one on either side, its halo. A folded kernel
+[height, pixels + 2 reach, channels, pixels features] therefore has an entry for each pixel that a block sees: first the
+block's own, then those after it, then those before it. Half of its entries are zero. `conv`, `input_gradient` and
+`weight_gradient` take such kernels, and those of unfolded images.
+
+Two other forms were compiled for a v5e, not run. A convolution of the unfolded state with a stride of `pixels` needs no
+halo, but its gradient in the state costs more than twice as many cycles. A row that is shifted until a block's halo
+lies within two blocks needs a third more products, because it reads two whole blocks.
 """
 
+import dataclasses
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+from jaxfer.kernels import conv as convolution
 
 Params = Mapping[str, jax.Array]
 
@@ -29,21 +38,26 @@ def unfold(a: jax.Array, pixels: int) -> jax.Array:
 
 
 def _taps(width: int, pixels: int) -> np.ndarray:
-  """[blocks, pixels, pixels, width], 1 where a column of a kernel joins a block's pixel to one of the middle block."""
-  reach = width // 2
-  blocks = -(-reach // pixels)
-  block, source, target = np.ogrid[-blocks : blocks + 1, :pixels, :pixels]
-  column = block * pixels + source - target + reach
+  """[pixels seen, pixels, width], 1 where a column of a kernel joins a pixel that a block sees to one of its own."""
+  seen = pixels + width - 1
+  source, target = np.ogrid[:seen, :pixels]
+  column = (source + width // 2) % seen - target
   return (column[..., None] == np.arange(width)).astype(np.float32)
 
 
-def _kernel(kernel: jax.Array, channels: int, features: int, pixels: int) -> jax.Array:
-  """[height, width, n channels, m features] -> [height, blocks, n pixels channels, m pixels features]."""
-  height, width, *_ = kernel.shape
+def _kernel(kernel: jax.Array, features: int, pixels: int) -> jax.Array:
+  """[height, width, channels, m features] -> the folded kernel [height, seen, channels, m pixels features]."""
+  height, width, channels, _ = kernel.shape
   taps = jnp.asarray(_taps(width, pixels), kernel.dtype)
-  parts = kernel.reshape(height, width, -1, channels, kernel.shape[3] // features, features)
-  folded = jnp.einsum("bstw,hwncmf->hbnscmtf", taps, parts, precision=lax.Precision.HIGHEST)
-  return folded.reshape(height, taps.shape[0], pixels * kernel.shape[2], pixels * kernel.shape[3])
+  parts = kernel.reshape(height, width, channels, -1, features)
+  folded = jnp.einsum("stw,hwcmf->hscmtf", taps, parts, precision=lax.Precision.HIGHEST)
+  return folded.reshape(height, len(taps), channels, -1)
+
+
+def _pointwise(kernel: jax.Array, channels: int, features: int, pixels: int) -> jax.Array:
+  """[n channels, features] -> [n pixels channels, pixels features]."""
+  parts = kernel.reshape(-1, 1, channels, features)
+  return _kernel(parts, features, pixels).reshape(-1, pixels * features)
 
 
 def _bias(bias: jax.Array, features: int, pixels: int) -> jax.Array:
@@ -53,18 +67,153 @@ def _bias(bias: jax.Array, features: int, pixels: int) -> jax.Array:
 def fold_params(params: Params, channels: int, features: int, pixels: int) -> dict[str, jax.Array]:
   """Parameters of a cell (`cells.parameter_shapes`) for frames and states that are folded by `pixels`."""
 
-  def pointwise(kernel, channels):
-    return _kernel(kernel[None, None], channels, features, pixels)[0, 0]
-
   def one(name, a):
     if name == "peephole":
       return fold(a, pixels)
     if name.endswith("bias"):
       return _bias(a, features, pixels)
     if name == "temporal_skip_kernel":
-      return pointwise(a, features)
+      return _pointwise(a, features, features, pixels)
     if name == "spatial_skip_kernel":  # Its first rows read the state, the others the input.
-      return jnp.concatenate([pointwise(a[:features], features), pointwise(a[features:], channels)])
-    return _kernel(a, channels if "input" in name else features, features, pixels)
+      state, x = a[:features], a[features:]
+      return jnp.concatenate([
+        _pointwise(state, features, features, pixels), _pointwise(x, channels, features, pixels)
+      ])  # fmt: skip
+    return _kernel(a, features, pixels)
 
   return {name: one(name, a) for name, a in params.items()}
+
+
+def _plain(kernel: tuple[int, ...], channels: int) -> tuple[int, ...]:
+  """Shape of a kernel as the convolution of an image of `channels`, beside its halo, takes it."""
+  height, seen, each, features = kernel
+  return (height, 1, seen * each, features) if each < channels else kernel
+
+
+def _shifted(a: jax.Array, blocks: int) -> jax.Array:
+  """In the place of each block the one that lies so many to its right; zeros beyond the edge."""
+  edges = [(0, 0, 0)] * a.ndim
+  edges[-2] = (-blocks, blocks, 0)
+  return lax.pad(a, jnp.zeros((), a.dtype), edges)
+
+
+def _with_halo(a: jax.Array, channels: int) -> jax.Array:
+  """[..., blocks, own] -> [..., blocks, channels]: a block, the pixels after it, and as many before it."""
+  own = a.shape[-1]
+  halo = (channels - own) // 2
+  if halo == 0:
+    return a
+  reach = -(-halo // own)
+  after = jnp.concatenate([_shifted(a, k) for k in range(1, reach + 1)], axis=-1)
+  before = jnp.concatenate([_shifted(a, -k) for k in range(reach, 0, -1)], axis=-1)
+  return jnp.concatenate([a, after[..., :halo], before[..., reach * own - halo :]], axis=-1)
+
+
+def weight_gradient(x: jax.Array, dy: jax.Array, kernel: tuple[int, ...]) -> jax.Array:
+  """The adjoint of `conv` in the kernel, whose shape is given; float32 whatever the dtypes."""
+  height, width, channels, _ = _plain(kernel, x.shape[-1])
+  size = height, width
+  padding = convolution.same_padding(size)
+  d_kernel = convolution.weight_gradient(_with_halo(x, channels), dy, size, (1, 1), padding)
+  return d_kernel.reshape(kernel)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """What a kernel reads at some distance.
+
+  Attributes:
+    kernel: [height, width, channels, features] of a plain convolution.
+    distance: how many blocks away.
+    after: how many channels it reads from the block after; it reads the others from the block before.
+  """
+
+  kernel: jax.Array
+  distance: int = dataclasses.field(metadata={"static": True})
+  after: int = dataclasses.field(metadata={"static": True})
+
+
+def parts(kernel: jax.Array, channels: int) -> list[Part]:
+  """A kernel's share of each distance, as `input_gradient` takes it.
+
+  Of a folded kernel `channels` are those of the image that it reads; an unfolded one reads as many or more.
+
+  A block's halo often fills half of a neighbour at most. Both neighbours' shares then make one kernel, and XLA sums the
+  products without a move of lanes.
+  """
+  if kernel.shape[2] >= channels:
+    return [Part(kernel, 0, 0)]
+  kernel = kernel.reshape(_plain(kernel.shape, channels))
+  halo = (kernel.shape[2] - channels) // 2
+  own, after, before = jnp.split(kernel, (channels, channels + halo), axis=2)
+  found = [Part(own, 0, 0)]
+  for first in range(0, halo, channels):
+    last, distance = min(first + channels, halo), first // channels + 1
+    idle = [(0, 0), (0, 0), (0, channels - last + first), (0, 0)]
+    right = jnp.pad(after[:, :, first:last], idle)
+    left = jnp.pad(before[:, :, halo - last : halo - first], [pad[::-1] for pad in idle])
+    if 2 * (last - first) <= channels:
+      found.append(Part(right + left, distance, channels // 2))
+    else:
+      found += [Part(right, distance, channels), Part(left, distance, 0)]
+  return found
+
+
+def input_gradient(dy: jax.Array, kernel: list[Part], size: tuple[int, int]) -> jax.Array:
+  """The adjoint of `conv` in an image of `size` (height, blocks)."""
+  total = None
+  for part in kernel:
+    padding = convolution.same_padding(part.kernel.shape[:2])
+    d = convolution.input_gradient(dy, part.kernel, size, (1, 1), padding)
+    if part.distance:
+      after = np.arange(d.shape[-1]) < part.after
+      d = jnp.where(after, _shifted(d, -part.distance), _shifted(d, part.distance))
+    total = d if total is None else total + d
+  assert total is not None
+  return total
+
+
+@jax.custom_vjp
+def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """`conv.conv` of an image with a kernel of its channels, or of a folded image with a folded kernel."""
+  kernel = kernel.reshape(_plain(kernel.shape, x.shape[-1]))
+  return convolution.conv(_with_halo(x, kernel.shape[2]), kernel)
+
+
+def _conv_forward(x, kernel):
+  return conv(x, kernel), (x, kernel)
+
+
+def _conv_backward(residuals, dy):
+  x, kernel = residuals
+  d_x = input_gradient(dy, parts(kernel, x.shape[-1]), x.shape[1:3])
+  return d_x, weight_gradient(x, dy, kernel.shape).astype(kernel.dtype)
+
+
+conv.defvjp(_conv_forward, _conv_backward)
+
+
+@jax.custom_vjp
+def plus(y: jax.Array, bias: jax.Array) -> jax.Array:
+  """y [..., features] + bias [features]. The bias's gradient is a matrix product, which sums fastest on a TPU."""
+  return y + bias
+
+
+def _plus_forward(y, bias):
+  return y + bias, None
+
+
+def _plus_backward(_, dy):
+  rows = dy.reshape(-1, dy.shape[-1])
+  ones = jnp.ones((8, len(rows)), dy.dtype)  # XLA would make a sum of the product with a single row.
+  total = jnp.matmul(
+    ones,
+    rows,
+    precision=lax.Precision.HIGHEST,
+    preferred_element_type=jnp.promote_types(dy.dtype, jnp.float32),
+  )
+  return dy, total[0].astype(dy.dtype)
+
+
+plus.defvjp(_plus_forward, _plus_backward)

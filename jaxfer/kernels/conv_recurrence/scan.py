@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxfer.kernels import conv as convolution
+from jaxfer.kernels.conv_recurrence import folding
 
 Carry = Any
 Affine = Callable[[str, jax.Array], jax.Array]
@@ -45,6 +45,7 @@ def scan(
       where there are such entries.
     recompute: whether the backward pass takes the affine maps again rather than keeping their values.
     kernels: name -> [kernel_height, kernel_width, channels, features], odd sizes; zero padding keeps height and width.
+      Folded kernels (`folding`) read arrays of as many channels as the state has.
     biases: name -> [features].
     constants: further differentiable arrays that the step reads (peephole weights).
     inputs: name -> [time, batch, height, width, features].
@@ -60,7 +61,7 @@ def scan(
 
 
 def _affine_value(name, s, kernels, biases, inputs):
-  value = convolution.conv(s, kernels[name])
+  value = folding.conv(s, kernels[name])
   for term in (inputs, biases):
     if name in term:
       value = value + term[name]
@@ -120,10 +121,8 @@ def _known_forward(value, s, kernel):
 
 def _known_backward(residuals, d_value):
   size, kernel = residuals
-  padding = convolution.same_padding(kernel.shape[:2])
-  # The kernel's own gradient is deferred; nobody reads this zero, and XLA removes it.
-  d_s = convolution.input_gradient(d_value, kernel, size, (1, 1), padding)
-  return d_value, d_s, jnp.zeros_like(kernel)
+  # The kernel's own gradient is deferred; nobody reads these zeros, and XLA removes them.
+  return d_value, folding.input_gradient(d_value, kernel, size), jax.tree.map(jnp.zeros_like, kernel)
 
 
 _known.defvjp(_known_forward, _known_backward)
@@ -155,6 +154,10 @@ def _backward(step, recompute, residuals, cotangents):
     steps = jax.tree.leaves(carries)[0].shape[:-1]
     kept = {name: jnp.zeros((*steps, k.shape[-1]), k.dtype) for name, k in kernels.items()} | inputs
 
+  # Outside of the loop, since XLA does not take them out of it.
+  parts = {
+    name: folding.parts(kernel, jax.tree.leaves(carries)[0].shape[-1]) for name, kernel in kernels.items()
+  }
   unchanged: dict[str, int] = {}  # Maps that read a leaf of the carry as it is: that is on record already.
 
   def body(state, kept, at):
@@ -173,7 +176,7 @@ def _backward(step, recompute, residuals, cotangents):
         value = kept[name]
         if recompute:
           value = value + lax.stop_gradient(_affine_value(name, s, kernels, biases, {}))
-        return _known(value, s, kernels[name])
+        return _known(value, s, parts[name])
 
       return _masked(step, carry, affine, constants, mask), read
 
@@ -194,12 +197,8 @@ def _backward(step, recompute, residuals, cotangents):
     return a.reshape(-1, *a.shape[2:])
 
   d_kernels = {
-    name: convolution.weight_gradient(
-      over_time_and_batch(reads[name]),
-      over_time_and_batch(d_values[name]),
-      kernel.shape[:2],
-      (1, 1),
-      convolution.same_padding(kernel.shape[:2]),
+    name: folding.weight_gradient(
+      over_time_and_batch(reads[name]), over_time_and_batch(d_values[name]), kernel.shape
     ).astype(kernel.dtype)
     for name, kernel in kernels.items()
   }
