@@ -1,4 +1,4 @@
-"""The enhanced ConvLSTM of paper 001, Table 1 on CK+: ten person-independent folds, accuracy pooled over folds.
+"""The enhanced ConvLSTM of paper 001 (Table 1) on CK+: ten person-independent folds, accuracy pooled over folds.
 
   jaxfer prepare ckplus --source <the distributor's folder>
   jaxfer train configs/two_stream_conv_rnn/enhanced_conv_lstm.py --workdir runs/enhanced_conv_lstm
