@@ -17,7 +17,7 @@ from jaxfer.systems.stacked_autoencoder import published
 def get_config() -> StudyConfig:
   return StudyConfig(
     title="Paper 000, Table 2: stacked denoising autoencoders on JAFFE, CK+, MSFDE and KDEF",
-    source="paper 000, Table 2: JAFFE, CK, MSFDE and KDEF mixed, 70 of 1611 pictures tested, six seeds",
+    source="paper 000, Table 2: JAFFE, CK, MSFDE and KDEF mixed, 70 of 1611 images tested, six seeds",
     base=RunConfig(
       recipe=Call("stacked_autoencoder"),
       model=Call("stacked_autoencoder"),

@@ -14,7 +14,7 @@ from jaxfer.systems.stacked_autoencoder import published
 def get_config() -> StudyConfig:
   return StudyConfig(
     title="Stacked denoising autoencoders on embedded faces, as in Table 2 of paper 000",
-    source="paper 000, Table 2: JAFFE, CK, MSFDE and KDEF mixed, 70 of 1611 pictures tested, six seeds",
+    source="paper 000, Table 2: JAFFE, CK, MSFDE and KDEF mixed, 70 of 1611 images tested, six seeds",
     base=RunConfig(
       # Chosen on faces of another seed (data.seed=7). Plain SGD at rate 0.1 barely reduces the loss in so few epochs.
       recipe=Call(

@@ -18,14 +18,14 @@ def draw(
   *,
   percentile: float = 97.7,
   signed: bool = True,
-) -> Mapping[str, str]:
+) -> dict[str, str]:
   """Draws `effective_pixels.png`: the effective pixels of each class over the mean face.
 
   A pixel is effective for a class if a path of large weights connects them (`explain.effective_pixels`). The paper does
-  not state its threshold. By our choice the largest 2.3 % of the weights into each unit count as large, the share of a
-  normal distribution that lies more than two standard deviations above the mean. The threshold is set for each unit, so
-  that every class has paths. Like the paper, we compare the raw weights. But we leave out pixels that are constant over
-  the training images, because their weights may never have received a gradient.
+  not state its threshold. By our choice the largest 2.3 % of the weights into each unit count as large. This is the
+  share of a normal distribution that lies more than two standard deviations above the mean. Each unit has its own
+  threshold, so that every class has paths. Like the paper, we compare the raw weights. But we leave out pixels that are
+  constant over the training images, because their weights may never have received a gradient.
 
   If the records have landmarks, the caption also gives the share of paths and pixels on brows, eyes and mouth.
 
@@ -41,8 +41,8 @@ def draw(
     The caption by file name.
   """
   images = np.asarray(records.arrays["image"][indices])
-  face, changes = images.mean((0, -1)), np.ptp(images, axis=0).any(-1).ravel()
-  used = [weights[0] * changes[:, None], *weights[1:]]
+  face, varies = images.mean((0, -1)), np.ptp(images, axis=0).any(-1).ravel()
+  used = [weights[0] * varies[:, None], *weights[1:]]
   limits = effective_pixels.thresholds(used, percentile=percentile, signed=signed, by_unit=True)
   mask, paths = (
     values.reshape(-1, *face.shape)
@@ -53,8 +53,8 @@ def draw(
     f"Pixels from which a path of large {'weights' if signed else 'magnitudes'} leads to a class (the largest "
     f"{100 - percentile:.3g} % of each unit), over the mean face. A darker pixel has more paths."
   )
-  if constant := int((~changes).sum()):
-    caption += f" {constant} of {changes.size} pixels are constant and are left out."
+  if constant := int((~varies).sum()):
+    caption += f" {constant} of {varies.size} pixels are constant and are left out."
   regions = {}
   if "landmarks" in records.arrays:
     regions = effective_pixels.part_regions(records.arrays["landmarks"][indices], *face.shape)
@@ -62,8 +62,8 @@ def draw(
     names = [f"{name}\n{_percent(share)}" for name, share in zip(names, path_shares, strict=True)]
     pixel_shares, _ = inside(mask, regions)
     caption += (
-      f" {_mean(path_shares)} of the paths and {_mean(pixel_shares)} of the effective pixels lie on brows, eyes and "
-      f"mouth, averaged over the classes that have any. By chance it would be {100 * chance:.0f} %."
+      f" On average over the classes that have paths, {_mean(path_shares)} of the paths and {_mean(pixel_shares)} of "
+      f"the pixels lie on brows, eyes and mouth. By chance it would be {100 * chance:.0f} %."
     )
   title = "Pixels on which the classes depend"
   grids.over_face_png(face, paths, names, folder / "effective_pixels.png", title, regions)
@@ -86,4 +86,4 @@ def _percent(share: float) -> str:
 
 def _mean(shares: np.ndarray) -> str:
   known = shares[~np.isnan(shares)]
-  return f"{100 * known.mean():.0f} %" if len(known) else "None"
+  return f"{100 * known.mean():.0f} %" if len(known) else "none"

@@ -39,6 +39,7 @@ def draw(
 
 
 def _draw_filters(task: Task, variables: Variables, path: pathlib.Path) -> str:
+  """Draws the weights of up to 40 units of the first layer as images. Returns the caption."""
   kernel = np.asarray(variables["params"]["encoder1"]["kernel"])
   side = task.data["image"].shape[1]
   first = kernel.T[:40].reshape(-1, side, task.data["image"].shape[2])

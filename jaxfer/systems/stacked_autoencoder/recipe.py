@@ -4,10 +4,10 @@ The paper specifies two things: the order of training and the noise. Each layer 
 layers below it, and then all encoders are trained together with the classifier (section 3, Fig. 2). The inputs of the
 first two layers are corrupted by noise (section 3.2).
 
-The paper gives no numbers, so these are our choices (README, section 3): 30 % of a layer's input units are set to zero
-in pre-training and none in fine-tuning; layers minimise half the squared error; the optimizer is stochastic gradient
-descent at rate 0.1 with batches of 20; a layer trains for 30 epochs and fine-tuning takes 300; the classifier has
-softmax outputs and cross-entropy. An incomplete last batch is filled up with records from the start of the epoch.
+The paper gives no numbers, so the following are our choices (README, section 3). In pre-training 30 % of a layer's
+input units are set to zero, in fine-tuning none. Layers minimise half the squared error. The optimizer is stochastic
+gradient descent at rate 0.1 with batches of 20, for 30 epochs per layer and 300 epochs of fine-tuning. The classifier
+has softmax outputs and cross-entropy. An incomplete last batch is filled up with records from the start of the epoch.
 """
 
 import pathlib
@@ -33,10 +33,10 @@ from jaxfer.train import optim
 from jaxfer.train.stage import Batch, Context, LossFn, LossOut, Stage, Update, Variables
 
 _LUMA = (0.299, 0.587, 0.114)
-_FINE_TUNING = "fine-tuning"
 
 
 def _descent(optimizer: str, rate: str) -> optax.GradientTransformation:
+  """The optimizer "sgd" or "adam", with a constant learning rate that is read from the hyperparameter `rate`."""
   constant = optim.schedule("constant", 1)
   return optim.adam(rate, constant) if optimizer == "adam" else optim.scale_by_hyper(rate, constant)
 
@@ -154,7 +154,7 @@ class StackedAutoencoderSystem(System):
         stages.append(Stage(f"layer {layer}", (update,), pretrain_epochs, self._sample))
     trainable = (*(f"encoder{layer}" for layer in layers), "classifier")
     update = Update("net", self._class_loss(model, output), trainable, _descent(optimizer, "learning_rate"))
-    stages.append(Stage(_FINE_TUNING, (update,), epochs, self._sample))
+    stages.append(Stage("fine-tuning", (update,), epochs, self._sample))
     rates = {"learning_rate": learning_rate} | ({"pretrain_rate": pretrain_rate} if pretrain else {})
     return tuple(stages), rates
 
@@ -189,7 +189,7 @@ class StackedAutoencoderSystem(System):
     del predictions
     errors: dict[str, list[float]] = {}
     for history in histories:
-      last = {row["stage"]: row["error"] for row in history if "error" in row}
+      last = {epoch["stage"]: epoch["error"] for epoch in history if "error" in epoch}
       for stage, error in last.items():
         errors.setdefault(f"error of {stage}", []).append(error)
     return errors

@@ -46,7 +46,7 @@ def test_the_caption_states_the_share_on_the_parts_and_the_share_by_chance(tmp_p
   files = effective_pixels.draw(weights(), faces(), np.arange(4), tmp_path, percentile=90)
   (caption,) = files.values()
   # The mean of 100 % for anger and 50 % for disgust. The parts cover 24 of 256 pixels.
-  assert "75 % of the paths and 75 % of the effective pixels" in caption
+  assert "75 % of the paths and 75 % of the pixels" in caption
   assert "By chance it would be 9 %" in caption
   image = Image.open(tmp_path / "effective_pixels.png")
   assert image.size[0] == 900
