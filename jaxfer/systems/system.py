@@ -165,7 +165,7 @@ class System:
     models: Linen modules, by the names that configs use for them.
     citation: source of the published numbers, with the data and the protocol.
     paper_data: name of the data set on which the published numbers were measured; "" if there is none.
-    paper_options: options that this data set must have to be the one of the paper.
+    paper_options: options of this data set, with the values that they have in the paper.
     published: published results as (name, conditions, accuracy in [0, 1]). A config repeats a result if all conditions
       hold. A condition names an attribute of the model, an option of the recipe (such as "recipe.w") or "init_from",
       and gives its value or a `Range` of values.

@@ -82,7 +82,7 @@ class StackedAutoencoder(nn.Module):
     self.classifier = dense(self.num_classes, name="classifier")
 
   def activation(self, x: jax.Array) -> jax.Array:
-    """The logistic function, which hidden and reconstructed units apply. Elementwise."""
+    """Applies the logistic function, the activation of hidden and of reconstructed units, elementwise."""
     return nn.sigmoid(x)
 
   def __call__(self, image: jax.Array, *, train: bool = False, keys: jax.Array | None = None) -> jax.Array:

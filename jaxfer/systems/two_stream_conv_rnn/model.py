@@ -89,7 +89,8 @@ class Stream(nn.Module):
 
     Args:
       x: [batch, time, height, width, channels].
-      mask: [batch, time], True for the time steps that belong to the sequence; None if all of them do.
+      mask: [batch, time], True for the time steps of a sequence and False for the padding after it; None if there is no
+        padding.
 
     Returns:
       The maps of the last layer, [batch, time, h, w, features[-1]]. Each pooling halves height and width, rounded down.
@@ -240,7 +241,8 @@ class TwoStreamConvRNN(nn.Module):
     Args:
       frames: [batch, time, height, width, 3], in [-1, 1].
       flow: [batch, time, height, width, 2], displacement since the previous frame in units of 20 pixels, in [-1, 1].
-      mask: [batch, time], True for the time steps that belong to the clip; None if all of them do.
+      mask: [batch, time], True for the time steps of a clip and False for the padding after it; None if there is no
+        padding.
       train: whether to apply dropout.
       keys: [batch] typed keys for dropout; only needed in training.
 
