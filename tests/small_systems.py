@@ -52,7 +52,7 @@ SYSTEMS = {
     Call("landmark_fusion", rgb_epochs=1, epochs=1),
     Call("landmark_fusion", width=0.0625, block=4, kernel_sizes=(5, 3, 3, 1, 1, 1), image_size=66),
   ),
-  "identity_expression_vae": _vae("identity_expression_vae", "none"),  # With norms it takes twice as long to compile.
+  "identity_expression_vae": _vae("identity_expression_vae", "none"),  # Norms double its time to compile.
   "vae": _vae("vae", "batch"),
   "conditional_vae": _vae("conditional_vae", "none"),
   "elderly_transfer": _config(
