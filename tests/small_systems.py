@@ -1,4 +1,4 @@
-"""Every system at a size that compiles in seconds, on random records that stand for any data set."""
+"""Every system at a size that compiles in seconds, on random records that can replace any data set."""
 
 import contextlib
 import functools
@@ -26,7 +26,7 @@ def _config(recipe, model, **more):
   return RunConfig(
     recipe=recipe,
     model=model,
-    data=Call("synthetic_faces"),  # By name alone: `records` are what is read.
+    data=Call("synthetic_faces"),  # Only the name is used; `records` are read instead.
     split=Split(test=0.34, validation=0.3),
     batch_size=8,
     execution=Execution(driver="steps", devices=1),
@@ -39,7 +39,7 @@ def _vae(name, norm):
   return _config(Call("identity_expression_vae", epochs=1), model)
 
 
-# Without dropout, as the devices' contract asks.
+# Dropout is off in all of them, for the comparison of one device with four (tests/train/contract_test.py).
 SYSTEMS = {
   "stacked_autoencoder": _config(
     Call("stacked_autoencoder", pretrain_epochs=1, epochs=1), Call("stacked_autoencoder", sizes=(6, 5))
@@ -52,7 +52,7 @@ SYSTEMS = {
     Call("landmark_fusion", rgb_epochs=1, epochs=1),
     Call("landmark_fusion", width=0.0625, block=4, kernel_sizes=(5, 3, 3, 1, 1, 1), image_size=66),
   ),
-  "identity_expression_vae": _vae("identity_expression_vae", "none"),  # With norms it compiles twice as long.
+  "identity_expression_vae": _vae("identity_expression_vae", "none"),  # Norms double its time to compile.
   "vae": _vae("vae", "batch"),
   "conditional_vae": _vae("conditional_vae", "none"),
   "classifier": _config(Call("classifier", epochs=1), Call("tests.cnn:CNN", features=4)),
@@ -68,7 +68,7 @@ SYSTEMS = {
 
 @functools.cache
 def records() -> Records:
-  """Nine people, twelve records each; brightness tells the class. The last record has no landmarks."""
+  """Records of nine people, twelve each. The brightness depends on the class. The last record has no landmarks."""
   rng = np.random.default_rng(0)
   count = 108
   label = np.tile(np.arange(len(CLASSES)), count // len(CLASSES))
@@ -88,12 +88,12 @@ def records() -> Records:
 
 
 def made(name: str, *overrides: str) -> Task:
-  """The task of a system."""
+  """Creates the task of `SYSTEMS[name]`, with overrides such as "recipe.epochs=2"."""
   return task_of(configuration.override(SYSTEMS[name], overrides, options_of), records())
 
 
 class Upsampled(nn.Module):
-  """Stands in for `ConvTranspose` from 4 x 4 to 32 x 32 pixels: each becomes 8 x 8 equal ones."""
+  """Replaces `ConvTranspose` from 4 x 4 to 32 x 32 pixels. Each input pixel becomes 8 x 8 equal output pixels."""
 
   features: int
   kernel: int
@@ -115,9 +115,9 @@ class Upsampled(nn.Module):
 
 @contextlib.contextmanager
 def installed():
-  """Makes `records` any data set, and the networks shallow, since deep ones take long to compile.
+  """Replaces every data set by `records`, and deep networks by shallow ones that compile fast.
 
-  A layer takes the place of each ResNet trunk. The networks of paper 003 have one stage.
+  A single layer replaces each ResNet trunk, and the networks of paper 003 have one stage.
   """
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(landmark_fusion, "ResNetTrunk", Trunk)

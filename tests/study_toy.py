@@ -1,4 +1,7 @@
-"""A study of seconds: dense nets of two widths on random pictures; run as a script it can kill itself."""
+"""A study that takes seconds: dense models of two widths on random images.
+
+Run as a script, `study_toy.py WORKDIR CHUNKS`, it kills itself when the given number of chunks is done.
+"""
 
 import json
 import os
@@ -21,7 +24,7 @@ from jaxfer.train.stage import LossOut, Stage, Update
 
 
 class Net(nn.Module):
-  """One hidden layer."""
+  """A dense model with one hidden layer."""
 
   num_classes: int = 3
   width: int = 4
@@ -33,6 +36,8 @@ class Net(nn.Module):
 
 
 class Toy(System):
+  """Trains `Net` with cross-entropy and Adam, in a single stage."""
+
   models = {"toy": Net}
   citation = "nowhere"
   paper_data = "absent"
@@ -43,10 +48,10 @@ class Toy(System):
   def inputs(self, model, batch):
     return (batch["x"],)
 
-  def eval_batch(self, data, rows):
+  def eval_batch(self, data, indices):
     return {
-      "x": jnp.asarray(data["image"])[rows].reshape(-1, 4) / 255.0,
-      "label": jnp.asarray(data["label"])[rows],
+      "x": jnp.asarray(data["image"])[indices].reshape(-1, 4) / 255.0,
+      "label": jnp.asarray(data["label"])[indices],
     }
 
   def recipe(self, model, steps, *, epochs: int = 2, rate: float = 0.05):
@@ -72,7 +77,7 @@ STUDY = StudyConfig(
   base=RunConfig(
     recipe=Call("toy"),
     model=Call("toy"),
-    data=Call("synthetic_sequences"),  # By name alone: `records` below are what is read.
+    data=Call("synthetic_sequences"),  # Only the name is used; `records` are read instead.
     split=Split(folds=2),
     batch_size=4,
     execution=Execution(devices=1, steps_per_call=2),
@@ -85,7 +90,10 @@ STUDY = StudyConfig(
 
 
 def records(seed=0):
-  """Seven people, three records each, of which the first pixel nearly tells the class; folds of 12 and 9 records."""
+  """Records of seven people, three each. The two folds have 12 and 9 records.
+
+  The first pixel of an image nearly determines the class.
+  """
   rng = np.random.default_rng(seed)
   label = np.tile(np.arange(3), 7).astype(np.int32)
   image = rng.integers(0, 120, (21, 2, 2, 1))
@@ -98,31 +106,32 @@ def records(seed=0):
 
 
 def install(patch):
-  """Makes the toy known: `patch` is a `pytest.MonkeyPatch`."""
+  """Registers the toy system and its model, and makes `records` the data; `patch` is a `pytest.MonkeyPatch`."""
   patch.setitem(SYSTEMS, "toy", SYSTEM)
   patch.setitem(MODELS, "toy", Net)
   patch.setattr(run, "load_data", lambda config, data_dir: records())
 
 
 def run_study(workdir, *assignments, config=STUDY, preset=None, **kwargs):
+  """Runs a study with overrides such as "recipe.epochs=1", and returns its table."""
   return study.run(config, preset, assignments, workdir, pathlib.Path("nowhere"), **kwargs)
 
 
 def history(folder):
-  """Rows of metrics of a row's trainings."""
+  """The metrics of a variant's trainings, one mapping per epoch."""
   return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
 
 
 def kill_after(chunks):
-  """Kills this process in place of the chunk after so many."""
-  left, original = [chunks], stacked.Stacked.trainer
+  """Makes this process kill itself (SIGKILL) when it starts another chunk after the given number of chunks."""
+  remaining, original = [chunks], stacked.Stacked.trainer
 
   def trainer(self, stage, driver):
     chunk = original(self, stage, driver)
 
     def deadly(*args):
-      left[0] -= 1
-      if left[0] < 0:
+      remaining[0] -= 1
+      if remaining[0] < 0:
         os.kill(os.getpid(), signal.SIGKILL)
       return chunk(*args)
 

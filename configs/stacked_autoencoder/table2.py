@@ -1,4 +1,4 @@
-"""Paper 000, Table 2, on its four sets of stills mixed: ten tested pictures of each class, six seeds.
+"""Table 2 of paper 000 on its mixture of four data sets: ten test images of each class, six seeds.
 
   jaxfer prepare jaffe --source <the distributor's folder> channels=1 crop=middle label_source=ratings
   jaxfer prepare ckplus_stills --source <the distributor's folder> channels=1 crop=middle frames=last:1
@@ -6,8 +6,8 @@
   jaxfer prepare kdef --source <the distributor's folder> channels=1 crop=middle
   jaxfer study configs/stacked_autoencoder/table2.py --workdir runs/table2
 
-Ours: not yet run, for want of the data (all four are given out on request). The presets smoke and small read pictures
-of 24 pixels: give image_size=24 too.
+We have not run this study, because we do not have the data, all of which are available on request. The presets "smoke"
+and "small" need images of 24 pixels: add image_size=24 to the four `prepare` commands.
 """
 
 from jaxfer.config import Call, Execution, Row, RunConfig, Split, StudyConfig
@@ -17,7 +17,7 @@ from jaxfer.systems.stacked_autoencoder import published
 def get_config() -> StudyConfig:
   return StudyConfig(
     title="Paper 000, Table 2: stacked denoising autoencoders on JAFFE, CK+, MSFDE and KDEF",
-    source="paper 000, Table 2: JAFFE, CK, MSFDE and KDEF mixed, 70 of 1611 pictures tested, six seeds",
+    source="paper 000, Table 2: JAFFE, CK, MSFDE and KDEF mixed, 70 of 1611 images tested, six seeds",
     base=RunConfig(
       recipe=Call("stacked_autoencoder"),
       model=Call("stacked_autoencoder"),

@@ -1,8 +1,10 @@
-"""Paper 000, Table 2, on embedded synthetic faces: noise on some, all or no layers, no pre-training, unseen people.
+"""Table 2 of paper 000 on embedded synthetic faces.
+
+The variants have noise on two, all or no layers, no pre-training, or test images of people unseen in training.
 
   jaxfer study configs/stacked_autoencoder/table2_synthetic.py --workdir runs/table2_synthetic
 
-The paper's own data are those of `table2.py`.
+`table2.py` is the same study on the data of the paper.
 """
 
 from jaxfer.config import Call, Execution, Row, RunConfig, Split, StudyConfig
@@ -12,9 +14,9 @@ from jaxfer.systems.stacked_autoencoder import published
 def get_config() -> StudyConfig:
   return StudyConfig(
     title="Stacked denoising autoencoders on embedded faces, as in Table 2 of paper 000",
-    source="paper 000, Table 2: JAFFE, CK, MSFDE and KDEF mixed, 70 of 1611 pictures tested, six seeds",
+    source="paper 000, Table 2: JAFFE, CK, MSFDE and KDEF mixed, 70 of 1611 images tested, six seeds",
     base=RunConfig(
-      # Chosen on faces of another seed (data.seed=7). Plain descent at rate 0.1 hardly begins in so few epochs.
+      # Chosen on faces of another seed (data.seed=7). Plain SGD at rate 0.1 barely reduces the loss in so few epochs.
       recipe=Call(
         "stacked_autoencoder",
         optimizer="adam",

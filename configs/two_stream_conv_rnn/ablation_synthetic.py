@@ -1,8 +1,10 @@
-"""Paper 001's three additions one by one: temporal gate, temporal skip, spatial skip, on embedded synthetic sequences.
+"""All combinations of the three additions of paper 001 on embedded synthetic sequences.
+
+The additions are the temporal gate, the temporal skip and the spatial skip.
 
   jaxfer study configs/two_stream_conv_rnn/ablation_synthetic.py --workdir runs/ablation_synthetic
 
-The paper has the two ends of it alone: none of the three, and all of them. The clips are those of
+The paper reports only the model without any addition and the model with all three. The clips are those of
 `table1_synthetic.py`.
 """
 
@@ -32,7 +34,7 @@ def get_config() -> StudyConfig:
         features=(8, 16),
         dense=(64, 32),
         dropout_rate=0.2,
-        flow_gain=50.0,  # At 16 pixels a face moves by less than a tenth of a pixel a frame.
+        flow_gain=50.0,  # At 16 pixels a face moves by less than a tenth of a pixel per frame.
       ),
       data=Call("synthetic_sequences", num_frames=8, image_size=16, time_course="fleeting"),
       split=Split(folds=5),

@@ -1,11 +1,11 @@
-"""Paper 001, Table 1, ConvGRU on CK+: ten person-independent folds, accuracy pooled.
+"""The ConvGRU of paper 001 (Table 1) on CK+: ten person-independent folds, accuracy pooled over folds.
 
   jaxfer prepare ckplus --source <the distributor's folder>
   jaxfer train configs/two_stream_conv_rnn/conv_gru.py --workdir runs/conv_gru
 
-Published: 86.54 % (283 of 327). Ours: not yet run, for want of the data (CK+ is given out on
-request); see the README for the same nets on embedded sequences. The paper states neither sizes nor training; ours are
-in the docstrings of the model and of `jaxfer.experiments.two_stream_conv_rnn`.
+The published accuracy is 86.54 % (283 of 327). We have not run this config, because we do not have CK+, which is
+available on request. jaxfer/systems/two_stream_conv_rnn/README.md has results of smaller models on embedded sequences
+(section 6). The paper gives neither layer sizes nor the training; our choices are in section 3.
 """
 
 from jaxfer.config import Call, RunConfig, Split
@@ -17,7 +17,7 @@ def get_config() -> RunConfig:
     model=Call(
       "two_stream_conv_rnn",
       cell="conv_gru",
-      flow_gain=20.0,  # Flow in pixels. Our choice, as is everything about the flow.
+      flow_gain=20.0,  # The model sees the flow in pixels (our choice).
     ),
     data=Call("ckplus"),
     split=Split(folds=10),

@@ -1,11 +1,11 @@
-"""Paper 001, Table 1, enhanced ConvLSTM on CK+: ten person-independent folds, accuracy pooled.
+"""The enhanced ConvLSTM of paper 001 (Table 1) on CK+: ten person-independent folds, accuracy pooled over folds.
 
   jaxfer prepare ckplus --source <the distributor's folder>
   jaxfer train configs/two_stream_conv_rnn/enhanced_conv_lstm.py --workdir runs/enhanced_conv_lstm
 
-Published: 90.52 % (296 of 327). Ours: not yet run, for want of the data (CK+ is given out on
-request); see the README for the same nets on embedded sequences. The paper states neither sizes nor training; ours are
-in the docstrings of the model and of `jaxfer.experiments.two_stream_conv_rnn`.
+The published accuracy is 90.52 % (296 of 327). We have not run this config, because we do not have CK+, which is
+available on request. jaxfer/systems/two_stream_conv_rnn/README.md has results of smaller models on embedded sequences
+(section 6). The paper gives neither layer sizes nor the training; our choices are in section 3.
 """
 
 from jaxfer.config import Call, RunConfig, Split
@@ -20,7 +20,7 @@ def get_config() -> RunConfig:
       temporal_gate=True,
       temporal_skip=True,
       spatial_skip=True,
-      flow_gain=20.0,  # Flow in pixels. Our choice, as is everything about the flow.
+      flow_gain=20.0,  # The model sees the flow in pixels (our choice).
     ),
     data=Call("ckplus"),
     split=Split(folds=10),

@@ -1,10 +1,10 @@
-"""Paper 001, Table 1, on CK+: four conv-RNNs, ten person-independent folds pooled.
+"""Table 1 of paper 001 on CK+: four conv-RNNs, ten person-independent folds, accuracy pooled over folds.
 
   jaxfer prepare ckplus --source <the distributor's folder>
   jaxfer study configs/two_stream_conv_rnn/table1.py --workdir runs/table1
 
-Ours: not yet run, for want of the data (CK+ is given out on request). The presets smoke and small read the clips as
-`jaxfer prepare ckplus num_frames=8 image_size=24` writes them.
+We have not run this study, because we do not have CK+, which is available on request. The presets "smoke" and "small"
+need smaller clips, which `jaxfer prepare ckplus num_frames=8 image_size=24` writes.
 """
 
 from jaxfer.config import Call, Row, RunConfig, Split, StudyConfig
@@ -20,7 +20,7 @@ def get_config() -> StudyConfig:
       recipe=Call("two_stream_conv_rnn"),
       model=Call(
         "two_stream_conv_rnn",
-        flow_gain=20.0,  # Flow in pixels. Our choice, as is everything about the flow.
+        flow_gain=20.0,  # The model sees the flow in pixels (our choice).
       ),
       data=Call("ckplus"),
       split=Split(folds=10),

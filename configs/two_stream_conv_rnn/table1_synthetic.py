@@ -1,12 +1,13 @@
-"""Paper 001, Table 1, on embedded synthetic sequences: four conv-RNNs, person-independent folds pooled, seeds.
+"""Table 1 of paper 001 on embedded synthetic sequences: four conv-RNNs, person-independent folds, several seeds.
 
   jaxfer study configs/two_stream_conv_rnn/table1_synthetic.py --workdir runs/table1_synthetic
 
-The paper's own data are those of `table1.py`. The clips are fleeting ones: a subtle expression is over by the middle,
-and motion that says nothing of it follows, so that a net has to keep what it saw. The time course was chosen on other
-people (data.seed=7, one seed; benchmarks/results/table1_synthetic/other_people): on clips that end at the apex, whose
-last frame says it all, the additions helped the ConvGRU alone, on clips that relax the ConvLSTM did worse with them.
-The number of epochs is what a quarter of an hour allows.
+`table1.py` is the same study on the data of the paper. The clips here have the time course "fleeting": a subtle
+expression ends by the middle of the clip, and motion that is unrelated to the label follows. A model therefore has to
+remember the expression. We chose the time course on other people (data.seed=7, one seed; the records are in
+benchmarks/results/table1_synthetic/other_people). Clips that end at the apex show the expression in their last frame,
+and there the additions helped only the ConvGRU. On clips that relax again, the ConvLSTM did worse with the additions.
+The number of epochs was chosen so that the study takes about a quarter of an hour.
 """
 
 from jaxfer.config import Call, Row, RunConfig, Split, StudyConfig
@@ -25,7 +26,7 @@ def get_config() -> StudyConfig:
         features=(8, 16),
         dense=(64, 32),
         dropout_rate=0.2,
-        flow_gain=50.0,  # At 16 pixels a face moves by less than a tenth of a pixel a frame.
+        flow_gain=50.0,  # At 16 pixels a face moves by less than a tenth of a pixel per frame.
       ),
       data=Call("synthetic_sequences", num_frames=8, image_size=16, time_course="fleeting"),
       split=Split(folds=5),

@@ -1,10 +1,11 @@
-"""Paper 001's nets where the expression is gone again at the end, and where other motion follows it, embedded.
+"""The ConvLSTM models of paper 001 on embedded sequences with three time courses of the expression.
 
   jaxfer study configs/two_stream_conv_rnn/time_course_synthetic.py --workdir runs/time_course_synthetic
 
-The nets read out at the last frame. CK+ ends at the apex, which that frame shows; where the face has relaxed by then,
-what it showed is in the memory alone; "fleeting" clips end with motion that says nothing of the label. The same people
-show the same expressions in all three.
+The models classify a clip by their output at the last frame. Clips of CK+ end at the apex, so the last frame shows the
+expression ("onset_apex"). If the face has relaxed again by then ("onset_apex_offset"), a model can only remember the
+expression. Clips with the time course "fleeting" end with motion that is unrelated to the label. The people and their
+expressions are the same in all three.
 """
 
 from jaxfer.config import Call, Row, RunConfig, Split, StudyConfig
@@ -33,7 +34,7 @@ def get_config() -> StudyConfig:
         features=(8, 16),
         dense=(64, 32),
         dropout_rate=0.2,
-        flow_gain=50.0,  # At 16 pixels a face moves by less than a tenth of a pixel a frame.
+        flow_gain=50.0,  # At 16 pixels a face moves by less than a tenth of a pixel per frame.
       ),
       data=Call("synthetic_sequences", num_frames=8, image_size=16),
       split=Split(folds=5),

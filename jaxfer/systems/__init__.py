@@ -1,4 +1,4 @@
-"""The systems, one package each: the model, the recipe, the published numbers, the tables and the figures."""
+"""The systems. Each is a package with a model, a recipe, published numbers, tables and figures."""
 
 import dataclasses
 import importlib
@@ -63,11 +63,11 @@ def model_class(name: str) -> type[nn.Module]:
 
 
 def create_model(name: str, **kwargs: Any) -> nn.Module:
-  """Returns the model of a name (see `model_class`) with `kwargs` as its attributes.
+  """Creates the model of a name (see `model_class`) with the attributes `kwargs`.
 
   Raises:
-    UserError: there is no such model or attribute (names the nearest valid one), or a value is not of its type or
-      outside its range.
+    UserError: there is no such model or attribute, or a value has the wrong type or is outside its range. For unknown
+      names the message suggests the nearest valid one.
   """
   model = model_class(name)
   attributes = {f.name for f in dataclasses.fields(model)} - {"parent", "name"}

@@ -1,4 +1,4 @@
-"""What a system is: the base class that every system's package fills in, and what a model predicts."""
+"""`System`, the base class of all systems, and `Prediction`, the result of evaluating a model."""
 
 import dataclasses
 import pathlib
@@ -20,20 +20,23 @@ from jaxfer.report.tables import Table
 from jaxfer.train.stage import Batch, Stage, Variables
 
 Options = Mapping[str, Any]
-History = Sequence[Mapping[str, Any]]  # The rows of metrics of one training.
-Variants = Sequence[Mapping[str, Any]]  # The rows of a study's table.
+History = Sequence[Mapping[str, Any]]  # The metrics of one training, one mapping per epoch of each stage.
+Variants = Sequence[Mapping[str, Any]]  # The variants of a study with their results, see `System.tables`.
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-  """What a model's outputs predict for the test records.
+  """The predictions of a model for n records.
+
+  Some protocols evaluate each record in several trials; the accuracy is then the mean over trials.
 
   Attributes:
-    predicted: [n] classes; -1 where the outputs are not finite. With several trials, the class that most trials give.
-    correct: [n] in [0, 1]: whether each record is right, or with several trials the share of trials in which it is.
-    rank: [n] number of classes that score higher than the true one; None where nothing ranks the classes.
-    loss: [n]; None where there is none.
-    by_trial: [n, trials] classes of a protocol with several trials, whose accuracy is the mean over them; else None.
+    predicted: [n] predicted classes, -1 if the outputs of a record are not finite. With several trials, the class that
+      is predicted most often.
+    correct: [n] 1.0 for a correct prediction, else 0.0. With several trials, the share of correct ones, in [0, 1].
+    rank: [n] number of classes with a higher score than the true class; None if the classes have no scores.
+    loss: [n] loss of each record; None if there is no loss.
+    by_trial: [n, trials] predicted classes of each trial; None if the protocol has a single trial.
   """
 
   predicted: np.ndarray
@@ -44,15 +47,23 @@ class Prediction:
 
   @property
   def trials(self) -> int:
-    """Number of trials of the protocol."""
+    """Number of trials per record."""
     return 1 if self.by_trial is None else self.by_trial.shape[1]
 
 
 def pooled_scores(
   evaluated: Sequence[tuple[np.ndarray, Mapping[str, Prediction]]], classes: int
 ) -> list[metrics.Score]:
-  """The score of each named prediction, pooled over folds. A fold is its labels and its predictions."""
-  labels = np.concatenate([own for own, _ in evaluated])
+  """Returns the score of each prediction, pooled over folds.
+
+  Args:
+    evaluated: for each fold, the labels [n] of its test records and their predictions by name.
+    classes: number of classes.
+
+  Returns:
+    One score per name, in the order of the first fold.
+  """
+  labels = np.concatenate([fold_labels for fold_labels, _ in evaluated])
   return [
     metrics.score(
       labels, np.concatenate([predictions[name].correct for _, predictions in evaluated]), classes
@@ -64,89 +75,106 @@ def pooled_scores(
 def pooled_confusion(
   evaluated: Sequence[tuple[np.ndarray, Mapping[str, Prediction]]], classes: int
 ) -> list[list[int | float]]:
-  """C[true, predicted] of the first prediction, pooled over folds: counts, or means over the protocol's trials."""
+  """Returns the confusion matrix C[true, predicted] of the first prediction, pooled over folds.
+
+  Its entries are counts, or means of counts if there are several trials. Arguments are those of `pooled_scores`.
+  """
   firsts = [next(iter(predictions.values())) for _, predictions in evaluated]
-  by_trial = [own.predicted[:, None] if own.by_trial is None else own.by_trial for own in firsts]
-  labels = np.concatenate([own for own, _ in evaluated])
+  by_trial = [first.predicted[:, None] if first.by_trial is None else first.by_trial for first in firsts]
+  labels = np.concatenate([fold_labels for fold_labels, _ in evaluated])
   matrix = metrics.mean_confusion(labels, np.concatenate(by_trial), classes)
   return [[metrics.whole(count) for count in row] for row in matrix]
 
 
-# Names of predictions made in other batches than those of the test: in batches drawn at random, and in batches of one
-# record, which no other record can change.
+# Names of predictions that are made in other batches than those of the test protocol: in batches drawn at random, and
+# in batches of one record, where other records have no influence.
 SHUFFLED, ALONE = "shuffled", "batches of one"
 
 
 def in_batches(prediction: str, batches: str) -> str:
-  """Name of a prediction ("" is the model's answer) in other batches ("" are those of the test)."""
+  """Returns the name of a prediction in given batches.
+
+  Args:
+    prediction: its name; "" is the first prediction of the model.
+    batches: `SHUFFLED`, `ALONE`, or "" for the batches of the test protocol.
+  """
   return ", ".join(filter(None, (prediction, batches)))
 
 
 def from_logits(logits: np.ndarray, labels: np.ndarray) -> Prediction:
-  """The prediction of logits [n, classes]: the class with the largest one; ties go to the lower class."""
+  """Returns predictions from logits.
+
+  The class with the largest logit is predicted. Ties go to the class with the lower index.
+
+  Args:
+    logits: [n, classes].
+    labels: [n] true classes.
+  """
   predicted = np.asarray(metrics.predict(logits))
   rank, loss = metrics.rank(logits, labels), losses.cross_entropy(logits, labels)
   return Prediction(predicted, (predicted == labels).astype(np.float64), np.asarray(rank), np.asarray(loss))
 
 
 class Task(Protocol):
-  """What a system may read of a training: its config on its data (`experiments.task.Task`)."""
+  """The parts of `experiments.task.Task`, a config with its model and its data, that a system may use."""
 
   @property
   def config(self) -> RunConfig:
-    """The config as it was given."""
+    """The config of the training."""
 
   @property
   def system(self) -> "System":
-    """The system itself."""
+    """The system of the config."""
 
   @property
   def model(self) -> nn.Module:
-    """The model, built for the classes of the data."""
+    """The model, created for the classes of the data."""
 
   @property
   def data(self) -> Mapping[str, np.ndarray]:
-    """The arrays of `System.to_arrays`, [n, ...] each."""
+    """The arrays that `System.to_arrays` returned, [n, ...] each."""
 
   @property
   def records(self) -> Records:
-    """The records that the arrays were made from."""
+    """The records from which the arrays were made."""
 
   @property
   def test_batch(self) -> int:
-    """Size of an evaluation batch."""
+    """Number of records in an evaluation batch."""
 
-  def plan(self, trained: np.ndarray, /) -> Plan:
-    """The training batches of these records."""
+  def plan(self, train_indices: np.ndarray, /) -> Plan:
+    """Returns the plan of the training batches."""
 
   def stages(self, steps: int, /) -> tuple[tuple[Stage, ...], Mapping[str, float]]:
-    """The result of `System.recipe` for this config."""
+    """Returns the stages and hyperparameters of `System.recipe` for `steps` batches per epoch."""
 
   def init(self, key: jax.Array, /) -> Variables:
-    """Initial variables."""
+    """Returns the initial variables."""
 
-  def in_order(self, rows: np.ndarray, /) -> np.ndarray:
-    """The indices in the order in which evaluation takes them."""
+  def in_order(self, indices: np.ndarray, /) -> np.ndarray:
+    """Returns the indices in the order in which evaluation batches are filled."""
 
 
 class System:
-  """A published method: its stages, how records become batches, how outputs become predictions, and its tables.
+  """A published method: its models, its training stages, its batches, its predictions and its tables.
 
   A subclass sets `models`, `citation` and `paper_data`, and defines `recipe`, `to_arrays`, `eval_batch` and `inputs`.
   Everything else has a default.
 
   Attributes:
-    models: Linen modules by the name that a config gives them.
-    citation: source of the published numbers, and what they were measured on.
-    paper_data: name of the data set that the published numbers were measured on; "" where there is none.
-    paper_options: options of that data set that must hold, or the data are not the paper's.
-    published: rows of the paper's table, as (name, conditions, accuracy). A condition is an attribute of the model, an
-      option of the recipe such as "recipe.w", or "init_from", with its value or a `Range` of values.
-    test_batch: size of an evaluation batch; None takes the size of a training batch.
-    batch_dependent: whether outputs depend on the other records of a batch. Evaluation then follows the distributor's
-      order of files (the records' `order`), and a study also evaluates in one random order.
-    label_free: submodules that do not depend on the classes, so that they may come from a training with other classes.
-      A part of one, such as "rgb/trunk", may be taken without the other parts.
+    models: Linen modules, by the names that configs use for them.
+    citation: source of the published numbers, with the data and the protocol.
+    paper_data: name of the data set on which the published numbers were measured; "" if there is none.
+    paper_options: options of this data set, with the values that they have in the paper.
+    published: published results as (name, conditions, accuracy in [0, 1]). A config repeats a result if all conditions
+      hold. A condition names an attribute of the model, an option of the recipe (such as "recipe.w") or "init_from",
+      and gives its value or a `Range` of values.
+    test_batch: number of records in an evaluation batch; None for the size of a training batch.
+    batch_dependent: whether the outputs for a record depend on the other records of its batch. If so, evaluation
+      batches follow the order of the distributor's files (`order` of the records), and a study also evaluates batches
+      drawn at random.
+    label_free: names of submodules that do not depend on the classes, so that they can be loaded from a training with
+      other classes. A path such as "rgb/trunk" names a part that can be loaded without the rest of its submodule.
   """
 
   models: Mapping[str, type[nn.Module]]
@@ -158,26 +186,32 @@ class System:
   batch_dependent: bool = False
   label_free: Sequence[str] = ()
 
-  # A subclass declares the options of its recipe as keyword-only arguments with types and defaults, so the signature
-  # of `recipe` is not fixed here: (model, steps per epoch, **options) -> (stages, hyperparameters by name).
+  # A method (model, steps, *, options) -> (stages, hyperparameters by name), where `steps` is the number of batches per
+  # epoch. Each subclass declares its options as keyword-only arguments with types and defaults, so no signature is
+  # fixed here.
   recipe: Any
 
   def to_arrays(self, records: Records) -> dict[str, np.ndarray]:
-    """The arrays [n, ...] that batches are gathered from.
+    """Returns the arrays [n, ...] from which batches are gathered.
 
-    The arrays of a data set that does not fit into memory are `stream.Column`s: pass them on unchanged.
+    The arrays of a data set that does not fit into memory are `data.stream.Column` objects. Return them unchanged.
 
     Raises:
-      UserError: the records lack an array, or hold another kind of image.
+      UserError: an array is missing, or the images are of another kind than the system needs.
     """
     raise NotImplementedError
 
   def eval_batch(self, data: Mapping[str, ArrayLike], indices: ArrayLike) -> Batch:
-    """The batch of these records without augmentation, as evaluation reads it."""
+    """Returns the evaluation batch of some records, without augmentation.
+
+    Args:
+      data: the arrays of `to_arrays`.
+      indices: [batch] indices of the records.
+    """
     raise NotImplementedError
 
   def inputs(self, model: Any, batch: Batch) -> Sequence[jax.Array]:
-    """The positional arguments of the model for a batch of `eval_batch`."""
+    """Returns the positional arguments of the model for a batch of `eval_batch`."""
     raise NotImplementedError
 
   def outputs(
@@ -188,133 +222,182 @@ class System:
     hparams: Mapping[str, jax.Array],
     axis_name: str | None,
   ) -> jax.Array:
-    """What evaluation computes for a batch, [batch, ...]; by default the logits that the model returns.
+    """Computes the outputs of the model for an evaluation batch, [batch, ...]. The default is the model's logits.
 
     Args:
       model: the model.
-      variables: its variables.
-      batch: of `eval_batch`, with "real" [batch], False for records that only complete the last batch.
-      hparams: the recipe's hyperparameters.
-      axis_name: axis of the devices that share the batch. Outputs that depend on other records reduce over it too.
+      variables: variables of the model.
+      batch: a batch of `eval_batch`, and "real" [batch], which is False for padding in the last batch.
+      hparams: hyperparameters of the recipe.
+      axis_name: name of the mapped axis over which a batch is split between devices, or None. Outputs that depend on
+        other records of the batch must reduce over it.
     """
     del hparams, axis_name
     logits: jax.Array = model.apply(variables, *self.inputs(model, batch))
     return logits
 
   def predictions(self, model: Any, outputs: np.ndarray, labels: np.ndarray) -> Mapping[str, Prediction]:
-    """The predictions of outputs [n, ...], by name.
+    """Returns predictions by name, from the outputs [n, ...] and labels [n] of n records.
 
-    A training is judged by the first. The others are further ways to read the same model.
+    The first prediction is the result of the training. Further ones are other ways to classify with the same model.
     """
     del model
     return {"": from_logits(outputs, labels)}
 
   def load_pretrained(self, model: Any, given: Variables) -> Variables:
-    """The submodules that a training starts from, by the names that this model gives them.
+    """Selects the pretrained submodules from which a training starts, under the names of this model.
+
+    The default refuses any pretrained weights.
 
     Args:
       model: the model.
       given: variables of another training, or converted weights.
 
+    Returns:
+      The variables of the selected submodules. All others start from their initial values.
+
     Raises:
-      UserError: the weights hold nothing that this system uses.
+      UserError: `given` has no weights that this system can use.
     """
     del given
     raise UserError(
-      f"init_from: {type(model).__name__} starts from no other training's weights: leave it out"
+      f"init_from: {type(model).__name__} cannot start from the weights of another training: leave it out"
     )
 
   def required_weights(self, options: Options) -> Mapping[str, str]:
-    """Submodules that the recipe leaves as they are given, with the option that says so."""
+    """Returns the submodules that need pretrained weights because the recipe does not train them.
+
+    Args:
+      options: options of the recipe that the config sets.
+
+    Returns:
+      For each name of a submodule the option that freezes it, such as "recipe.rgb=given".
+    """
     del options
     return {}
 
   def input_spec(self, model: Any) -> Options:
-    """What the model's images must be ("colour_order", "mean", "std", "input_size"); empty if nothing is required.
+    """Returns the preprocessing of the model's images: "colour_order", "mean", "std" and "input_size".
 
-    It is stored with the weights, and must agree where weights are loaded into another model.
+    It is stored with the weights. Weights can only be loaded into a model with the same preprocessing. The default is
+    empty and requires nothing.
     """
     del model
     return {}
 
   def relabel(self, records: Records, options: Options) -> Records:
-    """The records as the recipe sees them, for example with people as classes. Applying it twice changes nothing."""
+    """Returns the records with the classes that the recipe learns, for example one class per person.
+
+    Relabelling records twice is the same as relabelling them once.
+
+    Args:
+      records: the records of the data set.
+      options: options of the recipe that the config sets.
+    """
     del options
     return records
 
   def figures(
-    self, task: Task, variables: Variables, trained: np.ndarray, tested: np.ndarray, folder: pathlib.Path
+    self,
+    task: Task,
+    variables: Variables,
+    train_indices: np.ndarray,
+    test_indices: np.ndarray,
+    folder: pathlib.Path,
   ) -> Mapping[str, str]:
-    """Draws PNG files of a training into the folder, and returns their captions by file name.
+    """Draws figures of a training as PNG files, and returns their captions by file name.
 
     Args:
-      task: what was trained.
-      variables: its result.
-      trained: indices of the training records.
-      tested: indices of the test records.
-      folder: an existing folder.
+      task: the config with its model and data.
+      variables: the trained variables.
+      train_indices: indices of the training records.
+      test_indices: indices of the test records.
+      folder: an existing folder, into which the files are written.
     """
-    del task, variables, trained, tested, folder
+    del task, variables, train_indices, test_indices, folder
     return {}
 
   def summaries(
     self, histories: Sequence[History], predictions: Sequence[Mapping[str, Prediction]]
   ) -> Mapping[str, Sequence[float]]:
-    """Further numbers of a variant's trainings, one value per training.
+    """Returns further numbers of a variant by name, with one value per training.
+
+    A study reports their mean and standard deviation.
 
     Args:
-      histories: the rows of metrics of each training.
-      predictions: those of each training.
+      histories: the metrics of each training.
+      predictions: the predictions of each training, by name.
     """
     del histories, predictions
     return {}
 
   def metrics(
-    self, task: Task, variables: Variables, trained: np.ndarray, tested: np.ndarray
+    self, task: Task, variables: Variables, train_indices: np.ndarray, test_indices: np.ndarray
   ) -> Mapping[str, float | None]:
-    """Numbers of a training for the system's own tables, by name; None where there is none. Arguments: `figures`."""
-    del task, variables, trained, tested
+    """Returns numbers of a training for the system's own tables, by name; None for a missing value.
+
+    Arguments are those of `figures`.
+    """
+    del task, variables, train_indices, test_indices
     return {}
 
   def warnings(self, model: Any, history: History, outputs: np.ndarray) -> Sequence[str]:
-    """One line per thing that a reader should be warned of, from the metrics and the outputs for the test records."""
+    """Returns warnings about a training for its report, one line each.
+
+    Args:
+      model: the model.
+      history: the metrics of the training.
+      outputs: outputs [n, ...] for the test records.
+    """
     del model, history, outputs
     return ()
 
   def tables(
     self, variants: Variants, seeds: Sequence[int], not_trained: Variants = ()
   ) -> Sequence[tuple[str, Table]]:
-    """Further tables of a study, with their titles.
+    """Returns further tables of a study as (title, table).
 
     Args:
-      variants: the rows of the study's table. Besides the fields of `report.study.judged` each has its "name", whether
-        it is "comparable" with published numbers, the variants it is "compared" with, and its metrics as "history".
-      seeds: of the study.
-      not_trained: variants whose pretraining failed; each has "name", "published" and "comparable".
+      variants: the trained variants. Each has the fields of `report.study.judged`, its "name", its comparisons with
+        other variants ("compared"), the metrics of its trainings ("history"), and "comparable": whether published
+        numbers may be shown beside it.
+      seeds: seeds of the study.
+      not_trained: variants whose pretraining failed. Each has "name", "published" and "comparable".
     """
     del variants, seeds, not_trained
     return ()
 
   def table_figures(self, variants: Variants, folder: pathlib.Path) -> Mapping[str, str]:
-    """Draws PNG files of a study's table into the folder, and returns their captions by file name."""
+    """Draws figures of a study as PNG files, and returns their captions by file name.
+
+    Args:
+      variants: see `tables`.
+      folder: an existing folder, into which the files are written.
+    """
     del variants, folder
     return {}
 
   def on_papers_data(self, data: Call) -> bool:
-    """Whether these are the data that the published numbers were measured on."""
+    """Returns whether the published numbers were measured on these data."""
     options = self.paper_options.items()
     return data.name == self.paper_data and all(
       data.options.get(name, value) == value for name, value in options
     )
 
   def comparable(self, data: Call) -> bool:
-    """Whether published numbers are shown beside ours on these data.
+    """Returns whether published numbers may be shown beside ours on these data.
 
-    They are on the paper's data, and on embedded data, which stand in for the paper's and are labelled so. On any other
-    data the paper's numbers would say nothing.
+    This holds for the data of the paper, and for embedded data, which stand in for them and are labelled as such. On
+    other data the published numbers would be meaningless.
     """
     return self.on_papers_data(data) or DATASETS[data.name].generated
 
   def init(self, model: nn.Module, data: Mapping[str, np.ndarray], key: jax.Array) -> Variables:
-    """Initial variables of the model for these data."""
+    """Returns the initial variables of the model.
+
+    Args:
+      model: the model.
+      data: the arrays of `to_arrays`, with at least one record.
+      key: a typed key.
+    """
     return model.init(key, *self.inputs(model, self.eval_batch(data, np.zeros(1, np.int32))))

@@ -132,7 +132,7 @@ def test_people_are_drawn_beside_nets_by_name_of_the_class(tmp_path, monkeypatch
   assert list(table.figures([row], tmp_path)) == ["people.png"]
   assert groups.pop("names") == published.CLASSES
   assert [len(rates) for rates in groups.values()] == [10, 6, 2]
-  ours = dict(zip(published.CLASSES, groups["net, ours, 2 seeds"][0], strict=True))
+  ours = dict(zip(published.CLASSES, groups["model, ours, 2 seeds"][0], strict=True))
   assert ours["happiness"] == 0.1
   assert ours["fear"] == 0.6
   assert np.isnan(ours["neutral"])

@@ -1,4 +1,4 @@
-"""Paper 000: stacked denoising autoencoders."""
+"""Stacked denoising autoencoders (paper 000)."""
 
 from jaxfer.systems.stacked_autoencoder.recipe import StackedAutoencoderSystem
 

@@ -1,4 +1,4 @@
-"""The figure of what a stacked net rests on: effective pixels over the mean face (paper 000, section 3.5, Fig. 6)."""
+"""Draws the pixels on which each class depends, over the mean face (paper 000, section 3.5, Fig. 6)."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -13,33 +13,36 @@ from jaxfer.report import grids
 def draw(
   weights: Sequence[np.ndarray],
   records: Records,
-  rows: np.ndarray,
+  indices: np.ndarray,
   folder: pathlib.Path,
   *,
   percentile: float = 97.7,
   signed: bool = True,
-) -> Mapping[str, str]:
-  """Draws `effective_pixels.png`, every class over the mean face, and says how much of it lies on the face's parts.
+) -> dict[str, str]:
+  """Draws `effective_pixels.png`: the effective pixels of each class over the mean face.
 
-  Our choice of the paper's threshold: the largest 2.3 % of each unit's weights, as many as lie beyond two standard
-  deviations where weights are normal; by unit, so that every class has paths (`effective_pixels.thresholds`). Weights
-  are compared as they are, as the paper does; but pixels that never change are left out, as no gradient may have
-  reached their weights.
+  A pixel is effective for a class if a path of large weights connects them (`explain.effective_pixels`). The paper does
+  not state its threshold. By our choice the largest 2.3 % of the weights into each unit count as large. This is the
+  share of a normal distribution that lies more than two standard deviations above the mean. Each unit has its own
+  threshold, so that every class has paths. Like the paper, we compare the raw weights. But we leave out pixels that are
+  constant over the training images, because their weights may never have received a gradient.
+
+  If the records have landmarks, the caption also gives the share of paths and pixels on brows, eyes and mouth.
 
   Args:
-    weights: W1, W2, ... of the net, [inputs, outputs] each; the inputs are the pixels, row by row.
-    records: `image` [n, height, width, 1 or 3] and perhaps `landmarks` [n, 37, 2], which the drawn faces have.
-    rows: of the records, those trained on: their mean is the face, their landmarks tell where its parts lie.
-    folder: where to write.
-    percentile: above which of a unit's weights one is effective, in [0, 100].
-    signed: large weights alone; else large magnitudes.
+    weights: W1, W2, ... of the model, [inputs, outputs] each. The inputs are the pixels in row-major order.
+    records: records with `image` [n, height, width, 1 or 3]. `landmarks` [n, 37, 2] are optional.
+    indices: indices of the training records, from which the mean face and the parts of the face are computed.
+    folder: an existing folder.
+    percentile: percentile in [0, 100] of a unit's weights above which a weight is large.
+    signed: whether to compare the signed weights. Otherwise their magnitudes are compared.
 
   Returns:
-    {"effective_pixels.png": caption}.
+    The caption by file name.
   """
-  images = np.asarray(records.arrays["image"][rows])
-  face, changes = images.mean((0, -1)), np.ptp(images, axis=0).any(-1).ravel()
-  used = [weights[0] * changes[:, None], *weights[1:]]
+  images = np.asarray(records.arrays["image"][indices])
+  face, varies = images.mean((0, -1)), np.ptp(images, axis=0).any(-1).ravel()
+  used = [weights[0] * varies[:, None], *weights[1:]]
   limits = effective_pixels.thresholds(used, percentile=percentile, signed=signed, by_unit=True)
   mask, paths = (
     values.reshape(-1, *face.shape)
@@ -48,28 +51,32 @@ def draw(
   names = list(records.label_names)
   caption = (
     f"Pixels from which a path of large {'weights' if signed else 'magnitudes'} leads to a class (the largest "
-    f"{100 - percentile:.3g} % of each unit's), over the mean face; the darker, the more paths."
+    f"{100 - percentile:.3g} % of each unit), over the mean face. A darker pixel has more paths."
   )
-  if still := int((~changes).sum()):
-    caption += f" {still} of {changes.size} pixels never change and are left out."
+  if constant := int((~varies).sum()):
+    caption += f" {constant} of {varies.size} pixels are constant and are left out."
   regions = {}
   if "landmarks" in records.arrays:
-    regions = effective_pixels.part_regions(records.arrays["landmarks"][rows], *face.shape)
-    share, chance = inside(paths, regions)
-    names = [f"{name}\n{_percent(one)}" for name, one in zip(names, share, strict=True)]
-    of_mask, _ = inside(mask, regions)
+    regions = effective_pixels.part_regions(records.arrays["landmarks"][indices], *face.shape)
+    path_shares, chance = inside(paths, regions)
+    names = [f"{name}\n{_percent(share)}" for name, share in zip(names, path_shares, strict=True)]
+    pixel_shares, _ = inside(mask, regions)
     caption += (
-      f" On brows, eyes and mouth lie {_mean(share)} of the paths and {_mean(of_mask)} of the pixels, on average "
-      f"over the classes that have any; by chance it would be {100 * chance:.0f} %."
+      f" On average over the classes that have paths, {_mean(path_shares)} of the paths and {_mean(pixel_shares)} of "
+      f"the pixels lie on brows, eyes and mouth. By chance it would be {100 * chance:.0f} %."
     )
-  grids.over_face_png(
-    face, paths, names, folder / "effective_pixels.png", "Pixels that the classes rest on", regions
-  )
+  title = "Pixels on which the classes depend"
+  grids.over_face_png(face, paths, names, folder / "effective_pixels.png", title, regions)
   return {"effective_pixels.png": caption}
 
 
 def inside(maps: np.ndarray, regions: Mapping[str, np.ndarray]) -> tuple[np.ndarray, float]:
-  """The share of each map [classes, height, width] on any of the regions, and the share that chance would give."""
+  """Returns how much of each map lies in the regions, [classes] in [0, 1], and the share expected by chance.
+
+  Args:
+    maps: [classes, height, width], masks or nonnegative weights. The share of a map of zeros is NaN.
+    regions: [height, width] bool, by name. The union of all regions counts.
+  """
   return effective_pixels.share_inside(maps, np.any(list(regions.values()), axis=0))
 
 

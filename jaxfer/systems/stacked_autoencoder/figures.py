@@ -1,9 +1,8 @@
-"""Draws what a trained stack looks for, what it restores, and which pixels matter."""
+"""Draws the first layer's weights and reconstructions, and the pixels on which the classes depend."""
 
 import dataclasses
 import pathlib
 import tempfile
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,62 +10,78 @@ import numpy as np
 
 from jaxfer.report import grids
 from jaxfer.systems.stacked_autoencoder import effective_pixels
-from jaxfer.systems.stacked_autoencoder.model import noised
+from jaxfer.systems.stacked_autoencoder.model import corrupt
 from jaxfer.systems.system import Task
 from jaxfer.train import members
 from jaxfer.train.stage import Variables
 
 
 def draw(
-  task: Task, variables: Variables, trained: np.ndarray, tested: np.ndarray, folder: pathlib.Path
-) -> Mapping[str, str]:
-  """`filters.png`, what the first layer looks for; `effective_pixels.png`; pre-trained, `reconstructions.png`."""
+  task: Task, variables: Variables, train_indices: np.ndarray, test_indices: np.ndarray, folder: pathlib.Path
+) -> dict[str, str]:
+  """Draws the figures of a training, and returns their captions by file name.
+
+  `filters.png` shows weights of the first layer, and `effective_pixels.png` the pixels on which the classes depend.
+  `reconstructions.png` shows what the first layer reconstructs; it is drawn if the layers were pre-trained.
+
+  Arguments are those of `System.figures`.
+  """
   drawn = {"filters.png": _draw_filters(task, variables, folder / "filters.png")}
   params: Any = variables["params"]
   layers = [*(f"encoder{k + 1}" for k in range(len(task.model.sizes))), "classifier"]
-  drawn |= effective_pixels.draw([params[name]["kernel"] for name in layers], task.records, trained, folder)
+  drawn |= effective_pixels.draw(
+    [params[name]["kernel"] for name in layers], task.records, train_indices, folder
+  )
   if task.config.recipe.options.get("pretrain", True):
     path = folder / "reconstructions.png"
-    drawn["reconstructions.png"] = _draw_reconstructions(task, trained, tested, path)
+    drawn["reconstructions.png"] = _draw_reconstructions(task, train_indices, test_indices, path)
   return drawn
 
 
 def _draw_filters(task: Task, variables: Variables, path: pathlib.Path) -> str:
+  """Draws the weights of up to 40 units of the first layer as images. Returns the caption."""
   kernel = np.asarray(variables["params"]["encoder1"]["kernel"])
   side = task.data["image"].shape[1]
   first = kernel.T[:40].reshape(-1, side, task.data["image"].shape[2])
   grids.signed_png(first, 10, path, "Weights of the first layer's units")
   return (
     f"Weights from the pixels to the first {len(first)} of {kernel.shape[1]} units of the first layer, after "
-    "fine-tuning: red for more, blue for less light; each on a scale of its own."
+    "fine-tuning. Positive weights are red, negative ones blue; each unit has its own colour scale."
   )
 
 
-def _draw_reconstructions(task: Task, trained: np.ndarray, tested: np.ndarray, path: pathlib.Path) -> str:
+def _draw_reconstructions(
+  task: Task, train_indices: np.ndarray, test_indices: np.ndarray, path: pathlib.Path
+) -> str:
+  """Draws the first test image of each class: clean, corrupted and reconstructed. Returns the caption."""
   rate = task.config.recipe.options.get("noise_rate", 0.3)
-  labels, first = np.unique(task.data["label"][tested], return_index=True)
+  labels, first = np.unique(task.data["label"][test_indices], return_index=True)
   batch = task.system.eval_batch(
-    {name: array[tested[first]] for name, array in task.data.items()}, np.arange(len(first))
+    {name: array[test_indices[first]] for name, array in task.data.items()}, np.arange(len(first))
   )
   clean = batch["image"]
-  units = noised(clean.reshape(len(clean), -1), jax.random.split(jax.random.key(0), len(clean)), rate)
+  units = corrupt(clean.reshape(len(clean), -1), jax.random.split(jax.random.key(0), len(clean)), rate)
   model: Any = task.model
-  restored = model.activation(model.apply(_after_first_stage(task, trained), units, 1, method="reconstruct"))
-  rows = [np.asarray(each).reshape(clean.shape) for each in (clean, units, restored)]
-  pictures = (255 * np.clip(np.stack(rows), 0, 1)).round().astype(np.uint8)
-  grids.rows_png(pictures, ["clean", "noised", "restored"], path, "What the first layer restores")
-  shown = ", ".join(task.records.label_names[label] for label in labels)
+  variables = _after_first_stage(task, train_indices)
+  restored = model.activation(model.apply(variables, units, 1, method="reconstruct"))
+  shown = [np.asarray(values).reshape(clean.shape) for values in (clean, units, restored)]
+  images = (255 * np.clip(np.stack(shown), 0, 1)).round().astype(np.uint8)
+  grids.rows_png(images, ["clean", "corrupted", "reconstructed"], path, "Reconstructions by the first layer")
+  names = ", ".join(task.records.label_names[label] for label in labels)
   return (
-    f"Tested pictures ({shown}), the same with {rate:.0%} of their pixels set to zero, and restored from these by the "
-    "first layer as its own stage left it, before fine-tuning."
+    f"One test image of each class ({names}), the same images with {rate:.0%} of the pixels set to zero, and their "
+    "reconstructions by the first layer after its pre-training, before fine-tuning."
   )
 
 
-def _after_first_stage(task: Task, trained: np.ndarray) -> Variables:
-  """The variables after the first layer's stage, which is run again: fine-tuning moves the encoder off its decoder."""
-  plan = task.plan(trained)
-  (stage, *_), hyper = task.stages(plan.steps)
-  member = members.Member("first layer", task.config.seed, plan, hyper)
+def _after_first_stage(task: Task, train_indices: np.ndarray) -> Variables:
+  """Returns the variables after pre-training the first layer.
+
+  This stage is run again here, because fine-tuning changes the encoder but not its decoder.
+  """
+  plan = task.plan(train_indices)
+  (stage, *_), hparams = task.stages(plan.steps)
+  member = members.Member("first layer", task.config.seed, plan, hparams)
   with tempfile.TemporaryDirectory() as folder:
     (result,) = members.train(
       (stage,),

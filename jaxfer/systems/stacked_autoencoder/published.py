@@ -1,7 +1,7 @@
-"""What paper 000 prints: its net's and its people's answers by class (Tables 2 and 3).
+"""The published results of paper 000 by class: its model (Table 2) and human observers (Table 3).
 
-Table 1, how many pictures, is in `data.datasets.paper000`; Tables 4 and 5, the action units, are in
-`data.synthetic.action_units`. Numbers are kept as printed.
+The numbers are kept as printed. Table 1, the number of images, is in `data.datasets.paper000`. Tables 4 and 5, the
+action units, are in `data.synthetic.action_units`.
 """
 
 import dataclasses
@@ -12,8 +12,8 @@ import numpy as np
 from jaxfer.data.synthetic import action_units
 
 CLASSES: tuple[str, ...] = action_units.LABELS  # The columns of Tables 2 and 3, in the printed order.
-PER_CLASS = 10  # Tested pictures of each class, 70 in all (section 3.1).
-FIVE = ("anger", "disgust", "happiness", "neutral", "surprise")  # The abstract's five emotions.
+PER_CLASS = 10  # Test images of each class, 70 in all (section 3.1).
+FIVE = ("anger", "disgust", "happiness", "neutral", "surprise")  # The five emotions of the abstract.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,15 +21,15 @@ class Answers:
   """A row of Table 2 or 3.
 
   Attributes:
-    printed: the accuracy beside the row, 0..1.
-    correct: how many of the 10 pictures of each class were named correctly, in the order of `CLASSES`.
+    printed: the accuracy printed beside the row, in [0, 1].
+    correct: number of correctly classified images of each class, out of 10, in the order of `CLASSES`.
   """
 
   printed: float
   correct: tuple[int, int, int, int, int, int, int]
 
 
-# Table 2: the net, by seed.
+# Table 2: the model, by seed.
 NET: dict[int, Answers] = {
   0: Answers(0.729, (6, 10, 6, 8, 8, 6, 7)),
   10: Answers(0.643, (5, 7, 5, 8, 6, 4, 10)),
@@ -40,7 +40,7 @@ NET: dict[int, Answers] = {
 }
 NET_MEAN = 0.6835
 
-# Table 3: ten people, who saw one labelled picture of each class before (section 3.3).
+# Table 3: ten people, by number. Each saw one labelled image of every class beforehand (section 3.3).
 PEOPLE: dict[int, Answers] = {
   1: Answers(0.643, (5, 6, 3, 8, 9, 4, 10)),
   2: Answers(0.786, (7, 7, 2, 10, 10, 9, 10)),
@@ -55,21 +55,25 @@ PEOPLE: dict[int, Answers] = {
 }
 PEOPLE_MEAN = 0.6601
 
-# Where the printed numbers do not agree with one another:
-# - Table 2's mean of 68.35 % is that of the six rounded rows; its counts give 287 of 420, 68.33 %.
-# - Table 3, person 3: 72.9 % is printed, the counts give 46 of 70, 65.7 %.
-# - Table 3, person 9: 50 % is printed, the counts give 33 of 70, 47.1 %.
-# - Table 3's mean of 66.01 % is that of the ten printed rows, those two among them; its counts give 455 of 700,
-#   65.00 %. The text calls people and net alike about 68 %.
-# - The abstract's about 75 % for five emotions (without fear and sadness) is 229 of 300, 76.33 %, by Table 2's counts.
+# Some printed numbers disagree:
+# - The mean of Table 2, 68.35 %, is the mean of the six rounded accuracies. The counts give 287 of 420, 68.33 %.
+# - Person 3 of Table 3 has a printed accuracy of 72.9 %. The counts give 46 of 70, 65.7 %.
+# - Person 9 of Table 3 has a printed accuracy of 50 %. The counts give 33 of 70, 47.1 %.
+# - The mean of Table 3, 66.01 %, is the mean of the ten printed accuracies, including those two. The counts give 455 of
+#   700, 65.00 %. The text puts both people and model at about 68 %.
+# - The abstract states about 75 % for five emotions (without fear and sadness). The counts of Table 2 give 229 of 300,
+#   76.33 %.
 
 
 def counts(table: Mapping[int, Answers]) -> np.ndarray:
-  """Correct answers [rows, 7 classes] of Table 2 or 3."""
+  """Returns the correct answers of Table 2 or 3 as [rows, 7 classes], in the order of `CLASSES`."""
   return np.array([row.correct for row in table.values()])
 
 
 def accuracy(table: Mapping[int, Answers], classes: Sequence[str] = CLASSES) -> float:
-  """Pooled accuracy, by the counts and not by what is printed, of some classes in all rows of a table."""
+  """Returns the accuracy in [0, 1] over all rows of a table and the given classes.
+
+  It is computed from the counts, not from the printed accuracies.
+  """
   columns = [CLASSES.index(name) for name in classes]
   return float(counts(table)[:, columns].mean()) / PER_CLASS

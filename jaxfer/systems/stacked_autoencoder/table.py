@@ -1,4 +1,4 @@
-"""Table 2 of paper 000 as it is printed, ours below it; and people beside the nets (its Table 3)."""
+"""Table 2 of paper 000 as printed, with our results below it, and the accuracies by class of people and models."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -8,77 +8,94 @@ import numpy as np
 
 from jaxfer.report import rates
 from jaxfer.report.tables import Cell, Table
-from jaxfer.systems.stacked_autoencoder import published as published_000
+from jaxfer.systems.stacked_autoencoder import published
+from jaxfer.systems.system import Variants
 
 
-def tables(
-  rows: Sequence[Mapping[str, Any]], seeds: Sequence[int], not_trained: Sequence[Mapping[str, Any]] = ()
-) -> list[tuple[str, Table]]:
-  """Table 2 as the paper prints it, with our first row below it in the same form; then every row's means by class.
+def tables(variants: Variants, seeds: Sequence[int]) -> list[tuple[str, Table]]:
+  """Returns two tables of correct answers by class, with their titles.
 
-  Nothing where the classes are not the paper's seven.
+  The first is Table 2 of the paper, with the first variant below it in the same form. The published rows are left out
+  unless every variant is comparable with the paper. The second table has the mean over seeds of each variant.
+
+  Returns nothing if the classes are not the seven of the paper.
+
+  Args:
+    variants: see `System.tables`.
+    seeds: seeds of the study.
   """
-  del not_trained
-  if any(set(row["label_names"]) != set(published_000.CLASSES) for row in rows):
+  if any(set(variant["label_names"]) != set(published.CLASSES) for variant in variants):
     return []
-  header = ["", "accuracy %", *published_000.CLASSES, "five emotions %"]
-  lines, beside = [], all(row["comparable"] for row in rows)
-  if beside:
-    printed, of = published_000.counts(published_000.NET), np.full(7, published_000.PER_CLASS)
-    lines = [
-      _line(f"published, seed {seed}", own, of) for seed, own in zip(published_000.NET, printed, strict=True)
-    ]
-    lines.append(_line("published, mean", printed.mean(0), of))
-  correct, count = _by_class(rows[0])
+  header = ["", "accuracy %", *published.CLASSES, "five emotions %"]
+  comparable = all(variant["comparable"] for variant in variants)
+  lines = _published_lines() if comparable else []
+  correct, count = _by_class(variants[0])
   lines += [_line(f"ours, seed {seed}", *own) for seed, *own in zip(seeds, correct, count, strict=True)]
   lines.append(_line("ours, mean", correct.mean(0), count.mean(0)))
-  means = [_line(row["name"], *(each.mean(0) for each in _by_class(row))) for row in rows]
-  title = f"Table 2, correct of {published_000.PER_CLASS} by class, {'published and ' * beside}ours ({rows[0]['name']})"
-  return [(title, (header, lines)), ("Correct by class, mean over seeds, of every row", (header, means))]
+  means = [_line(variant["name"], *(values.mean(0) for values in _by_class(variant))) for variant in variants]
+  shown = "published and ours" if comparable else "ours"
+  title = f"Table 2, correct of {published.PER_CLASS} by class, {shown} ({variants[0]['name']})"
+  return [
+    (title, (header, lines)),
+    ("Correct by class, mean over seeds, of every variant", (header, means)),
+  ]
 
 
-def _by_class(row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-  """Correct and tested records of a row [seeds, 7], in the order of the printed columns."""
-  order = [row["label_names"].index(name) for name in published_000.CLASSES]
-  correct, count = (np.asarray(row["by_class"][what])[:, order] for what in ("correct", "count"))
+def _published_lines() -> list[list[Cell]]:
+  """The rows of Table 2 and their mean, which is computed from the counts."""
+  printed, count = published.counts(published.NET), np.full(7, published.PER_CLASS)
+  lines = [
+    _line(f"published, seed {seed}", correct, count)
+    for seed, correct in zip(published.NET, printed, strict=True)
+  ]
+  return [*lines, _line("published, mean", printed.mean(0), count)]
+
+
+def _by_class(variant: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+  """Number of correct and of all test records [seeds, 7], in the order of the printed columns."""
+  order = [variant["label_names"].index(name) for name in published.CLASSES]
+  correct, count = (np.asarray(variant["by_class"][what])[:, order] for what in ("correct", "count"))
   return correct, count
 
 
-def figures(rows: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> dict[str, str]:
-  """Draws `people.png`: each class's rate of the paper's people, its net, and our first row.
+def figures(variants: Variants, folder: pathlib.Path) -> dict[str, str]:
+  """Draws `people.png`: the accuracy by class of the paper's people, the paper's model and our first variant.
 
-  It draws nothing of other classes, or where the data are not to be compared with the paper's.
+  Draws nothing if the classes are not those of the paper, or if our data are not comparable with the paper's.
 
   Returns:
-    Its caption by its name.
+    The caption by file name.
   """
-  if not rows[0]["comparable"] or set(rows[0]["label_names"]) != set(published_000.CLASSES):
+  first = variants[0]
+  if not first["comparable"] or set(first["label_names"]) != set(published.CLASSES):
     return {}
-  correct, count = (each.astype(np.float64) for each in _by_class(rows[0]))
+  correct, count = (values.astype(np.float64) for values in _by_class(first))
   ours = np.divide(correct, count, out=np.full(count.shape, np.nan), where=count > 0)
-  seeds = f"{len(ours)} seed{'s' * (len(ours) != 1)}"
-  published = {
-    f"{len(published_000.PEOPLE)} people, published": published_000.counts(published_000.PEOPLE),
-    f"net, published, {len(published_000.NET)} seeds": published_000.counts(published_000.NET),
+  seeds = "1 seed" if len(ours) == 1 else f"{len(ours)} seeds"
+  groups = {
+    f"{len(published.PEOPLE)} people, published": published.counts(published.PEOPLE) / published.PER_CLASS,
+    f"model, published, {len(published.NET)} seeds": published.counts(published.NET) / published.PER_CLASS,
+    f"model, ours, {seeds}": ours,
   }
-  groups = {name: counts / published_000.PER_CLASS for name, counts in published.items()}
-  groups[f"net, ours, {seeds}"] = ours
-  rates.rates_png(groups, published_000.CLASSES, folder / "people.png", "Correct by class: people and nets")
+  title = "Correct by class: people and models"
+  rates.rates_png(groups, published.CLASSES, folder / "people.png", title)
   return {
-    "people.png": "Correct answers by class: ten people and the net as published (paper 000, Tables 3 and 2), and our "
-    f"net ({rows[0]['name']}); bars are means, lines standard deviations over people or seeds. Unless the data are the "
-    "paper's, ours saw other pictures."
+    "people.png": "Accuracy by class of ten people and of the model, both as published (paper 000, Tables 3 and 2), "
+    f"and of our model ({first['name']}). Bars are means; lines are standard deviations over people or seeds. Unless "
+    "our data are those of the paper, our model was tested on other images."
   }
 
 
 def _line(name: str, correct: np.ndarray, count: np.ndarray) -> list[Cell]:
-  """Rates over all classes and over the five, and the counts [7] between them."""
-  five = [published_000.CLASSES.index(emotion) for emotion in published_000.FIVE]
-  rates = [100 * float(correct[which].sum() / count[which].sum()) for which in (slice(None), five)]
+  """One row of a table: the accuracy over all classes, the counts [7], and the accuracy over the five emotions."""
+  five = [published.CLASSES.index(emotion) for emotion in published.FIVE]
+  all_classes, five_emotions = (
+    100 * float(correct[which].sum() / count[which].sum()) for which in (slice(None), five)
+  )
   cells = [_count(*pair) for pair in zip(correct.tolist(), count.tolist(), strict=True)]
-  return [name, rates[0], *cells, rates[1]]
+  return [name, all_classes, *cells, five_emotions]
 
 
 def _count(correct: float, count: float) -> Cell:
-  """Of another number than the paper's, that number too."""
-  return correct if count == published_000.PER_CLASS else f"{correct:.3g}/{count:.3g}"
+  """The number of correct records; followed by their total if that is not the paper's."""
+  return correct if count == published.PER_CLASS else f"{correct:.3g}/{count:.3g}"

@@ -1,4 +1,4 @@
-"""Paper 001: two streams of conv-RNNs on frames and optical flow."""
+"""Two-stream conv-RNNs on frames and optical flow (paper 001)."""
 
 from jaxfer.systems.two_stream_conv_rnn.recipe import TwoStreamSystem
 

@@ -1,23 +1,26 @@
-"""Two-stream conv-RNN for expression recognition from video (paper 001, Fig. 2).
+"""Two-stream conv-RNN for facial expression recognition from video (paper 001, Fig. 2).
 
   RGB frames    -> conv-RNN, pool, conv-RNN, pool, ..., conv-RNN -> average over space -+
                                                                                         +-> 3 dense layers -> logits
   optical flow  -> conv-RNN, pool, conv-RNN, pool, ..., conv-RNN -> average over space -+
 
-The paper fixes the two streams, the cell's three additions and the three dense layers (section 2). Our choices, as it
-gives no sizes: four layers of 16, 32, 64, 128 features, 3 x 3 kernels, 2 x 2 max pooling between them, the last step's
-output, dense layers of 256 and 128 with ReLU and dropout 0.5.
+The paper specifies the two streams, the three additions to the recurrent cell and the three dense layers (section 2).
+It gives no sizes, so these are our choices (README, section 3): four layers of 16, 32, 64 and 128 features with 3 x 3
+kernels, 2 x 2 max pooling between the layers, and dense layers of 256 and 128 units with ReLU and dropout 0.5. The
+dense layers read the output of the last time step.
 
-The last line of the paper's text, "Concat + Point-wise convolution", is the legend of a figure. It may mean the merges
-of the skips (Fig. 1) or the place where the two streams join (Fig. 2), so `fusion` offers both readings of that place:
+The last line of the paper's text, "Concat + Point-wise convolution", is the legend of a figure. It may refer to the
+merges of the skips (Fig. 1) or to the fusion of the two streams (Fig. 2). The option `fusion` therefore offers two ways
+to fuse the streams:
 
-  "average_concat"    the drawing above: each stream's maps are averaged over space, and the averages concatenated
-  "concat_pointwise"  the maps A and B of the two streams are joined as relu(P [A; B] + b), a 1 x 1 convolution to as
-                      many channels as one stream has, and then averaged over space
+  "average_concat"    as drawn above: each stream's maps are averaged over space, and the averages are concatenated
+  "concat_pointwise"  the maps A and B of the two streams become relu(P [A; B] + b), where P is a 1 x 1 convolution to
+                      as many channels as one stream has; the result is averaged over space
 
-The ReLU is our choice: without it the average would turn the convolution into one more dense layer of the averages.
+The ReLU is our choice. Without it the spatial average would reduce the convolution to another dense layer.
 
-Deviation: where two pixels of a pooling window tie, the gradient is shared between them (PyTorch: the first takes all).
+Deviation (README, section 4): if two pixels of a pooling window are equal, they share the gradient. In PyTorch the
+first one receives all of it.
 """
 
 import functools
@@ -43,17 +46,38 @@ from jaxfer.layers.dropout import Dropout
 from jaxfer.ranges import Classes, Count, Length, OddKernel, ShareBelowOne, Units, Weight
 
 _CELLS = {"conv_lstm": ConvLSTM, "conv_gru": ConvGRU}
+# Attributes of the model that are passed on to every recurrent layer.
+_LAYER_ATTRIBUTES = (
+  "temporal_gate",
+  "temporal_skip",
+  "spatial_skip",
+  "gate_sees_x",
+  "temporal_merge",
+  "merge_init",
+  "kernel_size",
+  "dtype",
+  "param_dtype",
+  "recompute",
+  "checkpoint_every",
+  "implementation",
+)
 
 
 def _pool(x: jax.Array) -> jax.Array:
-  """Maximum over 2 x 2 windows of [..., height, width, channels]; an odd last row or column is dropped."""
+  """Max pooling of [..., height, width, channels] over 2 x 2 windows. An odd last row or column is dropped."""
   *batch, height, width, channels = x.shape
   x = x[..., : height // 2 * 2, : width // 2 * 2, :]
   return x.reshape(*batch, height // 2, 2, width // 2, 2, channels).max((-4, -2))
 
 
 class Stream(nn.Module):
-  """Layers of one stream: [batch, time, height, width, channels] -> the last layer's maps, of features[-1] channels."""
+  """The recurrent layers of one stream, with max pooling between them.
+
+  Attributes:
+    cell: "conv_lstm" or "conv_gru".
+    features: number of channels of each layer.
+    settings: further attributes of the layers, see `ConvLSTM`.
+  """
 
   cell: Kind
   features: tuple[int, ...]
@@ -61,7 +85,16 @@ class Stream(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """`mask` [batch, time] is True where a sequence is still running; None where all run to the end."""
+    """Applies the layers.
+
+    Args:
+      x: [batch, time, height, width, channels].
+      mask: [batch, time], True for the time steps of a sequence and False for the padding after it; None if there is no
+        padding.
+
+    Returns:
+      The maps of the last layer, [batch, time, h, w, features[-1]]. Each pooling halves height and width, rounded down.
+    """
     implementation = self.settings.get("implementation", "auto")
     if implementation == "auto" and not self.is_initializing() and self._all_by_pallas(x.shape):
       return self._by_platform(x, mask)
@@ -75,7 +108,7 @@ class Stream(nn.Module):
     return maps
 
   def _all_by_pallas(self, shape: tuple[int, ...]) -> bool:
-    """Whether "auto" is "pallas" for every layer on the TPU that the program is for."""
+    """Whether "auto" selects "pallas" for every layer on the TPU for which the program is compiled."""
     if not tpu_kinds():
       return False
     *_, height, width, channels = shape
@@ -88,10 +121,10 @@ class Stream(nn.Module):
     return True
 
   def _by_platform(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """Runs the stream on a TPU with packed arrays between its layers.
+    """Runs the layers with Pallas kernels and packed arrays on a TPU, and as scans on other platforms.
 
-    Elsewhere, or if an image is too large for the kernels, all layers run as scans. Intermediates of the layers are not
-    captured.
+    If an image is too large for the kernels, the layers run as scans on a TPU too. Intermediate values of the layers
+    are not captured.
     """
 
     def run(implementation, *arguments):
@@ -109,7 +142,11 @@ class Stream(nn.Module):
 
 
 def _summary(maps: jax.Array, mask: jax.Array | None, pool: str) -> jax.Array:
-  """Maps [batch, time, height, width, channels], averaged over space, of the last step or on average over time."""
+  """Averages maps [batch, time, height, width, channels] over space and pools them over time, to [batch, channels].
+
+  `pool` "last" takes the last time step of each sequence, and "mean" the average over its time steps. The result is
+  float32.
+  """
   x = maps.astype(jnp.float32).mean((2, 3))
   if pool == "mean":
     weights = jnp.ones(x.shape[:2]) if mask is None else mask.astype(x.dtype)
@@ -119,35 +156,39 @@ def _summary(maps: jax.Array, mask: jax.Array | None, pool: str) -> jax.Array:
 
 
 class TwoStreamConvRNN(nn.Module):
-  """The two-stream net.
+  """The two-stream model.
+
+  The enhanced cells of the paper have `temporal_gate`, `temporal_skip` and `spatial_skip`; the plain cells have none of
+  them.
 
   Attributes:
-    num_classes: length of the logits.
+    num_classes: number of classes, which is the length of the logits.
     cell: "conv_lstm" or "conv_gru".
-    temporal_gate: see `ConvLSTM`; so are temporal_skip, spatial_skip, gate_sees_x and kernel_size.
-    temporal_skip: the enhanced cell has all three on, the plain cell none.
+    temporal_gate: see `ConvLSTM`.
+    temporal_skip: see `ConvLSTM`.
     spatial_skip: see `ConvLSTM`.
     gate_sees_x: see `ConvLSTM`.
-    temporal_merge: see `ConvLSTM`: "input" or "output".
-    merge_init: see `ConvLSTM`: "identity", "sum" or "glorot".
-    peephole: see `ConvLSTM`; the paper's baseline, Shi et al. 2015, has peepholes. A "conv_gru" takes none.
-    features: channels of each layer, the same in both streams.
-    kernel_size: of the recurrent layers.
-    dense: units of the first two dense layers; the third gives the logits.
-    dropout_rate: after each of the first two.
-    flow_gain: factor on the flow before its first layer. Faces move by well under a pixel a frame, so flow in units of
-      20 pixels is tiny beside the frames; a gain that brings it to their scale lets the stream learn from the start.
-    pool: "last" takes the last step's output, "mean" the average over time.
-    fusion: how the streams join: "average_concat" or "concat_pointwise", see the docstring of the module.
-    dtype: of the recurrent and dense layers' computation; logits are float32.
-    param_dtype: of the parameters.
-    recompute: see `ConvLSTM`; so is checkpoint_every. They save memory on long clips.
-    checkpoint_every: see `ConvLSTM`.
+    temporal_merge: "input" or "output", see `ConvLSTM`.
+    merge_init: "identity", "sum" or "glorot", see `ConvLSTM`.
+    peephole: see `ConvLSTM`. The paper's baseline (Shi et al. 2015) has peepholes. A "conv_gru" cannot have them.
+    features: number of channels of each recurrent layer, the same in both streams.
+    kernel_size: odd (height, width) of the recurrent layers' kernels.
+    dense: number of units of the first two dense layers. The third one returns the logits.
+    dropout_rate: dropout rate after each of the first two dense layers.
+    flow_gain: factor that multiplies the flow before its first layer. Faces move by much less than a pixel per frame,
+      so flow in units of 20 pixels is tiny compared with the frames. With a gain that brings it to their scale, the
+      flow stream learns from the start.
+    pool: pooling over time, "last" for the last time step or "mean" for the average.
+    fusion: how the two streams are fused, "average_concat" or "concat_pointwise"; see the docstring of the module.
+    dtype: dtype of the computation in recurrent and dense layers. Logits are float32.
+    param_dtype: dtype of the parameters.
+    recompute: see `ConvLSTM`. Saves memory for long clips.
+    checkpoint_every: see `ConvLSTM`. Saves memory for long clips.
     implementation: see `ConvLSTM`.
 
   Raises:
-    UserError: a value of cell, temporal_merge, merge_init, pool, fusion or implementation that does not exist, or
-      peepholes of a "conv_gru".
+    UserError: cell, temporal_merge, merge_init, pool, fusion or implementation has an unknown value, or a "conv_gru"
+      has peepholes.
   """
 
   num_classes: Classes = 7
@@ -176,12 +217,12 @@ class TwoStreamConvRNN(nn.Module):
     for name, kind in get_type_hints(type(self)).items():
       if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
         raise unknown(f"value of model.{name}", str(getattr(self, name)), get_args(kind))
-    Cell(self.cell, peephole=self.peephole)  # Refuses what the cell does not have.
+    Cell(self.cell, peephole=self.peephole)  # Raises an error if the cell cannot have peepholes.
     super().__post_init__()
 
   @property
   def parts(self) -> tuple[str, ...]:
-    """Names of the submodules."""
+    """Names of the submodules with parameters."""
     dense = tuple(f"fc{k + 1}" for k in range(len(self.dense) + 1))
     return ("rgb", "flow", *(("fusion",) if self.fusion == "concat_pointwise" else ()), *dense)
 
@@ -199,36 +240,27 @@ class TwoStreamConvRNN(nn.Module):
 
     Args:
       frames: [batch, time, height, width, 3], in [-1, 1].
-      flow: [batch, time, height, width, 2], displacement from the frame before in units of 20 pixels, in [-1, 1].
-      mask: [batch, time], True where a clip is still running, or None.
-      train: whether to drop units.
-      keys: [batch] typed keys, in training.
+      flow: [batch, time, height, width, 2], displacement since the previous frame in units of 20 pixels, in [-1, 1].
+      mask: [batch, time], True for the time steps of a clip and False for the padding after it; None if there is no
+        padding.
+      train: whether to apply dropout.
+      keys: [batch] typed keys for dropout; only needed in training.
 
     Returns:
-      logits [batch, num_classes], float32.
+      Logits [batch, num_classes], float32.
+
+    Raises:
+      UserError: frames and flow differ in shape, or the images are too small for the pooling.
     """
     if frames.shape[:4] != flow.shape[:4]:
       raise UserError(f"frames {frames.shape} and flow {flow.shape} differ in batch, time, height or width")
     smallest = min(frames.shape[2:4]) >> (len(self.features) - 1)
     if smallest < 1:
       raise UserError(
-        f"images of {frames.shape[2:4]} are too small to be pooled {len(self.features) - 1} times"
+        f"images of {frames.shape[2:4]} pixels are too small to be pooled {len(self.features) - 1} times: give larger "
+        "images or fewer model.features"
       )
-    shared = (
-      "temporal_gate",
-      "temporal_skip",
-      "spatial_skip",
-      "gate_sees_x",
-      "temporal_merge",
-      "merge_init",
-      "kernel_size",
-      "dtype",
-      "param_dtype",
-      "recompute",
-      "checkpoint_every",
-      "implementation",
-    )
-    settings = {name: getattr(self, name) for name in shared}
+    settings = {name: getattr(self, name) for name in _LAYER_ATTRIBUTES}
     if self.cell == "conv_lstm":
       settings["peephole"] = self.peephole
     rgb = Stream(self.cell, self.features, settings, name="rgb")(frames, mask)

@@ -1,10 +1,11 @@
-"""Paper 001: two streams of conv-RNNs, trained with cross-entropy, judged on ten person-independent folds of CK+.
+"""Two-stream conv-RNNs (paper 001), trained with cross-entropy and evaluated on ten person-independent folds of CK+.
 
-The paper gives no training recipe. Our choices: Adam at 1e-4, batch 16, 100 epochs, gradients clipped
-to norm 5, the weights of the last epoch; the clip mirrored, turned by up to 10 degrees and shifted by up to 5 % as one,
-frames and flow alike.
+The paper does not describe the training, so the recipe is our choice (README, section 3): Adam at rate 1e-4, batches of
+16 clips, 100 epochs, gradients clipped to norm 5, and the weights of the last epoch. A clip is mirrored at random,
+rotated by up to 10 degrees and shifted by up to 5 % of the image. All its frames and flow are transformed alike.
 """
 
+import pathlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -19,35 +20,38 @@ from jaxfer.data.augment import random_affine
 from jaxfer.data.records import Records
 from jaxfer.kernels import warp
 from jaxfer.ranges import Count, Degrees, Norm, Rate, Share
-from jaxfer.systems.system import System
+from jaxfer.systems.system import System, Task
 from jaxfer.systems.two_stream_conv_rnn import figures, published
 from jaxfer.systems.two_stream_conv_rnn.model import TwoStreamConvRNN
 from jaxfer.train import optim
-from jaxfer.train.stage import Batch, Context, LossOut, Stage, Update
+from jaxfer.train.stage import Batch, Context, LossOut, Stage, Update, Variables
 
 
 class TwoStreamSystem(System):
-  """Two streams of conv-RNNs on sequences of frames and optical flow."""
+  """Two streams of conv-RNNs on sequences of frames and optical flow (paper 001)."""
 
   models = {"two_stream_conv_rnn": TwoStreamConvRNN}
   citation = "paper 001, Table 1: CK+, ten person-independent folds, pooled"
   paper_data = "ckplus"
-  published = published.ROWS
+  published = published.VARIANTS
 
   def to_arrays(self, records: Records) -> dict[str, np.ndarray]:
-    """Frames [n, T, S, S, 3] uint8, flow [n, T, S, S, 2] int16 and labels [n], as they are stored."""
+    """The stored frames [n, T, S, S, 3] uint8, flow [n, T, S, S, 2] int16 and labels [n]."""
     return {name: records.arrays[name] for name in ("frames", "flow", "label")}
 
-  def eval_batch(self, data: Mapping[str, ArrayLike], rows: ArrayLike) -> Batch:
-    """Frames and flow in [-1, 1] (flow in units of 20 pixels) and labels of some rows."""
+  def eval_batch(self, data: Mapping[str, ArrayLike], indices: ArrayLike) -> Batch:
+    """Frames [batch, T, S, S, 3] in [-1, 1], flow [batch, T, S, S, 2] and labels [batch].
+
+    The flow is in units of 20 pixels, in [-1, 1].
+    """
     return {
-      "frames": jnp.asarray(data["frames"])[rows].astype(jnp.float32) / 127.5 - 1,
-      "flow": jnp.asarray(data["flow"])[rows].astype(jnp.float32) / 32767,
-      "label": jnp.asarray(data["label"])[rows],
+      "frames": jnp.asarray(data["frames"])[indices].astype(jnp.float32) / 127.5 - 1,
+      "flow": jnp.asarray(data["flow"])[indices].astype(jnp.float32) / 32767,
+      "label": jnp.asarray(data["label"])[indices],
     }
 
   def inputs(self, model: nn.Module, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """The model's arguments."""
+    """The frames and the flow of the batch."""
     return batch["frames"], batch["flow"]
 
   def recipe(
@@ -63,21 +67,21 @@ class TwoStreamSystem(System):
     rotation: Degrees = 10.0,
     shift: Share = 0.05,
   ) -> tuple[tuple[Stage, ...], dict[str, float]]:
-    """One stage of one update.
+    """Returns a single stage, which trains the whole model.
 
     Args:
-      model: the two-stream net.
-      steps: batches of an epoch.
-      epochs: passes over the training clips.
-      learning_rate: of Adam.
-      schedule: "constant" or "cosine" over all epochs.
+      model: the model.
+      steps: number of batches per epoch.
+      epochs: number of epochs.
+      learning_rate: learning rate of Adam.
+      schedule: schedule of the learning rate, "constant" or "cosine" over all epochs.
       clip_norm: largest global norm of the gradient.
-      flip: mirror clips with probability one half.
-      rotation: largest angle of rotation, degrees.
-      shift: largest shift, as a share of the image.
+      flip: whether to mirror clips with probability one half.
+      rotation: largest angle of rotation, in degrees.
+      shift: largest shift, as a share of the image size, in [0, 1].
     """
 
-    def sample(data, columns, keys):
+    def sample(data: Mapping[str, jax.Array], columns: Mapping[str, jax.Array], keys: jax.Array) -> Batch:
       batch = dict(self.eval_batch(data, columns["row"]))
       height, width = batch["frames"].shape[2:4]
       matrices = random_affine(keys, (height, width), flip=flip, rotation=rotation, shift=shift)
@@ -101,7 +105,14 @@ class TwoStreamSystem(System):
       "learning_rate": learning_rate
     }
 
-  def figures(self, task, variables, trained, tested, folder):
-    """`gates.png` of a model with a temporal gate; see `figures.draw`."""
-    del trained
-    return figures.draw(task, variables, tested, folder)
+  def figures(
+    self,
+    task: Task,
+    variables: Variables,
+    train_indices: np.ndarray,
+    test_indices: np.ndarray,
+    folder: pathlib.Path,
+  ) -> dict[str, str]:
+    """Draws the temporal gate if the model has one; see `figures.draw`."""
+    del train_indices
+    return figures.draw(task, variables, test_indices, folder)

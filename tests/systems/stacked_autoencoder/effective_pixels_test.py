@@ -1,17 +1,17 @@
-"""The figure of effective pixels, on weights that are known to rest on the parts of the face."""
+"""The figure of effective pixels, for weights whose effective pixels are known."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from jaxfer.data.records import Records
-from jaxfer.systems.stacked_autoencoder import effective_pixels as effective_pixels
+from jaxfer.systems.stacked_autoencoder import effective_pixels
 
 NAMES = ("anger", "disgust", "fear")
 
 
 def faces(landmarks=True):
-  """Four pictures of 16 x 16 with eyes at rows 6 and 7 and a mouth at 12 and 13."""
+  """Records of four images of 16 x 16 pixels, with the eyes at rows 6 and 7 and the mouth at rows 12 and 13."""
   rng = np.random.default_rng(0)
   points = np.zeros((4, 37, 2), np.float32)
   points[:, 13:16], points[:, 16:19] = [3, 6], [6, 8]
@@ -27,7 +27,10 @@ def faces(landmarks=True):
 
 
 def weights():
-  """Anger rests on the eyes alone; disgust on the mouth and as many pixels of the background; fear on nothing."""
+  """Weights of two layers: anger depends on the eyes, and fear on nothing.
+
+  Disgust depends on the mouth and on as many pixels of the background.
+  """
   first = np.zeros((256, 8))
   eyes, both = np.zeros((16, 16), bool), np.zeros((16, 16), bool)
   eyes[6:8, 3:6] = True
@@ -39,31 +42,31 @@ def weights():
   return [first, last]
 
 
-def test_the_caption_tells_the_share_on_the_parts_and_that_of_chance(tmp_path):
+def test_the_caption_states_the_share_on_the_parts_and_the_share_by_chance(tmp_path):
   files = effective_pixels.draw(weights(), faces(), np.arange(4), tmp_path, percentile=90)
   (caption,) = files.values()
-  # All of anger's and half of disgust's; the parts cover 24 of 256 pixels.
+  # The mean of 100 % for anger and 50 % for disgust. The parts cover 24 of 256 pixels.
   assert "75 % of the paths and 75 % of the pixels" in caption
-  assert "by chance it would be 9 %" in caption
-  picture = Image.open(tmp_path / "effective_pixels.png")
-  assert picture.size[0] == 900
-  assert np.asarray(picture.convert("RGB"), int).std() > 10
+  assert "By chance it would be 9 %" in caption
+  image = Image.open(tmp_path / "effective_pixels.png")
+  assert image.size[0] == 900
+  assert np.asarray(image.convert("RGB"), int).std() > 10
 
 
 def test_without_landmarks_there_is_no_share(tmp_path):
   (caption,) = effective_pixels.draw(weights(), faces(landmarks=False), np.arange(4), tmp_path).values()
-  assert "by chance" not in caption
+  assert "chance" not in caption
   assert (tmp_path / "effective_pixels.png").is_file()
 
 
 @pytest.mark.parametrize("signed", [True, False])
-def test_pixels_that_never_change_are_left_out_whatever_their_weights(tmp_path, signed):
+def test_constant_pixels_are_left_out_whatever_their_weights(tmp_path, signed):
   records = faces()
-  records.arrays["image"][:, :2] = 40  # The background of disgust.
-  net = weights()
-  net[0][:32, 2], net[1][2, 2] = 5, 5
+  records.arrays["image"][:, :2] = 40  # The background pixels of disgust.
+  layers = weights()
+  layers[0][:32, 2], layers[1][2, 2] = 5, 5
   (caption,) = effective_pixels.draw(
-    net, records, np.arange(4), tmp_path, signed=signed, percentile=90
+    layers, records, np.arange(4), tmp_path, signed=signed, percentile=90
   ).values()
-  assert "32 of 256 pixels never change and are left out" in caption
+  assert "32 of 256 pixels are constant and are left out" in caption
   assert "100 % of the paths" in caption

@@ -1,4 +1,4 @@
-"""The stack against sums worked by hand, a loop in NumPy, and the best that a linear autoencoder can do."""
+"""The model against values computed by hand, against loops in NumPy, and against principal components."""
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +8,12 @@ import pytest
 from jaxfer.errors import UserError
 from jaxfer.systems import create_model
 from jaxfer.systems.stacked_autoencoder import SYSTEM
-from jaxfer.systems.stacked_autoencoder.model import StackedAutoencoder, noised
+from jaxfer.systems.stacked_autoencoder.model import StackedAutoencoder, corrupt
 from jaxfer.train import state, step
 from jaxfer.train.stage import Context
 
 
-def pictures(count=3, side=4, seed=0):
+def images(count=3, side=4, seed=0):
   return jnp.asarray(np.random.default_rng(seed).uniform(0, 1, (count, side, side, 1)), jnp.float32)
 
 
@@ -23,7 +23,7 @@ def layer_stage(model, layer, **options):
 
 
 def error_and_gradient(model, variables, image, layer, keys=None, **options):
-  """A layer's mean error over the batch, and its gradient with respect to the parameters."""
+  """The mean error of a layer over the batch, and its gradient with respect to the parameters."""
   (update,) = layer_stage(model, layer, **options).updates
   keys = jax.random.split(jax.random.key(3), len(image)) if keys is None else keys
 
@@ -35,7 +35,7 @@ def error_and_gradient(model, variables, image, layer, keys=None, **options):
   return jax.value_and_grad(mean)(variables["params"])
 
 
-def test_the_papers_net_has_the_size_of_its_layers():
+def test_the_default_model_has_the_parameter_counts_of_its_layers():
   model = create_model("stacked_autoencoder")
   shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 1)))["params"]
   counts = {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in shapes.items()}
@@ -43,10 +43,8 @@ def test_the_papers_net_has_the_size_of_its_layers():
   assert [*encoders, counts["classifier"]] == [4_097_000, 500_500, 125_250, 25_100, 707]
 
 
-def test_initial_weights_fill_their_range():
-  params = create_model("stacked_autoencoder", sizes=(40,)).init(jax.random.key(0), pictures(side=6))[
-    "params"
-  ]
+def test_initial_weights_are_uniform_in_their_range():
+  params = create_model("stacked_autoencoder", sizes=(40,)).init(jax.random.key(0), images(side=6))["params"]
   limit = 4 * np.sqrt(6 / (36 + 40))
   for name in ("encoder1", "decoder1"):
     largest = np.abs(params[name]["kernel"]).max()
@@ -55,8 +53,8 @@ def test_initial_weights_fill_their_range():
 
 
 @pytest.mark.parametrize(("reconstruction", "error"), [("squared", 0.25), ("cross_entropy", 2 * np.log(2))])
-def test_an_autoencoder_worked_by_hand(reconstruction, error):
-  """By hand: pixels (1, 0), one unit, all weights zero."""
+def test_error_and_gradient_equal_values_computed_by_hand(reconstruction, error):
+  """The pixels are (1, 0), the layer has one unit, and all parameters are zero."""
   model = create_model("stacked_autoencoder", sizes=(1,))
   image = jnp.asarray([1.0, 0.0]).reshape(1, 2, 1, 1)
   variables = jax.tree.map(jnp.zeros_like, model.init(jax.random.key(0), image))
@@ -64,14 +62,15 @@ def test_an_autoencoder_worked_by_hand(reconstruction, error):
     model, variables, image, 1, reconstruction=reconstruction, noise_layers=()
   )
   assert found == pytest.approx(error, rel=1e-6)
-  # (x' - x) x' (1 - x') = (-0.125, 0.125), times y = 0.5; cross-entropy lacks the factor x' (1 - x').
+  # The gradient is (x' - x) x' (1 - x') y, where (x' - x) x' (1 - x') = (-0.125, 0.125) and y = 0.5.
+  # With cross-entropy the factor x' (1 - x') = 1/4 drops out.
   slope = 1 if reconstruction == "squared" else 4
   np.testing.assert_allclose(gradient["decoder1"]["kernel"], [[-0.0625 * slope, 0.0625 * slope]], rtol=1e-6)
   np.testing.assert_allclose(gradient["decoder1"]["bias"], [-0.125 * slope, 0.125 * slope], rtol=1e-6)
 
 
 def by_loops(params, image, layer, mask, squared, tied):
-  """The mean error of a layer and its gradient, unit by unit in float64."""
+  """The mean error of a layer and its gradient, computed unit by unit in float64."""
   s = lambda z: 1 / (1 + np.exp(-z))  # noqa: E731
   cast = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
   encoder, decoder = cast[f"encoder{layer}"], cast[f"decoder{layer}"]
@@ -113,11 +112,11 @@ def by_loops(params, image, layer, mask, squared, tied):
 @pytest.mark.parametrize("reconstruction", ["squared", "cross_entropy"])
 def test_error_and_gradient_equal_a_loop_in_float64(layer, tied, reconstruction):
   model = create_model("stacked_autoencoder", sizes=(5, 4), tied=tied)
-  image = pictures()
+  image = images()
   variables = model.init(jax.random.key(0), image)
   keys = jax.random.split(jax.random.key(1), len(image))
   width = 16 if layer == 1 else 5
-  mask = np.asarray(noised(jnp.ones((3, width)), keys, 0.4))
+  mask = np.asarray(corrupt(jnp.ones((3, width)), keys, 0.4))
   assert 0 < mask.mean() < 1
   options = {"reconstruction": reconstruction, "noise_rate": 0.4}
   error, gradient = error_and_gradient(model, variables, image, layer, keys, **options)
@@ -132,7 +131,7 @@ def test_error_and_gradient_equal_a_loop_in_float64(layer, tied, reconstruction)
 
 
 class Linear(StackedAutoencoder):
-  """The stack without its logistic function."""
+  """The model without the logistic function."""
 
   def activation(self, x):
     return x
@@ -140,7 +139,7 @@ class Linear(StackedAutoencoder):
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_a_linear_autoencoder_reaches_the_error_of_principal_components(tied):
-  """And never goes below: with 2 hidden units half the sum of squares outside the first two."""
+  """The smallest error with 2 hidden units is half the sum of squares outside the first two components."""
   rng = np.random.default_rng(0)
   x = rng.normal(size=(40, 2)) @ rng.normal(size=(2, 6)) + 0.1 * rng.normal(size=(40, 6)) + 0.3
   centred = x - x.mean(0)
@@ -149,19 +148,19 @@ def test_a_linear_autoencoder_reaches_the_error_of_principal_components(tied):
   image = jnp.asarray(x, jnp.float32).reshape(40, 2, 3, 1)
   stage = layer_stage(model, 1, noise_layers=(), optimizer="adam")
   initial = model.init(jax.random.key(0), image)
-  # The initial weights suit logistic units; from smaller ones the descent is shorter.
+  # The initial weights are scaled for logistic units. Smaller ones converge faster here.
   begun = state.begin(stage, jax.tree.map(lambda a: a / 8, initial))
   keys = jax.random.split(jax.random.key(1), 40)
 
   @jax.jit
-  def descend(moving):
-    def one(moving, k):
+  def descend(trained):
+    def one(trained, k):
       context = Context({"pretrain_rate": 0.05 * 0.9985**k})
-      moving, sums = step.step(stage, state.State(moving, begun.still), {"image": image}, keys, context)
+      trained, sums = step.step(stage, state.State(trained, begun.still), {"image": image}, keys, context)
       total, count = sums["net/error"]
-      return moving, total / count
+      return trained, total / count
 
-    return jax.lax.scan(one, moving, jnp.arange(5000, dtype=jnp.float32))
+    return jax.lax.scan(one, trained, jnp.arange(5000, dtype=jnp.float32))
 
   errors = np.asarray(descend(begun.moving)[1])
   assert errors[0] > 10 * best
@@ -169,10 +168,10 @@ def test_a_linear_autoencoder_reaches_the_error_of_principal_components(tied):
   assert errors[-1] == pytest.approx(best, rel=1e-3)
 
 
-def test_pictures_must_be_grey_and_a_blank_one_gives_finite_logits():
+def test_images_must_be_grey_and_blank_images_give_finite_logits():
   model = create_model("stacked_autoencoder", sizes=(3,))
-  variables = model.init(jax.random.key(0), pictures())
+  variables = model.init(jax.random.key(0), images())
   for blank in (jnp.zeros((1, 4, 4, 1)), jnp.ones((1, 4, 4, 1))):
     assert np.isfinite(model.apply(variables, blank)).all()
-  with pytest.raises(UserError, match=r"pictures of shape \(1, 4, 4, 3\): give grey ones"):
+  with pytest.raises(UserError, match=r"images of shape \(1, 4, 4, 3\): give grey images"):
     model.apply(variables, jnp.zeros((1, 4, 4, 3)))

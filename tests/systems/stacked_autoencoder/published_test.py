@@ -1,15 +1,15 @@
-"""Paper 000's tables against their own sums and means, and the notes on where those disagree."""
+"""The published tables of paper 000: their sums and means, and where the printed numbers disagree."""
 
 import numpy as np
 import pytest
 
-from jaxfer.systems.stacked_autoencoder import published as published
+from jaxfer.systems.stacked_autoencoder import published
 
 
-def test_each_printed_accuracy_is_that_of_its_counts_but_for_two_people():
+def test_each_printed_accuracy_except_those_of_two_people_follows_from_its_counts():
   wrong = {
     (title, key)
-    for title, table in (("net", published.NET), ("people", published.PEOPLE))
+    for title, table in (("model", published.NET), ("people", published.PEOPLE))
     for key, row in table.items()
     if abs(sum(row.correct) / 70 - row.printed) > 0.0006
   }
@@ -18,7 +18,7 @@ def test_each_printed_accuracy_is_that_of_its_counts_but_for_two_people():
   assert sum(published.PEOPLE[9].correct) == 33
 
 
-def test_the_printed_means_are_those_of_the_printed_rows():
+def test_the_printed_means_are_the_means_of_the_printed_accuracies():
   for table, mean in ((published.NET, published.NET_MEAN), (published.PEOPLE, published.PEOPLE_MEAN)):
     assert np.mean([row.printed for row in table.values()]) == pytest.approx(mean, abs=5e-5)
   assert published.counts(published.NET).sum() == 287
@@ -31,5 +31,5 @@ def test_the_printed_means_are_those_of_the_printed_rows():
 def test_the_means_by_class_are_those_printed_below_the_columns():
   people = published.counts(published.PEOPLE).mean(0)
   np.testing.assert_allclose(people, [5.1, 4.2, 2.3, 9.2, 9.3, 5.9, 9.5])
-  net = published.counts(published.NET).mean(0)
-  np.testing.assert_allclose(net, [6.7, 8.5, 4.7, 8.7, 6.2, 5, 8.2], atol=0.05)
+  model = published.counts(published.NET).mean(0)
+  np.testing.assert_allclose(model, [6.7, 8.5, 4.7, 8.7, 6.2, 5, 8.2], atol=0.05)

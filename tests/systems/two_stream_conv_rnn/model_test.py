@@ -1,3 +1,5 @@
+"""The two-stream model: parameter counts, options, masks, and its output against NumPy."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,8 @@ from jaxfer.systems.two_stream_conv_rnn import SYSTEM
 from jaxfer.systems.two_stream_conv_rnn.model import _pool
 
 ENHANCED = {"temporal_gate": True, "temporal_skip": True, "spatial_skip": True}
-# Totals, and the layers of the RGB stream; the flow stream differs in its first layer.
+# Number of parameters: in total, in each layer of the RGB stream, and in the first layer of the flow stream.
+# The other layers of the flow stream have as many as those of the RGB stream.
 COUNTS = {
   ("conv_gru", False): (1_858_839, (8_256, 41_568, 166_080, 663_936), 7_824),
   ("conv_gru", True): (2_598_359, (11_856, 59_072, 235_904, 942_848), 11_264),
@@ -26,7 +29,7 @@ def count(tree):
 
 
 @pytest.mark.parametrize(("cell", "enhanced"), COUNTS)
-def test_parameter_counts_of_the_specification(cell, enhanced):
+def test_parameter_counts_of_the_default_sizes(cell, enhanced):
   model = create_model("two_stream_conv_rnn", cell=cell, **(ENHANCED if enhanced else {}))
   clip = [jnp.zeros((1, 2, 64, 64, channels)) for channels in (3, 2)]
   params = jax.eval_shape(model.init, jax.random.key(0), *clip)["params"]
@@ -37,8 +40,8 @@ def test_parameter_counts_of_the_specification(cell, enhanced):
   assert [count(params[f"fc{k}"]) for k in (1, 2, 3)] == [65_792, 32_896, 903]
 
 
-def test_parameters_of_peepholes_and_of_the_joined_maps():
-  """Peepholes: three weights a feature and pixel; the joined maps: P [256, 128], its bias, and a fc1 half as wide."""
+def test_parameter_counts_with_peepholes_and_with_pointwise_fusion():
+  """Peepholes add three weights per feature and pixel. The fusion adds P [256, 128] and its bias, and halves fc1."""
   clip = [jnp.zeros((1, 2, 64, 64, channels)) for channels in (3, 2)]
 
   def shapes(**options):
@@ -49,12 +52,12 @@ def test_parameters_of_peepholes_and_of_the_joined_maps():
   plain = count(shapes())
   peepholes = sum(3 * features * size**2 for features, size in ((16, 64), (32, 32), (64, 16), (128, 8)))
   assert count(shapes(peephole=True)) == plain + 2 * peepholes
-  joined = shapes(fusion="concat_pointwise")
-  assert joined["fusion"]["kernel"].shape == (256, 128)
-  assert count(joined) == plain + 256 * 128 + 128 - 128 * 256
+  fused = shapes(fusion="concat_pointwise")
+  assert fused["fusion"]["kernel"].shape == (256, 128)
+  assert count(fused) == plain + 256 * 128 + 128 - 128 * 256
 
 
-def test_defaults_declare_what_they_always_did():
+def test_names_of_the_parameters_of_an_enhanced_model():
   clip = [jnp.zeros((1, 2, 8, 8, channels)) for channels in (3, 2)]
   model = create_model("two_stream_conv_rnn", features=(2,), dense=(3, 3), **ENHANCED)
   params = jax.eval_shape(model.init, jax.random.key(0), *clip)["params"]
@@ -75,8 +78,8 @@ def test_the_recipe_trains_every_submodule(fusion):
 
 
 @pytest.mark.parametrize("pool", ["last", "mean"])
-def test_joined_maps_are_those_of_numpy(pool):
-  """Logits by the layers alone, and relu(P [A; B] + b), its averages and three dense layers written out."""
+def test_pointwise_fusion_equals_numpy(pool):
+  """The reference takes the maps of the recurrent layers, and computes the rest of the model in NumPy."""
   options = {"features": (4,), "dense": (6, 5), "pool": pool, "fusion": "concat_pointwise", "flow_gain": 3.0}
   model = create_model("two_stream_conv_rnn", cell="conv_gru", **options)
   clip = [jax.random.normal(jax.random.key(k), (2, 3, 5, 4, channels)) for k, channels in enumerate((3, 2))]
@@ -87,8 +90,8 @@ def test_joined_maps_are_those_of_numpy(pool):
     np.asarray(ConvGRU(4).apply({"params": params[name]["layer1"]}, x), np.float64)
     for name, x in (("rgb", clip[0]), ("flow", 3 * clip[1]))
   ]
-  joined = np.concatenate(maps, -1) @ params["fusion"]["kernel"] + params["fusion"]["bias"]
-  x = np.maximum(joined, 0).mean((2, 3))
+  fused = np.concatenate(maps, -1) @ params["fusion"]["kernel"] + params["fusion"]["bias"]
+  x = np.maximum(fused, 0).mean((2, 3))
   x = x[:, -1] if pool == "last" else x.mean(1)
   for k in (1, 2, 3):
     x = x @ params[f"fc{k}"]["kernel"] + params[f"fc{k}"]["bias"]
@@ -96,7 +99,7 @@ def test_joined_maps_are_those_of_numpy(pool):
   np.testing.assert_allclose(model.apply({"params": params}, *clip), x, rtol=1e-4, atol=1e-5)
 
 
-# Every option away from its default.
+# Every option of the cells and of the fusion, with another value than its default.
 OPTIONS = ENHANCED | {
   "temporal_merge": "output",
   "merge_init": "sum",
@@ -108,7 +111,7 @@ OPTIONS = ENHANCED | {
 
 
 def test_every_option_of_the_cells_reaches_both_streams():
-  """The net's maps are those of its layers, with the options given to them by hand."""
+  """The reference applies the recurrent layers with the same options, and computes the rest in NumPy."""
   options = {"spatial_skip": True, "temporal_gate": True, "gate_sees_x": False, "temporal_skip": True}
   options |= {"temporal_merge": "output", "peephole": True}
   model = create_model("two_stream_conv_rnn", **options, merge_init="sum", features=(3,), dense=(4, 4))
@@ -130,22 +133,22 @@ def test_every_option_of_the_cells_reaches_both_streams():
   np.testing.assert_allclose(model.apply({"params": params}, *clip), x, rtol=1e-4, atol=1e-5)
 
 
-def test_every_option_maps_over_devices_and_members_and_exports_for_accelerators():
+def test_a_model_with_every_option_is_mapped_over_devices_and_members_and_exported_for_accelerators():
   model = create_model("two_stream_conv_rnn", **OPTIONS)
   clip = [jax.random.normal(jax.random.key(k), (2, 3, 4, 4, channels)) for k, channels in enumerate((3, 2))]
   mask = jnp.asarray([[True, True, True], [True, True, False]])
   several = jax.jit(jax.vmap(lambda key: model.init(key, *clip)))(jax.random.split(jax.random.key(0), 2))
 
-  def slopes(variables, frames, flow, mask):
+  def gradient(variables, frames, flow, mask):
     return jax.grad(lambda v: model.apply(v, frames, flow, mask).sum())(variables)
 
-  one, program = jax.tree.map(lambda a: a[0], several), jax.jit(slopes)
+  one, program = jax.tree.map(lambda a: a[0], several), jax.jit(gradient)
   want = program(one, *clip, mask)
   assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(want))
-  together = jax.jit(jax.vmap(slopes, (0, None, None, None)))(several, *clip, mask)
+  together = jax.jit(jax.vmap(gradient, (0, None, None, None)))(several, *clip, mask)
   assert_close(jax.tree.map(lambda a: a[0], together), want)
-  apart = (a[:, None] for a in (*clip, mask))  # A clip a device.
-  parts = jax.pmap(slopes, in_axes=(None, 0, 0, 0), devices=jax.devices()[:2])(one, *apart)
+  sharded = (a[:, None] for a in (*clip, mask))  # One clip per device.
+  parts = jax.pmap(gradient, in_axes=(None, 0, 0, 0), devices=jax.devices()[:2])(one, *sharded)
   assert_close(jax.tree.map(lambda a: a.sum(0), parts), want)
   exported = jax.export.export(program, platforms=("tpu", "cuda"))(one, *clip, mask)
   assert exported.platforms == ("tpu", "cuda")
@@ -180,7 +183,7 @@ def test_options_are_read_from_the_command_line():
     ({"cell": "conv_gru", "peephole": True}, "peephole=True: a ConvGRU"),
   ],
 )
-def test_values_that_do_not_exist_are_refused_before_anything_is_read(wrong, message):
+def test_unknown_values_are_refused_when_the_model_is_created(wrong, message):
   with pytest.raises(UserError, match=message):
     create_model("two_stream_conv_rnn", **wrong)
 
@@ -202,7 +205,7 @@ def test_pooling_takes_the_largest_of_four_and_drops_an_odd_edge():
   np.testing.assert_array_equal(_pool(x)[:, :, 0], [[6, 8]])
 
 
-def test_streams_that_do_not_fit_or_images_too_small_are_refused():
+def test_streams_of_different_lengths_and_images_that_are_too_small_are_refused():
   model = create_model("two_stream_conv_rnn")
   with pytest.raises(UserError, match="differ in batch, time"):
     model.init(jax.random.key(0), jnp.zeros((1, 3, 64, 64, 3)), jnp.zeros((1, 2, 64, 64, 2)))
