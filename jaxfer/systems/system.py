@@ -269,6 +269,13 @@ class System:
     del histories, predictions
     return {}
 
+  def table_summaries(
+    self, histories: Sequence[History], predictions: Sequence[Mapping[str, Prediction]]
+  ) -> Mapping[str, Sequence[float]]:
+    """As `summaries`, but only for the system's own `tables`: the study's general table does not show them."""
+    del histories, predictions
+    return {}
+
   def metrics(
     self, task: Task, variables: Variables, trained: np.ndarray, tested: np.ndarray
   ) -> Mapping[str, float | None]:
@@ -288,7 +295,8 @@ class System:
 
     Args:
       variants: the rows of the study's table. Besides the fields of `report.study.judged` each has its "name", whether
-        it is "comparable" with published numbers, the variants it is "compared" with, and its metrics as "history".
+        it is "comparable" with published numbers, the variants it is "compared" with, its `RunConfig` as "config", and its metrics as
+        "history".
       seeds: of the study.
       not_trained: variants whose pretraining failed; each has "name", "published" and "comparable".
     """
