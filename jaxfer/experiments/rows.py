@@ -30,7 +30,8 @@ RESULT = "result.json"
 # Keys of the result of a trained row. A row that was not trained says why under "not_trained".
 _KEYS = (
   "data", "label_names", "parameters", "failed", "facts", "table_summaries", "key", "subject", "label", "predicted",
-  "correct", "rank", "readings", "members", "folds", "tested", "figures", "measures", "remarks", "seconds", "compile_seconds",
+  "correct", "rank", "readings", "members", "folds", "tested", "figures", "measures", "remarks", "seconds",
+  "compile_seconds",
 )  # fmt: skip
 
 
