@@ -20,9 +20,9 @@ def judged(result: Mapping[str, Any]) -> dict[str, Any]:
     result: as a row's `result.json` holds it: for each seed the `key`, `subject` and `label` of its tested records,
       what they were `predicted` to be (-1 where a training failed), whether that is `correct` (in [0, 1]: of several
       trials the share), and the `rank` of the label, where there is one; and the same of further `readings` of the
-      nets. Where a protocol has several trials, what they predict is `by_trial`. Its `table_summaries` and
-      `measures`, a list over trainings by name, are handed on to the system's own tables, its `remarks` to the reader. A failed
-      training's records count as wrong; the confusion matrix leaves them out.
+      nets. Where a protocol has several trials, what they predict is `by_trial`. Its `table_summaries`, of which the
+      row has mean and spread, and its `measures`, a list over trainings by name, are for the system's own tables, its
+      `remarks` for the reader. A failed training's records count as wrong; the confusion matrix leaves them out.
   """
   classes = len(result["label_names"])
   labels, correct = np.concatenate(result["label"]), np.concatenate(result["correct"])

@@ -295,8 +295,8 @@ class System:
 
     Args:
       variants: the rows of the study's table. Besides the fields of `report.study.judged` each has its "name", whether
-        it is "comparable" with published numbers, the variants it is "compared" with, its `RunConfig` as "config", and its
-        metrics as "history".
+        it is "comparable" with published numbers, the variants it is "compared" with, its `RunConfig` as "config", and
+        its metrics as "history".
       seeds: of the study.
       not_trained: variants whose pretraining failed; each has "name", "published" and "comparable".
     """
