@@ -35,7 +35,7 @@ def same(one, other):
 
 
 def moved(before, after):
-  """ "collection/submodule" of every submodule that is not bit for bit as it was."""
+  """The submodules that are not bit for bit as they were, as "collection/submodule"."""
   return {
     f"{collection}/{name}"
     for collection, tree in before.items()
@@ -311,7 +311,7 @@ EMA = {**BASE.model.options, "affinity": "ema"}
 
 @pytest.fixture
 def imagenet(tmp_path):
-  """Weights in the form that `jaxfer convert torchvision_resnet18` gives them; their classes are not those of the data."""
+  """Weights in the form that `jaxfer convert torchvision_resnet18` gives them, with other classes than the data."""
   given = {
     name: {"trunk": tree["rgb"]["trunk"]} for name, tree in initial().items() if "trunk" in tree["rgb"]
   }
@@ -321,7 +321,7 @@ def imagenet(tmp_path):
 
 
 def test_the_rgb_net_starts_from_a_resnet18_of_imagenet(imagenet):
-  """Only the trunk is loaded: ARM and the dense layer start anew. Such an RGB net is refused where it is not trained."""
+  """Only the trunk is loaded; ARM and the dense layer start anew. Without training, such an RGB net is refused."""
   config = dataclasses.replace(BASE, init_from=imagenet)
   setup = run.prepare(config, records())
   assert "taken over" in setup.start_line

@@ -72,7 +72,7 @@ def test_variants_that_differ_in_w_alone_train_together_from_the_baseline(done):
 
 
 def test_a_variant_trained_alone_or_resumed_has_the_same_numbers(done):
-  """Without both results, the finished members are restored. Without the last one, its variant is trained again, alone."""
+  """Without both results, the finished members are restored; without the last one, its variant is trained again."""
   workdir, table, _ = done
   before = [result(workdir, folder) for folder in FOLDERS]
 

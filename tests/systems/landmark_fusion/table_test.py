@@ -1,4 +1,4 @@
-"""Tables 2 and 5 to 8 of paper 002 from the printed counts, through the study's report; Fig. 4 from variants by hand."""
+"""Tables 2 and 5 to 8 of paper 002 from the printed counts; Fig. 4 from variants made by hand."""
 
 import numpy as np
 import pytest
