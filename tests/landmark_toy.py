@@ -52,7 +52,7 @@ class Trunk(nn.Module):
 
 @contextlib.contextmanager
 def installed():
-  """The stand-in, tests in batches of 16, and these records for any."""
+  """Installs the stand-in, evaluation in batches of 16, and `records` in place of every data set."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(models, "ResNetTrunk", Trunk)
     patch.setattr(SYSTEM, "test_batch", 16)
@@ -62,9 +62,9 @@ def installed():
 
 @functools.cache
 def records():
-  """Eight people, thrice each: a brighter corner and landmarks lower down tell the class; the last has no landmarks.
+  """Three images each of eight people. The distributor's order is the reverse of the order of the keys.
 
-  The distributor's order is the keys' the other way round.
+  The class shows in the brightness of a corner and in the height of the landmarks. The last image has no landmarks.
   """
   rng = np.random.default_rng(0)
   label = np.tile(np.arange(3), 8)
@@ -79,7 +79,7 @@ def records():
 
 
 def made(*overrides, config=BASE):
-  """The task of a config, and initial variables of its model that are the same for all."""
+  """The task of a config with overrides, on `records`."""
   return task_of(configuration.override(config, overrides, options_of), records())
 
 

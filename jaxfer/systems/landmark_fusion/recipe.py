@@ -6,7 +6,7 @@ head with AdaBelief. In it the RGB net is in evaluation mode, and stays bit for 
 included.
 
 Options of the recipe and the model cover the paper's negative results: training the RGB net along with the others, from
-trained or from initial weights, and adding up the two nets' probabilities. If the RGB net is trained along, Equation 3
+trained or from initial weights, and summing the two nets' probabilities. If the RGB net is trained along, Equation 3
 has no term for its classifier `fc`. This layer then gets no gradient, only weight decay, but w still depends on its
 predictions.
 
@@ -75,14 +75,14 @@ def _heatmaps(model: LandmarkFusion, batch: Batch) -> jax.Array:
 
 
 def _modes(model: LandmarkFusion) -> dict[str, Affinity]:
-  """The affinities to evaluate by kind of batches, as `in_batches` names these; the model's own comes first."""
+  """The affinities to evaluate, by the kind of batches (see `in_batches`) they stand for; the model's own comes first."""
   return {"": "batch", ALONE: "alone"} if model.affinity == "batch" else {"": model.affinity}
 
 
 def _decoders(model: LandmarkFusion) -> dict[str, Callable[[Outputs, Variables], jax.Array]]:
-  """Functions from outputs and variables to logits, by the name of the prediction; the model's answer comes first.
+  """Functions that compute a prediction's logits from outputs and variables, by name; the model's answer comes first.
 
-  The outputs may have any leading axes.
+  They accept outputs with any leading axes.
   """
   if model.answer != "fused":
     return {"": lambda out, variables: model.logits(out)}
@@ -107,7 +107,7 @@ def prediction_names(model: LandmarkFusion) -> list[str]:
 
 
 def _check(model: LandmarkFusion, rgb: str) -> None:
-  """Raises `UserError` where model and `rgb` do not describe a training, see `LandmarkFusionSystem.recipe`."""
+  """Raises `UserError` if this model cannot be trained with this `rgb`, see `LandmarkFusionSystem.recipe`."""
   if model.affinity not in ("batch", "alone", "ema"):
     raise UserError(
       f"model.affinity={model.affinity} cannot be trained: give batch, alone or ema; `jaxfer.load(...).frozen` is "
