@@ -75,7 +75,7 @@ def _heatmaps(model: LandmarkFusion, batch: Batch) -> jax.Array:
 
 
 def _modes(model: LandmarkFusion) -> dict[str, Affinity]:
-  """The affinities to evaluate, by the kind of batches (see `in_batches`) they stand for; the model's own comes first."""
+  """The affinities to evaluate, by the name that `in_batches` gives their kind of batches; the model's own first."""
   return {"": "batch", ALONE: "alone"} if model.affinity == "batch" else {"": model.affinity}
 
 
