@@ -160,10 +160,10 @@ class LandmarkNet(nn.Module):
 
     Args:
       x: heatmaps [batch, size, size, 1] in [0, 1].
-      train: see `ArmNet`, as for the other arguments.
-      mask: [batch], False for padding.
-      axis_name: mapped axis over which the batch is split, if any.
-      modes: affinities to evaluate in one pass.
+      train: whether BatchNorm normalises with batch statistics and updates the running ones.
+      mask: [batch], False for padding, see `Amend`.
+      axis_name: mapped axis over which the batch is split, if any, see `Amend`.
+      modes: affinities to evaluate in one pass, see `Amend`.
 
     Returns:
       Logits [batch, num_classes] and features [batch, (2 m - 3)^2] of maps of m x m, float32. If `modes` is given, both
@@ -227,7 +227,7 @@ class LandmarkFusion(nn.Module):
   param_dtype: Any = jnp.float32
 
   def setup(self):
-    """Creates both nets. Checkpoints hold their names. `fuse` creates the head, whose size depends on their outputs."""
+    """Creates both nets, whose names are part of the checkpoint format. `fuse` creates the head at the first call."""
     settings = {"affinity": self.affinity, "dtype": self.dtype, "param_dtype": self.param_dtype}
     self.rgb = ArmNet(self.num_classes, self.width, self.block, **settings, name="rgb")
     self.landmark = LandmarkNet(
@@ -261,7 +261,7 @@ class LandmarkFusion(nn.Module):
       The outputs of both nets and the head.
 
     Raises:
-      UserError: unknown names in `train`, or nets that end in maps of different sizes; as `LandmarkNet`.
+      UserError: unknown names in `train`, nets that end in maps of different sizes, or sizes that `LandmarkNet` refuses.
     """
     for name in train:
       if name not in (names := ("rgb", "landmark", "head")):
