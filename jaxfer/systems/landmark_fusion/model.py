@@ -227,7 +227,7 @@ class LandmarkFusion(nn.Module):
   param_dtype: Any = jnp.float32
 
   def setup(self):
-    """Creates both nets, whose names are part of the checkpoint format. `fuse` creates the head at the first call."""
+    """Creates both nets, whose names are part of the checkpoint format. `fuse` creates the head to fit their outputs."""
     settings = {"affinity": self.affinity, "dtype": self.dtype, "param_dtype": self.param_dtype}
     self.rgb = ArmNet(self.num_classes, self.width, self.block, **settings, name="rgb")
     self.landmark = LandmarkNet(
@@ -261,7 +261,7 @@ class LandmarkFusion(nn.Module):
       The outputs of both nets and the head.
 
     Raises:
-      UserError: unknown names in `train`, nets that end in maps of different sizes, or sizes that `LandmarkNet` refuses.
+      UserError: unknown names in `train`, nets that end in maps of different sizes, or anything `LandmarkNet` refuses.
     """
     for name in train:
       if name not in (names := ("rgb", "landmark", "head")):
