@@ -227,7 +227,7 @@ class LandmarkFusion(nn.Module):
   param_dtype: Any = jnp.float32
 
   def setup(self):
-    """Creates both nets, whose names are part of the checkpoint format. `fuse` creates the head to fit their outputs."""
+    """Creates both nets, whose names are part of the checkpoint format. `fuse` creates the head."""
     settings = {"affinity": self.affinity, "dtype": self.dtype, "param_dtype": self.param_dtype}
     self.rgb = ArmNet(self.num_classes, self.width, self.block, **settings, name="rgb")
     self.landmark = LandmarkNet(
