@@ -2,7 +2,7 @@
 
 With the affinity of the released code, a prediction depends on the other records of its batch (`layers.amend`). Every
 table therefore gives its numbers for three kinds of batches: batches of 64 in the order of the distributor's list, as
-the released code tests (data without such a list are ordered by their keys); batches of 64 in one random order; and
+the released code tests (data without such a list are sorted by key); batches of 64 in one random order; and
 batches of one.
 """
 
@@ -54,7 +54,7 @@ def tables(
   del seeds, not_trained
   own = [
     (
-      "Accuracy in % by kind of batches (in order: batches of 64 in the order of the list, else of the keys)",
+      "Accuracy in % by kind of batches (in order: batches of 64 in the distributor's order, else sorted by key)",
       _accuracies(variants),
     ),
     ("Recall by class in %: Tables 5 and 7 (in order: batches of 64)", _recalls(variants)),
