@@ -139,7 +139,7 @@ def _run(
   pretraining = pretrainings(list(sources.values()))
   table["tables"] = [*pretraining, *table["tables"]]
   table["timing"] |= timing(list(sources.values()))
-  figures = SYSTEMS[study.base.recipe.name].table_figures(_with(histories, table["rows"]), workdir)
+  figures = SYSTEMS[study.base.recipe.name].table_figures(_with(histories, rows, table["rows"]), workdir)
   report.write(table, histories, workdir, figures)
   say("")
   say(report.text(table))
@@ -250,7 +250,7 @@ def _table(
     if row not in trained
   ]
   make = SYSTEMS[study.base.recipe.name].tables
-  further = make(_with(histories, judged), study.named_seeds, not_trained)
+  further = make(_with(histories, rows, judged), study.named_seeds, not_trained)
   return {
     "title": study.title,
     "source": study.source if any(row["comparable"] for row in [*judged, *not_trained]) else "",
@@ -271,10 +271,12 @@ def _table(
 
 
 def _with(
-  histories: Mapping[str, Sequence[Mapping[str, Any]]], rows: Sequence[Mapping[str, Any]]
+  histories: Mapping[str, Sequence[Mapping[str, Any]]],
+  configs: Mapping[str, RunConfig],
+  rows: Sequence[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
   """The rows as the system's own tables and figures take them."""
-  return [{**row, "history": histories[row["name"]]} for row in rows]
+  return [{**row, "config": configs[row["name"]], "history": histories[row["name"]]} for row in rows]
 
 
 def _published(row: configuration.Row, config: RunConfig) -> dict[str, Any]:

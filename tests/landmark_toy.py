@@ -1,6 +1,7 @@
-"""Paper 002's system on random pictures, with a stand-in for the ResNet trunk, which compiles for long.
+"""Paper 002's system on random images, with a stand-in for the ResNet trunk, which takes long to compile.
 
-`tests/layers` and `tests/models` hold the trunk to PyTorch's, and nothing that reads this looks inside.
+`tests/layers` and `tests/systems/landmark_fusion/model_test.py` compare the real trunk with PyTorch's. The tests that
+use this module do not depend on what is inside the trunk.
 """
 
 import contextlib
@@ -27,7 +28,7 @@ BASE = RunConfig(
     "landmark_fusion", rgb_epochs=1, epochs=2, rgb_learning_rate=0.01, learning_rate=0.01, noise=0.0
   ),
   model=Call("landmark_fusion", width=0.0625, block=4, kernel_sizes=(5, 3, 3, 1, 1, 1), image_size=66),
-  data=Call("synthetic_faces"),  # By name alone: `records` below are what is read.
+  data=Call("synthetic_faces"),  # Only the name counts: the data are those of `records` below.
   split=Split(test=0.5),
   batch_size=4,
   execution=Execution(driver="steps", devices=1),
@@ -35,7 +36,7 @@ BASE = RunConfig(
 
 
 class Trunk(nn.Module):
-  """Stands in for `ResNetTrunk`: as many channels, of maps of the same size."""
+  """Stands in for `ResNetTrunk`: its maps have the same size and the same number of channels."""
 
   depth: int
   width: float
@@ -51,7 +52,7 @@ class Trunk(nn.Module):
 
 @contextlib.contextmanager
 def installed():
-  """The stand-in, tests in batches of 16, and these records for any."""
+  """Installs the stand-in, evaluation in batches of 16, and `records` in place of every data set."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(models, "ResNetTrunk", Trunk)
     patch.setattr(SYSTEM, "test_batch", 16)
@@ -61,9 +62,9 @@ def installed():
 
 @functools.cache
 def records():
-  """Eight people, thrice each: a brighter corner and landmarks lower down tell the class; the last has no landmarks.
+  """Three images each of eight people. The distributor's order is the reverse of the order of the keys.
 
-  The distributor's order is the keys' the other way round.
+  The class shows in the brightness of a corner and in the height of the landmarks. The last image has no landmarks.
   """
   rng = np.random.default_rng(0)
   label = np.tile(np.arange(3), 8)
@@ -78,13 +79,13 @@ def records():
 
 
 def made(*overrides, config=BASE):
-  """The task of a config, and initial variables of its model that are the same for all."""
+  """The task of a config with overrides, on `records`."""
   return task_of(configuration.override(config, overrides, options_of), records())
 
 
 @functools.cache
 def initial():
-  """Biases that make each net name several classes, and affinities that are written."""
+  """Initial variables with biases that make each net predict several classes, and with affinities written."""
   task = made()
   batch = task.system.eval_batch(task.data, np.arange(24))
 
@@ -104,7 +105,7 @@ def initial():
 
 @functools.cache
 def prepared(count):
-  """A batch of the first records as the stages sample it, but for the augmentation."""
+  """A batch of the first `count` records as the stages sample it, but without augmentation."""
   task = made()
   example = task.system.eval_batch(task.data, np.arange(count))
   images, heatmaps = jax.jit(functools.partial(task.system.inputs, task.model))(example)
@@ -113,24 +114,28 @@ def prepared(count):
 
 @functools.cache
 def evaluator(*overrides):
-  """outputs(rows, real, w) of the initial variables: readings by name, logits [rows, classes]."""
+  """A function that evaluates the initial variables.
+
+  It takes indices of records, which of them are real (all by default), and w (0.6 by default), and returns the logits
+  [indices, classes] of each prediction by name.
+  """
   task = made(*overrides)
-  names, variables = recipe._names(task.model), initial()
+  names, variables = recipe.prediction_names(task.model), initial()
 
   @jax.jit
   def outputs(row, real, weight):
     return task.outputs(variables, {"w": weight}, task.data, {"row": row, "real": real}, None)
 
-  def read(rows, real=None, weight=0.6):
-    real = np.ones(len(rows), bool) if real is None else np.asarray(real)
-    found = outputs(np.asarray(rows), real, jnp.float32(weight))
+  def evaluate(indices, real=None, weight=0.6):
+    real = np.ones(len(indices), bool) if real is None else np.asarray(real)
+    found = outputs(np.asarray(indices), real, jnp.float32(weight))
     assert found.shape[1] == len(names)
     return dict(zip(names, np.asarray(found).transpose(1, 0, 2), strict=True))
 
-  return read
+  return evaluate
 
 
 def save_arm(folder):
-  """Weights as `jaxfer convert arm` leaves them: the RGB net under its own names."""
+  """Saves the RGB net of `initial` in the form that `jaxfer convert arm` gives weights, and returns the folder."""
   weights.save_weights(folder, {name: tree["rgb"] for name, tree in initial().items()}, {"model": "arm"})
   return folder

@@ -224,7 +224,8 @@ def test_chance_is_among_the_classes_that_are_tested():
     "key": [["a", "b", "c"]],
   }
   none = {"data": {}, "parameters": 0, "folds": 1, "tested": "", "members": 1, "failed": [], "figures": {}}
-  none |= {"measures": {}, "remarks": [], "seconds": 0, "compile_seconds": 0, "facts": {}, "readings": {}}
+  none |= {"measures": {}, "remarks": [], "seconds": 0, "compile_seconds": 0}
+  none |= {"facts": {}, "table_summaries": {}, "readings": {}}
   assert report.judged({**own, **none, "label_names": ["x", "only trained", "y"]})["chance"] == 0.5
 
 
@@ -238,7 +239,8 @@ def test_of_several_trials_all_is_the_mean():
     "key": [["a", "b"], ["a", "b"]],
   }
   none = {"data": {}, "parameters": 0, "folds": 1, "tested": "", "members": 2, "failed": [], "figures": {}}
-  none |= {"measures": {}, "remarks": [], "seconds": 0, "compile_seconds": 0, "facts": {}, "readings": {}}
+  none |= {"measures": {}, "remarks": [], "seconds": 0, "compile_seconds": 0}
+  none |= {"facts": {}, "table_summaries": {}, "readings": {}}
   row = report.judged({**own, **none, "label_names": ["x", "y"]})
   assert (row["trials"], row["per_seed"], row["correct"], row["count"]) == (4, [0.5, 1.0], 3, 4)
   assert row["confusion"] == [[1.75, 0.25], [0.75, 1.25]]

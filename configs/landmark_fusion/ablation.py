@@ -1,18 +1,19 @@
-"""Paper 002, Tables 2 and 5 to 8 and Fig. 4, on RAF-DB as it is divided by its distributor.
+"""Paper 002, Tables 2 and 5 to 8 and Fig. 4, on RAF-DB with its distributor's split into training and test images.
 
   jaxfer prepare raf_db --source <the distributor's folder>
   jaxfer convert arm <the authors' .pth> runs/arm
   jaxfer study configs/landmark_fusion/ablation.py --workdir runs/ablation init_from=runs/arm recipe.rgb_epochs=0
 
-The paper starts from the released weights of ARM ("0.9205"), as retraining did not reach them. Without the two
-overrides the first row trains the RGB net by ARM's recipe, but from random weights where ARM started from ImageNet's
-ResNet18, and the others start from it. From ImageNet, one RGB net for all seeds:
+The paper starts from the released weights of ARM, whose accuracy is 0.9205, because retraining did not reach it.
+Without the two overrides, the first row trains the RGB net by ARM's recipe, and the other rows start from its result.
+ARM started from a ResNet18 trained on ImageNet, but this row starts from random weights. These commands start from
+ImageNet instead, and train one RGB net for all seeds:
 
   jaxfer convert torchvision_resnet18 <torchvision's resnet18-5c106cde.pth> runs/resnet18
   jaxfer train configs/landmark_fusion/rgb.py --workdir runs/rgb init_from=runs/resnet18
   jaxfer study configs/landmark_fusion/ablation.py --workdir runs/rest init_from=runs/rgb/weights recipe.rgb_epochs=0
 
-Ours: not yet run, for want of the data and the weights.
+We have not run this study yet, because we have neither the data nor the weights.
 """
 
 from collections.abc import Sequence
@@ -25,9 +26,9 @@ PROPOSED = "proposed: p and w"
 
 
 def rows(swept: Sequence[float]) -> tuple[Row, ...]:
-  """The baseline, the landmark net alone, four weightings, w = `swept`, what did not work.
+  """The baseline, the landmark net alone, four weightings, a row for each w in `swept`, and the negative results.
 
-  Of Fig. 4's values of w, 0.6 is the proposed row, and 1 that of p alone.
+  Fig. 4 has two further values of w: 0.6 is that of the proposed row, and the row with p alone stands for 1.
   """
   given = "recipe.rgb=given"
   published = {name: counts.accuracy for name, counts in published_002.ROWS.items()}

@@ -2,8 +2,8 @@
 
   jaxfer study configs/landmark_fusion/ablation_synthetic.py --workdir runs/ablation_synthetic
 
-w is swept in steps of 0.2. The small preset keeps the nets' topology at an eighth of the widths and RAF-DB's own 100
-pixels:
+w is swept in steps of 0.2. The small preset keeps the topology of the nets, with an eighth of their channels and with
+images of 100 pixels, the size of those in RAF-DB:
 
                      paper (224 px)                       small (100 px)
   RGB trunk          7 x 7 x 512                          4 x 4 x 64

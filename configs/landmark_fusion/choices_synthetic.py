@@ -1,15 +1,15 @@
-"""What paper 002 leaves open, each choice by itself, on embedded synthetic faces.
+"""Alternatives to our choices where paper 002 leaves a detail open, one at a time, on embedded synthetic faces.
 
   jaxfer study configs/landmark_fusion/choices_synthetic.py --workdir runs/choices_synthetic
 
-  row                          ours elsewhere                  here
-  p constant to the gradient   gradients flow through p        not
-  gaussian dots                landmarks are discs             Gaussians
-  affinity by running mean     the batch's mean, as the code   the moving average, as the paper's figure
-  affinity alone               the batch's mean, as the code   each picture's own
+  row                          our choice                              the alternative
+  p constant to the gradient   gradients flow through p                no gradients flow through p
+  gaussian dots                landmarks are drawn as discs            landmarks are drawn as Gaussians
+  affinity by running mean     mean of the batch, as in the code       moving average, as in the paper's figure
+  affinity alone               mean of the batch, as in the code       each image by itself
 
-Every row starts from the baseline's RGB net, which fits all of them: in training the affinity is always the batch's
-mean, and the moving average is kept whether it is used or not (`layers.amend`).
+Every row starts from the baseline's RGB net. This works for all of them: in training, the affinity is always the mean
+of the batch, and the moving average is updated whether it is used or not (`layers.amend`).
 """
 
 import dataclasses

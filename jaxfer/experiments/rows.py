@@ -29,8 +29,9 @@ from jaxfer.train.stage import Variables
 RESULT = "result.json"
 # Keys of the result of a trained row. A row that was not trained says why under "not_trained".
 _KEYS = (
-  "data", "label_names", "parameters", "failed", "facts", "key", "subject", "label", "predicted", "correct", "rank",
-  "readings", "members", "folds", "tested", "figures", "measures", "remarks", "seconds", "compile_seconds",
+  "data", "label_names", "parameters", "failed", "facts", "table_summaries", "key", "subject", "label", "predicted",
+  "correct", "rank", "readings", "members", "folds", "tested", "figures", "measures", "remarks", "seconds",
+  "compile_seconds",
 )  # fmt: skip
 
 
@@ -295,6 +296,7 @@ def _result(
     "parameters": sum(a.size for a in jax.tree.leaves(ends[0].variables["params"])),
     "failed": failed,
     "facts": dict(task.system.summaries([end.history for end in ends], readings)),
+    "table_summaries": dict(task.system.table_summaries([end.history for end in ends], readings)),
     "key": [[data.keys[row] for row in own] for own in rows],
     "subject": [data.subjects[own].tolist() for own in rows],
     "label": [data.arrays["label"][own].tolist() for own in rows],

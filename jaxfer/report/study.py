@@ -20,9 +20,9 @@ def judged(result: Mapping[str, Any]) -> dict[str, Any]:
     result: as a row's `result.json` holds it: for each seed the `key`, `subject` and `label` of its tested records,
       what they were `predicted` to be (-1 where a training failed), whether that is `correct` (in [0, 1]: of several
       trials the share), and the `rank` of the label, where there is one; and the same of further `readings` of the
-      nets. Where a protocol has several trials, what they predict is `by_trial`. Its `measures`, a list over trainings
-      by name, are handed on to the system's own tables, its `remarks` to the reader. A failed training's records count
-      as wrong; the confusion matrix leaves them out.
+      nets. Where a protocol has several trials, what they predict is `by_trial`. Its `table_summaries`, of which the
+      row has mean and spread, and its `measures`, a list over trainings by name, are for the system's own tables, its
+      `remarks` for the reader. A failed training's records count as wrong; the confusion matrix leaves them out.
   """
   classes = len(result["label_names"])
   labels, correct = np.concatenate(result["label"]), np.concatenate(result["correct"])
@@ -49,7 +49,10 @@ def judged(result: Mapping[str, Any]) -> dict[str, Any]:
     "interval": list(metrics.wilson_interval(pooled.accuracy * records, records)),
     "chance": 1 / int((pooled.support > 0).sum()),
     "confusion": [[metrics.whole(n) for n in row] for row in confusion],
-    "facts": {name: [float(np.mean(values)), _spread(values)] for name, values in result["facts"].items()},
+    **{
+      key: {name: [float(np.mean(values)), _spread(values)] for name, values in result[key].items()}
+      for key in ("facts", "table_summaries")
+    },
     **_further(result["label"], result, classes),
     "readings": {
       name: _further(result["label"], reading, classes) for name, reading in result["readings"].items()
@@ -202,8 +205,7 @@ def markdown(table: Mapping[str, Any]) -> str:
 
 def further_tables(table: Mapping[str, Any]) -> list[dict[str, Any]]:
   """What stands below the table: further numbers of its rows, and the system's own tables; title, header, rows."""
-  told = (name for row in table["rows"] for name in row["facts"] if not name.startswith("_"))
-  names = list(dict.fromkeys(told))
+  names = list(dict.fromkeys(name for row in table["rows"] for name in row["facts"]))
   if not names:
     return list(table["tables"])
   cells: list[list[tables.Cell]] = [

@@ -331,6 +331,13 @@ class System:
     del histories, predictions
     return {}
 
+  def table_summaries(
+    self, histories: Sequence[History], predictions: Sequence[Mapping[str, Prediction]]
+  ) -> Mapping[str, Sequence[float]]:
+    """As `summaries`, but only for the system's own `tables`: the study's general table does not show them."""
+    del histories, predictions
+    return {}
+
   def metrics(
     self, task: Task, variables: Variables, train_indices: np.ndarray, test_indices: np.ndarray
   ) -> Mapping[str, float | None]:
@@ -359,8 +366,8 @@ class System:
 
     Args:
       variants: the trained variants. Each has the fields of `report.study.judged`, its "name", its comparisons with
-        other variants ("compared"), the metrics of its trainings ("history"), and "comparable": whether published
-        numbers may be shown beside it.
+        other variants ("compared"), the metrics of its trainings ("history"), its `RunConfig` ("config"), and
+        "comparable": whether published numbers may be shown beside it.
       seeds: seeds of the study.
       not_trained: variants whose pretraining failed. Each has "name", "published" and "comparable".
     """

@@ -1,4 +1,4 @@
-"""Paper 002: a landmark net beside a face net."""
+"""Paper 002: a landmark net beside an RGB net, fused by confidence and agreement weights (see README)."""
 
 from jaxfer.systems.landmark_fusion.recipe import LandmarkFusionSystem
 

@@ -1,4 +1,4 @@
-"""Figures of paper 002: where both nets look, in successes and failures (Tables 9, 10), and cases of Table 11."""
+"""Figures of paper 002: where both nets look in correct and wrong predictions (Tables 9 to 11)."""
 
 import functools
 import pathlib
@@ -12,93 +12,118 @@ import numpy as np
 from jaxfer.data.plan import evaluation
 from jaxfer.explain import grad_cam
 from jaxfer.report import cams
-from jaxfer.systems.landmark_fusion import published
+from jaxfer.systems.landmark_fusion import published, table
 from jaxfer.systems.landmark_fusion.model import LandmarkFusion, Outputs
 from jaxfer.systems.system import Task
 from jaxfer.train.stage import Batch, Variables
 
-# Of Table 9, and truth and prediction of Table 10; where a net makes no such mistake, any other.
+# Classes of the successes in Table 9, and (true, predicted) classes of the failures in Table 10. Where a model makes no
+# such mistake, another one is shown.
 _SUCCESSES = ("surprise", "happiness", "sadness")
 _FAILURES = (("disgust", "anger"), ("surprise", "disgust"), ("happiness", "neutral"))
-# Whether landmark net, RGB net and both are right, in the rows of Table 11.
-_KINDS = {
-  (landmark == truth, rgb == truth, both == truth): words
-  for (truth, landmark, rgb, both), words in zip(
+# Descriptions of the cases of Table 11, by whether the landmark net, the RGB net and the fusion are right.
+_CASES = {
+  (landmark == truth, rgb == truth, fused == truth): description
+  for (truth, landmark, rgb, fused), description in zip(
     published.CASES,
-    ("the landmarks help", "all are right", "only together", "the landmarks are not heard"),
+    (
+      "only the RGB net is wrong",
+      "all are right",
+      "only the fusion is right",
+      "only the landmark net is right",
+    ),
     strict=True,
   )
 }
 
-# Submodule and side of it: the output of layer4, and the fifth convolution with its ReLU.
+# Where Grad-CAM++ looks at each net: a submodule, and its output or its input.
 _LOOKED_AT: Mapping[str, tuple[tuple[str, ...], Literal["input", "output"]]] = {
-  "rgb": (("rgb", "trunk"), "output"),
-  "landmark": (("landmark", "conv6"), "input"),
+  "rgb": (("rgb", "trunk"), "output"),  # The output of layer4.
+  "landmark": (("landmark", "conv6"), "input"),  # The output of conv5 after its ReLU.
 }
 
 
-def figures(
-  task: Task, variables: Variables, trained: np.ndarray, tested: np.ndarray, folder: pathlib.Path
-) -> Mapping[str, str]:
-  """`cams.png` and `cases.png`, of the proposed fusion: both weights, and the RGB net as it was given.
+def figures(task: Task, variables: Variables, indices: np.ndarray, folder: pathlib.Path) -> Mapping[str, str]:
+  """Draws `cams.png` (Tables 9 and 10) and `cases.png` (Table 11) for a training of the proposed fusion.
 
-  Grad-CAM++ (`explain.grad_cam`) of the class that each net predicts: the RGB net at the output of layer4, the landmark
-  net at its fifth convolution, which the paper's footnote names. The gradient takes every picture as a batch of one, as
-  pictures of a batch would mix otherwise (`layers.amend`); the predictions are those of the test.
+  Both show Grad-CAM++ maps (`explain.grad_cam`) of the class that each net predicts: at the output of layer4 of the RGB
+  net, and at the fifth convolution of the landmark net, which the paper's footnote names. The gradient takes each image
+  as a batch of one, since images of one batch would mix (`layers.amend`). The predictions are those of the evaluation.
+
+  Args:
+    task: what was trained.
+    variables: its result.
+    indices: the test records.
+    folder: an existing folder for the files.
+
+  Returns:
+    Captions by file name. Nothing is drawn for other trainings: those that answer with one net, leave out p or w, train
+    the RGB net along, or have another w than the paper's best one.
   """
   model, options = task.model, task.config.recipe.options
-  settings: Any = model
-  plain = settings.answer == "fused" and settings.confidence and settings.agreement
-  if not plain or options.get("rgb", "first") == "along" or options.get("w", 0.6) != 0.6:
+  assert isinstance(model, LandmarkFusion)
+  proposed = model.answer == "fused" and model.confidence and model.agreement
+  if not proposed or options.get("rgb") == "along" or table.trained_weight(task.config) != published.BEST_W:
     return {}
-  tested = task.in_order(tested)
-  outputs = _outputs(task, variables, tested)
-  said = {net: np.argmax(getattr(outputs, net), -1) for net in ("landmark", "rgb", "fused")}
-  labels = task.data["label"][tested]
-  examples = _examples(said["fused"], labels, task.records.label_names)
-  kinds = _kinds(said, labels)
-  chosen = sorted({*examples, *kinds.values()})
+  indices = task.in_order(indices)
+  outputs = _outputs(task, variables, indices)
+  predicted = {net: np.argmax(getattr(outputs, net), -1) for net in ("landmark", "rgb", "fused")}
+  labels = task.data["label"][indices]
+  examples = _examples(predicted["fused"], labels, task.records.label_names)
+  cases = _cases(predicted, labels)
+  chosen = sorted({*examples, *cases.values()})
   if not chosen:
     return {}
   at = np.asarray(chosen)
-  own = {net: classes[at] for net, classes in said.items()}
-  cases = dict(zip(chosen, _cases(task, variables, tested[at], own), strict=True))
-  drawn = {}
+  own = {net: classes[at] for net, classes in predicted.items()}
+  drawings = dict(zip(chosen, _drawings(task, variables, indices[at], own), strict=True))
+  captions = {}
   if examples:
-    title = "Where both nets look: classes found, then mistaken"
-    cams.cams_png([cases[k] for k in examples], folder / "cams.png", title)
-    drawn["cams.png"] = (
-      "Grad-CAM++ of tested pictures that the fusion names rightly (surprise, happiness, sadness), then of mistakes, "
-      "those of the paper's Table 10 where there are any: red where a net finds the class that it predicts."
+    title = "Where both nets look: correct predictions, then mistakes"
+    cams.cams_png([drawings[k] for k in examples], folder / "cams.png", title)
+    captions["cams.png"] = (
+      "Grad-CAM++ of test images that the fusion classifies correctly (surprise, happiness, sadness), then of images "
+      "that it mistakes, if possible as in the paper's Table 10. Red marks where a net finds the class it predicts."
     )
-  if kinds:
-    cams.cams_png([cases[k] for k in kinds.values()], folder / "cases.png", "Cases of Table 11")
-    missing = [words for words in _KINDS.values() if words not in kinds]
-    drawn["cases.png"] = (
-      f"The first tested picture of each kind of the paper's Table 11: {'; '.join(kinds)}"
-      + (f". No picture was found where {', or where '.join(missing)}." if missing else ".")
-    )
-  return drawn
+  if cases:
+    cams.cams_png([drawings[k] for k in cases.values()], folder / "cases.png", "Cases of Table 11")
+    captions["cases.png"] = _cases_caption(list(cases))
+  return captions
 
 
-def _kinds(said: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, int]:
-  """The first number of each kind of Table 11 that there is, in the table's order."""
-  right = np.stack([said[net] == labels for net in ("landmark", "rgb", "fused")], 1)
+def _cases_caption(found: Sequence[str]) -> str:
+  """The caption of `cases.png` from the descriptions of the cases that were found."""
+  missing = [description for description in _CASES.values() if description not in found]
+  shown = f"The first test image of each case of the paper's Table 11: {'; '.join(found)}."
+  return shown + (f" No test image shows these cases: {'; '.join(missing)}." if missing else "")
+
+
+def _cases(predicted: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, int]:
+  """The first test record of each case of Table 11 by the case's description, in the order of the table.
+
+  Args:
+    predicted: the class [n] that each net predicts, by the fields of `Outputs`.
+    labels: [n] true classes.
+
+  Returns:
+    Positions in `labels`; cases that no record shows are left out.
+  """
+  right = np.stack([predicted[net] == labels for net in ("landmark", "rgb", "fused")], 1)
   first: dict[str, int] = {}
-  for k, kind in enumerate(map(tuple, right.tolist())):
-    if kind in _KINDS:
-      first.setdefault(_KINDS[kind], k)
-  return {words: first[words] for words in _KINDS.values() if words in first}
+  for k, case in enumerate(map(tuple, right.tolist())):
+    if case in _CASES:
+      first.setdefault(_CASES[case], k)
+  return {description: first[description] for description in _CASES.values() if description in first}
 
 
-def _batch(task: Task, rows: np.ndarray) -> Batch:
-  """Some rows as the model's inputs are made of; taken first, as data may lie on disk."""
-  part = {name: array[rows] for name, array in task.data.items()}
-  return task.system.eval_batch(part, np.arange(len(rows)))
+def _batch(task: Task, indices: np.ndarray) -> Batch:
+  """The batch of some records. They are gathered first, since the data may lie on disk."""
+  part = {name: array[indices] for name, array in task.data.items()}
+  return task.system.eval_batch(part, np.arange(len(indices)))
 
 
-def _outputs(task: Task, variables: Variables, tested: np.ndarray) -> Outputs:
-  """What the nets say of the tested rows, in batches of their order, padding masked."""
+def _outputs(task: Task, variables: Variables, indices: np.ndarray) -> Outputs:
+  """The model's outputs for these records, [n, ...], in the batches of the evaluation."""
   weight = task.stages(1)[1]["w"]
 
   @jax.jit
@@ -108,15 +133,21 @@ def _outputs(task: Task, variables: Variables, tested: np.ndarray) -> Outputs:
 
   parts = [
     jax.device_get(compute(variables, _batch(task, plan["row"]), plan["real"]))
-    for plan in evaluation(tested, task.test_batch)
+    for plan in evaluation(indices, task.test_batch)
   ]
-  joined = jax.tree.map(lambda *arrays: np.concatenate(arrays)[: len(tested)], *parts)
+  joined = jax.tree.map(lambda *arrays: np.concatenate(arrays)[: len(indices)], *parts)
   assert isinstance(joined, Outputs)
   return joined
 
 
 def _examples(predicted: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> list[int]:
-  """Numbers of three successes and three failures, the first of each kind that there is."""
+  """Positions of up to three correct predictions and three mistakes: the first of each kind of Tables 9 and 10.
+
+  Args:
+    predicted: [n] predicted classes.
+    labels: [n] true classes.
+    names: name of each class.
+  """
 
   def first(where: np.ndarray) -> list[int]:
     return np.flatnonzero(where)[:1].tolist()
@@ -132,19 +163,20 @@ def _examples(predicted: np.ndarray, labels: np.ndarray, names: Sequence[str]) -
   return chosen + (failures + others)[:3]
 
 
-def _cases(
-  task: Task, variables: Variables, rows: np.ndarray, said: Mapping[str, np.ndarray]
+def _drawings(
+  task: Task, variables: Variables, indices: np.ndarray, predicted: Mapping[str, np.ndarray]
 ) -> list[cams.Case]:
-  """A case of each row, where `said` is the class [rows] that each net predicts."""
-  settings: Any = task.model
-  model, names = settings.clone(affinity="alone"), task.records.label_names
-  batch = _batch(task, rows)
-  image, heatmap = task.system.inputs(task.model, batch)
+  """The maps of both nets for these records, where `predicted` holds the class [n] that each net predicts."""
+  model, names = task.model, task.records.label_names
+  assert isinstance(model, LandmarkFusion)
+  alone = model.clone(affinity="alone")
+  batch = _batch(task, indices)
+  image, heatmap = task.system.inputs(model, batch)
   over_image, over_heatmap = (
-    np.asarray(_look(model, net, variables, image, heatmap, jnp.asarray(said[net])))
+    np.asarray(_cam(alone, net, variables, image, heatmap, jnp.asarray(predicted[net])))
     for net in ("rgb", "landmark")
   )
-  titles = {"landmark": "landmarks", "rgb": "picture", "fused": "both"}
+  titles = {"landmark": "landmarks", "rgb": "image", "fused": "both"}
   return [
     cams.Case(
       np.asarray(batch["image"][k]).astype(np.uint8),
@@ -152,14 +184,14 @@ def _cases(
       over_image[k],
       over_heatmap[k],
       names[int(batch["label"][k])],
-      {title: names[said[net][k]] for net, title in titles.items()},
+      {title: names[predicted[net][k]] for net, title in titles.items()},
     )
-    for k in range(len(rows))
+    for k in range(len(indices))
   ]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _look(
+def _cam(
   model: LandmarkFusion,
   net: str,
   variables: Variables,
@@ -167,7 +199,7 @@ def _look(
   heatmap: jax.Array,
   classes: jax.Array,
 ) -> jax.Array:
-  """Where a net finds these classes [batch], over its input: [batch, size, size] in [0, 1]."""
+  """Where a net finds these classes [batch] in its input: maps [batch, size, size] in [0, 1]."""
 
   def logits_of(image: jax.Array, heatmap: jax.Array) -> jax.Array:
     outputs: Any = model.apply(variables, image, heatmap)

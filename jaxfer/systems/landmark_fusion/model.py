@@ -1,20 +1,23 @@
-"""RGB and landmark-heatmap nets with confidence and agreement weights (paper 002, Fig. 2).
+"""The RGB net, the landmark net, and their fusion by confidence and agreement weights (paper 002, Fig. 2).
 
-  image   -> ResNet18 trunk      -> ARM -> F_R -> fc -> logits_R ------ do the two agree? w
-               (the RGB net)               |                             |
-                                           +--------------------- [F_R ; p w F_L] -> head -> logits
-                                                                         |
-  heatmap -> 6 convolutions      -> ARM -> F_L -> fc -> logits_L -- how sure is it? p
+  image   -> ResNet18 trunk  -> ARM -> F_R -> fc -> logits_R      RGB net
+  heatmap -> 6 convolutions  -> ARM -> F_L -> fc -> logits_L      landmark net
 
-p is the largest softmax probability of logits_L; w is 1 where both nets name the same class, and the weight given (0.6
-in the paper) elsewhere. The RGB net is the released code's, layer by layer (`layers.resnet`, `layers.amend`).
+  p = max softmax(logits_L)                                       confidence of the landmark net
+  w = 1 if argmax logits_R == argmax logits_L else `weight`       agreement of both nets; the paper's weight is 0.6
+  logits = head([F_R; p w F_L])
 
-Our choices, as the paper does not say: a ReLU after every convolution of the landmark net, before the
-pooling, and no BatchNorm between them; He's normal kernels and zero biases there; the RGB features come first in the
-head's input; gradients flow through p (`stop_gradient_p` stops them), never through w, which is piecewise constant;
-dense layers start from PyTorch's default. `confidence` and `agreement` off leave out p and w.
+The RGB net follows the released code layer by layer (`layers.resnet`, `layers.amend`). `confidence=False` leaves out p,
+and `agreement=False` leaves out w.
 
-Deviation: BatchNorm's running variance, see `layers.resnet`.
+The paper leaves some details open. Our choices (README, section 3):
+
+- The landmark net has a ReLU after every convolution, before the pooling, and no BatchNorm between the convolutions.
+- Its convolutions start from He's normal initialisation with zero biases. Dense layers start from PyTorch's default.
+- The RGB features come first in the input of the head.
+- Gradients flow through p, unless `stop_gradient_p` is set. None flow through w, which is piecewise constant.
+
+Deviation (README, section 4): the running variance of BatchNorm, see `layers.resnet`.
 """
 
 import math
@@ -33,29 +36,28 @@ from jaxfer.layers.conv import Conv, fan_in_uniform
 from jaxfer.layers.resnet import ResNetTrunk
 from jaxfer.ranges import Block, Classes, ImageSize, Kernel, Width
 
-# Channels of the landmark net's convolutions; 2 x 2 max pooling follows the first four (Table 1).
+# Output channels of the landmark net's convolutions. A 2 x 2 max pooling follows each of the first four (Table 1).
 _CHANNELS = (32, 64, 128, 256, 512, 512)
 _POOLED = 4
 
-
-# Of images in [0, 1] (the released code's, from ImageNet).
+# ImageNet statistics of images in [0, 1], as in the released code.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def normalised(images: jax.Array) -> jax.Array:
-  """Images [..., 3] of grey levels 0 to 255, as the RGB net reads them."""
+  """Scales images [..., 3] from [0, 255] to [0, 1], and normalises them for the RGB net."""
   return (images / 255 - jnp.asarray(_MEAN)) / jnp.asarray(_STD)
 
 
 class Outputs(NamedTuple):
-  """What the nets give; with `modes` a leading axis in all.
+  """Outputs of `LandmarkFusion`, float32. If `modes` is given, every array has a leading axis with one entry per mode.
 
   Attributes:
-    rgb: logits of the RGB net alone, [batch, num_classes].
-    landmark: of the landmark net alone, [batch, num_classes].
-    fused: of the head, [batch, num_classes].
+    rgb: logits of the RGB net, [batch, num_classes].
+    landmark: logits of the landmark net, [batch, num_classes].
+    fused: logits of the head, [batch, num_classes].
     rgb_features: F_R, [batch, features].
-    landmark_features: F_L before it is weighted, [batch, features].
+    landmark_features: F_L before weighting, [batch, features].
   """
 
   rgb: jax.Array
@@ -65,25 +67,25 @@ class Outputs(NamedTuple):
   landmark_features: jax.Array
 
 
-def _dense(net: Any, inputs: int, name: str) -> nn.Dense:
-  """The last layer of `net`, from PyTorch's default."""
+def _dense(module: Any, inputs: int, name: str) -> nn.Dense:
+  """The last layer of `module`, which maps `inputs` features to logits, with PyTorch's default initialisation."""
   uniform = fan_in_uniform(inputs)
   return nn.Dense(
-    net.num_classes, dtype=net.dtype, param_dtype=net.param_dtype,
+    module.num_classes, dtype=module.dtype, param_dtype=module.param_dtype,
     kernel_init=uniform, bias_init=uniform, name=name,
   )  # fmt: skip
 
 
 class ArmNet(nn.Module):
-  """The RGB net: `trunk` of ResNet18, `arm`, and a dense layer `fc`.
+  """The RGB net: the ResNet18 `trunk`, `arm` (`layers.amend`), and the dense layer `fc`.
 
   Attributes:
-    num_classes: length of the logits.
-    width: factor on all channels, see `ResNetTrunk`.
-    block: of the arrangement, see `Amend`; 512 width must be a multiple of its square.
+    num_classes: number of classes.
+    width: multiplier of the numbers of channels, see `ResNetTrunk`.
+    block: side of a block in the arrangement, see `Amend`; 512 * width must be a multiple of its square.
     affinity: see `Amend`.
-    dtype: of the computation; logits and features are float32.
-    param_dtype: of the parameters.
+    dtype: dtype of the computation. Logits and features are always float32.
+    param_dtype: dtype of the parameters.
   """
 
   num_classes: int
@@ -106,14 +108,15 @@ class ArmNet(nn.Module):
     """Classifies images.
 
     Args:
-      x: [batch, size, size, 3], normalised.
-      train: whether the norms take the batch's statistics and update the running ones.
-      mask: [batch], False in padding, see `Amend`; so are axis_name and modes.
-      axis_name: mapped axis over which the batch lies, if any.
-      modes: affinities to use in one pass.
+      x: images [batch, size, size, 3] from `normalised`.
+      train: whether BatchNorm normalises with batch statistics and updates the running ones.
+      mask: [batch], False for padding, see `Amend`.
+      axis_name: mapped axis over which the batch is split, if any, see `Amend`.
+      modes: affinities to evaluate in one pass, see `Amend`.
 
     Returns:
-      logits [batch, num_classes] and features [batch, (2 ceil(size / 32) - 3)^2], float32; with `modes` a leading axis.
+      Logits [batch, num_classes] and features [batch, (2 ceil(size / 32) - 3)^2], float32. If `modes` is given, both
+      have a leading axis with one entry per mode.
     """
     settings = {"dtype": self.dtype, "param_dtype": self.param_dtype}
     x = ResNetTrunk(18, self.width, **settings, name="trunk")(x, train=train, axis_name=axis_name)
@@ -123,16 +126,16 @@ class ArmNet(nn.Module):
 
 
 class LandmarkNet(nn.Module):
-  """The landmark net (Table 1): `conv1` to `conv6` without padding, `arm` of its own, and `fc`.
+  """The landmark net (Table 1): the unpadded convolutions `conv1` to `conv6`, its own `arm`, and the dense layer `fc`.
 
   Attributes:
-    num_classes: length of the logits.
-    width: factor on all channels; 32 times it must be a whole number.
-    block: of the arrangement, see `Amend`.
-    kernel_sizes: of the six convolutions; the paper's lead from 224 px to 7 x 7.
+    num_classes: number of classes.
+    width: multiplier of the numbers of channels; 32 * width must be a whole number.
+    block: side of a block in the arrangement, see `Amend`.
+    kernel_sizes: sizes of the six kernels. The paper's sizes, which are the default, reduce 224 px to 7 x 7.
     affinity: see `Amend`.
-    dtype: of the computation; logits and features are float32.
-    param_dtype: of the parameters.
+    dtype: dtype of the computation. Logits and features are always float32.
+    param_dtype: dtype of the parameters.
   """
 
   num_classes: int
@@ -153,7 +156,23 @@ class LandmarkNet(nn.Module):
     axis_name: str | None = None,
     modes: tuple[str, ...] | None = None,
   ) -> tuple[jax.Array, jax.Array]:
-    """Classifies heatmaps [batch, size, size, 1] in [0, 1]; arguments and results as of `ArmNet`."""
+    """Classifies heatmaps.
+
+    Args:
+      x: heatmaps [batch, size, size, 1] in [0, 1].
+      train: whether BatchNorm normalises with batch statistics and updates the running ones.
+      mask: [batch], False for padding, see `Amend`.
+      axis_name: mapped axis over which the batch is split, if any, see `Amend`.
+      modes: affinities to evaluate in one pass, see `Amend`.
+
+    Returns:
+      Logits [batch, num_classes] and features [batch, (2 m - 3)^2] of maps of m x m, float32. If `modes` is given, both
+      have a leading axis with one entry per mode.
+
+    Raises:
+      UserError: not six kernel sizes, heatmaps that are too small for them, or a width that gives no whole numbers of
+        channels.
+    """
     if len(self.kernel_sizes) != len(_CHANNELS):
       raise UserError(f"kernel_sizes {self.kernel_sizes}: the landmark net has {len(_CHANNELS)} convolutions")
     size, settings = x.shape[1], {"dtype": self.dtype, "param_dtype": self.param_dtype}
@@ -161,7 +180,7 @@ class LandmarkNet(nn.Module):
       wide = int(channels * self.width)
       if wide != channels * self.width or wide < 1:
         raise UserError(
-          f"width {self.width}: {channels} channels times it must be a whole number, as with 0.125"
+          f"width {self.width}: {channels} * width channels must be a whole number, as with width 0.125"
         )
       if min(x.shape[1:3]) < kernel_size + (k < _POOLED):
         raise UserError(f"heatmaps of {size} px are too small for kernel_sizes {self.kernel_sizes}")
@@ -173,23 +192,24 @@ class LandmarkNet(nn.Module):
 
 
 class LandmarkFusion(nn.Module):
-  """Both nets and the dense layer `head` over their features.
+  """Both nets, and the dense layer `head` over their features.
 
   Attributes:
-    num_classes: length of the logits.
-    width: of both nets.
-    block: of both arrangements.
-    kernel_sizes: see `LandmarkNet`; both nets must end in maps of one size.
-    confidence: whether p weighs the landmark features.
-    agreement: whether w does.
-    affinity: of both nets, see `Amend`.
-    stop_gradient_p: whether p is a constant to the gradient.
-    answer: which logits classify: the head's, or those of one net; "sum": the mean of both nets' probabilities, which
-      the paper found worse than the RGB net alone (section 1).
-    image_size: edge of what both nets read. The module does not read it, nor `dot`: what prepares its inputs does.
-    dot: of the heatmaps, see `kernels.heatmap.draw`.
-    dtype: of the computation; logits and features are float32.
-    param_dtype: of the parameters.
+    num_classes: number of classes.
+    width: multiplier of the numbers of channels of both nets.
+    block: side of a block in the arrangements of both nets.
+    kernel_sizes: see `LandmarkNet`. Both nets must end in maps of the same size.
+    confidence: whether the landmark features are weighted by p.
+    agreement: whether the landmark features are weighted by w.
+    affinity: affinity of both nets, see `Amend`.
+    stop_gradient_p: whether the gradient treats p as a constant.
+    answer: the logits that classify: those of the head ("fused") or those of one net ("rgb", "landmark"). "sum" takes
+      the mean of both nets' probabilities, which the paper found worse than the RGB net alone (section 1).
+    image_size: height and width of images and heatmaps in pixels. The module itself reads neither `image_size` nor
+      `dot`; `LandmarkFusionSystem` prepares its inputs with them.
+    dot: shape of a landmark in the heatmaps, see `kernels.heatmap.draw`.
+    dtype: dtype of the computation. Logits and features are always float32.
+    param_dtype: dtype of the parameters.
   """
 
   num_classes: Classes
@@ -207,7 +227,7 @@ class LandmarkFusion(nn.Module):
   param_dtype: Any = jnp.float32
 
   def setup(self):
-    """Makes the nets, whose names are the checkpoint format; `fuse` makes the head, whose size depends on theirs."""
+    """Creates both nets, whose names are part of the checkpoint format. `fuse` creates the head."""
     settings = {"affinity": self.affinity, "dtype": self.dtype, "param_dtype": self.param_dtype}
     self.rgb = ArmNet(self.num_classes, self.width, self.block, **settings, name="rgb")
     self.landmark = LandmarkNet(
@@ -228,20 +248,20 @@ class LandmarkFusion(nn.Module):
     """Classifies faces.
 
     Args:
-      images: [batch, size, size, 3], normalised.
-      heatmaps: [batch, size, size, 1], in [0, 1].
-      weight: [], w where the nets disagree, in [0, 1].
-      train: submodules in training mode, of "rgb" and "landmark"; the others keep their statistics. "head" may be named
-        too: it has one mode.
-      mask: [batch], False in padding, see `Amend`; so are axis_name and modes.
-      axis_name: mapped axis over which the batch lies, if any.
-      modes: affinities to use in one pass.
+      images: [batch, size, size, 3] from `normalised`.
+      heatmaps: [batch, size, size, 1] in [0, 1].
+      weight: scalar in [0, 1], the value of w where the nets disagree.
+      train: names of the nets in training mode, "rgb" and "landmark". The other nets keep their running statistics.
+        "head" is accepted too, and changes nothing.
+      mask: [batch], False for padding, see `Amend`.
+      axis_name: mapped axis over which the batch is split, if any, see `Amend`.
+      modes: affinities to evaluate in one pass, see `Amend`.
 
     Returns:
-      The outputs, float32.
+      The outputs of both nets and the head.
 
     Raises:
-      UserError: unknown names in `train`, nets that end in maps of different sizes.
+      UserError: unknown names in `train`, nets that end in maps of different sizes, or anything `LandmarkNet` refuses.
     """
     for name in train:
       if name not in (names := ("rgb", "landmark", "head")):
@@ -253,7 +273,7 @@ class LandmarkFusion(nn.Module):
     return Outputs(rgb, landmark, fused, rgb_features, landmark_features)
 
   def logits(self, outputs: Outputs) -> jax.Array:
-    """Those that classify, of `answer`: [..., num_classes]."""
+    """The logits [..., num_classes] that `answer` asks for."""
     if self.answer == "sum":
       both = jnp.stack([nn.log_softmax(outputs.rgb), nn.log_softmax(outputs.landmark)])
       return jax.nn.logsumexp(both, 0) - math.log(2)
@@ -268,12 +288,26 @@ class LandmarkFusion(nn.Module):
     landmark_features: jax.Array,
     weight: ArrayLike,
   ) -> jax.Array:
-    """The head's logits [..., num_classes] from logits [..., num_classes] and features [..., features] of both nets."""
+    """The logits of the head from the logits and features of both nets.
+
+    Args:
+      rgb: logits of the RGB net, [..., num_classes].
+      rgb_features: F_R, [..., features].
+      landmark: logits of the landmark net, [..., num_classes].
+      landmark_features: F_L, [..., features].
+      weight: scalar in [0, 1], the value of w where the nets disagree.
+
+    Returns:
+      Logits [..., num_classes], float32.
+
+    Raises:
+      UserError: the nets have different numbers of features, so that their maps differ in size.
+    """
     if rgb_features.shape != landmark_features.shape:
       sides = [(math.isqrt(features.shape[-1]) + 3) // 2 for features in (rgb_features, landmark_features)]
       raise UserError(
         "the RGB net ends in {0} x {0} and the landmark net in {1} x {1}: change kernel_sizes".format(*sides)
-        + f" {self.kernel_sizes} or the picture size"
+        + f" {self.kernel_sizes} or image_size"
       )
     scale = jnp.ones(landmark.shape[:-1])
     if self.confidence:

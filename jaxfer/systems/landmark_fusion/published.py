@@ -1,4 +1,4 @@
-"""What paper 002 prints of RAF-DB's 3,068 tested pictures, as counts that its rates follow from."""
+"""Results that paper 002 prints for the 3,068 test images of RAF-DB, as the counts from which its rates follow."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,22 +6,22 @@ from typing import Any
 
 import numpy as np
 
-# The columns of Tables 5 and 7, and how many pictures of each are tested (Table 3).
+# The classes in the order of the columns of Tables 5 and 7, and the number of test images of each (Table 3).
 CLASSES = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
-TESTED = (329, 74, 160, 1185, 478, 162, 680)
-# Table 2: right by the RGB net and the landmark net, by the RGB net alone, by the landmark net alone, by neither.
+TEST_COUNTS = (329, 74, 160, 1185, 478, 162, 680)
+# Table 2: numbers of images that both nets, only the RGB net, only the landmark net, or neither classify correctly.
 AGREEMENT = (2018, 806, 62, 182)
-# Fig. 4's best w; its other values cannot be read off.
+# The w with the highest accuracy in Fig. 4. The accuracies of other values cannot be read from the figure.
 BEST_W = 0.6
 
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-  """A row of the tables.
+  """The results of one method, out of `TEST_COUNTS` images.
 
   Attributes:
-    correct: by class, in the order of `CLASSES`; recall and accuracy are printed as rates (Tables 5 and 7).
-    top: right among the one, two and three most likely classes (Tables 6 and 8).
+    correct: number of correctly classified images of each class, in the order of `CLASSES` (Tables 5 and 7, as rates).
+    top: numbers of images whose true class is among the one, two and three most likely classes (Tables 6 and 8).
   """
 
   correct: tuple[int, ...]
@@ -29,17 +29,17 @@ class Counts:
 
   @property
   def recall(self) -> np.ndarray:
-    """By class, 0 to 1."""
-    return np.divide(self.correct, TESTED)
+    """The recall of each class, in [0, 1]."""
+    return np.divide(self.correct, TEST_COUNTS)
 
   @property
   def accuracy(self) -> float:
-    """Over all pictures."""
-    return sum(self.correct) / sum(TESTED)
+    """The share of all images that are classified correctly, in [0, 1]."""
+    return sum(self.correct) / sum(TEST_COUNTS)
 
   @property
   def average_accuracy(self) -> float:
-    """The mean recall."""
+    """The mean of the recalls of all classes, in [0, 1]."""
     return float(self.recall.mean())
 
 
@@ -49,15 +49,16 @@ NO_WEIGHTS = Counts((298, 63, 115, 1137, 414, 129, 666), (2822, 2988, 3030))
 CONFIDENCE = Counts((301, 64, 105, 1141, 413, 128, 670), (2822, 2985, 3024))
 AGREEMENT_ONLY = Counts((297, 63, 109, 1143, 417, 130, 668), (2827, 2992, 3032))
 
-# By the names that our studies give these rows.
+# The printed results by the names that our studies give the same variants.
+BASELINE_NAME, PROPOSED_NAME = "baseline: RGB net alone", "proposed: p and w"
 ROWS = {
-  "baseline: RGB net alone": BASELINE,
+  BASELINE_NAME: BASELINE,
   "no weights": NO_WEIGHTS,
   "confidence p": CONFIDENCE,
   "agreement w": AGREEMENT_ONLY,
-  "proposed: p and w": PROPOSED,
+  PROPOSED_NAME: PROPOSED,
 }
-# What a training must have asked for to stand beside a printed accuracy (`System.published`).
+# The printed accuracies, with the options that a training must have to be compared with them (`System.published`).
 CONDITIONS: tuple[tuple[str, Mapping[str, Any], float], ...] = (
   ("baseline (RGB net)", {"answer": "rgb", "affinity": "batch"}, BASELINE.accuracy),
   *(
@@ -76,7 +77,7 @@ CONDITIONS: tuple[tuple[str, Mapping[str, Any], float], ...] = (
     for rgb in ("first", "given")
   ),
 )
-# Table 11: truth, and what the landmark net, the RGB net and both together say.
+# Table 11: the true class, and the classes that the landmark net, the RGB net and the fusion predict.
 CASES = (
   ("neutral", "neutral", "sadness", "neutral"),
   ("happiness", "happiness", "happiness", "happiness"),

@@ -1,28 +1,33 @@
-"""Tables 2 and 5 to 8 and Fig. 4 of paper 002 from a study's rows, published beside ours, by how batches are drawn.
+"""Tables 2 and 5 to 8 and Fig. 4 of paper 002 for the variants of a study, with the published numbers beside ours.
 
-A net with the affinity of the released code says something else in other batches (`layers.amend`). So every table
-gives its numbers as that code tests, in batches of 64 in the order of the distributor's list (else of the keys), in
-batches of 64 in one random order, and in batches of one.
+With the affinity of the released code, a prediction depends on the other records of its batch (`layers.amend`). Every
+table therefore gives its numbers for three kinds of batches: batches of 64 in the order of the distributor's list, as
+the released code tests (data without such a list are sorted by key); batches of 64 in one random order; and
+batches of one.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from jaxfer.config import RunConfig, differences
 from jaxfer.report import plots
 from jaxfer.report.tables import Cell, Table
-from jaxfer.systems.landmark_fusion import published as published_002
-from jaxfer.systems.system import ALONE, SHUFFLED, in_batches
+from jaxfer.systems.landmark_fusion import published
+from jaxfer.systems.system import ALONE, SHUFFLED, Variants, in_batches
 
-_RETRAINED = "w = "
-_PROPOSED = "proposed: p and w"
-_BASELINE = "baseline: RGB net alone"
+Variant = Mapping[str, Any]
+# Mean over trainings and standard deviation; None where there is none.
+MeanAndSpread = Sequence[float | None]
 
-# Values of w, for Fig. 4: at test time a net with a head is read with each of them.
+# Names of the predictions of a model with a head, besides that of the head itself.
+RGB_NET, LANDMARK_NET, SUM = "RGB net", "landmark net", "sum of both"
+# The values of w of Fig. 4. A model with a head is also evaluated with each of them.
 WEIGHTS = tuple(k / 10 for k in range(11))
-# Batches, and how the readings in them are named.
+# Kinds of batches as the tables show them, and as predictions are named after them (`in_batches`).
 BATCHES = {"in order": "", "one random order": SHUFFLED, "batches of one": ALONE}
 # Columns of Table 2: whether the RGB net and the landmark net are right.
 AGREEMENT = {
@@ -32,131 +37,148 @@ AGREEMENT = {
   "neither right": (False, False),
 }
 
-Row = Mapping[str, Any]
-Rows = Sequence[Row]
-
 
 def at_test(w: float) -> str:
-  """The name of the reading with another w than that of the training."""
+  """Name of the prediction in which evaluation replaces the w of the training by this one."""
   return f"w = {w} at test"
 
 
-def agreement(words: str, batches: str) -> str:
-  """The name of a count of Table 2, for the table alone."""
-  return "_" + in_batches(words, batches)
+def tables(
+  variants: Variants, seeds: Sequence[int], not_trained: Variants = ()
+) -> Sequence[tuple[str, Table]]:
+  """The paper's tables with their titles, see `System.tables`.
 
-
-def tables(rows: Rows, seeds: Sequence[int], not_trained: Rows = ()) -> list[tuple[str, Table]]:
-  """Accuracy by batches, recall by class (Tables 5, 7), top-k and mean recall (6, 8), both nets (2), w (Fig. 4)."""
+  They show accuracy by kind of batches, recall by class (Tables 5 and 7), top-k and average accuracy (Tables 6 and 8),
+  the two nets of a model with a head (Table 2), and accuracy by w (Fig. 4) if the study has several values of w.
+  """
   del seeds, not_trained
   own = [
-    ("Accuracy % in other batches (in order: of 64, by the list, else by the keys)", _answers(rows)),
-    ("Recall by class, %: Tables 5 and 7 (in order: batches of 64)", _recalls(rows)),
     (
-      "Accuracy among the k most likely classes, and average accuracy, %: Tables 6 and 8 (in order: batches of 64)",
-      _tops(rows),
+      "Accuracy in % by kind of batches (in order: batches of 64 in the distributor's order, else sorted by key)",
+      _accuracies(variants),
+    ),
+    ("Recall by class in %: Tables 5 and 7 (in order: batches of 64)", _recalls(variants)),
+    (
+      "Accuracy among the k most likely classes, and average accuracy, in %: Tables 6 and 8 (in order: batches of 64)",
+      _tops(variants),
     ),
   ]
-  if both := [row for row in rows if "landmark net" in row["readings"]]:
+  if with_head := [variant for variant in variants if LANDMARK_NET in variant["readings"]]:
     own.append(
       (
-        "Two nets of one training, how many each names rightly: Table 2 (in order: batches of 64)",
-        _both(both),
+        "Number of test records that both nets of a training classify correctly, or only one of them, or neither: "
+        "Table 2 (in order: batches of 64)",
+        _agreements(with_head),
       )
     )
     own.append(
-      ("Two nets of one training, and their sum, accuracy % (in order: batches of 64)", _parts(both))
+      (
+        "Accuracy in % of the two nets of a training and of the sum of their probabilities (in order: batches of 64)",
+        _nets(with_head),
+      )
     )
-  if len(points := sweep(rows)) > 1:
-    own.append(("Accuracy % by w: Fig. 4 (in order: batches of 64)", _sweep_table(points, rows)))
+  if swept := sweep(variants):
+    own.append(("Accuracy in % by w: Fig. 4 (in order: batches of 64)", _sweep_table(swept)))
   return own
 
 
-def _read(row: Row, reading: str, batches: str) -> Mapping[str, Any]:
-  """Numbers of a reading in batches of a kind, as `judged` gives them; nothing where it was not read so."""
-  name = in_batches(reading, batches)
-  return row["readings"].get(name, {}) if name else row
+def _numbers(variant: Variant, prediction: str, batches: str) -> Mapping[str, Any]:
+  """The numbers of a prediction in batches of one kind, as `report.study.judged` gives them; empty if not made."""
+  name = in_batches(prediction, batches)
+  return variant["readings"].get(name, {}) if name else variant
 
 
-def _percent(pair: Sequence[float | None]) -> str | None:
+def _percent(pair: MeanAndSpread) -> str | None:
+  """Mean and standard deviation in percent; None where there is no mean."""
   mean, spread = pair
   if mean is None:
     return None
   return f"{100 * mean:.2f}" + ("" if spread is None else f" ± {100 * spread:.2f}")
 
 
-def _accuracy(row: Row, reading: str, batches: str) -> str | None:
-  return _percent(_read(row, reading, batches).get("accuracy", [(None, None)])[0])
+def _accuracy(variant: Variant, prediction: str, batches: str) -> str | None:
+  """The accuracy of a prediction in percent; None if it was not made in batches of this kind."""
+  return _percent(_numbers(variant, prediction, batches).get("accuracy", [(None, None)])[0])
 
 
 def _lines(
-  row: Row, published: Sequence[Cell] | None, cells: Callable[[Row, str], Sequence[Cell]]
+  variant: Variant, printed: Sequence[Cell] | None, cells: Callable[[Variant, str], Sequence[Cell]]
 ) -> list[list[Cell]]:
-  """Of a row: what is published, and what `cells` says of batches of each kind; its name stands in the first."""
-  lines: list[list[Cell]] = [] if published is None else [["published", *published]]
-  lines += [[words, *cells(row, batches)] for words, batches in BATCHES.items() if _read(row, "", batches)]
-  return [["" if k else row["name"], *line] for k, line in enumerate(lines)]
+  """The lines of a variant: the published cells if there are any, then `cells` for each kind of batches.
+
+  The first line begins with the variant's name.
+  """
+  lines: list[list[Cell]] = [] if printed is None else [["published", *printed]]
+  lines += [
+    [words, *cells(variant, batches)] for words, batches in BATCHES.items() if _numbers(variant, "", batches)
+  ]
+  return [["" if k else variant["name"], *line] for k, line in enumerate(lines)]
 
 
-def _answers(rows: Rows) -> Table:
+def _accuracies(variants: Variants) -> Table:
+  """The accuracy of each variant for each kind of batches."""
   lines: list[list[Cell]] = [
-    [row["name"], *(_accuracy(row, "", batches) for batches in BATCHES.values())] for row in rows
+    [variant["name"], *(_accuracy(variant, "", batches) for batches in BATCHES.values())]
+    for variant in variants
   ]
   return ["", *BATCHES], lines
 
 
-def _published(row: Row) -> published_002.Counts | None:
-  """What the paper prints of a row of this name, where ours may stand beside it."""
-  return published_002.ROWS.get(row["name"]) if row["comparable"] else None
+def _published(variant: Variant) -> published.Counts | None:
+  """The printed results of the variant of this name, if ours are comparable with them."""
+  return published.ROWS.get(variant["name"]) if variant["comparable"] else None
 
 
-def _recall(row: Row, batches: str) -> list[Cell]:
-  return [_percent(pair) for pair in _read(row, "", batches)["recall"]]
+def _recall(variant: Variant, batches: str) -> list[Cell]:
+  return [_percent(pair) for pair in _numbers(variant, "", batches)["recall"]]
 
 
-def _recalls(rows: Rows) -> Table:
-  names, lines = list(rows[0]["label_names"]), []
-  for row in rows:
-    published, printed = _published(row), None
-    if published is not None and set(names) == set(published_002.CLASSES):
-      rates = dict(zip(published_002.CLASSES, 100 * published.recall, strict=True))
+def _recalls(variants: Variants) -> Table:
+  """Tables 5 and 7. The printed recalls are shown only if the data have the paper's classes."""
+  names, lines = list(variants[0]["label_names"]), []
+  for variant in variants:
+    counts, printed = _published(variant), None
+    if counts is not None and set(names) == set(published.CLASSES):
+      rates = dict(zip(published.CLASSES, 100 * counts.recall, strict=True))
       printed = [f"{rates[name]:.2f}" for name in names]
-    lines += _lines(row, printed, _recall)
+    lines += _lines(variant, printed, _recall)
   return ["", "batches", *names], lines
 
 
-def _top(row: Row, batches: str) -> list[Cell]:
-  found = _read(row, "", batches)
+def _top(variant: Variant, batches: str) -> list[Cell]:
+  found = _numbers(variant, "", batches)
   return [_percent(pair) for pair in (*found["top"], *found["average_accuracy"])]
 
 
-def _tops(rows: Rows) -> Table:
+def _tops(variants: Variants) -> Table:
+  """Tables 6 and 8."""
   lines = []
-  for row in rows:
-    published, printed = _published(row), None
-    if published is not None:
-      tested = sum(published_002.TESTED)
-      rates = [*(count / tested for count in published.top), published.average_accuracy]
+  for variant in variants:
+    counts, printed = _published(variant), None
+    if counts is not None:
+      total = sum(published.TEST_COUNTS)
+      rates = [*(count / total for count in counts.top), counts.average_accuracy]
       printed = [f"{100 * rate:.2f}" for rate in rates]
-    lines += _lines(row, printed, _top)
+    lines += _lines(variant, printed, _top)
   return ["", "batches", "top 1", "top 2", "top 3", "average"], lines
 
 
-def _both(rows: Rows) -> Table:
-  """Counts and their shares; the paper's are of one pair of nets."""
+def _agreements(variants: Variants) -> Table:
+  """Table 2: counts with their shares. The published counts are those of one pair of nets."""
   lines: list[list[Cell]] = []
-  if all(row["comparable"] for row in rows):
-    lines.append(["published", "in order", *_counts([(n, None) for n in published_002.AGREEMENT])])
-  for row in rows:
-    lines += _lines(row, None, _agreeing)
+  if all(variant["comparable"] for variant in variants):
+    lines.append(["published", "in order", *_counts([(count, None) for count in published.AGREEMENT])])
+  for variant in variants:
+    lines += _lines(variant, None, _agreement)
   return ["", "batches", *AGREEMENT], lines
 
 
-def _agreeing(row: Row, batches: str) -> list[Cell]:
-  return _counts([row["facts"][agreement(words, batches)] for words in AGREEMENT])
+def _agreement(variant: Variant, batches: str) -> list[Cell]:
+  return _counts([variant["table_summaries"][in_batches(words, batches)] for words in AGREEMENT])
 
 
 def _counts(pairs: Sequence[tuple[float, float | None]]) -> list[Cell]:
+  """Means and standard deviations of counts, each with its share of their total in percent."""
   total = sum(mean for mean, _ in pairs)
   return [
     f"{mean:.4g}" + ("" if spread is None else f" ± {spread:.2g}") + f" ({100 * mean / total:.1f} %)"
@@ -164,79 +186,121 @@ def _counts(pairs: Sequence[tuple[float, float | None]]) -> list[Cell]:
   ]
 
 
-_PARTS = ("RGB net", "landmark net", "sum of both")
+def _nets(variants: Variants) -> Table:
+  """The accuracy of the head, of each net alone, and of the sum of both nets' probabilities."""
+  predictions = {"both, by the head": "", RGB_NET: RGB_NET, LANDMARK_NET: LANDMARK_NET, SUM: SUM}
+
+  def cells(variant: Variant, batches: str) -> list[Cell]:
+    return [_accuracy(variant, prediction, batches) for prediction in predictions.values()]
+
+  return ["", "batches", *predictions], [
+    line for variant in variants for line in _lines(variant, None, cells)
+  ]
 
 
-def _parts(rows: Rows) -> Table:
-  lines = []
-  for row in rows:
-    lines += _lines(row, None, _part)
-  return ["", "batches", "both, by the head", *_PARTS], lines
+def _named(variants: Variants, name: str) -> Variant | None:
+  return next((variant for variant in variants if variant["name"] == name), None)
 
 
-def _part(row: Row, batches: str) -> list[Cell]:
-  return [_accuracy(row, reading, batches) for reading in ("", *_PARTS)]
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+  """The variants of Fig. 4.
+
+  Attributes:
+    trained: the variants by the w of their training, ascending.
+    proposed: the proposed variant, which is also evaluated with other values of w.
+  """
+
+  trained: Mapping[float, Variant]
+  proposed: Variant
+
+  @property
+  def at_test(self) -> list[float]:
+    """The values of w that the proposed variant is evaluated with, ascending."""
+    return [w for w in WEIGHTS if at_test(w) in self.proposed["readings"]]
 
 
-def sweep(rows: Rows) -> dict[float, Row]:
-  """The rows of the sweep by w, ascending: 0.6 is the proposed row, and 1 is that of p alone."""
-  points = {
-    float(row["name"].removeprefix(_RETRAINED)): row for row in rows if row["name"].startswith(_RETRAINED)
-  }
-  if points:
-    also = {_PROPOSED: published_002.BEST_W, "confidence p": 1.0}
-    points |= {also[row["name"]]: row for row in rows if row["name"] in also}
-  return dict(sorted(points.items()))
+def sweep(variants: Variants) -> Sweep | None:
+  """The sweep over w; None if the study has no proposed variant, or none that differs from it in w alone.
+
+  The sweep consists of the variants whose config differs from that of the proposed variant in w alone, and of the
+  proposed variant itself. The variant that only turns off the agreement weight stands for w = 1.
+  """
+  proposed = _named(variants, published.PROPOSED_NAME)
+  if proposed is None:
+    return None
+  trained = {}
+  for variant in variants:
+    if differences(variant["config"], proposed["config"]) == ["recipe.w"]:
+      trained[trained_weight(variant["config"])] = variant
+  if not trained:
+    return None
+  for variant in variants:
+    off = variant["config"].model.options.get("agreement") is False
+    if off and differences(variant["config"], proposed["config"]) == ["model.agreement"]:
+      trained[1.0] = variant
+  trained[trained_weight(proposed["config"])] = proposed
+  return Sweep(dict(sorted(trained.items())), proposed)
 
 
-def _proposed(rows: Rows) -> Row:
-  """The row whose nets, trained with w = 0.6, are tested with every other w."""
-  return next((row for row in rows if row["name"] == _PROPOSED), {"readings": {}})
+def trained_weight(config: RunConfig) -> float:
+  """The w that a training with this config uses, in [0, 1]."""
+  return float(config.recipe.options.get("w", published.BEST_W))
 
 
-def _sweep_table(points: Mapping[float, Row], rows: Rows) -> Table:
-  proposed = _proposed(rows)
-  tested = [w for w in WEIGHTS if at_test(w) in proposed["readings"]]
+def _sweep_table(swept: Sweep) -> Table:
+  """Accuracy by w: of variants trained with each w, and of the proposed variant evaluated with each w."""
   lines: list[list[Cell]] = [
     [
       f"{w:.1f}",
-      *(_accuracy(points[w], "", batches) if w in points else None for batches in BATCHES.values()),
-      *(_accuracy(proposed, at_test(w), batches) for batches in BATCHES.values()),
+      *(
+        _accuracy(swept.trained[w], "", batches) if w in swept.trained else None
+        for batches in BATCHES.values()
+      ),
+      *(_accuracy(swept.proposed, at_test(w), batches) for batches in BATCHES.values()),
     ]
-    for w in sorted({*points, *tested})
+    for w in sorted({*swept.trained, *swept.at_test})
   ]
-  ways = ("trained with it", "trained with 0.6, tested with it")
+  own = trained_weight(swept.proposed["config"])
+  ways = ("trained with it", f"trained with {own}, tested with it")
   return ["w", *(f"{way}, {words}" for way in ways for words in BATCHES)], lines
 
 
-def figures(rows: Rows, folder: pathlib.Path) -> dict[str, str]:
-  """`sweep.png`, Fig. 4: accuracy minus the baseline's by w, both ways, in order."""
-  points, baseline = sweep(rows), next((row for row in rows if row["name"] == _BASELINE), None)
-  if len(points) < 2 or baseline is None:
+def figures(variants: Variants, folder: pathlib.Path) -> dict[str, str]:
+  """Draws `sweep.png` (Fig. 4) into the folder, and returns its caption by its name.
+
+  It shows the accuracy minus that of the RGB net alone by w, in batches in order: of variants trained with each w, and
+  of the proposed variant evaluated with each w. Without a sweep or the baseline, nothing is drawn.
+  """
+  swept, baseline = sweep(variants), _named(variants, published.BASELINE_NAME)
+  if swept is None or baseline is None:
     return {}
-  below = np.asarray(baseline["per_seed"])
-  read = _proposed(rows)["readings"]
-  tested = {w: read[at_test(w)]["accuracy"][0][0] for w in WEIGHTS if at_test(w) in read}
+  reference = np.asarray(baseline["per_seed"])
+  own = trained_weight(swept.proposed["config"])
   with plots.style():
     figure = plots.new_figure(3.4)
     axes = figure.add_subplot()
-    gains = np.asarray([100 * (np.asarray(row["per_seed"]) - below) for row in points.values()])
-    at = np.asarray(list(points))
+    gains = np.asarray(
+      [100 * (np.asarray(variant["per_seed"]) - reference) for variant in swept.trained.values()]
+    )
+    at = np.asarray(list(swept.trained))
     colour = plots.COLOURS[0]
     axes.fill_between(at, gains.min(1), gains.max(1), color=colour, alpha=0.18, linewidth=0)
     axes.plot(at, gains.mean(1), "o-", color=colour, markersize=5, label="trained with w")
-    if tested:
-      means = [100 * (mean - below.mean()) for mean in tested.values()]
+    if swept.at_test:
+      pairs = [_numbers(swept.proposed, at_test(w), "")["accuracy"][0] for w in swept.at_test]
+      means = [100 * (mean - reference.mean()) for mean, _ in pairs]
       look = {"color": plots.COLOURS[1], "markersize": 5}
-      axes.plot(list(tested), means, "s--", label="trained with 0.6, tested with w", **look)
+      axes.plot(swept.at_test, means, "s--", label=f"trained with {own}, tested with w", **look)
     axes.axhline(0, color=plots.GREY, linewidth=1, linestyle=":", label="RGB net alone")
-    axes.axvline(published_002.BEST_W, color=plots.GREY, linewidth=1, label="the paper's best w")
+    axes.axvline(published.BEST_W, color=plots.GREY, linewidth=1, label="best w in the paper")
     axes.set_xlabel("w, weight of the landmark features where the nets disagree")
     axes.set_ylabel("accuracy gained (points)")
     figure.legend(loc="outside lower center", ncols=2)
     plots.write_png(figure, folder / "sweep.png", "Accuracy by w (Fig. 4), batches of 64 in order")
   return {
-    "sweep.png": "Accuracy minus that of the RGB net alone, by w, tested in batches of 64 in order: nets trained with "
-    "each w (mean over seeds, their range as a band), and those trained with 0.6 with another w at test. In the paper "
-    "0.6 is best; its other values cannot be read off."
+    "sweep.png": "Accuracy minus that of the RGB net alone by w, in batches of 64 in order. The line with the band "
+    "shows models trained with each w: their mean and range over the seeds. The dashed line shows models trained with "
+    f"w = {own} and evaluated with another w. In the paper, {published.BEST_W} is best; the accuracies of other values "
+    "cannot be read from its figure."
   }

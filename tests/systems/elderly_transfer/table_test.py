@@ -17,6 +17,7 @@ def judged(name, predicted, history=(), compared=None):
   result = {
     "label_names": list(published.CLASSES), "key": keys, "subject": keys, "label": [LABEL.tolist()],
     "predicted": [predicted.tolist()], "correct": [(predicted == LABEL).astype(float).tolist()], "rank": None,
+    "table_summaries": {},
     "facts": {}, "readings": {}, "data": {}, "parameters": 0, "folds": 1, "tested": "", "members": 1, "failed": [],
     "figures": {}, "measures": {}, "remarks": [], "seconds": 0, "compile_seconds": 0,
   }  # fmt: skip

@@ -21,12 +21,12 @@ def count(tree):
   return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def pictures(size, batch=2):
+def images(size, batch=2):
   return jnp.zeros((batch, size, size, 3)), jnp.zeros((batch, size, size, 1)), jnp.float32(0.6)
 
 
 def shapes(net, size=224, **options):
-  x = pictures(size)
+  x = images(size)
   variables = jax.eval_shape(lambda: net.init(jax.random.key(0), *x))
   return variables, jax.eval_shape(lambda v: net.apply(v, *x, **options), variables)
 
@@ -84,8 +84,8 @@ def test_bad_sizes_are_refused():
     shapes(LandmarkFusion(7), 64)
   with pytest.raises(UserError, match=r"kernel_sizes \(5, 3\): the landmark net has 6 convolutions"):
     shapes(LandmarkFusion(7, kernel_sizes=(5, 3)))
-  with pytest.raises(UserError, match=r"width 0\.03: 32 channels times it"):
-    jax.eval_shape(lambda x: LandmarkNet(7, 0.03).init(jax.random.key(0), x, train=False), pictures(224)[1])
+  with pytest.raises(UserError, match=r"width 0\.03: 32 \* width channels"):
+    jax.eval_shape(lambda x: LandmarkNet(7, 0.03).init(jax.random.key(0), x, train=False), images(224)[1])
   with pytest.raises(UserError, match="unknown submodule to train 'landmarks': did you mean 'landmark'"):
     shapes(LandmarkFusion(7), train=("landmarks",))
 

@@ -1,11 +1,11 @@
-"""Paper 002's tables against their own sums, and the printed rates against the counts that we keep."""
+"""The published counts of paper 002 give the rates that it prints, and the sums of its tables agree."""
 
 import numpy as np
 import pytest
 
-from jaxfer.systems.landmark_fusion import published as published
+from jaxfer.systems.landmark_fusion import published
 
-# As printed: recall by class and average accuracy (Tables 5 to 8), top-1, -2 and -3 accuracy (Tables 6 and 8).
+# The printed recall of each class and average accuracy (Tables 5 to 8), top-1, -2 and -3 accuracy (Tables 6 and 8).
 PRINTED = {
   "baseline: RGB net alone": (
     ".8997 .8514 .6687 .9637 .8808 .8025 .9779 .8635",
@@ -23,7 +23,7 @@ def test_counts_give_every_printed_rate():
   for name, (recalls, tops) in PRINTED.items():
     counts = published.ROWS[name]
     found = np.asarray([*counts.recall, counts.average_accuracy])
-    # A rate of 0.65625 was printed as .6562: half a unit either way.
+    # The paper prints 0.65625 as .6562, so a rate may be off by half a unit of its last digit.
     np.testing.assert_allclose(found, np.asarray(recalls.split(), float), rtol=0, atol=5.001e-5)
     np.testing.assert_allclose(
       np.divide(counts.top, 3068), np.asarray(tops.split(), float), rtol=0, atol=5.001e-5
@@ -32,7 +32,7 @@ def test_counts_give_every_printed_rate():
 
 
 def test_sums_of_the_printed_tables():
-  assert sum(published.TESTED) == sum(published.AGREEMENT) == 3068
+  assert sum(published.TEST_COUNTS) == sum(published.AGREEMENT) == 3068
   both, rgb, landmark, _ = published.AGREEMENT
   assert both + rgb == published.BASELINE.top[0] == 2824
   assert (both + landmark) / 3068 == pytest.approx(0.678, abs=5e-4)

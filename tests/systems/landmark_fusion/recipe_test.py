@@ -1,4 +1,4 @@
-"""Paper 002's stages, what evaluation reads, what a training starts from, and what it refuses."""
+"""Paper 002's stages, its predictions, the weights that a training starts from, and what it refuses."""
 
 import dataclasses
 
@@ -35,7 +35,7 @@ def same(one, other):
 
 
 def moved(before, after):
-  """Collection and submodule of whatever is not bit for bit as it was."""
+  """The submodules that are not bit for bit as they were, as "collection/submodule"."""
   return {
     f"{collection}/{name}"
     for collection, tree in before.items()
@@ -45,7 +45,7 @@ def moved(before, after):
 
 
 def of(*names):
-  """What a training of these submodules moves; a head has no statistics."""
+  """What a training of these submodules changes. The head has no running statistics and no affinity."""
   parts = {f"{c}/{name}" for c in ("params", "batch_stats", "affinity") for name in names}
   return parts - {"batch_stats/head", "affinity/head"}
 
@@ -64,8 +64,8 @@ def of(*names):
     (("recipe.rgb=given", "model.answer=landmark"), "fusion", ("landmark",), {"fusion/landmark"}),
   ],
 )
-def test_three_steps_move_what_the_stage_names_and_nothing_else(overrides, stage, who, terms):
-  """Parameters, running statistics and affinities of the others stay bit for bit as they were."""
+def test_three_steps_change_the_trainable_submodules_and_nothing_else(overrides, stage, who, terms):
+  """Parameters, running statistics and affinities of the other submodules stay bit for bit as they were."""
   task = made(*overrides)
   (only,), hyper = task.stages(2)
   assert only.name == stage
@@ -80,7 +80,7 @@ def test_three_steps_move_what_the_stage_names_and_nothing_else(overrides, stage
   moving = current.moving
   for _ in range(3):
     moving, metrics = advance(moving, current.still)
-    # The mean over the batch of each cross-entropy, added up as they are: no term outweighs another.
+    # Each cross-entropy is a mean over the batch, and their sum is not weighted.
     assert {name for name in metrics if "accuracy" not in name} == terms
     assert {float(weight) for _, weight in metrics.values()} == {6.0}
   assert bool(moving.alive)
@@ -124,83 +124,83 @@ def test_the_loss_of_the_fusion_is_the_sum_of_both_cross_entropies():
   assert {name for tree in out.collections.values() for name in tree} == {"landmark"}
 
 
-# What evaluation reads.
+# Predictions.
 
-ROWS = np.arange(8)
+INDICES = np.arange(8)
 
 
-def test_readings_have_the_names_of_their_outputs():
-  """Each is there for batches of one too, where mates matter."""
+def test_predictions_are_named_in_the_order_of_the_outputs():
+  """Each is also made for batches of one, if it depends on the other records of a batch."""
   nets = ["RGB net", "landmark net", "sum of both"]
   sweep = [f"w = {w} at test" for w in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)]
 
   def twice(*names):
     return ["", "batches of one", *(each for name in names for each in (name, f"{name}, batches of one"))]
 
-  assert list(evaluator()(ROWS)) == twice(*nets, *sweep)
+  assert list(evaluator()(INDICES)) == twice(*nets, *sweep)
   for override, names in (
     ("model.answer=rgb", twice()),
     ("model.agreement=false", twice(*nets)),
     ("model.affinity=ema", ["", *nets, *sweep]),
   ):
-    assert recipe._names(made(override).model) == names
+    assert recipe.prediction_names(made(override).model) == names
 
 
-def test_a_batch_of_one_is_what_batches_of_one_say():
-  read = evaluator()
-  found = read(ROWS)
-  for row in (2, 5):
-    # Eight times the same row: its mean over the batch is its own.
-    alone = read(np.full(8, row))
+def test_predictions_in_batches_of_one_are_those_of_a_record_alone():
+  evaluate = evaluator()
+  found = evaluate(INDICES)
+  for index in (2, 5):
+    # Where all eight records are the same, the mean over the batch is that of one record.
+    alone = evaluate(np.full(8, index))
     for name in ("", "RGB net", "landmark net", "sum of both", "w = 0.2 at test"):
       one = f"{name}, batches of one" if name else "batches of one"
       np.testing.assert_allclose(alone[name], alone[one], atol=1e-5)
-      np.testing.assert_allclose(alone[name][0], found[one][row], atol=1e-5)
+      np.testing.assert_allclose(alone[name][0], found[one][index], atol=1e-5)
       assert np.abs(found[name] - found[one]).max() > 1e-4
 
 
-def test_mates_change_a_prediction_and_padding_does_not():
-  read, real = evaluator(), ROWS < 5
-  first, other = read(ROWS, real), read([*ROWS[:5], 20, 21, 22], real)
-  for name in first:
-    np.testing.assert_array_equal(first[name][:5], other[name][:5])
-  mates = read([*ROWS[:5], 20, 21, 22])
-  whole = read(ROWS)
-  np.testing.assert_allclose(whole["batches of one"][:5], mates["batches of one"][:5], atol=1e-6)
-  assert (whole[""][:5] != mates[""][:5]).any(1).all()
-  still = evaluator("model.affinity=ema")
-  np.testing.assert_allclose(still(ROWS)[""][:5], still([*ROWS[:5], 20, 21, 22])[""][:5], atol=1e-6)
+def test_other_records_of_a_batch_change_a_prediction_and_padding_does_not():
+  evaluate, real = evaluator(), INDICES < 5
+  others = [*INDICES[:5], 20, 21, 22]
+  padded, padded_otherwise = evaluate(INDICES, real), evaluate(others, real)
+  for name in padded:
+    np.testing.assert_array_equal(padded[name][:5], padded_otherwise[name][:5])
+  one, other = evaluate(INDICES), evaluate(others)
+  np.testing.assert_allclose(one["batches of one"][:5], other["batches of one"][:5], atol=1e-6)
+  assert (one[""][:5] != other[""][:5]).any(1).all()
+  ema = evaluator("model.affinity=ema")
+  np.testing.assert_allclose(ema(INDICES)[""][:5], ema(others)[""][:5], atol=1e-6)
 
 
-def test_another_w_at_test_is_the_same_net_with_that_w():
-  read = evaluator()
-  found, half = read(ROWS), read(ROWS, weight=0.5)
+def test_another_w_at_test_is_the_same_model_with_that_w():
+  evaluate = evaluator()
+  found, half = evaluate(INDICES), evaluate(INDICES, weight=0.5)
   np.testing.assert_allclose(found["w = 0.6 at test"], found[""], atol=1e-6)
   np.testing.assert_allclose(found["w = 0.5 at test"], half[""], atol=1e-6)
   agree = found["RGB net"].argmax(-1) == found["landmark net"].argmax(-1)
-  same_with_any = np.isclose(found["w = 0.0 at test"], found["w = 1.0 at test"], atol=1e-7).all(-1)
-  np.testing.assert_array_equal(same_with_any, agree)
+  same_for_all_w = np.isclose(found["w = 0.0 at test"], found["w = 1.0 at test"], atol=1e-7).all(-1)
+  np.testing.assert_array_equal(same_for_all_w, agree)
   assert 0 < agree.sum() < len(agree)
 
 
-def test_the_nets_read_alone_are_those_that_answer_alone():
-  found = evaluator()(ROWS)
+def test_the_predictions_of_single_nets_are_the_answers_of_single_nets():
+  found = evaluator()(INDICES)
   for answer, name in (("rgb", "RGB net"), ("sum", "sum of both")):
-    np.testing.assert_allclose(evaluator(f"model.answer={answer}")(ROWS)[""], found[name], atol=1e-6)
+    np.testing.assert_allclose(evaluator(f"model.answer={answer}")(INDICES)[""], found[name], atol=1e-6)
   rgb, landmark = (nn.softmax(found[name]) for name in ("RGB net", "landmark net"))
   np.testing.assert_allclose(np.exp(found["sum of both"]), (rgb + landmark) / 2, rtol=1e-5)
 
 
 @pytest.mark.optimized
 @pytest.mark.parametrize("devices", [1, 4])
-def test_tests_take_rows_in_file_order_on_any_number_of_devices(devices):
+def test_evaluation_is_in_file_order_on_any_number_of_devices(devices):
   setup = run.prepare(dataclasses.replace(BASE, execution=Execution(devices=devices)), records())
   assert type(SYSTEM).test_batch == 64
   assert len(setup.devices.devices) == devices
-  rows = np.asarray([3, 20, 7, 11, 12])
-  np.testing.assert_array_equal(setup.in_order(rows), [20, 12, 11, 7, 3])
+  indices = np.asarray([3, 20, 7, 11, 12])
+  np.testing.assert_array_equal(setup.in_order(indices), [20, 12, 11, 7, 3])
   variables = setup.devices.place(initial())
-  found = setup.predict(variables, feed.placed(setup.devices, setup.data), rows)
+  found = setup.predict(variables, feed.placed(setup.devices, setup.data), indices)
   expected = evaluator()([20, 12, 11, 7, 3])
   np.testing.assert_allclose(found[:, 0], expected[""][[4, 0, 3, 2, 1]], atol=1e-5)
   np.testing.assert_allclose(found[:, 1], expected["batches of one"][[4, 0, 3, 2, 1]], atol=1e-5)
@@ -223,20 +223,20 @@ def test_the_accuracy_is_printed_with_its_batches():
     "published": {},
   }
   result["read_otherwise"] = {"RGB net": 0.3, "RGB net, batches of one": 0.4}
-  said = {}
+  printed = {}
   for batches in ("", "in batches of 64, in order"):
     lines = []
     run._say_result({**result, "batches": batches}, lines.append)
-    said[batches] = lines[-3:]
-  assert said[""][0].endswith("never saw")
-  assert said["in batches of 64, in order"][0].endswith("never saw, in batches of 64, in order")
-  assert said["in batches of 64, in order"][1:] == [
+    printed[batches] = lines[-3:]
+  assert printed[""][0].endswith("never saw")
+  assert printed["in batches of 64, in order"][0].endswith("never saw, in batches of 64, in order")
+  assert printed["in batches of 64, in order"][1:] == [
     "the same net read otherwise, RGB net, in batches of 64, in order: 0.3000",
     "the same net read otherwise, RGB net, batches of one: 0.4000",
   ]
 
 
-# What a training starts from.
+# Pretrained weights.
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +246,7 @@ def arm(tmp_path_factory):
 
 @pytest.mark.optimized
 def test_a_converted_net_is_the_rgb_net_and_stays_so_on_four_devices(arm, tmp_path):
-  """Bit for bit through a whole fusion stage by the scan driver over four devices."""
+  """The RGB net stays bit for bit as it is through a fusion stage with the scan driver on four devices."""
   config = dataclasses.replace(
     BASE,
     recipe=Call("landmark_fusion", rgb="given", epochs=1),
@@ -300,7 +300,10 @@ def test_a_moving_average_that_no_training_wrote_is_refused(arm, tmp_path):
   given["affinity"]["arm"]["ema_written"] = np.asarray(False)
   weights.save_weights(tmp_path, given, meta)
   message = refused(tmp_path, "model.affinity=ema")
-  assert "model.affinity=ema: the RGB net of init_from has none written: take model.affinity=batch" in message
+  assert (
+    "model.affinity=ema: the RGB net of init_from does not hold this mean: take model.affinity=batch"
+    in message
+  )
 
 
 EMA = {**BASE.model.options, "affinity": "ema"}
@@ -308,7 +311,7 @@ EMA = {**BASE.model.options, "affinity": "ema"}
 
 @pytest.fixture
 def imagenet(tmp_path):
-  """Weights as `jaxfer convert torchvision_resnet18` leaves them; no classes are named that could agree."""
+  """Weights in the form that `jaxfer convert torchvision_resnet18` gives them, with other classes than the data."""
   given = {
     name: {"trunk": tree["rgb"]["trunk"]} for name, tree in initial().items() if "trunk" in tree["rgb"]
   }
@@ -318,7 +321,7 @@ def imagenet(tmp_path):
 
 
 def test_the_rgb_net_starts_from_a_resnet18_of_imagenet(imagenet):
-  """Its trunk alone; ARM and the dense layer are each training's own, and nothing of it may stay as it is."""
+  """Only the trunk is loaded; ARM and the dense layer start anew. Without training, such an RGB net is refused."""
   config = dataclasses.replace(BASE, init_from=imagenet)
   setup = run.prepare(config, records())
   assert "taken over" in setup.start_line
@@ -333,7 +336,7 @@ def test_the_rgb_net_starts_from_a_resnet18_of_imagenet(imagenet):
   assert "recipe.rgb=given leaves 'rgb' as it is given" in refused(imagenet, "recipe.rgb=given")
 
 
-def test_what_is_published_is_of_the_recipe_too():
+def test_published_accuracies_depend_on_the_recipe_too():
   assert (
     made().published()
     == made("recipe.rgb=given").published()
@@ -343,7 +346,7 @@ def test_what_is_published_is_of_the_recipe_too():
   assert list(made("model.answer=rgb").published()) == ["baseline (RGB net)"]
 
 
-# What cannot be trained.
+# What is refused.
 
 
 @pytest.mark.parametrize(
@@ -385,10 +388,10 @@ def test_records_without_colour_or_landmarks_are_refused():
     return dataclasses.replace(records(), arrays={**records().arrays, **arrays})
 
   arrays = {name: array for name, array in records().arrays.items() if name != "landmarks"}
-  with pytest.raises(UserError, match="this system reads coloured stills with landmarks; choose raf_db"):
+  with pytest.raises(UserError, match="this system needs colour images with landmarks; choose raf_db"):
     SYSTEM.to_arrays(dataclasses.replace(records(), arrays=arrays))
   for image in (np.zeros((24, 66, 66, 1), np.uint8), np.zeros((24, 66, 66, 3), np.float32)):
-    with pytest.raises(UserError, match="this system reads coloured stills"):
+    with pytest.raises(UserError, match="this system needs colour images"):
       SYSTEM.to_arrays(but(image=image))
   landmarks = records().arrays["landmarks"].copy()
   landmarks[4, 3, 1] = np.nan
@@ -397,7 +400,7 @@ def test_records_without_colour_or_landmarks_are_refused():
 
 
 class OnDisk:
-  """A `stream.Reader` of two columns, which counts the rows it is asked for."""
+  """A `stream.Reader` of two columns that counts the records it is asked for."""
 
   count, folder = 24, None
 
@@ -417,23 +420,23 @@ class Info:
 
 
 def test_figures_of_data_on_disk_are_those_of_data_in_memory(tmp_path):
-  """Streamed data give the rows of a batch and of the chosen pictures, and refuse to become one array."""
+  """Streamed data are read batch by batch, and refuse to become one array."""
   task, reader = made("recipe.rgb=given"), OnDisk()
-  tested = np.arange(20)
+  test = np.arange(20)
   columns = {name: stream.Column(reader, name) for name in reader.infos}
   lazy = dataclasses.replace(task, data=stream.Stream({**task.data, **columns}))
   drawn = {}
   for name, each in (("memory", task), ("disk", lazy)):
     (tmp_path / name).mkdir()
-    each.system.figures(each, initial(), np.arange(20, 24), tested, tmp_path / name)
+    each.system.figures(each, initial(), np.arange(20, 24), test, tmp_path / name)
     drawn[name] = {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
   assert drawn["memory"] == drawn["disk"]
   assert drawn["disk"].keys() == {"cams.png", "cases.png"}
-  # Two batches of 16 and at most ten pictures, of each column.
+  # Two batches of 16 and at most ten images, of each column.
   assert reader.asked <= 2 * (2 * 16 + 10)
 
 
-def test_a_picture_without_landmarks_has_a_black_heatmap_and_finite_outputs():
+def test_an_image_without_landmarks_has_a_black_heatmap_and_finite_outputs():
   task = made()
   batch = task.system.eval_batch(task.data, np.asarray([22, 23]))
   _, heatmaps = task.system.inputs(task.model, batch)

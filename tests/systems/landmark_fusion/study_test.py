@@ -1,4 +1,4 @@
-"""Paper 002's study: rows that share a face net train together, other batches, figures; the configs' rows."""
+"""Paper 002's study: variants that share an RGB net train together; its tables and figures; the configs' variants."""
 
 import json
 import pathlib
@@ -53,7 +53,7 @@ def result(workdir, folder):
   return {name: value for name, value in found.items() if "seconds" not in name}
 
 
-def test_rows_that_differ_in_w_alone_train_together_from_the_baseline(done):
+def test_variants_that_differ_in_w_alone_train_together_from_the_baseline(done):
   workdir, table, printed = done
   assert "row 2 of 3, proposed: p and w, with w = 0.0:" in printed
   assert "taken over from row 'baseline-rgb-net-alone': rgb" in printed
@@ -62,17 +62,17 @@ def test_rows_that_differ_in_w_alone_train_together_from_the_baseline(done):
   baseline, proposed, zero = (result(workdir, folder) for folder in FOLDERS)
   for name in ("key", "label"):
     assert baseline[name] == proposed[name] == zero[name]
-  # The RGB net is each seed's own of the row before, read in the same batches.
-  for row in (proposed, zero):
+  # Each seed starts from the RGB net that the baseline trained with this seed, and evaluates it in the same batches.
+  for own in (proposed, zero):
     for field in ("predicted", "rank"):
-      assert row["readings"]["RGB net"][field] == baseline[field]
-      assert row["readings"]["RGB net, shuffled"][field] == baseline["readings"]["shuffled"][field]
+      assert own["readings"]["RGB net"][field] == baseline[field]
+      assert own["readings"]["RGB net, shuffled"][field] == baseline["readings"]["shuffled"][field]
   assert proposed["readings"]["w = 0.6 at test"]["rank"] == proposed["rank"]
   assert zero["readings"]["w = 0.0 at test"]["rank"] == zero["rank"]
 
 
-def test_trained_alone_or_resumed_a_row_has_the_same_numbers(done):
-  """Without its result the last row trains anew, now alone; without both, the finished members are read again."""
+def test_a_variant_trained_alone_or_resumed_has_the_same_numbers(done):
+  """Without both results, the finished members are restored; without the last one, its variant is trained again."""
   workdir, table, _ = done
   before = [result(workdir, folder) for folder in FOLDERS]
 
@@ -96,21 +96,21 @@ def test_trained_alone_or_resumed_a_row_has_the_same_numbers(done):
     assert alone["readings"]["shuffled"][field] == before[2]["readings"]["shuffled"][field]
 
 
-def test_the_table_shows_each_reading_and_the_figures_are_drawn(done):
+def test_the_tables_show_every_prediction_and_the_figures_are_drawn(done):
   workdir, table, printed = done
   titles = [further["title"] for further in table["tables"]]
-  for words in ("Tables 5 and 7", "Tables 6 and 8", "in other batches", "Table 2", "their sum", "Fig. 4"):
+  for words in ("Tables 5 and 7", "Tables 6 and 8", "by kind of batches", "Table 2", "the sum of", "Fig. 4"):
     assert any(words in title for title in titles)
     assert words in printed
-  # Every reading in batches of each kind, and batches of one once.
+  # Every prediction is made in batches of each kind. Batches of one are the same in any order.
   readings = table["rows"][1]["readings"]
   assert all(f"RGB net{batches}" in readings for batches in ("", ", shuffled", ", batches of one"))
   assert not [name for name in readings if name.endswith("batches of one, shuffled")]
-  agreement = table["rows"][1]["facts"]
+  agreement = table["rows"][1]["table_summaries"]
   assert len(agreement) == 12
   assert sum(mean for mean, _ in agreement.values()) == 3 * 12
-  assert "_both" not in printed
-  assert table["rows"][0]["facts"] == {}
+  assert "Mean and standard deviation over the trainings" not in printed
+  assert table["rows"][0]["table_summaries"] == table["rows"][1]["facts"] == {}
   first = {row["name"]: list(row["figures"]) for row in table["rows"]}
   assert first["baseline: RGB net alone"] == first["w = 0.0"] == []
   assert first["proposed: p and w"] == ["cams.png", "cases.png"]
@@ -118,24 +118,24 @@ def test_the_table_shows_each_reading_and_the_figures_are_drawn(done):
     assert (workdir / "rows" / FOLDERS[1] / name).read_bytes()[:4] == b"\x89PNG"
   assert (workdir / "sweep.png").read_bytes()[:4] == b"\x89PNG"
   page = (workdir / "report.html").read_text()
-  assert "Grad-CAM++ of tested pictures" in page
+  assert "Grad-CAM++ of test images" in page
   assert "Table 11" in page
 
 
 def test_an_imported_net_with_no_epochs_is_the_baseline_as_it_came(tmp_path):
-  """The command that `configs/landmark_fusion/ablation.py` gives for RAF-DB."""
+  """This is the command that `configs/landmark_fusion/ablation.py` gives for RAF-DB."""
   arm = toy.save_arm(tmp_path / "arm")
   given = (f"init_from={arm}", "recipe.rgb_epochs=0", "rows=('baseline: RGB net alone',)", "seeds=1")
   study.run(STUDY, None, given, tmp_path / "study", pathlib.Path("nowhere"), say=lambda line: None)
   found = result(tmp_path / "study", FOLDERS[0])
   task = made("model.answer=rgb")
-  tested = np.flatnonzero([key in set(found["key"][0]) for key in records().keys])
-  logits = evaluator()(task.in_order(tested))["RGB net"]
-  predicted = logits.argmax(-1)[np.argsort(task.in_order(tested), kind="stable")]
+  test = task.in_order(np.flatnonzero([key in set(found["key"][0]) for key in records().keys]))
+  logits = evaluator()(test)["RGB net"]
+  predicted = logits.argmax(-1)[np.argsort(test, kind="stable")]
   assert found["predicted"][0] == predicted.tolist()
 
 
-def test_the_choices_are_rows_that_start_from_the_baselines_rgb_net():
+def test_the_choices_are_variants_that_start_from_the_baselines_rgb_net():
   described = configuration.load_study(ROOT / "configs/landmark_fusion/choices_synthetic.py")
   for preset in described.presets:
     configuration.resolve(described, preset, (), options_of)
@@ -160,14 +160,15 @@ def test_the_choices_are_rows_that_start_from_the_baselines_rgb_net():
 def test_raf_db_sweeps_w_by_tenths_and_the_embedded_faces_by_fifths():
   def swept(name):
     described = configuration.load_study(ROOT / f"configs/landmark_fusion/{name}.py")
-    return sorted(float(row.name[4:]) for row in described.rows if row.name.startswith("w = "))
+    _, rows = configuration.resolve(described, None, (), options_of)
+    return sorted(row.recipe.options["w"] for row in rows.values() if "w" in row.recipe.options)
 
   assert swept("ablation") == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.8, 0.9]
   assert swept("ablation_synthetic") == [0.0, 0.2, 0.4, 0.8]
 
 
 @pytest.mark.parametrize("name", ["ablation", "ablation_synthetic"])
-def test_rows_of_the_configs_are_the_papers(name):
+def test_variants_of_the_configs_are_the_papers(name):
   described = configuration.load_study(ROOT / f"configs/landmark_fusion/{name}.py")
   for preset in described.presets:
     configuration.resolve(described, preset, (), options_of)
