@@ -64,7 +64,7 @@ def rows(nets: Sequence[str]) -> tuple[Row, ...]:
     Row(
       name := f"{net}, {start}",
       (f"model.net={table.NETS[net]}",),
-      table.published(name),
+      table.published_accuracy(name),
       None if start == "scratch" else f"{start}-{table.NETS[net]}",
     )
     for net in nets
