@@ -288,8 +288,8 @@ def figures(rows: Rows, folder: pathlib.Path) -> dict[str, str]:
     "(left) and on the validation people (right). Lines are means over seeds, and bands are their range. Seeds that "
     "failed are left out.",
     "transfer_epochs.png": "The first epoch whose accuracy on the validation people reaches that of the best epoch "
-    "from scratch of the same seed. Ticks are seeds, and the line is their range. The dot is their mean, drawn only where "
-    "every seed gets there. Crosses at the right edge are seeds that never do, or that failed.",
+    "from scratch of the same seed. Ticks are seeds, and the line is their range. The dot is their mean, drawn "
+    "only where every seed gets there. Crosses at the right edge are seeds that never do, or that failed.",
   }
 
 
