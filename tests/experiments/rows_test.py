@@ -136,5 +136,5 @@ def test_a_history_of_another_version_is_refused(tmp_path):
   (tmp_path / "history.jsonl").write_text(line)
   assert rows.history(tmp_path)[0]["fold"] == 0
   (tmp_path / "history.jsonl").write_text(line.replace('"seed": 0, "fold": 0, ', ""))
-  with pytest.raises(UserError, match="names no seed and fold.*go on with --resume"):
+  with pytest.raises(UserError, match=r"names no seed and fold.*go on with --resume"):
     rows.history(tmp_path)
