@@ -32,6 +32,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.typing import ArrayLike
 
 from jaxfer import losses, metrics
@@ -56,6 +57,39 @@ def _refuse(name: str, value: Any, optimizer: str) -> None:
   """Raises `UserError` if an option is given that the optimizer does not use."""
   if value is not None:
     raise UserError(f"recipe.{name}={value} has no effect with recipe.optimizer={optimizer}: leave it out")
+
+
+def _sgd(milestones: Sequence[int], steps: int, weight_decay: float) -> optax.GradientTransformation:
+  """SGD whose rate is divided by ten at the milestones, which are epochs of `steps` steps."""
+  return optim.sgd("learning_rate", optim.multi_step(milestones, steps), weight_decay=weight_decay)
+
+
+def _adamw(steps: int, weight_decay: float) -> optax.GradientTransformation:
+  """AdamW with a cosine schedule over all steps, and a learning rate of its own for the head."""
+  cosine = optim.schedule("cosine", steps)
+  return optim.adamw("learning_rate", cosine, {"head": "head_learning_rate"}, weight_decay=weight_decay)
+
+
+def _loss(
+  model: FaceClassifier, variables: Variables, batch: Batch, keys: jax.Array, context: Context
+) -> LossOut:
+  """Cross-entropy of the logits with the margin, and the accuracy of those without it."""
+  (logits, plain), changed = model.apply(
+    variables,
+    batch["x"],
+    batch["label"],
+    train=True,
+    keys=keys,
+    axis_name=context.axis_name,
+    mutable=["batch_stats", "margin"],
+  )
+  count = jnp.float32(len(logits))
+  correct = (metrics.predict(plain) == batch["label"]).sum(dtype=jnp.float32)
+  return LossOut(
+    loss={"loss": (losses.cross_entropy(logits, batch["label"]).sum(), count)},
+    metrics={"accuracy": (correct, count)},
+    collections=changed,
+  )
 
 
 def augmented(images: jax.Array, keys: jax.Array, kind: str) -> jax.Array:
@@ -162,15 +196,11 @@ class ElderlyTransferSystem(System):
     hparams = {"learning_rate": learning_rate}
     if optimizer == "sgd":
       _refuse("head_learning_rate", head_learning_rate, optimizer)
-      drops = optim.multi_step((12, 20, 24) if milestones is None else milestones, steps)
-      descent = optim.sgd("learning_rate", drops, weight_decay=weight_decay)
+      descent = _sgd((12, 20, 24) if milestones is None else milestones, steps, weight_decay)
     else:
       _refuse("milestones", milestones, optimizer)
       hparams["head_learning_rate"] = 1e-3 if head_learning_rate is None else head_learning_rate
-      cosine = optim.schedule("cosine", epochs * steps)
-      descent = optim.adamw(
-        "learning_rate", cosine, {"head": "head_learning_rate"}, weight_decay=weight_decay
-      )
+      descent = _adamw(epochs * steps, weight_decay)
 
     def sample(data, columns, keys):
       batch = self.eval_batch(data, columns["row"])
@@ -178,22 +208,7 @@ class ElderlyTransferSystem(System):
       return {"x": model_images(model, images), "label": batch["label"]}
 
     def loss(variables, batch, keys, context: Context) -> LossOut:
-      (logits, plain), changed = model.apply(
-        variables,
-        batch["x"],
-        batch["label"],
-        train=True,
-        keys=keys,
-        axis_name=context.axis_name,
-        mutable=["batch_stats", "margin"],
-      )
-      count = jnp.float32(len(logits))
-      correct = (metrics.predict(plain) == batch["label"]).sum(dtype=jnp.float32)
-      return LossOut(
-        loss={"loss": (losses.cross_entropy(logits, batch["label"]).sum(), count)},
-        metrics={"accuracy": (correct, count)},
-        collections=changed,
-      )
+      return _loss(model, variables, batch, keys, context)
 
     update = Update("net", loss, model.parts, descent)
     return (Stage("train", (update,), epochs, sample, select=select),), hparams
