@@ -210,16 +210,17 @@ def load(folder: str | pathlib.Path) -> Loaded:
 
 
 def load_face_net(folder: str | pathlib.Path) -> Loaded:
-  """Reads a net to tell faces apart by: what `load` reads, or what a training of `face_classifier` left.
+  """Loads a model that computes features of faces: converted weights, or a trained `face_classifier`.
 
-  Of a training `predict` gives what its head reads: the feature of a Face-ResNet, the mean over space of
-  torchvision's maps, or the embedding where the training had one. Pictures must be of the size it was trained on.
+  For a trained model, `predict` returns the input of its head: the feature of a Face-ResNet, or for a ResNet the
+  embedding, or the mean of the last maps over space if it has no embedding. Images must have the size that the model
+  was trained on.
 
   Args:
-    folder: of `jaxfer convert`, a run's `weights`, or a study's `sources/NAME/weights/TRAINING`.
+    folder: the output of `jaxfer convert`, the `weights` of a run, or `sources/NAME/weights/TRAINING` of a study.
 
   Raises:
-    UserError: see `load`.
+    UserError: as for `load`.
   """
   variables, meta = load_weights(pathlib.Path(folder))
   trained = _trained(meta)

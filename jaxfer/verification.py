@@ -1,8 +1,8 @@
-"""Are two pictures of one person? The protocol of LFW, by which face nets are judged.
+"""Face verification, whether two images show the same person, by the protocol of LFW.
 
-A pair is called one person where the squared distance of its unit embeddings, 2 - 2 cos, is below a threshold. The
-pairs lie in ten parts in the order given; the threshold of each part is the one of 0, 0.01, ... 3.99 by which most
-pairs of the other nine are judged rightly (the lowest of several). The accuracy is the mean over the parts.
+A pair is predicted to show one person if the squared distance of its unit embeddings, 2 - 2 cos, is below a threshold.
+The pairs are split into ten parts, in the order given. Each part uses the threshold, out of 0, 0.01, ..., 3.99, with
+the highest accuracy on the other nine parts; ties go to the lowest threshold. The accuracy is the mean over the parts.
 """
 
 import dataclasses
@@ -16,9 +16,9 @@ from jaxfer.errors import UserError
 
 _THRESHOLDS = np.arange(0.0, 4.0, 0.01)
 _FARS = (1e-2, 1e-3)
-_CHUNK = 256  # Pictures decoded and embedded at a time.
+_CHUNK = 256  # Number of images decoded and embedded at a time.
 
-# People drawn for nothing but this: no config has their seed. Expressions, poses and places differ.
+# These people are drawn only for verification: no config uses their seed. Expressions, poses and backgrounds differ.
 _DRAWN = {"num_subjects": 50, "images_per_subject": 8, "seed": 4242, "aligned": True}
 _DRAWN_PAIRS = 600
 DRAWN = (
@@ -29,12 +29,12 @@ DRAWN = (
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-  """Pairs of rows of a set of pictures.
+  """Pairs of images, by their indices in a data set.
 
   Attributes:
-    first: int [n], rows.
-    second: int [n], rows; never that of `first`.
-    same: bool [n], whether both show one person.
+    first: int [n], index of the first image of each pair.
+    second: int [n], index of the second image, which differs from the first.
+    same: bool [n], whether both images show one person.
   """
 
   first: np.ndarray
@@ -43,25 +43,25 @@ class Pairs:
 
 
 def pairs(subjects: Sequence[str] | np.ndarray, rng: np.random.Generator, count: int) -> Pairs:
-  """Draws pairs, no two alike, of one person and of two in turn, so that every part of them is balanced.
+  """Draws distinct pairs, alternately of one person and of two people, so that every part is balanced.
 
   Args:
-    subjects: [rows], who is on each picture; people that the net never saw.
-    rng: every pair of its kind is equally likely.
-    count: how many pairs, at least 2.
+    subjects: [n], the person on each image. To test a model, give people that it was not trained on.
+    rng: random generator. All pairs of one person are equally likely, and so are all pairs of two people.
+    count: number of pairs, at least 2.
 
   Raises:
-    UserError: there are not as many pairs of one person, or of two.
+    UserError: there are too few pairs of one person or of two people.
   """
   if count < 2:
     raise UserError(f"{count} pairs: give at least 2, one of one person and one of two")
   _, who = np.unique(np.asarray(subjects), return_inverse=True)
   rows = np.argsort(who, kind="stable")
   place = np.arange(len(rows))
-  end = np.cumsum(np.bincount(who))[who[rows]]  # Where the person's pictures end in `rows`.
+  end = np.cumsum(np.bincount(who))[who[rows]]  # Where the person's images end in `rows`.
   first, second = np.zeros((2, count), int)
   same = np.arange(count) % 2 == 0
-  # The partners of a picture are those after it: of its person, or of the people after.
+  # An image is paired with those after it: of the same person, or of the people after.
   for kind, start, after in ((True, place + 1, end - place - 1), (False, end, len(rows) - end)):
     wanted, last = int((same == kind).sum()), np.cumsum(after)
     there = int(last[-1]) if len(last) else 0
@@ -76,24 +76,25 @@ def pairs(subjects: Sequence[str] | np.ndarray, rng: np.random.Generator, count:
 
 
 def embed(predict: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> np.ndarray:
-  """Unit embeddings of pictures and their mirror images in one.
+  """Computes unit embeddings from images and their mirror images.
 
-  Both are weighted by their length, as AdaFace's are: the sum of the features as they are, brought to length 1.
+  The features of an image and of its mirror image are added, and the sum is normalised to length 1. As in AdaFace, this
+  weights each by its length.
 
   Args:
-    predict: pictures to features that are not normalised, [n, features].
+    predict: maps images to features [n, features] that are not normalised.
     images: [n, height, width, channels].
 
   Returns:
-    float64 [n, features]; 0 where the features are.
+    Embeddings [n, features], float64. An embedding is 0 if the sum of the features is 0.
 
   Raises:
-    UserError: features that are not finite.
+    UserError: the features are not finite.
   """
   features = np.asarray(predict(images), np.float64) + np.asarray(predict(images[:, :, ::-1]), np.float64)
   if bad := int((~np.isfinite(features).all(-1)).sum()):
     raise UserError(
-      f"the features of {bad} of {len(features)} pictures are not finite: train or convert the net anew"
+      f"the features of {bad} of {len(features)} images are not finite: train or convert the model again"
     )
   length = np.linalg.norm(features, axis=-1, keepdims=True)
   return features / np.where(length > 0, length, 1.0)
@@ -101,18 +102,18 @@ def embed(predict: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> np
 
 @dataclasses.dataclass(frozen=True)
 class Verification:
-  """How well pairs are told apart.
+  """Results of a face verification.
 
   Attributes:
-    accuracy: mean over the parts.
-    std: standard deviation over the parts.
+    accuracy: mean accuracy over the parts.
+    std: standard deviation of the accuracy over the parts.
     parts: accuracy of each part.
-    sizes: pairs in each part.
-    thresholds: squared distance, of each part; chosen on the others.
-    auc: area under the ROC curve: how often a pair of one person is nearer than one of two.
-    tar: by FAR, which share of one person's pairs is accepted where at most that share of the others is; only FARs
-      that the pairs are enough for.
-    num_same: pairs of one person.
+    sizes: number of pairs in each part.
+    thresholds: threshold on the squared distance for each part, chosen on the other parts.
+    auc: area under the ROC curve: the probability that a pair of one person is closer than a pair of two people.
+    tar: true accept rate by false accept rate (FAR): the share of pairs of one person that are accepted when at most
+      this share of the pairs of two people is. FARs that would need more pairs are left out.
+    num_same: number of pairs of one person.
   """
 
   accuracy: float
@@ -138,16 +139,16 @@ class Verification:
 
 
 def judge(first: np.ndarray, second: np.ndarray, same: np.ndarray, folds: int = 10) -> Verification:
-  """Judges pairs of unit embeddings.
+  """Evaluates pairs of unit embeddings.
 
   Args:
-    first: [n, features].
-    second: [n, features].
+    first: [n, features], the embedding of the first image of each pair.
+    second: [n, features], the embedding of the second image.
     same: bool [n], whether a pair shows one person.
-    folds: parts of the pairs, in the order given; where n is no multiple, the first ones have a pair more.
+    folds: number of parts, taken in the order given. If n is not a multiple of it, the first parts have one pair more.
 
   Raises:
-    UserError: fewer pairs than parts, or pairs of one kind alone.
+    UserError: there are fewer pairs than parts, or only pairs of one person, or only pairs of two people.
   """
   same = np.asarray(same, bool)
   num_same, n = int(same.sum()), len(same)
@@ -180,17 +181,18 @@ def judge(first: np.ndarray, second: np.ndarray, same: np.ndarray, folds: int = 
 def verify(
   predict: Callable[[np.ndarray], np.ndarray], meta: Mapping[str, Any], path: Path, folds: int = 10
 ) -> Verification:
-  """Judges a face net by a verification set as InsightFace packs them (lfw.bin, agedb_30.bin, ...).
+  """Evaluates a face model on a verification set in InsightFace's format (lfw.bin, agedb_30.bin, ...).
 
   Args:
-    predict: uint8 [n, S, S, 3], RGB, to features that are not normalised; such as `predict.load_face_net(OUT).predict`,
-      which brings the colours into the order that the net was trained with.
-    meta: of the same net, as `predict.load_face_net(OUT).meta`: its `model`, `output` and `input_size` S are read.
-    path: the .bin, of faces aligned to S.
-    folds: see `judge`.
+    predict: maps RGB images, uint8 [n, S, S, 3], to features that are not normalised, such as
+      `predict.load_face_net(OUT).predict`, which changes the colours to the order that the model was trained with.
+    meta: the `meta` of the same model, with "model", "output" and "input_size" S.
+    path: the .bin file, with faces aligned to S x S pixels.
+    folds: number of parts, see `judge`.
 
   Raises:
-    UserError: a classifier, a file that is no such set, damaged pictures, or pictures of another size; and see `judge`.
+    UserError: the model is a classifier, the file is not a verification set, or its images are damaged or of another
+      size. See also `judge`.
   """
   from jaxfer.data import decode
   from jaxfer.data.datasets.casia_webface.verification import read_pairs
@@ -223,7 +225,7 @@ def verify(
 def verify_drawn(
   predict: Callable[[np.ndarray], np.ndarray], meta: Mapping[str, Any], folds: int = 10
 ) -> Verification:
-  """Judges a face net by 600 pairs of drawn people, see `DRAWN`; arguments and errors as of `verify`."""
+  """Evaluates a face model on 600 pairs of drawn people, see `DRAWN`. Arguments and errors are those of `verify`."""
   from jaxfer.data import synthetic
 
   drawn = synthetic.generate_stills(image_size=_size(meta), **_DRAWN)  # type: ignore[arg-type]
@@ -233,7 +235,7 @@ def verify_drawn(
 
 
 def _size(meta: Mapping[str, Any]) -> int:
-  """Side of the pictures that a face net takes."""
+  """Height and width of the images that a face model reads; raises `UserError` for a classifier."""
   if meta["output"] != "embedding":
     raise UserError(f"{meta['model']} is a classifier: pairs are judged by the features of a face net")
   return int(meta["input_size"])

@@ -169,13 +169,16 @@ def test_a_training_that_is_not_finite_counts_as_wrong_and_is_named(tmp_path):
   wild, tame = table["rows"]
   assert (wild["correct"], wild["count"], wild["mean"]) == (0, 21, 0.0)
   assert wild["failed"] == [
-    f"seed 0, fold {k}: not finite in stage 'train', epoch 1, step 2; its records count as wrong"
+    {"member": f"seed 0, fold {k}", "seed": 0, "fold": k, "where": "stage 'train', epoch 1, step 2"}
     for k in range(2)
   ]
   assert np.sum(wild["confusion"]) == 0
   assert tame["failed"] == []
   assert tame["correct"] > 0
-  assert "failed: wild, seed 0, fold 1: not finite" in (tmp_path / "table.md").read_text()
+  line = (
+    "failed: wild, seed 0, fold 1: not finite in stage 'train', epoch 1, step 2; its records count as wrong"
+  )
+  assert line in (tmp_path / "table.md").read_text()
 
 
 def test_of_a_failed_training_only_its_own_records_count_as_wrong(tmp_path, undisturbed, monkeypatch):
@@ -194,7 +197,7 @@ def test_of_a_failed_training_only_its_own_records_count_as_wrong(tmp_path, undi
   right = np.asarray(whole["predicted"]) == np.asarray(whole["label"])
   assert right[0][held_out].any()
   assert row["per_seed"] == [(right[0] & ~held_out).mean(), right[1].mean()]
-  assert [line.partition(":")[0] for line in row["failed"]] == ["seed 0, fold 1"]
+  assert [(failed["seed"], failed["fold"]) for failed in row["failed"]] == [(0, 1)]
   assert np.sum(row["confusion"]) == 42 - held_out.sum()
 
 

@@ -1,30 +1,31 @@
-"""Paper 004's table: four nets, six initialisations, Nagoya University's expressions of elderly people.
+"""Paper 004's table: four nets with six initialisations, on Nagoya University's expressions of elderly people.
 
   jaxfer study configs/elderly_transfer/table.py --workdir runs/elderly_transfer
 
-Published (of 768 tested pictures, right):
+The published numbers of correct test images, of 768:
 
-               ResNet18   ResNet50   Face-ResNet18   Face-ResNet50
+               ResNet18   ResNet50   Face-ResNet18   Face-ResNet50   pretrained on
   scratch      185        110        218             215
-  objects      249        266        240             229              ImageNet
-  expressions  263        253        280             246              AffectNet, eight classes
-  softmax      230        245        253             274              CASIA-WebFace
-  cosface      191        failed     259             254
-  adaface      192        160        281             265
+  objects      249        266        240             229             ImageNet
+  expressions  263        253        280             246             AffectNet, eight classes
+  softmax      230        245        253             274             CASIA-WebFace
+  cosface      191        failed     259             254             CASIA-WebFace
+  adaface      192        160        281             265             CASIA-WebFace
 
-Prepare the data first (`jaxfer list datasets` says where to ask): nagoya, affectnet, casia_webface, and imagenet with
-image_size=112. Public weights can take the place of four kinds of pre-training and no more, torchvision's of the
-objects rows of both ResNets, AdaFace's (IR-18 and IR-50, CASIA-WebFace) of the adaface rows of both Face-ResNets:
-convert them (`jaxfer convert`) and put them there,
+Prepare the data sets first: nagoya, affectnet, casia_webface, and imagenet with image_size=112. `jaxfer list datasets`
+says where to request them. Public weights can replace some of the pretrainings: torchvision's for the "objects"
+variants of both ResNets, and AdaFace's (IR-18 and IR-50, CASIA-WebFace) for the "adaface" variants of both
+Face-ResNets. Convert them with `jaxfer convert` and name the folder, for example:
 
   sources.adaface-face_resnet18=FOLDER
 
-Torchvision's saw 224 pixels, so that their rows are a study of their own, of what all of its rows read:
+Torchvision's models were trained on images of 224 x 224 pixels. Their variants need a study of their own, since all
+variants of a study read images of one size:
 
-  jaxfer study configs/elderly_transfer/table.py --workdir runs/elderly_224 "rows=('ResNet18, objects',)"
+  jaxfer study configs/elderly_transfer/table.py --workdir runs/elderly_224 "rows=('ResNet18, objects',)" \\
     model.image_size=224 sources.objects-resnet18=FOLDER
 
-Weights trained on pictures of another size, normalisation or order of colours than a row reads are refused.
+Weights that were trained on images of another size, normalisation or colour order are refused.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +34,7 @@ from jaxfer.config import Call, Row, RunConfig, Split, StudyConfig
 from jaxfer.systems.elderly_transfer import table
 
 _WATCH_NOBODY = ("split.validation=0.0", "recipe.select=last")
-# Numbers of our choice, after AdaFace's; the records' own labels are people where casia_webface is read.
+# Our choices, after AdaFace's recipe. With casia_webface, `_DATA` sets recipe.label=label: its labels are people.
 _PEOPLE = (
   *_WATCH_NOBODY,
   "split.kind=per_class",
@@ -59,12 +60,12 @@ ONE_EACH = (
 
 
 def rows(nets: Sequence[str]) -> tuple[Row, ...]:
-  """Six rows a net, each named "NET, INITIALISATION"."""
+  """Six variants per net, named as in `table.VARIANTS`."""
   return tuple(
     Row(
       name := f"{net}, {start}",
       (f"model.net={table.NETS[net]}",),
-      table.published(name),
+      table.published_accuracy(name),
       None if start == "scratch" else f"{start}-{table.NETS[net]}",
     )
     for net in nets
@@ -73,7 +74,7 @@ def rows(nets: Sequence[str]) -> tuple[Row, ...]:
 
 
 def sources(nets: Sequence[str], data: Mapping[str, Sequence[str]]) -> tuple[Row, ...]:
-  """Five pre-trainings a net; `data` are overrides for "objects", "expressions" and "people"."""
+  """Five pretrainings per net; `data` holds overrides for "objects", "expressions" and "people"."""
   made = []
   for net in map(table.NETS.__getitem__, nets):
     for start in ("objects", "expressions"):
@@ -85,7 +86,7 @@ def sources(nets: Sequence[str], data: Mapping[str, Sequence[str]]) -> tuple[Row
 
 
 def compared(nets: Sequence[str]) -> tuple[tuple[str, str], ...]:
-  """Every row with its net's scratch; the paper's best with the runner-up; the margins' nets with each other."""
+  """The compared variants: each with its net from scratch, and the paper's best with three others."""
   starts = [start for start in table.INITIALISATIONS if start != "scratch"]
   pairs = [(f"{net}, {start}", f"{net}, scratch") for net in nets for start in starts]
   best, plain = "Face-ResNet18, adaface", "ResNet18, adaface"
@@ -101,7 +102,7 @@ def get_config() -> StudyConfig:
       recipe=Call("elderly_transfer"),
       model=Call("face_classifier"),
       data=Call("nagoya"),
-      split=Split(test=0.2, validation=0.125),  # 70, 10 and 20 % of the people.
+      split=Split(test=0.2, validation=0.125),  # 70 % of the people train, 10 % validate, 20 % test.
       batch_size=64,
     ),
     rows=rows(nets),

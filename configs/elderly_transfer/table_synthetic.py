@@ -1,20 +1,22 @@
-"""Paper 004's table on embedded faces: six initialisations of two nets for a few elderly people and nine classes.
+"""Paper 004's table on embedded faces: two nets with six initialisations, for few elderly people and nine classes.
 
   jaxfer study configs/elderly_transfer/table_synthetic.py --workdir runs/elderly_synthetic
 
-What stands for what, in the small preset at a quarter of the nets' widths and 32 pixels:
+These data sets stand for the paper's. The sizes are those of the small preset, whose nets have a quarter of the width
+and read images of 32 x 32 pixels:
 
                paper                               here
-  target       111 people of 73 years, 36 each     60 elderly people, 36 each: 20 train, 6 choose the epoch, 34 tested
-  objects      ImageNet, 1000 classes              20 drawn shapes and textures, 150 each
-  expressions  AffectNet, 8 classes                seven expressions of 150 young people, 21 each
-  softmax,     CASIA-WebFace, 10,572 people,       60 young people, 50 each, 2 of them held out
-  cosface,     490,000 pictures
+  target       111 people aged 73 on average,      60 elderly people, 36 images each; 20 % of the people train,
+               36 images each                      23 % validate and 57 % test
+  objects      ImageNet, 1000 classes              20 classes of drawn shapes and textures, 150 images each
+  expressions  AffectNet, 8 classes                seven expressions of 150 young people, 21 images each
+  softmax,     CASIA-WebFace, 10,572 people,       60 young people, 50 images each, 2 of them held out
+  cosface,     490,000 images
   adaface
 
-Its rates and epochs were chosen on other people than those of the table (data.seed=7); those of the paper's preset are
-`table.py`'s, its data as many as can be drawn in a day. Young people are never the elderly ones when they were young:
-their seed is their own.
+Learning rates and epochs of the small preset were chosen on other people than those of the table (data.seed=7). The
+paper preset takes those of `table.py`, and as many images as can be drawn in a day. The young people are never younger
+versions of the elderly ones, because they have a seed of their own.
 """
 
 import pathlib
@@ -46,7 +48,7 @@ _DATA = {
 
 
 def _people(*overrides: str) -> tuple[str, ...]:
-  """Of the pre-trainings on people alone."""
+  """Overrides for the pretrainings on people only."""
   return tuple(f"sources.{name}-*.{each}" for name in ("*face", "softmax") for each in overrides)
 
 
@@ -88,7 +90,7 @@ def get_config() -> StudyConfig:
         "model.width=0.125",
         "execution.driver=steps",
         "sources.*.data.num_subjects=8",
-        *_SHORT,  # With fewer epochs they would count as failed.
+        *_SHORT,  # With fewer epochs, the pretrainings would count as failed.
       ),
       "small": (
         "sources.objects-*.recipe.epochs=16",

@@ -93,11 +93,12 @@ def train(
   steps = max(plan.steps for plan in plans)
   stages, _ = task.stages(steps)
   started = time.monotonic()
-  starts = _starts(task, [_name(one.config) for _, one in every], source, say, said)
+  names = [_name(one.config) for _, one in every]
+  starts = _starts(task, names, source, say, said)
   task.check_start(starts[0])
   trainings = [
     members.Member(
-      _name(one.config) if len(rows) == 1 else f"{row.name}: {_name(one.config)}",
+      name if len(rows) == 1 else f"{row.name}: {name}",
       one.config.seed,
       plan,
       one.stages(steps)[1],
@@ -106,12 +107,12 @@ def train(
       start=start,
       origin=said or source or "",
     )
-    for (row, one), plan, split, start in zip(every, plans, splits, starts, strict=True)
+    for (row, one), name, plan, split, start in zip(every, names, plans, splits, starts, strict=True)
   ]
   evaluation = members.Evaluation(task.outputs, task.judge, task.test_batch, task.system.batch_dependent)
   results: list[members.Result] = [None] * len(trainings)  # type: ignore[list-item]
   with _compilations() as compilations:
-    for at, numbers in _calls(trainings, folder, config).items():
+    for at, numbers in _calls(names, folder, config).items():
       ended = members.train(
         stages,
         [trainings[k] for k in numbers],
@@ -155,7 +156,7 @@ def train(
     shares = time.monotonic() - started, sum(compilations)
     told.append(
       (
-        _result(row.config, task, seeds, ends, [_name(one.config) for one in tasks])
+        _result(row.config, task, seeds, ends, [one.config for one in tasks])
         | {
           "members": count,
           "folds": count // len(seeds),
@@ -167,7 +168,7 @@ def train(
           "compile_seconds": round(shares[1] / len(rows), 1),
         },
         [
-          {**line, "member": _name(one.config)}
+          {**line, "member": _name(one.config), "seed": one.config.seed, "fold": one.config.split.fold or 0}
           for one, end in zip(tasks, ends, strict=True)
           for line in end.history
         ],
@@ -195,10 +196,15 @@ def stored(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def history(folder: pathlib.Path) -> list[dict[str, Any]]:
-  """The rows of metrics that `store` wrote; raises `UserError` where one is damaged."""
+  """The rows of metrics that `store` wrote; raises `UserError` where one is damaged or of another version."""
   rows, damage = files.read_rows(folder / "history.jsonl")
   if damage:
     raise UserError(f"{folder / 'history.jsonl'} {damage}: {_again(folder / RESULT)}")
+  if rows and not {"member", "seed", "fold"} <= rows[0].keys():
+    path = folder / "history.jsonl"
+    raise UserError(
+      f"{path} names no seed and fold, so it is of another version of jaxfer: {_again(folder / RESULT)}"
+    )
   return rows
 
 
@@ -207,20 +213,18 @@ def _again(result: pathlib.Path) -> str:
   return f"remove {result} and go on with --resume"
 
 
-def _calls(
-  trainings: Sequence[members.Member], folder: pathlib.Path, config: RunConfig
-) -> dict[pathlib.Path, list[int]]:
+def _calls(names: Sequence[str], folder: pathlib.Path, config: RunConfig) -> dict[pathlib.Path, list[int]]:
   """Which trainings run in one call, by its folder: all, or those side by side that differ in numbers alone.
 
   Trainings of one seed and plan that start from the same object draw a batch once, and what stays still, such as a
-  frozen net, is held and run once for all of them.
+  frozen net, is held and run once for all of them. `names` tell the trainings of one row apart.
   """
   same: dict[str, list[int]] = {}
-  for k, training in enumerate(trainings):
-    same.setdefault(training.name.rpartition(": ")[2], []).append(k)
+  for k, name in enumerate(names):
+    same.setdefault(name, []).append(k)
   vmapped = members.mode_of(config.execution.members, jax.default_backend()) == "vmap"
-  if not vmapped or len(same) == len(trainings):
-    return {folder: list(range(len(trainings)))}
+  if not vmapped or len(same) == len(names):
+    return {folder: list(range(len(names)))}
   return {folder / name: numbers for name, numbers in same.items()}
 
 
@@ -254,18 +258,25 @@ def _result(
   task: Task,
   seeds: Sequence[int],
   ends: Sequence[members.Result],
-  names: Sequence[str],
+  configs: Sequence[RunConfig],
 ) -> dict[str, Any]:
   """What a row's trainings predicted for whom, by seed, the records of each ascending."""
   data = task.records
   failed, readings = [], []
-  for name, end in zip(names, ends, strict=True):
+  for own_config, end in zip(configs, ends, strict=True):
     where = end.failed
     assert end.outputs is not None
     if where is None and not np.isfinite(end.outputs).all():
       where = "the trained net's outputs"
     if where is not None:
-      failed.append(f"{name}: not finite in {where}; its records count as wrong")
+      failed.append(
+        {
+          "member": _name(own_config),
+          "seed": own_config.seed,
+          "fold": own_config.split.fold or 0,
+          "where": where,
+        }
+      )
     read = dict(task.read(end.outputs, end.member.tested))
     if end.shuffled is not None:
       mixed = task.read(end.shuffled, end.member.tested)

@@ -19,7 +19,7 @@ from jaxfer.data import folds
 from jaxfer.errors import UserError
 from jaxfer.experiments import rows as row_trainings
 from jaxfer.experiments.task import Task, split_of
-from jaxfer.report import plots
+from jaxfer.report import plots, tables
 from jaxfer.report.tables import Cell
 
 
@@ -84,16 +84,16 @@ class Source:
     row_trainings.store(self.folder, result, lines)
 
 
-def failure(failed: Sequence[str], learned: Sequence[float], classes: int) -> str | None:
+def failure(failed: Sequence[Mapping[str, Any]], learned: Sequence[float], classes: int) -> str | None:
   """Why a pre-training counts as failed, or None.
 
   Args:
-    failed: where it was not finite.
+    failed: the trainings that were not finite, see `report.tables.not_finite`.
     learned: accuracy on its training records, by epoch.
     classes: how many it tells apart.
   """
   if failed:
-    return f"failed: {failed[0].removesuffix('; its records count as wrong')}"
+    return f"failed: {tables.not_finite(failed[0])}"
   if learned and learned[-1] < 2 / classes:
     return (
       f"failed: {learned[-1]:.1%} of its training records right at its end, less than twice {1 / classes:.1%}"

@@ -37,7 +37,7 @@ def write_study(
       title: the heading.
       source: where the published numbers stand; "" where the data are not to be compared with published ones.
       rows: mappings of `name`; `published` (or None), `mean`, `std` over seeds (or None), all shares in 0..1;
-        `per_seed`, a list of them; `interval` (low, high), or None; `failed`, a list of lines, one a failed member;
+        `per_seed`, a list of them; `interval` (low, high), or None; `failed`, see `tables.not_finite`;
         `data`: `name`, `fingerprint` and options.
       config: what the rows share, a mapping.
       environment: names to values: versions, device, commit.
@@ -55,7 +55,11 @@ def write_study(
   for row in rows:
     _require(row, _ROW, f"row '{row.get('name', '?')}' of the study")
     _require(row["data"], ("name", "fingerprint"), f"data of row '{row['name']}'")
-  failed = [f"{row['name']}: {line}" for row in rows for line in row["failed"]]
+  failed = [
+    f"{row['name']}: {tables.not_finite(training)}; its records count as wrong"
+    for row in rows
+    for training in row["failed"]
+  ]
   failed += [
     f"{row['name']}: not trained, its pre-training {row['why']}" for row in table.get("not_trained", ())
   ]

@@ -22,7 +22,8 @@ def judged(result: Mapping[str, Any]) -> dict[str, Any]:
       trials the share), and the `rank` of the label, where there is one; and the same of further `readings` of the
       nets. Where a protocol has several trials, what they predict is `by_trial`. Its `table_summaries`, of which the
       row has mean and spread, and its `measures`, a list over trainings by name, are for the system's own tables, its
-      `remarks` for the reader. A failed training's records count as wrong; the confusion matrix leaves them out.
+      `remarks` for the reader. A failed training's records count as wrong; the confusion matrix leaves them out. Each
+      entry of `failed` holds such a training's "member" (its name), "seed" and "fold", and "where" it was not finite.
   """
   classes = len(result["label_names"])
   labels, correct = np.concatenate(result["label"]), np.concatenate(result["correct"])
@@ -262,7 +263,10 @@ def _lines(table: Mapping[str, Any]) -> list[str]:
     *(comparison["sentence"] for comparison in table["comparisons"]),
   ]
   for row in table["rows"]:
-    lines += [f"failed: {row['name']}, {line}" for line in row["failed"]]
+    lines += [
+      f"failed: {row['name']}, {tables.not_finite(failed)}; its records count as wrong"
+      for failed in row["failed"]
+    ]
   lines += [f"remark: {row['name']}, {line}" for row in table["rows"] for line in row["remarks"]]
   lines += [f"not trained: {row['name']}, its pre-training {row['why']}" for row in table["not_trained"]]
   lines += _by_rows(table, _data, "data")

@@ -33,6 +33,11 @@ def text(header: Sequence[str], rows: Sequence[Sequence[Cell]], digits: int = 4)
   return "".join("  ".join(_pad(line, widths, right)).rstrip() + "\n" for line in lines)
 
 
+def not_finite(failed: Mapping[str, Any]) -> str:
+  """The sentence on a failed training: its "member" (such as "seed 0, fold 1") and "where" it was not finite."""
+  return f"{failed['member']}: not finite in {failed['where']}"
+
+
 def markdown(header: Sequence[str], rows: Sequence[Sequence[Cell]], digits: int = 4) -> str:
   """Returns the table as GitHub Markdown, aligned in the source too; arguments and errors as for `text`."""
   header = [_escape(name) for name in header]

@@ -13,8 +13,8 @@ def test_answers_are_counted_like_a_nets():
   votes = np.repeat(np.concatenate([np.eye(9, 10, dtype=np.int32)] * 9), confusion.ravel(), 0)
   got = raters.judge(votes, label)
   np.testing.assert_array_equal(got.confusion[:, :9], confusion)
-  assert got.answers == got.rated == published.TESTED
-  printed = published.NET
+  assert got.answers == got.rated == published.TEST_IMAGES
+  printed = published.MODEL
   for name in ("accuracy", "precision", "recall", "f1", "macro"):
     np.testing.assert_allclose(getattr(got, name), getattr(printed, name), atol=5.1e-4)
 

@@ -129,3 +129,12 @@ def test_a_failed_training_has_everything_wrong():
   assert wrong.correct.tolist() == [0, 0]
   assert (wrong.rank > 3).all()
   assert rows._wrong(Prediction(np.asarray([1]), np.ones(1))).rank is None
+
+
+def test_a_history_of_another_version_is_refused(tmp_path):
+  line = '{"member": "seed 0, fold 0", "seed": 0, "fold": 0, "epoch": 1}\n'
+  (tmp_path / "history.jsonl").write_text(line)
+  assert rows.history(tmp_path)[0]["fold"] == 0
+  (tmp_path / "history.jsonl").write_text(line.replace('"seed": 0, "fold": 0, ', ""))
+  with pytest.raises(UserError, match=r"names no seed and fold.*go on with --resume"):
+    rows.history(tmp_path)

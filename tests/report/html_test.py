@@ -53,8 +53,12 @@ def picture(tmp_path):
   return tmp_path / "picture.png"
 
 
+def failed(member):
+  return {"member": member, "seed": 1, "fold": 0, "where": "stage 'train', epoch 1, step 2"}
+
+
 def study(**changes):
-  def row(name, published, failed=()):
+  def row(name, published, failures=()):
     return {
       "name": name,
       "published": published,
@@ -62,14 +66,14 @@ def study(**changes):
       "std": 0.0123,
       "per_seed": [0.8, 0.825],
       "interval": (0.7, 0.9),
-      "failed": list(failed),
+      "failed": list(failures),
       "data": DATA,
     }
 
   return {
     "title": "Table 1",
     "source": "paper 001",
-    "rows": [row("plain", 0.8593, ["seed 1, fold 0: not finite"]), row("enhanced", None)],
+    "rows": [row("plain", 0.8593, [failed("seed 1, fold 0")]), row("enhanced", None)],
     "config": {"model": {"name": "net", "options": {"features": [4, 8], "dense": [6]}}, "seed": 0},
     "environment": {"jax": "0.0", "device": "1 x cpu"},
     "timing": {"seconds": 61.4, "compile_seconds": 9.6},
@@ -102,7 +106,8 @@ def test_published_stands_beside_ours_in_percent(tmp_path):
   assert plain == ["plain", "85.93", "81.25", "1.23", "70.00\xa0to\xa090.00", "80.00 82.50", "1"]
   assert enhanced[:3] == ["enhanced", "-", "81.25"]
   assert enhanced[-1] == "-"
-  assert "plain: seed 1, fold 0: not finite" in page.text
+  sentence = "not finite in stage 'train', epoch 1, step 2; its records count as wrong"
+  assert f"plain: seed 1, fold 0: {sentence}" in page.text
   assert "1 training failed" in page.text
   assert "paper 001" in page.text
 
@@ -147,7 +152,7 @@ def test_an_absent_key_of_a_row_is_named(tmp_path):
 
 def test_everything_is_escaped(tmp_path, picture):
   evil = "<script>alert('x')</script>\"&amp;"
-  rows = [{**row, "name": evil, "failed": [evil]} for row in study()["rows"]]
+  rows = [{**row, "name": evil, "failed": [failed(evil)]} for row in study()["rows"]]
   table = study(title=evil, source=evil, rows=rows, note=evil, config={evil: evil}, environment={evil: evil})
   pages.write_study(tmp_path / "report.html", table, [(picture, evil)])
   page = Page(tmp_path / "report.html")

@@ -1,4 +1,4 @@
-"""Paper 004's classes one by one: a net beside people, of the paper and of the same pictures where they were asked."""
+"""Results by class for paper 004: our model, human raters of the same images, and the paper's model and raters."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,44 +8,44 @@ import numpy as np
 from jaxfer import metrics
 from jaxfer.data import emotions
 from jaxfer.data.datasets.nagoya import raters
+from jaxfer.data.records import Records
 from jaxfer.report.tables import Cell, Table
 from jaxfer.systems.elderly_transfer import published
-from jaxfer.systems.system import Task
-from jaxfer.train.stage import Variables
 
 
-def measured(names: Sequence[str]) -> list[str]:
-  """How `measures` names what it finds: how many answers, how many of them right, and three rates of each class."""
-  rates = [f"people, {rate} of {name}" for name in names for rate in ("precision", "recall", "F1")]
+def metric_names(label_names: Sequence[str]) -> list[str]:
+  """Names of the metrics of `rater_metrics`: the number of answers, their accuracy, and three rates per class."""
+  rates = [f"people, {rate} of {name}" for name in label_names for rate in ("precision", "recall", "F1")]
   return ["people, answers", "people, accuracy", *rates]
 
 
-def measures(
-  task: Task, variables: Variables, trained: np.ndarray, tested: np.ndarray
-) -> dict[str, float | None]:
-  """What people answer to the tested pictures, counted by `raters.judge`.
+def rater_metrics(records: Records, indices: np.ndarray) -> dict[str, float | None]:
+  """Accuracy, precision, recall and F1 of human raters on some records, as `raters.judge` counts them.
+
+  Args:
+    records: images of the paper's classes, with the array "votes" [n, 10] of the Nagoya data set.
+    indices: the records to count, usually the test records of a training.
 
   Returns:
-    By `measured` the number of answers and rates 0 to 1, None where nobody answered; nothing at all where the records
-    are no rated pictures of elderly people.
+    The number of answers, and rates between 0 and 1, by the names of `metric_names`. A value is None where nobody
+    answered. The mapping is empty if the records have no votes or other classes than the paper's.
   """
-  del variables, trained
-  names, votes = task.records.label_names, task.records.arrays.get("votes")
+  names, votes = records.label_names, records.arrays.get("votes")
   if votes is None or order(names) != list(range(9)) or not votes.any():
     return {}
-  asked = votes[tested]
-  if not asked.any():
-    return dict.fromkeys(measured(names))
-  judged = raters.judge(asked, task.records.arrays["label"][tested])
-  rates = np.stack([judged.precision, judged.recall, judged.f1], 1).ravel().tolist()
-  values = [float(judged.answers), judged.accuracy, *rates]
+  votes = votes[indices]
+  if not votes.any():
+    return dict.fromkeys(metric_names(names))
+  rated = raters.judge(votes, records.arrays["label"][indices])
+  rates = np.stack([rated.precision, rated.recall, rated.f1], 1).ravel().tolist()
+  values = [float(rated.answers), rated.accuracy, *rates]
   return {
-    name: None if np.isnan(value) else value for name, value in zip(measured(names), values, strict=True)
+    name: None if np.isnan(value) else value for name, value in zip(metric_names(names), values, strict=True)
   }
 
 
 def order(names: Sequence[str]) -> list[int]:
-  """Where the paper's classes are among others of the same meaning; nothing where they are other classes."""
+  """The index in `names` of each of the paper's classes; empty if the names are not those of the same nine classes."""
   try:
     places = [emotions.find(name, names) for name in published.CLASSES]
   except ValueError:
@@ -54,25 +54,27 @@ def order(names: Sequence[str]) -> list[int]:
 
 
 def table(row: Mapping[str, Any]) -> Table:
-  """Precision, recall, F1; their means over nine classes, sums by ten, as the raters' macro averages seem to be, and
-  the averages that the paper prints.
+  """Precision, recall and F1 by class, in %, for one variant, the paper's best model and human raters.
+
+  Three averages precede the classes: the mean of the nine values; their sum divided by ten, which seems to be how the
+  paper averages its raters (see `published.NOTES`); and the average that the paper prints.
 
   Args:
-    row: of a study's table, of the paper's classes. Its counts are pooled over trainings; of what people said of the
-      pictures of each test the mean over trainings is shown: those that know the rate; 0 where none does.
+    row: a variant of a study's table, on the paper's classes. Its confusion matrix is pooled over trainings. Raters'
+      rates are means over the trainings that know the rate, or 0 if none does.
   """
   places = order(row["label_names"])
   ours = metrics.summarize(np.asarray(row["confusion"])[np.ix_(places, places)])
   groups = {f"ours: {row['name']}": np.stack([ours[name] for name in ("precision", "recall", "f1")])}
-  found = [row["measures"].get(name, []) for name in measured(row["label_names"])]
+  found = [row["measures"].get(name, []) for name in metric_names(row["label_names"])]
   known = [[value for value in values if value is not None] for values in found]
   answers, accuracy, *rates = [float(np.mean(values or 0)) for values in known]
   if answers:
-    what = f"people, same pictures ({answers:.0f} answers a test, {100 * accuracy:.1f} % right)"
+    what = f"people, same images ({answers:.0f} answers per training, {100 * accuracy:.1f} % correct)"
     groups[what] = np.reshape(rates, (-1, 3)).T[:, places]
   macro: dict[str, tuple[float, ...]] = {}
-  for who, printed in (("net", published.NET), ("people", published.PEOPLE)):
-    what = f"paper's {who} ({100 * printed.accuracy:.1f} % right)"
+  for who, printed in (("model", published.MODEL), ("people", published.PEOPLE)):
+    what = f"paper's {who} ({100 * printed.accuracy:.1f} % correct)"
     groups[what] = np.array([printed.precision, printed.recall, printed.f1])
     macro[what] = printed.macro
   lines: list[list[Cell]] = []

@@ -1,17 +1,19 @@
-"""Paper 004's nets: a trunk that is trained on one task and carried over to the next, and a head that is not.
+"""Paper 004's models: a trunk, which is transferred from one task to the next, and a head, which is not.
 
-  net              trunk, and what is carried over                              head of classes
-  resnet18, 50     `layers.resnet`, before its pooling                          mean over space -> classes
-  face_resnet18,   `layers.face_resnet`, with its dense layer and last norm     the feature as it is, 512
-  50                                                                            long, not normalised -> classes
+  net                          trunk (transferred)                        input of the head "classes"
+  resnet18, resnet50           `layers.resnet` without its pooling        mean of the last maps over space
+  face_resnet18,               `layers.face_resnet`, including its        the feature of 512 values, not
+  face_resnet50                dense layer and last normalisation         normalised to length 1
 
-Where people are told apart, a head of `layers.margin` takes the feature's direction and length; the torchvision nets
-get a dense layer of 512 and a norm in between (`embedding`; our choice), which is not carried over. The
-paper does not say which layers it copies; ours are those that have the same meaning in both tasks.
+A model that identifies people has a head of `layers.margin`, which reads the direction and the length of the feature.
+In `resnet18` and `resnet50` a dense layer of 512 units and a normalisation (`embedding`) lie between trunk and head.
+They are our choice and are not transferred. The paper does not say which layers it copies. We transfer those that mean
+the same in both tasks (README, section 3).
 
-Pictures come as grey levels 0 to 255 in RGB; they are resized to `image_size`, brought into the order of colours and
-normalised as `pictures` says, which is stored with trained weights: those of a net that saw others are refused. A
-Face-ResNet of `insightface` pictures is of that family of `layers.face_resnet`, of any other pictures of AdaFace's.
+Images are RGB with values from 0 to 255. They are resized to `image_size`, and the attribute `pictures` sets their
+colour order and normalisation. Both are stored with trained weights, and weights are refused by a model whose images
+differ. `pictures` also sets the family of a Face-ResNet (see `layers.face_resnet`): "insightface" for "insightface",
+and "adaface" for anything else.
 """
 
 from collections.abc import Mapping
@@ -33,7 +35,7 @@ Head = Literal["classes", "softmax", "cosface", "arcface", "adaface"]
 Pictures = Literal["", "imagenet", "adaface", "insightface"]
 
 _HALVES = {"mean": [0.5] * 3, "std": [0.5] * 3}
-# Mean and deviation are of the channels in that order, for values of 0 to 1.
+# Means and standard deviations are those of the channels in the given order, for values between 0 and 1.
 PICTURES: Mapping[str, Mapping[str, Any]] = {
   "imagenet": {"colour_order": "RGB", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
   "adaface": {"colour_order": "BGR", **_HALVES},
@@ -42,7 +44,7 @@ PICTURES: Mapping[str, Mapping[str, Any]] = {
 
 
 class _Embedding(nn.Module):
-  """[batch, n] -> [batch, features], float32: a dense layer, and BatchNorm without scale and bias."""
+  """Maps [batch, n] to [batch, features], float32: a dense layer, then BatchNorm without scale and bias."""
 
   features: int
   param_dtype: Any
@@ -63,17 +65,18 @@ class _Embedding(nn.Module):
 
 
 class _FaceNet(nn.Module):
-  """What `FaceClassifier` and `FaceFeature` share.
+  """The attributes and the trunk that `FaceClassifier` and `FaceFeature` share.
 
   Attributes:
-    num_classes: of expressions, objects or people.
-    net: see the file's docstring.
-    head: "classes", a dense layer; or one of `layers.margin`, to tell people apart.
-    width: factor on all channels and on the length of the feature; 64 times it must be a whole number.
-    image_size: side of the pictures that the trunk sees.
-    pictures: a key of `PICTURES`; "" takes "imagenet" for torchvision's nets and "adaface" for the others.
-    dtype: of the computation; norms' statistics, features and logits are float32.
-    param_dtype: of kernels, biases and slopes.
+    num_classes: number of classes: expressions, objects or people.
+    net: architecture of the trunk; see the module's docstring.
+    head: "classes" for a dense layer, or the name of a head in `layers.margin`, for identifying people.
+    width: factor on the number of channels and on the length of the feature; 64 * width must be a whole number.
+    image_size: height and width of the images that the trunk reads.
+    pictures: colour order and normalisation of the images, a key of `PICTURES`. "" selects "imagenet" for `resnet18`
+      and `resnet50`, and "adaface" for the others.
+    dtype: dtype of the computation. Statistics of normalisations, features and logits are always float32.
+    param_dtype: dtype of kernels, biases and slopes.
   """
 
   num_classes: Classes
@@ -87,10 +90,10 @@ class _FaceNet(nn.Module):
 
   @property
   def seen(self) -> Mapping[str, Any]:
-    """What the trunk's pictures are: "colour_order", "mean", "std", "input_size".
+    """The images that the trunk reads, see `System.input_spec`: "colour_order", "mean", "std" and "input_size".
 
     Raises:
-      UserError: an attribute that does not exist.
+      UserError: `net`, `head` or `pictures` has an unknown value.
     """
     for name, kind in (("net", Net), ("head", Head), ("pictures", Pictures)):
       if getattr(self, name) not in get_args(kind):
@@ -103,19 +106,19 @@ class _FaceNet(nn.Module):
 
   @property
   def parts(self) -> tuple[str, ...]:
-    """Names of the submodules."""
+    """Names of the submodules of `FaceClassifier`."""
     embedded = self.head != "classes" and not self.net.startswith("face_")
     return ("trunk", "embedding", "head") if embedded else ("trunk", "head")
 
   def normalised(self, images: jax.Array) -> jax.Array:
-    """Grey levels [..., 3] 0 to 255, RGB, as the trunk takes them."""
-    seen = self.seen
-    if seen["colour_order"] == "BGR":
+    """Converts RGB images [..., 3] with values from 0 to 255 to the trunk's colour order and normalisation."""
+    spec = self.seen
+    if spec["colour_order"] == "BGR":
       images = images[..., ::-1]
-    return (images / 255 - jnp.asarray(seen["mean"])) / jnp.asarray(seen["std"])
+    return (images / 255 - jnp.asarray(spec["mean"])) / jnp.asarray(spec["std"])
 
   def _feature(self, x: jax.Array, train: bool, keys: jax.Array | None, axis_name: str | None) -> jax.Array:
-    """What the head reads, [batch, features], float32; for the compact method."""
+    """The input of the head, [batch, features], float32. It makes submodules, so call it in a compact method."""
     depth = int(self.net[-2:])
     settings: dict[str, Any] = {"width": self.width, "dtype": self.dtype, "param_dtype": self.param_dtype}
     if self.net.startswith("face_"):
@@ -131,7 +134,7 @@ class _FaceNet(nn.Module):
 
 
 class FaceClassifier(_FaceNet):
-  """A trunk that is carried from task to task, and a head of classes or people; attributes as of `_FaceNet`."""
+  """A trunk and a head that classifies expressions, objects or people. The attributes are those of `_FaceNet`."""
 
   @nn.compact
   def __call__(
@@ -143,17 +146,18 @@ class FaceClassifier(_FaceNet):
     keys: jax.Array | None = None,
     axis_name: str | None = None,
   ) -> tuple[jax.Array, jax.Array]:
-    """Maps normalised pictures to logits.
+    """Maps images to logits.
 
     Args:
-      x: [batch, image_size, image_size, 3], see `normalised`.
-      label: int [batch], for the margin of a head that has one; None for no margin.
-      train: whether norms take the batch's statistics and update the running ones, and units are dropped.
-      keys: [batch] typed keys, for dropout in training.
-      axis_name: mapped axis over which the batch lies, if any.
+      x: [batch, image_size, image_size, 3], the result of `normalised`.
+      label: int [batch], the true classes, whose logits a margin head changes; None for no margin.
+      train: whether normalisations use the batch's statistics and update the running ones, and dropout is active.
+      keys: [batch] typed keys for dropout, one per example; needed only in training.
+      axis_name: name of the mapped axis that the batch is split over, if any.
 
     Returns:
-      Logits to be trained by, and logits without a margin, which predict; [batch, num_classes] each, float32.
+      Logits with the margin, for the loss, and logits without it, for predictions. Both are float32
+      [batch, num_classes]; without a margin they are equal.
     """
     feature = self._feature(x, train, keys, axis_name)
     if self.head == "classes":
@@ -169,9 +173,9 @@ class FaceClassifier(_FaceNet):
 
 
 class FaceFeature(_FaceNet):
-  """The same net without its head: normalised pictures to features [batch, features], not normalised, float32."""
+  """`FaceClassifier` without its head. It returns features [batch, features], float32, not of length 1."""
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-    """See `FaceClassifier.__call__`."""
+    """Maps images to features; arguments as for `FaceClassifier.__call__`."""
     return self._feature(x, train, None, None)

@@ -1,20 +1,20 @@
-"""What paper 004 prints, and the counts of 768 tested pictures that follow from it.
+"""Numbers that paper 004 prints, and the counts of 768 test images that follow from them.
 
-21 of the 23 accuracies are whole multiples of 1 / 768 to four digits, and no other number of pictures up to 1,500 comes
-close; for 768 pictures, 281 of them right, one set of counts alone gives the printed precision, recall and F1 of every
-class. The paper itself prints none of these counts.
+The paper prints no counts. We recovered them from its rates: 21 of the 23 accuracies are whole multiples of 1 / 768 to
+four digits, and no other number of images up to 1,500 fits nearly as well. With 768 images, of which 281 are correct,
+only one set of counts gives the printed precision, recall and F1 of every class.
 """
 
 import dataclasses
 
 import numpy as np
 
-# The columns of both tables by class, in the printed order.
+# The classes, in the order in which the paper's tables print them.
 CLASSES = ("joy", "sadness", "fear", "surprise", "anger", "disgust", "excitement", "relaxed", "neutral")
-TESTED = 768
+TEST_IMAGES = 768
 
 NETS = ("resnet18", "resnet50", "face_resnet18", "face_resnet50")
-# Pictures right of 768, by what a net was trained on before; None: its pre-training failed.
+# Number of correct test images by pretraining, for each of `NETS`. None: the paper says that the pretraining failed.
 CORRECT: dict[str, tuple[int | None, int | None, int | None, int | None]] = {
   "scratch": (185, 110, 218, 215),
   "imagenet": (249, 266, 240, 229),
@@ -24,8 +24,8 @@ CORRECT: dict[str, tuple[int | None, int | None, int | None, int | None]] = {
   "casia_adaface": (192, 160, 281, 265),
 }
 
-# Of the best net, Face-ResNet18 after AdaFace, by class: pictures, how many of them it names rightly, how many it gives
-# this name in all.
+# Counts by class for the paper's best model, Face-ResNet18 pretrained with AdaFace: test images of the class, correct
+# ones among them, and images that the model assigns to the class.
 SUPPORT = (130, 64, 64, 64, 128, 127, 64, 64, 63)
 TRUE_POSITIVES = (59, 27, 18, 37, 32, 29, 27, 14, 38)
 PREDICTED = (114, 90, 67, 88, 61, 48, 94, 59, 147)
@@ -33,14 +33,14 @@ PREDICTED = (114, 90, 67, 88, 61, 48, 94, 59, 147)
 
 @dataclasses.dataclass(frozen=True)
 class Rates:
-  """A table by class as printed, 0 to 1; see `NOTES` for `macro`.
+  """One of the paper's tables by class, as printed. All values are between 0 and 1.
 
   Attributes:
-    accuracy: over all pictures.
-    macro: of precision, recall and F1, as printed.
-    precision: by class, in the order of `CLASSES`; so are the next two.
-    recall: see above.
-    f1: see above.
+    accuracy: accuracy over all images.
+    macro: the printed averages of precision, recall and F1; `NOTES` says how they seem to be computed.
+    precision: by class, in the order of `CLASSES`.
+    recall: by class, in the same order.
+    f1: by class, in the same order.
   """
 
   accuracy: float
@@ -50,7 +50,7 @@ class Rates:
   f1: tuple[float, ...]
 
 
-NET = Rates(
+MODEL = Rates(
   accuracy=0.366,
   macro=(0.380, 0.384, 0.355),
   precision=(0.518, 0.300, 0.269, 0.420, 0.525, 0.604, 0.287, 0.237, 0.259),
@@ -65,34 +65,39 @@ PEOPLE = Rates(
   f1=(0.499, 0.282, 0.146, 0.429, 0.341, 0.327, 0.223, 0.271, 0.385),
 )
 
-# Of the classes, and of the best net's place.
+# Remarks on the tables by class, and on the lead of the best model.
 NOTES: tuple[str, ...] = (
-  "The net's macro averages are means over nine classes, macro F1 the mean of the nine F1.",
-  "The people's are not: those means would be .331, .340, .323; compare the net's .380, .384, .355 with them.",
-  "A tenth of the people's sums is .298, .306, .290, as printed but for recall: a tenth answer, never right, was "
-  "probably counted.",
-  "The people's F1 of sadness, .282, is not 2 P R / (P + R) = .289.",
-  "281 of 768 (AdaFace) against 280 (AffectNet) for Face-ResNet18 is one picture; the standard error is 13 pictures.",
+  "The model's macro averages are means over the nine classes; its macro F1 is the mean of the nine F1 scores.",
+  "The raters' printed averages are not such means, which would be .331, .340 and .323. The model's .380, .384 and "
+  ".355 should be compared with these.",
+  "The raters' sums divided by ten are .298, .306 and .290, as printed except for recall (.304). The paper probably "
+  "counted a tenth answer that is never correct.",
+  "The raters' F1 score of sadness is printed as .282, but 2 P R / (P + R) is .289.",
+  "For Face-ResNet18, 281 of 768 correct images (AdaFace) against 280 (AffectNet) differ by one image; the standard "
+  "error is 13 images.",
 )
 
 
 def confusion(seed: int = 0) -> np.ndarray:
-  """A confusion matrix [true, predicted] with the counts above, one of many: the paper does not print which.
+  """A random confusion matrix whose diagonal and sums are the counts above.
+
+  The paper does not print its matrix. Only the diagonal and the sums of rows and columns are known, so the other
+  entries mean nothing.
 
   Args:
-    seed: of the drawing; how errors are spread says nothing, only the margins do.
+    seed: seed of the random assignment of errors.
 
   Returns:
-    int [9, 9].
+    The matrix [true, predicted], int [9, 9].
   """
   rng = np.random.default_rng(seed)
   classes = np.arange(len(CLASSES))
   truth = np.repeat(classes, np.subtract(SUPPORT, TRUE_POSITIVES))
-  said = rng.permutation(np.repeat(classes, np.subtract(PREDICTED, TRUE_POSITIVES)))
-  for k in np.flatnonzero(truth == said):
-    if truth[k] == said[k]:  # No error: two exchange what is said of them, so that both are.
-      other = rng.choice(np.flatnonzero((truth != truth[k]) & (said != truth[k])))
-      said[k], said[other] = said[other], said[k]
+  predicted = rng.permutation(np.repeat(classes, np.subtract(PREDICTED, TRUE_POSITIVES)))
+  for k in np.flatnonzero(truth == predicted):
+    if truth[k] == predicted[k]:  # This is no error. Swap with another image so that both are errors.
+      other = rng.choice(np.flatnonzero((truth != truth[k]) & (predicted != truth[k])))
+      predicted[k], predicted[other] = predicted[other], predicted[k]
   matrix = np.diag(TRUE_POSITIVES)
-  np.add.at(matrix, (truth, said), 1)
+  np.add.at(matrix, (truth, predicted), 1)
   return matrix

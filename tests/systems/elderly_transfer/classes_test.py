@@ -1,4 +1,4 @@
-"""People's answers to tested pictures stand beside the nets': counted by hand, and in the table."""
+"""Results of human raters on the test images: counted by hand, and in the table by class."""
 
 import types
 
@@ -8,15 +8,14 @@ import pytest
 from jaxfer.data.datasets.nagoya import scan
 from jaxfer.data.records import Records
 from jaxfer.systems import SYSTEMS
-from jaxfer.systems.elderly_transfer import classes, published
-from jaxfer.systems.elderly_transfer import table as table_004
+from jaxfer.systems.elderly_transfer import classes, published, table
 from tests.systems.elderly_transfer import table_test
 
 MEASURES = SYSTEMS["elderly_transfer"].metrics
 
 
 def asked(votes, names=scan.LABELS):
-  """A task on pictures whose classes are 0, 1, 2, ... in turn."""
+  """A task on images whose classes are 0, 1, 2, ... in turn."""
   label = np.arange(len(votes)) % len(names)
   keys = [f"{k:03d}" for k in range(len(votes))]
   arrays = {"label": label, "votes": np.asarray(votes, np.int32)}
@@ -25,14 +24,14 @@ def asked(votes, names=scan.LABELS):
 
 @pytest.fixture
 def votes():
-  """Twelve pictures; of the first twice joy and once "other", of the second and the tenth once joy."""
+  """Votes for twelve images: joy twice and "other" once for the first, joy once for the second and the tenth."""
   votes = np.zeros((12, 10), int)
   votes[0, [0, 9]] = 2, 1
   votes[1, 0] = votes[9, 0] = 1
   return votes
 
 
-def test_only_answers_to_tested_pictures_count(votes):
+def test_only_answers_to_test_images_count(votes):
   found = MEASURES(asked(votes), {}, np.arange(9, 12), np.arange(9))
   assert found["people, answers"] == 4
   assert found["people, accuracy"] == 0.5
@@ -56,18 +55,18 @@ def test_nothing_is_measured_where_nobody_was_asked(votes):
 
 
 def by_class(row):
-  (table,) = (table for title, table in table_004.tables([row], (0,)) if title.startswith("By class"))
-  return table
+  (found,) = (found for title, found in table.tables([row]) if title.startswith("Results by class"))
+  return found
 
 
-def test_people_stand_below_the_net_on_the_same_pictures():
-  """Nagoya's names; the people answer as the paper's best net does, in one of two trainings."""
+def test_people_stand_below_the_model_on_the_same_images():
+  """The classes have Nagoya's names, and in one of two trainings the people answer as the paper's best model does."""
   row = table_test.judged("Face-ResNet18, scratch", table_test.answers(218))
   row |= {"label_names": list(scan.LABELS)}
   header, lines = by_class(row)
   assert header[4:] == list(published.CLASSES)
   assert [line[0] for line in lines[3:]] == [
-    f"paper's {who} % right), {rate}" for who in ("net (36.6", "people (34.1") for rate in "PRF"
+    f"paper's {who} % correct), {rate}" for who in ("model (36.6", "people (34.1") for rate in "PRF"
   ]
   confusion = published.confusion()
   label = np.repeat(np.arange(9), confusion.sum(1))
@@ -76,7 +75,7 @@ def test_people_stand_below_the_net_on_the_same_pictures():
   records = Records.from_arrays({"label": label, "votes": votes}, keys, scan.LABELS, ["P"] * len(keys))
   found = MEASURES(types.SimpleNamespace(records=records), {}, np.arange(0), np.arange(len(label)))
   _, lines = by_class({**row, "measures": {name: [value, None] for name, value in found.items()}})
-  what = "people, same pictures (768 answers a test, 36.6 % right)"
+  what = "people, same images (768 answers per training, 36.6 % correct)"
   assert [line[0] for line in lines[3:6]] == [f"{what}, {rate}" for rate in "PRF"]
   own, printed = ([line[1:3] + line[4:] for line in lines[k : k + 3]] for k in (3, 6))
   assert own == printed

@@ -1,4 +1,4 @@
-"""Paper 004's nets by their shapes: counts of the published architectures, parts by head, pictures in their order."""
+"""Paper 004's models: parameter counts of the published architectures, submodules by head, and normalisation."""
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ def count(tree):
     ("face_resnet50", 43_590_217),
   ],
 )
-def test_nets_for_nine_classes_have_the_published_sizes(net, parameters):
+def test_models_for_nine_classes_have_the_published_sizes(net, parameters):
   _, variables = shapes(net=net, num_classes=9)
   assert count(variables["params"]) == parameters
 
@@ -48,7 +48,7 @@ def test_the_trunk_is_the_same_whatever_the_head(net, head):
     assert variables["params"]["head"]["kernel"].shape == (128, 7)
 
 
-def test_pictures_are_normalised_in_the_nets_order_of_colours():
+def test_images_are_normalised_in_the_models_colour_order():
   red = jnp.asarray([255.0, 0.0, 0.0])
   face, plain = (FaceClassifier(num_classes=2, net=net) for net in ("face_resnet18", "resnet18"))
   np.testing.assert_allclose(face.normalised(red), [-1, -1, 1])
@@ -61,13 +61,13 @@ def test_pictures_are_normalised_in_the_nets_order_of_colours():
 
 
 @pytest.mark.parametrize("wrong", [{"net": "resnet34"}, {"head": "cosine"}, {"pictures": "caffe"}])
-def test_an_attribute_that_does_not_exist_is_refused(wrong):
+def test_an_unknown_value_of_an_attribute_is_refused(wrong):
   (name,) = wrong
   with pytest.raises(UserError, match=f"value of model.{name}"):
     create_model("face_classifier", num_classes=2, **wrong).seen  # noqa: B018
 
 
-def test_a_margin_changes_the_targets_logit_alone():
+def test_a_margin_changes_only_the_logit_of_the_true_class():
   model = FaceClassifier(num_classes=3, net="resnet18", head="cosface", width=1 / 64, image_size=32)
   x, label = jnp.asarray(np.random.default_rng(0).normal(size=(4, 32, 32, 3)), jnp.float32), jnp.arange(4) % 3
 

@@ -1,10 +1,10 @@
-"""Paper 004's tables from the recovered counts, and against their own sums."""
+"""Paper 004's printed numbers against the recovered counts, and against each other."""
 
 import numpy as np
 import pytest
 
 from jaxfer import metrics
-from jaxfer.systems.elderly_transfer import published as published
+from jaxfer.systems.elderly_transfer import published
 
 # The 4 x 6 table as printed.
 PRINTED = {
@@ -23,8 +23,8 @@ def test_counts_give_the_printed_accuracies_but_for_two_last_digits():
   for name, row in PRINTED.items():
     for net, printed, correct in zip(published.NETS, row.split(), published.CORRECT[name], strict=True):
       assert (printed == "-") == (correct is None)
-      if correct is not None and f"{correct / published.TESTED:.4f}"[1:] != printed:
-        assert float(printed) == pytest.approx(correct / published.TESTED, abs=1.0e-4)
+      if correct is not None and f"{correct / published.TEST_IMAGES:.4f}"[1:] != printed:
+        assert float(printed) == pytest.approx(correct / published.TEST_IMAGES, abs=1.0e-4)
         off.append((name, net))
   assert off == [("scratch", "face_resnet50"), ("affectnet8", "resnet18")]
   assert published.CORRECT["casia_cosface"][published.NETS.index("resnet50")] is None
@@ -33,30 +33,31 @@ def test_counts_give_the_printed_accuracies_but_for_two_last_digits():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_any_matrix_of_these_margins_prints_the_papers_numbers(seed):
+def test_any_matrix_with_these_counts_gives_the_printed_numbers(seed):
   matrix = published.confusion(seed)
   assert (matrix >= 0).all()
   np.testing.assert_array_equal(matrix.diagonal(), published.TRUE_POSITIVES)
   np.testing.assert_array_equal(matrix.sum(1), published.SUPPORT)
   np.testing.assert_array_equal(matrix.sum(0), published.PREDICTED)
-  assert matrix.sum() == published.TESTED
+  assert matrix.sum() == published.TEST_IMAGES
   assert seed == 0 or (matrix != published.confusion(0)).any()
-  summary, net = metrics.summarize(matrix), published.NET
+  summary, printed = metrics.summarize(matrix), published.MODEL
   for key in ("precision", "recall", "f1"):
-    assert [f"{x:.3f}" for x in summary[key]] == [f"{x:.3f}" for x in getattr(net, key)]
+    assert [f"{x:.3f}" for x in summary[key]] == [f"{x:.3f}" for x in getattr(printed, key)]
   macro = (summary[f"macro_{key}"] for key in ("precision", "recall", "f1"))
-  assert [f"{x:.3f}" for x in macro] == [f"{x:.3f}" for x in net.macro]
-  assert f"{summary['accuracy']:.3f}" == f"{net.accuracy:.3f}"
+  assert [f"{x:.3f}" for x in macro] == [f"{x:.3f}" for x in printed.macro]
+  assert f"{summary['accuracy']:.3f}" == f"{printed.accuracy:.3f}"
   np.testing.assert_allclose(
     [summary[f"macro_{key}"] for key in ("precision", "recall", "f1")], [0.37983, 0.38414, 0.35525], atol=5e-6
   )
 
 
-def test_both_readings_of_the_macro_averages():
-  net, people = (
-    np.array([rates.precision, rates.recall, rates.f1]).sum(1) for rates in (published.NET, published.PEOPLE)
+def test_the_macro_averages_of_the_model_and_of_the_raters():
+  model, people = (
+    np.array([rates.precision, rates.recall, rates.f1]).sum(1)
+    for rates in (published.MODEL, published.PEOPLE)
   )
-  np.testing.assert_allclose(net / 9, published.NET.macro, atol=6e-4)
+  np.testing.assert_allclose(model / 9, published.MODEL.macro, atol=6e-4)
   nine, ten = people / 9, people / 10
   assert [f"{x:.3f}" for x in nine] == ["0.331", "0.340", "0.323"]
   assert [f"{x:.3f}" for x in ten] == ["0.298", "0.306", "0.290"]
@@ -66,7 +67,7 @@ def test_both_readings_of_the_macro_averages():
 
 
 def test_every_printed_f1_but_one_follows_from_precision_and_recall():
-  for rates, odd in ((published.NET, set()), (published.PEOPLE, {"sadness"})):
+  for rates, odd in ((published.MODEL, set()), (published.PEOPLE, {"sadness"})):
     f1 = 2 / (1 / np.array(rates.precision) + 1 / np.array(rates.recall))
     far = np.abs(f1 - rates.f1) > 1.1e-3
     assert {name for name, value in zip(published.CLASSES, far, strict=True) if value} == odd

@@ -1,4 +1,4 @@
-"""Paper 004's recipe on a net of two dense layers: what moves at which rate, which logits count, what is taken over."""
+"""Paper 004's recipe: learning rates, logits with and without margin, augmentation, labels and pretrained trunks."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ from jaxfer.train.stage import Context
 
 
 class Tiny(nn.Module):
-  """As `FaceClassifier`, but for its trunk."""
+  """`FaceClassifier` with a dense layer as its trunk."""
 
   head: str = "adaface"
   image_size: int = 4
@@ -51,23 +51,23 @@ def records(size=4):
 
 def one_step(model, **options):
   data = SYSTEM.to_arrays(records())
-  (stage,), hyper = SYSTEM.recipe(model, 4, **options)
+  (stage,), hparams = SYSTEM.recipe(model, 4, **options)
   variables = model.init(jax.random.key(0), jnp.zeros((2, 4, 4, 3)))
   before = state.begin(stage, variables)
   plan = {"row": jnp.arange(8), "position": jnp.arange(8)}
-  context = Context({name: jnp.float32(value) for name, value in hyper.items()})
-  moving, metrics = jax.jit(
+  context = Context({name: jnp.float32(value) for name, value in hparams.items()})
+  trainable, metrics = jax.jit(
     lambda begun: step.planned_step(stage, begun, data, plan, jnp.asarray(True), jax.random.key(1), context)
   )(before)
-  return stage, hyper, variables, moving, metrics
+  return stage, hparams, variables, trainable, metrics
 
 
-def test_people_are_learned_by_the_margin_and_counted_without_it():
+def test_the_loss_has_the_margin_and_the_accuracy_has_not():
   model = Tiny()
-  stage, hyper, variables, moving, metrics = one_step(
+  stage, hparams, variables, trainable, metrics = one_step(
     model, optimizer="sgd", augmentation="none", learning_rate=0.1, select="last"
   )
-  assert hyper == {"learning_rate": 0.1}
+  assert hparams == {"learning_rate": 0.1}
   assert stage.select == "last"
   batch = SYSTEM.eval_batch(SYSTEM.to_arrays(records()), np.arange(8))
   x = model.normalised(batch["image"])
@@ -78,22 +78,24 @@ def test_people_are_learned_by_the_margin_and_counted_without_it():
   assert float(metrics["net/loss"][0]) == pytest.approx(
     -float(log[jnp.arange(8), batch["label"]].sum()), rel=1e-4
   )
-  assert float(moving.variables["margin"]["head"]["batch_mean"][0]) != 20.0
+  assert float(trainable.variables["margin"]["head"]["batch_mean"][0]) != 20.0
   for name in ("trunk", "head"):
-    assert (moving.variables["params"][name]["kernel"] != variables["params"][name]["kernel"]).any()
+    assert (trainable.variables["params"][name]["kernel"] != variables["params"][name]["kernel"]).any()
 
 
-def test_fine_tuning_moves_the_head_ten_times_as_fast():
-  stage, hyper, variables, moving, _ = one_step(Tiny("softmax"), weight_decay=0.0)
+def test_fine_tuning_trains_the_head_at_ten_times_the_rate():
+  stage, hparams, variables, trainable, _ = one_step(Tiny("softmax"), weight_decay=0.0)
   assert stage.select == "best_on_validation"
-  assert hyper == {"learning_rate": 1e-4, "head_learning_rate": 1e-3}
-  with pytest.raises(UserError, match=r"recipe\.milestones=\(3,\) with adamw"):
+  assert hparams == {"learning_rate": 1e-4, "head_learning_rate": 1e-3}
+  with pytest.raises(
+    UserError, match=r"recipe\.milestones=\(3,\) has no effect with recipe\.optimizer=adamw"
+  ):
     SYSTEM.recipe(Tiny(), 4, milestones=(3,))
-  with pytest.raises(UserError, match=r"recipe\.head_learning_rate=0\.1 with sgd"):
+  with pytest.raises(UserError, match=r"head_learning_rate=0\.1 has no effect with recipe\.optimizer=sgd"):
     SYSTEM.recipe(Tiny(), 4, optimizer="sgd", head_learning_rate=0.1)
   moved = {
     name: float(
-      jnp.abs(moving.variables["params"][name]["kernel"] - variables["params"][name]["kernel"]).max()
+      jnp.abs(trainable.variables["params"][name]["kernel"] - variables["params"][name]["kernel"]).max()
     )
     for name in ("trunk", "head")
   }
@@ -101,7 +103,7 @@ def test_fine_tuning_moves_the_head_ten_times_as_fast():
 
 
 @pytest.mark.parametrize("kind", ["none", "light", "adaface"])
-def test_an_examples_augmentation_depends_on_its_own_key_alone(kind):
+def test_the_augmentation_of_an_example_depends_only_on_its_own_key(kind):
   keys = jax.random.split(jax.random.key(0), 16)
   images = SYSTEM.eval_batch(SYSTEM.to_arrays(records(8)), np.arange(16))["image"]
   whole = recipe.augmented(images, keys, kind)
@@ -111,7 +113,7 @@ def test_an_examples_augmentation_depends_on_its_own_key_alone(kind):
   np.testing.assert_allclose(whole[3:4], part, atol=1e-3)
 
 
-def test_people_become_the_classes_and_only_once():
+def test_people_become_the_classes_and_relabelling_twice_changes_nothing():
   whole = records()
   assert SYSTEM.relabel(whole, {}) is whole
   people = SYSTEM.relabel(whole, {"label": "subject"})
@@ -129,8 +131,8 @@ def test_people_become_the_classes_and_only_once():
   assert task.records.label_names == people.label_names
 
 
-def test_a_person_of_few_pictures_is_trained_on_and_an_expression_is_refused():
-  """Of three people, one with a single picture."""
+def test_a_person_with_too_few_images_stays_in_training_and_an_expression_is_refused():
+  """Of three people, one has a single image."""
   whole, keys = records(), [f"{k:02d}" for k in range(13)]
   arrays = {"image": whole.arrays["image"][:13], "label": np.asarray([0, 1] * 6 + [2], np.int32)}
   some = Records.from_arrays(arrays, keys, ["a", "b", "c"], whole.subjects[:13].tolist())
@@ -163,7 +165,7 @@ def fresh_task(**attributes):
   return task_of(config, records(32))
 
 
-def test_trunks_are_taken_from_trainings_and_from_converted_weights():
+def test_trunks_are_loaded_from_trainings_and_from_converted_weights():
   plain, face = fresh_task(net="resnet18"), fresh_task(net="face_resnet18")
   own = empty(FaceClassifier(num_classes=9, net="resnet18", head="adaface", width=0.125, image_size=32), 32)
   meta = {**plain.model.seen, "label_names": ["somebody"] * 9}
@@ -189,7 +191,7 @@ def test_trunks_are_taken_from_trainings_and_from_converted_weights():
     face.taken_over(own, {**meta, **face.model.seen}, "there")
 
 
-def test_grey_pictures_are_refused():
+def test_grey_images_are_refused():
   grey = dataclasses.replace(records(), arrays={"image": np.zeros((24, 4, 4, 1), np.uint8)})
-  with pytest.raises(UserError, match="reads coloured stills"):
+  with pytest.raises(UserError, match=r"have image uint8 \(4, 4, 1\): this system reads RGB images"):
     SYSTEM.to_arrays(grey)
