@@ -102,11 +102,13 @@ def test_a_pickle_that_calls_is_refused_by_name_and_runs_nothing(protocol):
   [
     (b"", "pickle exhausted|not a sound pickle|no end|STOP"),
     (b"\x80\x02]", "pickle exhausted|STOP"),
-    (b"l.", "no mark"),
-    (b"h\x05.", "KeyError"),
+    (b"l.", "MARK"),
+    (b"h\x05.", "Memo value not found"),
     (b"cnumpy\nndarray\n)R.", r"numpy\.ndarray"),
     (b"cnumpy\nndarray\n.", "neither numbers"),
     (b"P1\n.", "uses PERSID"),
+    (b"]r\xff\xff\xff\xff.", "memo number"),  # 32 GiB of memo.
+    (b"]p4294967295\n.", "memo number"),
     (b"]q\x00h\x00a.", "neither numbers"),  # A list in itself.
   ],
 )
