@@ -33,7 +33,7 @@ class Sealed:
 
 
 def check(data: bytes, opcodes: Set[str], only: str) -> str:
-  """What forbids to read a pickle; "" where nothing does.
+  """Says why a pickle must not be read; "" where it may be.
 
   Args:
     data: begins with the pickle.
@@ -41,7 +41,7 @@ def check(data: bytes, opcodes: Set[str], only: str) -> str:
     only: what these can build, for the message.
 
   Raises:
-    ValueError: the pickle is cut short, or an opcode's argument is none.
+    ValueError: the pickle is cut short, or an opcode's argument is malformed.
   """
   argument: Any
   for opcode, argument, _ in pickletools.genops(data):

@@ -17,7 +17,7 @@ from jaxfer import pickles
 MAX_BYTES = 1 << 30
 _DEPTH = 5  # Of containers in containers.
 
-# Of protocols 0 and 1, and for what is longer than 4 GiB or a bytearray.
+# Also those of protocols 0 and 1, of bytearrays, and of texts and bytes longer than 4 GiB.
 _OPCODES = pickles.OPCODES | {
   "INT", "LONG", "FLOAT", "STRING", "UNICODE", "LIST", "DICT", "POP", "PUT", "GET", "BINUNICODE8", "BINBYTES8",
   "BYTEARRAY8",
