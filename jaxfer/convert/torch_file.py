@@ -28,7 +28,7 @@ from jaxfer.convert.dtypes import DTYPES, STORAGES, unsupported
 from jaxfer.convert.kinds import Refused, archive_refusal
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
-_OPCODES = pickles.OPCODES | {"NEWOBJ", "BINPERSID"}
+_OPCODES = pickles.OPCODES | {"BINPERSID"}  # By which a tensor names its storage.
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")  # The second begins an empty archive.
 _BIG_ENDIAN = (
   "it has the byte order of a big-endian machine: save it again on a little-endian one, such as x86 or ARM"
@@ -223,8 +223,10 @@ class _Unpickler(pickle.Unpickler):
 
 def _check(data: bytes) -> None:
   """Looks the opcodes of a pickle over before it is run."""
-  if forbidden := pickles.check(data, _OPCODES, "tensors and plain containers"):
-    raise Refused(forbidden)
+  try:
+    pickles.check(data, _OPCODES, "tensors and plain containers")
+  except pickles.Forbidden as error:
+    raise Refused(f"{error}; save the model's state_dict() alone") from None
 
 
 def looks_like(data: bytes) -> bool:
@@ -293,9 +295,9 @@ def _zip(data: bytes) -> tuple[Any, Callable[[_Storage], bytes | memoryview]]:
   archive = zipfile.ZipFile(io.BytesIO(data))
   entries = archive.infolist()
   names = {e.filename for e in entries}
-  pickles = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
-  prefix = pickles[0].removesuffix("data.pkl") if pickles else ""
-  if len(pickles) != 1 or f"{prefix}constants.pkl" in names:
+  found = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
+  prefix = found[0].removesuffix("data.pkl") if found else ""
+  if len(found) != 1 or f"{prefix}constants.pkl" in names:
     raise archive_refusal(sorted(names))
   if any(e.flag_bits & 1 for e in entries):
     raise Refused("its zip archive is encrypted: save it again by torch.save")
@@ -306,21 +308,21 @@ def _zip(data: bytes) -> tuple[Any, Callable[[_Storage], bytes | memoryview]]:
     raise Refused("its zip archive is compressed, which torch.save never does: save it again by torch.save")
   if f"{prefix}byteorder" in names and archive.read(f"{prefix}byteorder") != b"little":
     raise Refused(_BIG_ENDIAN)
-  pickled = archive.read(pickles[0])
+  pickled = archive.read(found[0])
   _check(pickled)
   return _Unpickler(pickled).load(), lambda storage: archive.read(f"{prefix}data/{storage.key}")
 
 
 def _legacy(data: bytes) -> tuple[Any, Callable[[_Storage], bytes | memoryview]]:
-  pickles = _pickles(data)
-  next(pickles)
-  protocol, machine = next(pickles)[0], next(pickles)[0]
+  read = _pickles(data)
+  next(read)
+  protocol, machine = next(read)[0], next(read)[0]
   if protocol != _PROTOCOL:
     raise Refused(f"a file of PyTorch's protocol {str(protocol)[:20]}: save it again with a newer PyTorch")
   if machine["little_endian"] is not True:
     raise Refused(_BIG_ENDIAN)
-  (value, storages), (keys, _) = next(pickles), next(pickles)
-  position = next(pickles)[0]
+  (value, storages), (keys, _) = next(read), next(read)
+  position = next(read)[0]
   parts: dict[str, memoryview] = {}
   for key in keys:
     storage = storages[key]

@@ -16,10 +16,11 @@ from jaxfer import pickles
 
 MAX_BYTES = 1 << 30
 _DEPTH = 5  # Of containers in containers.
+_CHARACTERS = 1 << 20  # Of an array of texts, in which each takes the place of the longest.
 
 # Also those of protocols 0 and 1, of bytearrays, and of texts and bytes longer than 4 GiB.
 _OPCODES = pickles.OPCODES | {
-  "INT", "LONG", "FLOAT", "STRING", "UNICODE", "LIST", "DICT", "POP", "PUT", "GET", "BINUNICODE8", "BINBYTES8",
+  "INT", "LONG", "LONG4", "FLOAT", "STRING", "UNICODE", "LIST", "DICT", "POP", "PUT", "GET", "BINUNICODE8", "BINBYTES8",
   "BYTEARRAY8",
 }  # fmt: skip
 _DTYPE = ("b", "i", "u", "f", "S", "U")
@@ -90,8 +91,7 @@ def loads(data: bytes) -> Any:
   if len(data) > MAX_BYTES:
     raise ValueError(f"a pickle of {len(data)} bytes: at most {MAX_BYTES} are read")
   try:
-    if forbidden := pickles.check(data, _OPCODES, "plain data"):
-      raise ValueError(forbidden)
+    pickles.check(data, _OPCODES, "plain data")
     # The names as they stand, and the strings of Python 2 as bytes.
     value = _Unpickler(io.BytesIO(data), fix_imports=False, encoding="bytes").load()
     return _plain(value, iter(range(len(data))))
@@ -122,7 +122,7 @@ def _plain(value: Any, budget: Iterator[int], depth: int = 0) -> Any:
   if isinstance(value, list | tuple):
     return type(value)(_plain(item, budget, depth + 1) for item in value)
   if isinstance(value, dict):
-    return {key: _plain(item, budget, depth + 1) for key, item in value.items()}
+    return {_plain(key, budget, depth + 1): _plain(item, budget, depth + 1) for key, item in value.items()}
   return value
 
 
@@ -143,6 +143,11 @@ def _array(value: _Array) -> Any:
   if isinstance(data, list):  # Of objects: their place in the array is all that numpy adds.
     if len(data) != math.prod(shape) or not all(isinstance(item, str | int | float) for item in data):
       raise ValueError("the pickle holds an array of objects other than texts and numbers")
+    longest = max((len(item) for item in data if isinstance(item, str)), default=0)
+    if longest * len(data) > _CHARACTERS:
+      raise ValueError(
+        f"the pickle holds an array of {len(data)} texts of up to {longest} characters: too large"
+      )
     return np.array(data).reshape(shape, order=order)
   kind = _dtype(dtype)
   if len(_of(data, bytes)) != math.prod(shape) * kind.itemsize:

@@ -217,6 +217,11 @@ def test_objects_are_refused_by_name(tmp_path):
     (b"\x80\x02(i os\nsystem\n.", "INST"),
     (b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\x7f.", "remain"),
     (b"\x80\x02ctor\\Kch\nx\n.", "file names"),  # An escape that Python warns of.
+    (
+      b"\x80\x02})" + b"\x85" * 400_000 + b"Ns.",
+      r"65536 tuples.*state_dict\(\) alone",
+    ),  # Their hash overflows the stack.
+    (b"\x80\x02})" + b"\x85" * 5000 + b"Ns.", r"nested too deeply: save the model's state_dict\(\)"),
     (b"\x80\x02]}\x86.", "no dict"),
     (b"\x80\x02}X\x01\x00\x00\x00aK\x01s.", "'a' is no tensor"),
   ],
