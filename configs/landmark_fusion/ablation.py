@@ -16,6 +16,7 @@ Ours: not yet run, for want of the data and the weights.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from jaxfer.config import Call, Row, RunConfig, Split, StudyConfig
 from jaxfer.experiments import published_002
@@ -29,23 +30,23 @@ def rows(swept: Sequence[float]) -> tuple[Row, ...]:
 
   Of Fig. 4's values of w, 0.6 is the proposed row, and 1 that of p alone.
   """
-  given = "recipe.rgb=given"
+  given = {"recipe.rgb": "given"}
   published = {name: counts.accuracy for name, counts in published_002.ROWS.items()}
 
-  def row(name: str, *overrides: str, start: bool = True) -> Row:
+  def row(name: str, overrides: dict[str, Any], start: bool = True) -> Row:
     return Row(name, overrides, published.get(name), BASELINE if start else None)
 
   return (
-    row(BASELINE, "model.answer=rgb", start=False),
-    row("landmark net alone", "model.answer=landmark", given),
-    row("no weights", "model.confidence=false", "model.agreement=false", given),
-    row("confidence p", "model.agreement=false", given),
-    row("agreement w", "model.confidence=false", given),
+    row(BASELINE, {"model.answer": "rgb"}, start=False),
+    row("landmark net alone", {"model.answer": "landmark", **given}),
+    row("no weights", {"model.confidence": False, "model.agreement": False, **given}),
+    row("confidence p", {"model.agreement": False, **given}),
+    row("agreement w", {"model.confidence": False, **given}),
     row(PROPOSED, given),
-    *(row(f"w = {w}", given, f"recipe.w={w}") for w in swept),
-    row("sum of both outputs", "model.answer=sum", given),
-    row("RGB net fine-tuned along", "recipe.rgb=along"),
-    Row("all from scratch", ("recipe.rgb=along",), scratch=True),
+    *(row(f"w = {w}", {**given, "recipe.w": w}) for w in swept),
+    row("sum of both outputs", {"model.answer": "sum", **given}),
+    row("RGB net fine-tuned along", {"recipe.rgb": "along"}),
+    Row("all from scratch", {"recipe.rgb": "along"}, scratch=True),
   )
 
 
@@ -73,20 +74,20 @@ def get_config() -> StudyConfig:
     seeds=3,
     compared=COMPARED,
     presets={
-      "smoke": (
-        f"rows=('{BASELINE}', '{PROPOSED}', 'w = 0.0')",
-        "seeds=1",
-        "recipe.epochs=1",
-        "recipe.rgb_epochs=1",
-        "model.width=0.125",
-        "model.block=4",
-        "model.kernel_sizes=(5, 3, 3, 3, 1, 1)",
-        "model.image_size=100",
-        "batch_size=16",
-        "execution.driver=steps",  # Compiles faster.
-      ),
-      "paper": (),
-      "small": ("seeds=1", "recipe.epochs=20", "recipe.rgb_epochs=20"),
+      "smoke": {
+        "rows": (BASELINE, PROPOSED, "w = 0.0"),
+        "seeds": 1,
+        "recipe.epochs": 1,
+        "recipe.rgb_epochs": 1,
+        "model.width": 0.125,
+        "model.block": 4,
+        "model.kernel_sizes": (5, 3, 3, 3, 1, 1),
+        "model.image_size": 100,
+        "batch_size": 16,
+        "execution.driver": "steps",  # Compiles faster.
+      },
+      "paper": {},
+      "small": {"seeds": 1, "recipe.epochs": 20, "recipe.rgb_epochs": 20},
     },
     preset="paper",
     note="accuracy is of batches of 64 in file order, as the released code tests; other batches are in the tables "
