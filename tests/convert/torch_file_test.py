@@ -9,6 +9,7 @@ import pickle
 import struct
 import zipfile
 
+import chex
 import ml_dtypes
 import numpy as np
 import pytest
@@ -87,10 +88,8 @@ def test_types_and_views(name):
   plain = ("float64", "float16", "int64", "int32", "int16", "int8", "uint8")
   want |= {kind: np.arange(3, dtype=kind) for kind in plain}
   got = checkpoint.read(FIXTURES / name).tensors
-  assert set(got) == set(want)
-  for key, array in want.items():
-    assert got[key].dtype == array.dtype, key
-    np.testing.assert_array_equal(got[key], array, err_msg=key)
+  chex.assert_trees_all_equal_shapes_and_dtypes(got, want)
+  chex.assert_trees_all_equal(got, want)
 
 
 @pytest.mark.parametrize("name", KINDS)
