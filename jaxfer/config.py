@@ -15,7 +15,7 @@ import fnmatch
 import json
 import pathlib
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxfer import config_file, files, values
@@ -59,25 +59,36 @@ def load_study(path: str | pathlib.Path) -> StudyConfig:
   return study
 
 
-def override(config: RunConfig, assignments: Iterable[str], options_of: OptionsOf) -> RunConfig:
-  """Returns the config with each `a.b=value` applied.
+def override(
+  config: RunConfig, assignments: Iterable[str] | Mapping[str, Any], options_of: OptionsOf
+) -> RunConfig:
+  """Returns the config with each override applied.
 
   Args:
     config: to start from.
-    assignments: such as "batch_size=8", "split.fold=3", "model.temporal_gate=false" (an option of the model),
-      "model.name=..." (another model of the same options), "data=..." (another data set, without options). Values are
-      read by the type of what they are given to.
+    assignments: of a config file, {"batch_size": 8, "split.fold": 3, "model.temporal_gate": False}, the last of which
+      is an option of the model; or of the command line, "batch_size=8", whose values are read by the type of what they
+      are given to. "model.name" gives another model the same options, "data" another data set none.
     options_of: says which options a `Call` takes.
 
   Raises:
     UserError: an unknown name (with the nearest valid one), a value that is not of its type, no "=".
   """
+  for key, value in _pairs(assignments):
+    config = _assign(config, key.split("."), value, key, options_of)
+  return config
+
+
+def _pairs(assignments: Iterable[str] | Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+  """Key and value of each override."""
+  if isinstance(assignments, Mapping):
+    yield from assignments.items()
+    return
   for assignment in assignments:
-    path, equals, text = assignment.partition("=")
+    key, equals, text = assignment.partition("=")
     if not equals:
       raise UserError(f"override '{assignment}' has no '=': write name=value, such as batch_size=8")
-    config = _assign(config, path.split("."), text, path, options_of)
-  return config
+    yield key, values.Text(text)
 
 
 def resolve(
@@ -88,8 +99,8 @@ def resolve(
   Args:
     study: as its file describes it.
     preset: one of its presets, or None for its own choice.
-    assignments: as for `override`, "seeds=3" or "seeds=(0, 10, 20)", "rows=('one', 'another')" for some rows alone, and
-      those of sources, see `StudyConfig`.
+    assignments: of the command line, as for `override`; also "seeds=3" or "seeds=(0, 10, 20)", "rows=('one',
+      'another')" for some rows alone, and those of sources, see `StudyConfig`.
     options_of: as for `override`.
 
   Returns:
@@ -104,28 +115,26 @@ def resolve(
   preset = study.preset if preset is None else preset
   if preset not in study.presets:
     raise unknown("preset", preset, study.presets)
-  given = (*study.presets[preset], *assignments)
-  for assignment in given:
-    key, equals, text = assignment.partition("=")
-    if key == "rows" and equals:
-      study = _some_rows(study, values.parse(text, tuple[str, ...], key))
-  owners = {key.partition("=")[0]: row.name for row in study.rows for key in row.overrides}
+  given = [*study.presets[preset].items(), *_pairs(assignments)]
+  for key, value in given:
+    if key == "rows":
+      study = _some_rows(study, values.read(value, tuple[str, ...], key))
+  owners = {key: row.name for row in study.rows for key in row.overrides}
   seeds, base = study.seeds, study.base
-  for assignment in given:
-    key, equals, text = assignment.partition("=")
-    if key == "rows" and equals:
+  for key, value in given:
+    if key == "rows":
       continue
-    if key.startswith("sources.") and equals:
-      study = _assign_sources(study, key.removeprefix("sources."), text)
+    if key.startswith("sources."):
+      study = _assign_sources(study, key.removeprefix("sources."), value)
       continue
     if key in owners:
       raise UserError(
         f"{key} differs from row to row of this study (row '{owners[key]}' sets it): leave it out"
       )
-    if key == "seeds" and equals:
-      seeds = values.parse(text, typing.get_type_hints(StudyConfig, include_extras=True)["seeds"], key)
+    if key == "seeds":
+      seeds = values.read(value, typing.get_type_hints(StudyConfig, include_extras=True)["seeds"], key)
     else:
-      base = override(base, [assignment], options_of)
+      base = override(base, {key: value}, options_of)
   rows = {row.name: _variant(base, row, options_of) for row in study.rows}
   if not rows or len(rows) < len(study.rows):
     raise UserError(
@@ -191,16 +200,16 @@ def _variant(base: RunConfig, row: Row, options_of: OptionsOf) -> RunConfig:
   return config
 
 
-def _assign_sources(study: StudyConfig, pattern: str, text: str) -> StudyConfig:
+def _assign_sources(study: StudyConfig, pattern: str, value: Any) -> StudyConfig:
   """Gives every source whose name matches an override more, or a folder of weights in its place.
 
   Args:
     study: whose sources.
     pattern: name and key ("faces*.data.seed"), or the name alone.
-    text: the value.
+    value: of the key, or the folder.
 
   Raises:
-    UserError: no source matches.
+    UserError: no source matches, or the folder is no text.
   """
   name, _, key = pattern.partition(".")
   if not any(fnmatch.fnmatchcase(source.name, name) for source in study.sources):
@@ -210,8 +219,10 @@ def _assign_sources(study: StudyConfig, pattern: str, text: str) -> StudyConfig:
     if not fnmatch.fnmatchcase(source.name, name):
       return source
     if not key:
-      return dataclasses.replace(source, init_from=text)
-    return dataclasses.replace(source, overrides=(*source.overrides, f"{key}={text}"))
+      return dataclasses.replace(source, init_from=values.read(value, str, f"sources.{name}"))
+    # Another data set has none of the options that the source gives to its own.
+    kept = {each: old for each, old in source.overrides.items() if not each.startswith(f"{key}.")}
+    return dataclasses.replace(source, overrides={**kept, key: value})
 
   return dataclasses.replace(study, sources=tuple(map(given, study.sources)))
 
@@ -276,7 +287,7 @@ def _check_study(study: StudyConfig) -> None:
     raise UserError(f"base={values.shown(study.base)}: give a RunConfig(...)")
 
 
-def _assign(node, path, text, whole, options_of):
+def _assign(node, path, given, whole, options_of):
   name, *rest = path
   hints = typing.get_type_hints(type(node), include_extras=True)
   if name not in hints:
@@ -284,27 +295,30 @@ def _assign(node, path, text, whole, options_of):
   value = getattr(node, name)
   if isinstance(value, Call):
     if not rest:
-      options_of(name, Call(text))  # Refuses an unknown one.
-      return dataclasses.replace(node, **{name: Call(text)})
+      call = Call(values.read(given, str, whole))
+      options_of(name, call)  # Refuses an unknown one.
+      return dataclasses.replace(node, **{name: call})
     return dataclasses.replace(
-      node, **{name: _assign_option(name, value, ".".join(rest), text, whole, options_of)}
+      node, **{name: _assign_option(name, value, ".".join(rest), given, whole, options_of)}
     )
   if dataclasses.is_dataclass(value):
     if not rest:
       raise unknown("config key", whole, _keys(value, f"{whole}."))
-    return dataclasses.replace(node, **{name: _assign(value, rest, text, whole, options_of)})
+    return dataclasses.replace(node, **{name: _assign(value, rest, given, whole, options_of)})
   if rest:
     raise unknown("config key", whole, _keys(node, whole.removesuffix(".".join(path))))
-  return dataclasses.replace(node, **{name: values.parse(text, hints[name], whole)})
+  return dataclasses.replace(node, **{name: values.read(given, hints[name], whole)})
 
 
-def _assign_option(field: str, call: Call, option: str, text: str, whole: str, options_of: OptionsOf) -> Call:
+def _assign_option(
+  field: str, call: Call, option: str, given: Any, whole: str, options_of: OptionsOf
+) -> Call:
   if option == "name":
-    return Call(text, **call.options)
+    return Call(values.read(given, str, whole), **call.options)
   valid = options_of(field, call)
   if option not in valid:
     raise unknown("config key", whole, [f"{field}.{name}" for name in ("name", *valid)])
-  return Call(call.name, **{**call.options, option: values.parse(text, valid[option], whole)})
+  return Call(call.name, **{**call.options, option: values.read(given, valid[option], whole)})
 
 
 def _keys(node, prefix: str) -> list[str]:

@@ -1,15 +1,22 @@
-"""Runs the Python file of a config. A mistake in it is told by its file and line, as a `UserError`."""
+"""Runs the Python file of a config. A mistake in it is told by its file and line, as a `UserError`.
+
+While the file runs, its folder is a package, so that a config takes what it shares with the one beside it by
+`from .table import rows`. The package is gone afterwards: files of one name in two folders do not meet.
+"""
 
 import ast
+import contextlib
 import pathlib
-import runpy
+import sys
 import traceback
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from jaxfer.errors import UserError
 
 _LONGEST = 300  # Characters of an error's text.
+_PACKAGE = "config_folder"  # The name of the folder as a package; a message may show it.
 
 
 def run(path: str | pathlib.Path) -> tuple[Any, str]:
@@ -24,12 +31,42 @@ def run(path: str | pathlib.Path) -> tuple[Any, str]:
   """
   path = pathlib.Path(path)
   _readable(path)
-  function = _called(path, lambda: runpy.run_path(str(path)).get("get_config"))
-  if not callable(function):
-    raise UserError(f"{path} is no config: it defines no get_config()")
-  code = getattr(function, "__code__", None)
-  line = code.co_firstlineno if code is not None and code.co_filename == str(path) else None
-  return _called(path, function, line), _place(path, line)
+  with _package(path.parent):
+    function = _called(path, lambda: _module(path).get("get_config"))
+    if not callable(function):
+      raise UserError(f"{path} is no config: it defines no get_config()")
+    code = getattr(function, "__code__", None)
+    line = code.co_firstlineno if code is not None and code.co_filename == str(path) else None
+    return _called(path, function, line), _place(path, line)
+
+
+@contextlib.contextmanager
+def _package(folder: pathlib.Path) -> Iterator[None]:
+  """Makes a folder the package `_PACKAGE`; what it held before, as for a config that reads another, comes back."""
+
+  def taken() -> dict[str, types.ModuleType]:
+    own = [name for name in sys.modules if name.partition(".")[0] == _PACKAGE]
+    return {name: sys.modules.pop(name) for name in own}
+
+  before = taken()
+  package = types.ModuleType(_PACKAGE)
+  package.__path__ = [str(folder)]
+  sys.modules[_PACKAGE] = package
+  try:
+    yield
+  finally:
+    taken()
+    sys.modules.update(before)
+
+
+def _module(path: pathlib.Path) -> dict[str, Any]:
+  """Runs a file as a module of the package, and returns its names."""
+  code = compile(path.read_bytes(), str(path), "exec")
+  module = types.ModuleType(f"{_PACKAGE}.{path.stem}")
+  module.__package__, module.__file__ = _PACKAGE, str(path)
+  sys.modules[module.__name__] = module
+  exec(code, vars(module))
+  return vars(module)
 
 
 def _called(path: pathlib.Path, function: Callable[[], Any], line: int | None = None) -> Any:
@@ -38,7 +75,8 @@ def _called(path: pathlib.Path, function: Callable[[], Any], line: int | None = 
     return function()
   except (Exception, SystemExit) as error:
     hint = "" if path.suffix == ".py" else "; a config is a Python file"
-    raise UserError(f"{_place(path, _line_of(error, path) or line)}: {_said(error, path)}{hint}") from error
+    place = f"{_place(path, _line_of(error, path) or line)}: {_said(error, path)}{_beside(error, path)}"
+    raise UserError(f"{place}{hint}") from error
 
 
 def _place(path: pathlib.Path, line: int | None) -> str:
@@ -79,6 +117,17 @@ def _line_of(error: BaseException, path: pathlib.Path) -> int | None:
   return lines[-1] if lines else None
 
 
+def _beside(error: BaseException, path: pathlib.Path) -> str:
+  """Where an error was raised in a file beside the config, as a SyntaxError tells it; "" where it was in none."""
+  frames = traceback.walk_tb(error.__traceback__)
+  places = [(pathlib.Path(frame.f_code.co_filename), line) for frame, line in frames]
+  own = [(file, line) for file, line in places if file.resolve().parent == path.resolve().parent]
+  if not own or own[-1][0].resolve() == path.resolve():
+    return ""
+  file, line = own[-1]
+  return f" ({file.name}, line {line})"
+
+
 def _said(error: BaseException, path: pathlib.Path) -> str:
   """An error's kind and text on one line."""
   text = str(error)
@@ -86,6 +135,8 @@ def _said(error: BaseException, path: pathlib.Path) -> str:
     text = error.msg  # Without the place, which is told already.
   text = " ".join(text.split())
   text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+  if isinstance(error, ModuleNotFoundError) and path.with_name(f"{error.name}.py").is_file():
+    text += f"; it lies beside the config: write `from .{error.name} import ...`"
   if isinstance(error, SystemExit):
     return f"the config calls sys.exit({text}): it must return a RunConfig or a StudyConfig"
   return ": ".join(filter(None, ("" if isinstance(error, UserError) else type(error).__name__, text)))

@@ -116,7 +116,7 @@ class Row:
 
   Attributes:
     name: as the table shows it.
-    overrides: of the base, such as "model.cell=conv_gru".
+    overrides: of the base, key -> value, such as {"model.cell": "conv_gru"}.
     published: the paper's accuracy, 0 to 1; None where it gives none.
     init_from: the name of an earlier row: each training starts from that of its seed and fold there. A folder that the
       base's `init_from` names takes the place of what they share: that row starts from it, and so do these. Or the name
@@ -126,7 +126,7 @@ class Row:
   """
 
   name: str
-  overrides: tuple[str, ...] = ()
+  overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   published: Share | None = None
   init_from: str | None = None
   scratch: bool = False
@@ -146,7 +146,7 @@ class StudyConfig:
     sources: trainings that rows start from without standing in the table: each once, with the first seed, before the
       first row that asks for it. `sources.NAME.data.seed=1` overrides a source's config, `sources.NAME=FOLDER` puts
       weights in its place, converted ones or those of another training; NAME may have wildcards, as file names do.
-    presets: name -> overrides of `seeds`, of the base and of sources.
+    presets: name -> overrides of the base, of `seeds`, of `rows` (the names of those that are kept), and of sources.
     preset: the one that holds where none is asked for.
     note: what a reader must know of the data or the comparison.
   """
@@ -158,7 +158,7 @@ class StudyConfig:
   seeds: Annotated[int, Range(1, 10_000)] | tuple[Seed, ...] = 1
   compared: tuple[tuple[str, str], ...] = ()
   sources: tuple[Row, ...] = ()
-  presets: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+  presets: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
   preset: str = "small"
   note: str = ""
 

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from jaxfer import config as configuration
-from jaxfer import files, folders
+from jaxfer import files, folders, values
 from jaxfer.config import RunConfig, StudyConfig
 from jaxfer.data import records
 from jaxfer.data.datasets import DATASETS
@@ -284,7 +284,7 @@ def _published(row: configuration.Row, config: RunConfig) -> dict[str, Any]:
   comparable = SYSTEMS[config.recipe.name].comparable(config.data)
   return {
     "name": row.name,
-    "overrides": list(row.overrides),
+    "overrides": [f"{key}={values.text(value)}" for key, value in row.overrides.items()],
     "published": row.published if comparable else None,
     "comparable": comparable,
   }

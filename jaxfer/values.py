@@ -17,15 +17,37 @@ from jaxfer.ranges import Length
 _SHOWN = 80  # Characters of a value in a message.
 
 
+class Text(str):
+  """A value as the command line writes it; `read` reads it by the type of its key."""
+
+
+def read(value: Any, kind: Any, name: str) -> Any:
+  """Returns a value of the type `kind` for the key `name`: `value` itself, or what it writes if it is a `Text`.
+
+  Raises:
+    UserError: it is not of that type, or as `check`.
+  """
+  if isinstance(value, Text):
+    return parse(str(value), kind, name)
+  value = frozen(value)
+  check(value, kind, name)
+  return value
+
+
 def parse(text: str, kind: Any, name: str) -> Any:
   """Reads `text` as a value of the type `kind`, for the key `name`.
 
   Raises:
     UserError: it is not of that type, or as `check`.
   """
-  value = _read(text, kind, name)
+  value = _parsed(text, kind, name)
   check(value, kind, name)
   return value
+
+
+def text(value: Any) -> str:
+  """Returns the text from which `parse` reads a value."""
+  return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def check(value: Any, kind: Any, name: str) -> None:
@@ -52,6 +74,7 @@ def check(value: Any, kind: Any, name: str) -> None:
     if not isinstance(value, collections.abc.Mapping):
       raise UserError(f"{name}={shown(value)}: give a dict")
     for key, each in value.items():
+      check(key, args[0], f"a key of {name}")
       check(each, args[1], f"{name}[{key!r}]")
   elif isinstance(kind, type) and dataclasses.is_dataclass(kind):
     if not isinstance(value, kind):
@@ -124,7 +147,7 @@ def _bare(kind: Any) -> tuple[Any, list[Any]]:
   return kind, []
 
 
-def _read(text: str, kind: Any, name: str) -> Any:
+def _parsed(text: str, kind: Any, name: str) -> Any:
   """The value that `text` writes, of the type alone."""
   kind, _ = _bare(kind)
   origin, args = typing.get_origin(kind), typing.get_args(kind)
@@ -134,7 +157,7 @@ def _read(text: str, kind: Any, name: str) -> Any:
     errors = []
     for each in (a for a in args if a is not type(None)):
       try:
-        return _read(text, each, name)
+        return _parsed(text, each, name)
       except UserError as error:
         errors.append(error)
     raise errors[0]

@@ -201,7 +201,9 @@ def verify(
   try:
     packed = read_pairs(path)
   except (OSError, ValueError) as error:
-    raise UserError(f"{path} is no verification set: {error}") from None
+    raise UserError(
+      f"{path} is no verification set: {error}; give one of InsightFace's, such as lfw.bin"
+    ) from None
   embeddings = []
   for start in range(0, len(packed.images), _CHUNK):
     images = []

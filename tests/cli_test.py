@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -152,7 +153,7 @@ def test_a_stopped_process_resumes_to_the_same_bits(tmp_path, trained, data_dir)
   assert resumed.returncode == 0, errors
   assert (tmp_path / "metrics.jsonl").read_bytes() == (trained / "metrics.jsonl").read_bytes()
   states = [jax.device_get(final_state(workdir, data_dir)) for workdir in (tmp_path, trained)]
-  jax.tree.map(np.testing.assert_array_equal, *states)
+  chex.assert_trees_all_equal(*states)
 
 
 @pytest.mark.parametrize(

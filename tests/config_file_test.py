@@ -1,5 +1,8 @@
 """Config files with mistakes: one line that names file and line, whatever is wrong."""
 
+import sys
+import textwrap
+
 import pytest
 
 from jaxfer import config, config_file
@@ -20,7 +23,9 @@ def message(path):
     ("x = 1\ny = (\n", "line 2: SyntaxError: '(' was never closed"),
     ("def f():\n  x\n y", "line 3: IndentationError: unindent does not match"),
     ("\nimport nosuchmodule", "line 2: ModuleNotFoundError: No module named 'nosuchmodule'"),
-    ("from . import x", "line 1: ImportError: attempted relative import"),
+    ("from . import x", "line 1: ImportError: cannot import name 'x' from 'config_folder'"),
+    ("from .absent import x", "line 1: ModuleNotFoundError: No module named 'config_folder.absent'"),
+    ("from ..absent import x", "line 1: ImportError: attempted relative import beyond top-level package"),
     ("from jaxfer.config import Cal", "line 1: ImportError: cannot import name 'Cal'"),
     ("def get_config():\n  return undefined", "line 2: NameError: name 'undefined' is not defined"),
     ("def f():\n  1 / 0\ndef get_config():\n  f()", "line 2: ZeroDivisionError: division by zero"),
@@ -83,6 +88,87 @@ def test_a_mistake_in_a_file_that_the_config_imports_is_told_by_both(tmp_path, m
   said = message(tmp_path / "own.py")
   assert said.startswith(f"{tmp_path / 'own.py'}, line 2: SyntaxError: invalid syntax")
   assert "helper_with_a_mistake.py, line 2" in said
+
+
+TABLE = """
+  from jaxfer.config import Call, RunConfig
+  SIZE = {size}
+  def base(size=SIZE):
+    return RunConfig(recipe=Call("r"), model=Call("m"), data=Call("d"), batch_size=size)
+  def get_config():
+    return base(2 * SIZE)
+"""
+SYNTHETIC = """
+  def get_config():
+    from . import table
+    from .table import base
+    assert table.base is base
+    return base()
+"""
+
+
+def write(folder, **texts):
+  folder.mkdir(exist_ok=True)
+  for name, text in texts.items():
+    (folder / f"{name}.py").write_text(textwrap.dedent(text))
+  return folder
+
+
+def test_a_config_imports_from_the_one_beside_it(tmp_path, monkeypatch):
+  """From anywhere, and files of one name in two folders do not meet."""
+  before = {*sys.modules}
+  for name, size in (("one", 3), ("other", 5)):
+    write(tmp_path / name, table=TABLE.format(size=size), synthetic=SYNTHETIC)
+  sizes = [
+    config.read(tmp_path / name).batch_size
+    for name in ("one/synthetic.py", "other/synthetic.py", "one/table.py")
+  ]
+  assert sizes == [3, 5, 6]
+  monkeypatch.chdir(tmp_path / "other")
+  assert config.read("synthetic.py").batch_size == 5
+  assert not {name for name in {*sys.modules} - before if name.startswith("config_folder")}
+  assert str(tmp_path) not in " ".join(sys.path)
+
+
+def test_a_config_that_reads_another_keeps_its_own_folder(tmp_path):
+  write(tmp_path / "other", table=TABLE.format(size=5), synthetic=SYNTHETIC)
+  reads = f"""
+    from jaxfer import config
+    def get_config():
+      from .table import SIZE
+      other = config.read({str(tmp_path / "other/synthetic.py")!r})
+      from . import table
+      return table.base(SIZE + table.SIZE + other.batch_size)
+  """
+  write(tmp_path / "one", table=TABLE.format(size=3), reads=reads)
+  assert config.read(tmp_path / "one/reads.py").batch_size == 11
+
+
+@pytest.mark.parametrize(
+  ("text", "expected"),
+  [
+    ("x = 1\ny = z", "line 2: NameError: name 'z' is not defined (table.py, line 2)"),
+    ("x = 1\n\ndef f(:", "line 2: SyntaxError: invalid syntax (table.py, line 3)"),
+    (
+      "def f():\n  return 1 // 0",
+      "line 4: ZeroDivisionError: integer division or modulo by zero (table.py, line 2)",
+    ),
+    (
+      "from jaxfer.errors import UserError\ndef f():\n  raise UserError('mine')",
+      "line 4: mine (table.py, line 3)",
+    ),
+  ],
+)
+def test_a_mistake_in_a_file_beside_the_config_is_told_by_both_lines(tmp_path, text, expected):
+  write(tmp_path, table=text, own="\nfrom .table import f\ndef get_config():\n  return f()\n")
+  assert message(tmp_path / "own.py") == f"{tmp_path / 'own.py'}, {expected}"
+
+
+def test_a_file_beside_the_config_is_imported_by_a_dot(tmp_path):
+  write(tmp_path, table="", own="from table import x")
+  assert message(tmp_path / "own.py").endswith(
+    "No module named 'table'; it lies beside the config: write `from .table import ...`"
+  )
 
 
 def test_the_summary_is_the_first_line_of_the_docstring_without_running_the_file(tmp_path):

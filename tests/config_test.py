@@ -3,7 +3,7 @@ import pathlib
 
 import pytest
 
-from jaxfer import config
+from jaxfer import config, values
 from jaxfer.config import Call, Execution, Row, RunConfig, Split, StudyConfig
 from jaxfer.errors import UserError
 from jaxfer.experiments.run import options_of
@@ -41,6 +41,19 @@ def test_overrides_are_read_by_the_type_of_their_field():
   assert changed.recipe.options == {"epochs": 2, "learning_rate": 1e-3}
   assert changed.data.options == {"num_frames": 4, "image_size": 32}
   assert BASE.model.options == {"features": (8, 16)}
+
+
+def test_overrides_of_a_file_are_the_values_themselves():
+  overrides = {
+    "batch_size": 8,
+    "split.fold": None,
+    "model.temporal_gate": True,
+    "model.features": [4, 8],
+    "data": "ckplus",
+  }
+  changed = config.override(BASE, overrides, options_of)
+  assert changed == override(*(f"{key}={values.text(value)}" for key, value in overrides.items()))
+  assert (changed.data, changed.model.options["features"]) == (Call("ckplus"), (4, 8))
 
 
 @pytest.mark.parametrize(
@@ -121,9 +134,9 @@ STUDY = StudyConfig(
   title="two cells",
   source="nowhere",
   base=BASE,
-  rows=(Row("LSTM"), Row("GRU", ("model.cell=conv_gru",), 0.5)),
+  rows=(Row("LSTM"), Row("GRU", {"model.cell": "conv_gru"}, 0.5)),
   compared=(("GRU", "LSTM"),),
-  presets={"small": ("seeds=3", "recipe.epochs=4"), "paper": ("split.folds=10",)},
+  presets={"small": {"seeds": 3, "recipe.epochs": 4}, "paper": {"split.folds": 10}},
 )
 
 
@@ -274,10 +287,20 @@ def test_values_of_a_file_are_checked_as_overrides_are(change, message):
       {"seeds": 2, "base": dataclasses.replace(BASE, seed=2**32 - 1)},
       "seeds=4294967296: give a whole number",
     ),
-    ({"presets": {"small": "seeds=3"}}, "presets['small']='seeds=3': write a tuple"),
+    ({"presets": {"small": ("seeds=3",)}}, "presets['small']=('seeds=3',): give a dict"),
+    ({"presets": {1: {}}}, "a key of presets=1: not a text"),
+    ({"presets": {"paper": {"seeds": 0}}}, "seeds=0: give a whole number, from 1 to 10000"),
+    ({"presets": {"paper": {"rows": "GRU"}}}, "rows='GRU': write a tuple"),
+    ({"presets": {"paper": {"data": 3}}}, "data=3: not a text"),
+    (
+      {"rows": (Row("LSTM", {"recipe.epochs": "4"}),), "compared": ()},
+      "recipe.epochs='4': not a whole number",
+    ),
+    ({"rows": (Row("LSTM", {"recipe.epoch": 4}),), "compared": ()}, "unknown config key 'recipe.epoch'"),
+    ({"rows": (Row("LSTM", {"model": "two_streem"}),), "compared": ()}, "unknown model 'two_streem'"),
     (
       {"rows": (Row("LSTM", "model.cell=conv_gru"),), "compared": ()},
-      "rows[0].overrides='model.cell=conv_gru': ",
+      "rows[0].overrides='model.cell=conv_gru': give a dict",
     ),
     (
       {"rows": (Row("LSTM", published=85.93),), "compared": ()},
@@ -306,7 +329,7 @@ def test_a_study_does_not_take_the_other_backend():
 
 CHAIN = dataclasses.replace(
   STUDY,
-  rows=(Row("first"), Row("second", ("batch_size=8",), init_from="first"), Row("third", ("batch_size=4",))),
+  rows=(Row("first"), Row("second", {"batch_size": 8}, init_from="first"), Row("third", {"batch_size": 4})),
   compared=(("second", "first"), ("third", "first")),
 )
 
@@ -335,7 +358,7 @@ def test_a_row_starts_from_an_earlier_one():
   with pytest.raises(UserError, match="unknown row before 'second' to start it from 'first'"):
     resolve("small", study=later)
   torn = dataclasses.replace(
-    CHAIN, rows=(Row("first"), Row("second", (), None, "first", scratch=True)), compared=()
+    CHAIN, rows=(Row("first"), Row("second", {}, None, "first", scratch=True)), compared=()
   )
   with pytest.raises(UserError, match="row 'second' is from scratch and starts from 'first'"):
     resolve("small", study=torn)

@@ -11,7 +11,7 @@ ROOT = pathlib.Path(jaxfer.__file__).parent
 BASEMENT = ("errors", "files")  # Every file may import these.
 FLOORS = {
   "ranges": -3, "config_file": -3, "values": -2, "schema": -1,  # What `config` is made of.
-  "errors": 0, "files": 0, "folders": 0, "config": 0, "kernels": 0,
+  "errors": 0, "files": 0, "folders": 0, "pickles": 0, "config": 0, "kernels": 0,
   "layers": 1, "losses": 1, "metrics": 1, "data": 1,
   "verification": 2,
   "train": 3, "report": 3, "explain": 3,

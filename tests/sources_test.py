@@ -37,9 +37,9 @@ class Toy(toy.Toy):
 
 
 SOURCES = (
-  Row("people", ("recipe.epochs=40", "split.folds=0")),
-  Row("wild", ("recipe.rate=1e38", "split.folds=0")),
-  Row("slow", ("recipe.rate=0.0", "split.folds=0", "split.test=0.5")),
+  Row("people", {"recipe.epochs": 40, "split.folds": 0}),
+  Row("wild", {"recipe.rate": 1e38, "split.folds": 0}),
+  Row("slow", {"recipe.rate": 0.0, "split.folds": 0, "split.test": 0.5}),
 )
 
 
@@ -61,8 +61,8 @@ def done(tmp_path_factory):
   workdir, lines = tmp_path_factory.mktemp("sources"), []
   described = made(
     Row("scratch"),
-    Row("from people", ("recipe.rate=0.0",), 0.7, "people"),
-    Row("from wild", (), 0.3, "wild"),
+    Row("from people", {"recipe.rate": 0.0}, 0.7, "people"),
+    Row("from wild", {}, 0.3, "wild"),
     compared=(("from people", "scratch"), ("from wild", "scratch")),
   )
   table = toy.run_study(workdir, config=described, say=lines.append)
@@ -167,7 +167,7 @@ def resolved(*assignments, config):
 
 
 def test_a_source_has_overrides_of_its_own():
-  described = made(Row("a", (), None, "people"), Row("b", (), None, "slow"))
+  described = made(Row("a", {}, None, "people"), Row("b", {}, None, "slow"))
   study = resolved(
     "batch_size=2", "sources.*.recipe.rate=0.5", "sources.slow.model.width=3", config=described
   )
@@ -180,21 +180,21 @@ def test_a_source_has_overrides_of_its_own():
   assert configs["slow"].model.options["width"] == 3
   assert "width" not in configs["people"].model.options
   assert {config.batch_size for config in configs.values()} == {2}
-  other = Row("other", ("data=synthetic_faces", "data.image_size=16", "split.folds=0"))
-  study = resolved(config=made(Row("a", (), None, "other"), given=(other,)))
+  other = Row("other", {"data": "synthetic_faces", "data.image_size": 16, "split.folds": 0})
+  study = resolved(config=made(Row("a", {}, None, "other"), given=(other,)))
   assert configuration.sources_of(study, options_of)["other"].data == Call("synthetic_faces", image_size=16)
 
 
 @pytest.mark.parametrize(
   ("described", "assignments", "message"),
   [
-    (made(Row("a", (), None, "peopel")), (), "did you mean 'people'"),
-    (made(Row("people", (), None, "people")), (), "source 'people': another source or row has this name"),
-    (made(Row("a", (), None, "people")), ("sources.x.batch_size=1",), "unknown source 'x'"),
-    (made(Row("a", (), None, "people")), ("sources.people.recipe.rat=1",), "did you mean 'recipe.rate'"),
-    (made(Row("a", (), None, "people")), ("init_from=there",), "'sources.people=there'"),
-    (made(Row("a", (), None, "people")), ("sources.people.split.folds=2",), "a training a fold"),
-    (made(Row("a", (), None, "people")), ("sources.people.data=nowhere",), "unknown data set 'nowhere'"),
+    (made(Row("a", {}, None, "peopel")), (), "did you mean 'people'"),
+    (made(Row("people", {}, None, "people")), (), "source 'people': another source or row has this name"),
+    (made(Row("a", {}, None, "people")), ("sources.x.batch_size=1",), "unknown source 'x'"),
+    (made(Row("a", {}, None, "people")), ("sources.people.recipe.rat=1",), "did you mean 'recipe.rate'"),
+    (made(Row("a", {}, None, "people")), ("init_from=there",), "'sources.people=there'"),
+    (made(Row("a", {}, None, "people")), ("sources.people.split.folds=2",), "a training a fold"),
+    (made(Row("a", {}, None, "people")), ("sources.people.data=nowhere",), "unknown data set 'nowhere'"),
   ],
 )
 def test_a_mistake_in_sources_is_named(described, assignments, message):
@@ -223,7 +223,7 @@ def test_a_row_may_go_on_from_one_that_a_source_began(tmp_path, done):
   """Its trainings start from those of the same seed and fold, not from the source."""
   workdir, _, _, _ = done
   (folder,) = (workdir / "sources/people/weights").iterdir()
-  chain = made(Row("first", (), None, "people"), Row("second", ("recipe.epochs=1",), None, "first"))
+  chain = made(Row("first", {}, None, "people"), Row("second", {"recipe.epochs": 1}, None, "first"))
   lines = []
   toy.run_study(tmp_path, f"sources.people={folder}", "seeds=1", config=chain, say=lines.append)
   assert "taken over from row 'first': fc1 (20 parameters); fresh: fc2 (15 parameters); each" in "\n".join(

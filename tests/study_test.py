@@ -48,7 +48,7 @@ def numbers(table):
 
 def test_a_row_from_scratch_takes_nothing_that_is_given(tmp_path, monkeypatch):
   """Whichever other rows are chosen."""
-  rows = (config.Row("given"), config.Row("next", (), None, "given"), config.Row("fresh", scratch=True))
+  rows = (config.Row("given"), config.Row("next", {}, None, "given"), config.Row("fresh", scratch=True))
   described = dataclasses.replace(toy.STUDY, rows=rows, compared=())
 
   there = str(tmp_path / "there")
@@ -163,7 +163,7 @@ def test_rows_on_data_that_changed_are_not_set_beside_each_other(tmp_path, undis
 
 
 def test_a_training_that_is_not_finite_counts_as_wrong_and_is_named(tmp_path):
-  rows = (config.Row("wild", ("recipe.rate=inf",)), config.Row("tame"))
+  rows = (config.Row("wild", {"recipe.rate": float("inf")}), config.Row("tame"))
   failing = dataclasses.replace(toy.STUDY, rows=rows, compared=(("wild", "tame"),), seeds=1)
   table = toy.run_study(tmp_path, config=failing, say=lambda line: None)
   wild, tame = table["rows"]

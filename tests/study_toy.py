@@ -82,10 +82,10 @@ STUDY = StudyConfig(
     batch_size=4,
     execution=Execution(devices=1, steps_per_call=2),
   ),
-  rows=(Row("narrow", (), 0.5), Row("wide", ("model.width=8",))),
+  rows=(Row("narrow", {}, 0.5), Row("wide", {"model.width": 8})),
   seeds=2,
   compared=(("wide", "narrow"),),
-  presets={"small": (), "short": ("recipe.epochs=1",)},
+  presets={"small": {}, "short": {"recipe.epochs": 1}},
 )
 
 

@@ -167,3 +167,21 @@ def test_a_model_made_by_hand_is_checked_too():
     create_model("stacked_autoencoder", sizes=(0,))
   with pytest.raises(UserError, match=r"^model\.dropout_rate=1\.0: give a number, from 0 to below 1$"):
     create_model("two_stream_conv_rnn", dropout_rate=1.0)
+
+
+@pytest.mark.parametrize(
+  ("value", "kind"),
+  [
+    (True, bool), (7, int), (1e-7, float), (100000.0, float), ("a = b", str), (None, int | None), ((), tuple[int, ...]),
+    ((1, 2), tuple[int, ...]), (("a", "b, c"), tuple[str, ...]), ("aa", Literal["aa", "bb"]), (False, bool | None),
+  ],
+)  # fmt: skip
+def test_the_text_of_a_value_reads_as_the_value(value, kind):
+  assert values.parse(values.text(value), kind, "key") == value
+  assert values.read(values.Text(values.text(value)), kind, "key") == value
+  assert values.read(value, kind, "key") == value
+
+
+def test_what_is_read_from_a_text_is_of_its_own_type():
+  assert type(values.read(values.Text("a"), str, "key")) is str
+  assert type(values.read(values.Text("aa"), Literal["aa", "bb"], "key")) is str

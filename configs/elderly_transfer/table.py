@@ -29,27 +29,28 @@ Weights that were trained on images of another size, normalisation or colour ord
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from jaxfer.config import Call, Row, RunConfig, Split, StudyConfig
 from jaxfer.systems.elderly_transfer import table
 
-_WATCH_NOBODY = ("split.validation=0.0", "recipe.select=last")
+_WATCH_NOBODY = {"split.validation": 0.0, "recipe.select": "last"}
 # Our choices, after AdaFace's recipe. With casia_webface, `_DATA` sets recipe.label=label: its labels are people.
-_PEOPLE = (
-  *_WATCH_NOBODY,
-  "split.kind=per_class",
-  "split.per_class=2",
-  "recipe.label=subject",
-  "recipe.optimizer=sgd",
-  "recipe.learning_rate=0.1",
-  "recipe.weight_decay=5e-4",
-  "recipe.augmentation=adaface",
-)
-_LABELS = (*_WATCH_NOBODY, "recipe.learning_rate=1e-3")
+_PEOPLE = {
+  **_WATCH_NOBODY,
+  "split.kind": "per_class",
+  "split.per_class": 2,
+  "recipe.label": "subject",
+  "recipe.optimizer": "sgd",
+  "recipe.learning_rate": 0.1,
+  "recipe.weight_decay": 5e-4,
+  "recipe.augmentation": "adaface",
+}
+_LABELS = {**_WATCH_NOBODY, "recipe.learning_rate": 1e-3}
 _DATA = {
-  "objects": ("data=imagenet", "data.image_size=112", "split.kind=distributed", "batch_size=512"),
-  "expressions": ("data=affectnet", "split.kind=distributed", "batch_size=256"),
-  "people": ("data=casia_webface", "recipe.label=label", "recipe.epochs=26", "batch_size=512"),
+  "objects": {"data": "imagenet", "data.image_size": 112, "split.kind": "distributed", "batch_size": 512},
+  "expressions": {"data": "affectnet", "split.kind": "distributed", "batch_size": 256},
+  "people": {"data": "casia_webface", "recipe.label": "label", "recipe.epochs": 26, "batch_size": 512},
 }
 
 
@@ -64,7 +65,7 @@ def rows(nets: Sequence[str]) -> tuple[Row, ...]:
   return tuple(
     Row(
       name := f"{net}, {start}",
-      (f"model.net={table.NETS[net]}",),
+      {"model.net": table.NETS[net]},
       table.published_accuracy(name),
       None if start == "scratch" else f"{start}-{table.NETS[net]}",
     )
@@ -73,14 +74,14 @@ def rows(nets: Sequence[str]) -> tuple[Row, ...]:
   )
 
 
-def sources(nets: Sequence[str], data: Mapping[str, Sequence[str]]) -> tuple[Row, ...]:
+def sources(nets: Sequence[str], data: Mapping[str, Mapping[str, Any]]) -> tuple[Row, ...]:
   """Five pretrainings per net; `data` holds overrides for "objects", "expressions" and "people"."""
   made = []
   for net in map(table.NETS.__getitem__, nets):
     for start in ("objects", "expressions"):
-      made.append(Row(f"{start}-{net}", (f"model.net={net}", *_LABELS, *data[start])))
+      made.append(Row(f"{start}-{net}", {"model.net": net, **_LABELS, **data[start]}))
     for head in ("softmax", "cosface", "adaface"):
-      own = (f"model.net={net}", f"model.head={head}", *_PEOPLE, *data["people"])
+      own = {"model.net": net, "model.head": head, **_PEOPLE, **data["people"]}
       made.append(Row(f"{head}-{net}", own))
   return tuple(made)
 
@@ -110,9 +111,9 @@ def get_config() -> StudyConfig:
     sources=sources(nets, _DATA),
     compared=compared(nets),
     presets={
-      "smoke": ("rows=('ResNet18, scratch',)", "seeds=1", "recipe.epochs=1"),
-      "small": ("rows=('ResNet18, scratch', 'Face-ResNet18, scratch')", "seeds=1"),
-      "paper": (),
+      "smoke": {"rows": ("ResNet18, scratch",), "seeds": 1, "recipe.epochs": 1},
+      "small": {"rows": ("ResNet18, scratch", "Face-ResNet18, scratch"), "seeds": 1},
+      "paper": {},
     },
     preset="paper",
     note=f"our split is by people, 70 / 10 / 20 %; the paper's is not in its text; {ONE_EACH}",

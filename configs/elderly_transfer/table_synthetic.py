@@ -19,40 +19,41 @@ paper preset takes those of `table.py`, and as many images as can be drawn in a 
 versions of the elderly ones, because they have a seed of their own.
 """
 
-import pathlib
-import runpy
+from typing import Any
 
 from jaxfer.config import Call, RunConfig, Split, StudyConfig
 
-_REAL = runpy.run_path(str(pathlib.Path(__file__).with_name("table.py")))
+from .table import ONE_EACH, compared, rows, sources
+
 NETS = ("ResNet18", "Face-ResNet18")
-_OBJECTS = (
-  "data=synthetic_objects",
-  "data.image_size=32",
-  "data.num_classes=20",
-  "data.images_per_class=150",
-  "split.test=0.1",
-)
-_YOUNG = (
-  "data=synthetic_faces",
-  "data.seed=1001",
-  "data.aligned=true",
-  "data.image_size=32",
-  "data.num_subjects=150",
-)
+_OBJECTS = {
+  "data": "synthetic_objects",
+  "data.image_size": 32,
+  "data.num_classes": 20,
+  "data.images_per_class": 150,
+  "split.test": 0.1,
+}
+_YOUNG = {
+  "data": "synthetic_faces",
+  "data.seed": 1001,
+  "data.aligned": True,
+  "data.image_size": 32,
+  "data.num_subjects": 150,
+}
 _DATA = {
   "objects": _OBJECTS,
-  "expressions": (*_YOUNG, "split.test=0.1"),
-  "people": (*_YOUNG, "data.num_subjects=60", "data.images_per_subject=50"),
+  "expressions": {**_YOUNG, "split.test": 0.1},
+  "people": {**_YOUNG, "data.num_subjects": 60, "data.images_per_subject": 50},
 }
 
 
-def _people(*overrides: str) -> tuple[str, ...]:
+def _people(overrides: dict[str, Any]) -> dict[str, Any]:
   """Overrides for the pretrainings on people only."""
-  return tuple(f"sources.{name}-*.{each}" for name in ("*face", "softmax") for each in overrides)
+  names = ("*face", "softmax")
+  return {f"sources.{name}-*.{key}": value for name in names for key, value in overrides.items()}
 
 
-_SHORT = _people("recipe.epochs=12", "recipe.milestones=(7, 10)", "recipe.learning_rate=0.02")
+_SHORT = _people({"recipe.epochs": 12, "recipe.milestones": (7, 10), "recipe.learning_rate": 0.02})
 
 
 def get_config() -> StudyConfig:
@@ -75,47 +76,46 @@ def get_config() -> StudyConfig:
       split=Split(test=0.57, validation=0.23),
       batch_size=32,
     ),
-    rows=_REAL["rows"](NETS),
+    rows=rows(NETS),
     seeds=3,
-    sources=_REAL["sources"](NETS, _DATA),
-    compared=_REAL["compared"](NETS),
+    sources=sources(NETS, _DATA),
+    compared=compared(NETS),
     presets={
-      "smoke": (
-        "rows=('ResNet18, scratch', 'ResNet18, softmax')",
-        "seeds=1",
-        "data.num_subjects=12",
-        "data.images_per_subject=9",
-        "recipe.epochs=2",
-        "batch_size=16",
-        "model.width=0.125",
-        "execution.driver=steps",
-        "sources.*.data.num_subjects=8",
-        *_SHORT,  # With fewer epochs, the pretrainings would count as failed.
-      ),
-      "small": (
-        "sources.objects-*.recipe.epochs=16",
-        "sources.expressions-*.recipe.epochs=8",
-        *_SHORT,
-      ),
-      "paper": (
-        "data.num_subjects=111",
-        "data.images_per_subject=36",
-        "split.test=0.2",
-        "split.validation=0.125",
-        "data.image_size=112",
-        "model.image_size=112",
-        "model.width=1.0",
-        "recipe.epochs=30",
-        "recipe.learning_rate=1e-4",
-        "batch_size=64",
-        "sources.*.data.image_size=112",
-        "sources.objects-*.data.num_classes=100",
-        "sources.objects-*.data.images_per_class=1000",
-        "sources.expressions-*.data.num_subjects=2000",
-        *_people("data.num_subjects=2000", "recipe.epochs=26"),
-        "sources.*.batch_size=512",
-      ),
+      "smoke": {
+        "rows": ("ResNet18, scratch", "ResNet18, softmax"),
+        "seeds": 1,
+        "data.num_subjects": 12,
+        "data.images_per_subject": 9,
+        "recipe.epochs": 2,
+        "batch_size": 16,
+        "model.width": 0.125,
+        "execution.driver": "steps",
+        "sources.*.data.num_subjects": 8,
+        **_SHORT,  # With fewer epochs, the pretrainings would count as failed.
+      },
+      "small": {
+        "sources.objects-*.recipe.epochs": 16,
+        "sources.expressions-*.recipe.epochs": 8,
+        **_SHORT,
+      },
+      "paper": {
+        "data.num_subjects": 111,
+        "data.images_per_subject": 36,
+        "split.test": 0.2,
+        "split.validation": 0.125,
+        "data.image_size": 112,
+        "model.image_size": 112,
+        "model.width": 1.0,
+        "recipe.epochs": 30,
+        "recipe.learning_rate": 1e-4,
+        "batch_size": 64,
+        "sources.*.data.image_size": 112,
+        "sources.objects-*.data.num_classes": 100,
+        "sources.objects-*.data.images_per_class": 1000,
+        "sources.expressions-*.data.num_subjects": 2000,
+        **_people({"data.num_subjects": 2000, "recipe.epochs": 26}),
+        "sources.*.batch_size": 512,
+      },
     },
-    note="synthetic faces and objects, not the paper's data: only the order of the rows can be compared; "
-    + _REAL["ONE_EACH"],
+    note=f"synthetic faces and objects, not the paper's data: only the order of the rows can be compared; {ONE_EACH}",
   )

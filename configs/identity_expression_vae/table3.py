@@ -11,6 +11,8 @@ subject means subtracted, is a reading of the original VAE's codes and has no tr
 Ours: not yet run, for want of the data.
 """
 
+from typing import Any
+
 from jaxfer.config import Call, Row, RunConfig, Split, StudyConfig
 from jaxfer.systems.identity_expression_vae import published
 
@@ -26,19 +28,19 @@ COMPARED = (
 def rows(size: int) -> tuple[Row, ...]:
   """Of Table 3, for inputs of `size` pixels and one row of twice that."""
 
-  def row(name: str, *overrides: str) -> Row:
+  def row(name: str, overrides: dict[str, Any] | None = None) -> Row:
     test = published.ROWS[name].test
-    return Row(name, overrides, None if test is None else test[0] / 100)
+    return Row(name, overrides or {}, None if test is None else test[0] / 100)
 
-  large = (f"data.image_size={2 * size}", f"model.image_size={2 * size}")
+  large = {"data.image_size": 2 * size, "model.image_size": 2 * size}
   return (
-    row(published.CONVENTIONAL, "recipe.adversarial=false", "recipe.switch=false"),
-    row(published.ADVERSARIAL, "recipe.switch=false"),
+    row(published.CONVENTIONAL, {"recipe.adversarial": False, "recipe.switch": False}),
+    row(published.ADVERSARIAL, {"recipe.switch": False}),
     row(published.BOTH),
-    row(published.ITERATED, "recipe.iterated=true"),
-    row(published.LARGE, "recipe.iterated=true", *large),
-    row(published.VAE, "model.name=vae"),
-    row(published.CONDITIONAL, "model.name=conditional_vae"),
+    row(published.ITERATED, {"recipe.iterated": True}),
+    row(published.LARGE, {"recipe.iterated": True, **large}),
+    row(published.VAE, {"model.name": "vae"}),
+    row(published.CONDITIONAL, {"model.name": "conditional_vae"}),
   )
 
 
@@ -57,16 +59,16 @@ def get_config() -> StudyConfig:
     seeds=3,
     compared=COMPARED,
     presets={
-      "smoke": (
-        f"rows=('{published.BOTH}', '{published.VAE}')",
-        "seeds=1",
-        "recipe.epochs=1",
-        "model.width=0.0625",
-        "batch_size=16",
-        "execution.driver=steps",  # Compiles faster.
-      ),
-      "small": ("seeds=1", "recipe.epochs=20", "recipe.rounds=3", "recipe.round_epochs=10"),
-      "paper": (),
+      "smoke": {
+        "rows": (published.BOTH, published.VAE),
+        "seeds": 1,
+        "recipe.epochs": 1,
+        "model.width": 0.0625,
+        "batch_size": 16,
+        "execution.driver": "steps",  # Compiles faster.
+      },
+      "small": {"seeds": 1, "recipe.epochs": 20, "recipe.rounds": 3, "recipe.round_epochs": 10},
+      "paper": {},
     },
     preset="paper",
     note="expressions are named by clusters, k = 9, 100 trials; labels are used for nothing else",

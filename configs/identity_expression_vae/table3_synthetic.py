@@ -14,12 +14,9 @@ A quarter of the widths, images of 32 px for the paper's 64 and of 64 for its 12
 The preset `paper` takes all this back, but for the sizes of images, which a row sets.
 """
 
-import pathlib
-import runpy
-
 from jaxfer.config import Call, RunConfig, Split, StudyConfig
 
-_PAPER = runpy.run_path(str(pathlib.Path(__file__).with_name("table3.py")))
+from .table3 import COMPARED, rows
 
 
 def get_config() -> StudyConfig:
@@ -42,35 +39,35 @@ def get_config() -> StudyConfig:
       split=Split(test=0.2),
       batch_size=16,
     ),
-    rows=_PAPER["rows"](32),
+    rows=rows(32),
     seeds=3,
-    compared=_PAPER["COMPARED"],
+    compared=COMPARED,
     presets={
-      "smoke": (
-        "rows=('with L_gan and L_switch', 'original VAE')",
-        "seeds=1",
-        "recipe.epochs=1",
-        "model.width=0.03125",
-        "data.num_subjects=6",
-        "data.images_per_subject=14",
-        "split.test=0.34",
-        "execution.driver=steps",
-      ),
-      "small": (),
-      "paper": (
-        "recipe.epochs=100",
-        "recipe.round_epochs=50",
-        "recipe.learning_rate=5e-4",
-        "recipe.decay=0.95",
-        "recipe.error_weight=0.01",
-        "recipe.kl_weight=1e-5",
-        "recipe.rounds=5",
-        "model.width=1.0",
-        "model.norm=none",
-        "data.num_subjects=202",
-        "split.test=0.035",
-        "batch_size=64",
-      ),
+      "smoke": {
+        "rows": ("with L_gan and L_switch", "original VAE"),
+        "seeds": 1,
+        "recipe.epochs": 1,
+        "model.width": 0.03125,
+        "data.num_subjects": 6,
+        "data.images_per_subject": 14,
+        "split.test": 0.34,
+        "execution.driver": "steps",
+      },
+      "small": {},
+      "paper": {
+        "recipe.epochs": 100,
+        "recipe.round_epochs": 50,
+        "recipe.learning_rate": 5e-4,
+        "recipe.decay": 0.95,
+        "recipe.error_weight": 0.01,
+        "recipe.kl_weight": 1e-5,
+        "recipe.rounds": 5,
+        "model.width": 1.0,
+        "model.norm": "none",
+        "data.num_subjects": 202,
+        "split.test": 0.035,
+        "batch_size": 64,
+      },
     },
     note="synthetic faces, not the paper's data: only the order of the rows can be compared",
   )

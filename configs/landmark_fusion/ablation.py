@@ -17,9 +17,10 @@ We have not run this study yet, because we have neither the data nor the weights
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from jaxfer.config import Call, Row, RunConfig, Split, StudyConfig
-from jaxfer.systems.landmark_fusion import published as published_002
+from jaxfer.systems.landmark_fusion import published
 
 BASELINE = "baseline: RGB net alone"
 PROPOSED = "proposed: p and w"
@@ -30,23 +31,23 @@ def rows(swept: Sequence[float]) -> tuple[Row, ...]:
 
   Fig. 4 has two further values of w: 0.6 is that of the proposed row, and the row with p alone stands for 1.
   """
-  given = "recipe.rgb=given"
-  published = {name: counts.accuracy for name, counts in published_002.ROWS.items()}
+  given = {"recipe.rgb": "given"}
+  printed = {name: counts.accuracy for name, counts in published.ROWS.items()}
 
-  def row(name: str, *overrides: str, start: bool = True) -> Row:
-    return Row(name, overrides, published.get(name), BASELINE if start else None)
+  def row(name: str, overrides: dict[str, Any], start: bool = True) -> Row:
+    return Row(name, overrides, printed.get(name), BASELINE if start else None)
 
   return (
-    row(BASELINE, "model.answer=rgb", start=False),
-    row("landmark net alone", "model.answer=landmark", given),
-    row("no weights", "model.confidence=false", "model.agreement=false", given),
-    row("confidence p", "model.agreement=false", given),
-    row("agreement w", "model.confidence=false", given),
+    row(BASELINE, {"model.answer": "rgb"}, start=False),
+    row("landmark net alone", {"model.answer": "landmark", **given}),
+    row("no weights", {"model.confidence": False, "model.agreement": False, **given}),
+    row("confidence p", {"model.agreement": False, **given}),
+    row("agreement w", {"model.confidence": False, **given}),
     row(PROPOSED, given),
-    *(row(f"w = {w}", given, f"recipe.w={w}") for w in swept),
-    row("sum of both outputs", "model.answer=sum", given),
-    row("RGB net fine-tuned along", "recipe.rgb=along"),
-    Row("all from scratch", ("recipe.rgb=along",), scratch=True),
+    *(row(f"w = {w}", {**given, "recipe.w": w}) for w in swept),
+    row("sum of both outputs", {"model.answer": "sum", **given}),
+    row("RGB net fine-tuned along", {"recipe.rgb": "along"}),
+    Row("all from scratch", {"recipe.rgb": "along"}, scratch=True),
   )
 
 
@@ -74,20 +75,20 @@ def get_config() -> StudyConfig:
     seeds=3,
     compared=COMPARED,
     presets={
-      "smoke": (
-        f"rows=('{BASELINE}', '{PROPOSED}', 'w = 0.0')",
-        "seeds=1",
-        "recipe.epochs=1",
-        "recipe.rgb_epochs=1",
-        "model.width=0.125",
-        "model.block=4",
-        "model.kernel_sizes=(5, 3, 3, 3, 1, 1)",
-        "model.image_size=100",
-        "batch_size=16",
-        "execution.driver=steps",  # Compiles faster.
-      ),
-      "paper": (),
-      "small": ("seeds=1", "recipe.epochs=20", "recipe.rgb_epochs=20"),
+      "smoke": {
+        "rows": (BASELINE, PROPOSED, "w = 0.0"),
+        "seeds": 1,
+        "recipe.epochs": 1,
+        "recipe.rgb_epochs": 1,
+        "model.width": 0.125,
+        "model.block": 4,
+        "model.kernel_sizes": (5, 3, 3, 3, 1, 1),
+        "model.image_size": 100,
+        "batch_size": 16,
+        "execution.driver": "steps",  # Compiles faster.
+      },
+      "paper": {},
+      "small": {"seeds": 1, "recipe.epochs": 20, "recipe.rgb_epochs": 20},
     },
     preset="paper",
     note="accuracy is of batches of 64 in file order, as the released code tests; other batches are in the tables "

@@ -15,12 +15,9 @@ images of 100 pixels, the size of those in RAF-DB:
   head               242 -> 7                             50 -> 7
 """
 
-import pathlib
-import runpy
-
 from jaxfer.config import Call, RunConfig, Split, StudyConfig
 
-_RAF_DB = runpy.run_path(str(pathlib.Path(__file__).with_name("ablation.py")))
+from .ablation import BASELINE, COMPARED, PROPOSED, rows
 
 
 def get_config() -> StudyConfig:
@@ -34,31 +31,31 @@ def get_config() -> StudyConfig:
       split=Split(test=0.375),
       batch_size=32,
     ),
-    rows=_RAF_DB["rows"]((0.0, 0.2, 0.4, 0.8)),
+    rows=rows((0.0, 0.2, 0.4, 0.8)),
     seeds=3,
-    compared=_RAF_DB["COMPARED"],
+    compared=COMPARED,
     presets={
-      "smoke": (
-        "rows=('baseline: RGB net alone', 'proposed: p and w', 'w = 0.0')",
-        "seeds=1",
-        "recipe.epochs=1",
-        "recipe.rgb_epochs=1",
-        "data.num_subjects=8",
-        "data.images_per_subject=7",
-        "batch_size=16",
-        "execution.driver=steps",
-      ),
-      "small": (),
-      "paper": (
-        "recipe.epochs=70",
-        "recipe.rgb_epochs=70",
-        "model.width=1.0",
-        "model.block=16",
-        "model.kernel_sizes=(5, 3, 3, 3, 3, 4)",
-        "model.image_size=224",
-        "data.num_subjects=600",
-        "batch_size=256",
-      ),
+      "smoke": {
+        "rows": (BASELINE, PROPOSED, "w = 0.0"),
+        "seeds": 1,
+        "recipe.epochs": 1,
+        "recipe.rgb_epochs": 1,
+        "data.num_subjects": 8,
+        "data.images_per_subject": 7,
+        "batch_size": 16,
+        "execution.driver": "steps",
+      },
+      "small": {},
+      "paper": {
+        "recipe.epochs": 70,
+        "recipe.rgb_epochs": 70,
+        "model.width": 1.0,
+        "model.block": 16,
+        "model.kernel_sizes": (5, 3, 3, 3, 3, 4),
+        "model.image_size": 224,
+        "data.num_subjects": 600,
+        "batch_size": 256,
+      },
     },
     note="synthetic faces, not the paper's data: only the order of the rows can be compared; accuracy is of batches of "
     "64 in order, other batches are in the tables below; where the RGB net is moved along, its own classifier gets no "

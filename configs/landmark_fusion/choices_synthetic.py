@@ -13,40 +13,33 @@ of the batch, and the moving average is updated whether it is used or not (`laye
 """
 
 import dataclasses
-import pathlib
-import runpy
+from typing import Any
 
 from jaxfer.config import Row, StudyConfig
 
-_FOLDER = pathlib.Path(__file__).parent
-_RAF_DB = runpy.run_path(str(_FOLDER / "ablation.py"))
-_ABLATION = runpy.run_path(str(_FOLDER / "ablation_synthetic.py"))
-_BASELINE, _PROPOSED = _RAF_DB["BASELINE"], _RAF_DB["PROPOSED"]
+from . import ablation_synthetic
+from .ablation import BASELINE, PROPOSED
 
-CHOICES = {
-  "p constant to the gradient": "model.stop_gradient_p=true",
-  "gaussian dots": "model.dot=gaussian",
-  "affinity by running mean": "model.affinity=ema",
-  "affinity alone": "model.affinity=alone",
+CHOICES: dict[str, dict[str, Any]] = {
+  "p constant to the gradient": {"model.stop_gradient_p": True},
+  "gaussian dots": {"model.dot": "gaussian"},
+  "affinity by running mean": {"model.affinity": "ema"},
+  "affinity alone": {"model.affinity": "alone"},
 }
-_SMOKE = f"rows=('{_BASELINE}', 'gaussian dots', 'affinity by running mean')"
+_SMOKE = (BASELINE, "gaussian dots", "affinity by running mean")
 
 
 def get_config() -> StudyConfig:
-  ablation: StudyConfig = _ABLATION["get_config"]()
-  given = "recipe.rgb=given"
+  ablation = ablation_synthetic.get_config()
   return dataclasses.replace(
     ablation,
     title="Paper 002 on embedded faces: what the paper leaves open",
     rows=(
-      *(row for row in ablation.rows if row.name in (_BASELINE, _PROPOSED)),
-      *(Row(name, (given, choice), None, _BASELINE) for name, choice in CHOICES.items()),
+      *(row for row in ablation.rows if row.name in (BASELINE, PROPOSED)),
+      *(Row(name, {"recipe.rgb": "given", **choice}, None, BASELINE) for name, choice in CHOICES.items()),
     ),
-    compared=((_PROPOSED, _BASELINE), *((name, _PROPOSED) for name in CHOICES)),
-    presets={
-      name: tuple(_SMOKE if override.startswith("rows=") else override for override in overrides)
-      for name, overrides in ablation.presets.items()
-    },
+    compared=((PROPOSED, BASELINE), *((name, PROPOSED) for name in CHOICES)),
+    presets={**ablation.presets, "smoke": {**ablation.presets["smoke"], "rows": _SMOKE}},
     note="synthetic faces, not the paper's data; the paper does not say which of these it does, the proposed row is "
     "what we take; accuracy is of batches of 64 in order, other batches are in the tables below",
   )

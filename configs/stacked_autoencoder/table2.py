@@ -13,6 +13,20 @@ and "small" need images of 24 pixels: add image_size=24 to the four `prepare` co
 from jaxfer.config import Call, Execution, Row, RunConfig, Split, StudyConfig
 from jaxfer.systems.stacked_autoencoder import published
 
+ROWS = (
+  Row("noise on layers 1 and 2", {}, published.accuracy(published.NET)),
+  Row("noise on all four layers", {"recipe.noise_layers": (1, 2, 3, 4)}),
+  Row("no noise", {"recipe.noise_layers": ()}),
+  Row("no pre-training", {"recipe.pretrain": False}),
+  Row("people unseen in training", {"split.kind": "per_class_people"}),
+)
+SEEDS = (0, 10, 20, 30, 40, 50)
+COMPARED = (
+  ("noise on layers 1 and 2", "no noise"),
+  ("noise on layers 1 and 2", "noise on all four layers"),
+  ("noise on layers 1 and 2", "no pre-training"),
+)
+
 
 def get_config() -> StudyConfig:
   return StudyConfig(
@@ -26,37 +40,27 @@ def get_config() -> StudyConfig:
       batch_size=20,
       execution=Execution(members="vmap"),
     ),
-    rows=(
-      Row("noise on layers 1 and 2", (), published.accuracy(published.NET)),
-      Row("noise on all four layers", ("recipe.noise_layers=(1, 2, 3, 4)",)),
-      Row("no noise", ("recipe.noise_layers=()",)),
-      Row("no pre-training", ("recipe.pretrain=false",)),
-      Row("people unseen in training", ("split.kind=per_class_people",)),
-    ),
-    seeds=(0, 10, 20, 30, 40, 50),
-    compared=(
-      ("noise on layers 1 and 2", "no noise"),
-      ("noise on layers 1 and 2", "noise on all four layers"),
-      ("noise on layers 1 and 2", "no pre-training"),
-    ),
+    rows=ROWS,
+    seeds=SEEDS,
+    compared=COMPARED,
     presets={
-      "smoke": (
-        "seeds=2",
-        "recipe.pretrain_epochs=1",
-        "recipe.epochs=2",
-        "data.image_size=24",
-        "model.sizes=(16, 12, 8, 8)",
-        "execution.driver=steps",  # Compiles faster.
-      ),
-      "small": (
-        "recipe.optimizer=adam",
-        "recipe.pretrain_rate=1e-3",
-        "recipe.learning_rate=1e-3",
-        "recipe.epochs=100",
-        "data.image_size=24",
-        "model.sizes=(256, 128, 64, 32)",
-      ),
-      "paper": (),
+      "smoke": {
+        "seeds": 2,
+        "recipe.pretrain_epochs": 1,
+        "recipe.epochs": 2,
+        "data.image_size": 24,
+        "model.sizes": (16, 12, 8, 8),
+        "execution.driver": "steps",  # Compiles faster.
+      },
+      "small": {
+        "recipe.optimizer": "adam",
+        "recipe.pretrain_rate": 1e-3,
+        "recipe.learning_rate": 1e-3,
+        "recipe.epochs": 100,
+        "data.image_size": 24,
+        "model.sizes": (256, 128, 64, 32),
+      },
+      "paper": {},
     },
     preset="paper",
     note="the paper gives neither sizes nor training: those are ours; CK is taken for CK+, the paper's mean of "

@@ -7,8 +7,9 @@ The variants have noise on two, all or no layers, no pre-training, or test image
 `table2.py` is the same study on the data of the paper.
 """
 
-from jaxfer.config import Call, Execution, Row, RunConfig, Split, StudyConfig
-from jaxfer.systems.stacked_autoencoder import published
+from jaxfer.config import Call, Execution, RunConfig, Split, StudyConfig
+
+from .table2 import COMPARED, ROWS, SEEDS
 
 
 def get_config() -> StudyConfig:
@@ -31,41 +32,31 @@ def get_config() -> StudyConfig:
       batch_size=20,
       execution=Execution(members="vmap"),
     ),
-    rows=(
-      Row("noise on layers 1 and 2", (), published.accuracy(published.NET)),
-      Row("noise on all four layers", ("recipe.noise_layers=(1, 2, 3, 4)",)),
-      Row("no noise", ("recipe.noise_layers=()",)),
-      Row("no pre-training", ("recipe.pretrain=false",)),
-      Row("people unseen in training", ("split.kind=per_class_people",)),
-    ),
-    seeds=(0, 10, 20, 30, 40, 50),
-    compared=(
-      ("noise on layers 1 and 2", "no noise"),
-      ("noise on layers 1 and 2", "noise on all four layers"),
-      ("noise on layers 1 and 2", "no pre-training"),
-    ),
+    rows=ROWS,
+    seeds=SEEDS,
+    compared=COMPARED,
     presets={
-      "smoke": (
-        "seeds=2",
-        "recipe.pretrain_epochs=1",
-        "recipe.epochs=2",
-        "data.num_subjects=12",
-        "data.image_size=16",
-        "batch_size=90",  # Two steps an epoch.
-        "execution.driver=steps",  # Compiles faster.
-        "model.sizes=(16, 12, 8, 8)",
-      ),
-      "small": (),
-      "paper": (
-        "recipe.optimizer=sgd",
-        "recipe.pretrain_rate=0.1",
-        "recipe.pretrain_epochs=30",
-        "recipe.learning_rate=0.1",
-        "recipe.epochs=300",
-        "data.num_subjects=77",
-        "data.image_size=64",
-        "model.sizes=(1000, 500, 250, 100)",
-      ),
+      "smoke": {
+        "seeds": 2,
+        "recipe.pretrain_epochs": 1,
+        "recipe.epochs": 2,
+        "data.num_subjects": 12,
+        "data.image_size": 16,
+        "batch_size": 90,  # Two steps an epoch.
+        "execution.driver": "steps",  # Compiles faster.
+        "model.sizes": (16, 12, 8, 8),
+      },
+      "small": {},
+      "paper": {
+        "recipe.optimizer": "sgd",
+        "recipe.pretrain_rate": 0.1,
+        "recipe.pretrain_epochs": 30,
+        "recipe.learning_rate": 0.1,
+        "recipe.epochs": 300,
+        "data.num_subjects": 77,
+        "data.image_size": 64,
+        "model.sizes": (1000, 500, 250, 100),
+      },
     },
     note="synthetic faces, not the paper's data: only the order of the rows can be compared",
   )

@@ -12,12 +12,14 @@ import itertools
 
 from jaxfer.config import Call, Row, RunConfig, Split, StudyConfig
 
+from .table1_synthetic import PAPER, SMOKE
+
 _ADDITIONS = ("temporal_gate", "temporal_skip", "spatial_skip")
 _PUBLISHED = {(): 281 / 327, _ADDITIONS: 296 / 327}
 
 
 def _row(chosen: tuple[str, ...]) -> Row:
-  overrides = tuple(f"model.{name}={'true' if name in chosen else 'false'}" for name in _ADDITIONS)
+  overrides = {f"model.{name}": name in chosen for name in _ADDITIONS}
   return Row(" + ".join(chosen).replace("_", " ") or "plain", overrides, _PUBLISHED.get(chosen))
 
 
@@ -43,28 +45,9 @@ def get_config() -> StudyConfig:
     rows=tuple(rows),
     compared=tuple((row.name, "plain") for row in rows[1:]),
     presets={
-      "smoke": (
-        "split.folds=2",
-        "recipe.epochs=1",
-        "data.num_subjects=6",
-        "data.num_frames=3",
-        "model.features=(4,)",
-        "model.kernel_size=(1, 1)",  # Compiles faster,
-        "execution.driver=steps",  # and so does this.
-        "model.dense=(8, 8)",
-      ),
-      "small": ("seeds=1", "recipe.epochs=30", "data.num_subjects=30"),
-      "paper": (
-        "split.folds=10",
-        "recipe.epochs=100",
-        "data.num_subjects=118",
-        "data.num_frames=16",
-        "data.image_size=64",
-        "batch_size=16",
-        "model.features=(16, 32, 64, 128)",
-        "model.dense=(256, 128)",
-        "model.dropout_rate=0.5",
-      ),
+      "smoke": SMOKE,
+      "small": {"seeds": 1, "recipe.epochs": 30, "data.num_subjects": 30},
+      "paper": PAPER,
     },
     note="synthetic faces, not the paper's data: only the order of the rows can be compared",
   )

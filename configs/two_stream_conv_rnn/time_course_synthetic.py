@@ -10,15 +10,17 @@ expressions are the same in all three.
 
 from jaxfer.config import Call, Row, RunConfig, Split, StudyConfig
 
-_ENHANCED = ("model.temporal_gate=true", "model.temporal_skip=true", "model.spatial_skip=true")
+from .table1 import ENHANCED
+from .table1_synthetic import PAPER, SMOKE
+
 _COURSES = {"onset-apex": "onset_apex", "onset-apex-offset": "onset_apex_offset", "fleeting": "fleeting"}
 _PUBLISHED = {"plain, onset-apex": 281 / 327, "enhanced, onset-apex": 296 / 327}
-_NETS: dict[str, tuple[str, ...]] = {"plain": (), "enhanced": _ENHANCED}
+_NETS: dict[str, dict[str, bool]] = {"plain": {}, "enhanced": ENHANCED}
 
 
 def get_config() -> StudyConfig:
   rows = [
-    Row(name, (f"data.time_course={course}", *overrides), _PUBLISHED.get(name))
+    Row(name, {"data.time_course": course, **overrides}, _PUBLISHED.get(name))
     for words, course in _COURSES.items()
     for net, overrides in _NETS.items()
     for name in [f"{net}, {words}"]
@@ -43,28 +45,9 @@ def get_config() -> StudyConfig:
     rows=tuple(rows),
     compared=tuple((f"enhanced, {course}", f"plain, {course}") for course in _COURSES),
     presets={
-      "smoke": (
-        "split.folds=2",
-        "recipe.epochs=1",
-        "data.num_subjects=6",
-        "data.num_frames=3",
-        "model.features=(4,)",
-        "model.kernel_size=(1, 1)",  # Compiles faster,
-        "execution.driver=steps",  # and so does this.
-        "model.dense=(8, 8)",
-      ),
-      "small": ("seeds=1", "recipe.epochs=30", "data.num_subjects=30"),
-      "paper": (
-        "split.folds=10",
-        "recipe.epochs=100",
-        "data.num_subjects=118",
-        "data.num_frames=16",
-        "data.image_size=64",
-        "batch_size=16",
-        "model.features=(16, 32, 64, 128)",
-        "model.dense=(256, 128)",
-        "model.dropout_rate=0.5",
-      ),
+      "smoke": SMOKE,
+      "small": {"seeds": 1, "recipe.epochs": 30, "data.num_subjects": 30},
+      "paper": PAPER,
     },
     note="synthetic faces, not the paper's data: only the order of the rows can be compared",
   )

@@ -72,6 +72,10 @@ def read(path: pathlib.Path) -> Checkpoint:
     tensors, runners = _without_runners(tensors)
   except kinds.Refused as error:
     raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+  except RecursionError:
+    raise UserError(
+      f"{path}: what it holds is nested too deeply: save the model's state_dict() alone"
+    ) from None
   return Checkpoint(path, hashlib.sha256(data).hexdigest(), tensors, (*unwrapped, *runners), left_out)
 
 

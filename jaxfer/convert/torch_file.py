@@ -1,11 +1,9 @@
 """Files that `torch.save` wrote, in both of its formats, read without PyTorch and without running what they say.
 
-`torch.load` unpickles, and a pickle may call anything. Here the opcodes of each pickle are looked over first: only
-those that build plain containers, texts and numbers, and memo numbers that the length of the pickle allows. Then
-`pickle.Unpickler` runs with a `find_class` that knows the few names below; what it returns are our own objects, which
-no opcode can change, and not the classes named. Any other name gives a `_Foreign`, which takes whatever it is given and
-keeps nothing: Lightning's checkpoints hold hyper-parameters and callbacks as objects of many classes beside the
-weights. Where weights are expected, it is refused by its name.
+`torch.load` unpickles, and a pickle may call anything. Here each pickle is read as `pickles` says; `find_class` knows
+the few names below. Any other name gives a `_Foreign`, which takes whatever it is given and keeps nothing: Lightning's
+checkpoints hold hyper-parameters and callbacks as objects of many classes beside the weights. Where weights are
+expected, it is refused by its name.
 
 Formats: a zip archive (PyTorch 1.6 and later: `NAME/data.pkl`, and `NAME/data/KEY` for each storage), and before that
 five pickles in a row (magic number, protocol, machine, the object, the storages' keys), then for each key its count of
@@ -25,17 +23,12 @@ from typing import Any
 
 import numpy as np
 
+from jaxfer import pickles
 from jaxfer.convert.dtypes import DTYPES, STORAGES, unsupported
 from jaxfer.convert.kinds import Refused, archive_refusal
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
-_OPCODES = {
-  "PROTO", "FRAME", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "LONG4",
-  "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES",
-  "EMPTY_LIST", "EMPTY_TUPLE", "EMPTY_DICT", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "APPEND", "APPENDS", "SETITEM",
-  "SETITEMS", "BINPUT", "LONG_BINPUT", "MEMOIZE", "BINGET", "LONG_BINGET", "GLOBAL", "STACK_GLOBAL", "REDUCE",
-  "NEWOBJ", "BUILD", "BINPERSID",
-}  # fmt: skip
+_OPCODES = pickles.OPCODES | {"BINPERSID"}  # By which a tensor names its storage.
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")  # The second begins an empty archive.
 _BIG_ENDIAN = (
   "it has the byte order of a big-endian machine: save it again on a little-endian one, such as x86 or ARM"
@@ -43,25 +36,15 @@ _BIG_ENDIAN = (
 _AGAIN = "download or save it again"
 _STRANGERS = 200  # Far more than any checkpoint names; each costs memory.
 # What goes wrong in pickles and archives that are cut short or changed.
-_UNSOUND = (
-  pickle.UnpicklingError, zipfile.BadZipFile, struct.error, EOFError, ArithmeticError, AttributeError, LookupError,
-  MemoryError, NotImplementedError, OSError, RecursionError, RuntimeError, TypeError, ValueError,
-)  # fmt: skip
+_UNSOUND = (*pickles.UNSOUND, zipfile.BadZipFile, struct.error, NotImplementedError, OSError, RuntimeError)
 
 
-class _Sealed:
-  """Takes no state from a pickle: hooks, metadata and the like are dropped, nothing is overwritten."""
-
-  def __setstate__(self, state: Any) -> None:
-    del state
-
-
-class _Dict(_Sealed, dict):
+class _Dict(pickles.Sealed, dict):
   """In place of an OrderedDict."""
 
 
 @dataclasses.dataclass(frozen=True)
-class _Storage(_Sealed):
+class _Storage(pickles.Sealed):
   """A run of numbers in the file, by its key. `dtype` is PyTorch's name of the dtype, or "bytes" if untyped."""
 
   dtype: str
@@ -71,7 +54,7 @@ class _Storage(_Sealed):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Tensor(_Sealed):
+class _Tensor(pickles.Sealed):
   """A view of a storage; offset and strides count elements of the type `dtype`."""
 
   storage: _Storage
@@ -82,13 +65,13 @@ class _Tensor(_Sealed):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Unreadable(_Sealed):
+class _Unreadable(pickles.Sealed):
   """A tensor of an unsupported kind. `why` says so and what to do."""
 
   why: str
 
 
-class _Foreign(_Sealed):
+class _Foreign(pickles.Sealed):
   """In place of a class that we do not know (a subclass of this, by its `name`) and of what it would make."""
 
   name: str
@@ -118,7 +101,7 @@ def is_tensor(item: Any) -> bool:
   return isinstance(item, _Tensor | _Unreadable)
 
 
-class _Name(_Sealed):
+class _Name(pickles.Sealed):
   """A name in the pickle: of a type of storage, or of something that can be called."""
 
   def __init__(self, name: str):
@@ -240,12 +223,10 @@ class _Unpickler(pickle.Unpickler):
 
 def _check(data: bytes) -> None:
   """Looks the opcodes of a pickle over before it is run."""
-  argument: Any
-  for opcode, argument, _ in pickletools.genops(data):
-    if opcode.name not in _OPCODES:
-      raise Refused(f"the file's pickle uses {opcode.name}: only tensors and plain containers are read")
-    if opcode.name == "LONG_BINPUT" and argument > len(data):
-      raise Refused("not a sound pickle (a memo number beyond its length)")
+  try:
+    pickles.check(data, _OPCODES, "tensors and plain containers")
+  except pickles.Forbidden as error:
+    raise Refused(f"{error}; save the model's state_dict() alone") from None
 
 
 def looks_like(data: bytes) -> bool:
@@ -314,9 +295,9 @@ def _zip(data: bytes) -> tuple[Any, Callable[[_Storage], bytes | memoryview]]:
   archive = zipfile.ZipFile(io.BytesIO(data))
   entries = archive.infolist()
   names = {e.filename for e in entries}
-  pickles = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
-  prefix = pickles[0].removesuffix("data.pkl") if pickles else ""
-  if len(pickles) != 1 or f"{prefix}constants.pkl" in names:
+  found = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
+  prefix = found[0].removesuffix("data.pkl") if found else ""
+  if len(found) != 1 or f"{prefix}constants.pkl" in names:
     raise archive_refusal(sorted(names))
   if any(e.flag_bits & 1 for e in entries):
     raise Refused("its zip archive is encrypted: save it again by torch.save")
@@ -327,21 +308,21 @@ def _zip(data: bytes) -> tuple[Any, Callable[[_Storage], bytes | memoryview]]:
     raise Refused("its zip archive is compressed, which torch.save never does: save it again by torch.save")
   if f"{prefix}byteorder" in names and archive.read(f"{prefix}byteorder") != b"little":
     raise Refused(_BIG_ENDIAN)
-  pickled = archive.read(pickles[0])
+  pickled = archive.read(found[0])
   _check(pickled)
   return _Unpickler(pickled).load(), lambda storage: archive.read(f"{prefix}data/{storage.key}")
 
 
 def _legacy(data: bytes) -> tuple[Any, Callable[[_Storage], bytes | memoryview]]:
-  pickles = _pickles(data)
-  next(pickles)
-  protocol, machine = next(pickles)[0], next(pickles)[0]
+  read = _pickles(data)
+  next(read)
+  protocol, machine = next(read)[0], next(read)[0]
   if protocol != _PROTOCOL:
     raise Refused(f"a file of PyTorch's protocol {str(protocol)[:20]}: save it again with a newer PyTorch")
   if machine["little_endian"] is not True:
     raise Refused(_BIG_ENDIAN)
-  (value, storages), (keys, _) = next(pickles), next(pickles)
-  position = next(pickles)[0]
+  (value, storages), (keys, _) = next(read), next(read)
+  position = next(read)[0]
   parts: dict[str, memoryview] = {}
   for key in keys:
     storage = storages[key]

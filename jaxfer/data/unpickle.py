@@ -1,38 +1,46 @@
 """Pickles of plain data, read as data: nothing named in them is imported or called.
 
-`pickle.load` runs whatever the file says. Here the opcodes are walked (`pickletools.genops`) and only those that build
-containers, texts, bytes, numbers and numpy arrays of plain numbers or texts are understood; an array's parts are kept
-as what they say and put together by us. Anything else is refused by name.
+They are read as `pickles` says: containers, texts, bytes, numbers and numpy arrays of plain numbers or texts. The parts
+of an array are kept as what the pickle says of them and put together by us. Anything else is refused by name.
 """
 
+import io
 import math
-import pickletools
-from collections.abc import Callable, Iterator
+import pickle
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from jaxfer import pickles
+
 MAX_BYTES = 1 << 30
 _DEPTH = 5  # Of containers in containers.
+_CHARACTERS = 1 << 20  # Of an array of texts, in which each takes the place of the longest.
 
-_MARK = object()
-_PLAIN = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_EMPTY: dict[str, Callable[[], Any]] = {"EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_DICT": dict}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_NUMBERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
-_TEXTS = {"UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
-_BYTES = {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"}
-_STRINGS = {"STRING", "BINSTRING", "SHORT_BINSTRING"}  # Python 2: bytes, which genops decodes as Latin 1.
-_PUTS, _GETS = {"PUT", "BINPUT", "LONG_BINPUT"}, {"GET", "BINGET", "LONG_BINGET"}
-_SKIPPED = {"PROTO", "FRAME"}
+# Also those of protocols 0 and 1, of bytearrays, and of texts and bytes longer than 4 GiB.
+_OPCODES = pickles.OPCODES | {
+  "INT", "LONG", "LONG4", "FLOAT", "STRING", "UNICODE", "LIST", "DICT", "POP", "PUT", "GET", "BINUNICODE8", "BINBYTES8",
+  "BYTEARRAY8",
+}  # fmt: skip
 _DTYPE = ("b", "i", "u", "f", "S", "U")
 
 
-class _Global:
-  """A name in the pickle that `_call` understands."""
+class _Global(pickles.Sealed):
+  """A name in the pickle; called, it says what it was called with."""
 
   def __init__(self, name: str):
     self.name = name
+
+  def __call__(self, *arguments: Any) -> Any:
+    if self.name == "encode":
+      text, encoding = arguments
+      if encoding != "latin1":
+        raise ValueError(f"the pickle encodes text as {str(encoding)[:20]!r}: expected latin1")
+      return _of(text, str).encode("latin-1")
+    if self.name == "ndarray":
+      raise ValueError("the pickle calls numpy.ndarray: only plain data are read")
+    return _Array(self.name, arguments)
 
 
 class _Array:
@@ -41,19 +49,30 @@ class _Array:
   def __init__(self, kind: str, arguments: tuple[Any, ...]):
     self.kind, self.arguments, self.state = kind, arguments, None
 
+  def __setstate__(self, state: Any) -> None:
+    self.state = state
+
 
 # Arrays name their parts by the numpy that wrote them; Python 2 had no bytes and encodes them.
 _GLOBALS = {
-  "numpy.core.multiarray _reconstruct": "array",
-  "numpy._core.multiarray _reconstruct": "array",
-  "numpy.core.numeric _frombuffer": "frombuffer",
-  "numpy._core.numeric _frombuffer": "frombuffer",
-  "numpy.core.multiarray scalar": "scalar",
-  "numpy._core.multiarray scalar": "scalar",
-  "numpy ndarray": "ndarray",
-  "numpy dtype": "dtype",
-  "_codecs encode": "encode",
+  "numpy.core.multiarray._reconstruct": "array",
+  "numpy._core.multiarray._reconstruct": "array",
+  "numpy.core.numeric._frombuffer": "frombuffer",
+  "numpy._core.numeric._frombuffer": "frombuffer",
+  "numpy.core.multiarray.scalar": "scalar",
+  "numpy._core.multiarray.scalar": "scalar",
+  "numpy.ndarray": "ndarray",
+  "numpy.dtype": "dtype",
+  "_codecs.encode": "encode",
 }
+
+
+class _Unpickler(pickle.Unpickler):
+  def find_class(self, module: str, name: str) -> _Global:
+    full = f"{module}.{name}"
+    if full not in _GLOBALS:
+      raise ValueError(f"the pickle names {full[:80]}: only plain data are read, nothing is called")
+    return _Global(_GLOBALS[full])
 
 
 def loads(data: bytes) -> Any:
@@ -72,106 +91,20 @@ def loads(data: bytes) -> Any:
   if len(data) > MAX_BYTES:
     raise ValueError(f"a pickle of {len(data)} bytes: at most {MAX_BYTES} are read")
   try:
-    return _plain(_walk(data), iter(range(len(data))))
-  except (TypeError, IndexError, KeyError, OverflowError, AttributeError, RecursionError) as error:
+    pickles.check(data, _OPCODES, "plain data")
+    # The names as they stand, and the strings of Python 2 as bytes.
+    value = _Unpickler(io.BytesIO(data), fix_imports=False, encoding="bytes").load()
+    return _plain(value, iter(range(len(data))))
+  except ValueError:
+    raise
+  except pickles.UNSOUND as error:
     raise ValueError(f"not a sound pickle ({type(error).__name__}: {str(error)[:80]})") from None
 
 
-def _walk(data: bytes) -> Any:
-  stack: list[Any] = []
-  memo: dict[int, Any] = {}
-
-  def since_mark() -> list[Any]:
-    for i in range(len(stack) - 1, -1, -1):
-      if stack[i] is _MARK:
-        items = stack[i + 1 :]
-        del stack[i:]
-        return items
-    raise ValueError("not a sound pickle (no mark)")
-
-  argument: Any
-  for opcode, argument, _ in pickletools.genops(data):
-    name = opcode.name
-    if name in _NUMBERS or name in _TEXTS:
-      stack.append(argument)
-    elif name in _BYTES:
-      stack.append(bytes(argument))
-    elif name in _STRINGS:
-      stack.append(argument.encode("latin-1"))
-    elif name in _PLAIN:
-      stack.append(_PLAIN[name])
-    elif name in _EMPTY:
-      stack.append(_EMPTY[name]())
-    elif name == "MARK":
-      stack.append(_MARK)
-    elif name == "MEMOIZE":
-      memo[len(memo)] = stack[-1]
-    elif name in _PUTS:
-      memo[argument] = stack[-1]
-    elif name in _GETS:
-      stack.append(memo[argument])
-    elif name in _TUPLES:
-      count = _TUPLES[name]
-      stack[-count:] = [tuple(stack[-count:])]
-    elif name in ("TUPLE", "LIST"):
-      items = since_mark()
-      stack.append(tuple(items) if name == "TUPLE" else items)
-    elif name == "DICT":
-      stack.append(_pairs(since_mark()))
-    elif name in ("APPEND", "APPENDS"):
-      items = [stack.pop()] if name == "APPEND" else since_mark()
-      _of(stack[-1], list).extend(items)
-    elif name in ("SETITEM", "SETITEMS"):
-      items = [stack.pop(-2), stack.pop()] if name == "SETITEM" else since_mark()
-      _of(stack[-1], dict).update(_pairs(items))
-    elif name == "POP":
-      stack.pop()
-    elif name == "GLOBAL":
-      stack.append(_known(argument))
-    elif name == "STACK_GLOBAL":
-      attribute, module = stack.pop(), stack.pop()
-      stack.append(_known(f"{module} {attribute}"))
-    elif name == "REDUCE":
-      arguments, function = stack.pop(), stack.pop()
-      stack.append(_call(_of(function, _Global), _of(arguments, tuple)))
-    elif name == "BUILD":
-      state = stack.pop()
-      _of(stack[-1], _Array).state = state
-    elif name == "STOP":
-      (result,) = stack
-      return result
-    elif name not in _SKIPPED:
-      raise ValueError(f"the pickle uses {name}: only plain data are read")
-  raise ValueError("not a sound pickle (no end)")
-
-
-def _of(value: Any, kind: type) -> Any:
+def _of(value: Any, kind: Any) -> Any:
   if not isinstance(value, kind):
-    raise ValueError(f"not a sound pickle ({type(value).__name__} for {kind.__name__})")
+    raise ValueError(f"not a sound pickle ({type(value).__name__} for {getattr(kind, '__name__', kind)})")
   return value
-
-
-def _pairs(items: list[Any]) -> dict[Any, Any]:
-  return dict(zip(items[::2], items[1::2], strict=True))
-
-
-def _known(name: str) -> _Global:
-  if name not in _GLOBALS:
-    raise ValueError(
-      f"the pickle names {name.replace(' ', '.')[:80]}: only plain data are read, nothing is called"
-    )
-  return _Global(_GLOBALS[name])
-
-
-def _call(function: _Global, arguments: tuple[Any, ...]) -> Any:
-  if function.name == "encode":
-    text, encoding = arguments
-    if encoding != "latin1":
-      raise ValueError(f"the pickle encodes text as {str(encoding)[:20]!r}: expected latin1")
-    return _of(text, str).encode("latin-1")
-  if function.name == "ndarray":
-    raise ValueError("the pickle calls numpy.ndarray: only plain data are read")
-  return _Array(function.name, arguments)
 
 
 def _plain(value: Any, budget: Iterator[int], depth: int = 0) -> Any:
@@ -180,14 +113,16 @@ def _plain(value: Any, budget: Iterator[int], depth: int = 0) -> Any:
   A list may hold another one many times over, and that one a third: without the budget, which is the number of bytes,
   a few hundred of them would keep us busy for hours.
   """
-  if next(budget, None) is None or depth > _DEPTH or isinstance(value, _Global) or value is _MARK:
+  if next(budget, None) is None or depth > _DEPTH or isinstance(value, _Global):
     raise ValueError("not a sound pickle (neither numbers, texts nor short lists of them)")
   if isinstance(value, _Array):
     return _array(value)
+  if isinstance(value, bytearray):
+    return bytes(value)
   if isinstance(value, list | tuple):
     return type(value)(_plain(item, budget, depth + 1) for item in value)
   if isinstance(value, dict):
-    return {key: _plain(item, budget, depth + 1) for key, item in value.items()}
+    return {_plain(key, budget, depth + 1): _plain(item, budget, depth + 1) for key, item in value.items()}
   return value
 
 
@@ -197,6 +132,7 @@ def _array(value: _Array) -> Any:
     return np.frombuffer(_of(data, bytes), _dtype(dtype), count=1)[0].item()
   if value.kind == "frombuffer":
     data, dtype, shape, order = value.arguments
+    data = bytes(_of(data, bytes | bytearray))
   elif value.kind == "array":
     _, shape, dtype, fortran, data = _of(value.state, tuple)
     order = "F" if fortran else "C"
@@ -207,6 +143,11 @@ def _array(value: _Array) -> Any:
   if isinstance(data, list):  # Of objects: their place in the array is all that numpy adds.
     if len(data) != math.prod(shape) or not all(isinstance(item, str | int | float) for item in data):
       raise ValueError("the pickle holds an array of objects other than texts and numbers")
+    longest = max((len(item) for item in data if isinstance(item, str)), default=0)
+    if longest * len(data) > _CHARACTERS:
+      raise ValueError(
+        f"the pickle holds an array of {len(data)} texts of up to {longest} characters: too large"
+      )
     return np.array(data).reshape(shape, order=order)
   kind = _dtype(dtype)
   if len(_of(data, bytes)) != math.prod(shape) * kind.itemsize:

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -36,6 +37,7 @@ def draw(landmarks: jax.Array, size: int, *, frame: float, dot: str = "disc") ->
   """
   if dot not in DOTS:
     raise unknown("dot of heatmaps", dot, DOTS)
+  chex.assert_shape(landmarks, (None, None, 2))
   centres = landmarks.astype(jnp.float32) * (size / frame) - 0.5
   centres = jnp.where(jnp.isfinite(centres), centres, jnp.inf)  # Infinitely far is not drawn.
   squared = jnp.square(jnp.arange(size, dtype=jnp.float32) - centres[..., None])  # [batch, K, 2, size]

@@ -16,6 +16,7 @@ cluster. Only points of clusters with more than one member may move, so that no 
 import functools
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,6 +45,7 @@ class Clustering(NamedTuple):
 
 def _squared_distance(points: jax.Array, centre: jax.Array) -> jax.Array:
   """[n], by differences: exactly 0 for a copy of the centre, where the form with a matrix product leaves rounding."""
+  chex.assert_equal_shape_suffix([points, centre], 1)
   return jnp.square(points - centre).sum(-1)
 
 
@@ -130,9 +132,10 @@ def lloyd(
     tolerance: largest sum of the centres' squared shifts at which they rest, in units of the points' mean variance
       over features (scikit-learn's `tol`).
   """
-  points = jnp.asarray(points, jnp.float32)
+  points, centres = jnp.asarray(points, jnp.float32), jnp.asarray(centres, jnp.float32)
+  chex.assert_equal_shape_suffix([points, centres], 1)
   mean = points.mean(0)
-  points, centres = points - mean, jnp.asarray(centres, jnp.float32) - mean
+  points, centres = points - mean, centres - mean
   limit = tolerance * points.var(0).mean()
 
   def unrest(state):

@@ -1,5 +1,6 @@
 """Affine warp of images and of optical flow, on the device."""
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -15,6 +16,7 @@ def affine(images: jax.Array, matrices: jax.Array) -> jax.Array:
   Returns:
     As `images`.
   """
+  chex.assert_shape(matrices, (len(images), 2, 3))
   height, width, channels = images.shape[-3:]
   y, x = jnp.meshgrid(
     jnp.arange(height, dtype=jnp.float32), jnp.arange(width, dtype=jnp.float32), indexing="ij"
@@ -45,6 +47,7 @@ def affine_flow(flow: jax.Array, matrices: jax.Array) -> jax.Array:
   The vectors turn too: a displacement d in the input is inverse(linear part) @ d in the output, so a mirrored image
   has its u negated and an enlarged one longer vectors.
   """
+  chex.assert_axis_dimension(flow, -1, 2)
   moved = affine(flow, matrices)
   turn = jnp.linalg.inv(matrices[:, :, :2])
   return jnp.einsum("nij,n...j->n...i", turn, moved).astype(flow.dtype)

@@ -1,5 +1,6 @@
 """State dicts are found in what training programs put around them, with their number types as they are."""
 
+import chex
 import ml_dtypes
 import numpy as np
 import pytest
@@ -58,9 +59,7 @@ def prefixed(prefix, net=NET):
 def test_wrappers(read, write, value, unwrapped, left_out):
   got = read(value, write)
   assert (got.unwrapped, got.left_out) == (unwrapped, left_out)
-  assert set(got.tensors) == set(NET)
-  for name, want in NET.items():
-    np.testing.assert_array_equal(got.tensors[name], want)
+  chex.assert_trees_all_equal(got.tensors, NET)
 
 
 @pytest.mark.parametrize("write", FORMATS.values(), ids=FORMATS)

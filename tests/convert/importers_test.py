@@ -4,6 +4,7 @@ import errno
 import json
 import pathlib
 
+import chex
 import jax
 import ml_dtypes
 import numpy as np
@@ -135,13 +136,9 @@ def test_random_weights_come_back_exactly(name):
   assert meta["attributes"] == NARROW[name]
   assert meta["left_out"] == list(importers.IMPORTERS[name].ones)
   flat = traverse_util.flatten_dict(variables, sep="/")
-  affinity = {path for path in flat if path.startswith("affinity/")}
   held = {"ema": (3, 3), "frozen": (3, 3), "ema_written": (), "frozen_written": ()} if name == "arm" else {}
-  assert {path: flat[path].shape for path in affinity} == {f"affinity/arm/{k}": v for k, v in held.items()}
-  assert not any(flat[path].any() for path in affinity)
-  assert set(flat) - affinity == set(ours)
-  for path, want in ours.items():
-    np.testing.assert_array_equal(flat[path], want, err_msg=path)
+  still = {f"affinity/arm/{k}": np.zeros(shape) for k, shape in held.items()}
+  chex.assert_trees_all_equal(flat, ours | still)
 
 
 @pytest.mark.parametrize("name", importers.IMPORTERS)
@@ -297,9 +294,10 @@ def test_every_format_of_every_float_type_becomes_the_same_float32(tmp_path, kin
     (tmp_path / "net").write_bytes(write(cast))
     variables, _ = importers.variables_of("torchvision_resnet18", checkpoint.read(tmp_path / "net"))
     flat = traverse_util.flatten_dict(variables, sep="/")
-    assert {array.dtype for array in flat.values()} == {np.dtype(np.float32)}
-    for path, want in ours.items():
-      np.testing.assert_array_equal(flat[path], want.astype(dtype).astype(np.float32), err_msg=path)
+    chex.assert_type(list(flat.values()), np.float32)
+    chex.assert_trees_all_equal(
+      flat, {path: want.astype(dtype).astype(np.float32) for path, want in ours.items()}
+    )
 
 
 @pytest.mark.parametrize("shape", [(3, 1), (1 << 40, 0)])
@@ -371,8 +369,7 @@ def test_all_formats_convert_to_the_same(tmp_path, capsys):
     assert "classes     7 (surprise, fear, disgust, happiness, sadness, anger, neutral)" in printed
     loaded.append(load_weights(out))
   for variables, meta in loaded:
-    for a, b in zip(jax.tree.leaves(variables), jax.tree.leaves(loaded[0][0]), strict=True):
-      np.testing.assert_array_equal(a, b)
+    chex.assert_trees_all_equal(variables, loaded[0][0])
     assert meta["importer"] == "arm"
     assert meta["label_names"][0] == "surprise"
     assert json.dumps(meta["source"])

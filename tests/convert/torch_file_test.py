@@ -9,6 +9,7 @@ import pickle
 import struct
 import zipfile
 
+import chex
 import ml_dtypes
 import numpy as np
 import pytest
@@ -87,10 +88,8 @@ def test_types_and_views(name):
   plain = ("float64", "float16", "int64", "int32", "int16", "int8", "uint8")
   want |= {kind: np.arange(3, dtype=kind) for kind in plain}
   got = checkpoint.read(FIXTURES / name).tensors
-  assert set(got) == set(want)
-  for key, array in want.items():
-    assert got[key].dtype == array.dtype, key
-    np.testing.assert_array_equal(got[key], array, err_msg=key)
+  chex.assert_trees_all_equal_shapes_and_dtypes(got, want)
+  chex.assert_trees_all_equal(got, want)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -217,6 +216,11 @@ def test_objects_are_refused_by_name(tmp_path):
     (b"\x80\x02(i os\nsystem\n.", "INST"),
     (b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\x7f.", "remain"),
     (b"\x80\x02ctor\\Kch\nx\n.", "file names"),  # An escape that Python warns of.
+    (
+      b"\x80\x02})" + b"\x85" * 400_000 + b"Ns.",
+      r"65536 tuples.*state_dict\(\) alone",
+    ),  # Their hash overflows the stack.
+    (b"\x80\x02})" + b"\x85" * 5000 + b"Ns.", r"nested too deeply: save the model's state_dict\(\)"),
     (b"\x80\x02]}\x86.", "no dict"),
     (b"\x80\x02}X\x01\x00\x00\x00aK\x01s.", "'a' is no tensor"),
   ],

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxfer import pickles
 from jaxfer.data import unpickle
 
 FUZZ = settings(max_examples=100, deadline=None)
@@ -102,11 +103,15 @@ def test_a_pickle_that_calls_is_refused_by_name_and_runs_nothing(protocol):
   [
     (b"", "pickle exhausted|not a sound pickle|no end|STOP"),
     (b"\x80\x02]", "pickle exhausted|STOP"),
-    (b"l.", "no mark"),
-    (b"h\x05.", "KeyError"),
+    (b"l.", "MARK"),
+    (b"h\x05.", "Memo value not found"),
     (b"cnumpy\nndarray\n)R.", r"numpy\.ndarray"),
     (b"cnumpy\nndarray\n.", "neither numbers"),
     (b"P1\n.", "uses PERSID"),
+    (b"cnumpy\ndtype\n)\x81.", "NEWOBJ class argument"),
+    (b"}cnumpy\nndarray\nNs.", "neither numbers"),  # A name as a key.
+    (b"]r\xff\xff\xff\xff.", "memo number"),  # 32 GiB of memo.
+    (b"]p4294967295\n.", "memo number"),
     (b"]q\x00h\x00a.", "neither numbers"),  # A list in itself.
   ],
 )
@@ -127,6 +132,28 @@ def test_a_huge_shape_costs_nothing():
   assert data.count(b"K\x04\x85") == 1
   with pytest.raises(ValueError, match="an array of 4 bytes for the shape"):
     unpickle.loads(data.replace(b"K\x04\x85", b"J\xff\xff\xff\x7f\x85"))
+
+
+def test_texts_of_an_array_do_not_all_grow_to_a_long_one():
+  short, long = np.array(["a"] * 1000, object), np.array(["a"] * 1000 + ["b" * 5000], object)
+  assert unpickle.loads(pickle.dumps(short)).shape == (1000,)
+  with pytest.raises(ValueError, match="an array of 1001 texts of up to 5000 characters"):
+    unpickle.loads(pickle.dumps(long))
+
+
+def test_tuples_in_tuples_do_not_overflow_the_stack():
+  """As the key of a dict, whose hash Python takes by recursion in C: without the limit the process dies."""
+  with pytest.raises(ValueError, match=r"more than \d+ opcodes or 65536 tuples"):
+    unpickle.loads(b"\x80\x02})" + b"\x85" * 400_000 + b"Ns.")
+  with pytest.raises(ValueError, match="neither numbers"):
+    unpickle.loads(b"\x80\x02})" + b"\x85" * 1000 + b"Ns.")
+
+
+def test_a_pickle_of_too_many_opcodes_is_refused(monkeypatch):
+  monkeypatch.setattr(pickles, "MAX_OPCODES", 100)
+  assert unpickle.loads(pickle.dumps([None] * 90)) == [None] * 90
+  with pytest.raises(ValueError, match="more than 100 opcodes"):
+    unpickle.loads(pickle.dumps([None] * 100))
 
 
 def test_lists_that_hold_lists_many_times_over_are_no_trap():

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -92,8 +93,9 @@ def test_without_classes_the_predicted_one_is_explained(net):
   variables, x = net
   predicted = Net().apply(variables, x).argmax(-1)
   path = ("body", "second")
-  for ours, given in zip(compiled(variables, x, path), compiled(variables, x, path, predicted), strict=True):
-    np.testing.assert_allclose(ours, given, rtol=1e-6)
+  chex.assert_trees_all_close(
+    compiled(variables, x, path), compiled(variables, x, path, predicted), rtol=1e-6
+  )
 
 
 def test_a_submodule_that_is_not_called_is_refused(net):

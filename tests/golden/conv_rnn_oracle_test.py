@@ -3,6 +3,7 @@
 import functools
 import json
 
+import chex
 import conv_rnn_oracle as oracle
 import make_conv_rnn as make
 import numpy as np
@@ -97,8 +98,8 @@ def test_identity_merges_reduce_to_the_baseline(cell, merge, arrays):
   params["P_S"] = np.concatenate([eye, np.zeros((make.C_IN, make.C_H))])
   params |= {"b_T": 0 * params["b_T"], "b_S": 0 * params["b_S"]}
   baseline = LAYERS[cell](x, params)
-  for name, value in LAYERS[cell](x, params, **FULL, temporal_merge=merge).items():
-    np.testing.assert_allclose(value, baseline[name], rtol=0, atol=1e-14)
+  merged = LAYERS[cell](x, params, **FULL, temporal_merge=merge)
+  chex.assert_trees_all_close(merged, baseline, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("merge", ["input", "output"])

@@ -11,6 +11,7 @@ import math
 import pathlib
 from typing import Any
 
+import chex
 import exact
 import flax.linen as nn
 import jax
@@ -131,7 +132,7 @@ def compare(label, y, gradients=None):
 
 def close(got, want):
   got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
-  assert got.shape == want.shape
+  chex.assert_equal_shape([got, want])
   np.testing.assert_allclose(got, want, rtol=0, atol=TOLERANCE * np.abs(want).max())
 
 

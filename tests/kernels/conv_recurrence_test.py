@@ -276,3 +276,9 @@ def test_the_temporal_skip_carries_more_gradient_back():
     grad = jax.grad(lambda x: recurrence.unroll(cell, params, x)[1].h.sum())(x)  # noqa: B023
     norms.append(float(jnp.linalg.norm(grad[:, 0])))
   assert norms[1] > norms[0]
+
+
+def test_a_mask_is_of_every_sequence_and_step():
+  cell = Cell("conv_lstm")
+  with pytest.raises(AssertionError, match=r"\(1, 3\)"):
+    recurrence.unroll(cell, params_of(cell), clip(), mask=jnp.ones((1, 3), bool))

@@ -1,6 +1,7 @@
 import json
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,7 +42,7 @@ TOLERANCE = {jnp.float32: 1e-5, jnp.bfloat16: 2e-2}  # Of the largest value.
 
 def close(got, want, tolerance=1e-5):
   got, want = np.asarray(got, np.float32), np.asarray(want, np.float32)
-  assert got.shape == want.shape
+  chex.assert_equal_shape([got, want])
   np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * np.abs(want).max())
 
 

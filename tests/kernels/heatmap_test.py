@@ -74,3 +74,8 @@ def test_no_picture_a_landmark_is_held_in_memory():
 def test_an_unknown_dot_is_refused():
   with pytest.raises(UserError, match="unknown dot of heatmaps 'disk': did you mean 'disc'"):
     heatmap.draw(jnp.zeros((1, 1, 2)), 4, frame=4, dot="disk")
+
+
+def test_landmarks_have_two_coordinates():
+  with pytest.raises(AssertionError, match=r"\(1, 37, 3\)"):
+    heatmap.draw(jnp.zeros((1, 37, 3)), 16, frame=16.0)

@@ -172,3 +172,9 @@ def test_points_that_are_not_finite_still_let_the_loop_end():
 def test_bad_input(points, k, message):
   with pytest.raises(UserError, match=message):
     kmeans.kmeans(jax.random.split(jax.random.key(0), 2), points, k)
+
+
+@pytest.mark.parametrize("function", [kmeans.lloyd, kmeans.nearest_points])
+def test_centres_of_one_feature_do_not_stand_for_all(function):
+  with pytest.raises(AssertionError, match="suffix"):
+    function(jnp.zeros((5, 3)), jnp.zeros((2, 1)))

@@ -1,5 +1,6 @@
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxfer.kernels import warp
 
@@ -43,3 +44,10 @@ def test_flow_turns_with_its_image():
   image = jnp.zeros((1, 5, 5, 1)).at[0, 2, 3, 0].set(1.0)
   y, x = np.argwhere(np.asarray(warp.affine(image, matrix))[0, :, :, 0] == 1)[0]
   np.testing.assert_allclose(turned[0, 2, 2], [x - 2, y - 2], atol=1e-6)
+
+
+def test_every_example_has_a_matrix_of_its_own_and_flow_two_components():
+  with pytest.raises(AssertionError, match=r"\(2, 2, 3\)"):
+    warp.affine(jnp.zeros((3, 4, 4, 1)), jnp.zeros((2, 2, 3)))
+  with pytest.raises(AssertionError, match="2"):
+    warp.affine_flow(jnp.zeros((2, 4, 4, 1)), jnp.zeros((2, 2, 3)))

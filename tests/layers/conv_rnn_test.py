@@ -1,3 +1,4 @@
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -242,7 +243,7 @@ def test_bfloat16_computes_close_to_float32_with_every_option(layer):
   x = jax.random.normal(jax.random.key(1), (2, 4, 5, 4, 3))
   mask = jnp.asarray([[True] * 4, [True, True, False, False]])
   variables = layer(4, **options).init(jax.random.key(0), x)
-  assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+  chex.assert_type(jax.tree.leaves(variables), jnp.float32)
 
   def results(dtype):
     def total(variables):

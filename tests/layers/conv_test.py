@@ -1,5 +1,6 @@
 """`Conv` and `ConvTranspose` against Flax's own layers, a case worked by hand, and PyTorch's golden."""
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ TOLERANCE = 1e-5  # Of the largest value, float32.
 
 def close(got, want, tolerance=TOLERANCE):
   got, want = np.asarray(got, np.float32), np.asarray(want, np.float32)
-  assert got.shape == want.shape
+  chex.assert_equal_shape([got, want])
   np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * np.abs(want).max())
 
 
@@ -49,9 +50,7 @@ def test_conv_equals_flax(settings):
     use_bias=settings.get("use_bias", True),
   )  # fmt: skip
   variables = drawn(ours, x)
-  assert jax.tree.map(jnp.shape, variables) == jax.tree.map(
-    jnp.shape, jax.eval_shape(theirs.init, jax.random.key(0), x)
-  )
+  chex.assert_trees_all_equal_shapes(variables, jax.eval_shape(theirs.init, jax.random.key(0), x))
   close(ours.apply(variables, x), theirs.apply(variables, x))
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 
-import jax
+import chex
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -187,7 +187,7 @@ def test_a_training_alone_on_two_devices_chooses_too(tmp_path, backend):
   last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
   assert last == {"stage": "chosen", "epoch": 3, "split": "selected", "accuracy": 0.9}
   stored, _ = loop.restore_variables(training, devices, tmp_path)
-  jax.tree.map(np.testing.assert_array_equal, jax.device_get(stored), jax.device_get(end))
+  chex.assert_trees_all_equal(stored, end)
   blind = dataclasses.replace(training, watch=None)
   with pytest.raises(UserError, match=r"stage 'chosen' takes its best epoch .* give split\.validation"):
     loop.run(blind, config, devices, tmp_path / "blind")

@@ -4,6 +4,7 @@ import contextlib
 import resource
 import shutil
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,7 +40,7 @@ def restored(workdir):
     number = checkpoints.latest()
     assert checkpoints.meta(number)["number"] == number
     template = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), state(0))
-    jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(number, template), state(number))
+    chex.assert_trees_all_equal(checkpoints.restore(number, template), state(number))
     return number
 
 

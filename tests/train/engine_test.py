@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,10 +29,6 @@ def assert_same(got, want, tolerance=TOLERANCE):
     np.testing.assert_allclose(
       a, b, rtol=0, atol=tolerance * np.abs(b).max(), err_msg=jax.tree_util.keystr(path)
     )
-
-
-def assert_identical(got, want):
-  jax.tree.map(np.testing.assert_array_equal, jax.device_get(got), jax.device_get(want))
 
 
 @pytest.mark.optimized
@@ -83,8 +80,8 @@ def test_what_no_update_names_stays_bit_for_bit():
   head = training.stages[1]
   before = state.begin(head, variables)
   assert set(before.moving.variables["params"]) == {"fc2"}
-  assert jax.tree.structure(before.moving.optimizers["net"][-2].mu) == jax.tree.structure(
-    {"fc2": variables["params"]["fc2"]}
+  chex.assert_trees_all_equal_structs(
+    before.moving.optimizers["net"][-2].mu, {"fc2": variables["params"]["fc2"]}
   )
   batch = {name: jnp.asarray(a[:4]) for name, a in training.data.items()}
   moving, _ = step.step(
@@ -92,8 +89,8 @@ def test_what_no_update_names_stays_bit_for_bit():
   )
   after = state.variables_of(state.State(moving, before.still))
   for name in ("fc1", "critic", "norm"):
-    assert_identical(after["params"][name], variables["params"][name])
-  assert_identical(after["batch_stats"], variables["batch_stats"])
+    chex.assert_trees_all_equal(after["params"][name], variables["params"][name])
+  chex.assert_trees_all_equal(after["batch_stats"], variables["batch_stats"])
   assert (after["params"]["fc2"]["kernel"] != variables["params"]["fc2"]["kernel"]).all()
 
 
@@ -129,7 +126,7 @@ def test_a_closed_gate_moves_nothing_and_weighs_nothing():
   keys = jax.random.split(jax.random.key(1), 4)
   context = Context({"net/rate": 0.1, "critic/rate": 0.1})
   moving, sums = step.gated_step(stage, before, batch, keys, context, jnp.asarray(False))
-  assert_identical(moving, before.moving)
+  chex.assert_trees_all_equal(moving, before.moving)
   assert all(float(weight) == 0 for _, weight in sums.values())
 
 
@@ -198,7 +195,7 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path, monkeypatch, driver, chunks)
     with pytest.raises(Stop):
       run(tmp_path / "cut", **settings)
   got = run(tmp_path / "cut", resume=True, **settings)
-  assert_identical(got, want)
+  chex.assert_trees_all_equal(got, want)
   assert (tmp_path / "cut/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
   assert len(list((tmp_path / "cut/checkpoints").glob("[0-9]*"))) == 3
 
@@ -234,7 +231,7 @@ def test_a_checkpoint_restores_on_another_number_of_devices(tmp_path):
   want = run(tmp_path, devices=1)
   four, _ = parallel.choose("jit", 4, 4)
   got, meta = loop.restore_variables(toy.training(), four, tmp_path)
-  assert_identical(got, want)
+  chex.assert_trees_all_equal(got, want)
   assert len(jax.tree.leaves(got)[0].sharding.device_set) == 4
   assert meta["arithmetic"]["devices"] == 1
 

@@ -3,6 +3,7 @@ import functools
 import json
 import re
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -154,10 +155,6 @@ def assert_same(got, want, tolerance=TOLERANCES["dense"]):
     np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max(), err_msg=where)
 
 
-def assert_identical(got, want):
-  jax.tree.map(np.testing.assert_array_equal, jax.device_get(got), jax.device_get(want))
-
-
 @pytest.mark.parametrize("mode", ["vmap", "sequential"])
 @pytest.mark.parametrize("name", METHODS)
 def test_members_equal_their_trainings_alone(tmp_path, methods, alones, name, mode):
@@ -241,7 +238,7 @@ def test_a_member_that_is_not_finite_fails_alone(tmp_path, methods, alones, caps
   for k in (0, 2):
     assert_same(results[k].variables, alones("dense")[0][k])
   first_stage = train(tmp_path / "first", (stages[:1], init, data, hyper), chosen)
-  assert_identical(results[1].variables, first_stage[1].variables)
+  chex.assert_trees_all_equal(results[1].variables, first_stage[1].variables)
   assert np.isfinite(results[1].variables["params"]["fc2"]["kernel"]).all()
   resumed = train(tmp_path / "all", (stages, init, data, hyper), chosen, resume=True)
   assert [result.failed for result in resumed] == [result.failed for result in results]
@@ -284,7 +281,7 @@ def test_what_was_compiled_to_learn_its_memory_is_what_runs(tmp_path, methods, d
   (unknown, want), (known, got) = compilations(None), compilations(2**30)
   assert known == unknown
   for one, other in zip(got, want, strict=True):
-    assert_identical(one.variables, other.variables)
+    chex.assert_trees_all_equal(one.variables, other.variables)
   assert compilations(2)[0] == unknown + len(stages)
 
 
@@ -328,7 +325,7 @@ def test_killed_members_resume_bit_for_bit(tmp_path, monkeypatch, methods, mode,
     train(tmp_path / "cut", method, others, mode, resume=True)
   got = train(tmp_path / "cut", method, chosen, mode, resume=True, execution=settings)
   for one, other in zip(got, want, strict=True):
-    assert_identical(one.variables, other.variables)
+    chex.assert_trees_all_equal(one.variables, other.variables)
     assert one.history == other.history
 
 
@@ -405,7 +402,7 @@ def test_no_tracer_leaks_whether_begun_or_resumed(tmp_path, methods, monkeypatch
         train(tmp_path / "cut", method, chosen, mode, **memory)
     got = train(tmp_path / "cut", method, chosen, mode, resume=True, **memory)
   for one, other in zip(got, want, strict=True):
-    assert_identical(one.variables, other.variables)
+    chex.assert_trees_all_equal(one.variables, other.variables)
 
 
 @pytest.mark.parametrize("mode", ["vmap", "sequential"])

@@ -1,5 +1,6 @@
 """Optimizers against steps by hand: AdaBelief's golden numbers, Adam with coupled decay, rates by epoch."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -114,7 +115,7 @@ def test_sgd_spares_norms_from_decay_and_keeps_pytorchs_momentum():
 
   want = jax.tree.map(decayed, start)
   want["trunk"]["bn"], want["last"] = start["trunk"]["bn"], start["last"]
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), end, want)
+  chex.assert_trees_all_close(end, want, rtol=1e-6)
 
 
 def test_adamw_gives_a_submodule_a_rate_of_its_own():

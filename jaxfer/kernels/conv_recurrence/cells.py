@@ -39,6 +39,7 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, cast, get_args
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -293,7 +294,9 @@ def unroll(
   """
   if implementation not in get_args(Implementation):
     raise unknown("implementation of a conv-RNN", str(implementation), get_args(Implementation))
-  batch, _, height, width, channels = x.shape
+  batch, time, height, width, channels = x.shape
+  if mask is not None:
+    chex.assert_shape(mask, (batch, time))
   features = params["input_bias"].shape[0] // cell.gates
   first = initial_state(cell, (batch, height, width, features), x.dtype) if state is None else state
   if implementation == "pallas":
