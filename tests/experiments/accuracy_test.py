@@ -56,7 +56,7 @@ def test_train_evaluate_and_study_tell_one_accuracy(name, tmp_path):
   config = dataclasses.replace(
     config, recipe=Call(config.recipe.name, **options), model=Call(config.model.name, **model)
   )
-  described = StudyConfig(title="t", source="s", base=config, rows=(Row("one"),), presets={"small": ()})
+  described = StudyConfig(title="t", source="s", base=config, rows=(Row("one"),), presets={"small": {}})
   trained = run.train(config, tmp_path / "train", NOWHERE, say=silent)
   evaluated = run.evaluate(tmp_path / "train", NOWHERE, say=silent)
   (row,) = study.run(described, None, (), tmp_path / "study", NOWHERE, say=silent)["rows"]

@@ -96,8 +96,8 @@ def test_nothing_that_was_not_trained_is_protected(tmp_path, folders):
 
 CHAIN = dataclasses.replace(
   toy.STUDY,
-  rows=(Row("plain", (), None, "net"), Row("still", ("recipe.rate=0.0",), None, "plain")),
-  sources=(Row("net", ("split.folds=0",)),),
+  rows=(Row("plain", {}, None, "net"), Row("still", {"recipe.rate": 0.0}, None, "plain")),
+  sources=(Row("net", {"split.folds": 0}),),
   compared=(),
   seeds=1,
 )

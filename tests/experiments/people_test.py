@@ -22,7 +22,7 @@ BASE = RunConfig(
   split=Split(kind="per_class", per_class=2),
 )
 STUDY = StudyConfig(
-  title="t", source="nowhere", base=BASE, rows=(Row("only", (), 0.5),), presets={"small": ()}
+  title="t", source="nowhere", base=BASE, rows=(Row("only", {}, 0.5),), presets={"small": {}}
 )
 
 

@@ -95,7 +95,7 @@ def test_a_study_on_streamed_data_equals_one_on_resident(stored, tmp_path, data_
   for placement in ("resident", "streamed"):
     base = dataclasses.replace(config(placement), split=Split(folds=2))
     described = StudyConfig(
-      title="toy", source="nowhere", base=base, rows=study_toy.STUDY.rows[:1], presets={"small": ()}
+      title="toy", source="nowhere", base=base, rows=study_toy.STUDY.rows[:1], presets={"small": {}}
     )
     said: list[str] = []
     tables.append(study.run(described, None, (), tmp_path / placement, data_dir, say=said.append))

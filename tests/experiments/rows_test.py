@@ -45,12 +45,12 @@ def together(described, name):
 def test_rows_that_differ_in_numbers_read_by_name_alone_are_members_of_one_program():
   described = made(
     Row("plain"),
-    Row("fast", ("recipe.rate=0.5",)),
-    Row("long", ("recipe.epochs=3",)),
-    Row("wide", ("model.width=8",)),
-    Row("again", (), None, "plain"),
-    Row("again, fast", ("recipe.rate=0.5",), None, "plain"),
-    Row("again, from wide", ("recipe.rate=0.1",), None, "wide"),
+    Row("fast", {"recipe.rate": 0.5}),
+    Row("long", {"recipe.epochs": 3}),
+    Row("wide", {"model.width": 8}),
+    Row("again", {}, None, "plain"),
+    Row("again, fast", {"recipe.rate": 0.5}, None, "plain"),
+    Row("again, from wide", {"recipe.rate": 0.1}, None, "wide"),
   )
   assert together(described, "plain") == ["plain", "fast"]
   assert together(described, "again") == ["again", "again, fast"]
@@ -64,8 +64,8 @@ def done(tmp_path_factory):
   workdir = tmp_path_factory.mktemp("rows")
   described = made(
     Row("plain"),
-    Row("fast", ("recipe.rate=0.5",)),
-    Row("still", ("recipe.rate=0.0",), None, "plain"),
+    Row("fast", {"recipe.rate": 0.5}),
+    Row("still", {"recipe.rate": 0.0}, None, "plain"),
   )
   lines = []
   toy.run_study(workdir, config=described, say=lines.append)
@@ -91,7 +91,7 @@ def test_each_training_starts_from_that_of_its_seed_and_fold(done):
 def test_what_is_kept_is_the_rows_own(done, tmp_path):
   """Not that of the neighbour in whose company it trained."""
   workdir, _ = done
-  alone = made(Row("plain"), Row("still", ("recipe.rate=0.0",), None, "plain"))
+  alone = made(Row("plain"), Row("still", {"recipe.rate": 0.0}, None, "plain"))
   toy.run_study(tmp_path, config=alone, say=lambda line: None)
   for name, own in kept(tmp_path, "plain").items():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), own, kept(workdir, "plain")[name])
@@ -99,7 +99,7 @@ def test_what_is_kept_is_the_rows_own(done, tmp_path):
 
 def test_a_start_that_does_not_fit_is_refused(done):
   workdir, _ = done
-  _, configs = configuration.resolve(made(Row("wide", ("model.width=8",))), None, (), options_of)
+  _, configs = configuration.resolve(made(Row("wide", {"model.width": 8})), None, (), options_of)
   task = task_of(configs["wide"], toy.records())
   names = ["seed 0, fold 0"]
   with pytest.raises(UserError, match=r"'fc1' of row 'plain' is another net \(2 arrays differ"):

@@ -273,7 +273,7 @@ def test_a_study_of_both_stages_in_rounds(tmp_path, monkeypatch):
     base=TINY,
     rows=(row,),
     compared=(),
-    presets={"small": ()},
+    presets={"small": {}},
     seeds=1,
   )
   overrides = ("execution.driver=steps", "execution.devices=1")

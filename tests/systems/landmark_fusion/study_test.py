@@ -29,13 +29,13 @@ STUDY = StudyConfig(
   source="nowhere",
   base=BASE,
   rows=(
-    Row("baseline: RGB net alone", ("model.answer=rgb",), 0.9),
-    Row("proposed: p and w", ("recipe.rgb=given",), 0.9, "baseline: RGB net alone"),
-    Row("w = 0.0", ("recipe.rgb=given", "recipe.w=0.0"), None, "baseline: RGB net alone"),
+    Row("baseline: RGB net alone", {"model.answer": "rgb"}, 0.9),
+    Row("proposed: p and w", {"recipe.rgb": "given"}, 0.9, "baseline: RGB net alone"),
+    Row("w = 0.0", {"recipe.rgb": "given", "recipe.w": 0.0}, None, "baseline: RGB net alone"),
   ),
   seeds=2,
   compared=(("proposed: p and w", "baseline: RGB net alone"),),
-  presets={"small": ()},
+  presets={"small": {}},
 )
 FOLDERS = ("baseline-rgb-net-alone", "proposed-p-and-w", "w-0-0")
 

@@ -207,13 +207,13 @@ STUDY = config.StudyConfig(
   source="nowhere",
   base=BASE,
   rows=(
-    Row("noise", (), 0.5),
-    Row("no pre-training", ("recipe.pretrain=false",)),
-    Row("unseen people", ("split.kind=per_class_people",)),
+    Row("noise", {}, 0.5),
+    Row("no pre-training", {"recipe.pretrain": False}),
+    Row("unseen people", {"split.kind": "per_class_people"}),
   ),
   seeds=(0, 10),
   compared=(("noise", "no pre-training"),),
-  presets={"small": ()},
+  presets={"small": {}},
 )
 
 
