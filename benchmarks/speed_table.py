@@ -20,7 +20,9 @@ class Line:
 
 MEASURED = (
   Line("conv_rnn", "conv_lstm/gradient/b8-t16-s32-c32-f32/float32", "ConvLSTM layer, gradient"),
-  Line("conv_rnn", "enhanced_conv_lstm/gradient/b8-t16-s32-c32-f32/float32", "enhanced ConvLSTM layer, gradient"),
+  Line(
+    "conv_rnn", "enhanced_conv_lstm/gradient/b8-t16-s32-c32-f32/float32", "enhanced ConvLSTM layer, gradient"
+  ),
   Line("vae_step", "vae_step/b32-s64/float32", "identity/expression VAE, training step"),
   Line("convnets", "resnet18/train_step/b8-s112/float32", "ResNet18, training step"),
   Line("convnets", "face_resnet18/train_step/b8-s112/float32", "Face-ResNet18, training step"),

@@ -180,9 +180,7 @@ def _texts(files: Mapping[str, Sequence[Record]], only_headlines: bool, with_pap
   """
   compiled = {name: found for name, found in files.items() if all(r["benchmark"] == "tpu" for r in found)}
   measured = {name: found for name, found in files.items() if name not in compiled}
-  parts = [
-    section(name, headlines(found) if only_headlines else found) for name, found in measured.items()
-  ]
+  parts = [section(name, headlines(found) if only_headlines else found) for name, found in measured.items()]
   if with_papers:
     parts.append(papers([record for found in files.values() for record in found]))
   speed = [speed_table.measured(found) for found in measured.values()]
