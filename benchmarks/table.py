@@ -164,13 +164,15 @@ def write(readme: pathlib.Path, text: str, name: str = "performance") -> None:
   readme.write_text(f"{before}\n\n{text}\n\n{after}")
 
 
-def _places(root: pathlib.Path) -> dict[str, pathlib.Path]:
+def pages(root: pathlib.Path) -> dict[str, pathlib.Path]:
   """The file that holds each pair of markers."""
   benchmarks = root / "benchmarks" / "README.md"
   return {"performance": benchmarks, "compiled": benchmarks, "speed": root / "README.md"}
 
 
-def _texts(files: Mapping[str, Sequence[Record]], only_headlines: bool, with_papers: bool) -> dict[str, str]:
+def page_texts(
+  files: Mapping[str, Sequence[Record]], only_headlines: bool, with_papers: bool
+) -> dict[str, str]:
   """The text for each pair of markers, "" where no file has anything for it.
 
   Args:
@@ -205,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
       absolute = path.resolve()
       inside = absolute.is_relative_to(machine.ROOT)
       files[str(absolute.relative_to(machine.ROOT)) if inside else path.name] = records.read(path)
-    texts, places = _texts(files, parsed.write, parsed.papers), _places(machine.ROOT)
+    texts, places = page_texts(files, parsed.write, parsed.papers), pages(machine.ROOT)
     for name, text in texts.items():
       if parsed.write and text:
         write(places[name], text, name)

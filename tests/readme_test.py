@@ -56,8 +56,8 @@ def test_generated_tables_are_those_of_the_committed_results(name):
   results = ROOT / "benchmarks" / "results"
   paths = [*sorted(results.glob("cpu-*.jsonl")), *sorted(results.glob("tpu-compiled-*.jsonl"))]
   files = {str(path.relative_to(ROOT)): records.read(path) for path in paths}
-  text = table._texts(files, only_headlines=True, with_papers=False)[name]
-  page = table._places(ROOT)[name].read_text()
+  text = table.page_texts(files, only_headlines=True, with_papers=False)[name]
+  page = table.pages(ROOT)[name].read_text()
   assert f"<!-- {name} -->\n\n{text}\n\n<!-- /{name} -->" in page
 
 
