@@ -1,21 +1,21 @@
-"""The README's performance section from committed results: python -m benchmarks.table RESULTS.jsonl ... [--write]
+"""The performance tables from committed results: python -m benchmarks.table RESULTS.jsonl ... [--write]
 
-Prints all of it as Markdown, or with --write puts the headlines between the markers `<!-- performance -->` and
-`<!-- /performance -->` of README.md, and what was compiled for a TPU between `<!-- compiled -->` and
-`<!-- /compiled -->` of benchmarks/README.md. With --papers a table of the times that the papers publish stands beside
-ours.
+Prints all results as Markdown. With --write it replaces the text between pairs of markers instead: the headline cases
+(`<!-- performance -->` ... `<!-- /performance -->`) and what was compiled for a TPU (`compiled`) in
+benchmarks/README.md, and the small table (`speed`) in README.md. Give --write all the files that the tables show: each
+call replaces a whole table. With --papers a table of the times that the papers publish stands beside ours.
 """
 
 import argparse
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from benchmarks import machine, records, tpu_table
+from benchmarks import machine, records, speed_table, tpu_table
 from benchmarks.records import BadRecords, Record
 
-# What the README shows: of each benchmark the cases whose name holds one of these.
+# The headline cases: those of each benchmark whose name contains one of these.
 HEADLINES = {
   "conv_rnn": ("gradient/b8-t16-s32-c32-f32/float32", "f16-32-64-128"),
   "convnets": ("decoder_gradient", "train_step", "landmark_fusion/forward"),
@@ -88,14 +88,14 @@ def _cell(record: Record | None, ours: Record | None, notes: list[str]) -> str:
 
 
 def headlines(found: Sequence[Record]) -> list[Record]:
-  """The records that the README shows.
+  """The records of the headline cases.
 
   Raises:
     BadRecords: there is none.
   """
   shown = [r for r in found if any(text in r["case"] for text in HEADLINES.get(r["benchmark"], ()))]
   if not shown:
-    raise BadRecords(f"none of the {len(found)} records is of a case that the README shows")
+    raise BadRecords(f"none of the {len(found)} records is of a headline case")
   return shown
 
 
@@ -164,11 +164,42 @@ def write(readme: pathlib.Path, text: str, name: str = "performance") -> None:
   readme.write_text(f"{before}\n\n{text}\n\n{after}")
 
 
+def pages(root: pathlib.Path) -> dict[str, pathlib.Path]:
+  """The file that holds each pair of markers."""
+  benchmarks = root / "benchmarks" / "README.md"
+  return {"performance": benchmarks, "compiled": benchmarks, "speed": root / "README.md"}
+
+
+def page_texts(
+  files: Mapping[str, Sequence[Record]], only_headlines: bool, with_papers: bool
+) -> dict[str, str]:
+  """The text for each pair of markers, "" where no file has anything for it.
+
+  Args:
+    files: records by the name of their file.
+    only_headlines: leave out measured cases that are not headline cases.
+    with_papers: add the times that the papers publish.
+  """
+  compiled = {name: found for name, found in files.items() if all(r["benchmark"] == "tpu" for r in found)}
+  measured = {name: found for name, found in files.items() if name not in compiled}
+  parts = [section(name, headlines(found) if only_headlines else found) for name, found in measured.items()]
+  if with_papers:
+    parts.append(papers([record for found in files.values() for record in found]))
+  speed = [speed_table.measured(found) for found in measured.values()]
+  speed += [speed_table.compiled(found) for found in compiled.values()]
+  texts = {
+    "performance": parts,
+    "compiled": [tpu_table.section(*file) for file in compiled.items()],
+    "speed": speed,
+  }
+  return {name: "\n\n".join(own) for name, own in texts.items()}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
   flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   flags.add_argument("results", type=pathlib.Path, nargs="+")
   flags.add_argument("--papers", action="store_true", help="add the papers' own times")
-  flags.add_argument("--write", action="store_true", help="write the section into README.md")
+  flags.add_argument("--write", action="store_true", help="write the tables into both READMEs")
   parsed = flags.parse_args(arguments)
   try:
     files = {}
@@ -176,21 +207,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
       absolute = path.resolve()
       inside = absolute.is_relative_to(machine.ROOT)
       files[str(absolute.relative_to(machine.ROOT)) if inside else path.name] = records.read(path)
-    compiled = {name: found for name, found in files.items() if all(r["benchmark"] == "tpu" for r in found)}
-    ran = {name: found for name, found in files.items() if name not in compiled}
-    parts = [section(name, headlines(found) if parsed.write else found) for name, found in ran.items()]
-    if parsed.papers:
-      parts.append(papers([record for found in files.values() for record in found]))
-    texts = {"performance": parts, "compiled": [tpu_table.section(*file) for file in compiled.items()]}
-    places = {
-      "performance": machine.ROOT / "README.md",
-      "compiled": machine.ROOT / "benchmarks" / "README.md",
-    }
-    for name, own in texts.items():
-      if own and parsed.write:
-        write(places[name], "\n\n".join(own), name)
-      elif own:
-        print("\n\n".join(own))
+    texts, places = page_texts(files, parsed.write, parsed.papers), pages(machine.ROOT)
+    for name, text in texts.items():
+      if parsed.write and text:
+        write(places[name], text, name)
+      elif text and name != "speed":
+        print(text)
   except BadRecords as error:
     print(error, file=sys.stderr)
     return 2

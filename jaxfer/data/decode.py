@@ -9,7 +9,7 @@ from PIL import Image
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM")  # None whose decoder starts another program.
 _LEAST_SIDE = 8  # Pixels; no face is smaller.
-_LEAST_MEAN = 10  # Of 255; the placeholders of KDEF have a mean of 0.6 (datasets.md section 5).
+_LEAST_MEAN = 10  # Of 255; the placeholders of KDEF have a mean of 0.6 (data/README.md, section 5).
 # Beyond the first a JPEG is decoded at half its size, which its decoder can; beyond the second nothing is read.
 # A picture takes up to four times three bytes a pixel on its way.
 _LARGE, _TOO_LARGE = 16 << 20, 64 << 20

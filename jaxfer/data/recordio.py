@@ -1,4 +1,4 @@
-"""MXNet's RecordIO as InsightFace ships faces in it: train.rec and train.idx (datasets.md section 10).
+"""MXNet's RecordIO as InsightFace ships faces in it: train.rec and train.idx (data/README.md, section 10).
 
 A record is u32 magic, u32 (part << 29 | length), the payload, and padding to 4 bytes. A payload that holds the magic
 itself on a 4-byte boundary is cut there into parts 1, 2, ..., 2, 3 and loses it; whole payloads are part 0. An image's

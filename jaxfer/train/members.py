@@ -105,7 +105,7 @@ class Result:
 
 
 def mode_of(mode: Mode, platform: str) -> Mode:
-  """What "auto" stands for on a platform: on CPU one after another is faster (design, section 4)."""
+  """What "auto" stands for on a platform: one after another on CPU, where that is faster."""
   if mode not in ("auto", "vmap", "sequential"):
     raise unknown("way to run members", mode, ("auto", "vmap", "sequential"))
   if mode != "auto":

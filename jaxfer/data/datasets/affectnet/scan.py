@@ -1,6 +1,6 @@
 """The distributor's trees of AffectNet: lists of 2017, folders of 2021, AffectNet+ of 2024. Decodes no image.
 
-Layout and counts: datasets.md section 9; Mollahosseini, Hasani and Mahoor (2017). People are unknown: every picture
+Layout and counts: data/README.md, section 9; Mollahosseini, Hasani and Mahoor (2017). People are unknown: every picture
 is a person of its own.
 """
 

@@ -1,6 +1,6 @@
 """CASIA-WebFace in folders, and as InsightFace's train.rec, train.idx, train.lst and property. Decodes no image.
 
-Layout and counts: datasets.md section 10; Yi et al. (2014).
+Layout and counts: data/README.md, section 10; Yi et al. (2014).
 """
 
 import dataclasses

@@ -2,7 +2,7 @@
 
 Four parallel trees, each S005/001/ deep: frames, landmarks (one file a frame), FACS codes and emotion labels
 (one file at the peak, labels for 327 of 593 sequences). Copies nest and name the trees differently, so they
-are told apart by the files inside. Layout and counts: datasets.md section 3; Lucey et al. (2010).
+are told apart by the files inside. Layout and counts: data/README.md, section 3; Lucey et al. (2010).
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """FER2013 in its forms: a csv of pixels, class folders, and FER+'s votes with either's pictures.
 
-Layouts and counts: datasets.md section 13; Goodfellow et al. (2013), Barsoum et al. (2016).
+Layouts and counts: data/README.md, section 13; Goodfellow et al. (2013), Barsoum et al. (2016).
 """
 
 import re

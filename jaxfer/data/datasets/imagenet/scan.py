@@ -1,7 +1,7 @@
 """The distributor's forms of ImageNet (ILSVRC 2012): folders, or the tar archives read where they lie.
 
 train/n01440764/n01440764_10026.JPEG and val/, which is flat with a file of labels, or in folders of classes.
-Layout: datasets.md section 11; Russakovsky et al. (2015).
+Layout: data/README.md, section 11; Russakovsky et al. (2015).
 """
 
 import re

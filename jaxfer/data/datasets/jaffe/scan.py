@@ -1,7 +1,7 @@
 """The distributor's folder of JAFFE: names and ratings. Walks and parses; decodes no picture.
 
 213 pictures named KA.AN1.39.tiff (person, posed emotion and take, serial number) and a README with two tables of
-ratings, of which the second leaves fear out. Layout and counts: datasets.md section 1; Lyons et al. (1998).
+ratings, of which the second leaves fear out. Layout and counts: data/README.md, section 1; Lyons et al. (1998).
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """The distributor's tree of KDEF and AKDEF: names. Walks and parses; decodes no picture.
 
 KDEF/AF01/AF01AFFL.JPG: session, sex and number of the person; emotion; angle. 140 folders of 35. AKDEF/FAFS.JPG: the
-average of all women or men. Layout and irregularities: datasets.md section 5; Lundqvist, Flykt and Oehman (1998).
+average of all women or men. Layout and irregularities: data/README.md, section 5; Lundqvist, Flykt and Oehman (1998).
 """
 
 import re

@@ -138,7 +138,7 @@ def read_landmarks(text: str) -> np.ndarray | None:
 def face_points(landmarks: np.ndarray) -> np.ndarray:
   """The 2, 3 or 5 points that place a face, of landmarks that hold them; pairs from image-left to image-right.
 
-  37 points (datasets.md section 6: eyes 13-18 and 19-24, mouth 25-36) give the eyes and the middle of the mouth;
+  37 points (data/README.md, section 6: eyes 13-18 and 19-24, mouth 25-36) give the eyes and the middle of the mouth;
   68 (iBUG: eyes 36-41 and 42-47, tip of the nose 30, corners of the mouth 48 and 54) give five.
   """
   if len(landmarks) == 37:

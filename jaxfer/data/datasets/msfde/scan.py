@@ -1,6 +1,6 @@
 """MSFDE as its owners hand it on: in class folders, or with a table of paths, labels and people.
 
-No public source gives file names or folders (datasets.md section 4), so the owner of a copy names the classes: by
+No public source gives file names or folders (data/README.md, section 4), so the owner of a copy names the classes: by
 folders, anger/..., or by a csv with the header path,label,subject. Beaupre and Hess (2005).
 """
 

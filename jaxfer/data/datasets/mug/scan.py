@@ -1,6 +1,6 @@
 """The distributor's trees of MUG: sequences of frames and the manually annotated stills. Decodes no image.
 
-Layout and counts: datasets.md section 7; Aifanti, Papachristou and Delopoulos (2010).
+Layout and counts: data/README.md, section 7; Aifanti, Papachristou and Delopoulos (2010).
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """Nagoya University's expressions of elderly people, from a table or class folders.
 
-The layout of the distribution is not public (datasets.md section 12), so the owner of a copy gives a csv with the
+The layout of the distribution is not public (data/README.md, section 12), so the owner of a copy gives a csv with the
 header path,subject,emotion,method,camera,kind, or class folders. Facts: paper 004, and NII's announcement (2024).
 """
 

@@ -2,7 +2,7 @@
 
 basic/ and compound/ are of one shape: EmoLabel/list_patition_label.txt (in some copies list_partition_label.txt),
 Image/{aligned,original}, Annotation/{auto,manual,boundingbox}, where any of the last five may be a zip archive.
-Layout and counts: datasets.md section 6; Li, Deng and Du (2017).
+Layout and counts: data/README.md, section 6; Li, Deng and Du (2017).
 """
 
 import re

@@ -1,7 +1,7 @@
 """The distributor's files of RAVDESS: names, twins and what the clips say of themselves. Decodes no picture.
 
 The audio-visual file of a trial (01) and the video-only one (02) hold the same pictures: a trial is taken once.
-Layout and counts: datasets.md section 8; Livingstone and Russo (2018).
+Layout and counts: data/README.md, section 8; Livingstone and Russo (2018).
 """
 
 import dataclasses
