@@ -1,4 +1,4 @@
-"""The network and the config that the README shows train as they stand there, by the commands that it shows."""
+"""The networks and configs that the READMEs show train as they stand there, by the commands that they show."""
 
 import json
 import pathlib
@@ -12,6 +12,16 @@ import jaxfer
 from jaxfer import cli
 
 README = pathlib.Path(jaxfer.__file__).parent / "systems/classifier/README.md"
+
+
+def write_images(folder):
+  """Two classes, dark and light, of 20 images each."""
+  rng = np.random.default_rng(0)
+  for label, brightness in (("dark", 0), ("light", 120)):
+    (folder / label).mkdir(parents=True)
+    for k in range(20):
+      pixels = rng.integers(0, 120, (16, 16, 3)) + brightness
+      Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{label}/{k}.png")
 
 
 def test_the_readme_trains_and_evaluates(tmp_path, monkeypatch):
@@ -37,13 +47,24 @@ def test_the_readmes_way_to_own_images(tmp_path, monkeypatch):
   (tmp_path / "my_config.py").write_text(own)
   monkeypatch.chdir(tmp_path)
   monkeypatch.delitem(sys.modules, "my_models", raising=False)
-  rng = np.random.default_rng(0)
-  for label, brightness in (("dark", 0), ("light", 120)):
-    (tmp_path / "path/to/images" / label).mkdir(parents=True)
-    for k in range(20):
-      pixels = rng.integers(0, 120, (16, 16, 3)) + brightness
-      Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"path/to/images/{label}/{k}.png")
+  write_images(tmp_path / "path/to/images")
   (prepare,) = re.findall(r"^jaxfer (prepare .*)$", README.read_text(), re.MULTILINE)
   assert cli.main([*prepare.split(), "--data-dir", "data"]) == 0
   small = ["model.features=(4,)", "recipe.epochs=2", "execution.devices=1", "--data-dir", "data"]
   assert cli.main(["train", "my_config.py", "--workdir", "runs/own", *small]) == 0
+
+
+def test_the_front_page_trains_a_network_on_own_images(tmp_path, monkeypatch):
+  text = (pathlib.Path(__file__).parents[3] / "README.md").read_text()
+  blocks = dict(re.findall(r"```python\n# (\w+\.py)[^\n]*\n(.*?)```", text, re.DOTALL))
+  for name, code in blocks.items():
+    (tmp_path / name).write_text(code)
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.delitem(sys.modules, "my_models", raising=False)
+  write_images(tmp_path / "path/to/images")
+  (prepare,) = re.findall(r"^jaxfer (prepare image_folder .*)$", text, re.MULTILINE)
+  (train,) = re.findall(r"run it with: jaxfer (train .*)$", text, re.MULTILINE)
+  assert cli.main([*prepare.split(), "--data-dir", "data"]) == 0
+  small = ["recipe.epochs=2", "batch_size=8", "execution.devices=2", "execution.driver=steps"]
+  assert cli.main([*train.split(), *small, "--data-dir", "data"]) == 0
+  assert pathlib.Path("runs/mine/evaluation.json").exists()
