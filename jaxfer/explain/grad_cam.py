@@ -25,7 +25,7 @@ def class_activations(
   ("alone", "ema", "frozen"). May be compiled.
 
   What follows a submodule within its parent, such as a ReLU between convolutions, belongs to the *input* of the next
-  one. Of `models.landmark_fusion`: layer4 of the RGB net is the output of ("rgb", "trunk"); the fifth convolution of
+  one. For `systems.landmark_fusion`: layer4 of the RGB net is the output of ("rgb", "trunk"); the fifth convolution of
   the landmark net, which no pooling follows, is with its ReLU the input of ("landmark", "conv6"), and the sixth that
   of ("landmark", "arm").
 

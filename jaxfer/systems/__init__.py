@@ -40,14 +40,17 @@ def model_class(name: str) -> type[nn.Module]:
   An import path is looked up like any import, and then in the current directory.
 
   Raises:
-    UserError: there is no such model, or the import fails.
+    UserError: there is no such model, or importing its module fails.
   """
   module, colon, attribute = name.partition(":")
   if not colon:
     if name not in MODELS:
       raise unknown("model", name, MODELS)
     return MODELS[name]
-  sys.path.append(os.getcwd())
+  folder = os.getcwd()
+  added = folder not in sys.path
+  if added:
+    sys.path.append(folder)
   try:
     found = getattr(importlib.import_module(module), attribute)
   except (ImportError, AttributeError, ValueError) as error:
@@ -55,8 +58,13 @@ def model_class(name: str) -> type[nn.Module]:
       f"model '{name}': {error}; write MODULE:CLASS, and run jaxfer where Python finds MODULE, such as the folder of "
       f"{module.rpartition('.')[2]}.py"
     ) from error
+  except Exception as error:  # The user's own code may raise anything.
+    raise UserError(
+      f"model '{name}': {module} cannot be imported: {type(error).__name__}: {error}"
+    ) from error
   finally:
-    sys.path.pop()
+    if added:
+      sys.path.remove(folder)
   if not (isinstance(found, type) and issubclass(found, nn.Module)):
     raise UserError(f"model '{name}' is no Flax Linen module: name a subclass of flax.linen.Module")
   return found

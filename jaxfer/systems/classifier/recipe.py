@@ -167,15 +167,15 @@ class ClassifierSystem(System):
     return logits
 
   def load_pretrained(self, model: nn.Module, given: Variables) -> Variables:
-    """All weights of another training of the same module.
+    """Returns all weights of another training of the same module.
 
     Raises:
-      UserError: the weights are another system's.
+      UserError: the weights belong to another system.
     """
     if set(given["params"]) != {NET}:
       raise UserError(
-        f"init_from: weights of {', '.join(given['params'])} are none of a classifier: give those of a training of "
-        f"{type(model).__name__}"
+        f"init_from: the weights of {', '.join(given['params'])} do not belong to a classifier: give those of a training "
+        f"of {type(model).__name__}"
       )
     return given
 

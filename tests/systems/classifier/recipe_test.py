@@ -1,6 +1,7 @@
 """A stock Flax module trains as a system: statistics over all devices, masks of their own, its own initial draws."""
 
 import dataclasses
+import sys
 
 import flax.linen as nn
 import jax
@@ -142,6 +143,18 @@ def test_a_module_in_the_current_directory_is_found(tmp_path, monkeypatch):
   assert model_class("my_own_models:Own").__name__ == "Own"
 
 
+def test_a_module_that_raises_is_told_and_the_path_stays_as_it_was(tmp_path, monkeypatch):
+  (tmp_path / "my_wrong_models.py").write_text("import sys\nsys.path.append('elsewhere')\nwidth = 1 / 0\n")
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr("sys.path", list(sys.path))
+  before = list(sys.path)
+  with pytest.raises(
+    UserError, match="my_wrong_models cannot be imported: ZeroDivisionError: division by zero"
+  ):
+    model_class("my_wrong_models:Own")
+  assert sys.path == [*before, "elsewhere"]
+
+
 def test_bfloat16_needs_an_attribute_dtype():
   config = small_systems.SYSTEMS["classifier"]
   assert (
@@ -153,7 +166,7 @@ def test_bfloat16_needs_an_attribute_dtype():
 
 
 def test_weights_of_another_system_are_refused():
-  with pytest.raises(UserError, match=r"weights of trunk, head are none of a classifier"):
+  with pytest.raises(UserError, match=r"the weights of trunk, head do not belong to a classifier"):
     SYSTEM.load_pretrained(cnn.Plain(), {"params": {"trunk": {}, "head": {}}})
   given = {"params": {NET: {}}}
   assert SYSTEM.load_pretrained(cnn.Plain(), given) is given
