@@ -175,8 +175,8 @@ class ClassifierSystem(System):
     if set(given["params"]) != {NET}:
       raise UserError(
         f"init_from: the weights of {', '.join(given['params'])} do not belong to a classifier: give those of a "
-      f"training of {type(model).__name__}"
-    )
+        f"training of {type(model).__name__}"
+      )
     return given
 
   def init(self, model: nn.Module, data: Mapping[str, np.ndarray], key: jax.Array) -> Variables:
