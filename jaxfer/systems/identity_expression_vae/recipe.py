@@ -1,85 +1,81 @@
-"""Paper 003: who is seen and how they look held apart in two codes, learned from who is seen alone.
+"""The system of paper 003: separate codes for identity and expression, learned without expression labels.
 
-Stage "identity" (eq. 1): z_e = 0, and what is decoded is compared with a random image of the same person. Stage
-"expression" (eqs. 2 to 5): the identity encoder stays bit for bit as it is, and the image itself is decoded from both
-codes; the adversarial and the switch loss belong here. Both repeated, that is rounds. Labels only judge.
+README, section 2 describes the two training stages and the evaluation, and section 3 our choices:
 
-Our choices where the paper is silent or cannot be meant:
+- Stage "identity" (eq. 1) trains the identity encoder and the decoder. The expression code is zero, and the target is a
+  random image of the same person.
+- Stage "expression" (eqs. 2 to 5) trains the expression encoder and the decoder, and with the adversarial loss the
+  discriminator. The identity encoder is frozen, and the target is the input image.
 
-- the printed weights, 1e5 of the divergence and 0.01 of the reconstruction, leave the decoder next to nothing of the
-  image (`configs/identity_expression_vae/literal_synthetic.py`): the default is 1e-5, a lost minus sign; our small
-  table has 1e-3 and 0.5, for its smaller images;
-- batches of 64; rates and moments begin anew with every stage, or rounds after the third would learn nothing;
-  the discriminator takes one step a step of the generator, by an Adam of its own;
-- the generator climbs log D(fake) (`saturating` is as printed); its gradient passes through the discriminator of the
-  step before, which then learns from the same fakes;
-- z_i is drawn from its posterior wherever an image is decoded, but the switch loss compares means;
-- the partner of the switch loss is any image of another person of the batch, or of the training images where a batch
-  shows one person alone;
-- the baselines are a VAE of one code of 64, and one that is told the person (`models.vae_baselines`).
+Both stages can be repeated in rounds. Labels of expressions are used for evaluation only.
 
-Expressions are recognised by clustering posterior means (`clustering`): a training's accuracy is the mean of 100 trials
-on people whom it never saw; that of the people it learned from is a measure of its own.
+Two details are not in the README. In each step the generator is updated first, so its loss uses the discriminator of
+the previous step. If all images of a batch show the same person, the partners of the switch loss come from the other
+training images.
 """
 
+import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.typing import ArrayLike
 
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
 from jaxfer.ranges import Count, Factor, Rate, Weight
+from jaxfer.report.tables import Table
 from jaxfer.systems.identity_expression_vae import clustering, code_metrics, figures, table, updates
 from jaxfer.systems.identity_expression_vae.baselines import VAE, ConditionalVAE, condition
 from jaxfer.systems.identity_expression_vae.model import IdentityExpressionVAE
-from jaxfer.systems.system import Prediction, System
+from jaxfer.systems.system import History, Prediction, System, Task, Variants
 from jaxfer.train import optim
-from jaxfer.train.stage import Batch, Stage, Update, Variables
+from jaxfer.train.stage import Batch, SampleFn, Stage, Update, Variables
 
-COLLAPSED = 0.05  # Nat of divergence below which a code with its noise tells next to nothing of its image.
-WON = 1e-3  # Nat of a discriminator's loss below which it teaches nothing.
+# Below this divergence, in nat, a code counts as collapsed: with its noise it holds almost no information on the image.
+COLLAPSED = 0.05
+# Below this loss of the discriminator, in nat, the generator learns nothing from it.
+WON = 1e-3
 
 
 class IdentityExpressionSystem(System):
-  """A VAE with one code for the person and one for the expression, and two baselines."""
+  """A VAE with one code for the identity and one for the expression, and two baselines."""
 
   models = {"conditional_vae": ConditionalVAE, "identity_expression_vae": IdentityExpressionVAE, "vae": VAE}
-  citation = "paper 003, Table 3: 195 tested images of 7 people of MUG and CK+"
+  citation = "paper 003, Table 3: 195 test images of 7 people from MUG and CK+"
   paper_data = "paper003"
   paper_options = {"use": "both"}
   test_batch = 64
 
   def to_arrays(self, records: Records) -> dict[str, np.ndarray]:
-    """Pictures [n, S, S, 3] uint8, who they show, and their labels, [n] each.
+    """RGB images [n, S, S, 3], uint8, and the person and the label of each, [n].
 
     Raises:
-      UserError: the records hold no such pictures.
+      UserError: the records hold no RGB images of 8 bits.
     """
     image = records.arrays.get("image")
     if image is None or image.dtype != np.uint8 or image.shape[-1] != 3:
-      have = ", ".join(f"{name} {array.shape[1:]}" for name, array in records.arrays.items())
+      what = "no image" if image is None else f"image {image.dtype} {image.shape[1:]}"
       raise UserError(
-        f"records of {have}: this system reads coloured stills, [S, S, 3] uint8; choose another data set"
+        f"the records have {what}: this system reads RGB images (uint8, 3 channels); choose another data set"
       )
     return {"image": image, "subject": records.arrays["subject"], "label": records.arrays["label"]}
 
-  def eval_batch(self, data: Mapping[str, ArrayLike], rows: ArrayLike) -> Batch:
-    """Pictures [rows, S, S, 3] in [0, 1], who they show and their labels [rows]."""
+  def eval_batch(self, data: Mapping[str, ArrayLike], indices: ArrayLike) -> Batch:
+    """RGB images [batch, S, S, 3], float32 in [0, 1], and the person and the label of each, [batch]."""
     return {
-      "image": jnp.asarray(data["image"])[rows].astype(jnp.float32) / 255,
-      "subject": jnp.asarray(data["subject"])[rows],
-      "label": jnp.asarray(data["label"])[rows],
+      "image": jnp.asarray(data["image"])[indices].astype(jnp.float32) / 255,
+      "subject": jnp.asarray(data["subject"])[indices],
+      "label": jnp.asarray(data["label"])[indices],
     }
 
   def inputs(self, model: nn.Module, batch: Batch) -> tuple[jax.Array, ...]:
-    """The model's arguments: images, and of the conditional VAE the subjects' one-hot vectors."""
-    told = condition(model, len(batch["image"]), batch["subject"])
-    return (batch["image"],) if told is None else (batch["image"], told)
+    """The images, and for a conditional VAE also the one-hot vectors of the people they show."""
+    one_hot = condition(model, len(batch["image"]), batch["subject"])
+    return (batch["image"],) if one_hot is None else (batch["image"], one_hot)
 
   def recipe(
     self,
@@ -101,68 +97,83 @@ class IdentityExpressionSystem(System):
     saturating: bool = False,
     fixed_target: bool = False,
   ) -> tuple[tuple[Stage, ...], dict[str, float]]:
-    """Both stages, once or in rounds; of a baseline a single one.
+    """Both stages, once or in rounds. A baseline has a single stage.
 
     Args:
-      model: the nets.
-      steps: batches of an epoch.
-      epochs: of each stage in a single pass.
-      iterated: whether both stages are repeated, with a look at the tested people after each round.
-      rounds: how often, then (Fig. 3 cannot be read: our choice).
-      round_epochs: of each stage, then.
-      adversarial: whether there is L_gan (eq. 3), and so a discriminator.
-      switch: whether there is L_switch (eq. 4).
-      learning_rate: of Adam at the start of a stage.
-      decay: of the rate, a factor an epoch.
-      kl_weight: alpha_i1 = alpha_e1, of the divergence in nat.
-      error_weight: alpha_i2 = alpha_e2, of the sum of squared errors over pixels and channels.
-      adversarial_weight: beta.
-      switch_weight: gamma.
-      saturating: see `vae_losses.generator_terms`.
-      fixed_target: see `stop_gradient` of `vae_losses.switch`.
+      model: the model.
+      steps: batches per epoch.
+      epochs: epochs of each stage in a single pass.
+      iterated: whether both stages are repeated, with an evaluation on the test records after each round.
+      rounds: number of rounds if `iterated`; our choice (README, section 3).
+      round_epochs: epochs of each stage in a round.
+      adversarial: whether to use L_gan (eq. 3), which needs a discriminator.
+      switch: whether to use L_switch (eq. 4).
+      learning_rate: the learning rate of Adam at the start of each stage.
+      decay: factor on the learning rate per epoch.
+      kl_weight: a1, the weight of the divergence in nat.
+      error_weight: a2, the weight of the squared error summed over pixels and channels.
+      adversarial_weight: beta, the weight of L_gan.
+      switch_weight: gamma, the weight of L_switch.
+      saturating: whether the generator minimises log(1 - D), as printed; see `losses.generator_terms`.
+      fixed_target: whether to stop the gradient of the target in L_switch; see `losses.switch`.
 
     Raises:
-      UserError: rounds of a baseline, or none at all.
+      UserError: `iterated` is set for a baseline.
     """
-    if iterated and isinstance(model, VAE):
-      raise UserError("recipe.iterated=true: a plain or conditional VAE has one stage, leave it out")
-    hyper = {
-      "learning_rate": learning_rate,
-      "kl_weight": kl_weight,
-      "error_weight": error_weight,
-      "adversarial_weight": adversarial_weight,
-      "switch_weight": switch_weight,
-    }
-
-    def adam():
-      return optim.adam("learning_rate", optim.exponential(decay, steps))
-
+    hparams = {"learning_rate": learning_rate, "kl_weight": kl_weight, "error_weight": error_weight}
+    hparams |= {"adversarial_weight": adversarial_weight, "switch_weight": switch_weight}
+    adam = optim.adam("learning_rate", optim.exponential(decay, steps))
     if isinstance(model, VAE):
-      update = Update("vae", updates.plain(model), ("encoder", "decoder"), adam())
-      return (Stage("vae", (update,), epochs, self._sampled("target")),), hyper
-    moved = ("identity_encoder", "decoder")
-    identity = Update("identity", updates.identity(model), moved, adam())
-    moved = ("expression_encoder", "decoder")
+      if iterated:
+        raise UserError(
+          "recipe.iterated=true: a plain or conditional VAE has one stage; leave the option out"
+        )
+      return self._baseline_stages(model, adam, epochs), hparams
+    options = {"switch": switch, "saturating": saturating, "fixed_target": fixed_target}
+    epochs = round_epochs if iterated else epochs
+    stages = self._both_stages(model, adam, epochs, evaluated=iterated, adversarial=adversarial, **options)
+    return stages * (rounds if iterated else 1), hparams
+
+  def _baseline_stages(
+    self, model: VAE, adam: optax.GradientTransformation, epochs: int
+  ) -> tuple[Stage, ...]:
+    """The single stage of a plain or conditional VAE."""
+    update = Update("vae", updates.plain(model), ("encoder", "decoder"), adam)
+    return (Stage("vae", (update,), epochs, self._sampler("target")),)
+
+  def _both_stages(
+    self,
+    model: IdentityExpressionVAE,
+    adam: optax.GradientTransformation,
+    epochs: int,
+    *,
+    evaluated: bool,
+    adversarial: bool,
+    switch: bool,
+    saturating: bool,
+    fixed_target: bool,
+  ) -> tuple[Stage, ...]:
+    """Stage "identity" and stage "expression"; `evaluated` adds an evaluation at the end. See `recipe`."""
+    identity = Update("identity", updates.identity(model), ("identity_encoder", "decoder"), adam)
     loss = updates.generator(
       model, adversarial=adversarial, switch=switch, saturating=saturating, fixed_target=fixed_target
     )
-    steps_of = [Update("generator", loss, moved, adam())]
+    expression = [Update("generator", loss, ("expression_encoder", "decoder"), adam)]
     if adversarial:
-      steps_of.append(Update("discriminator", updates.discriminator(model), ("discriminator",), adam()))
-    length, columns = round_epochs if iterated else epochs, ("row", "partner") if switch else ("row",)
-    stages = (
-      Stage("identity", (identity,), length, self._sampled("target"), ("row", "target")),
-      Stage("expression", tuple(steps_of), length, self._sampled("partner"), columns, judged=iterated),
+      expression.append(Update("discriminator", updates.discriminator(model), ("discriminator",), adam))
+    columns = ("row", "partner") if switch else ("row",)
+    return (
+      Stage("identity", (identity,), epochs, self._sampler("target"), ("row", "target")),
+      Stage("expression", tuple(expression), epochs, self._sampler("partner"), columns, judged=evaluated),
     )
-    return stages * (rounds if iterated else 1), hyper
 
-  def _sampled(self, other: str):
-    """The batch, and where the plan has such a column the `other` images beside it."""
+  def _sampler(self, other: str) -> SampleFn:
+    """Samples a batch as `eval_batch` does, with the images of the plan's column `other`, if it has this column."""
 
     def sample(data, columns, keys):
       del keys
-      beside = {other: self.eval_batch(data, columns[other])["image"]} if other in columns else {}
-      return {**self.eval_batch(data, columns["row"]), **beside}
+      further = {other: self.eval_batch(data, columns[other])["image"]} if other in columns else {}
+      return {**self.eval_batch(data, columns["row"]), **further}
 
     return sample
 
@@ -171,76 +182,85 @@ class IdentityExpressionSystem(System):
     model: IdentityExpressionVAE | VAE,
     variables: Variables,
     batch: Batch,
-    hyper: Mapping[str, jax.Array],
-    axis: str | None,
+    hparams: Mapping[str, jax.Array],
+    axis_name: str | None,
   ) -> jax.Array:
-    """Posterior means: [batch, z_i | z_e], or a baseline's [batch, z].
+    """Posterior means: [batch, z_i | z_e], or [batch, z] for a baseline.
 
-    The conditional VAE is told nothing of whom it sees here, a vector of zeros: people who are tested are not among
-    those that it learned.
+    A conditional VAE gets a vector of zeros as condition, because the people of the test records are not among those
+    of its training.
     """
-    del hyper, axis
+    del hparams, axis_name
     return code_metrics.codes(model, variables, batch["image"], None)
 
   def predictions(
-    self, model: IdentityExpressionVAE | VAE, found: np.ndarray, labels: np.ndarray
+    self, model: IdentityExpressionVAE | VAE, outputs: np.ndarray, labels: np.ndarray
   ) -> dict[str, Prediction]:
-    """What clustering the codes of expression says, once in each of the paper's 100 trials.
+    """Predictions by clustering the expression codes, in the paper's 100 trials (README, section 2).
 
-    Its accuracy is the mean of the trials, as the paper has it (section 5.2.1), wherever a model is judged: in
-    training, evaluation and studies. A record's prediction is the label that most trials give it, which is right more
-    often.
+    The accuracy is the mean over the trials, as in the paper (its section 5.2.1). The predicted class of a record is
+    the one that most trials give it. This majority vote is more often correct than a single trial.
     """
-    if not np.isfinite(found).all():
-      nothing = np.full((clustering.TRIALS, len(labels)), -1)
-      return {"": Prediction(nothing[0], np.zeros(len(labels)), by_trial=nothing.T)}
-    said = code_metrics.recognise(code_metrics.expression_of(model, found), labels)
-    votes = (said[:, :, None] == np.arange(labels.max() + 1)).sum(0)
-    return {"": Prediction(votes.argmax(-1), (said == labels).mean(0), by_trial=said.T)}
+    if not np.isfinite(outputs).all():
+      missing = np.full((clustering.TRIALS, len(labels)), -1)
+      return {"": Prediction(missing[0], np.zeros(len(labels)), by_trial=missing.T)}
+    by_trial = code_metrics.recognise(code_metrics.expression_of(model, outputs), labels)
+    votes = (by_trial[:, :, None] == np.arange(labels.max() + 1)).sum(0)
+    return {"": Prediction(votes.argmax(-1), (by_trial == labels).mean(0), by_trial=by_trial.T)}
 
-  def warnings(
-    self, model: IdentityExpressionVAE | VAE, history: Sequence[Mapping[str, Any]], found: np.ndarray
-  ) -> list[str]:
-    """Lines for the reader: of a collapsed code, of a discriminator that has won."""
-    last = {row["stage"]: row for row in history if row["split"] == "train"}
+  def warnings(self, model: IdentityExpressionVAE | VAE, history: History, outputs: np.ndarray) -> list[str]:
+    """Warns about a collapsed code, a discriminator with almost no loss, and codes with too few distinct values."""
     lines = []
-    for stage, row in last.items():
-      divergence = row.get("kl", row.get("generator/kl"))
+    for stage, metrics in {row["stage"]: row for row in history if row["split"] == "train"}.items():
+      divergence = metrics.get("kl", metrics.get("generator/kl"))
       if divergence is not None and divergence < COLLAPSED:
         lines.append(
-          f"the posterior of stage '{stage}' has collapsed: {divergence:.2g} nat from the prior, so that the decoder, "
-          "which reads the code with its noise, gets next to nothing of the image; lower recipe.kl_weight or raise "
-          "recipe.error_weight"
+          f"the posterior of stage '{stage}' has collapsed: it is {divergence:.2g} nat from the prior, so the decoder "
+          "gets almost no information on the image; lower recipe.kl_weight or raise recipe.error_weight"
         )
-      terms = [value for name, value in row.items() if name.startswith("discriminator/")]
+      terms = [value for name, value in metrics.items() if name.startswith("discriminator/")]
       if terms and sum(terms) < WON:
         lines.append(
-          f"the discriminator of stage '{stage}' tells all images apart (loss {sum(terms):.2g}): it teaches "
-          "nothing more"
+          f"the discriminator of stage '{stage}' tells real and decoded images apart without error (loss "
+          f"{sum(terms):.2g}): the generator learns nothing more from it"
         )
-    values = code_metrics.distinct(code_metrics.expression_of(model, found))
-    if values < clustering.CLUSTERS and np.isfinite(found).all():
+    values = code_metrics.distinct(code_metrics.expression_of(model, outputs))
+    if values < clustering.CLUSTERS and np.isfinite(outputs).all():
       lines.append(
-        f"the codes of {len(found)} tested images take {values} values: they make as many clusters"
+        f"the codes of the {len(outputs)} test images have only {values} distinct values: they form {values} clusters "
+        f"instead of {clustering.CLUSTERS}"
       )
     return lines
 
-  def figures(self, task, variables, trained, tested, folder):
-    """Swapped and interpolated faces, and the codes; see `figures.figures`."""
-    return figures.figures(task, variables, trained, tested, folder)
+  def figures(
+    self,
+    task: Task,
+    variables: Variables,
+    train_indices: np.ndarray,
+    test_indices: np.ndarray,
+    folder: pathlib.Path,
+  ) -> Mapping[str, str]:
+    """Reconstructions, maps of codes, and swapped and interpolated faces; see `figures.figures`."""
+    return figures.figures(task, variables, train_indices, test_indices, folder)
 
-  def summaries(self, histories, predictions):
-    """Divergence of each code from its prior, and accuracy after each round; see `table.facts`."""
+  def summaries(
+    self, histories: Sequence[History], predictions: Sequence[Mapping[str, Prediction]]
+  ) -> Mapping[str, Sequence[float]]:
+    """The divergence of each code from its prior, and the accuracy after each round; see `table.facts`."""
     return table.facts(histories, predictions)
 
-  def metrics(self, task, variables, trained, tested):
-    """Recognition, probes and reconstruction errors; see `code_metrics.measures`."""
-    return code_metrics.measures(task, variables, trained, tested)
+  def metrics(
+    self, task: Task, variables: Variables, train_indices: np.ndarray, test_indices: np.ndarray
+  ) -> Mapping[str, float | None]:
+    """Recognition, linear probes, image probes and reconstruction errors; see `code_metrics.measures`."""
+    return code_metrics.measures(task, variables, train_indices, test_indices)
 
-  def tables(self, variants, seeds, not_trained=()):
-    """Table 3 beside ours, and what it does not measure; see `table.tables`."""
+  def tables(
+    self, variants: Variants, seeds: Sequence[int], not_trained: Variants = ()
+  ) -> Sequence[tuple[str, Table]]:
+    """Table 3 with our results, and tables of numbers that the paper does not report; see `table.tables`."""
     return table.tables(variants, seeds, not_trained)
 
-  def table_figures(self, variants, folder):
-    """Accuracy by round, and variants side by side; see `table.figures`."""
+  def table_figures(self, variants: Variants, folder: pathlib.Path) -> Mapping[str, str]:
+    """The accuracy by round, and swapped and interpolated faces of all variants; see `table.figures`."""
     return table.figures(variants, folder)

@@ -1,4 +1,4 @@
-"""Paper 003's stages at a sixteenth of the widths: what moves, what is met, what is said; and a study of seconds."""
+"""The stages, predictions, warnings and metrics of paper 003 with narrow networks, and a short study."""
 
 import dataclasses
 import json
@@ -16,9 +16,14 @@ from jaxfer.data.records import Records
 from jaxfer.errors import UserError
 from jaxfer.experiments import run
 from jaxfer.experiments.task import split_of, task_of
-from jaxfer.systems.identity_expression_vae import SYSTEM, code_metrics, published, updates
-from jaxfer.systems.identity_expression_vae import image_probes as image_probes
-from jaxfer.systems.identity_expression_vae import table as table_003
+from jaxfer.systems.identity_expression_vae import (
+  SYSTEM,
+  code_metrics,
+  image_probes,
+  published,
+  table,
+  updates,
+)
 from jaxfer.systems.identity_expression_vae.baselines import VAE, ConditionalVAE, condition
 from jaxfer.systems.identity_expression_vae.model import IdentityExpressionVAE
 from jaxfer.train import step as engine
@@ -34,110 +39,117 @@ def identical(one, other):
 
 
 @pytest.fixture(scope="module")
-def start():
+def initial():
   return jax.jit(MODEL.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
 
 
 @pytest.fixture(scope="module")
 def steps():
-  """Both stages' compiled steps: (variables, batch) -> (variables, mean metrics)."""
-  stages, hyper = SYSTEM.recipe(MODEL, 1, iterated=True, rounds=2)
+  """The compiled step of each stage, (variables, batch, hparams) -> (variables, mean metrics); a batch and hparams."""
+  stages, options = SYSTEM.recipe(MODEL, 1, iterated=True, rounds=2)
   assert stages == stages[:2] * 2
   compiled = {}
   for stage in stages[:2]:
 
     @jax.jit
-    def go(variables, batch, numbers, stage=stage):
+    def step(variables, batch, hparams, stage=stage):
       before = begin(stage, variables)
       keys = jax.random.split(jax.random.key(2), 6)
-      moving, sums = engine.step(stage, before, batch, keys, Context(numbers))
+      moving, sums = engine.step(stage, before, batch, keys, Context(hparams))
       after = variables_of(State(moving, before.still))
       return after, {name: total / count for name, (total, count) in sums.items()}
 
-    compiled[stage.name] = go
-  numbers = {name: jnp.float32(value) for name, value in hyper.items()}
+    compiled[stage.name] = step
+  hparams = {name: jnp.float32(value) for name, value in options.items()}
   rng = np.random.default_rng(0)
   batch = {
     name: jnp.asarray(rng.random((6, 32, 32, 3), np.float32)) for name in ("image", "target", "partner")
   }
-  return compiled, batch, numbers
+  return compiled, batch, hparams
 
 
-def test_each_stage_moves_its_own_and_leaves_the_rest_bit_for_bit(start, steps):
-  compiled, batch, numbers = steps
-  still = {
+def test_each_stage_trains_its_own_submodules_and_leaves_the_others_unchanged(initial, steps):
+  compiled, batch, hparams = steps
+  frozen = {
     "identity": {"expression_encoder", "discriminator"},
     "expression": {"identity_encoder"},
   }
-  for name, go in compiled.items():
-    after, metrics = go(start, batch, numbers)
-    found = {part for part, tree in after["params"].items() if identical(tree, start["params"][part])}
-    assert found == still[name]
+  for name, step in compiled.items():
+    after, metrics = step(initial, batch, hparams)
+    unchanged = {part for part, tree in after["params"].items() if identical(tree, initial["params"][part])}
+    assert unchanged == frozen[name]
     assert all(np.isfinite(value) for value in metrics.values())
 
 
-def test_the_identity_stage_does_not_know_the_expression_encoder(start, steps):
-  """z_e = 0: the same losses and the same step whatever that encoder is."""
-  compiled, batch, numbers = steps
-  other = {"params": {**start["params"], "expression_encoder": start["params"]["identity_encoder"]}}
-  want, metrics = compiled["identity"](start, batch, numbers)
-  got, again = compiled["identity"](other, batch, numbers)
+def test_the_identity_stage_does_not_use_the_expression_encoder(initial, steps):
+  """Since z_e = 0, losses and step are the same for any expression encoder."""
+  compiled, batch, hparams = steps
+  other = {"params": {**initial["params"], "expression_encoder": initial["params"]["identity_encoder"]}}
+  want, metrics = compiled["identity"](initial, batch, hparams)
+  got, again = compiled["identity"](other, batch, hparams)
   assert metrics == again
   for part in ("identity_encoder", "decoder"):
     assert identical(got["params"][part], want["params"][part])
-  # Its target is another image than its input.
-  _, elsewhere = compiled["identity"](start, {**batch, "target": batch["image"]}, numbers)
-  assert elsewhere["identity/error"] != metrics["identity/error"]
-  assert elsewhere["identity/kl"] == metrics["identity/kl"]
+  # The target is another image than the input.
+  _, other_target = compiled["identity"](initial, {**batch, "target": batch["image"]}, hparams)
+  assert other_target["identity/error"] != metrics["identity/error"]
+  assert other_target["identity/kl"] == metrics["identity/kl"]
 
 
-def test_the_switch_loss_teaches_the_decoder_through_the_still_identity_encoder(start, steps):
-  """With expression codes that are always 0, only z_i read again from the swapped image has a gradient."""
-  compiled, batch, numbers = steps
-  mute = jax.tree.map(lambda a: a, start)
-  mute["params"]["expression_encoder"]["fc_mean"] = jax.tree.map(
-    jnp.zeros_like, start["params"]["expression_encoder"]["fc_mean"]
+def test_the_switch_loss_trains_the_decoder_through_the_frozen_identity_encoder(initial, steps):
+  """If all expression codes are 0, the gradient comes only from z_i of the swapped image."""
+  compiled, batch, hparams = steps
+  silent = jax.tree.map(lambda a: a, initial)
+  silent["params"]["expression_encoder"]["fc_mean"] = jax.tree.map(
+    jnp.zeros_like, initial["params"]["expression_encoder"]["fc_mean"]
   )
-  alone = {name: value * (name in ("learning_rate", "switch_weight")) for name, value in numbers.items()}
-  after, metrics = compiled["expression"](mute, batch, alone)
+  switch_only = {
+    name: value * (name in ("learning_rate", "switch_weight")) for name, value in hparams.items()
+  }
+  after, metrics = compiled["expression"](silent, batch, switch_only)
   assert metrics["generator/switch"] > 0
-  assert not identical(after["params"]["decoder"], mute["params"]["decoder"])
-  assert identical(after["params"]["identity_encoder"], mute["params"]["identity_encoder"])
-  nothing = {**alone, "switch_weight": jnp.float32(0)}
-  after, _ = compiled["expression"](mute, batch, nothing)
-  assert identical(after["params"]["decoder"], mute["params"]["decoder"])
+  assert not identical(after["params"]["decoder"], silent["params"]["decoder"])
+  assert identical(after["params"]["identity_encoder"], silent["params"]["identity_encoder"])
+  no_loss = {**switch_only, "switch_weight": jnp.float32(0)}
+  after, _ = compiled["expression"](silent, batch, no_loss)
+  assert identical(after["params"]["decoder"], silent["params"]["decoder"])
 
 
-def test_running_statistics_are_those_of_images_and_their_reconstructions(steps):
-  """What is decoded from the prior or from swapped codes, and read again, leaves none; the discriminator has none."""
-  _, batch, numbers = steps
+def test_running_statistics_come_from_images_and_their_reconstructions_only(steps):
+  """Images from the prior or from swapped codes do not change them, and the discriminator has none."""
+  _, batch, hparams = steps
   model = MODEL.clone(norm="batch")
   variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
   assert "discriminator" not in variables["batch_stats"]
   keys = jax.random.split(jax.random.key(2), 6)
 
-  def statistics(both):
-    options = {"adversarial": both, "switch": both, "saturating": False, "fixed_target": False}
+  def statistics(further_losses):
+    options = {
+      "adversarial": further_losses,
+      "switch": further_losses,
+      "saturating": False,
+      "fixed_target": False,
+    }
     loss = updates.generator(model, **options)
-    return jax.jit(lambda: loss(variables, batch, keys, Context(numbers)).collections["batch_stats"])()
+    return jax.jit(lambda: loss(variables, batch, keys, Context(hparams)).collections["batch_stats"])()
 
-  alone, beside = statistics(False), statistics(True)
-  assert set(alone) == {"expression_encoder", "decoder"}
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), beside, alone)
-  assert not identical(alone["decoder"], variables["batch_stats"]["decoder"])
+  without, with_both = statistics(False), statistics(True)
+  assert set(without) == {"expression_encoder", "decoder"}
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), with_both, without)
+  assert not identical(without["decoder"], variables["batch_stats"]["decoder"])
 
 
-def test_the_discriminator_sees_the_fakes_of_the_generator_s_forward_pass(start, steps):
-  """Its loss does not depend on how far the generator's own step goes in this batch."""
-  compiled, batch, numbers = steps
-  _, metrics = compiled["expression"](start, batch, numbers)
-  _, frozen = compiled["expression"](start, batch, {**numbers, "learning_rate": jnp.float32(0)})
+def test_the_discriminator_sees_the_fakes_of_the_generator_s_forward_pass(initial, steps):
+  """Its loss does not depend on the size of the generator's step for this batch."""
+  compiled, batch, hparams = steps
+  _, metrics = compiled["expression"](initial, batch, hparams)
+  _, no_step = compiled["expression"](initial, batch, {**hparams, "learning_rate": jnp.float32(0)})
   for name in ("real", "reconstructed", "prior"):
-    assert metrics[f"discriminator/{name}"] == frozen[f"discriminator/{name}"]
+    assert metrics[f"discriminator/{name}"] == no_step[f"discriminator/{name}"]
 
 
-def test_terms_by_option_and_columns_by_stage():
-  whole, hyper = SYSTEM.recipe(MODEL, 3)
+def test_options_set_the_stages_their_updates_and_their_columns():
+  whole, hparams = SYSTEM.recipe(MODEL, 3)
   assert [stage.columns for stage in whole] == [("row", "target"), ("row", "partner")]
   assert [update.name for update in whole[1].updates] == ["generator", "discriminator"]
   assert not any(stage.judged for stage in whole)
@@ -146,8 +158,8 @@ def test_terms_by_option_and_columns_by_stage():
   assert [update.name for update in plain[1].updates] == ["generator"]
   five, _ = SYSTEM.recipe(MODEL, 3, iterated=True)
   assert [stage.judged for stage in five] == [False, True] * 5
-  assert hyper["kl_weight"] == 1e-5
-  assert hyper["switch_weight"] == 10
+  assert hparams["kl_weight"] == 1e-5
+  assert hparams["switch_weight"] == 10
   (stage,), _ = SYSTEM.recipe(VAE(), 3)
   assert stage.updates[0].trainable == ("encoder", "decoder")
   assert [stage.epochs for stage in (whole[0], five[0], stage)] == [100, 50, 100]
@@ -155,14 +167,14 @@ def test_terms_by_option_and_columns_by_stage():
     SYSTEM.recipe(VAE(), 3, iterated=True)
 
 
-def test_readings_cluster_the_expression_code():
+def test_predictions_cluster_the_expression_code():
   rng = np.random.default_rng(0)
   labels = np.arange(36) % 9
   codes = np.concatenate([rng.standard_normal((36, 4)), np.eye(9)[labels] @ rng.standard_normal((9, 4))], 1)
   codes[:, 4:] += 1e-3 * rng.standard_normal((36, 4))
-  reading = SYSTEM.predictions(MODEL, codes, labels)[""]
-  assert reading.correct.mean() > 0.8
-  assert (reading.predicted == labels).mean() > 0.9
+  prediction = SYSTEM.predictions(MODEL, codes, labels)[""]
+  assert prediction.correct.mean() > 0.8
+  assert (prediction.predicted == labels).mean() > 0.9
   swapped = SYSTEM.predictions(MODEL, codes[:, ::-1], labels)[""]
   assert swapped.correct.mean() < 0.6
   broken = SYSTEM.predictions(MODEL, np.full((36, 8), np.nan), labels)[""]
@@ -174,32 +186,34 @@ def test_readings_cluster_the_expression_code():
     SYSTEM.predictions(MODEL, codes[:9], labels[:9])
 
 
-def test_collapse_and_a_victorious_discriminator_are_remarked():
-  row = {"stage": "expression", "split": "train", "epoch": 1}
+def test_warnings_name_a_collapsed_code_and_a_discriminator_without_loss():
+  epoch = {"stage": "expression", "split": "train", "epoch": 1}
   codes = np.random.default_rng(0).standard_normal((12, 8))
 
-  def remarks(*history, codes=codes):
-    return SYSTEM.warnings(MODEL, [{**row, **own} for own in history], codes)
+  def warnings(*history, codes=codes):
+    return SYSTEM.warnings(MODEL, [{**epoch, **metrics} for metrics in history], codes)
 
-  assert remarks({"generator/kl": 4.0, "discriminator/real": 0.1}) == []
-  (line,) = remarks({"generator/kl": 4.0}, {"epoch": 2, "generator/kl": 0.01})
-  assert "stage 'expression' has collapsed: 0.01 nat" in line
-  (line,) = remarks({"generator/kl": 4.0, "discriminator/real": 1e-4, "discriminator/prior": 0.0})
-  assert "tells all images apart" in line
+  assert warnings({"generator/kl": 4.0, "discriminator/real": 0.1}) == []
+  (line,) = warnings({"generator/kl": 4.0}, {"epoch": 2, "generator/kl": 0.01})
+  assert "stage 'expression' has collapsed: it is 0.01 nat from" in line
+  (line,) = warnings({"generator/kl": 4.0, "discriminator/real": 1e-4, "discriminator/prior": 0.0})
+  assert "tells real and decoded images apart without error (loss 0.0001)" in line
   few = np.concatenate([codes[:, :4], codes[np.arange(12) % 2, 4:]], 1)
-  (line,) = remarks({"generator/kl": 4.0}, codes=few)
-  assert line == "the codes of 12 tested images take 2 values: they make as many clusters"
-  assert remarks({"generator/kl": 4.0}, codes=np.full((12, 8), np.nan)) == []
+  (line,) = warnings({"generator/kl": 4.0}, codes=few)
+  assert (
+    line == "the codes of the 12 test images have only 2 distinct values: they form 2 clusters instead of 9"
+  )
+  assert warnings({"generator/kl": 4.0}, codes=np.full((12, 8), np.nan)) == []
 
 
-def test_a_conditional_vae_is_told_only_whom_it_learned():
+def test_only_a_conditional_vae_has_a_condition_and_it_may_be_zero():
   model = ConditionalVAE(subjects=3)
   np.testing.assert_array_equal(condition(model, 2, None), np.zeros((2, 3)))
   np.testing.assert_array_equal(condition(model, 1, jnp.asarray([1])), [[0, 1, 0]])
   assert condition(VAE(), 2, None) is None
 
 
-def test_partners_in_swaps_are_other_people():
+def test_partners_in_swaps_are_other_people_and_always_the_same():
   subjects = np.asarray([0, 0, 0, 1, 2, 2])
   other = code_metrics.partners(subjects)
   assert (subjects[other] != subjects).all()
@@ -209,7 +223,7 @@ def test_partners_in_swaps_are_other_people():
 
 
 def faces(purpose=None):
-  """Four people with seven expressions each, twice; or once for each purpose."""
+  """Two images of each of four people with each of seven expressions; with `purpose`, one image for each purpose."""
   rng = np.random.default_rng(0)
   label = np.tile(np.arange(7), 8)
   subject = np.repeat(np.arange(4), 14)
@@ -227,30 +241,30 @@ def faces(purpose=None):
 TINY = RunConfig(
   recipe=Call("identity_expression_vae", epochs=1, rounds=2, round_epochs=1),
   model=Call("identity_expression_vae", width=1 / 32, image_size=32, latent=4),
-  data=Call("synthetic_faces"),  # By name alone: `faces` is what is read.
+  data=Call("synthetic_faces"),  # Only the name is used; the records come from `faces`.
   split=Split(test=0.5),
   batch_size=14,
 )
 
 
-def test_records_for_recognition_are_not_learned_from_and_others_not_judged():
+def test_records_for_recognition_are_only_evaluated_and_others_only_trained_on():
   data = faces(("training", "recognition"))
   split = split_of(TINY, data)
   purpose, subject = np.asarray(data.texts["purpose"]), data.arrays["subject"]
   assert set(purpose[split.train]) == {"training"}
   assert set(purpose[split.test]) == {"recognition"}
   assert split.train.sum() == split.test.sum() == 14
-  known = code_metrics.judged(task_of(TINY, data), np.flatnonzero(split.train))
-  assert set(purpose[known]) == {"recognition"}
-  assert set(subject[known]) == set(subject[split.train])
+  evaluated = code_metrics.judged(task_of(TINY, data), np.flatnonzero(split.train))
+  assert set(purpose[evaluated]) == {"recognition"}
+  assert set(subject[evaluated]) == set(subject[split.train])
 
 
-def test_what_cannot_be_measured_is_none(start, monkeypatch):
-  """One person tested, one image of each person with each expression, no more images learned from than clusters."""
-  nothing = image_probes.Probes({}, np.arange(0))  # Trained on all images there are.
-  monkeypatch.setattr(image_probes, "fitted", lambda *asked: nothing)
+def test_metrics_without_enough_images_or_people_are_none(initial, monkeypatch):
+  """One training and one test person, each with one image per expression: fewer images than clusters."""
+  none_left = image_probes.Probes({}, np.arange(0))  # As if the probes had been trained on all images.
+  monkeypatch.setattr(image_probes, "fitted", lambda *args: none_left)
   task = task_of(TINY, faces())
-  found = code_metrics.measures(task, start, np.arange(7), np.arange(42, 49))
+  found = code_metrics.measures(task, initial, np.arange(7), np.arange(42, 49))
   missing = {name for name, value in found.items() if value is None}
   kept = {name for name in found if "swaps" in name or "photographs" in name}
   read = {"subject from z_i", "subject from z_e"}
@@ -258,20 +272,20 @@ def test_what_cannot_be_measured_is_none(start, monkeypatch):
   assert set(found) - missing == {"train, error", "test, error", "expression from z_i", "expression from z_e"}
 
 
-def test_models_are_told_how_many_people_there_are():
+def test_a_conditional_vae_is_created_for_the_people_of_the_data():
   model: Any = task_of(dataclasses.replace(TINY, model=Call("conditional_vae", image_size=32)), faces()).model
   assert model.subjects == 4
 
 
 def test_a_study_of_both_stages_in_rounds(tmp_path, monkeypatch):
-  """Judged after each round and measured at the end; tables and figures from what its folder holds."""
+  """It evaluates each round, computes the metrics at the end, and draws tables and figures from its folder."""
   monkeypatch.setattr(run, "load_data", lambda config, data_dir: faces())
-  asked = config.load_study(CONFIGS / "table3_synthetic.py")
-  row = next(row for row in asked.rows if row.name == published.ITERATED)
+  full = config.load_study(CONFIGS / "table3_synthetic.py")
+  variant = next(variant for variant in full.rows if variant.name == published.ITERATED)
   small = dataclasses.replace(
-    asked,
+    full,
     base=TINY,
-    rows=(row,),
+    rows=(variant,),
     compared=(),
     presets={"small": {}},
     seeds=1,
@@ -279,21 +293,21 @@ def test_a_study_of_both_stages_in_rounds(tmp_path, monkeypatch):
   overrides = ("execution.driver=steps", "execution.devices=1")
   monkeypatch.setattr(SYSTEM, "warnings", lambda model, history, outputs: ["well done"])
   lines = []
-  table = study.run(small, None, overrides, tmp_path, pathlib.Path("nowhere"), say=lines.append)
-  (result,) = table["rows"]
+  written = study.run(small, None, overrides, tmp_path, pathlib.Path("nowhere"), say=lines.append)
+  (result,) = written["rows"]
   history = [
     json.loads(line) for line in next(tmp_path.glob("rows/*/history.jsonl")).read_text().splitlines()
   ]
   assert [line["stage"] for line in history if line["split"] == "test"] == ["expression"] * 2
   assert [line["stage"] for line in history if line["split"] == "train"] == ["identity", "expression"] * 2
-  rounds = table_003.by_round(result)
+  rounds = table.by_round(result)
   assert rounds[1][0] == pytest.approx(100 * result["mean"])
   assert result["measures"]["test"] == [pytest.approx(result["mean"])]
-  assert f"remark: {row.name}, seed 0, fold 0: well done" in "\n".join(lines)
+  assert f"remark: {variant.name}, seed 0, fold 0: well done" in "\n".join(lines)
   assert result["remarks"] == ["seed 0, fold 0: well done"]
-  assert f"- remark: {row.name}, seed 0, fold 0: well done\n" in (tmp_path / "table.md").read_text()
-  assert f"{row.name}, seed 0, fold 0: well done" in (tmp_path / "report.html").read_text()
-  titles = [further["title"].split(":")[0].split(",")[0] for further in table["tables"]]
+  assert f"- remark: {variant.name}, seed 0, fold 0: well done\n" in (tmp_path / "table.md").read_text()
+  assert f"{variant.name}, seed 0, fold 0: well done" in (tmp_path / "report.html").read_text()
+  titles = [further["title"].split(":")[0].split(",")[0] for further in written["tables"]]
   assert len(titles) == 4
   for name in ("rounds.png", "swaps_test.png", "swaps_train.png", "between.png", "report.html"):
     assert (tmp_path / name).is_file(), name
@@ -305,10 +319,10 @@ def test_published_numbers():
   assert published.TABLE[0].name == published.CONVENTIONAL
   assert len(published.ROWS) == 8
   first, last = published.ROWS[published.CONVENTIONAL], published.ROWS[published.LARGE]
-  # The paper's conclusion gives both gains, but exchanges them.
+  # The conclusion of the paper gives both gains, but exchanged (README, section 7).
   assert last.train[0] - first.train[0] == pytest.approx(11.62)
   assert last.test[0] - first.test[0] == pytest.approx(15.97)
-  asked = config.load_study(CONFIGS / "table3_synthetic.py")
-  for row in asked.rows:
-    test = published.ROWS[row.name].test
-    assert row.published == (None if test is None else pytest.approx(test[0] / 100))
+  full = config.load_study(CONFIGS / "table3_synthetic.py")
+  for variant in full.rows:
+    test = published.ROWS[variant.name].test
+    assert variant.published == (None if test is None else pytest.approx(test[0] / 100))
