@@ -252,8 +252,8 @@ class IdentityExpressionSystem(System):
   def metrics(
     self, task: Task, variables: Variables, train_indices: np.ndarray, test_indices: np.ndarray
   ) -> Mapping[str, float | None]:
-    """Recognition, linear probes, image probes and reconstruction errors; see `code_metrics.measures`."""
-    return code_metrics.measures(task, variables, train_indices, test_indices)
+    """Recognition, linear probes, image probes and reconstruction errors; see `code_metrics.metrics`."""
+    return code_metrics.metrics(task, variables, train_indices, test_indices)
 
   def tables(
     self, variants: Variants, seeds: Sequence[int], not_trained: Variants = ()
