@@ -28,6 +28,8 @@ from jaxfer.systems.system import Task
 from jaxfer.train.stage import Variables
 
 BATCH = 64
+# Suffix of metrics of codes from which the means of people are subtracted (eq. 6).
+SUBTRACTED = ", subject means subtracted"
 Model = IdentityExpressionVAE | VAE
 
 
@@ -215,7 +217,7 @@ def _recognition(model: nn.Module, side: _Side) -> dict[str, float | None]:
   features = expression_of(model, side.codes)
   variants = {"": features}
   if isinstance(model, VAE) and not isinstance(model, ConditionalVAE) and len(features):
-    variants[", subject means subtracted"] = clustering.subtract_subject_means(features, side.subject)
+    variants[SUBTRACTED] = clustering.subtract_subject_means(features, side.subject)
   found: dict[str, float | None] = {}
   for name, variant in variants.items():
     mean = deviation = None

@@ -246,8 +246,8 @@ class IdentityExpressionSystem(System):
   def summaries(
     self, histories: Sequence[History], predictions: Sequence[Mapping[str, Prediction]]
   ) -> Mapping[str, Sequence[float]]:
-    """The divergence of each code from its prior, and the accuracy after each round; see `table.facts`."""
-    return table.facts(histories, predictions)
+    """The divergence of each code from its prior, and the accuracy after each round; see `table.summaries`."""
+    return table.summaries(histories, predictions)
 
   def metrics(
     self, task: Task, variables: Variables, train_indices: np.ndarray, test_indices: np.ndarray
