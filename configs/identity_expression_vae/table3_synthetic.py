@@ -8,7 +8,8 @@ The networks have a quarter of the paper's widths. Images have 32 pixels where t
 128. A stage takes about 900 steps instead of 45,000. To learn anything in so few steps, the study changes these
 settings, which were chosen on other people (`data.seed=7`):
 
-- The networks use BatchNorm; the paper's tables list none. `literal_synthetic.py` has a variant without it.
+- The encoders and the decoder use BatchNorm; the paper's tables list none. `literal_synthetic.py` has a variant without
+  it.
 - A batch has 16 images instead of 64. The learning rate starts at 2e-3 instead of 5e-4, and is multiplied by 0.9
   instead of 0.95 after each epoch.
 - The weight of the reconstruction is 0.5 instead of 0.01. An image has a quarter of the values and varies less, so that
