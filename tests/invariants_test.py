@@ -179,8 +179,12 @@ def abstract_chunk(training, spread, stage, driver):
   return *program, size
 
 
-def test_every_experiment_has_a_config():
-  assert {run_config(path).recipe.name for path in CONFIGS} == set(SYSTEMS)
+# The classifier has no network of its own: its page has a config, which a test trains.
+PUBLISHED = sorted({*SYSTEMS} - {"classifier"})
+
+
+def test_every_system_has_a_config():
+  assert {run_config(path).recipe.name for path in CONFIGS} == set(PUBLISHED)
 
 
 # A Face-ResNet and a margin's head, which no base has.
@@ -206,7 +210,7 @@ def test_every_config_exports_for_accelerators_and_keeps_weight_gradients_of_its
     assert not [c for c in found if c.loops and c.over_leading]
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", PUBLISHED)
 def test_a_step_mapped_by_pmap_exports_too(system):
   path = next(path for path in CONFIGS if run_config(path).recipe.name == system)
   training, spread = training_of(path, "execution.backend=pmap")

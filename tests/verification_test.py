@@ -110,7 +110,7 @@ def test_mirror_images_are_weighted_by_the_length_of_their_features():
   # (4, 6) + (3, 8) and (4, 0) + (0, 8), not of their directions.
   np.testing.assert_allclose(got, [[7 / 245**0.5, 14 / 245**0.5], [1 / 5**0.5, 2 / 5**0.5]])
   assert not verification.embed(lambda x: np.zeros((2, 3)), images).any()
-  with pytest.raises(UserError, match="features of 1 of 2 pictures are not finite"):
+  with pytest.raises(UserError, match="features of 1 of 2 images are not finite"):
     verification.embed(lambda x: np.array([[1.0, 2.0], [np.nan, 0.0]]), images)
 
 

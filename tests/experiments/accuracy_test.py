@@ -18,6 +18,7 @@ from tests import small_systems as systems
 NOWHERE = pathlib.Path("nowhere")
 # At rate 0 the nets of both commands stay as they were drawn.
 RATES = {
+  "classifier": ("learning_rate",),
   "stacked_autoencoder": ("learning_rate", "pretrain_rate"),
   "two_stream_conv_rnn": ("learning_rate",),
   "landmark_fusion": ("learning_rate", "rgb_learning_rate"),
