@@ -115,7 +115,8 @@ def load(path: pathlib.Path) -> Examples:
     UserError: the file is damaged.
   """
   try:
-    with np.load(path) as arrays:
+    # NumPy would leave a damaged file open.
+    with path.open("rb") as file, np.load(file) as arrays:
       test, train = (
         SwapGrid(**{field.name: arrays[f"{side} {field.name}"] for field in dataclasses.fields(SwapGrid)})
         for side in ("test", "train")
