@@ -25,7 +25,7 @@ def _nearest(points: jax.Array, centres: jax.Array) -> jax.Array:
 
   It goes through the trials one by one, so that the memory needed does not grow with their number.
   """
-  return lax.map(lambda own: kmeans.nearest_points(points, own), centres)
+  return lax.map(lambda of_trial: kmeans.nearest_points(points, of_trial), centres)
 
 
 def recognise(

@@ -242,7 +242,7 @@ def _photographs(task: Task, indices: np.ndarray) -> np.ndarray:
 
 
 def _linear_probes(model: nn.Module, sides: Mapping[str, _Side]) -> dict[str, float | None]:
-  """Accuracy of linear classifiers for the person and the expression, for each code; see `probes.read`."""
+  """Accuracy of linear classifiers for the person and the expression, for each code; see `probes.accuracies`."""
   subject, label, both = (
     np.concatenate([getattr(side, name) for side in sides.values()]) for name in ("subject", "label", "codes")
   )
@@ -250,7 +250,7 @@ def _linear_probes(model: nn.Module, sides: Mapping[str, _Side]) -> dict[str, fl
   if isinstance(model, IdentityExpressionVAE):
     parts = {"z_i": both[:, : model.latent], "z_e": both[:, model.latent :]}
   train = np.arange(len(label)) < len(sides["train"].label)
-  table = probes.read(parts, subject, label, train)
+  table = probes.accuracies(parts, subject, label, train)
   return {f"{target} from {code}": rate for code, rates in table.items() for target, rate in rates.items()}
 
 

@@ -175,7 +175,7 @@ def _swap(task: Task, variables: Variables, indices: np.ndarray) -> SwapGrid:
   model: Any = task.model
   labels, people = np.asarray(task.data["label"]), _people(task, indices)
   (neutral,) = _labels(task, ("neutral",))
-  identities = [_first(own, labels, neutral) for own in people[:IDENTITIES]]
+  identities = [_first(of_person, labels, neutral) for of_person in people[:IDENTITIES]]
   from_last = people[::-1]
   expressions = [
     _first(from_last[k % len(from_last)], labels, label) for k, label in enumerate(_labels(task, EXPRESSIONS))
@@ -216,5 +216,8 @@ def by_label(named: Sequence[tuple[str, Examples]]) -> Mapping[str, Examples]:
   """
   methods = list(Method)
   ordered = sorted(named, key=lambda pair: (methods.index(pair[1].method), pair[1].size))
-  labels = [own.label for _, own in ordered]
-  return {own.label if labels.count(own.label) == 1 else f"{name} ({own.size})": own for name, own in ordered}
+  labels = [stored.label for _, stored in ordered]
+  return {
+    stored.label if labels.count(stored.label) == 1 else f"{name} ({stored.size})": stored
+    for name, stored in ordered
+  }

@@ -47,10 +47,10 @@ def figures(
   captions |= _draw_maps(task, variables, test_indices, folder)
   if not isinstance(task.model, IdentityExpressionVAE):
     return captions
-  own = examples.make(task, variables, train_indices, test_indices)
-  own.save(folder / examples.FILE)
-  _draw_swaps({own.label: own.test}, folder / "swaps.png", "Swapped expressions, test people")
-  _draw_interpolations({own.label: own.interpolation}, folder / "between.png")
+  made = examples.make(task, variables, train_indices, test_indices)
+  made.save(folder / examples.FILE)
+  _draw_swaps({made.label: made.test}, folder / "swaps.png", "Swapped expressions, test people")
+  _draw_interpolations({made.label: made.interpolation}, folder / "between.png")
   captions["swaps.png"] = (
     "Swapped expressions of test people: the image at the top gives the identity, the image on the left the expression."
   )
@@ -78,16 +78,17 @@ def side_by_side(variants: Variants, folder: pathlib.Path) -> dict[str, str]:
   named = [(name, examples.load(path)) for name, path in paths.items() if path.is_file()]
   if not named:
     return {}
-  labelled = {textwrap.fill(label, _LABEL): own for label, own in examples.by_label(named).items()}
+  labelled = {textwrap.fill(label, _LABEL): stored for label, stored in examples.by_label(named).items()}
   captions = {}
   for side, people in (("test", "test people"), ("train", "training people")):
-    grids_by_label = {label: getattr(own, side) for label, own in labelled.items()}
+    grids_by_label = {label: getattr(stored, side) for label, stored in labelled.items()}
     _draw_swaps(grids_by_label, folder / f"swaps_{side}.png", f"Swapped expressions, {people}")
     captions[f"swaps_{side}.png"] = (
       f"Fig. 4: swapped expressions of {people}. The image at the top gives the identity, the image on the left the "
       "expression. Each row is a method with the image size in pixels, trained with the first seed."
     )
-  _draw_interpolations({label: own.interpolation for label, own in labelled.items()}, folder / "between.png")
+  interpolations = {label: stored.interpolation for label, stored in labelled.items()}
+  _draw_interpolations(interpolations, folder / "between.png")
   captions["between.png"] = (
     "Fig. 5: the expression code moves in equal steps from that of the source to that of the target. The identity code "
     "is that of the source."
@@ -97,15 +98,15 @@ def side_by_side(variants: Variants, folder: pathlib.Path) -> dict[str, str]:
 
 def _draw_swaps(by_label: Mapping[str, SwapGrid], path: pathlib.Path, title: str) -> None:
   """Draws the swaps of all methods, with the identities and expressions of the largest images."""
-  largest = max(by_label.values(), key=lambda own: own.identities.shape[1])
-  swapped = {label: own.swaps for label, own in by_label.items()}
+  largest = max(by_label.values(), key=lambda grid: len(grid.identities[0]))
+  swapped = {label: grid.swaps for label, grid in by_label.items()}
   swaps.swap_grid_png(largest.identities, largest.expressions, swapped, path, title)
 
 
 def _draw_interpolations(by_label: Mapping[str, Interpolation], path: pathlib.Path) -> None:
   """Draws the interpolations of all methods, with the source and the target of the largest images."""
-  largest = max(by_label.values(), key=lambda own: len(own.source))
-  between = {label: own.between for label, own in by_label.items()}
+  largest = max(by_label.values(), key=lambda interpolation: len(interpolation.source))
+  between = {label: interpolation.between for label, interpolation in by_label.items()}
   swaps.interpolation_png(largest.source, largest.target, between, path, "Interpolated expressions")
 
 
@@ -116,7 +117,7 @@ def _draw_reconstructions(
   labels = np.asarray(task.data["label"])
   by_label = [test_indices[labels[test_indices] == label] for label in np.unique(labels[test_indices])]
   # The position differs between the labels, so that the images do not all show the same person.
-  indices = np.asarray([own[k * len(own) // len(by_label)] for k, own in enumerate(by_label)])
+  indices = np.asarray([of_label[k * len(of_label) // len(by_label)] for k, of_label in enumerate(by_label)])
   decoded = code_metrics.decode(
     task.model, variables, code_metrics.encode(task, variables, indices, told=False)
   )

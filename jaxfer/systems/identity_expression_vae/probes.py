@@ -145,7 +145,7 @@ def first_halves(subjects: Any, expressions: Any) -> np.ndarray:
   return chosen
 
 
-def read(
+def accuracies(
   codes: Mapping[str, Any], subjects: Any, expressions: Any, train: Any
 ) -> dict[str, dict[str, float | None]]:
   """Returns the test accuracy of linear probes for the person and the expression, for each code.

@@ -64,7 +64,7 @@ def tables(variants: Variants, seeds: Sequence[int], not_trained: Variants = ())
     ),
     ("Reconstruction error: root mean square in grey levels, 0 to 255", _errors(variants)),
   ]
-  if with_swaps := [v for v in variants if "subject kept in swaps, test" in v["measures"]]:
+  if with_swaps := [variant for variant in variants if "subject kept in swaps, test" in variant["measures"]]:
     found.append(
       (
         "Share of its accuracy on photographs that an image classifier keeps on images with swapped codes, in %",

@@ -33,7 +33,7 @@ def test_probes_find_the_person_in_z_i_only_and_the_expression_in_z_e_only():
   person_codes, expression_codes = rng.standard_normal((6, 12)), rng.standard_normal((4, 12))
   z_i = 3 * person_codes[subjects] + rng.standard_normal((192, 12))
   z_e = 3 * expression_codes[expressions] + rng.standard_normal((192, 12))
-  table = probes.read({"z_i": z_i, "z_e": z_e}, 100 + subjects, expressions, subjects < 4)
+  table = probes.accuracies({"z_i": z_i, "z_e": z_e}, 100 + subjects, expressions, subjects < 4)
   assert table["z_i"]["subject"] > 0.95
   assert table["z_e"]["expression"] > 0.95
   assert table["z_i"]["expression"] < 0.45
@@ -56,11 +56,11 @@ def test_bad_input():
   with pytest.raises(UserError, match="the features of example 1 are not finite"):
     probes.fit(features + np.array([[0], [np.nan], [0]]), [0, 1, 1], 2)
   with pytest.raises(UserError, match="subject 7 is among the training and the test people"):
-    probes.read({"z": features}, [7, 7, 8], [0, 1, 0], [True, False, False])
+    probes.accuracies({"z": features}, [7, 7, 8], [0, 1, 0], [True, False, False])
 
 
 def test_accuracies_without_training_or_test_images_are_none():
   features = np.eye(3)
   for train in (True, False):
-    table = probes.read({"z": features}, [7, 7, 8], [0, 1, 0], [train] * 3)
+    table = probes.accuracies({"z": features}, [7, 7, 8], [0, 1, 0], [train] * 3)
     assert table == {"z": {"subject": None, "expression": None}}
