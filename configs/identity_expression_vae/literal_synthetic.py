@@ -1,12 +1,18 @@
-"""Paper 003's weights of divergence and reconstruction as printed, and what else they may mean, on embedded faces.
+"""Weights of divergence and reconstruction as paper 003 prints them, and other interpretations, on embedded faces.
 
   jaxfer study configs/identity_expression_vae/literal_synthetic.py --workdir runs/literal_synthetic
 
-The paper prints alpha_i1 = alpha_e1 = 1.0e5 (of the divergence) and alpha_i2 = alpha_e2 = 0.01 (of the reconstruction).
-The first three rows are the readings, of which 1e-5 is the recipe's default. The fourth has the weights of
-`table3_synthetic.py`, 1e-3 and 0.5, as do those after it, each with one thing changed: a generator that descends on
-log(1 - D), a switch loss whose target stays, LeakyReLU in the discriminator, kernel 4 in all deconvolutions, and no
-BatchNorm, which the paper's tables do not have either.
+The paper prints alpha_i1 = alpha_e1 = 1.0e5 for the divergence and alpha_i2 = alpha_e2 = 0.01 for the reconstruction.
+The first three variants are interpretations of these numbers. The first of them, 1e-5 and 0.01, is the recipe's
+default. The fourth variant has the weights of `table3_synthetic.py`, 1e-3 and 0.5.
+
+Each of the other variants has the weights of the fourth and changes one thing:
+
+- The generator minimises log(1 - D), as the paper prints it.
+- The switch loss does not pass gradients through its target.
+- The discriminator uses LeakyReLU.
+- All deconvolutions have kernel size 4.
+- The networks have no BatchNorm, as in the paper's tables.
 """
 
 import dataclasses
@@ -53,9 +59,9 @@ def get_config() -> StudyConfig:
       "smoke": {**smoke, "rows": (_LOST,)},
       "small": {},
       "paper": {
-        # No row has BatchNorm.
+        # This preset uses no BatchNorm at all, so the variant "without BatchNorm" would repeat the fourth.
         "rows": (_LOST, _PRINTED, _EXCHANGED, _TABLE3, *_CHANGED),
-        # The rows set the weights.
+        # The variants set the weights.
         **{key: value for key, value in paper.items() if "_weight" not in key},
         "data.image_size": 64,
         "model.image_size": 64,

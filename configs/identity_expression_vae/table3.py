@@ -1,14 +1,18 @@
-"""Paper 003, Table 3, on frames of MUG, CK+ and RAVDESS.
+"""Table 3 of paper 003 on frames of MUG, CK+ and RAVDESS.
 
-  jaxfer prepare mug --source ... ; jaxfer prepare ckplus_stills --source ... ; jaxfer prepare ravdess --source ...
   jaxfer study configs/identity_expression_vae/table3.py --workdir runs/table3
 
-195 people train and 7 are tested in the paper, 2 or 3 of each set, whom it does not name. Here 3.5 % are drawn from
-the people of all three sets together, so that one of RAVDESS may be among them, who then has no image to be judged by.
-Learned from are frames at equal spacing, judged are those about a sequence's peak (`data.datasets.paper003`). Row 7,
-subject means subtracted, is a reading of the original VAE's codes and has no training of its own.
+Prepare the data sets first: README, section 5, lists the commands. Training uses frames at equal spacing in each
+sequence; recognition is evaluated on frames around the peak of the expression.
 
-Ours: not yet run, for want of the data.
+The paper trains on 195 people and tests on 7, two or three of each data set, but does not say which. This study draws
+3.5 % of the people of all three data sets together as test people. One of them may come from RAVDESS, whose images
+are not used for recognition; such a person adds nothing to the test accuracy.
+
+The row "original VAE, subject means subtracted" evaluates the codes of the original VAE again and needs no training of
+its own.
+
+We have not run this study, because we do not have the data.
 """
 
 from typing import Any
@@ -26,7 +30,7 @@ COMPARED = (
 
 
 def rows(size: int) -> tuple[Row, ...]:
-  """Of Table 3, for inputs of `size` pixels and one row of twice that."""
+  """The variants of Table 3 for images of `size` pixels; one of them takes images of twice that size."""
 
   def row(name: str, overrides: dict[str, Any] | None = None) -> Row:
     test = published.ROWS[name].test

@@ -1,7 +1,8 @@
-"""The baselines of paper 003 (Table 3, rows 6-8): a plain VAE, and a conditional one that is told the subject.
+"""The baselines of paper 003 (its Table 3, rows 6 to 8): a plain VAE and a conditional VAE.
 
-The paper names them alone. Our choices: encoder and decoder are those of Tables 1 and 2, codes have 64
-numbers, and the conditional VAE reads the subject's one-hot vector beside the encoder's pooled features and beside z.
+The paper only names them, so their details are our choices (README, section 3). Both use the encoder and the decoder of
+Tables 1 and 2. The conditional VAE also gets the one-hot vector of the person. It is concatenated with the pooled
+features of the encoder, and with z.
 """
 
 from typing import Any
@@ -24,16 +25,18 @@ from jaxfer.systems.identity_expression_vae.model import (
 
 
 class VAE(nn.Module):
-  """An `encoder` and a `decoder`; in every method `train` and `axis_name` are BatchNorm's, where there is one.
+  """A plain VAE with a single code.
+
+  The arguments `train` and `axis_name` of the methods are those of `Encoder.__call__`.
 
   Attributes:
     image_size: 32, 64 or 128.
-    width: factor on all channels but the image's.
+    width: factor on the numbers of channels, except for those of the image.
     latent: length of z.
     uniform_4x4: see `Decoder`.
     norm: "none", or "batch" for BatchNorm.
-    dtype: of the computation; results are float32.
-    param_dtype: of the parameters.
+    dtype: dtype of the computation; results are float32.
+    param_dtype: dtype of the parameters.
   """
 
   image_size: Size = 64
@@ -45,7 +48,7 @@ class VAE(nn.Module):
   param_dtype: Any = jnp.float32
 
   def setup(self):
-    """Makes the parts; the names are the checkpoint format."""
+    """Creates the submodules. Checkpoints store their names."""
     shared = {name: getattr(self, name) for name in ("width", "norm", "dtype", "param_dtype")}
     self.encoder = Encoder(latent=self.latent, **shared)
     self.decoder = Decoder(image_size=self.image_size, uniform_4x4=self.uniform_4x4, **shared)
@@ -59,7 +62,21 @@ class VAE(nn.Module):
     keys: jax.Array | None = None,
     axis_name: str | None = None,
   ) -> jax.Array:
-    """Reconstructs images [batch, size, size, 3] from the means, or from samples by the keys [batch]."""
+    """Reconstructs images.
+
+    Args:
+      images: [batch, size, size, 3] in [0, 1].
+      condition: [batch, subjects] for a conditional VAE, else None.
+      train: see `Encoder.__call__`.
+      keys: [batch] typed keys, with which z is drawn from its posterior; None to decode the means.
+      axis_name: see `Encoder.__call__`.
+
+    Returns:
+      Images of the same shape, in (0, 1), float32.
+
+    Raises:
+      UserError: images or a condition of another shape.
+    """
     posterior = self.encode(images, condition, train=train, axis_name=axis_name)
     z = posterior[0] if keys is None else sample(posterior, keys)
     return self.decode(z, condition, train=train, axis_name=axis_name)
@@ -72,7 +89,13 @@ class VAE(nn.Module):
     train: bool = False,
     axis_name: str | None = None,
   ) -> Posterior:
-    """Images [batch, size, size, 3] -> mean and log-variance of z [batch, latent]."""
+    """Returns mean and log-variance of q(z | image), [batch, latent] each, for images [batch, size, size, 3].
+
+    `condition` is [batch, subjects] for a conditional VAE, else None.
+
+    Raises:
+      UserError: images or a condition of another shape.
+    """
     check_images(images, self.image_size)
     return self.encoder(images, self.checked(condition), train=train, axis_name=axis_name)
 
@@ -84,29 +107,47 @@ class VAE(nn.Module):
     train: bool = False,
     axis_name: str | None = None,
   ) -> jax.Array:
-    """z [batch, latent] -> images [batch, size, size, 3] in (0, 1)."""
+    """Returns the images [batch, size, size, 3], in (0, 1), of codes z [batch, latent].
+
+    `condition` is [batch, subjects] for a conditional VAE, else None.
+
+    Raises:
+      UserError: a condition of another shape.
+    """
     condition = self.checked(condition)
     z = z if condition is None else jnp.concatenate([z, condition.astype(z.dtype)], -1)
     return self.decoder(z, train=train, axis_name=axis_name)
 
   def checked(self, condition: jax.Array | None) -> jax.Array | None:
-    """The condition, if it is what this net reads: none."""
+    """Returns the condition if the model can use it, which for a plain VAE means None.
+
+    Raises:
+      UserError: there is a condition.
+    """
     if condition is not None:
-      raise UserError(f"condition {condition.shape}: a plain VAE reads none, a ConditionalVAE does")
+      raise UserError(
+        f"condition {condition.shape}: a plain VAE takes none; leave it out, or use ConditionalVAE"
+      )
     return None
 
 
 class ConditionalVAE(VAE):
-  """The VAE whose encoder and decoder are told who is seen (C-VAE; Kingma et al. 2014).
+  """A VAE whose encoder and decoder also get the person in the image (C-VAE; Kingma et al. 2014).
+
+  Every call needs the argument `condition`, the one-hot vectors [batch, subjects] of the people.
 
   Attributes:
-    subjects: length of the one-hot vector `condition` [batch, subjects], which every call needs; 195 in the paper.
+    subjects: number of people, and length of the one-hot vectors; 195 in the paper.
   """
 
   subjects: Count = 195
 
   def checked(self, condition: jax.Array | None) -> jax.Array:
-    """The condition, if it is what this net reads: [batch, subjects]."""
+    """Returns the condition if the model can use it: [batch, subjects].
+
+    Raises:
+      UserError: there is no condition, or it has another shape.
+    """
     if condition is None or condition.ndim != 2 or condition.shape[1] != self.subjects:
       got = "none" if condition is None else condition.shape
       raise UserError(f"condition {got}: give the subjects' one-hot vectors [batch, {self.subjects}]")
@@ -114,7 +155,13 @@ class ConditionalVAE(VAE):
 
 
 def condition(model: nn.Module, count: int, subjects: jax.Array | None) -> jax.Array | None:
-  """What a model is told: a conditional VAE one-hot vectors of `subjects` [count], or zeros; others nothing."""
+  """Returns the condition of a model for a batch: [count, number of subjects], or None if the model takes none.
+
+  Args:
+    model: the model.
+    count: number of images in the batch.
+    subjects: [count] people in the images, which become one-hot vectors; None for vectors of zeros.
+  """
   if not isinstance(model, ConditionalVAE):
     return None
   return jnp.zeros((count, model.subjects)) if subjects is None else jax.nn.one_hot(subjects, model.subjects)

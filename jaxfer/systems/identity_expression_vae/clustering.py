@@ -1,8 +1,9 @@
-"""Recognition by clustering: the protocol of paper 003, section 5.2.1.
+"""Recognition by clustering, the protocol of paper 003 (its section 5.2.1; README, section 2).
 
-Features are clustered by k-means++ without their labels; then each cluster is named after the single point nearest to
-its centroid, and all its points are predicted to be that. Several clusters may bear one name: there are more clusters
-(9) than emotions. The paper repeats it 100 times with other seeds and gives mean and standard deviation.
+Features are clustered by k-means++ without their labels. Each cluster then takes the label of the single point nearest
+to its centroid, and this label is predicted for all points of the cluster. Several clusters may have the same label,
+because there are more clusters (9) than emotions. The paper repeats this 100 times with different seeds and gives the
+mean and the standard deviation.
 """
 
 from typing import Any
@@ -19,62 +20,71 @@ CLUSTERS, TRIALS = 9, 100
 
 
 @jax.jit
-def _names(points: jax.Array, centres: jax.Array) -> jax.Array:
-  """[trials, k] points nearest to centres [trials, k, d]; trial by trial, so that memory does not grow with them."""
-  return lax.map(lambda own: kmeans.nearest_points(points, own), centres)
+def _nearest(points: jax.Array, centres: jax.Array) -> jax.Array:
+  """Returns the indices [trials, k] of the points nearest to centres [trials, k, d].
+
+  It goes through the trials one by one, so that the memory needed does not grow with their number.
+  """
+  return lax.map(lambda of_trial: kmeans.nearest_points(points, of_trial), centres)
 
 
 def recognise(
   features: Any, labels: Any, key: jax.Array, *, clusters: int = CLUSTERS, trials: int = TRIALS
 ) -> np.ndarray:
-  """Predicts labels by clustering, once a trial. Called from the host.
+  """Predicts labels by clustering, once per trial. Call it outside of compiled functions.
 
   Args:
-    features: [n, d] numbers, such as posterior means; clustered as they are, without scaling.
-    labels: [n] of any kind; of each cluster, that of one point is used.
-    key: typed key, from which the trials' own are split.
-    clusters: k.
-    trials: how many times.
+    features: [n, d] numbers, such as posterior means. They are clustered without scaling.
+    labels: [n] true labels, of any dtype. Only one label per cluster is used.
+    key: typed key, which is split into one key per trial.
+    clusters: number of clusters.
+    trials: number of trials.
 
   Returns:
-    [trials, n]: labels, of the kind of `labels`. Where several points are equally near to a centroid, the first names
-    the cluster.
+    [trials, n] predicted labels, of the dtype of `labels`. If several points are equally near to a centroid, the first
+    one gives the label.
 
   Raises:
-    UserError: not one label a feature, fewer distinct points than clusters, or features that are not finite.
+    UserError: the numbers of features and labels differ, there are fewer distinct points than clusters, a feature is
+      not finite, or there are no trials.
   """
   features, labels = np.asarray(features, np.float32), np.asarray(labels)
   if labels.shape != features.shape[:1]:
     raise UserError(
-      f"clustering: {len(features)} features but labels {list(labels.shape)}: give one label each"
+      f"clustering: {len(features)} features but labels {list(labels.shape)}: give one label for each feature"
     )
   if trials < 1:
-    raise UserError(f"clustering: trials={trials}: take 1 or more; the paper has {TRIALS}")
+    raise UserError(f"clustering: trials={trials}: set it to 1 or more; the paper has {TRIALS}")
   found = kmeans.kmeans(jax.random.split(key, trials), features, clusters)
-  named = labels[np.asarray(_names(jnp.asarray(features), found.centres))]
-  return np.take_along_axis(named, np.asarray(found.assignment), axis=1)
+  cluster_labels = labels[np.asarray(_nearest(jnp.asarray(features), found.centres))]
+  return np.take_along_axis(cluster_labels, np.asarray(found.assignment), axis=1)
 
 
 def accuracy(predicted: np.ndarray, labels: Any) -> np.ndarray:
-  """Share of right predictions by trial: [trials, n] and [n] -> [trials], 0..1.
+  """Returns the accuracy of each trial, [trials] in [0, 1].
 
-  The paper's figures are 100 times their mean and, by our choice, their population deviation (`std`).
+  The paper gives their mean and standard deviation in percent. It does not say which deviation; ours is that of the
+  population (`std` of NumPy).
+
+  Args:
+    predicted: [trials, n] predicted labels.
+    labels: [n] true labels.
   """
   return (predicted == np.asarray(labels)).mean(-1)
 
 
 def subtract_subject_means(features: Any, subjects: Any) -> np.ndarray:
-  """Eq. 6: takes from each feature the mean over its subject's images.
+  """Subtracts from each feature the mean over all images of the same person (eq. 6).
 
   Args:
-    features: [n, d].
-    subjects: [n] of any kind.
+    features: [n, d] numbers.
+    subjects: [n] people, of any dtype.
 
   Returns:
-    [n, d] float64, of mean 0 over every subject.
+    [n, d] float64. The mean over the images of each person is 0.
   """
   features = np.asarray(features, np.float64)
-  _, who = np.unique(np.asarray(subjects), return_inverse=True)
-  sums = np.zeros((who.max() + 1, features.shape[1]))
-  np.add.at(sums, who, features)
-  return features - (sums / np.bincount(who)[:, None])[who]
+  _, person = np.unique(np.asarray(subjects), return_inverse=True)
+  sums = np.zeros((person.max() + 1, features.shape[1]))
+  np.add.at(sums, person, features)
+  return features - (sums / np.bincount(person)[:, None])[person]

@@ -1,9 +1,6 @@
-"""Losses an example of the identity/expression VAE (paper 003, eqs. 1-4); whoever calls them reduces.
+"""Losses of paper 003 for each example (README, section 2, eqs. 1 to 4; our choices are in section 3).
 
-Paper 003 leaves open what follows; these are our choices. The reconstruction error is the sum over pixels and channels
-(a Gaussian's log-likelihood up to constants). The generator climbs log D(x') rather than descend on log(1 - D(x')),
-which hardly moves it while the discriminator wins; `saturating` is the printed form. Codes that the switch loss
-compares are posterior means.
+No function reduces over the batch; the caller does.
 """
 
 import jax
@@ -12,25 +9,43 @@ from jax import lax
 
 
 def kl(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
-  """Divergence of N(mean, diag exp(log_variance)) [batch, d] from N(0, I): [batch], nats, at least 0."""
+  """Kullback-Leibler divergence of a normal posterior from the standard normal distribution (KL in eqs. 1 and 2).
+
+  Args:
+    mean: [batch, d].
+    log_variance: [batch, d]; the covariance is diagonal.
+
+  Returns:
+    [batch] divergences in nat, at least 0.
+  """
   return 0.5 * (jnp.square(mean) + jnp.expm1(log_variance) - log_variance).sum(-1)
 
 
 def squared_error(images: jax.Array, decoded: jax.Array) -> jax.Array:
-  """Sum over pixels and channels of the squared difference: [batch, height, width, channels] twice -> [batch]."""
+  """Squared error, summed over pixels and channels (Rec in eqs. 1 and 2).
+
+  Up to constants it is the negative log-likelihood of a normal distribution.
+
+  Args:
+    images: [batch, height, width, channels].
+    decoded: of the same shape.
+
+  Returns:
+    [batch] errors, at least 0.
+  """
   return jnp.square(images - decoded).sum(tuple(range(1, images.ndim)))
 
 
 def discriminator_terms(real: jax.Array, reconstructed: jax.Array, prior: jax.Array) -> dict[str, jax.Array]:
-  """The discriminator's side of eq. 3: -log D(x), -log(1 - D(x')) and -log(1 - D(x_p)).
+  """Terms of eq. 3 that the discriminator minimises: -log D(x), -log(1 - D(x')) and -log(1 - D(x_p)).
 
   Args:
-    real: logits [batch] of photographs.
-    reconstructed: logits [batch] of their reconstructions x'; stop the gradient before the images.
-    prior: logits [batch] of images x_p decoded from the prior; likewise.
+    real: [batch] logits of real images x.
+    reconstructed: [batch] logits of reconstructions x'. The caller must stop the gradient to these images.
+    prior: [batch] logits of images x_p decoded from the prior. The caller must stop the gradient to these images.
 
   Returns:
-    {"real", "reconstructed", "prior"}: [batch] each, at least 0. The loss is their sum: eq. 3 has no half.
+    The terms "real", "reconstructed" and "prior", [batch] each, at least 0. The loss is their sum, as in eq. 3.
   """
   return {
     "real": jax.nn.softplus(-real),
@@ -42,15 +57,18 @@ def discriminator_terms(real: jax.Array, reconstructed: jax.Array, prior: jax.Ar
 def generator_terms(
   reconstructed: jax.Array, prior: jax.Array, *, saturating: bool = False
 ) -> dict[str, jax.Array]:
-  """The generator's side of eq. 3; log D(x) has no gradient for it and is left out.
+  """Terms of eq. 3 that the generator minimises: -log D(x') and -log D(x_p).
+
+  The term log D(x) is left out, because it does not depend on the generator.
 
   Args:
-    reconstructed: logits [batch] of reconstructions x'.
-    prior: logits [batch] of images x_p decoded from the prior.
-    saturating: log(1 - D), as printed, in place of -log D.
+    reconstructed: [batch] logits of reconstructions x'.
+    prior: [batch] logits of images x_p decoded from the prior.
+    saturating: use log(1 - D) in place of -log D, as printed in the paper. Its gradient vanishes while the
+      discriminator wins.
 
   Returns:
-    {"reconstructed", "prior"}: [batch] each; the loss is their sum.
+    The terms "reconstructed" and "prior", [batch] each. The loss is their sum.
   """
   sign = -1.0 if saturating else 1.0
   # log(1 - D) = -softplus(logit), -log D = softplus(-logit).
@@ -68,17 +86,20 @@ def switch(
   *,
   stop_gradient: bool = False,
 ) -> jax.Array:
-  """Eq. 4: what decoding one person's identity with another's expression, and encoding it again, does to the codes.
+  """Error of both codes after decoding and encoding them again (eq. 4).
+
+  An image is decoded from the identity code of one person and the expression code of another. Codes are posterior
+  means.
 
   Args:
-    identity: z_i [batch, d] of a person's image.
-    identity_again: z_i' [batch, d], read from the swapped image.
-    expression: z_e^d [batch, d] of the other person's image.
-    expression_again: z_e^d' [batch, d], read from the swapped image.
-    stop_gradient: take z_e^d as given, rather than move it towards z_e^d' too.
+    identity: [batch, d] identity codes z_i of images of one person.
+    identity_again: [batch, d] identity codes z_i' of the swapped images.
+    expression: [batch, d] expression codes z_e^d of images of another person.
+    expression_again: [batch, d] expression codes z_e^d' of the swapped images.
+    stop_gradient: stop the gradient to `expression`, the target of `expression_again`.
 
   Returns:
-    [batch]: the sum of both mean squared differences, means over d.
+    [batch] sums of the mean squared errors of both codes.
   """
   if stop_gradient:
     expression = lax.stop_gradient(expression)

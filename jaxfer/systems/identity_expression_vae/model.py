@@ -1,27 +1,26 @@
-"""Networks of the weakly supervised identity/expression VAE (paper 003, Tables 1 and 2).
+"""The networks of paper 003 (its Tables 1 and 2; README, section 2).
 
   image -> identity encoder   -> z_i -+
                                       +-> decoder -> image -> discriminator -> logit
   image -> expression encoder -> z_e -+
 
-The layer that the tables number 1.1 is `conv1a` or `deconv1a` here, 1.2 is `conv1b`; the layers in brackets (`conv5a`,
-`conv5b`, `deconv5a`) exist at 128 px alone. Our choices where the tables are silent or contradict themselves:
+`conv1a` and `deconv1a` are layers 1.1 of the tables, and `conv1b` are layers 1.2. The layers that the tables show in
+brackets (`conv5a`, `conv5b`, `deconv5a`) exist only for images of 128 pixels.
 
-- the average pool has no padding: with the printed 1 its output would be 3 x 3, not 1 x 1;
-- `fc_log_variance` ("fc sigma") gives the logarithm of the variance;
-- ReLU follows every convolution and fc1 (He initialisation is printed), nothing follows the fc layers of the encoder;
-  a sigmoid follows conv6; the discriminator may have LeakyReLU(0.2) instead (`leaky`);
-- there is no normalisation; `norm="batch"` puts BatchNorm (`bn1a` after `conv1a` or `deconv1a`, which then have no
-  bias) before those ReLUs, not after fc1, and none into the discriminator: it sees real and made images apart, and
-  their batches' own statistics would tell it which are which;
-- deconvolutions with the printed kernel 3 have output padding 1, as only then do their outputs have the printed sizes;
-  `uniform_4x4` takes kernel 4 instead, which needs none;
-- fc1's 4096 numbers are reshaped to channels, height, width (256, 4, 4), in that order, as where images are channels
-  first;
-- "He" of a deconvolution counts features x kernel area, as PyTorch and Chainer do; biases start at zero;
-- images of 32 px, for machines without an accelerator: a stage less than at 64, as 64 has one less than 128.
+README, section 3 lists our choices where the tables are silent or contradict themselves. Some details of them:
 
-The baselines made of the same parts are in `vae_baselines.py`.
+- ReLU follows every convolution and `fc1`; nothing follows the dense layers of the encoder. The paper does not name the
+  activation, but it prints He initialisation.
+- `fc_log_variance` is the tables' "fc sigma".
+- With `norm="batch"` there is a BatchNorm before each ReLU except that of `fc1`: `bn1a` follows `conv1a` or `deconv1a`,
+  which then has no bias. The discriminator has no BatchNorm. It sees real and decoded images in separate batches, so
+  the statistics of a batch would tell it which kind it sees.
+- The 4096 outputs of `fc1` (at full width) are reshaped to channels, height, width (256, 4, 4), as in frameworks that
+  put channels first.
+- He initialisation of a deconvolution takes its number of output channels times the area of its kernel as the fan-in,
+  as PyTorch and Chainer do.
+
+`baselines.py` builds the baselines from the same encoder and decoder.
 """
 
 from collections.abc import Callable
@@ -35,21 +34,27 @@ from jaxfer.errors import UserError
 from jaxfer.layers.conv import Conv, ConvTranspose, he_fan_in
 from jaxfer.ranges import OneOf, Units, Width
 
-LATENT = 64  # Of each encoder; the decoder reads both.
-_STAGES = {32: 3, 64: 4, 128: 5}  # Convolutions that halve the image, by its size.
+LATENT = 64  # Length of each code. The decoder reads both codes.
+_STAGES = {32: 3, 64: 4, 128: 5}  # Number of convolutions that halve the image, by image size.
 Size = Annotated[int, OneOf(tuple(_STAGES))]
 _WIDTHS = (32, 64, 128, 256, 256)
 _DECODER_WIDTHS = (128, 64, 32, 16, 8)
-# The tables' deconvolutions: four of kernel 4 would be uniform.
+# Kernel sizes as printed in Table 2.
 _DECODER_KERNELS = (4, 4, 3, 3, 3)
 _NORMS = ("none", "batch")
 _he_transposed = nn.initializers.variance_scaling(2.0, "fan_in", "normal", in_axis=-1, out_axis=-2)
 
-Posterior = tuple[jax.Array, jax.Array]  # Mean and log-variance, [batch, latent] each, float32.
+# Mean and log-variance of a normal distribution with diagonal covariance, [batch, latent] each, float32.
+Posterior = tuple[jax.Array, jax.Array]
 
 
 def sample(posterior: Posterior, keys: jax.Array) -> jax.Array:
-  """Draws z = mean + sigma epsilon [batch, latent], each example with its own of the typed `keys` [batch]."""
+  """Draws z = mean + sigma * noise, [batch, latent].
+
+  Args:
+    posterior: mean and log-variance.
+    keys: [batch] typed keys, one per example.
+  """
   mean, log_variance = posterior
   noise = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:], mean.dtype))(keys)
   return mean + jnp.exp(log_variance / 2) * noise
@@ -59,19 +64,21 @@ def _stages(size: int) -> int:
   if size not in _STAGES:
     *others, last = _STAGES
     raise UserError(
-      f"images of {size} px: the networks of paper 003 take {', '.join(map(str, others))} or {last}"
+      f"images of {size} pixels: the networks of paper 003 take {', '.join(map(str, others))} or {last}"
     )
   return _STAGES[size]
 
 
 def _channels(full: int, width: float) -> int:
   if (channels := full * width) != int(channels) or channels < 1:
-    raise UserError(f"width {width}: {full} channels times it must be a whole number, as with 0.25")
+    raise UserError(
+      f"width {width}: {full} channels times the width must be a whole number of at least 1; try 0.25"
+    )
   return int(channels)
 
 
-class _Net(nn.Module):
-  """What all three share."""
+class _Base(nn.Module):
+  """Attributes and layers that the encoder, the decoder and the discriminator share."""
 
   width: float = 1.0
   dtype: Any = None
@@ -89,30 +96,36 @@ class _Net(nn.Module):
   def _trunk(
     self, x: jax.Array, after: Callable[[jax.Array, str], jax.Array], *, use_bias: bool = True
   ) -> jax.Array:
-    """[batch, size, size, 3] -> [batch, 256 width], float32: Table 1 up to the average pool.
+    """Applies the layers of Table 1 up to the average pool.
 
-    What comes `after` a convolution takes its output and which one it was, as "1a".
+    Args:
+      x: images [batch, size, size, 3].
+      after: applied to the output of each convolution, with the number of the convolution, such as "1a".
+      use_bias: whether the convolutions have a bias.
+
+    Returns:
+      Features [batch, channels], float32. At width 1 there are 128 channels for 32 pixels, and 256 for 64 and 128.
     """
     if x.ndim != 4 or x.shape[1] != x.shape[2] or x.shape[3] != 3:
-      raise UserError(f"an encoder reads images [batch, size, size, 3], not {x.shape}")
+      raise UserError(f"images {x.shape}: encoders and discriminator take [batch, size, size, 3]")
     for k, full in enumerate(_WIDTHS[: _stages(x.shape[1])], 1):
       for part, strides in (("a", 2), ("b", 1)):
         x = after(self._conv(full, f"conv{k}{part}", strides, use_bias=use_bias)(x), f"{k}{part}")
     return x.astype(jnp.float32).mean((1, 2))
 
 
-class _Normed(_Net):
-  """What may have BatchNorm."""
+class _Normed(_Base):
+  """A network that may have BatchNorm."""
 
   norm: str = "none"
 
   @property
   def _bias(self) -> bool:
-    """Whether convolutions have one: BatchNorm takes it off again."""
+    """Whether convolutions have a bias. BatchNorm would subtract it again."""
     return self.norm == "none"
 
   def _norm(self, x: jax.Array, name: str, train: bool, axis_name: str | None) -> jax.Array:
-    """BatchNorm as PyTorch has it by default (its momentum 0.1), or nothing."""
+    """Applies BatchNorm with PyTorch's defaults (PyTorch's momentum 0.1 is 0.9 here), or nothing."""
     if self.norm not in _NORMS:
       raise UserError(f"norm '{self.norm}': the networks of paper 003 take 'none' or 'batch'")
     if self.norm == "none":
@@ -124,14 +137,14 @@ class _Normed(_Net):
 
 
 class Encoder(_Normed):
-  """q(z | image), of identity or expression (Table 1).
+  """The posterior q(z | image) of the identity code or of the expression code (Table 1).
 
   Attributes:
     latent: length of z.
-    width: factor on all channels.
+    width: factor on the numbers of channels.
     norm: "none", or "batch" for BatchNorm.
-    dtype: of the computation; results are float32.
-    param_dtype: of the parameters.
+    dtype: dtype of the computation; results are float32.
+    param_dtype: dtype of the parameters.
   """
 
   latent: int = LATENT
@@ -148,13 +161,16 @@ class Encoder(_Normed):
     """Encodes images.
 
     Args:
-      images: [batch, size, size, 3] in [0, 1], size 32, 64 or 128.
-      condition: [batch, n] that the last layers read beside the features, if any.
-      train: whether BatchNorm, where there is one, takes the batch's statistics and updates the running ones.
-      axis_name: mapped axis over which the batch's statistics are taken, if any.
+      images: [batch, size, size, 3] in [0, 1]; size is 32, 64 or 128.
+      condition: [batch, n] further inputs of the last layers, concatenated with the features; None for none.
+      train: whether BatchNorm uses the statistics of the batch and updates its running statistics.
+      axis_name: name of the mapped axis over which the batch statistics are reduced, or None.
 
     Returns:
       Mean and log-variance, [batch, latent] each, float32.
+
+    Raises:
+      UserError: images of another shape, a width that gives no whole number of channels, or an unknown norm.
     """
 
     def after(x, which):
@@ -166,35 +182,35 @@ class Encoder(_Normed):
     return mean.astype(jnp.float32), log_variance.astype(jnp.float32)
 
 
-class Discriminator(_Net):
-  """Table 1 up to the average pool and one output (section "Discriminator").
+class Discriminator(_Base):
+  """The encoder of Table 1 with a single output in place of the posterior (the paper's section "Discriminator").
 
   Attributes:
-    width: factor on all channels.
-    leaky: LeakyReLU of slope 0.2 in place of ReLU.
-    dtype: of the computation; logits are float32.
-    param_dtype: of the parameters.
+    width: factor on the numbers of channels.
+    leaky: use LeakyReLU with slope 0.2 in place of ReLU.
+    dtype: dtype of the computation; logits are float32.
+    param_dtype: dtype of the parameters.
   """
 
   leaky: bool = False
 
   @nn.compact
   def __call__(self, images: jax.Array) -> jax.Array:
-    """Images as `Encoder` takes them -> logits [batch] of being real, float32."""
+    """Returns the logits [batch] of being real, float32. Images and errors are those of `Encoder`."""
     x = self._trunk(images, lambda x, _: nn.leaky_relu(x, 0.2) if self.leaky else nn.relu(x))
     return self._dense(1, "fc")(x)[:, 0].astype(jnp.float32)
 
 
 class Decoder(_Normed):
-  """Images from z = (z_i, z_e) (Table 2).
+  """Decodes images from z = (z_i, z_e) (Table 2).
 
   Attributes:
     image_size: 32, 64 or 128.
-    uniform_4x4: kernel 4 in all deconvolutions, in place of the printed kernels 4, 4, 3, 3, (3).
-    width: factor on all channels but the image's.
+    uniform_4x4: use kernel 4 in all deconvolutions, in place of the printed kernels 4, 4, 3, 3, (3).
+    width: factor on the numbers of channels, except for those of the image.
     norm: "none", or "batch" for BatchNorm.
-    dtype: of the computation; the result is float32.
-    param_dtype: of the parameters.
+    dtype: dtype of the computation; the result is float32.
+    param_dtype: dtype of the parameters.
   """
 
   image_size: int = 64
@@ -202,7 +218,19 @@ class Decoder(_Normed):
 
   @nn.compact
   def __call__(self, z: jax.Array, *, train: bool = False, axis_name: str | None = None) -> jax.Array:
-    """[batch, latent] (128 in the paper) -> images [batch, image_size, image_size, 3] in (0, 1), float32."""
+    """Decodes codes.
+
+    Args:
+      z: [batch, n] codes; n is 128 in the paper, the length of both codes.
+      train: see `Encoder.__call__`.
+      axis_name: see `Encoder.__call__`.
+
+    Returns:
+      Images [batch, image_size, image_size, 3] in (0, 1), float32.
+
+    Raises:
+      UserError: an unknown image size or norm, or a width that gives no whole number of channels.
+    """
     stages, channels = _stages(self.image_size), _channels(256, self.width)
     x = nn.relu(self._dense(channels * 16, "fc1")(z))
     x = x.reshape(-1, channels, 4, 4).transpose(0, 2, 3, 1)
@@ -220,26 +248,31 @@ class Decoder(_Normed):
 
 
 def check_images(images: jax.Array, size: int) -> None:
-  """Refuses images that are not [batch, size, size, 3]."""
+  """Checks that images have the shape [batch, size, size, 3].
+
+  Raises:
+    UserError: they have another shape.
+  """
   if images.shape[1:] != (size, size, 3):
-    raise UserError(f"images {images.shape}: give [batch, {size}, {size}, 3], or change image_size")
+    raise UserError(
+      f"images {images.shape}: the model takes [batch, {size}, {size}, 3]; change model.image_size or the images"
+    )
 
 
 class IdentityExpressionVAE(nn.Module):
-  """Both encoders, the decoder and the discriminator, each called by a method of its own.
+  """Both encoders, the decoder and the discriminator. Each has a method that calls it.
 
-  In every method but `discriminate`, `train` says whether BatchNorm (where there is one) takes the batch's statistics,
-  over the mapped axis `axis_name` too, and updates the running ones.
+  The arguments `train` and `axis_name` of the methods are those of `Encoder.__call__`.
 
   Attributes:
     image_size: 32, 64 or 128.
-    width: factor on all channels but the image's.
-    latent: length of z_i and of z_e.
+    width: factor on the numbers of channels, except for those of the image.
+    latent: length of z_i, and of z_e.
     uniform_4x4: see `Decoder`.
-    norm: "none", or "batch" for BatchNorm.
+    norm: "none", or "batch" for BatchNorm in both encoders and the decoder.
     leaky: see `Discriminator`.
-    dtype: of the computation; results are float32.
-    param_dtype: of the parameters.
+    dtype: dtype of the computation; results are float32.
+    param_dtype: dtype of the parameters.
   """
 
   image_size: Size = 64
@@ -252,7 +285,7 @@ class IdentityExpressionVAE(nn.Module):
   param_dtype: Any = jnp.float32
 
   def setup(self):
-    """Makes the parts; the names are the checkpoint format."""
+    """Creates the submodules. Checkpoints store their names."""
     shared = {name: getattr(self, name) for name in ("width", "dtype", "param_dtype")}
     normed = {**shared, "norm": self.norm}
     self.identity_encoder = Encoder(latent=self.latent, **normed)
@@ -268,39 +301,49 @@ class IdentityExpressionVAE(nn.Module):
     keys: jax.Array | None = None,
     axis_name: str | None = None,
   ) -> jax.Array:
-    """Reconstructs images [batch, size, size, 3] from the means, or from samples by the keys [batch]."""
-    how: dict[str, Any] = {"train": train, "axis_name": axis_name}
-    codes = [self.encode_identity(images, **how), self.encode_expression(images, **how)]
+    """Reconstructs images.
+
+    Args:
+      images: [batch, size, size, 3] in [0, 1].
+      train: see `Encoder.__call__`.
+      keys: [batch] typed keys, with which codes are drawn from their posteriors; None to decode the means.
+      axis_name: see `Encoder.__call__`.
+
+    Returns:
+      Images of the same shape, in (0, 1), float32.
+    """
+    mode: dict[str, Any] = {"train": train, "axis_name": axis_name}
+    posteriors = [self.encode_identity(images, **mode), self.encode_expression(images, **mode)]
     if self.is_initializing():
       self.discriminate(images)
     if keys is None:
-      z = [mean for mean, _ in codes]
+      codes = [mean for mean, _ in posteriors]
     else:
-      keys_of = jax.vmap(lambda key: jax.random.split(key, 2), out_axes=1)(keys)
-      z = [sample(code, own) for code, own in zip(codes, keys_of, strict=True)]
-    return self.decode(*z, **how)
+      both_keys = jax.vmap(lambda key: jax.random.split(key, 2), out_axes=1)(keys)
+      codes = [sample(posterior, own) for posterior, own in zip(posteriors, both_keys, strict=True)]
+    return self.decode(*codes, **mode)
 
   def encode_identity(
     self, images: jax.Array, *, train: bool = False, axis_name: str | None = None
   ) -> Posterior:
-    """q(z_i | image): images [batch, size, size, 3] -> mean and log-variance [batch, latent]."""
+    """Returns mean and log-variance of q(z_i | image), [batch, latent] each, for images [batch, size, size, 3]."""
     check_images(images, self.image_size)
     return self.identity_encoder(images, train=train, axis_name=axis_name)
 
   def encode_expression(
     self, images: jax.Array, *, train: bool = False, axis_name: str | None = None
   ) -> Posterior:
-    """q(z_e | image): images [batch, size, size, 3] -> mean and log-variance [batch, latent]."""
+    """Returns mean and log-variance of q(z_e | image), [batch, latent] each, for images [batch, size, size, 3]."""
     check_images(images, self.image_size)
     return self.expression_encoder(images, train=train, axis_name=axis_name)
 
   def decode(
     self, identity: jax.Array, expression: jax.Array, *, train: bool = False, axis_name: str | None = None
   ) -> jax.Array:
-    """z_i and z_e, [batch, latent] each -> images [batch, size, size, 3] in (0, 1)."""
+    """Returns the images [batch, size, size, 3], in (0, 1), of codes z_i and z_e, [batch, latent] each."""
     return self.decoder(jnp.concatenate([identity, expression], -1), train=train, axis_name=axis_name)
 
   def discriminate(self, images: jax.Array) -> jax.Array:
-    """Images [batch, size, size, 3] -> logits [batch] of being real."""
+    """Returns the logits [batch] of being real for images [batch, size, size, 3]."""
     check_images(images, self.image_size)
     return self.discriminator(images)

@@ -1,7 +1,8 @@
-"""What paper 003 prints of recognition by clustering (Table 3), in percent: mean and deviation of trials."""
+"""Table 3 of paper 003: the accuracy of recognition by clustering (README, section 7)."""
 
 import dataclasses
 
+# Mean and standard deviation over trials, in percent.
 Percent = tuple[float, float]
 
 
@@ -10,9 +11,9 @@ class Result:
   """A row of Table 3.
 
   Attributes:
-    name: as our studies name it.
-    train: of the 195 people learned from, 1,842 images.
-    test: of the 7 others, 195 images; None where the method needs to know the person.
+    name: name of the variant in our studies.
+    train: accuracy on the 1,842 images of the 195 training people.
+    test: accuracy on the 195 images of the 7 test people; None if the method needs to know the person.
   """
 
   name: str

@@ -246,14 +246,14 @@ class IdentityExpressionSystem(System):
   def summaries(
     self, histories: Sequence[History], predictions: Sequence[Mapping[str, Prediction]]
   ) -> Mapping[str, Sequence[float]]:
-    """The divergence of each code from its prior, and the accuracy after each round; see `table.facts`."""
-    return table.facts(histories, predictions)
+    """The divergence of each code from its prior, and the accuracy after each round; see `table.summaries`."""
+    return table.summaries(histories, predictions)
 
   def metrics(
     self, task: Task, variables: Variables, train_indices: np.ndarray, test_indices: np.ndarray
   ) -> Mapping[str, float | None]:
-    """Recognition, linear probes, image probes and reconstruction errors; see `code_metrics.measures`."""
-    return code_metrics.measures(task, variables, train_indices, test_indices)
+    """Recognition, linear probes, image probes and reconstruction errors; see `code_metrics.metrics`."""
+    return code_metrics.metrics(task, variables, train_indices, test_indices)
 
   def tables(
     self, variants: Variants, seeds: Sequence[int], not_trained: Variants = ()

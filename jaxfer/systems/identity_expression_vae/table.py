@@ -1,5 +1,6 @@
-"""Table 3 of paper 003 beside ours, what it does not measure, and Fig. 3, from a study's rows."""
+"""Tables and figures of a study of paper 003: Table 3, Fig. 3, and tables of what the paper does not measure."""
 
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,158 +9,190 @@ import numpy as np
 
 from jaxfer.report import plots
 from jaxfer.report.tables import Cell, Table
+from jaxfer.systems.identity_expression_vae import code_metrics, published
 from jaxfer.systems.identity_expression_vae import figures as training_figures
-from jaxfer.systems.identity_expression_vae import published as published_003
-from jaxfer.systems.system import Prediction
+from jaxfer.systems.system import History, Prediction, Variants
 
-_ROUND = "test accuracy (%) after round "
-
-Rows = Sequence[Mapping[str, Any]]
+Variant = Mapping[str, Any]
 
 
-def facts(
-  histories: Sequence[Sequence[Mapping[str, Any]]], readings: Sequence[Mapping[str, Prediction]]
+def after_round(number: int) -> str:
+  """Returns the name of the summary that holds the accuracy after a round. The first round has number 1."""
+  return f"test accuracy (%) after round {number}"
+
+
+def summaries(
+  histories: Sequence[History], predictions: Sequence[Mapping[str, Prediction]]
 ) -> dict[str, list[float]]:
-  """How far each code's posterior is from the prior in its last epoch, in nat, and accuracy after each round, in %."""
-  del readings
+  """Returns divergences and accuracies by name, with one value per training.
+
+  There is the divergence of the posterior from the prior for each stage, in nat, in its last epoch; and the accuracy
+  after each round, in percent.
+
+  Args:
+    histories: the metrics of each training.
+    predictions: not used.
+  """
+  del predictions
   found: dict[str, list[float]] = {}
   for history in histories:
-    for row in {row["stage"]: row for row in history if row["split"] == "train"}.values():
-      divergence = row.get("kl", row.get("generator/kl"))
+    for metrics in {row["stage"]: row for row in history if row["split"] == "train"}.values():
+      divergence = metrics.get("kl", metrics.get("generator/kl"))
       if divergence is not None:
-        found.setdefault(f"nat of stage {row['stage']}", []).append(divergence)
+        found.setdefault(f"nat of stage {metrics['stage']}", []).append(divergence)
     rounds = [row["accuracy"] for row in history if row["split"] == "test"]
     for number, accuracy in enumerate(rounds, 1):
-      found.setdefault(f"{_ROUND}{number}", []).append(100 * accuracy)
+      found.setdefault(after_round(number), []).append(100 * accuracy)
   return found
 
 
-def tables(rows: Rows, seeds: Sequence[int], not_trained: Rows = ()) -> list[tuple[str, Table]]:
-  """Table 3; what is read linearly from each code; what swapped images keep, and errors of reconstruction."""
+def tables(variants: Variants, seeds: Sequence[int], not_trained: Variants = ()) -> list[tuple[str, Table]]:
+  """Returns the tables with their titles, see `System.tables`.
+
+  They show Table 3, linear probes of the codes, reconstruction errors, and image probes on swapped images.
+  """
   del seeds, not_trained
-  rows = [row for row in rows if row["measures"]]
-  own = [
+  variants = [variant for variant in variants if variant["measures"]]
+  found = [
     (
-      "Recognition by clustering, %: Table 3, mean ± sd (published: over trials; ours: over seeds)",
-      _table3(rows),
-    )
+      "Accuracy of recognition by clustering, in %, mean ± sd: Table 3 (published: over trials; ours: over seeds)",
+      _recognition(variants),
+    ),
+    (
+      "Accuracy of linear classifiers on codes, in % (subject: on other images; expression: on test people)",
+      _linear_probes(variants),
+    ),
+    ("Reconstruction error: root mean square in grey levels, 0 to 255", _errors(variants)),
   ]
-  own.append(
-    ("Read linearly from a code, %: subjects in other images, expressions of people never seen", _codes(rows))
-  )
-  own.append(("Error of reconstruction, grey levels of 255 (root mean square)", _errors(rows)))
-  if both := [row for row in rows if "subject kept in swaps, test" in row["measures"]]:
-    own.append(
-      ("Swapped images: share of its own accuracy that a probe of photographs keeps, %", _kept(both))
+  if with_swaps := [variant for variant in variants if "subject kept in swaps, test" in variant["measures"]]:
+    found.append(
+      (
+        "Share of its accuracy on photographs that an image classifier keeps on images with swapped codes, in %",
+        _kept_in_swaps(with_swaps),
+      )
     )
-  return own
+  return found
 
 
-def _over(row: Mapping[str, Any], name: str, scale: float = 100) -> str | None:
-  """Mean and deviation over trainings of a measure."""
-  values = [scale * value for value in row["measures"].get(name, []) if value is not None]
+def _mean(variant: Variant, metric: str, scale: float = 100) -> str | None:
+  """Mean and standard deviation of a metric over trainings, in percent by default; None if it has no value."""
+  values = [scale * value for value in variant["measures"].get(metric, []) if value is not None]
   if not values:
     return None
   spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
   return f"{np.mean(values):.1f}{spread}"
 
 
-def _printed(pair: published_003.Percent | None) -> str | None:
-  return None if pair is None else f"{pair[0]:.2f} ± {pair[1]:.2f}"
-
-
-def _table3(rows: Rows) -> Table:
-  """Rows of the paper in its order, where the study has them, then others."""
-  sources: list[tuple[str, Mapping[str, Any], str]] = []
-  for row in rows:
-    sources.append((row["name"], row, ""))
-    if row["name"] == published_003.VAE:
-      sources.append((published_003.SUBTRACTED, row, ", subject means subtracted"))
+def _recognition(variants: Variants) -> Table:
+  """Table 3. The original VAE has a second line, for its codes without the means of people."""
   lines: list[list[Cell]] = []
-  for name, row, way in sources:
-    published = published_003.ROWS.get(name) if row["comparable"] else None
-    line: list[Cell] = [name]
-    for side in ("train", "test"):
-      line.append(None if published is None else _printed(getattr(published, side)))
-      # Its people's means are unknown before they are met.
-      known = not (way and side == "test")
-      line += (
-        [_over(row, f"{side}{way}"), _over(row, f"{side}{way}, sd over trials")] if known else [None, None]
-      )
-    lines.append(line)
+  for variant in variants:
+    lines.append(_recognition_line(variant, variant["name"]))
+    if variant["name"] == published.VAE:
+      lines.append(_recognition_line(variant, published.SUBTRACTED, code_metrics.SUBTRACTED))
   sides = [[f"{side}, published", f"{side}, ours", "sd over trials"] for side in ("train", "test")]
   return ["", *sides[0], *sides[1]], lines
 
 
-def _codes(rows: Rows) -> Table:
+def _recognition_line(variant: Variant, name: str, suffix: str = "") -> list[Cell]:
+  """A line of Table 3. The suffix selects metrics of codes that were changed before clustering."""
+  printed = published.ROWS.get(name) if variant["comparable"] else None
+  line: list[Cell] = [name]
+  for side in ("train", "test"):
+    accuracy: published.Percent | None = getattr(printed, side, None)
+    line.append(None if accuracy is None else f"{accuracy[0]:.2f} ± {accuracy[1]:.2f}")
+    if suffix and side == "test":
+      # The paper does not test this: a new person's mean is not known in advance.
+      line += [None, None]
+    else:
+      line += [_mean(variant, f"{side}{suffix}"), _mean(variant, f"{side}{suffix}, sd over trials")]
+  return line
+
+
+def _linear_probes(variants: Variants) -> Table:
   lines: list[list[Cell]] = []
-  for row in rows:
+  for variant in variants:
     for code in ("z_i", "z_e", "z"):
-      read = [_over(row, f"{what} from {code}") for what in ("subject", "expression")]
-      if any(read):
-        lines.append([row["name"], code, *read])
+      accuracies = [_mean(variant, f"{target} from {code}") for target in ("subject", "expression")]
+      if any(accuracies):
+        lines.append([variant["name"], code, *accuracies])
   return ["", "code", "subject", "expression"], lines
 
 
-def _errors(rows: Rows) -> Table:
+def _errors(variants: Variants) -> Table:
   lines: list[list[Cell]] = [
-    [row["name"], _over(row, "train, error", 1), _over(row, "test, error", 1)] for row in rows
+    [variant["name"], _mean(variant, "train, error", 1), _mean(variant, "test, error", 1)]
+    for variant in variants
   ]
-  return ["", "people learned from", "people never seen"], lines
+  return ["", "training people", "test people"], lines
 
 
-def _kept(rows: Rows) -> Table:
-  columns = [(what, side) for side in ("train", "test") for what in ("subject", "expression")]
+def _kept_in_swaps(variants: Variants) -> Table:
+  """Shares of accuracy for each variant; below them, for each image size, the accuracies on photographs."""
+  columns = [(target, side) for side in ("train", "test") for target in ("subject", "expression")]
   lines: list[list[Cell]] = [
-    [row["name"], *(_over(row, f"{what} kept in swaps, {side}") for what, side in columns)] for row in rows
+    [variant["name"], *(_mean(variant, f"{target} kept in swaps, {side}") for target, side in columns)]
+    for variant in variants
   ]
-  # Photographs of one size have the same probes, whatever the row.
-  sizes = {row["data"]["image_size"]: row for row in reversed(rows)}
-  for size, row in sorted(sizes.items()):
-    photographs = [_over(row, f"{what}, photographs, {side}") for what, side in columns]
-    lines.append([f"the probes' accuracy on photographs of {size} px", *photographs])
-  return ["", *(f"{what}, {side}" for what, side in columns)], lines
+  # All variants with the same image size have the same classifiers. The accuracies are taken from the first one.
+  by_size = {variant["data"]["image_size"]: variant for variant in reversed(variants)}
+  for size, variant in sorted(by_size.items()):
+    accuracies = [_mean(variant, f"{target}, photographs, {side}") for target, side in columns]
+    lines.append([f"accuracy on photographs of {size} pixels", *accuracies])
+  return ["", *(f"{target}, {side}" for target, side in columns)], lines
 
 
-def by_round(row: Mapping[str, Any]) -> list[tuple[float, float | None]]:
-  """Accuracy after each round in %, mean and deviation over trainings; empty where there were none."""
-  found = {name: pair for name, pair in row["facts"].items() if name.startswith(_ROUND)}
-  return [tuple(found[f"{_ROUND}{k}"]) for k in range(1, len(found) + 1)]
+def by_round(variant: Variant) -> list[tuple[float, float | None]]:
+  """Returns the accuracy after each round in percent, as mean and standard deviation over trainings.
+
+  The deviation is None for a single training. The list is empty if the stages were not repeated.
+  """
+  found = variant["facts"]
+  names = itertools.takewhile(lambda name: name in found, map(after_round, itertools.count(1)))
+  return [tuple(found[name]) for name in names]
 
 
-def _sized(row: Mapping[str, Any]) -> str:
-  """A row's name with the size of its images."""
-  return f"{row['name']} ({row['data']['image_size']} px)"
+def _name_and_size(variant: Variant) -> str:
+  return f"{variant['name']} ({variant['data']['image_size']} px)"
 
 
-def figures(rows: Rows, folder: pathlib.Path) -> dict[str, str]:
-  """`rounds.png`, Fig. 3; and the figures of `figures.side_by_side`."""
-  drawn = training_figures.side_by_side(rows, folder)
-  lines = {_sized(row): line for row in rows if (line := by_round(row))}
-  if not lines:
-    return drawn
-  single = next((row for row in rows if row["name"] == published_003.BOTH), None)
+def figures(variants: Variants, folder: pathlib.Path) -> dict[str, str]:
+  """Draws `rounds.png` (Fig. 3) if stages were repeated, and the figures of `figures.side_by_side`.
+
+  Args:
+    variants: see `System.tables`.
+    folder: an existing folder, into which the files are written.
+
+  Returns:
+    Captions by file name.
+
+  Raises:
+    UserError: see `figures.side_by_side`.
+  """
+  captions = training_figures.side_by_side(variants, folder)
+  curves = {_name_and_size(variant): curve for variant in variants if (curve := by_round(variant))}
+  if not curves:
+    return captions
+  single_pass = next((variant for variant in variants if variant["name"] == published.BOTH), None)
   with plots.style():
     figure = plots.new_figure(3.6)
     axes = figure.add_subplot()
-    for (name, line), colour in zip(lines.items(), plots.COLOURS, strict=False):
-      at = np.arange(1, len(line) + 1)
-      mean = np.asarray([pair[0] for pair in line])
-      half = np.asarray([pair[1] or 0 for pair in line])
-      axes.plot(at, mean, "o-", color=colour, label=name)
-      axes.fill_between(at, mean - half, mean + half, color=colour, alpha=0.18, linewidth=0)
-      axes.set_xticks(at)
-    if single is not None:
-      level = 100 * single["mean"]
-      axes.axhline(
-        level, color=plots.GREY, linestyle=":", linewidth=1.5, label=f"{_sized(single)}, a single pass"
-      )
+    for (name, curve), colour in zip(curves.items(), plots.COLOURS, strict=False):
+      rounds = np.arange(1, len(curve) + 1)
+      mean = np.asarray([pair[0] for pair in curve])
+      deviation = np.asarray([pair[1] or 0 for pair in curve])
+      axes.plot(rounds, mean, "o-", color=colour, label=name)
+      axes.fill_between(rounds, mean - deviation, mean + deviation, color=colour, alpha=0.18, linewidth=0)
+      axes.set_xticks(rounds)
+    if single_pass is not None:
+      label = f"{_name_and_size(single_pass)}, a single pass"
+      axes.axhline(100 * single_pass["mean"], color=plots.GREY, linestyle=":", linewidth=1.5, label=label)
     axes.set_xlabel("rounds of both stages")
     axes.set_ylabel("accuracy (%)")
     figure.legend(loc="outside lower center", ncols=1)
     plots.write_png(figure, folder / "rounds.png", "Accuracy by rounds (Fig. 3 of paper 003)")
-  drawn["rounds.png"] = (
-    "Recognition of people never seen after each round, mean over seeds and their deviation as a band. The paper's "
-    "values cannot be read off."
+  captions["rounds.png"] = (
+    "Fig. 3: accuracy of recognition for test people after each round, mean over seeds; the band is the standard "
+    "deviation. The values of the paper cannot be read off its figure."
   )
-  return drawn
+  return captions

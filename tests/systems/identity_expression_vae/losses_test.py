@@ -7,76 +7,76 @@ import numpy as np
 import pytest
 import vae_cases
 
-from jaxfer.systems.identity_expression_vae import losses as vae_losses
+from jaxfer.systems.identity_expression_vae import losses
 
 
 def test_divergences_by_hand_and_by_sampling():
-  """By hand: 0.5 a dimension for mean 1; 0.931853 for mean 0.5 and variance 4."""
+  """By hand, each dimension has 0.5 for mean 1, and 0.931853 for mean 0.5 and variance 4."""
   mean = jnp.array([[1.0] * 3, [0.5] * 3, [0.0] * 3])
   log_variance = jnp.log(jnp.array([[1.0] * 3, [4.0] * 3, [1.0] * 3]))
-  np.testing.assert_allclose(vae_losses.kl(mean, log_variance), [1.5, 3 * 0.931853, 0], rtol=1e-6)
+  np.testing.assert_allclose(losses.kl(mean, log_variance), [1.5, 3 * 0.931853, 0], rtol=1e-6)
   rng = np.random.default_rng(0)
   noise = rng.standard_normal(400_000)
   z = 0.5 + 2 * noise
   sampled = (-np.log(2) - noise**2 / 2 + z**2 / 2).mean()
-  np.testing.assert_allclose(vae_losses.kl(mean[1, :1], log_variance[1, :1]), sampled, rtol=0.01)
+  np.testing.assert_allclose(losses.kl(mean[1, :1], log_variance[1, :1]), sampled, rtol=0.01)
 
 
-def test_the_divergence_near_the_prior_keeps_its_digits():
+def test_the_divergence_near_the_prior_is_precise():
   small = jnp.array([[1e-3]])
-  np.testing.assert_allclose(vae_losses.kl(jnp.zeros((1, 1)), small), [2.5e-7 * (1 + 1e-3 / 3)], rtol=1e-3)
+  np.testing.assert_allclose(losses.kl(jnp.zeros((1, 1)), small), [2.5e-7 * (1 + 1e-3 / 3)], rtol=1e-3)
 
 
 def test_errors_are_summed_over_an_image():
   images = jnp.zeros((2, 4, 5, 3))
-  np.testing.assert_allclose(vae_losses.squared_error(images, images.at[1].set(0.5)), [0, 0.25 * 60])
+  np.testing.assert_allclose(losses.squared_error(images, images.at[1].set(0.5)), [0, 0.25 * 60])
 
 
 def test_values_of_an_undecided_discriminator():
   """By hand: 3 ln 2, 2 ln 2 and -2 ln 2."""
   undecided = jnp.zeros(2)
   total = {
-    "discriminator": sum(vae_losses.discriminator_terms(undecided, undecided, undecided).values()),
-    "climbs": sum(vae_losses.generator_terms(undecided, undecided).values()),
-    "saturating": sum(vae_losses.generator_terms(undecided, undecided, saturating=True).values()),
+    "discriminator": sum(losses.discriminator_terms(undecided, undecided, undecided).values()),
+    "generator": sum(losses.generator_terms(undecided, undecided).values()),
+    "saturating": sum(losses.generator_terms(undecided, undecided, saturating=True).values()),
   }
-  for name, want in (("discriminator", 2.079442), ("climbs", 1.386294), ("saturating", -1.386294)):
+  for name, want in (("discriminator", 2.079442), ("generator", 1.386294), ("saturating", -1.386294)):
     np.testing.assert_allclose(total[name], [want] * 2, rtol=1e-6, err_msg=name)
 
 
-def test_a_generator_that_loses_still_climbs_and_huge_logits_stay_finite():
-  def slope(saturating):
-    return jax.grad(lambda x: sum(vae_losses.generator_terms(x, x, saturating=saturating).values()))(-20.0)
+def test_only_the_saturating_generator_loses_its_gradient_and_huge_logits_stay_finite():
+  def gradient(saturating):
+    return jax.grad(lambda x: sum(losses.generator_terms(x, x, saturating=saturating).values()))(-20.0)
 
-  assert slope(False) == pytest.approx(-2)
-  assert -1e-7 < slope(True) < 0
+  assert gradient(False) == pytest.approx(-2)
+  assert -1e-7 < gradient(True) < 0
   for terms in (
-    vae_losses.discriminator_terms(jnp.array(-1e4), jnp.array(1e4), jnp.array(1e4)),
-    vae_losses.generator_terms(jnp.array(-1e4), jnp.array(-1e4)),
-    vae_losses.generator_terms(jnp.array(1e4), jnp.array(1e4), saturating=True),
+    losses.discriminator_terms(jnp.array(-1e4), jnp.array(1e4), jnp.array(1e4)),
+    losses.generator_terms(jnp.array(-1e4), jnp.array(-1e4)),
+    losses.generator_terms(jnp.array(1e4), jnp.array(1e4), saturating=True),
   ):
     assert all(abs(x) == 1e4 for x in terms.values())
 
 
-def test_a_perfect_autoencoder_has_no_switch_loss_and_its_target_may_stand_still():
+def test_the_switch_loss_is_zero_for_equal_codes_and_its_target_may_be_fixed():
   z_i, z_e = jnp.array([[1.0, 2.0]]), jnp.array([[3.0, -1.0]])
-  assert vae_losses.switch(z_i, z_i, z_e, z_e) == 0
-  np.testing.assert_allclose(vae_losses.switch(z_i, z_i + 1, z_e, z_e - 2), [1 + 4])
+  assert losses.switch(z_i, z_i, z_e, z_e) == 0
+  np.testing.assert_allclose(losses.switch(z_i, z_i + 1, z_e, z_e - 2), [1 + 4])
 
-  def slope(stop):
-    return jax.grad(lambda z: vae_losses.switch(z_i, z_i, z, z_e - 2, stop_gradient=stop).sum())(z_e)
+  def gradient(stop):
+    return jax.grad(lambda z: losses.switch(z_i, z_i, z, z_e - 2, stop_gradient=stop).sum())(z_e)
 
-  np.testing.assert_array_equal(slope(True), [[0, 0]])
-  np.testing.assert_allclose(slope(False), [[2, 2]])
+  np.testing.assert_array_equal(gradient(True), [[0, 0]])
+  np.testing.assert_allclose(gradient(False), [[2, 2]])
 
 
-def test_losses_and_gradients_through_all_four_nets_equal_pytorch():
-  """BatchNorm but in the discriminator, LeakyReLU in it, kernel 4 throughout; in float64."""
+def test_losses_and_gradients_of_the_whole_model_equal_pytorch():
+  """In float64; the discriminator has LeakyReLU, all other networks BatchNorm, and all deconvolutions kernel 4."""
   with np.load(vae_cases.PATH) as file:
     want = dict(file)
-  own = vae_cases.drawn()
+  inputs = vae_cases.drawn()
 
-  # Quick to compile rather than quick.
+  # The program runs once, so it should compile quickly.
   @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
   def program(params, statistics, images, noise):
     def total(params):
@@ -86,12 +86,12 @@ def test_losses_and_gradients_through_all_four_nets_equal_pytorch():
     return jax.grad(total, has_aux=True)(params)
 
   gradients, found = nets_cases.precise(program)(
-    own["variables"]["params"], own["variables"]["batch_stats"], own["images"], own["noise"]
+    inputs["variables"]["params"], inputs["variables"]["batch_stats"], inputs["images"], inputs["noise"]
   )
   for name, loss in found.items():
     np.testing.assert_allclose(loss, want[f"loss/{name}"], rtol=2e-4, atol=2e-5, err_msg=name)
   slopes = dict(zip(want["names"], want["slopes"], strict=True))
-  got = jax.tree.map(lambda g, d: (np.float64(g) * d).sum(), gradients, own["directions"])
+  got = jax.tree.map(lambda g, d: (np.float64(g) * d).sum(), gradients, inputs["directions"])
   lengths = jax.tree.map(lambda g: np.linalg.norm(np.float64(g)), gradients)
   for (path, slope), length in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(lengths), strict=True):
     name = "/".join(part.key for part in path)

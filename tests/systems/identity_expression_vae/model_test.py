@@ -16,7 +16,8 @@ from jaxfer.systems.identity_expression_vae.model import (
   sample,
 )
 
-# Paper 003, Tables 1 and 2: by image size, the totals and the layers' own counts in order (kernel and bias together).
+# Numbers of parameters by network and image size, from Tables 1 and 2 of paper 003: the total, and kernel and bias
+# together for each layer.
 ENCODER = (896, 9_248, 18_496, 36_928, 73_856, 147_584, 295_168, 590_080)
 DECODER = (528_384, 524_416, 147_584, 131_136, 36_928, 18_464, 9_248, 4_624, 2_320)
 COUNTS = {
@@ -35,34 +36,35 @@ def count(tree):
 
 
 def shapes_of(net, size):
+  """Returns an input of the network and the shapes of its variables."""
   x = jnp.zeros((2, 128)) if isinstance(net, Decoder) else jnp.zeros((2, size, size, 3))
   return x, jax.eval_shape(net.init, jax.random.key(0), x)
 
 
-@pytest.mark.parametrize(("net", "size"), COUNTS)
-def test_parameter_counts_of_the_specification(net, size):
-  net_ = Decoder(image_size=size) if net is Decoder else net()
-  x, variables = shapes_of(net_, size)
-  total, layers = COUNTS[net, size]
+@pytest.mark.parametrize(("kind", "size"), COUNTS)
+def test_parameter_counts_of_the_tables(kind, size):
+  net = Decoder(image_size=size) if kind is Decoder else kind()
+  x, variables = shapes_of(net, size)
+  total, layers = COUNTS[kind, size]
   assert count(variables) == total
   assert sorted(count(layer) for layer in variables["params"].values()) == sorted(layers)
-  out = jax.eval_shape(net_.apply, variables, x)
-  want = {Encoder: ((2, 64), (2, 64)), Discriminator: (2,), Decoder: (2, size, size, 3)}[net]
+  out = jax.eval_shape(net.apply, variables, x)
+  want = {Encoder: ((2, 64), (2, 64)), Discriminator: (2,), Decoder: (2, size, size, 3)}[kind]
   assert jax.tree.map(jnp.shape, out) == want
 
 
 @pytest.mark.parametrize(("size", "total"), [(64, 4_986_356), (128, 8_528_364)])
-def test_the_whole_model_has_its_four_parts_and_their_counts(size, total):
+def test_the_whole_model_has_four_submodules_with_their_counts(size, total):
   _, variables = shapes_of(IdentityExpressionVAE(image_size=size), size)
   assert count(variables) == total
   parts = {"identity_encoder": Encoder, "expression_encoder": Encoder, "decoder": Decoder}
   parts["discriminator"] = Discriminator
   assert {name: count(part) for name, part in variables["params"].items()} == {
-    name: COUNTS[net, size][0] for name, net in parts.items()
+    name: COUNTS[kind, size][0] for name, kind in parts.items()
   }
 
 
-def test_the_baselines_read_codes_of_64_and_the_conditional_one_its_subjects():
+def test_the_baselines_have_codes_of_64_and_the_conditional_vae_takes_people():
   """The condition widens both layers after the pool, and fc1."""
   _, variables = shapes_of(VAE(), 64)
   plain = 1_205_152 + 1_403_539 - 64 * 4096
@@ -73,15 +75,15 @@ def test_the_baselines_read_codes_of_64_and_the_conditional_one_its_subjects():
   assert count(variables) == plain + 7 * (2 * 64 + 4096)
 
 
-def test_32_px_have_a_stage_less_than_64():
+def test_images_of_32_pixels_have_one_stage_less_than_those_of_64():
   _, variables = shapes_of(IdentityExpressionVAE(image_size=32), 32)
   without = sum(ENCODER[-2:])
-  less = (256 - 128) * 64 * 2  # The last layers read 128 features.
+  less = (256 - 128) * 64 * 2  # The last layers have 128 input features.
   assert count(variables["params"]["identity_encoder"]) == 1_205_152 - without - less
   assert {name for name in variables["params"]["decoder"] if "4" in name} == set()
 
 
-def test_only_layers_that_batch_norm_does_not_follow_have_biases():
+def test_only_layers_without_a_following_batch_norm_have_biases():
   _, variables = shapes_of(IdentityExpressionVAE(image_size=32, norm="batch"), 32)
   biased = {
     part: {name for name, layer in layers.items() if "bias" in layer and "scale" not in layer}
@@ -106,7 +108,7 @@ def test_uniform_kernels_and_a_quarter_of_the_widths():
 
 @pytest.fixture(scope="module")
 def decoder():
-  """A quarter of the widths, its compiled `apply`, and random variables of He's spread."""
+  """The compiled `apply` of a decoder with a quarter of the widths, and random variables as large as He initialises."""
   net = Decoder(width=QUARTER)
   rng = np.random.default_rng(0)
   _, shapes = shapes_of(net, 64)
@@ -119,19 +121,20 @@ def decoder():
 
 
 def test_the_decoder_reshapes_to_channels_height_width(decoder):
-  """With all weights alike, fc1's number c 16 + h 4 + w lights up the image around the cell (h, w) of its 4 x 4."""
+  """If all weights are equal, output 16 c + 4 h + w of fc1 brightens the image around cell (h, w) of 4 x 4."""
   apply, variables = decoder
-  alike = jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.02), variables)
+  equal = jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.02), variables)
   z = jnp.zeros((1, 128))
-  dark = apply(alike, z)[0]
-  fc1, height, width = alike["params"]["fc1"], 2, 1
+  before = apply(equal, z)[0]
+  fc1, height, width = equal["params"]["fc1"], 2, 1
   fc1["bias"] = fc1["bias"].at[7 * 16 + height * 4 + width].add(1.0)
-  light = np.asarray(apply(alike, z)[0] - dark).sum(-1)
-  centre = [(light.sum(axis) * np.arange(64)).sum() / light.sum() // 16 for axis in (1, 0)]
+  difference = np.asarray(apply(equal, z)[0] - before).sum(-1)
+  total = difference.sum()
+  centre = [(difference.sum(axis) * np.arange(64)).sum() / total // 16 for axis in (1, 0)]
   assert centre == [height, width]
 
 
-def test_images_are_between_0_and_1_and_bfloat16_computes_close(decoder):
+def test_images_are_in_0_to_1_and_bfloat16_gives_nearly_the_same(decoder):
   apply, variables = decoder
   z = jnp.asarray(np.random.default_rng(1).standard_normal((1, 128)), jnp.float32)
   image = apply(variables, z)
@@ -141,22 +144,22 @@ def test_images_are_between_0_and_1_and_bfloat16_computes_close(decoder):
   assert 0 < np.abs(low - image).max() < 0.02
 
 
-def test_sizes_and_widths_that_do_not_exist_are_refused():
+def test_impossible_sizes_widths_norms_and_conditions_are_refused():
   key = jax.random.key(0)
-  with pytest.raises(UserError, match="images of 96 px: the networks of paper 003 take 32, 64 or 128"):
+  with pytest.raises(UserError, match="images of 96 pixels: the networks of paper 003 take 32, 64 or 128"):
     Encoder().init(key, jnp.zeros((1, 96, 96, 3)))
-  with pytest.raises(UserError, match="images of 48 px"):
+  with pytest.raises(UserError, match="images of 48 pixels"):
     Decoder(image_size=48).init(key, jnp.zeros((1, 128)))
-  with pytest.raises(UserError, match=r"reads images \[batch, size, size, 3\], not \(1, 64, 64, 1\)"):
+  with pytest.raises(UserError, match=r"images \(1, 64, 64, 1\): encoders and discriminator take"):
     Discriminator().init(key, jnp.zeros((1, 64, 64, 1)))
-  with pytest.raises(UserError, match=r"width 0\.3: 32 channels times it must be a whole number"):
+  with pytest.raises(UserError, match=r"width 0\.3: 32 channels times the width must be a whole number"):
     Encoder(width=0.3).init(key, jnp.zeros((1, 64, 64, 3)))
   with pytest.raises(UserError, match="norm 'layer': the networks of paper 003 take 'none' or 'batch'"):
     Encoder(norm="layer").init(key, jnp.zeros((1, 64, 64, 3)))
   images = jnp.zeros((1, 64, 64, 3))
-  with pytest.raises(UserError, match=r"images \(1, 64, 64, 3\): give \[batch, 128, 128, 3\], or change"):
+  with pytest.raises(UserError, match=r"images \(1, 64, 64, 3\): the model takes \[batch, 128, 128, 3\]"):
     IdentityExpressionVAE(image_size=128).init(key, images)
-  with pytest.raises(UserError, match=r"condition \(1, 3\): a plain VAE reads none"):
+  with pytest.raises(UserError, match=r"condition \(1, 3\): a plain VAE takes none"):
     VAE().init(key, images, jnp.zeros((1, 3)))
   for condition, named in ((None, "none"), (jnp.zeros((1, 3)), r"\(1, 3\)")):
     with pytest.raises(
@@ -171,7 +174,7 @@ def test_values_and_gradients_equal_pytorch(label):
   nets_cases.compare(label, y, gradients)
 
 
-def test_samples_have_the_posterior_s_mean_and_spread_and_a_key_each():
+def test_samples_have_the_mean_and_deviation_of_the_posterior_and_differ():
   mean, log_variance = jnp.array([[1.0, -2.0]]), jnp.log(jnp.array([[4.0, 0.25]]))
   keys = jax.random.split(jax.random.key(0), 20_000)
   many = [jnp.broadcast_to(x, (20_000, 2)) for x in (mean, log_variance)]
@@ -181,8 +184,8 @@ def test_samples_have_the_posterior_s_mean_and_spread_and_a_key_each():
   assert len(set(z[:, 0].tolist())) > 19_000
 
 
-def test_batch_norm_moves_its_statistics_in_training_alone_and_over_the_mapped_axis():
-  """Values and gradients in training are those of the golden in `vae_losses_test`."""
+def test_batch_norm_updates_its_statistics_only_in_training_and_reduces_over_the_mapped_axis():
+  """`losses_test` compares values and gradients in training with PyTorch."""
   net = Encoder(width=1 / 32, norm="batch", latent=2)
   rng = np.random.default_rng(2)
   x, shapes = shapes_of(net, 32)
@@ -199,6 +202,6 @@ def test_batch_norm_moves_its_statistics_in_training_alone_and_over_the_mapped_a
   np.testing.assert_allclose(split.reshape(4, 2), mean, rtol=1e-3, atol=1e-4)
   for got, want in zip(jax.tree.leaves(together), jax.tree.leaves(new), strict=True):
     np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-5)
-  still, kept = jax.jit(functools.partial(net.apply, mutable=["batch_stats"]))(variables, x)
-  assert np.abs(still[0] - mean).max() > 0.1
+  inference, kept = jax.jit(functools.partial(net.apply, mutable=["batch_stats"]))(variables, x)
+  assert np.abs(inference[0] - mean).max() > 0.1
   jax.tree.map(np.testing.assert_array_equal, kept["batch_stats"], variables["batch_stats"])

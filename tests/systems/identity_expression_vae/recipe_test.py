@@ -254,7 +254,7 @@ def test_records_for_recognition_are_only_evaluated_and_others_only_trained_on()
   assert set(purpose[split.train]) == {"training"}
   assert set(purpose[split.test]) == {"recognition"}
   assert split.train.sum() == split.test.sum() == 14
-  evaluated = code_metrics.judged(task_of(TINY, data), np.flatnonzero(split.train))
+  evaluated = code_metrics.recognition_indices(task_of(TINY, data), np.flatnonzero(split.train))
   assert set(purpose[evaluated]) == {"recognition"}
   assert set(subject[evaluated]) == set(subject[split.train])
 
@@ -264,7 +264,7 @@ def test_metrics_without_enough_images_or_people_are_none(initial, monkeypatch):
   none_left = image_probes.Probes({}, np.arange(0))  # As if the probes had been trained on all images.
   monkeypatch.setattr(image_probes, "fitted", lambda *args: none_left)
   task = task_of(TINY, faces())
-  found = code_metrics.measures(task, initial, np.arange(7), np.arange(42, 49))
+  found = code_metrics.metrics(task, initial, np.arange(7), np.arange(42, 49))
   missing = {name for name, value in found.items() if value is None}
   kept = {name for name in found if "swaps" in name or "photographs" in name}
   read = {"subject from z_i", "subject from z_e"}

@@ -1,50 +1,62 @@
-"""What a study of paper 003 sets below its table, out of rows by hand."""
+"""Tables and figures of studies of paper 003, from variants made by hand."""
 
 import numpy as np
 import pytest
 
-from jaxfer.systems.identity_expression_vae import figures, published, table
+from jaxfer.errors import UserError
+from jaxfer.report import swaps
+from jaxfer.systems.identity_expression_vae import examples, figures, published, table
+from jaxfer.systems.identity_expression_vae.examples import Examples, Interpolation, Method, SwapGrid
 
-SIDES = ("train", "test")
-
-
-def row(name, size, real, **measures):
-  """A row of one training whose probes name a share of the photographs."""
-  found = {f"{what}, photographs, {side}": [real] for what in ("subject", "expression") for side in SIDES}
-  found |= {f"{what} kept in swaps, {side}": [None] for what in ("subject", "expression") for side in SIDES}
-  found |= {name: [value] for name, value in measures.items()}
-  folder = f"rows/{name}"
-  told = {"name": name, "folder": folder, "comparable": True, "data": {"image_size": size}}
-  return {**told, "measures": found, "facts": {}}
+SIDES, TARGETS = ("train", "test"), ("subject", "expression")
 
 
-def test_shares_of_swapped_images_are_of_the_probes_of_their_size():
-  rows = [row("small", 32, 0.5), row("large", 64, 0.75), row("small too", 32, 0.5)]
-  _, _, _, (_, (header, lines)) = table.tables(rows, (0,))
+def variant(name, size=32, on_photographs=0.5, **metrics):
+  """A variant with one training, whose image classifiers have this accuracy on photographs."""
+  found = {f"{target}, photographs, {side}": [on_photographs] for target in TARGETS for side in SIDES}
+  found |= {f"{target} kept in swaps, {side}": [None] for target in TARGETS for side in SIDES}
+  found |= {name: [value] for name, value in metrics.items()}
+  described = {"name": name, "folder": f"rows/{name}", "comparable": True, "data": {"image_size": size}}
+  return {**described, "measures": found, "facts": {}}
+
+
+def test_accuracies_on_photographs_are_given_once_for_each_image_size():
+  variants = [variant("small"), variant("large", 64, 0.75), variant("also small")]
+  _, _, _, (_, (header, lines)) = table.tables(variants, (0,))
   assert header == ["", "subject, train", "expression, train", "subject, test", "expression, test"]
   assert lines == [
     ["small", None, None, None, None],
     ["large", None, None, None, None],
-    ["small too", None, None, None, None],
-    ["the probes' accuracy on photographs of 32 px", "50.0", "50.0", "50.0", "50.0"],
-    ["the probes' accuracy on photographs of 64 px", "75.0", "75.0", "75.0", "75.0"],
+    ["also small", None, None, None, None],
+    ["accuracy on photographs of 32 pixels", "50.0", "50.0", "50.0", "50.0"],
+    ["accuracy on photographs of 64 pixels", "75.0", "75.0", "75.0", "75.0"],
   ]
 
 
-def test_published_recognition_stands_beside_comparable_rows_alone():
-  own = row(published.BOTH, 32, 0.5)
+def test_published_accuracies_are_shown_only_beside_comparable_variants():
+  both = variant(published.BOTH)
   for comparable, printed in ((True, ("62.64 ± 2.48", "59.95 ± 4.31")), (False, (None, None))):
-    (_, (_, ((_, *cells),))), *_ = table.tables([{**own, "comparable": comparable}], (0,))
+    (_, (_, ((_, *cells),))), *_ = table.tables([{**both, "comparable": comparable}], (0,))
     assert (cells[0], cells[3]) == printed
 
 
-def test_a_code_of_which_one_thing_is_read_stands_in_the_table():
-  measured = {"subject from z_i": None, "expression from z_i": 0.25}
-  _, (_, (_, lines)), *_ = table.tables([row("small", 32, 0.5, **measured)], (0,))
+def test_the_original_vae_has_a_line_without_the_means_of_people_and_no_test_accuracy_there():
+  metrics = {"train": 0.25, "test": 0.125, "train, subject means subtracted": 0.5}
+  vae = variant(published.VAE, **metrics, **{"test, subject means subtracted": 0.75})
+  (_, (_, lines)), *_ = table.tables([vae], (0,))
+  assert lines == [
+    ["original VAE", "38.08 ± 1.56", "25.0", None, "22.07 ± 3.21", "12.5", None],
+    ["original VAE, subject means subtracted", "48.99 ± 2.76", "50.0", None, None, None, None],
+  ]
+
+
+def test_a_code_with_one_of_two_accuracies_is_in_the_table():
+  metrics = {"subject from z_i": None, "expression from z_i": 0.25}
+  _, (_, (_, lines)), *_ = table.tables([variant("small", **metrics)], (0,))
   assert lines == [["small", "z_i", None, "25.0"]]
 
 
-def test_accuracies_by_round_are_in_percent_and_divergences_in_nat():
+def test_summaries_are_accuracies_by_round_in_percent_and_divergences_in_nat():
   history = [
     {"stage": "identity", "split": "train", "kl": 3.0},
     {"stage": "expression", "split": "train", "generator/kl": 2.0},
@@ -52,33 +64,80 @@ def test_accuracies_by_round_are_in_percent_and_divergences_in_nat():
     {"stage": "identity", "split": "train", "kl": 4.0},
     {"stage": "expression", "split": "test", "accuracy": 0.75},
   ]
-  facts = table.facts([history], [])
-  assert facts == {
+  found = table.summaries([history], [])
+  assert found == {
     "nat of stage identity": [4.0],
     "nat of stage expression": [2.0],
     "test accuracy (%) after round 1": [50.0],
     "test accuracy (%) after round 2": [75.0],
   }
-  pairs = {name: (values[0], None) for name, values in facts.items()}
+  pairs = {name: (values[0], None) for name, values in found.items()}
   assert table.by_round({"facts": pairs}) == [(50.0, None), (75.0, None)]
+
+
+def made(method, size=32):
+  """Examples with black images."""
+  image = np.zeros((size, size, 3), np.uint8)
+  grid = SwapGrid(np.stack([image] * 2), image[None], np.stack([image] * 2)[None])
+  return Examples(method, grid, grid, Interpolation(image, image, np.stack([image] * 3)))
 
 
 @pytest.fixture
 def drawn(monkeypatch):
-  """The names that stand beside the rows of swaps, and those of interpolations."""
-  names = []
-  for draw in ("_draw_swaps", "_draw_between"):
-    monkeypatch.setattr(figures, draw, lambda made, *more: names.append([str(one["method"]) for one in made]))
-  return names
+  """The labels in each figure of swaps or interpolations that is drawn, and the size of the images beside them."""
+  found = []
+
+  def swap_grid(identities, expressions, swapped, path, title):
+    found.append((list(swapped), len(expressions[0])))
+
+  def interpolation(source, target, between, path, title):
+    found.append((list(between), len(source)))
+
+  monkeypatch.setattr(swaps, "swap_grid_png", swap_grid)
+  monkeypatch.setattr(swaps, "interpolation_png", interpolation)
+  return found
 
 
-def test_rows_of_one_method_stand_side_by_side_under_their_own_names(tmp_path, drawn):
-  rows = [row(name, 32, 0.5) for name in ("as printed: 1e5 and 0.01", "saturating", "failed", "plain")]
-  methods = ("both losses (32)", "both losses (32)", None, "conventional (32)")
-  for one, method in zip(rows, methods, strict=True):
-    if method is not None:
-      (tmp_path / one["folder"]).mkdir(parents=True)
-      picture = np.zeros((32, 32, 3), np.uint8)
-      np.savez_compressed(tmp_path / one["folder"] / "made.npz", method=np.asarray(method), source=picture)
-  assert set(figures.side_by_side(rows, tmp_path)) == {"swaps_test.png", "swaps_train.png", "between.png"}
-  assert drawn == [["conventional (32)", "as printed: 1e5 and 0.01\n(32)", "saturating (32)"]] * 3
+def test_variants_of_one_method_are_labelled_by_their_names(tmp_path, drawn):
+  methods = {
+    "as printed: 1e5 and 0.01": made(Method.BOTH),
+    "saturating": made(Method.BOTH),
+    "large": made(Method.BOTH, 64),
+    "failed": None,
+    "plain": made(Method.CONVENTIONAL),
+  }
+  variants = [variant(name) for name in methods]
+  for described, own in zip(variants, methods.values(), strict=True):
+    if own is not None:
+      (tmp_path / described["folder"]).mkdir(parents=True)
+      own.save(tmp_path / described["folder"] / examples.FILE)
+  captions = figures.side_by_side(variants, tmp_path)
+  assert set(captions) == {"swaps_test.png", "swaps_train.png", "between.png"}
+  labels = ["conventional (32)", "as printed: 1e5 and 0.01\n(32)", "saturating (32)", "both losses (64)"]
+  assert drawn == [(labels, 64)] * 3
+  assert figures.side_by_side([variant("failed")], tmp_path) == {}
+
+
+def test_damaged_examples_are_refused(tmp_path):
+  path = tmp_path / examples.FILE
+  made(Method.ITERATED).save(path)
+  assert examples.load(path).label == "iterated (32)"
+  whole = path.read_bytes()
+  with np.load(path) as arrays:
+    other = {**arrays, "method": np.asarray("iterated (32)")}
+  without = {name: array for name, array in other.items() if name != "train swaps"}
+  for write in (
+    lambda: path.write_bytes(whole[: len(whole) // 2]),
+    lambda: np.savez(path, **other),
+    lambda: np.savez(path, **without),
+  ):
+    write()
+    with pytest.raises(UserError, match=r"made.npz is damaged .*: remove it and .*result.json, and run"):
+      examples.load(path)
+
+
+def test_the_method_follows_from_the_options_of_the_recipe():
+  assert Method.of({}) == Method.BOTH
+  assert Method.of({"switch": False}) == Method.ADVERSARIAL
+  assert Method.of({"switch": False, "adversarial": False}) == Method.CONVENTIONAL
+  assert Method.of({"iterated": True}) == Method.ITERATED

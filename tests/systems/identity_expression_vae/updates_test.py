@@ -1,4 +1,4 @@
-"""Each update's terms and gradients against the formulae that the golden of paper 003 holds, and others by hand."""
+"""Terms and gradients of each update, compared with the formulas of paper 003 in `vae_cases` and with others here."""
 
 import functools
 
@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import vae_cases
 
-from jaxfer.systems.identity_expression_vae import losses as vae_losses
-from jaxfer.systems.identity_expression_vae import updates
+from jaxfer.systems.identity_expression_vae import losses, updates
 from jaxfer.systems.identity_expression_vae.baselines import VAE, ConditionalVAE
 from jaxfer.systems.identity_expression_vae.model import IdentityExpressionVAE
 from jaxfer.train.stage import Context
@@ -17,20 +16,20 @@ from jaxfer.train.stage import Context
 BATCH, LATENT = 3, 4
 SMALL = {"image_size": 32, "width": 1 / 32, "latent": LATENT}
 MODEL = IdentityExpressionVAE(**SMALL)
-# No two alike, so that none can stand in another's place.
-HYPER = {"kl_weight": 3.0, "error_weight": 0.07, "adversarial_weight": 0.5, "switch_weight": 11.0}
-MOVED = ("expression_encoder", "decoder")
+# All differ, so that a test fails if one is used in place of another.
+HPARAMS = {"kl_weight": 3.0, "error_weight": 0.07, "adversarial_weight": 0.5, "switch_weight": 11.0}
+TRAINABLE = ("expression_encoder", "decoder")
 
 
 def quick(function):
-  """Compiled, quick to compile rather than quick."""
+  """Returns the compiled function, with few optimizations, so that it compiles quickly."""
   return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def noise(keys, number):
-  """What `sample` draws: an update's draws are numbered, each example has a key of its own."""
-  own = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
-  return jax.vmap(lambda key: jax.random.normal(key, (LATENT,)))(own)
+  """Returns the noise [batch, LATENT] of `sample` in the draw `number` of an update, from one key per example."""
+  draw_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+  return jax.vmap(lambda key: jax.random.normal(key, (LATENT,)))(draw_keys)
 
 
 def means(pairs):
@@ -38,8 +37,8 @@ def means(pairs):
 
 
 @pytest.fixture(scope="module")
-def given():
-  """Variables, a batch whose partners are the images before, keys, and the generator's noise."""
+def inputs():
+  """Variables, a batch in which each image is the partner of the next one, keys, and the noise of the generator."""
   rng = np.random.default_rng(0)
   images = jnp.asarray(rng.random((BATCH, 32, 32, 3), np.float32))
   batch = {"image": images, "partner": jnp.roll(images, 1, 0), "target": jnp.roll(images, -1, 0)}
@@ -49,26 +48,26 @@ def given():
 
 
 @pytest.mark.parametrize("saturating", [True, False])
-def test_the_generator_descends_on_eq_5_and_the_discriminator_on_eq_3(given, saturating):
-  """With the target of the switch loss fixed where the generator climbs: each option's gradient is met once."""
-  variables, batch, keys, drawn = given
-  context, fixed = Context(HYPER), not saturating
+def test_the_generator_minimises_eq_5_and_the_discriminator_eq_3(inputs, saturating):
+  """Without `saturating` the target of the switch loss is fixed, so that two cases cover both options."""
+  variables, batch, keys, drawn = inputs
+  context, fixed = Context(HPARAMS), not saturating
   generator = updates.generator(
     MODEL, adversarial=True, switch=True, saturating=saturating, fixed_target=fixed
   )
 
-  def ours(moved):
-    own = {"params": {**variables["params"], **moved}}
-    out = generator(own, batch, keys, context)
+  def ours(trained):
+    merged = {"params": {**variables["params"], **trained}}
+    out = generator(merged, batch, keys, context)
     terms = means(out.loss)
     return sum(terms.values()), (terms, means(out.metrics), out.passed)
 
-  def printed(moved):
-    own = {"params": {**variables["params"], **moved}}
-    found = vae_cases.losses(own, batch["image"], drawn, MODEL)
+  def printed(trained):
+    merged = {"params": {**variables["params"], **trained}}
+    found = vae_cases.losses(merged, batch["image"], drawn, MODEL)
     found = {name: loss.mean() for name, loss in found.items()}
-    if fixed:  # The value is the same, its gradient is not.
-      found["switch"] = switch_to_a_still_target(own, batch)
+    if fixed:  # The value is the same, but the gradient differs.
+      found["switch"] = switch_with_fixed_target(merged, batch)
     side = "saturating" if saturating else "generator"
     terms = {
       "kl_term": 3 * found["kl_expression"],
@@ -78,18 +77,20 @@ def test_the_generator_descends_on_eq_5_and_the_discriminator_on_eq_3(given, sat
     }
     return sum(terms.values()), (terms, found)
 
-  start = {name: variables["params"][name] for name in MOVED}
-  (total, (terms, metrics, passed)), slopes = quick(jax.value_and_grad(ours, has_aux=True))(start)
-  (want, (want_terms, found)), want_slopes = quick(jax.value_and_grad(printed, has_aux=True))(start)
+  initial = {name: variables["params"][name] for name in TRAINABLE}
+  (total, (terms, metrics, passed)), gradients = quick(jax.value_and_grad(ours, has_aux=True))(initial)
+  (want, (want_terms, found)), want_gradients = quick(jax.value_and_grad(printed, has_aux=True))(initial)
   assert set(terms) == set(want_terms)
   for name, value in want_terms.items():
     np.testing.assert_allclose(terms[name], value, rtol=1e-4, err_msg=name)
   for name, value in (("loss", want), ("kl", found["kl_expression"]), ("error", found["error"])):
     np.testing.assert_allclose(metrics[name], value, rtol=1e-4, err_msg=name)
   np.testing.assert_allclose(metrics["loss"], total, rtol=1e-5)
-  for (path, got), slope in zip(jax.tree.leaves_with_path(slopes), jax.tree.leaves(want_slopes), strict=True):
-    assert np.abs(got - slope).max() <= 1e-3 * np.abs(slope).max(), path
-  # The fakes go on to the discriminator.
+  for (path, got), gradient in zip(
+    jax.tree.leaves_with_path(gradients), jax.tree.leaves(want_gradients), strict=True
+  ):
+    assert np.abs(got - gradient).max() <= 1e-3 * np.abs(gradient).max(), path
+  # The discriminator gets the decoded images.
   out = quick(functools.partial(updates.discriminator(MODEL), context=context.replace(passed=passed)))(
     variables, batch, keys
   )
@@ -98,18 +99,18 @@ def test_the_generator_descends_on_eq_5_and_the_discriminator_on_eq_3(given, sat
   assert set(out.loss) == {"real", "reconstructed", "prior"}
 
 
-def switch_to_a_still_target(variables, batch):
+def switch_with_fixed_target(variables, batch):
   call = functools.partial(MODEL.apply, variables)
   identity = call(batch["image"], method="encode_identity")[0]
   target = call(batch["partner"], method="encode_expression")[0]
   swapped = call(identity, target, method="decode")
   again = [call(swapped, method=f"encode_{what}")[0] for what in ("identity", "expression")]
-  return vae_losses.switch(identity, again[0], target, again[1], stop_gradient=True).mean()
+  return losses.switch(identity, again[0], target, again[1], stop_gradient=True).mean()
 
 
-def test_the_identity_stage_descends_on_eq_1(given):
-  variables, batch, keys, _ = given
-  out = quick(functools.partial(updates.identity(MODEL), context=Context(HYPER)))(variables, batch, keys)
+def test_the_identity_stage_minimises_eq_1(inputs):
+  variables, batch, keys, _ = inputs
+  out = quick(functools.partial(updates.identity(MODEL), context=Context(HPARAMS)))(variables, batch, keys)
   mean, log_variance = MODEL.apply(variables, batch["image"], method="encode_identity")
   z = mean + jnp.exp(log_variance / 2) * noise(keys, 0)
   decoded = MODEL.apply(variables, z, jnp.zeros_like(z), method="decode")
@@ -117,21 +118,23 @@ def test_the_identity_stage_descends_on_eq_1(given):
 
 
 @pytest.mark.parametrize("model", [VAE(**SMALL), ConditionalVAE(subjects=5, **SMALL)])
-def test_the_baselines_descend_on_a_vae_s_bound(given, model):
-  """Encoder and decoder of the conditional one read the subjects' one-hot vectors."""
-  _, batch, keys, _ = given
+def test_the_baselines_minimise_the_loss_of_a_vae(inputs, model):
+  """The encoder and the decoder of the conditional one also get the one-hot vectors of the subjects."""
+  _, batch, keys, _ = inputs
   batch = {**batch, "subject": jnp.asarray([4, 0, 2])}
-  told = (jax.nn.one_hot(batch["subject"], 5),) if isinstance(model, ConditionalVAE) else ()
-  variables = jax.jit(model.init)(jax.random.key(1), batch["image"], *told)
-  out = quick(functools.partial(updates.plain(model), context=Context(HYPER)))(variables, batch, keys)
-  mean, log_variance = model.apply(variables, batch["image"], *told, method="encode")
+  condition = (jax.nn.one_hot(batch["subject"], 5),) if isinstance(model, ConditionalVAE) else ()
+  variables = jax.jit(model.init)(jax.random.key(1), batch["image"], *condition)
+  out = quick(functools.partial(updates.plain(model), context=Context(HPARAMS)))(variables, batch, keys)
+  mean, log_variance = model.apply(variables, batch["image"], *condition, method="encode")
   z = mean + jnp.exp(log_variance / 2) * noise(keys, 0)
-  check_elbo(out, (mean, log_variance), model.apply(variables, z, *told, method="decode"), batch["image"])
+  check_elbo(
+    out, (mean, log_variance), model.apply(variables, z, *condition, method="decode"), batch["image"]
+  )
 
 
 def check_elbo(out, posterior, decoded, images):
-  kl = vae_losses.kl(*posterior).mean()
-  error = vae_losses.squared_error(images, decoded).mean()
+  kl = losses.kl(*posterior).mean()
+  error = losses.squared_error(images, decoded).mean()
   terms, metrics = means(out.loss), means(out.metrics)
   want = {"kl_term": 3 * kl, "error_term": 0.07 * error}
   for found, values in (
