@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks import harness, machine, torch_peer
 from jaxfer.data import records, stream
 from jaxfer.data.plan import Plan
-from jaxfer.train import feed, parallel
+from jaxfer.train import feed, placement
 
 DATA = pathlib.Path("runs/benchmarks/data")
 WINDOW = 4  # Batches of a window.
@@ -84,7 +84,7 @@ def program(batches: Callable[[], Iterator[Any]]) -> harness.Program:
 
 def ours(data: Any, plan: np.ndarray) -> harness.Program:
   """Resident arrays or a `Stream`, as a training is fed with them on one device."""
-  spread = parallel.Parallel("jit", (jax.devices()[0],), streamed=isinstance(data, stream.Stream))
+  spread = placement.Placement((jax.devices()[0],), streamed=isinstance(data, stream.Stream))
   placed = feed.placed(spread, data)
   gather = jax.jit(lambda data, rows: scaled(data["image"][rows]))
   plans = [{"row": part} for part in plan.reshape(-1, WINDOW, plan.shape[1])]

@@ -27,7 +27,7 @@ from jaxfer.config import Execution
 from jaxfer.systems import stacked_autoencoder, two_stream_conv_rnn
 from jaxfer.systems.stacked_autoencoder.model import StackedAutoencoder
 from jaxfer.systems.two_stream_conv_rnn.model import TwoStreamConvRNN
-from jaxfer.train.stacked import Stacked
+from jaxfer.train.placement import Placement
 from jaxfer.train.stage import Stage
 
 MEMBERS, QUICK_MEMBERS = (1, 2, 5, 10, 40), (1, 2, 3)
@@ -120,29 +120,29 @@ class Bench:
   def program(self, members: int, *, at_once: bool) -> harness.Program:
     """The chunk of all members."""
     sizes = self.sizes
-    spread = Stacked(tuple(jax.devices()[:1]), members if at_once else 1)
+    placement = Placement(tuple(jax.devices()[:1]), slots=members if at_once else 1)
     driver = Execution().driver
     groups = [list(range(members))] if at_once else [[k] for k in range(members)]
     plan = np.random.default_rng(1).integers(0, sizes.rows, (sizes.steps, members, sizes.batch))
-    data, run = spread.place(self.data), spread.trainer(self.stage, driver)
+    data, run = placement.place(self.data), placement.trainer(self.stage, driver)
 
     def prepared(group):
       hyper = [{name: np.float32(v * (1 + 0.1 * k)) for name, v in self.hyper.items()} for k in group]
       columns = {"row": plan[:, group].astype(np.int32)}
-      keys = spread.stack([jax.random.key(k) for k in group])
-      return keys, spread.stack(hyper), *spread.lay(columns, np.ones((sizes.steps, len(group)), bool))
+      keys = placement.stack([jax.random.key(k) for k in group])
+      return keys, placement.stack(hyper), *placement.lay(columns, np.ones((sizes.steps, len(group)), bool))
 
     inputs = [prepared(group) for group in groups]
 
     def fresh():
-      return [spread.start(self.stage, spread.init(self.init, keys)) for keys, *_ in inputs]
+      return [placement.start(self.stage, placement.init(self.init, keys)) for keys, *_ in inputs]
 
     def go(states):
       return [run(moving, still, data, *own) for (moving, still), own in zip(states, inputs, strict=True)]
 
     states = [(state.moving, state.still) for state in fresh()]
     start = time.perf_counter()
-    peak = spread.needed(self.stage, driver, fresh()[0], data, tuple(self.hyper), sizes.batch, sizes.steps)
+    peak = placement.needed(self.stage, driver, fresh()[0], data, tuple(self.hyper), sizes.batch, sizes.steps)
     facts = {"compile_seconds": time.perf_counter() - start, "memory": {"peak_bytes": peak}}
 
     def call():

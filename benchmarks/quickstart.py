@@ -72,8 +72,9 @@ def measure(session: harness.Session, config: RunConfig) -> None:
     start = time.perf_counter()
     variables = loop.run(training, config, setup.devices, pathlib.Path(folder) / "run")
     seconds = time.perf_counter() - start
+  stacked = setup.devices.stack([variables])
   reading = next(
-    iter(setup.read(setup.predict(variables, feed.placed(setup.devices, setup.data), rows), rows).values())
+    iter(setup.read(setup.predict(stacked, feed.placed(setup.devices, setup.data), rows), rows).values())
   )
   error = 1 - float(reading.correct.mean())
   record = session.blank(case, "jaxfer")

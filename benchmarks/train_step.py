@@ -19,7 +19,7 @@ import optax
 from benchmarks import harness
 from jaxfer.systems.two_stream_conv_rnn import SYSTEM
 from jaxfer.systems.two_stream_conv_rnn.model import TwoStreamConvRNN
-from jaxfer.train import parallel
+from jaxfer.train import placement
 from jaxfer.train.stage import Context, LossOut, Stage, Update
 from jaxfer.train.state import State, begin
 from jaxfer.train.step import planned_step
@@ -89,19 +89,23 @@ def two_stream(quick: bool, platform: str, dtype: str, steps: int) -> Setup:
 
 def chunk(setup: Setup, backend: Literal["pmap", "jit"], driver: Literal["scan", "steps"]) -> harness.Program:
   """The engine's own trainer, on one device."""
-  devices = parallel.Parallel(backend, tuple(jax.devices()[:1]))
+  devices = placement.Placement(tuple(jax.devices()[:1]), backend=backend)
   run = devices.trainer(setup.stage, driver)
-  data, hyper, key = devices.place(setup.data), devices.place(setup.hyper), devices.place(jax.random.key(0))
-  active = np.ones(setup.steps, bool)
+  data, hyper, key = (
+    devices.place(setup.data),
+    devices.stack([setup.hyper]),
+    devices.stack([jax.random.key(0)]),
+  )
+  planned = devices.lay({"row": setup.rows[:, None]}, np.ones((setup.steps, 1), bool))
 
   def fresh() -> State:
-    return devices.begin(functools.partial(begin, setup.stage), setup.variables)
+    return devices.start(setup.stage, devices.stack([setup.variables]))
 
   state = fresh()
   moving, still = state.moving, state.still
 
   def go(moving):
-    return run(moving, still, data, key, hyper, {"row": setup.rows}, active)
+    return run(moving, still, data, key, hyper, *planned)
 
   def call():
     nonlocal moving

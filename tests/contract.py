@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from jaxfer.data.plan import Plan
-from jaxfer.train import parallel
+from jaxfer.train import placement
 from jaxfer.train.stage import Stage, Variables
 from jaxfer.train.state import State, variables_of
 from tests.compiled import reduced_products, watched
@@ -25,11 +25,17 @@ TOLERANCE = 2e-3
 CANCELLED = 1e-5
 
 
-def spreads() -> list[parallel.Parallel]:
-  """One device, which the others are compared with, then four by pmap and by jit."""
+def placements() -> list[placement.Placement]:
+  """One device, which the others are compared with; four shards by pmap and by jit; two members of two shards."""
   one, *_ = devices = jax.devices()[:4]
   assert len(devices) == 4
-  return [parallel.Parallel("jit", (one,)), *(parallel.Parallel(b, tuple(devices)) for b in ("pmap", "jit"))]
+  many = tuple(devices)
+  return [
+    placement.Placement((one,)),
+    placement.Placement(many, 4, backend="pmap"),
+    placement.Placement(many, 4),
+    placement.Placement(many, 2),
+  ]
 
 
 def descent(stage: Stage) -> Stage:
@@ -41,23 +47,26 @@ def descent(stage: Stage) -> Stage:
 
 
 def step(
-  spread: parallel.Parallel,
+  placed: placement.Placement,
   stage: Stage,
   variables: Variables,
   data: Mapping[str, np.ndarray],
   plan: Plan,
   hyper: Mapping[str, float],
 ) -> Variables:
-  """All variables after a stage's first step."""
+  """All variables after a stage's first step, those of the last member, which is as all others."""
   columns = {name: column[:1] for name, column in plan.columns(0, 0, stage.columns).items()}
-  state = spread.start(stage, spread.place(variables))
-  numbers = spread.place({name: np.float32(value) for name, value in hyper.items()})
-  key, resident = spread.place(jax.random.key(3)), spread.place(data)
-  chunk, programs = watched(lambda: spread.trainer(stage, "steps"))
-  moving, (_, alive) = chunk(state.moving, state.still, resident, key, numbers, columns, np.ones(1, bool))
+  count = placed.members
+  state = placed.start(stage, placed.stack([variables] * count))
+  numbers = placed.stack([{name: np.float32(value) for name, value in hyper.items()}] * count)
+  keys, resident = placed.stack([jax.random.key(3)] * count), placed.place(data)
+  chunk, programs = watched(lambda: placed.trainer(stage, "steps"))
+  columns = {name: np.stack([column] * count, axis=1) for name, column in columns.items()}
+  planned, active = placed.lay(columns, np.ones((1, count), bool))
+  moving, (_, (alive,)) = chunk(state.moving, state.still, resident, keys, numbers, planned, active)
   check_products(programs)
-  assert jax.device_get(alive) == [True]
-  return jax.device_get(variables_of(State(moving, state.still)))
+  assert jax.device_get(alive).tolist() == [True] * count
+  return placed.unstack(variables_of(State(moving, state.still)), count)[-1]
 
 
 def check_products(programs: Sequence[jax.stages.Compiled]) -> None:
@@ -89,7 +98,7 @@ def check_steps(
 ) -> None:
   """The contract of training: each stage's first step is the same on one device and on four."""
   for stage in dict.fromkeys(stages):
-    one, *many = (step(spread, descent(stage), variables, data, plan, hyper) for spread in spreads())
+    one, *many = (step(placed, descent(stage), variables, data, plan, hyper) for placed in placements())
     moved = [
       bool((a != b).any()) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(variables), strict=True)
     ]
@@ -99,19 +108,22 @@ def check_steps(
 
 
 def check_outputs(
-  outputs: parallel.Outputs,
+  outputs: placement.Outputs,
   variables: Variables,
   data: Mapping[str, np.ndarray],
   hyper: Mapping[str, float],
   rows: int,
 ) -> None:
-  """The contract of evaluation: the outputs of the first rows are the same on one device and on four by pmap."""
-  plan = {"row": np.arange(rows, dtype=np.int32), "real": np.arange(rows) < rows - 1}
+  """The contract of evaluation: the outputs of the first rows are the same on one device and on four."""
+  row, real = np.arange(rows, dtype=np.int32), np.arange(rows) < rows - 1
   found = []
-  for spread in spreads()[:2]:
-    numbers = spread.place({name: np.float32(value) for name, value in hyper.items()})
-    placed = spread.place(variables), numbers, spread.place(data)
-    evaluate, programs = watched(lambda spread=spread: spread.evaluator(outputs))
-    found.append(np.asarray(evaluate(*placed, plan))[plan["real"]])
+  for placed in (placements()[k] for k in (0, 1, 3)):
+    count = placed.members
+    numbers = placed.stack([{name: np.float32(value) for name, value in hyper.items()}] * count)
+    given = placed.stack([variables] * count), numbers, placed.place(data)
+    evaluate, programs = watched(lambda placed=placed: placed.evaluator(outputs))
+    plan = {"row": np.stack([row] * count), "real": np.stack([real] * count)}
+    found.append(np.asarray(evaluate(*given, plan))[-1, real])
     check_products(programs)
-  compare(found[1], found[0])
+  for other in found[1:]:
+    compare(other, found[0])

@@ -23,7 +23,7 @@ from jaxfer.kernels import conv_recurrence
 from jaxfer.kernels.conv import conv_reference
 from jaxfer.kernels.conv_recurrence import Cell, reference
 from jaxfer.systems import SYSTEMS
-from jaxfer.train import loop, parallel, state
+from jaxfer.train import loop, placement, state
 from tests.blank import blank_records
 from tests.compiled import chunk_program, contractions
 from tests.train import toy
@@ -169,12 +169,12 @@ def training_of(path, *overrides, source=None):
 def abstract_chunk(training, spread, stage, driver):
   """The compiled function of a chunk of two steps, shapes of its arguments, and the bytes of `moving` among them."""
   begun = jax.eval_shape(lambda key: state.begin(stage, training.init(key)), jax.random.key(0))
-  begun, data = spread.abstract(begun), spread.abstract(training.data)
+  begun, data = spread.abstract(begun), spread.abstract_data(training.data)
   key = spread.abstract(jax.eval_shape(lambda: jax.random.key(0)))
   hyper = spread.abstract({name: jax.ShapeDtypeStruct((), jnp.float32) for name in training.hyper})
-  columns = {name: column[:2] for name, column in training.plan.columns(0, 0, stage.columns).items()}
-  active = np.ones(2, bool)
-  program = chunk_program(spread, stage, driver, begun.moving, begun.still, data, key, hyper, columns, active)
+  columns = {name: column[:2, None] for name, column in training.plan.columns(0, 0, stage.columns).items()}
+  planned = spread.lay(columns, np.ones((2, 1), bool))
+  program = chunk_program(spread, stage, driver, begun.moving, begun.still, data, key, hyper, *planned)
   size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(begun.moving))
   return *program, size
 
@@ -269,7 +269,7 @@ class Watch:
     jax.monitoring.unregister_event_duration_listener(self._count)
 
   def trainer(self, original, *args, **kwargs):
-    """In place of `Parallel.trainer`."""
+    """In place of `Placement.trainer`."""
     chunk = original(*args, **kwargs)
     stage = args[1]
 
@@ -294,9 +294,9 @@ def addresses(tree):
 @pytest.fixture
 def watch(monkeypatch):
   with Watch() as watch:
-    original = parallel.Parallel.trainer
+    original = placement.Placement.trainer
     monkeypatch.setattr(
-      parallel.Parallel, "trainer", lambda self, *a, **k: watch.trainer(original, self, *a, **k)
+      placement.Placement, "trainer", lambda self, *a, **k: watch.trainer(original, self, *a, **k)
     )
     yield watch
 
@@ -306,7 +306,7 @@ def watch(monkeypatch):
 def test_a_training_compiles_each_stage_once_and_donates_its_state(tmp_path, watch, backend, driver):
   """Two stages of two epochs of three chunks, twice over, on two devices."""
   settings = {"driver": driver, "steps_per_call": 2, "checkpoint_seconds": 1e9}
-  spread, _ = parallel.choose(backend, 4, 2)
+  spread, _ = placement.choose(backend, 4, 2)
   loop.run(toy.training(rounds=2), toy.config(4, backend=backend, **settings), spread, tmp_path)
   assert len(watch.calls) == 2 * 2 * 2 * 3
   for name in ("both", "head"):
@@ -316,16 +316,17 @@ def test_a_training_compiles_each_stage_once_and_donates_its_state(tmp_path, wat
 
 def test_the_watch_sees_a_second_compilation_and_a_held_buffer(watch):
   """A state that was not placed compiles another program; a NumPy view of a state keeps it from being donated."""
-  training, spread = toy.training(), parallel.choose("jit", 4, 2)[0]
+  training, spread = toy.training(), placement.choose("jit", 4, 2)[0]
   stage = training.stages[1]
   chunk = spread.trainer(stage, "steps")
-  data, key = spread.place(training.data), spread.place(jax.random.key(0))
-  hyper = spread.place({name: np.float32(value) for name, value in training.hyper.items()})
-  begun = jax.jit(lambda key: state.begin(stage, training.init(key)))(jax.random.key(0))
+  data, key = spread.place(training.data), spread.stack([jax.random.key(0)])
+  hyper = spread.stack([{name: np.float32(value) for name, value in training.hyper.items()}])
+  begun = jax.jit(jax.vmap(lambda key: state.begin(stage, training.init(key))))(jax.random.key(0)[None])
   moving, rows = begun.moving, training.plan.epoch(0, 0)
   held = None
   for _ in range(3):
-    moving, _ = chunk(moving, begun.still, data, key, hyper, {"row": rows[:1]}, np.ones(1, bool))
+    planned = spread.lay({"row": rows[:1, None]}, np.ones((1, 1), bool))
+    moving, _ = chunk(moving, begun.still, data, key, hyper, *planned)
     held = held or [np.asarray(leaf.addressable_shards[0].data) for leaf in jax.tree.leaves(moving)]
   assert [compiled for _, compiled, _ in watch.calls] == [1, 1, 0]
   assert [reused for _, _, reused in watch.calls[1:]] == [False, True]
@@ -333,7 +334,7 @@ def test_the_watch_sees_a_second_compilation_and_a_held_buffer(watch):
 
 @pytest.mark.parametrize("backend", ["pmap", "jit"])
 def test_the_compiled_step_writes_its_state_in_place(backend):
-  training, spread = toy.training(), parallel.choose(backend, 4, 2)[0]
+  training, spread = toy.training(), placement.choose(backend, 4, 2)[0]
   function, arguments, size = abstract_chunk(training, spread, training.stages[0], "scan")
   assert function.lower(*arguments).compile(AS_USERS).memory_analysis().alias_size_in_bytes >= size
   if backend == "jit":

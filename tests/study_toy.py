@@ -19,7 +19,7 @@ from jaxfer.data.records import Records
 from jaxfer.experiments import run
 from jaxfer.systems import MODELS, SYSTEMS
 from jaxfer.systems.system import System
-from jaxfer.train import optim, stacked
+from jaxfer.train import optim, placement
 from jaxfer.train.stage import LossOut, Stage, Update
 
 
@@ -124,7 +124,7 @@ def history(folder):
 
 def kill_after(chunks):
   """Makes this process kill itself (SIGKILL) when it starts another chunk after the given number of chunks."""
-  remaining, original = [chunks], stacked.Stacked.trainer
+  remaining, original = [chunks], placement.Placement.trainer
 
   def trainer(self, stage, driver):
     chunk = original(self, stage, driver)
@@ -137,7 +137,7 @@ def kill_after(chunks):
 
     return deadly
 
-  stacked.Stacked.trainer = trainer
+  placement.Placement.trainer = trainer
 
 
 if __name__ == "__main__":

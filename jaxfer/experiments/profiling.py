@@ -9,11 +9,11 @@ import jax
 
 from jaxfer import folders
 from jaxfer.errors import UserError
-from jaxfer.train.parallel import Parallel
+from jaxfer.train.placement import Placement
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Profiled(Parallel):
+class Profiled(Placement):
   """Devices that record one chunk of steps: the first one whose program was compiled by an earlier chunk.
 
   Attributes:
@@ -24,7 +24,7 @@ class Profiled(Parallel):
   _recorded: list[str] = dataclasses.field(default_factory=list)  # The stage, once it happened.
 
   def trainer(self, stage, driver) -> Callable[..., Any]:
-    """As of `Parallel`."""
+    """As of `Placement`."""
     chunk = super().trainer(stage, driver)
     compiled = False
 
@@ -57,7 +57,7 @@ class Profiled(Parallel):
     )
 
 
-def profiled(devices: Parallel, folder: pathlib.Path) -> Profiled:
+def profiled(devices: Placement, folder: pathlib.Path) -> Profiled:
   """The same devices, recording into `folder`.
 
   Raises:
@@ -67,5 +67,5 @@ def profiled(devices: Parallel, folder: pathlib.Path) -> Profiled:
     folders.check_writable(folder)
   except UserError as error:
     raise UserError(f"--profile {error}") from error
-  fields = {field.name: getattr(devices, field.name) for field in dataclasses.fields(devices)}
+  fields = {field.name: getattr(devices, field.name) for field in dataclasses.fields(devices) if field.init}
   return Profiled(**fields, folder=folder)

@@ -21,7 +21,7 @@ from jaxfer.experiments import given, profiling, record
 from jaxfer.experiments.task import Task, folds_of, options_of, seen, split_of, task_of
 from jaxfer.report import grids, pages, plots, tables
 from jaxfer.systems.system import ALONE, Prediction, pooled_confusion, pooled_scores
-from jaxfer.train import feed, loop, parallel, weights
+from jaxfer.train import feed, loop, placement, weights
 from jaxfer.train.checkpoint import exists
 from jaxfer.train.stage import Variables
 
@@ -33,7 +33,7 @@ class Setup(Task):
   """A run made ready: everything that training and evaluation share."""
 
   split: folds.Split
-  devices: parallel.Parallel
+  devices: placement.Placement
   devices_line: str
   predict: Callable[[Variables, Mapping[str, jax.Array], np.ndarray], np.ndarray]
   start: Variables | None
@@ -72,20 +72,23 @@ def set_up(task: Task, *, trains: bool = True) -> Setup:
   config = task.config
   batch, execution = task.test_batch, config.execution
   # As many devices as divide batches of both kinds.
-  devices, line = parallel.choose(execution.backend, math.gcd(config.batch_size, batch), execution.devices)
+  devices, line = placement.choose(execution.backend, math.gcd(config.batch_size, batch), execution.devices)
   devices = dataclasses.replace(devices, streamed=isinstance(task.data, stream.Stream))
   compiled = devices.evaluator(task.outputs)
 
   def predict(variables, data, rows):
-    """Outputs of rows on the host, computed batch by batch in the order of `Task.in_order`."""
+    """Outputs of rows on the host, computed batch by batch in the order of `Task.in_order`.
+
+    `variables` are stacked, those of one member.
+    """
     order = task.in_order(rows)
     _, numbers = task.stages(1)
-    hyper = devices.place({name: np.float32(value) for name, value in numbers.items()})
+    hyper = devices.stack([{name: np.float32(value) for name, value in numbers.items()}])
     parts: list[jax.Array] = []
     for held, plan in feed.feed(devices, data, evaluation(order, batch)):
       jax.block_until_ready(parts[-1:])  # Or every window of streamed data would lie on the device at once.
-      parts.append(compiled(variables, hyper, held, plan))
-    outputs = np.concatenate(jax.device_get(parts))[: len(rows)]
+      parts.append(compiled(variables, hyper, held, {name: column[None] for name, column in plan.items()}))
+    outputs = np.concatenate(jax.device_get(parts), axis=1)[0, : len(rows)]
     # Back to the order asked for.
     place = np.empty(len(rows), int)
     place[np.argsort(rows, kind="stable")] = np.argsort(order, kind="stable")
@@ -139,7 +142,7 @@ def load_data(config: RunConfig, data_dir: pathlib.Path) -> records.Records:
   """Reads the configured data set, or opens it where it is too big; a synthetic one is generated on first use."""
   options_of("data", config.data)
   host = stream.host_memory()
-  room = None if host is None else int(host * parallel.SHARE)
+  room = None if host is None else int(host * placement.SHARE)
   limit = {"resident": None, "streamed": 0, "auto": room}[config.execution.placement]
   return stream.load(config.data.name, data_dir, config.data.options, limit)
 
@@ -293,7 +296,7 @@ def _evaluate(
     rows = np.flatnonzero(setup.split.test)
     if not by_fold:
       figures = setup.system.figures(setup, variables, np.flatnonzero(setup.split.train), rows, workdir)
-    outputs = setup.predict(variables, feed.placed(setup.devices, setup.data), rows)
+    outputs = setup.predict(setup.devices.stack([variables]), feed.placed(setup.devices, setup.data), rows)
     if not np.isfinite(outputs).all():
       raise UserError(f"{folder}: the trained net gives outputs that are not finite")
     histories.append(history := _history(folder, setup, say))

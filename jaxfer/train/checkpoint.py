@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from jaxfer import files
 from jaxfer.errors import UserError
 
-FORMAT = 2
+FORMAT = 3
 
 
 class Checkpoints:

@@ -18,9 +18,8 @@ from jaxfer.errors import Interrupted, UserError
 from jaxfer.train.best import Best, on_host, selects
 from jaxfer.train.checkpoint import Checkpoints
 from jaxfer.train.feed import feed, placed
-from jaxfer.train.parallel import Parallel
+from jaxfer.train.placement import Placement
 from jaxfer.train.progress import Progress
-from jaxfer.train.stacked import Stacked
 from jaxfer.train.stage import PyTree, Stage, Variables
 from jaxfer.train.state import State, begin, merge, variables_of
 from jaxfer.train.upkeep import Log, signals
@@ -97,21 +96,21 @@ def initial_key(seed: int) -> jax.Array:
 
 
 def abstract_state(
-  group: Any, spread: Parallel | Stacked, number: int, saved: Mapping[str, Any] | None = None
+  group: Any, placement: Placement, number: int, saved: Mapping[str, Any] | None = None
 ) -> State:
-  """The placed state in a stage, by its number, of a `Group` or `Training`, as shapes; see `abstract` of a spread."""
+  """The placed state in a stage, by its number, of a `Group` or `Training`, as shapes; see `Placement.abstract`."""
 
   def make(key):
     variables = group.init(key)
     for stage in group.stages[: number + 1]:
-      variables = spread.joined(stage, variables)
+      variables = placement.joined(stage, variables)
     return begin(group.stages[number], variables)
 
-  return spread.abstract(jax.eval_shape(make, initial_key(0)), saved)
+  return placement.abstract(jax.eval_shape(make, initial_key(0)), saved)
 
 
 def restore(
-  checkpoints: Checkpoints, group: Any, spread: Parallel | Stacked, workdir: pathlib.Path
+  checkpoints: Checkpoints, group: Any, placement: Placement, workdir: pathlib.Path
 ) -> tuple[State, dict[str, Any]]:
   """The state and meta data of the newest checkpoint of a `Group` or `Training`; raises as `restore_variables`."""
   number = checkpoints.latest()
@@ -121,13 +120,13 @@ def restore(
     )
   meta = checkpoints.meta(number)
   stage = min(meta["position"]["stage"], len(group.stages) - 1)
-  return checkpoints.restore(number, abstract_state(group, spread, stage, meta["arithmetic"])), meta
+  return checkpoints.restore(number, abstract_state(group, placement, stage, meta["arithmetic"])), meta
 
 
 def drive(
   group: Group,
   execution: configuration.Execution,
-  spread: Parallel | Stacked,
+  placement: Placement,
   workdir: pathlib.Path,
   identity: Identity,
 ) -> tuple[State, dict[int, str]]:
@@ -138,7 +137,7 @@ def drive(
   """
   workdir.mkdir(parents=True, exist_ok=True)
   with contextlib.closing(Checkpoints(workdir, execution.keep)) as checkpoints:
-    loop = _Loop(group, execution, spread, workdir, checkpoints, identity)
+    loop = _Loop(group, execution, placement, workdir, checkpoints, identity)
     state = loop.run()
     return state, {int(member): where for member, where in loop.position.failed.items()}
 
@@ -146,14 +145,14 @@ def drive(
 class _Loop:
   """The state of `drive`, one group long."""
 
-  def __init__(self, group, execution, spread, workdir, checkpoints, identity):
-    self.group, self.execution, self.spread = group, execution, spread
+  def __init__(self, group, execution, placement, workdir, checkpoints, identity):
+    self.group, self.execution, self.placement = group, execution, placement
     self.workdir, self.checkpoints, self.identity = workdir, checkpoints, identity
     self.driver = execution.driver
     # What the order of floating-point operations depends on, beside the configuration.
     self.arithmetic = {
       "driver": self.driver,
-      **spread.arithmetic,
+      **placement.arithmetic,
       "steps_per_call": execution.steps_per_call,
     }
     self.position, self.best = _Position(), Best(workdir)
@@ -169,9 +168,9 @@ class _Loop:
     state, sizes = None, {"metrics": 0, "timing": 0}
     notes = self.checkpoints.discard_unfinished()
     if self.checkpoints.latest() is not None:
-      saved, meta = restore(self.checkpoints, group, self.spread, self.workdir)
+      saved, meta = restore(self.checkpoints, group, self.placement, self.workdir)
       notes += self._check(meta)
-      state, sizes = self.spread.adopt(saved), meta["sizes"]
+      state, sizes = self.placement.adopt(saved), meta["sizes"]
       self.position = _Position(**meta["position"])
       self.position.sums = {name: np.asarray(sums) for name, sums in self.position.sums.items()}
       self.best.load(self.checkpoints.latest(), self.position.best)
@@ -181,9 +180,9 @@ class _Loop:
       notes.append(f"{self.workdir} holds no checkpoint: the training begins again from the start")
     self.metrics = Log(metrics, sizes["metrics"])
     self.timing = Log(self.workdir / "timing.jsonl", sizes["timing"])
-    self.data = placed(self.spread, group.data)
+    self.data = placed(self.placement, group.data)
     numbers = [{name: np.float32(value) for name, value in hyper.items()} for hyper in group.hypers]
-    self.hyper, self.saved = self.spread.stack(numbers), time.monotonic()
+    self.hyper, self.saved = self.placement.stack(numbers), time.monotonic()
     with (
       contextlib.closing(self.metrics),
       contextlib.closing(self.timing),
@@ -193,24 +192,24 @@ class _Loop:
       for note in (*notes, *self._check_log()):
         self.progress.say(note)
       if state is None:
-        variables = self.spread.init(group.init, self._keys(zlib.crc32(b"init")))
+        variables = self.placement.init(group.init, self._keys(zlib.crc32(b"init")))
         if group.starts:
-          variables = merge(variables, self.spread.stack(group.starts))
-        state = self.spread.start(group.stages[0], variables)
+          variables = merge(variables, self.placement.stack(group.starts))
+        state = self.placement.start(group.stages[0], variables)
       while self.position.stage < len(group.stages):
         state = self._selected(self._stage(state))
         following = self.position.stage + 1
         self.position = dataclasses.replace(self.position, stage=following, epoch=0, step=0, best={})
         self.best.clear()
         if self.position.stage < len(group.stages):
-          state = self.spread.start(group.stages[self.position.stage], variables_of(state))
+          state = self.placement.start(group.stages[self.position.stage], variables_of(state))
       self._save(state)
       self.checkpoints.wait()
     return state
 
   def _keys(self, number: int) -> jax.Array:
     """Every member's key, folded with a number."""
-    return self.spread.stack([jax.random.fold_in(initial_key(seed), number) for seed in self.group.seeds])
+    return self.placement.stack([jax.random.fold_in(initial_key(seed), number) for seed in self.group.seeds])
 
   def _check(self, meta) -> list[str]:
     if keys := self.identity.differences(meta["config"]):
@@ -267,7 +266,7 @@ class _Loop:
   def _stage(self, state: State) -> State:
     group, number = self.group, self.position.stage
     stage = group.stages[number]
-    chunk = self.trainers.setdefault(stage, self.spread.trainer(stage, self.driver))
+    chunk = self.trainers.setdefault(stage, self.placement.trainer(stage, self.driver))
     stage_keys = self._keys(number)
     moving, still = state.moving, state.still
     while self.position.epoch < stage.epochs:
@@ -275,13 +274,13 @@ class _Loop:
       started, first_step, pending = time.monotonic(), self.position.step, None
       calls = chunks(group.steps, first_step, self.execution.steps_per_call)
       with contextlib.closing(
-        feed(self.spread, self.data, [self._planned(drawn, *call) for call in calls])
+        feed(self.placement, self.data, [self._planned(drawn, *call) for call in calls])
       ) as fed:
         for (first, end), (data, planned) in zip(calls, fed, strict=True):
           active = self._active(first, end)
           results = None
           if active.any():
-            columns, gates = self.spread.lay(planned, active)
+            columns, gates = self.placement.lay(planned, active)
             moving, results = chunk(moving, still, data, stage_keys, self.hyper, columns, gates)
           # The metrics of the chunk before are fetched while this one runs.
           self._absorb(stage, pending)
@@ -359,7 +358,7 @@ class _Loop:
 
   def _members(self, tree: PyTree) -> list[PyTree]:
     """The tree of each member, on the host, no view of what is donated."""
-    return [on_host(own) for own in self.spread.unstack(tree, len(self.group.plans))]
+    return [on_host(own) for own in self.placement.unstack(tree, len(self.group.plans))]
 
   def _watch_best(self, state: State, rows: Sequence[Mapping[str, Any]]) -> None:
     """Keeps the variables of those members that were never as good as after this epoch."""
@@ -387,7 +386,7 @@ class _Loop:
       self.metrics.write([{**who, **row}])
     ends = self._members(state.moving.variables)
     chosen = [self.best.of(member, end) for member, end in enumerate(ends)]
-    moving = dataclasses.replace(state.moving, variables=self.spread.stack(chosen))
+    moving = dataclasses.replace(state.moving, variables=self.placement.stack(chosen))
     return dataclasses.replace(state, moving=moving)
 
 

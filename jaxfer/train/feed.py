@@ -6,42 +6,28 @@ samplers and all keys are the same. So resident and streamed trainings draw the 
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent import futures
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from jaxfer.data.stream import Stream
-from jaxfer.train.parallel import Columns
+from jaxfer.train.placement import Columns, Placement
 
 T = TypeVar("T")
 
 
-class Spread(Protocol):
-  """What `feed` asks of `parallel.Parallel` and `stacked.Stacked`."""
-
-  @property
-  def blocks(self) -> tuple[int, Sequence[int]]:
-    """Into how many parts a batch is divided whose rows lie apart, and the numbers of those that are ours."""
-
-  def place(self, tree: Any) -> Any:
-    """Puts data on every device."""
-
-  def place_window(self, window: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
-    """Puts the rows [our blocks * m, ...] of a window where the step gathers from them."""
-
-
-def placed(spread: Spread, data: Mapping[str, Any]) -> Mapping[str, Any]:
+def placed(placement: Placement, data: Mapping[str, Any]) -> Mapping[str, Any]:
   """The data on every device; a `Stream` stays on the host."""
-  return data if isinstance(data, Stream) else spread.place(data)
+  return data if isinstance(data, Stream) else placement.place(data)
 
 
 def feed(
-  spread: Spread, data: Mapping[str, Any], plans: Sequence[Columns]
+  placement: Placement, data: Mapping[str, Any], plans: Sequence[Columns]
 ) -> Generator[tuple[Mapping[str, Any], Columns]]:
   """Yields for each plan the placed data to gather from, and its columns as positions in them.
 
   Args:
-    spread: where windows go.
+    placement: where windows go.
     data: `placed`.
     plans: columns as `window` takes them, all of one shape, so that a step compiles once. Of a `Stream` the next
       plan's window is read and sent while this one's is in use.
@@ -49,11 +35,10 @@ def feed(
   if not isinstance(data, Stream):
     yield from ((data, plan) for plan in plans)
     return
-  count, own = spread.blocks
-  laid = [window(plan, count) for plan in plans]
-  windows = data.windows([rows[list(own)].reshape(-1) for rows, _ in laid])
+  laid = [window(plan, placement.shards) for plan in plans]
+  windows = data.windows([rows.reshape(-1) for rows, _ in laid])
   yield from zip(
-    _ahead(lambda: spread.place_window(next(windows)), len(laid)), (at for _, at in laid), strict=True
+    _ahead(lambda: placement.place_window(next(windows)), len(laid)), (at for _, at in laid), strict=True
   )
 
 

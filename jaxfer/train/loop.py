@@ -15,7 +15,7 @@ from jaxfer.errors import UserError
 from jaxfer.train import weights
 from jaxfer.train.checkpoint import Checkpoints, exists
 from jaxfer.train.drive import Group, Identity, drive, restore
-from jaxfer.train.parallel import Parallel
+from jaxfer.train.placement import Placement
 from jaxfer.train.stage import Stage, Variables
 from jaxfer.train.state import variables_of
 
@@ -47,28 +47,28 @@ class Training:
 
 
 def restore_variables(
-  training: Training, parallel: Parallel, workdir: pathlib.Path
+  training: Training, placement: Placement, workdir: pathlib.Path
 ) -> tuple[Variables, dict]:
-  """The variables and meta data of the newest checkpoint of a work directory.
+  """The variables, on the host, and meta data of the newest checkpoint of a work directory.
 
   Raises:
     UserError: there is none, or it is damaged.
   """
   with contextlib.closing(Checkpoints(workdir)) as checkpoints:
-    state, meta = restore(checkpoints, training, parallel, workdir)
-  return variables_of(state), meta
+    state, meta = restore(checkpoints, training, placement, workdir)
+  return placement.unstack(variables_of(state), 1)[0], meta
 
 
 def run(
   training: Training,
   config: configuration.RunConfig,
-  parallel: Parallel,
+  placement: Placement,
   workdir: pathlib.Path,
   *,
   resume: bool = False,
   revision: str = "unknown",
 ) -> Variables:
-  """Trains, or goes on with a training, and returns the variables at its end.
+  """Trains, or goes on with a training, and returns the variables at its end, on the host.
 
   Writes to `workdir`: `metrics.jsonl`, a row an epoch and split, the same numbers however often the training was
   stopped; `timing.jsonl`; `checkpoints/`.
@@ -104,4 +104,5 @@ def run(
   identity = Identity(record, differences, revision)
   if exists(workdir) and not resume:
     raise UserError(f"{workdir} already holds a run: go on with --resume, or choose another --workdir")
-  return variables_of(drive(group, config.execution, parallel, workdir, identity)[0])
+  state, _ = drive(group, config.execution, placement, workdir, identity)
+  return placement.unstack(variables_of(state), 1)[0]

@@ -1,14 +1,16 @@
 """Many small trainings of the same stages and shapes: seeds x folds x variants, some at once and the rest in turn.
 
-Members run in groups. `vmap` puts as many into one as the memory holds, spread over the devices; `sequential` one a
-device, through the step of a training alone, which compiles once for all of them. Either way member k draws what a
-training alone with its seed and plan draws, and its numbers are the same up to rounding.
+Members run in groups. `vmap` puts as many into one as the memory holds; `sequential` one on each row of the devices,
+through the step of a training alone, which compiles once for all of them. Devices that no member needs share the
+batches. Either way member k draws what a training alone with its seed and plan draws, and its numbers are the same up
+to rounding.
 """
 
 import dataclasses
 import functools
 import hashlib
 import json
+import math
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,8 +30,7 @@ from jaxfer.train.best import selects
 from jaxfer.train.checkpoint import exists
 from jaxfer.train.drive import Group, Identity, abstract_state, drive
 from jaxfer.train.feed import feed, placed
-from jaxfer.train.parallel import Outputs
-from jaxfer.train.stacked import Stacked
+from jaxfer.train.placement import Outputs, Placement, divide, requested_devices
 from jaxfer.train.stage import Stage, Variables
 from jaxfer.train.state import split, variables_of
 
@@ -70,7 +71,7 @@ class Evaluation:
   """How members are judged.
 
   Attributes:
-    outputs: see `parallel.Outputs`; plan has "row" and "real", [rows] each, False in rows that only complete a batch.
+    outputs: see `placement.Outputs`; plan has "row" and "real", [rows] each, False in rows that only complete a batch.
     judge: (outputs, rows), both on the host -> numbers by name, for watched rows, and for tested ones at the end of
       stages that are to be judged.
     batch_size: rows of a call and member.
@@ -140,7 +141,7 @@ def train(
     init: typed key -> variables.
     data: arrays, [n, ...] each, that are resident on the devices; or a `Stream`, for trainings one after another.
     workdir: of this call alone.
-    execution: driver, steps a call, checkpoints; `devices` is how many to spread over (None: all at hand).
+    execution: driver, steps a call, checkpoints; `devices` is how many to placement over (None: all at hand).
     mode: see the module.
     evaluation: for watched and tested rows.
     limit_bytes: memory that a group may take on a device; None asks the device, which a CPU does not tell.
@@ -161,7 +162,7 @@ def train(
       "select=last"
     )
   execution = execution or Execution()
-  devices = _devices(execution, len(members))
+  devices = requested_devices(execution.devices)
   mode = "sequential" if isinstance(data, Stream) else mode_of(mode, devices[0].platform)
   starts = [m.start for m in members if m.start is not None]
   alone: Variables = {"params": {}}
@@ -177,11 +178,19 @@ def train(
     return split(init(key), names)[1]
 
   alike = len({(m.seed, _digest(m.plan)) for m in members}) == 1
-  spread = Stacked(devices, 1, shared, alike)
+  batch_sizes = members[0].plan.batch_size, *([] if evaluation is None else [evaluation.batch_size])
+  streamed = isinstance(data, Stream)
+
+  def placement_of(count: int) -> Placement:
+    """For so many members at once."""
+    rows, shards = divide(count, math.gcd(*batch_sizes), len(devices))
+    backend = execution.backend if count == 1 else "jit"
+    return Placement(tuple(devices[: rows * shards]), shards, count // rows, backend, streamed, shared, alike)
+
   whole = Group(
     stages,
     own_init,
-    placed(spread, data),
+    data,
     [m.seed for m in members],
     [m.plan for m in members],
     [m.hyper for m in members],
@@ -193,23 +202,26 @@ def train(
   before = _read(workdir, identity, resume)
   if before is not None:
     groups = before
-    spread = dataclasses.replace(spread, slots=-(-max(map(len, groups)) // len(devices)))
+    placement = placement_of(max(map(len, groups)))
   else:
     if mode == "vmap":
-      spread = _fitting(whole, spread, execution, limit_bytes or _memory(devices[0]), say)
-    count = -(-len(members) // (len(devices) * spread.slots))
+      limit = limit_bytes or _memory(devices[0])
+      placement = _fitting(whole, placement_of, execution, limit, say)
+    else:
+      rows, _ = divide(len(members), math.gcd(*batch_sizes), len(devices))
+      placement = placement_of(rows)
+    count = -(-len(members) // placement.members)
     groups = [part.tolist() for part in np.array_split(np.arange(len(members)), count)]
     files.make_folder(workdir)
     record = {"identity": identity.record, "groups": groups}
     files.write_json(workdir / "members.json", record)
   how = f"{len(groups)} groups of up to {max(map(len, groups))}" if len(groups) > 1 else "all at once"
-  several = (execution.devices or jax.device_count()) > 1
-  whole_batches = "; each training's batches stay on one device" if several else ""
-  say(f"{len(members)} trainings on {len(devices)} x {devices[0].device_kind}, {how}{whole_batches}")
+  say(f"{len(members)} trainings on {placement.description}; {how}")
+  whole = dataclasses.replace(whole, data=placed(placement, data))
   results, started = [], time.monotonic()
   for number, group in enumerate(groups):
     own, folder = [members[k] for k in group], workdir / f"group{number}"
-    results += _train_group(own, _part(whole, group), spread, evaluation, folder, execution, identity)
+    results += _train_group(own, _part(whole, group), placement, evaluation, folder, execution, identity)
     if number + 1 < len(groups):
       left = (time.monotonic() - started) / (number + 1) * (len(groups) - number - 1)
       say(f"{len(results)} of {len(members)} trainings done, {left:.0f} s left")
@@ -219,7 +231,7 @@ def train(
 def _train_group(
   members: Sequence[Member],
   group: Group,
-  spread: Stacked,
+  placement: Placement,
   evaluation: Evaluation | None,
   workdir: pathlib.Path,
   execution: Execution,
@@ -227,13 +239,13 @@ def _train_group(
 ) -> list[Result]:
   def judge(side, rows, variables, data):
     assert evaluation is not None
-    outputs = _outputs(evaluation, spread, variables, hyper, data, rows)
+    outputs = _outputs(evaluation, placement, variables, hyper, data, rows)
     return [
       [{"split": side, **evaluation.judge(out, own)}] if len(own) else []
       for out, own in zip(outputs, rows, strict=True)
     ]
 
-  hyper = spread.stack([{name: np.float32(value) for name, value in m.hyper.items()} for m in members])
+  hyper = placement.stack([{name: np.float32(value) for name, value in m.hyper.items()} for m in members])
   watched, tested = [m.watched for m in members], [m.tested for m in members]
   if evaluation is not None:
     group = dataclasses.replace(
@@ -241,16 +253,16 @@ def _train_group(
       watch=functools.partial(judge, "validation", watched) if any(map(len, watched)) else None,
       judge=functools.partial(judge, "test", tested),
     )
-  state, failed = drive(group, execution, spread, workdir, identity)
+  state, failed = drive(group, execution, placement, workdir, identity)
   own = variables_of(state)
   outputs: Sequence[np.ndarray | None] = [None] * len(members)
   shuffled: Sequence[np.ndarray | None] = [None] * len(members)
   if evaluation is not None:
-    outputs = _outputs(evaluation, spread, own, hyper, group.data, tested)
+    outputs = _outputs(evaluation, placement, own, hyper, group.data, tested)
     if evaluation.shuffled:
       orders = [np.random.default_rng(0).permutation(len(rows)) for rows in tested]
       drawn = [rows[order] for rows, order in zip(tested, orders, strict=True)]
-      mixed = _outputs(evaluation, spread, own, hyper, group.data, drawn)
+      mixed = _outputs(evaluation, placement, own, hyper, group.data, drawn)
       shuffled = [out[np.argsort(order)] for out, order in zip(mixed, orders, strict=True)]
   rows, damage = files.read_rows(workdir / "metrics.jsonl")
   if damage:
@@ -258,19 +270,19 @@ def _train_group(
   return [
     Result(
       member,
-      spread.whole(variables),
+      placement.whole(variables),
       failed.get(k),
       [row for row in rows if row["member"] == member.name],
       outputs[k],
       shuffled[k],
     )
-    for k, (member, variables) in enumerate(zip(members, spread.unstack(own, len(members)), strict=True))
+    for k, (member, variables) in enumerate(zip(members, placement.unstack(own, len(members)), strict=True))
   ]
 
 
 def _outputs(
   evaluation: Evaluation,
-  spread: Stacked,
+  placement: Placement,
   variables: Variables,
   hyper: Mapping[str, jax.Array],
   data: Mapping[str, jax.Array],
@@ -279,14 +291,13 @@ def _outputs(
   """Outputs for each member's own rows, of which there may be different numbers."""
   count = -(-max(1, *map(len, rows)) // evaluation.batch_size)
   batches = [evaluation_batches(own, evaluation.batch_size, count) for own in rows]
-  compiled = spread.evaluator(evaluation.outputs)
+  compiled = placement.evaluator(evaluation.outputs)
   plans = [
     {name: np.stack([batch[name] for batch in same]) for name in ("row", "real")}
     for same in zip(*batches, strict=True)
   ]
-  parts = [compiled(variables, hyper, window, plan) for window, plan in feed(spread, data, plans)]
-  flat = [part.reshape(-1, *part.shape[2:]) for part in jax.device_get(parts)]
-  whole = np.concatenate(flat, axis=1)
+  parts = [compiled(variables, hyper, window, plan) for window, plan in feed(placement, data, plans)]
+  whole = np.concatenate(jax.device_get(parts), axis=1)
   return [whole[k, : len(own)] for k, own in enumerate(rows)]
 
 
@@ -305,38 +316,43 @@ def _part(whole: Group, group: Sequence[int]) -> Group:
 
 
 def _fitting(
-  whole: Group, spread: Stacked, execution: Execution, limit: int | None, say: Callable[[str], None]
-) -> Stacked:
-  """The devices with the most slots, for groups of equal size, whose program stays within `limit` bytes on each."""
-  members, devices, groups = len(whole.seeds), len(spread.devices), 1
-  fixed = sum(a.nbytes for a in jax.tree.leaves(whole.data))
+  whole: Group,
+  placement_of: Callable[[int], Placement],
+  execution: Execution,
+  limit: int | None,
+  say: Callable[[str], None],
+) -> Placement:
+  """The placement with the most members at once, in groups of equal size, that takes at most `limit` bytes a device."""
+  members, count, groups = len(whole.seeds), len(whole.seeds), 1
+  fixed = sum(a.nbytes for a in whole.data.values())
   needs: list[int] = []
   while True:
-    spread = dataclasses.replace(spread, slots=-(-members // (devices * groups)))
+    placement = placement_of(count)
     if limit is None:
-      return spread
-    needs.append(_needed(whole, spread, execution))
-    if needs[-1] <= limit or spread.slots == 1:
+      return placement
+    needs.append(_needed(whole, placement, execution))
+    if needs[-1] <= limit or count == 1:
       break
     # Beside the data, the need grows with the members.
-    slots = int(spread.slots * max(limit - fixed, 0) / max(needs[-1] - fixed, 1))
-    slots = min(max(slots, 1), spread.slots - 1)
-    groups = -(-members // (devices * slots))
+    fitting = int(count * max(limit - fixed, 0) / max(needs[-1] - fixed, 1))
+    groups = -(-members // min(max(fitting, 1), count - 1))
+    count = -(-members // groups)
   if groups > 1:
     first, held, last = map(_size, (needs[0], limit, needs[-1]))
     say(f"{members} trainings at once would take {first} of {held} a device: {groups} groups of {last} each")
-  return spread
+  return placement
 
 
-def _needed(whole: Group, spread: Stacked, execution: Execution) -> int:
+def _needed(whole: Group, placement: Placement, execution: Execution) -> int:
   """Bytes on a device in the stage that takes most."""
+  data = placement.abstract_data(whole.data)
   (_, length), *_ = chunks(whole.steps, 0, execution.steps_per_call)
   needs: dict[Stage, int] = {}
   for number, stage in enumerate(whole.stages):
     if stage not in needs:
-      state = abstract_state(whole, spread, number)
+      state = abstract_state(whole, placement, number)
       batch, names = whole.plans[0].batch_size, tuple(whole.hypers[0])
-      needs[stage] = spread.needed(stage, execution.driver, state, whole.data, names, batch, length)
+      needs[stage] = placement.needed(stage, execution.driver, state, data, names, batch, length)
   return max(needs.values())
 
 
@@ -349,15 +365,6 @@ def _memory(device: jax.Device) -> int | None:
   """Bytes that a program may take on a device, where it tells."""
   limit = (device.memory_stats() or {}).get("bytes_limit")
   return None if limit is None else int(limit * _SHARE)
-
-
-def _devices(execution: Execution, members: int) -> tuple[jax.Device, ...]:
-  devices = jax.devices()
-  if execution.devices is not None and not 1 <= execution.devices <= len(devices):
-    raise UserError(
-      f"execution.devices={execution.devices}: this machine has {len(devices)} ({devices[0].device_kind})"
-    )
-  return tuple(devices[: min(execution.devices or len(devices), members)])
 
 
 def _check(members: Sequence[Member]) -> None:

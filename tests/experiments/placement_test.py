@@ -12,7 +12,7 @@ from jaxfer.config import Call, Execution, RunConfig, Split, StudyConfig
 from jaxfer.data import stream
 from jaxfer.experiments import run, task
 from jaxfer.systems import MODELS, SYSTEMS
-from jaxfer.train import parallel
+from jaxfer.train import placement
 from tests import study_toy
 from tests.fixtures import stored_stills
 
@@ -50,9 +50,9 @@ def data_dir(tmp_path_factory):
 def test_a_run_streamed_from_disk_equals_a_resident_one(stored, tmp_path, data_dir):
   said: dict[str, list[str]] = {}
   results, metrics = [], []
-  for placement in ("resident", "streamed"):
-    folder, said[placement] = tmp_path / placement, []
-    results.append(run.train(config(placement), folder, data_dir, say=said[placement].append))
+  for kind in ("resident", "streamed"):
+    folder, said[kind] = tmp_path / kind, []
+    results.append(run.train(config(kind), folder, data_dir, say=said[kind].append))
     metrics.append([json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()])
   for name in ("confusion", "data", "unseen", "accuracy_by_fold"):
     assert results[0][name] == results[1][name]
@@ -70,7 +70,7 @@ def test_a_run_streamed_from_disk_equals_a_resident_one(stored, tmp_path, data_d
 def test_what_does_not_fit_is_streamed(stored, monkeypatch, data_dir):
   def placed(host, device):
     monkeypatch.setattr(stream, "host_memory", lambda: host)
-    monkeypatch.setattr(parallel, "room", lambda count: (device, "a limit"))
+    monkeypatch.setattr(placement, "room", lambda count: (device, "a limit"))
     made = task.task_of(config(), run.load_data(config(), data_dir))
     return type(made.data), type(made.data["image"]), made.placement
 
@@ -84,21 +84,21 @@ def test_what_does_not_fit_is_streamed(stored, monkeypatch, data_dir):
 
 
 def test_half_of_the_free_memory_is_for_data(monkeypatch):
-  monkeypatch.setattr(parallel, "host_memory", lambda: 4 << 30)
-  assert parallel.room(2) == (1 << 30, "limit 50% of 2 GiB free")
-  monkeypatch.setattr(parallel, "host_memory", lambda: None)
-  assert parallel.room() == (None, "free memory unknown")
+  monkeypatch.setattr(placement, "host_memory", lambda: 4 << 30)
+  assert placement.room(2) == (1 << 30, "limit 50% of 2 GiB free")
+  monkeypatch.setattr(placement, "host_memory", lambda: None)
+  assert placement.room() == (None, "free memory unknown")
 
 
 def test_a_study_on_streamed_data_equals_one_on_resident(stored, tmp_path, data_dir):
   tables = []
-  for placement in ("resident", "streamed"):
-    base = dataclasses.replace(config(placement), split=Split(folds=2))
+  for kind in ("resident", "streamed"):
+    base = dataclasses.replace(config(kind), split=Split(folds=2))
     described = StudyConfig(
       title="toy", source="nowhere", base=base, rows=study_toy.STUDY.rows[:1], presets={"small": {}}
     )
     said: list[str] = []
-    tables.append(study.run(described, None, (), tmp_path / placement, data_dir, say=said.append))
+    tables.append(study.run(described, None, (), tmp_path / kind, data_dir, say=said.append))
   one, other = (table["rows"][0] for table in tables)
   timing = {"seconds": 0, "compile_seconds": 0}
   assert {**one, **timing} == {**other, **timing}

@@ -11,7 +11,7 @@ import pytest
 from jaxfer.config import Execution
 from jaxfer.data.plan import Plan
 from jaxfer.errors import UserError
-from jaxfer.train import best, loop, members, optim, parallel, stacked
+from jaxfer.train import best, loop, members, optim, placement
 from jaxfer.train.checkpoint import Checkpoints
 from jaxfer.train.stage import LossOut, Stage, Update
 from tests.train import toy
@@ -103,7 +103,7 @@ def test_the_next_stage_goes_on_from_there(tmp_path):
 
 
 def stop_after(monkeypatch, chunks):
-  left, original = [chunks], stacked.Stacked.trainer
+  left, original = [chunks], placement.Placement.trainer
 
   def trainer(self, stage, driver):
     chunk = original(self, stage, driver)
@@ -116,7 +116,7 @@ def stop_after(monkeypatch, chunks):
 
     return stopping
 
-  monkeypatch.setattr(stacked.Stacked, "trainer", trainer)
+  monkeypatch.setattr(placement.Placement, "trainer", trainer)
 
 
 @pytest.mark.optimized
@@ -173,11 +173,11 @@ def test_old_ones_are_dropped_and_files_of_others_left(tmp_path):
 @pytest.mark.optimized
 @pytest.mark.parametrize("backend", ["pmap", "jit"])
 def test_a_training_alone_on_two_devices_chooses_too(tmp_path, backend):
-  devices, _ = parallel.choose(backend, 2, 2)
+  devices, _ = placement.choose(backend, 2, 2)
 
   def watch(variables, data):
     del data
-    return [{"split": "validation", **judge(np.asarray(variables["params"]["net"]["w"]), None)}]
+    return [{"split": "validation", **judge(np.asarray(variables["params"]["net"]["w"])[0], None)}]
 
   one = three()[1]
   training = loop.Training(stages(), init, DATA, one.plan, one.hyper, None, watch)

@@ -1,7 +1,6 @@
 """Streamed data give the batches of resident ones: on one device and several, in training and evaluation."""
 
 import dataclasses
-import types
 
 import chex
 import jax
@@ -12,7 +11,7 @@ import pytest
 from jaxfer.config import Execution
 from jaxfer.data.plan import Plan
 from jaxfer.data.stream import Stream
-from jaxfer.train import feed, loop, members, parallel, state
+from jaxfer.train import feed, loop, members, placement
 from tests.train import toy
 from tests.train.engine_test import Stop, assert_same, stop_after
 
@@ -20,7 +19,7 @@ from tests.train.engine_test import Stop, assert_same, stop_after
 def run(folder, streamed, training=None, backend="pmap", devices=1, batch_size=4, resume=False, **execution):
   training = training or toy.training(batch_size)
   config = toy.config(batch_size, backend=backend, devices=devices, **execution)
-  spread, _ = parallel.choose(backend, batch_size, devices)
+  spread, _ = placement.choose(backend, batch_size, devices)
   if streamed:
     spread = dataclasses.replace(spread, streamed=True)
     training = dataclasses.replace(training, data=Stream(training.data))
@@ -87,12 +86,12 @@ def test_target_and_partner_columns_are_streamed(backend, devices):
   plans = [{name: rng.integers(0, 26, (3, 1, 4)) for name in ("row", "target", "partner")} for _ in range(2)]
   ends = []
   for data in (toy.data(), Stream(toy.data())):
-    spread, _ = parallel.choose(backend, 4, devices)
+    spread, _ = placement.choose(backend, 4, devices)
     spread = dataclasses.replace(spread, streamed=isinstance(data, Stream))
     placed = feed.placed(spread, data)
-    current = spread.begin(lambda v: state.begin(stage, v), toy.training().init(jax.random.key(0)))
+    current = spread.start(stage, spread.stack([toy.training().init(jax.random.key(0))]))
     moving, chunk = current.moving, spread.trainer(stage, "scan")
-    key, hyper = spread.place(jax.random.key(1)), spread.place(dict(toy.training().hyper))
+    key, hyper = spread.stack([jax.random.key(1)]), spread.stack([dict(toy.training().hyper)])
     for held, planned in feed.feed(spread, placed, plans):
       columns, active = spread.lay(planned, np.ones((3, 1), bool))
       moving, _ = chunk(moving, current.still, held, key, hyper, columns, active)
@@ -104,38 +103,36 @@ def test_target_and_partner_columns_are_streamed(backend, devices):
 @pytest.mark.parametrize(("backend", "devices"), [("pmap", 4), ("jit", 2)])
 def test_evaluation_in_streamed_windows(backend, devices):
   rows = np.random.default_rng(1).permutation(26)[:24].reshape(3, 8)
-  spread, _ = parallel.choose(backend, 8, devices)
+  spread, _ = placement.choose(backend, 8, devices)
   spread = dataclasses.replace(spread, streamed=True)
 
-  def outputs(weight, hyper, data, plan, axis_name):
+  def outputs(variables, hyper, data, plan, axis_name):
     """With the mean row of the whole batch: of those rows that are real."""
-    x, real = data["x"][plan["row"]] * weight * hyper["one"], plan["real"][:, None]
+    x, real = data["x"][plan["row"]] * variables["params"]["weight"] * hyper["one"], plan["real"][:, None]
     sums = (x * real).sum(0), real.sum(0)
     total, count = sums if axis_name is None else jax.lax.psum(sums, axis_name)
     return jnp.stack([x, jnp.broadcast_to(total / count, x.shape)], 1)
 
   evaluate = spread.evaluator(outputs)
-  weight, hyper = spread.place((jnp.float32(3), {"one": jnp.float32(1)}))
+  own, hyper = spread.stack([{"params": {"weight": jnp.float32(3)}}]), spread.stack([{"one": jnp.float32(1)}])
   real = np.arange(8) < 5
   data = Stream(toy.data())
-  plans = [{"row": part, "real": real} for part in rows]
-  got = np.stack(jax.device_get([evaluate(weight, hyper, *at) for at in feed.feed(spread, data, plans)]))
+  plans = [{"row": part[None], "real": real[None]} for part in rows]
+  got = np.concatenate(jax.device_get([evaluate(own, hyper, *at) for at in feed.feed(spread, data, plans)]))
   x = 3 * toy.data()["x"][rows]
   np.testing.assert_array_equal(got[:, :, 0], x)
   np.testing.assert_allclose(got[:, :, 1], np.broadcast_to(x[:, :5].mean(1, keepdims=True), x.shape), 1e-5)
 
 
-def test_each_process_reads_rows_of_its_own_and_all_are_read():
-  """Eight devices in three processes, not in turn: their rows are disjoint, cover the batch, and stand in place."""
-  devices = [types.SimpleNamespace(process_index=k) for k in (0, 0, 1, 1, 2, 0, 2, 2)]
+def test_each_shard_reads_rows_of_its_own_and_all_are_read():
+  """Of eight shards: their rows are disjoint, cover the batch, and stand in place."""
   plan = {"row": np.arange(3 * 16).reshape(3, 1, 16), "target": 100 + np.arange(3 * 16).reshape(3, 1, 16)}
-  rows, columns = feed.window(plan, len(devices))
-  read = [rows[parallel.own_parts(devices, process)] for process in range(3)]
-  assert sum(part.size for part in read) == rows.size == 2 * 3 * 16
-  assert np.unique(np.concatenate([part.ravel() for part in read])).size == rows.size
+  rows, columns = feed.window(plan, 8)
+  assert rows.shape == (8, 2 * 3 * 2)
+  assert np.unique(rows).size == rows.size
   for name, column in plan.items():
     for position in range(16):
-      block = rows[position // 2]  # Two rows of a batch a device.
+      block = rows[position // 2]  # Two rows of a batch per shard.
       np.testing.assert_array_equal(block[columns[name][:, 0, position]], column[:, 0, position])
 
 

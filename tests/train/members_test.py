@@ -19,7 +19,7 @@ from jaxfer.experiments import rows
 from jaxfer.layers.dropout import Dropout
 from jaxfer.systems.two_stream_conv_rnn import SYSTEM
 from jaxfer.systems.two_stream_conv_rnn.model import TwoStreamConvRNN
-from jaxfer.train import loop, members, optim, parallel, stacked
+from jaxfer.train import loop, members, optim, placement
 from jaxfer.train.stage import LossOut, Stage, Update
 from tests.train import toy
 
@@ -113,7 +113,7 @@ def folds(hyper, count=3, data=26):
 
 def alone(tmp_path, method, one):
   stages, init, data, _ = method
-  spread, _ = parallel.choose("pmap", 4, 1)
+  spread, _ = placement.choose("pmap", 4, 1)
   config = dataclasses.replace(toy.config(4, devices=1), seed=one.seed)
   return loop.run(loop.Training(stages, init, data, one.plan, one.hyper), config, spread, tmp_path / one.name)
 
@@ -291,7 +291,7 @@ class Stop(Exception):
 
 def stop_after(monkeypatch, chunks):
   """Raises in place of the chunk after so many, as a kill would: nothing is saved on the way out."""
-  left, original = [chunks], stacked.Stacked.trainer
+  left, original = [chunks], placement.Placement.trainer
 
   def trainer(self, stage, driver):
     chunk = original(self, stage, driver)
@@ -304,7 +304,7 @@ def stop_after(monkeypatch, chunks):
 
     return stopping
 
-  monkeypatch.setattr(stacked.Stacked, "trainer", trainer)
+  monkeypatch.setattr(placement.Placement, "trainer", trainer)
 
 
 @pytest.mark.optimized
@@ -359,13 +359,13 @@ def test_shared_variables_are_held_once_until_a_stage_trains_them(tmp_path, meth
   stages = Stage("critic", (CRITIC,), 2), stages[1]
   given = jax.device_get(init(jax.random.key(9)))
   shared = {"params": {name: given["params"][name] for name in ("fc1", "fc2")}}
-  states, original = [], stacked.Stacked.start
+  states, original = [], placement.Placement.start
 
   def start(self, stage, variables):
     states.append(original(self, stage, variables))
     return states[-1]
 
-  monkeypatch.setattr(stacked.Stacked, "start", start)
+  monkeypatch.setattr(placement.Placement, "start", start)
   method = (stages, init, data, hyper)
   started = [dataclasses.replace(member, start=shared) for member in variants(hyper)]
   results = train(tmp_path / "all", method, started, mode)

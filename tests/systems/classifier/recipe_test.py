@@ -19,7 +19,7 @@ from jaxfer.experiments.task import options_of, task_of
 from jaxfer.systems import model_class
 from jaxfer.systems.classifier import SYSTEM
 from jaxfer.systems.classifier.recipe import NET, inside
-from jaxfer.train import parallel
+from jaxfer.train import placement
 from jaxfer.train.stage import Context
 from tests import cnn, contract, small_systems
 
@@ -32,9 +32,9 @@ def step_on(devices, task, backend="pmap"):
   """All variables after the first step of plain descent on so many devices."""
   plan = task.plan(np.arange(40))
   (stage,), hparams = task.stages(plan.steps)
-  spread = parallel.Parallel(backend, tuple(jax.devices()[:devices]))
+  placed = placement.Placement(tuple(jax.devices()[:devices]), devices, backend=backend)
   variables = jax.device_get(jax.jit(task.init)(jax.random.key(1)))
-  return contract.step(spread, contract.descent(stage), variables, task.data, plan, hparams)
+  return contract.step(placed, contract.descent(stage), variables, task.data, plan, hparams)
 
 
 def test_the_module_draws_its_own_initial_values_and_is_told_the_classes():

@@ -1,0 +1,549 @@
+"""Where a training runs: the only module that names devices and compiles the step over them.
+
+A `Placement` arranges devices in a mesh with two axes. Along "member" lie different trainings; along "data" lie the
+shards of one training's batch. A device trains `slots` members at once, by `vmap`, each on its shard of that member's
+batch. Gradients, statistics and metrics are summed over "data" alone.
+
+Every array that belongs to a member has a leading axis [members], divided along "member". The step is one function of
+what a single device holds; `jit` of `shard_map` or, for one training, `pmap` runs it on all devices.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxfer.data.stream import host_memory
+from jaxfer.errors import UserError
+from jaxfer.train.stage import Context, PyTree, Stage, Variables
+from jaxfer.train.state import Moving, State, begin, merge
+from jaxfer.train.step import draw, gated_step, planned_step
+
+MEMBER, DATA = "member", "data"
+# The share of the free memory that resident data may take. The rest is for the training.
+SHARE = 0.5
+
+Backend = Literal["pmap", "jit"]
+Driver = Literal["scan", "steps"]
+Columns = Mapping[str, np.ndarray]
+# (variables, hyper, data, plan, axis_name) -> outputs [rows, ...], one for each planned row.
+Outputs = Callable[
+  [Variables, Mapping[str, jax.Array], Mapping[str, jax.Array], Mapping[str, jax.Array], str | None],
+  jax.Array,
+]
+_Spec = PartitionSpec
+_NOTHING: Variables = {"params": {}}
+
+
+def is_key(leaf: Any) -> bool:
+  """Whether a leaf of a tree is a typed key."""
+  return jnp.issubdtype(getattr(leaf, "dtype", jnp.float32), jax.dtypes.prng_key)
+
+
+def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
+  """Places a leaf as a strongly typed array."""
+  if not is_key(leaf):
+    leaf = np.asarray(leaf) if not isinstance(leaf, jax.Array) else lax.convert_element_type(leaf, leaf.dtype)
+  return jax.device_put(leaf, sharding)
+
+
+def initializer(init: Callable[..., Variables], **options: Any) -> Callable[..., Variables]:
+  """Compiles a function that draws initial variables, with hardly any optimization on CPU.
+
+  It runs once, and LLVM takes ten times as long to optimize a small model's draws as to compile them.
+  """
+  if jax.default_backend() == "cpu":
+    options["compiler_options"] = {"xla_backend_optimization_level": 0}
+  return jax.jit(init, **options)
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+  """A mesh of devices, ("member", "data"), and the transform that runs the step on it.
+
+  Attributes:
+    devices: the mesh row by row; the devices of a row share each of their members' batches.
+    shards: number of parts a batch is divided into, the size of the axis "data".
+    slots: members that a device trains at once. A slot without a member repeats the first one and is gated off.
+    backend: "jit" compiles `shard_map` over both axes. "pmap" knows one axis, and runs a single training.
+    streamed: whether the data come in windows (feed.py), of which each shard gets its own rows.
+    shared: variables that all members have in common, one copy per device. A state holds only those that a stage up
+      to its own trains, so frozen models are neither stacked nor saved.
+    same_batches: whether all members have one key and one plan, so that a device draws a batch once for all of its
+      members.
+  """
+
+  devices: tuple[jax.Device, ...]
+  shards: int = 1
+  slots: int = 1
+  backend: Backend = "jit"
+  streamed: bool = False
+  shared: Variables = dataclasses.field(default_factory=lambda: _NOTHING)
+  same_batches: bool = False
+  # `shared` on the devices. It is placed here and not on first use, since that may be inside a trace, which would leave
+  # a tracer of that trace in this object.
+  _placed: Variables = dataclasses.field(init=False, repr=False, compare=False)
+  _programs: dict[Any, Callable] = dataclasses.field(
+    default_factory=dict, init=False, repr=False, compare=False
+  )
+
+  def __post_init__(self):
+    if len(self.devices) % self.shards:
+      raise ValueError(f"{len(self.devices)} devices do not make rows of {self.shards}")
+    if self.backend == "pmap" and self.members > 1:
+      raise ValueError("pmap maps one axis, the shards of a single training: use the backend jit")
+    object.__setattr__(self, "_placed", self.place(self.shared))
+
+  @property
+  def rows(self) -> int:
+    """Size of the mesh's axis "member"."""
+    return len(self.devices) // self.shards
+
+  @property
+  def members(self) -> int:
+    """How many members train at once."""
+    return self.rows * self.slots
+
+  @functools.cached_property
+  def mesh(self) -> Mesh:
+    """The devices, [rows, shards]."""
+    return Mesh(np.array(self.devices).reshape(self.rows, self.shards), (MEMBER, DATA))
+
+  def _sharding(self, *spec: str | None) -> NamedSharding:
+    return NamedSharding(self.mesh, _Spec(*spec))
+
+  @property
+  def platform(self) -> str:
+    """Platform of the devices, such as "cpu"."""
+    return self.devices[0].platform
+
+  @property
+  def arithmetic(self) -> dict[str, Any]:
+    """What the order of floating-point operations depends on."""
+    return {
+      "backend": self.backend,
+      "devices": len(self.devices),
+      "shards": self.shards,
+      "slots": self.slots,
+      "platform": self.platform,
+      "placement": "streamed" if self.streamed else "resident",
+    }
+
+  @property
+  def description(self) -> str:
+    """The placement in words."""
+    kind = f"{len(self.devices)} x {self.devices[0].device_kind}"
+    parts = [f"{self.rows} members side by side"] * (self.rows > 1)
+    parts += [f"{self.slots} members on each device"] * (self.slots > 1)
+    parts += [f"each batch divided among {self.shards}"] * (self.shards > 1 and self.members > 1)
+    return f"{kind} by {self.backend}" + (f", {', '.join(parts)}" if parts else "")
+
+  # Arrays
+
+  def place(self, tree: PyTree) -> PyTree:
+    """Puts a tree on every device, as strongly typed arrays."""
+    return jax.tree.map(lambda leaf: put(leaf, self._sharding()), tree)
+
+  def place_window(self, window: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+    """Puts the rows [shards * m, ...] of a window where the step gathers from them, as [shards, m, ...]."""
+    sharding = self._sharding(DATA)
+    return {
+      name: put(array.reshape(self.shards, -1, *array.shape[1:]), sharding) for name, array in window.items()
+    }
+
+  def _slotted(self, array: Any) -> Any:
+    """[given members, ...] -> [members, ...]; the first one stands in the slots without a member."""
+    indices = np.arange(self.members)
+    indices[indices >= len(array)] = 0
+    return array[indices]
+
+  def stack(self, trees: Sequence[PyTree]) -> PyTree:
+    """Stacks and places one tree per member."""
+
+    def lay(*leaves):
+      stacked = (jnp if is_key(leaves[0]) else np).stack(leaves)
+      return put(self._slotted(stacked), self._sharding(MEMBER))
+
+    return jax.tree.map(lay, *trees)
+
+  def unstack(self, tree: PyTree, count: int) -> list[PyTree]:
+    """The trees of the first `count` members, on the host."""
+    host = jax.device_get(tree)
+    return [jax.tree.map(lambda a, k=k: a[k], host) for k in range(count)]
+
+  def lay(self, columns: Columns, active: np.ndarray) -> tuple[Columns, np.ndarray]:
+    """Planned columns [steps, given members, batch] and active [steps, given members] as `trainer` takes them."""
+    gates = np.zeros((len(active), self.members), bool)
+    gates[:, : active.shape[1]] = active
+    laid = {name: np.moveaxis(self._slotted(np.moveaxis(a, 1, 0)), 0, 1) for name, a in columns.items()}
+    steps, members, batch = laid["row"].shape
+    laid["position"] = np.broadcast_to(np.arange(batch, dtype=np.int32), (steps, members, batch))
+    return {name: a[:, :1] for name, a in laid.items()} if self.same_batches else laid, gates
+
+  def abstract(self, tree: PyTree, saved: Mapping[str, Any] | None = None) -> PyTree:
+    """Shapes, dtypes and shardings of a member's tree once it is stacked, here or where it was `saved`."""
+    members = self.members
+    if saved is not None:
+      members = saved["devices"] // saved["shards"] * saved["slots"]
+    sharding = self._sharding(MEMBER) if members % self.rows == 0 else self._sharding()
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct((members, *a.shape), a.dtype, sharding=sharding), tree)
+
+  def abstract_data(self, data: Mapping[str, np.ndarray]) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes, dtypes and shardings of resident data once they are placed."""
+    return {
+      name: jax.ShapeDtypeStruct(
+        array.shape, jax.dtypes.canonicalize_dtype(array.dtype), sharding=self._sharding()
+      )
+      for name, array in data.items()
+    }
+
+  def adopt(self, state: State) -> State:
+    """Copies a restored state, so that it can be donated, into these slots, whatever they were."""
+    regrid = functools.partial(jax.tree.map, self._slotted)
+    return jax.jit(regrid, out_shardings=self._sharding(MEMBER))(state)
+
+  # The start of a stage
+
+  def init(self, init: Callable[[jax.Array], Variables], keys: jax.Array) -> Variables:
+    """Initial variables from the members' keys."""
+    name = "init", init
+    if name not in self._programs:
+      every = _each(init, (0,), self.members)
+      self._programs[name] = initializer(every, out_shardings=self._sharding(MEMBER))
+    return self._programs[name](keys)
+
+  def _lacking(self, held: Sequence[str], keep: Sequence[str] | None = None) -> Variables:
+    """The placed shared variables of the submodules that are not `held`: all of them, or those to `keep`."""
+    return {
+      collection: {name: t for name, t in tree.items() if name not in held and (keep is None or name in keep)}
+      for collection, tree in self._placed.items()
+    }
+
+  def joined(self, stage: Stage, variables: Variables) -> Variables:
+    """A member's own variables, and those shared ones that the stage trains: from then on they are its own."""
+    return merge(self._lacking([*variables["params"]], stage.trainable), variables)
+
+  def start(self, stage: Stage, variables: Variables) -> State:
+    """The stacked state at the start of a stage, which owns every buffer and so can be donated."""
+    name = "start", stage
+    if name not in self._programs:
+      every = _each(lambda own, taken: begin(stage, merge(taken, own)), (0, None), self.members)
+      self._programs[name] = jax.jit(every, out_shardings=self._sharding(MEMBER))
+    return self._programs[name](variables, self._lacking([*variables["params"]], stage.trainable))
+
+  def whole(self, variables: Variables) -> Variables:
+    """One member's own variables with the shared ones it lacks."""
+    return merge(self.shared, variables)
+
+  # Programs
+
+  @property
+  def _axis_name(self) -> str | None:
+    return DATA if self.shards > 1 or self.backend == "pmap" else None
+
+  def _mapped(self, name: Any, fn: Callable, specs: tuple, out: Any, *, donate: bool = False) -> Callable:
+    """Compiles fn, of what one device holds, for all devices; made once per name, so that it compiles once.
+
+    Args:
+      name: of the program.
+      fn: its results are equal on all shards of a batch.
+      specs: how each argument is divided, as `PartitionSpec`s of which pmap reads whether and where "data" stands.
+      out: how all results are divided.
+      donate: whether the first argument's buffers are donated.
+    """
+    if name in self._programs:
+      return self._programs[name]
+    donated = (0,) if donate else ()
+    if self.backend == "jit":
+      mapped = jax.shard_map(fn, mesh=self.mesh, in_specs=specs, out_specs=out, check_vma=False)
+      program: Any = jax.jit(mapped, donate_argnums=donated)
+    else:
+      program = _Pmapped(fn, specs, self.devices, donated)
+    self._programs[name] = program
+    return program
+
+  def _data_spec(self) -> PartitionSpec:
+    return _Spec(DATA) if self.streamed else _Spec()
+
+  def _held(self, data: PyTree) -> PyTree:
+    """Data as the step gathers from them: a shard's own rows of a window, without the window's leading axis."""
+    if self.streamed and self.backend == "jit":
+      return jax.tree.map(lambda a: a[0], data)
+    return data
+
+  def _program(self, stage: Stage, driver: Driver) -> Any:
+    """What `trainer` calls: (moving, still, shared, data, stage_keys, hyper, active, plan) of all devices."""
+    axis_name = self._axis_name
+
+    def one(moving, still, shared, data, stage_key, hyper, active, plan):
+      state, context = State(moving, merge(shared, still)), Context(hyper, axis_name=axis_name)
+      moving, metrics = planned_step(stage, state, data, plan, active, stage_key, context)
+      return moving, (metrics, moving.alive)
+
+    def all_alike(moving, still, shared, data, stage_keys, hyper, active, plan):
+      # Members that are still trained agree in their step; the others are behind.
+      plan = {name: column[0] for name, column in plan.items()}
+      batch, keys = draw(stage, data, plan, stage_keys[0], moving.step.max())
+
+      def one(moving, still, hyper, active):
+        state, context = State(moving, merge(shared, still)), Context(hyper, axis_name=axis_name)
+        moving, metrics = gated_step(stage, state, batch, keys, context, active)
+        return moving, (metrics, moving.alive)
+
+      return _each(one, (0, 0, 0, 0), self.slots)(moving, still, hyper, active)
+
+    every = all_alike if self.same_batches else _each(one, (0, 0, None, None, 0, 0, 0, 0), self.slots)
+
+    def step(moving, still, shared, data, *rest):
+      return every(moving, still, shared, self._held(data), *rest)
+
+    def many(moving, still, shared, data, stage_keys, hyper, active, plan):
+      held = self._held(data)
+      return lax.scan(
+        lambda moving, at: every(moving, still, shared, held, stage_keys, hyper, *at), moving, (active, plan)
+      )
+
+    steps = () if driver == "steps" else (None,)
+    planned = _Spec(*steps, None if self.same_batches else MEMBER, DATA)
+    own, gates = _Spec(MEMBER), _Spec(*steps, MEMBER)
+    specs = own, own, _Spec(), self._data_spec(), own, own, gates, planned
+    fn = step if driver == "steps" else many
+    return self._mapped(("train", stage, driver), fn, specs, (own, gates), donate=True)
+
+  def _arguments(
+    self, moving: Moving, still: Variables, data: PyTree, stage_keys: Any, hyper: PyTree
+  ) -> tuple:
+    """The first arguments of `_program`; active and plan follow."""
+    held = [*moving.variables["params"], *still["params"]]
+    return moving, still, self._lacking(held), data, stage_keys, hyper
+
+  def trainer(self, stage: Stage, driver: Driver) -> Callable[..., tuple[Moving, PyTree]]:
+    """Compiles a chunk of a stage's steps.
+
+    Returns:
+      chunk(moving, still, data, stage_keys, hyper, columns, active) -> (moving, (metrics, alive)), where columns and
+      active are those of `lay`; metrics and alive [members] come back per step, on the devices. `moving` is donated.
+      With the driver "scan" the chunk is one program, with "steps" one program per step.
+    """
+    compiled = self._program(stage, driver)
+
+    def chunk(moving, still, data, stage_keys, hyper, columns: Columns, active: np.ndarray):
+      if driver == "scan":
+        return compiled(*self._arguments(moving, still, data, stage_keys, hyper), active, columns)
+      results = []
+      for k in np.flatnonzero(active.any(1)):
+        at = {name: array[k] for name, array in columns.items()}
+        moving, result = compiled(*self._arguments(moving, still, data, stage_keys, hyper), active[k], at)
+        results.append(result)
+      return moving, jax.tree.map(lambda *steps: list(steps), *results)
+
+    return chunk
+
+  def needed(
+    self,
+    stage: Stage,
+    driver: Driver,
+    state: State,
+    data: PyTree,
+    names: Sequence[str],
+    batch: int,
+    length: int,
+  ) -> int:
+    """Bytes that a chunk takes on a device, arguments included, as the compiler reports.
+
+    The program stays in JAX's cache, where the first call of `trainer` finds it: it is not compiled a second time.
+
+    Args:
+      stage: what is trained.
+      driver: as in `trainer`.
+      state: stacked, as shapes.
+      data: placed, or as shapes.
+      names: of the hyper numbers.
+      batch: rows of a member's batch.
+      length: steps of a chunk.
+    """
+    keys = self.abstract(jax.eval_shape(lambda: jax.random.key(0)))
+    hyper = self.abstract({name: jax.ShapeDtypeStruct((), np.float32) for name in names})
+    columns = dict.fromkeys(("row", *stage.columns), np.zeros((length, 1, batch), np.int32))
+    plan, active = self.lay(columns, np.zeros((length, 1), bool))
+    if driver == "steps":
+      plan, active = {name: column[0] for name, column in plan.items()}, active[0]
+    arguments = self._arguments(state.moving, state.still, data, keys, hyper)
+    memory = self._program(stage, driver).lower(*arguments, active, plan).compile().memory_analysis()
+    sizes = memory.argument_size_in_bytes, memory.output_size_in_bytes, memory.temp_size_in_bytes
+    return sum(sizes) - memory.alias_size_in_bytes
+
+  def evaluator(self, outputs: Outputs) -> Callable[..., jax.Array]:
+    """Compiles outputs(variables, hyper, data, plan, axis_name) -> [rows, ...] for all members.
+
+    The shards must divide the rows. Outputs that reduce over the rows of a batch do so over `axis_name` too.
+
+    Returns:
+      fn(own variables, hyper, data, plan), where plan's columns are host arrays [given members, rows], giving
+      [members, rows, ...] in the plan's order.
+    """
+    axis_name = self._axis_name
+
+    def one(own, hyper, shared, data, plan):
+      result = outputs(merge(shared, own), hyper, data, plan, axis_name)
+      return result if axis_name is None else lax.all_gather(result, axis_name, tiled=True)
+
+    each = _each(one, (0, 0, None, None, 0), self.slots)
+
+    def every(own, hyper, shared, data, plan):
+      return each(own, hyper, shared, self._held(data), plan)
+
+    own = _Spec(MEMBER)
+    specs = own, own, _Spec(), self._data_spec(), _Spec(MEMBER, DATA)
+    compiled = self._mapped(("evaluate", outputs), every, specs, own)
+
+    def evaluate(own, hyper, data, plan):
+      shared = self._lacking([*own["params"]])
+      return compiled(own, hyper, shared, data, jax.tree.map(self._slotted, plan))
+
+    return evaluate
+
+
+def _each(fn: Callable, axes: tuple[int | None, ...], count: int) -> Callable:
+  """fn for each of `count` members, where an argument of axis 0 has a leading axis; one does without `vmap`."""
+  if count > 1:
+    return jax.vmap(fn, axes)
+
+  def alone(*args):
+    firsts = [
+      arg if axis is None else jax.tree.map(lambda a: a[0], arg) for arg, axis in zip(args, axes, strict=True)
+    ]
+    return jax.tree.map(lambda a: a[None], fn(*firsts))
+
+  return alone
+
+
+class _Pmapped:
+  """pmap over the shards of one training's batch, called as `jit` of `shard_map` is.
+
+  An argument is split along the dimension where its spec says "data"; its other dimensions are whole on every device.
+  Results are equal on all devices and come back once.
+  """
+
+  def __init__(self, fn: Callable, specs: Sequence[PartitionSpec], devices: Sequence[Any], donated: tuple):
+    # Where an argument's dimension "data" stands, or None. A window's, the leading one, is split already.
+    self._places = [spec.index(DATA) if DATA in spec else None for spec in specs]
+    self._shards = len(devices)
+    first, *rest = (None if place is None else 0 for place in self._places)
+    # Flat arguments would be misread: JAX 0.10 takes `in_axes` leaf by leaf where there happen to be as many leaves as
+    # arguments.
+    self._mapped = jax.pmap(
+      lambda first, rest: fn(first, *rest),
+      DATA,
+      in_axes=(first, tuple(rest)),
+      out_axes=None,
+      devices=devices,
+      donate_argnums=donated,
+    )
+
+  def _split(self, place: int | None, tree: PyTree) -> PyTree:
+    if not place:
+      return tree
+
+    def split(array):
+      parts = array.reshape(*array.shape[:place], self._shards, -1, *array.shape[place + 1 :])
+      return np.moveaxis(parts, place, 0)
+
+    return jax.tree.map(split, tree)
+
+  def _arguments(self, args: Sequence[Any]) -> tuple[Any, tuple]:
+    first, *rest = map(self._split, self._places, args)
+    return first, tuple(rest)
+
+  def __call__(self, *args: Any) -> Any:
+    return self._mapped(*self._arguments(args))
+
+  def lower(self, *args: Any) -> Any:
+    """Lowers the program, as `jax.jit(...).lower` does."""
+    return self._mapped.lower(*self._arguments(args))
+
+
+def room(count: int | None = None) -> tuple[int | None, str]:
+  """How much resident data may take on each of the first `count` devices (None: of all).
+
+  Returns:
+    Bytes, half of what is free where least is: of a device's memory where it tells, on CPU of the host's, divided among
+    the devices; None where nothing could be measured. And what was measured, in words.
+  """
+  devices = jax.devices()[:count]
+  if devices[0].platform == "cpu":
+    host = host_memory()
+    frees = [] if host is None else [host // len(devices)]
+  else:
+    stats = [device.memory_stats() or {} for device in devices]
+    frees = [s["bytes_limit"] - s.get("bytes_in_use", 0) for s in stats if "bytes_limit" in s]
+  if not frees:
+    return None, "free memory unknown"
+  return int(min(frees) * SHARE), f"limit {SHARE:.0%} of {min(frees) / 2**30:.3g} GiB free"
+
+
+def divide(members: int, batch_size: int, devices: int) -> tuple[int, int]:
+  """Divides devices into rows of members and shards of a batch.
+
+  Returns:
+    (rows, shards), where rows divide the members, shards divide the batch, and there are at most `devices` of both
+    together: the division that uses the most devices, and of several the one with the most rows, since members need
+    not communicate.
+  """
+  found = [
+    (rows, shards)
+    for rows in range(1, min(devices, members) + 1)
+    for shards in range(1, devices // rows + 1)
+    if members % rows == 0 and batch_size % shards == 0
+  ]
+  return max(found, key=lambda division: (division[0] * division[1], division[0]))
+
+
+def requested_devices(requested: int | None) -> list[jax.Device]:
+  """The devices to use, as many as `execution.devices` asks for; None asks for all.
+
+  Raises:
+    UserError: there are not as many.
+  """
+  devices = jax.devices()
+  if requested is not None and not 1 <= requested <= len(devices):
+    raise UserError(
+      f"execution.devices={requested}: this machine has {len(devices)} ({devices[0].device_kind})"
+    )
+  return list(devices[:requested])
+
+
+def choose(backend: Backend, batch_size: int, requested: int | None = None) -> tuple[Placement, str]:
+  """The placement of a single training with batches of `batch_size` rows, each device the same number of rows.
+
+  Args:
+    backend: see `Placement`.
+    batch_size: rows of a batch, over all devices.
+    requested: how many devices; None takes the largest number at hand that divides the batch.
+
+  Returns:
+    The placement, and one line that describes it.
+
+  Raises:
+    UserError: more devices are requested than there are, or a number that does not divide the batch.
+  """
+  devices = requested_devices(requested)
+  if requested is not None and batch_size % requested:
+    below, above = batch_size // requested * requested, -(-batch_size // requested) * requested
+    nearest = f"{below} or {above}" if below else f"{above}"
+    raise UserError(
+      f"execution.devices={requested} does not divide batch_size={batch_size}: take batch_size {nearest}, "
+      "or leave devices open"
+    )
+  _, count = divide(1, batch_size, len(devices))
+  placement = Placement(tuple(devices[:count]), count, backend=backend)
+  line = placement.description
+  if count < len(devices):
+    line += f" (batch_size={batch_size} does not divide over all {len(devices)})"
+  return placement, line
