@@ -112,11 +112,14 @@ class Placement:
 
   @functools.cached_property
   def mesh(self) -> Mesh:
-    """The devices, [rows, shards]."""
-    return Mesh(np.array(self.devices).reshape(self.rows, self.shards), (MEMBER, DATA))
+    """The devices, [rows, shards]; for pmap [shards], as pmap's own results are placed, or a step would compile twice."""
+    devices = np.array(self.devices)
+    if self.backend == "pmap":
+      return Mesh(devices, (DATA,))
+    return Mesh(devices.reshape(self.rows, self.shards), (MEMBER, DATA))
 
-  def _sharding(self, *spec: str | None) -> NamedSharding:
-    return NamedSharding(self.mesh, _Spec(*spec))
+  def _sharding(self, *spec: str) -> NamedSharding:
+    return NamedSharding(self.mesh, _Spec(*(axis for axis in spec if axis in self.mesh.axis_names)))
 
   @property
   def platform(self) -> str:

@@ -175,18 +175,39 @@ def test_members_equal_their_trainings_alone(tmp_path, methods, alones, name, mo
 
 
 @pytest.mark.optimized
-@pytest.mark.parametrize("mode", ["vmap", "sequential"])
-def test_members_over_four_devices(tmp_path, methods, alones, mode, capsys):
-  """Five members: two on each of three devices, or four and then one; idle slots train nothing."""
-  chosen = folds(methods["dense"][-1], 5)
+@pytest.mark.parametrize(
+  ("mode", "count", "groups", "placed"),
+  [
+    ("vmap", 5, 1, "jit, 5 members on each device, each batch divided among 4"),
+    ("sequential", 5, 5, "pmap"),
+    ("vmap", 6, 1, "jit, 2 members side by side, 3 members on each device, each batch divided among 2"),
+    ("sequential", 6, 3, "jit, 2 members side by side, each batch divided among 2"),
+  ],
+)
+def test_members_over_four_devices(tmp_path, methods, alones, mode, count, groups, placed, capsys):
+  """Five members cannot lie side by side on four devices, so that each batch is divided; six can in twos."""
+  chosen = folds(methods["dense"][-1], count)
   results = train(tmp_path, methods["dense"], chosen, mode, devices=4)
-  assert len(list(tmp_path.glob("group*"))) == (1 if mode == "vmap" else 2)
+  assert len(list(tmp_path.glob("group*"))) == groups
   for result, want in zip(results, alones("dense")[0], strict=False):
     assert_same(result.variables, want)
   assert_same(results[4].variables, alone(tmp_path, methods["dense"], chosen[4]))
-  printed = capsys.readouterr().out
-  assert "5 trainings on 4 x cpu" in printed
-  assert "; each training's batches stay on one device" in printed
+  assert f"{count} trainings on 4 x cpu by {placed}; " in capsys.readouterr().out
+
+
+def test_a_slot_without_a_member_trains_nothing(tmp_path, methods, alones, monkeypatch):
+  """Three members in two groups of two slots."""
+  monkeypatch.setattr(members, "_needed", lambda whole, placement, execution: 1000 * placement.slots)
+  results = train(tmp_path, methods["dense"], folds(methods["dense"][-1]), limit_bytes=2500)
+  assert [len(list((tmp_path / f"group{k}/checkpoints").iterdir())) > 0 for k in range(2)] == [True, True]
+  for result, want in zip(results, alones("dense")[0], strict=True):
+    assert_same(result.variables, want)
+
+
+def test_devices_are_divided_among_members_and_shards():
+  """All devices where that is possible, and members side by side where there is a choice."""
+  divisions = {(1, 8, 4): (1, 4), (5, 8, 4): (1, 4), (6, 8, 4): (2, 2), (3, 5, 4): (3, 1), (8, 8, 4): (4, 1)}
+  assert {given: placement.divide(*given) for given in divisions} == divisions
 
 
 @pytest.mark.optimized
@@ -248,7 +269,7 @@ def test_groups_of_what_the_memory_holds(tmp_path, methods, alones):
   lines = []
   method, chosen = methods["dense"], folds(methods["dense"][-1])
   train(tmp_path / "whole", method, chosen, say=lines.append, limit_bytes=2**30)
-  assert lines == ["3 trainings on 1 x cpu, all at once"]
+  assert lines == ["3 trainings on 1 x cpu by jit, 3 members on each device; all at once"]
   results = train(tmp_path / "parts", method, chosen, say=lines.append, limit_bytes=8_000)
   assert len(list((tmp_path / "parts").glob("group*"))) > 1
   assert re.fullmatch(
@@ -338,7 +359,7 @@ def test_members_resume_on_other_devices(tmp_path, monkeypatch, methods, alones,
     with pytest.raises(Stop):
       train(tmp_path, method, chosen, execution=settings)
   results = train(tmp_path, method, chosen, devices=2, resume=True, execution=settings)
-  assert "not bit-identical from here on (devices 1 -> 2, slots 3 -> 2)" in capsys.readouterr().out
+  assert "not bit-identical from here on (devices 1 -> 2, shards 1 -> 2)" in capsys.readouterr().out
   for result, want in zip(results, alones("dense")[0], strict=True):
     assert_same(result.variables, want)
 
@@ -448,8 +469,10 @@ def test_evaluation_of_members(tmp_path, methods):
 
   def outputs(variables, hyper, data, plan, axis_name):
     """Logits, and what a batch tells of its other rows: the mean number of those that are real."""
-    del hyper, axis_name
-    mates = (plan["row"] * plan["real"]).sum() / jnp.maximum(plan["real"].sum(), 1)
+    del hyper
+    sums = (plan["row"] * plan["real"]).sum(), plan["real"].sum()
+    total, count = sums if axis_name is None else jax.lax.psum(sums, axis_name)
+    mates = total / jnp.maximum(count, 1)
     logits = MODEL.apply(variables, data["x"][plan["row"]])[0]
     return jnp.concatenate([logits, jnp.broadcast_to(mates, (len(logits), 1))], 1)
 
