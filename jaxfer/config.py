@@ -186,18 +186,8 @@ def sources_of(study: StudyConfig, options_of: OptionsOf) -> dict[str, RunConfig
 
 
 def _variant(base: RunConfig, row: Row, options_of: OptionsOf) -> RunConfig:
-  """The config of a row or source of a study.
-
-  Raises:
-    UserError: as `override` and `check`, or it asks for what a study cannot do.
-  """
-  config = check(override(base, row.overrides, options_of), options_of)
-  if config.execution.backend == "jit":
-    raise UserError(
-      f"execution.backend=jit (row '{row.name}'): a study splits no batch over devices, which is all that jit would "
-      "change; leave it out, or train a single config with `jaxfer train`"
-    )
-  return config
+  """The config of a row or source of a study; raises as `override` and `check`."""
+  return check(override(base, row.overrides, options_of), options_of)
 
 
 def _assign_sources(study: StudyConfig, pattern: str, value: Any) -> StudyConfig:

@@ -309,22 +309,12 @@ def test_values_of_a_file_are_checked_as_overrides_are(change, message):
     ({"rows": ("LSTM",), "compared": ()}, "rows[0]='LSTM': give a Row(...)"),
     ({"base": None}, "base=None: give a RunConfig(...)"),
     ({"base": dataclasses.replace(BASE, batch_size=0)}, "batch_size=0: give a whole number"),
-    (
-      {"base": dataclasses.replace(BASE, execution=Execution(backend="jit"))},
-      "execution.backend=jit (row 'LSTM'): a study splits no batch over devices",
-    ),
   ],
 )
 def test_values_of_a_study_are_checked_before_anything_is_trained(change, message):
   with pytest.raises(UserError) as error:
     resolve("paper", study=dataclasses.replace(STUDY, **change))
   assert str(error.value).startswith(message)
-
-
-def test_a_study_does_not_take_the_other_backend():
-  with pytest.raises(UserError, match=r"^execution\.backend=jit .*leave it out, or train a single config"):
-    resolve("small", "execution.backend=jit")
-  resolve("small", "execution.backend=pmap")
 
 
 CHAIN = dataclasses.replace(

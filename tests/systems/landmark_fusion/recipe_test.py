@@ -199,7 +199,7 @@ def test_evaluation_is_in_file_order_on_any_number_of_devices(devices):
   assert len(setup.devices.devices) == devices
   indices = np.asarray([3, 20, 7, 11, 12])
   np.testing.assert_array_equal(setup.in_order(indices), [20, 12, 11, 7, 3])
-  variables = setup.devices.place(initial())
+  variables = setup.devices.stack([initial()])
   found = setup.predict(variables, feed.placed(setup.devices, setup.data), indices)
   expected = evaluator()([20, 12, 11, 7, 3])
   np.testing.assert_allclose(found[:, 0], expected[""][[4, 0, 3, 2, 1]], atol=1e-5)
