@@ -58,8 +58,8 @@ class Execution:
   Attributes:
     backend: what maps a single training's step over devices: "pmap", or "jit" of `shard_map`. Several trainings side by
       side are always mapped by "jit".
-    devices: how many; None takes as many as can be divided: one training by shards of its batch, those of a study also by
-      trainings side by side.
+    devices: how many; None takes as many as can be used: one training by shards of its batch, those of a study also
+      side by side.
     driver: "scan" compiles many steps into one program; "steps" calls one step from the host, a third slower on two CPU
       cores for the nets of paper 001.
     steps_per_call: at most so many steps between two looks of the host at metrics, signals and checkpoints.

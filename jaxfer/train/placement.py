@@ -112,7 +112,7 @@ class Placement:
 
   @functools.cached_property
   def mesh(self) -> Mesh:
-    """The devices, [rows, shards]; for pmap [shards], as pmap's own results are placed, or a step would compile twice."""
+    """The devices, [rows, shards]; for pmap [shards], where pmap leaves its results, or a step would compile twice."""
     devices = np.array(self.devices)
     if self.backend == "pmap":
       return Mesh(devices, (DATA,))
