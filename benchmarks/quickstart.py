@@ -21,7 +21,7 @@ from jaxfer.config import Call, RunConfig
 from jaxfer.data import records
 from jaxfer.data.synthetic import LABELS, generate_sequences
 from jaxfer.experiments import run, task
-from jaxfer.train import feed, loop
+from jaxfer.train import trainer
 
 # The config's data, small, and one epoch.
 QUICK = {"num_subjects": 12, "num_frames": 2, "image_size": 16}
@@ -49,10 +49,10 @@ def config_of(quick: bool) -> RunConfig:
 def measure(session: harness.Session, config: RunConfig) -> None:
   """One training."""
   data = draw(**config.data.options)
-  setup = run.set_up(task.assemble(config, data))
-  training = setup.training()
-  (stage,) = training.stages
-  rows = np.flatnonzero(setup.split.test)
+  made = run.set_up(task.assemble(config, data))
+  training, ((_, own),) = made.training, made.tasks.items()
+  (stage,), (member,) = training.stages, training.members
+  rows = member.tested
   chance = 1 / len(np.unique(data.arrays["label"][rows]))
   options = {
     **config.data.options,
@@ -63,19 +63,17 @@ def measure(session: harness.Session, config: RunConfig) -> None:
   case = harness.Case(
     name=f"training/epochs{stage.epochs}",
     settings=options,
-    work={"samples": stage.epochs * training.plan.steps * config.batch_size},
+    work={"samples": stage.epochs * member.plan.steps * config.batch_size},
     tolerance=1.0 if session.quick else 1 - _TIMES_CHANCE * chance,
   )
   if session.recorded(case.name, ["jaxfer"]) is not None:
     return
   with tempfile.TemporaryDirectory() as folder:
     start = time.perf_counter()
-    variables = loop.run(training, config, setup.devices, pathlib.Path(folder) / "run")
+    (result,) = trainer.train(training, pathlib.Path(folder) / "run")
     seconds = time.perf_counter() - start
-  stacked = setup.devices.stack([variables])
-  reading = next(
-    iter(setup.read(setup.predict(stacked, feed.placed(setup.devices, setup.data), rows), rows).values())
-  )
+  assert result.outputs is not None
+  reading = next(iter(own.read(result.outputs, rows).values()))
   error = 1 - float(reading.correct.mean())
   record = session.blank(case, "jaxfer")
   record["agreement"] = {"reference": "labels of people never seen", "arrays": ["predicted"], "error": error,

@@ -19,6 +19,7 @@ from PIL import Image
 from jaxfer import cli, config
 from jaxfer.experiments import run
 from jaxfer.systems import SYSTEMS
+from jaxfer.train import trainer
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = [
@@ -54,10 +55,9 @@ def trained(tmp_path_factory, data_dir):
 
 def final_state(workdir, data_dir):
   configured = config.from_json((workdir / "config.json").read_text())
-  setup = run.prepare(configured, run.load_data(configured, data_dir))
-  variables, meta = run.loop.restore_variables(setup.training(), setup.devices, workdir)
-  assert meta["position"]["stage"] == 1
-  return variables
+  made = run.prepare(configured, run.load_data(configured, data_dir))
+  (result,) = trainer.restore(made.training, workdir)
+  return result.variables
 
 
 def test_training_leaves_metrics_figures_and_a_checkpoint(trained):

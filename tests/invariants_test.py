@@ -23,7 +23,7 @@ from jaxfer.kernels import conv_recurrence
 from jaxfer.kernels.conv import conv_reference
 from jaxfer.kernels.conv_recurrence import Cell, reference
 from jaxfer.systems import SYSTEMS
-from jaxfer.train import loop, placement, state
+from jaxfer.train import groups, placement, state
 from tests.blank import blank_records
 from tests.compiled import chunk_program, contractions
 from tests.train import toy
@@ -162,8 +162,8 @@ def training_of(path, *overrides, source=None):
   """The training that a config describes, and its devices: one, so that any batch size will do."""
   overrides = ("execution.devices=1", *overrides)
   configured = config.override(run_config(path, source), overrides, run.options_of)
-  setup = run.prepare(configured, blank_records(configured.data))
-  return setup.training(), setup.devices
+  training = run.prepare(configured, blank_records(configured.data)).training
+  return training, groups.arrange(training, None).placement
 
 
 def abstract_chunk(training, spread, stage, driver):
@@ -171,8 +171,10 @@ def abstract_chunk(training, spread, stage, driver):
   begun = jax.eval_shape(lambda key: state.begin(stage, training.init(key)), jax.random.key(0))
   begun, data = spread.abstract(begun), spread.abstract_data(training.data)
   key = spread.abstract(jax.eval_shape(lambda: jax.random.key(0)))
-  hyper = spread.abstract({name: jax.ShapeDtypeStruct((), jnp.float32) for name in training.hyper})
-  columns = {name: column[:2, None] for name, column in training.plan.columns(0, 0, stage.columns).items()}
+  hyper = spread.abstract({name: jax.ShapeDtypeStruct((), jnp.float32) for name in training.members[0].hyper})
+  columns = {
+    name: column[:2, None] for name, column in training.members[0].plan.columns(0, 0, stage.columns).items()
+  }
   planned = spread.lay(columns, np.ones((2, 1), bool))
   program = chunk_program(spread, stage, driver, begun.moving, begun.still, data, key, hyper, *planned)
   size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(begun.moving))
@@ -306,8 +308,7 @@ def watch(monkeypatch):
 def test_a_training_compiles_each_stage_once_and_donates_its_state(tmp_path, watch, backend, driver):
   """Two stages of two epochs of three chunks, twice over, on two devices."""
   settings = {"driver": driver, "steps_per_call": 2, "checkpoint_seconds": 1e9}
-  spread, _ = placement.choose(backend, 4, 2)
-  loop.run(toy.training(rounds=2), toy.config(4, backend=backend, **settings), spread, tmp_path)
+  toy.run(tmp_path, toy.training(rounds=2), backend=backend, **{"devices": 2, **settings})
   assert len(watch.calls) == 2 * 2 * 2 * 3
   for name in ("both", "head"):
     assert [compiled for stage, compiled, _ in watch.calls if stage == name] == [1] + [0] * 11
@@ -316,13 +317,13 @@ def test_a_training_compiles_each_stage_once_and_donates_its_state(tmp_path, wat
 
 def test_the_watch_sees_a_second_compilation_and_a_held_buffer(watch):
   """A state that was not placed compiles another program; a NumPy view of a state keeps it from being donated."""
-  training, spread = toy.training(), placement.choose("jit", 4, 2)[0]
+  training, spread = toy.training(), toy.placed("jit", 2)
   stage = training.stages[1]
   chunk = spread.trainer(stage, "steps")
   data, key = spread.place(training.data), spread.stack([jax.random.key(0)])
-  hyper = spread.stack([{name: np.float32(value) for name, value in training.hyper.items()}])
+  hyper = spread.stack([{name: np.float32(value) for name, value in training.members[0].hyper.items()}])
   begun = jax.jit(jax.vmap(lambda key: state.begin(stage, training.init(key))))(jax.random.key(0)[None])
-  moving, rows = begun.moving, training.plan.epoch(0, 0)
+  moving, rows = begun.moving, training.members[0].plan.epoch(0, 0)
   held = None
   for _ in range(3):
     planned = spread.lay({"row": rows[:1, None]}, np.ones((1, 1), bool))
@@ -334,7 +335,7 @@ def test_the_watch_sees_a_second_compilation_and_a_held_buffer(watch):
 
 @pytest.mark.parametrize("backend", ["pmap", "jit"])
 def test_the_compiled_step_writes_its_state_in_place(backend):
-  training, spread = toy.training(), placement.choose(backend, 4, 2)[0]
+  training, spread = toy.training(), toy.placed(backend, 2)
   function, arguments, size = abstract_chunk(training, spread, training.stages[0], "scan")
   assert function.lower(*arguments).compile(AS_USERS).memory_analysis().alias_size_in_bytes >= size
   if backend == "jit":

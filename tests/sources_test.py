@@ -11,7 +11,7 @@ from jaxfer.errors import UserError
 from jaxfer.experiments import sources
 from jaxfer.experiments.task import options_of, task_of
 from jaxfer.systems import SYSTEMS
-from jaxfer.train import members, weights
+from jaxfer.train import trainer, weights
 from tests import study_toy as toy
 
 PICTURES = {"colour_order": "BGR", "input_size": 2}
@@ -87,13 +87,13 @@ def test_a_source_is_trained_once_and_every_seed_starts_from_it(done):
 
 def test_trainings_hold_what_they_start_from_as_one_object(done, monkeypatch, tmp_path):
   workdir, described, _, _ = done
-  given, original = [], members.train
+  given, original = [], trainer.train
 
-  def train(stages, trainings, *args, **kwargs):
-    given.extend(training.start for training in trainings)
-    return original(stages, trainings, *args, **kwargs)
+  def train(training, *args, **kwargs):
+    given.extend(member.start for member in training.members)
+    return original(training, *args, **kwargs)
 
-  monkeypatch.setattr(members, "train", train)
+  monkeypatch.setattr(trainer, "train", train)
   (folder,) = (path for path in (workdir / "sources/people/weights").iterdir() if path.is_dir())
   table = toy.run_study(
     tmp_path, f"sources.peo*={folder}", "rows=('from people',)", config=described, say=lambda line: None
@@ -115,7 +115,7 @@ def test_rows_of_a_failed_source_are_not_trained(done):
   (missing,) = table["not_trained"]
   assert (missing["name"], missing["published"], missing["place"]) == ("from wild", 0.3, 2)
   assert "not finite in stage 'train', epoch 1" in missing["why"]
-  assert not (workdir / "rows/from-wild/group0").exists()
+  assert not (workdir / "rows/from-wild/checkpoints").exists()
   assert table["tables"][-1] == {"title": "Missing", "header": ["row"], "rows": [["from wild"]]}
   assert [pair["sentence"].partition(":")[0] for pair in table["comparisons"]] == [
     "from people minus scratch"

@@ -21,9 +21,9 @@ from jaxfer.config import RunConfig
 from jaxfer.data import records
 from jaxfer.errors import UserError
 from jaxfer.experiments import run as runs
-from jaxfer.experiments.task import Task, options_of, split_of
+from jaxfer.experiments.task import Task, options_of
 from jaxfer.systems.system import ALONE, SHUFFLED, Prediction, in_batches
-from jaxfer.train import members, weights
+from jaxfer.train import groups, members, trainer, weights
 from jaxfer.train.stage import Variables
 
 RESULT = "result.json"
@@ -86,51 +86,25 @@ def train(
     (row, dataclasses.replace(task, config=dataclasses.replace(fold, seed=seed)))
     for row in rows
     for seed in seeds
-    for fold in runs.fold_dirs(row.config, folder, data).values()
+    for fold in runs.fold_configs(row.config, data).values()
   ]
-  splits = [split_of(one.config, data) for _, one in every]
-  plans = [one.plan(np.flatnonzero(split.train)) for (_, one), split in zip(every, splits, strict=True)]
-  steps = max(plan.steps for plan in plans)
-  stages, _ = task.stages(steps)
   started = time.monotonic()
   names = [_name(one.config) for _, one in every]
+  unique = [
+    name if len(rows) == 1 else f"{row.name}: {name}" for (row, _), name in zip(every, names, strict=True)
+  ]
   starts = _starts(task, names, source, say, said)
   task.check_start(starts[0])
-  trainings = [
-    members.Member(
-      name if len(rows) == 1 else f"{row.name}: {name}",
-      one.config.seed,
-      plan,
-      one.stages(steps)[1],
-      watched=one.in_order(np.flatnonzero(split.validation)),
-      tested=one.in_order(np.flatnonzero(split.test)),
-      start=start,
-      origin=said or source or "",
-    )
-    for (row, one), name, plan, split, start in zip(every, names, plans, splits, starts, strict=True)
-  ]
-  evaluation = members.Evaluation(task.outputs, task.judge, task.test_batch, task.system.batch_dependent)
-  results: list[members.Result] = [None] * len(trainings)  # type: ignore[list-item]
+  training, _ = runs.training_of(
+    {name: one for name, (_, one) in zip(unique, every, strict=True)},
+    dict(zip(unique, starts, strict=True)),
+    said or source or "",
+  )
+  results: list[members.Result] = [None] * len(every)  # type: ignore[list-item]
   with _compilations() as compilations:
     for at, numbers in _calls(names, folder, config).items():
-      ended = members.train(
-        stages,
-        [trainings[k] for k in numbers],
-        task.init,
-        task.data,
-        at,
-        execution=config.execution,
-        mode=config.execution.members,
-        evaluation=evaluation,
-        record={
-          # The weights that each starts from are told by their digest, wherever they lie.
-          "rows": {row.name: {**configuration.identity(row.config), "init_from": None} for row in rows},
-          "data": data.fingerprint,
-        },
-        resume=True,
-        revision=runs.revision(),
-        say=say,
-      )
+      part = dataclasses.replace(training, members=[training.members[k] for k in numbers])
+      ended = trainer.train(part, at, resume=True, say=say)
       for k, result in zip(numbers, ended, strict=True):
         results[k] = result
   told = []
@@ -222,7 +196,7 @@ def _calls(names: Sequence[str], folder: pathlib.Path, config: RunConfig) -> dic
   same: dict[str, list[int]] = {}
   for k, name in enumerate(names):
     same.setdefault(name, []).append(k)
-  vmapped = members.mode_of(config.execution.members, jax.default_backend()) == "vmap"
+  vmapped = groups.mode_of(config.execution.members, jax.default_backend()) == "vmap"
   if not vmapped or len(same) == len(names):
     return {folder: list(range(len(names)))}
   return {folder / name: numbers for name, numbers in same.items()}

@@ -1,7 +1,6 @@
 """Trains a configured run and judges it, whatever the system: data, folds, training, accuracy pooled over folds."""
 
 import dataclasses
-import math
 import pathlib
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -15,13 +14,12 @@ from jaxfer import config as configuration
 from jaxfer import files, folders, metrics
 from jaxfer.config import RunConfig
 from jaxfer.data import folds, records, stream
-from jaxfer.data.plan import evaluation
 from jaxfer.errors import UserError
-from jaxfer.experiments import given, profiling, record
+from jaxfer.experiments import given, record
 from jaxfer.experiments.task import Task, folds_of, options_of, seen, split_of, task_of
 from jaxfer.report import grids, pages, plots, tables
 from jaxfer.systems.system import ALONE, Prediction, pooled_confusion, pooled_scores
-from jaxfer.train import feed, loop, placement, weights
+from jaxfer.train import groups, members, placement, trainer, weights
 from jaxfer.train.checkpoint import exists
 from jaxfer.train.stage import Variables
 
@@ -29,35 +27,24 @@ MANY = 200  # Classes; the confusion matrix of CASIA-WebFace's 10,572 people wou
 
 
 @dataclasses.dataclass(frozen=True)
-class Setup(Task):
-  """A run made ready: everything that training and evaluation share."""
+class Run:
+  """The trainings of a config: one, or one per fold where no fold is chosen.
 
-  split: folds.Split
-  devices: placement.Placement
-  devices_line: str
-  predict: Callable[[Variables, Mapping[str, jax.Array], np.ndarray], np.ndarray]
-  start: Variables | None
-  start_line: str
+  Attributes:
+    tasks: of each training, by its name; a training alone has the name "".
+    splits: of the records, likewise.
+    training: all of them.
+    notes: lines that say what they start from.
+  """
 
-  def training(self) -> loop.Training:
-    """The stages over the training rows."""
-    plan = self.plan(np.flatnonzero(self.split.train))
-    stages, hyper = self.stages(plan.steps)
-
-    def judge_of(side, mask):
-      rows = np.flatnonzero(mask)
-
-      def judge(variables, data):
-        return [{"split": side, **self.judge(self.predict(variables, data, rows), rows)}]
-
-      return judge if len(rows) else None
-
-    watch, judge = judge_of("validation", self.split.validation), judge_of("test", self.split.test)
-    return loop.Training(stages, self.init, self.data, plan, hyper, self.start, watch, judge)
+  tasks: Mapping[str, Task]
+  splits: Mapping[str, folds.Split]
+  training: members.Training
+  notes: Sequence[str]
 
 
-def prepare(config: RunConfig, data: records.Records, *, trains: bool = True) -> Setup:
-  """Builds the model, splits the people and takes the devices; nothing is compiled yet.
+def prepare(config: RunConfig, data: records.Records, *, trains: bool = True) -> Run:
+  """Builds the model and splits the people; nothing is compiled yet.
 
   Args:
     config: of the run.
@@ -67,51 +54,68 @@ def prepare(config: RunConfig, data: records.Records, *, trains: bool = True) ->
   return set_up(task_of(config, data), trains=trains)
 
 
-def set_up(task: Task, *, trains: bool = True) -> Setup:
-  """Splits the people of a task and takes the devices; `trains` as in `prepare`."""
+def set_up(task: Task, *, trains: bool = True) -> Run:
+  """Splits the people of a task; `trains` as in `prepare`."""
   config = task.config
-  batch, execution = task.test_batch, config.execution
-  # As many devices as divide batches of both kinds.
-  devices, line = placement.choose(execution.backend, math.gcd(config.batch_size, batch), execution.devices)
-  devices = dataclasses.replace(devices, streamed=isinstance(task.data, stream.Stream))
-  compiled = devices.evaluator(task.outputs)
-
-  def predict(variables, data, rows):
-    """Outputs of rows on the host, computed batch by batch in the order of `Task.in_order`.
-
-    `variables` are stacked, those of one member.
-    """
-    order = task.in_order(rows)
-    _, numbers = task.stages(1)
-    hyper = devices.stack([{name: np.float32(value) for name, value in numbers.items()}])
-    parts: list[jax.Array] = []
-    for held, plan in feed.feed(devices, data, evaluation(order, batch)):
-      jax.block_until_ready(parts[-1:])  # Or every window of streamed data would lie on the device at once.
-      parts.append(compiled(variables, hyper, held, {name: column[None] for name, column in plan.items()}))
-    outputs = np.concatenate(jax.device_get(parts), axis=1)[0, : len(rows)]
-    # Back to the order asked for.
-    place = np.empty(len(rows), int)
-    place[np.argsort(rows, kind="stable")] = np.argsort(order, kind="stable")
-    return outputs[place]
-
-  fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}
-  split = split_of(config, task.records)
-  start, start_line = None, ""
+  tasks = {
+    name: dataclasses.replace(task, config=fold) for name, fold in fold_configs(config, task.records).items()
+  }
+  initial, notes = None, []
   if trains and config.init_from:
-    start, start_line = task.taken_over(
-      *weights.load_weights(pathlib.Path(config.init_from)), config.init_from
-    )
+    given_weights = weights.load_weights(pathlib.Path(config.init_from))
+    initial, note = task.taken_over(*given_weights, config.init_from)
+    notes.append(note)
   if trains:
-    task.check_start(start)
-  return Setup(
-    **fields,
-    split=split,
-    devices=devices,
-    devices_line=line,
-    predict=predict,
-    start=start,
-    start_line=start_line,
+    task.check_start(initial)
+  training, splits = training_of(tasks, dict.fromkeys(tasks, initial), config.init_from or "")
+  return Run(tasks, splits, training, notes)
+
+
+def training_of(
+  tasks: Mapping[str, Task], initial: Mapping[str, Variables | None], origin: str
+) -> tuple[members.Training, dict[str, folds.Split]]:
+  """The trainings of tasks that differ in folds, seeds and numbers alone, as members of one training.
+
+  Members of different length share a schedule, that of the longest.
+
+  Args:
+    tasks: by the members' names.
+    initial: what each starts from in place of initial values.
+    origin: where that is from, in words.
+
+  Returns:
+    The training, and the split of each member.
+  """
+  first = next(iter(tasks.values()))
+  splits = {name: split_of(one.config, one.records) for name, one in tasks.items()}
+  plans = {name: one.plan(np.flatnonzero(splits[name].train)) for name, one in tasks.items()}
+  steps = max(plan.steps for plan in plans.values())
+  stages, _ = first.stages(steps)
+  own = [
+    members.Member(
+      name,
+      one.config.seed,
+      plans[name],
+      one.stages(steps)[1],
+      watched=one.in_order(np.flatnonzero(splits[name].validation)),
+      tested=one.in_order(np.flatnonzero(splits[name].test)),
+      start=initial[name],
+      origin=origin,
+    )
+    for name, one in tasks.items()
+  ]
+  evaluation = members.Evaluation(first.outputs, first.judge, first.test_batch, first.system.batch_dependent)
+  record = {
+    # The weights that each starts from are told by their digest, wherever they lie.
+    "config": {
+      name: {**configuration.identity(one.config), "init_from": None} for name, one in tasks.items()
+    },
+    "data": first.records.fingerprint,
+  }
+  training = members.Training(
+    stages, own, first.init, first.data, first.config.execution, evaluation, record, revision()
   )
+  return training, splits
 
 
 def keep(folder: pathlib.Path, task: Task, variables: Variables) -> None:
@@ -147,16 +151,14 @@ def load_data(config: RunConfig, data_dir: pathlib.Path) -> records.Records:
   return stream.load(config.data.name, data_dir, config.data.options, limit)
 
 
-def fold_dirs(
-  config: RunConfig, workdir: pathlib.Path, data: records.Records
-) -> dict[pathlib.Path, RunConfig]:
-  """The work directory of each training of a config: itself, or one a fold where no fold is chosen."""
+def fold_configs(config: RunConfig, data: records.Records) -> dict[str, RunConfig]:
+  """The config of each of its trainings by name: itself, of no name, or one per fold where no fold is chosen."""
   if count := folds_of(config, data):
     return {
-      workdir / f"fold{k}": dataclasses.replace(config, split=dataclasses.replace(config.split, fold=k))
+      f"fold{k}": dataclasses.replace(config, split=dataclasses.replace(config.split, fold=k))
       for k in range(count)
     }
-  return {workdir: config}
+  return {"": config}
 
 
 def train(
@@ -179,20 +181,22 @@ def train(
     say: takes the lines for the reader.
 
   Raises:
-    UserError, Interrupted: see `loop.run`; also where `workdir` holds something else, is in use or cannot be written
-      (`folders.hold`), where it was begun with another configuration or on other data, and where `profile` is asked
-      for and the training ends before its second chunk of steps.
+    UserError, Interrupted: see `trainer.train`; also where `workdir` holds something else, is in use or cannot be
+      written (`folders.hold`), where it was begun with another configuration or on other data, and where a fold's loss
+      or gradient is not finite.
   """
   configuration.check(config, options_of)
   with folders.hold(workdir, folders.RUN, data_dir, say):
     data = _begin(config, workdir, data_dir, resume)
-    _train_folds(config, workdir, data, resume, profile, say)
-    return _evaluate(config, workdir, data, say)
+    run = prepare(config, data)
+    _describe(run, data, say)
+    results = trainer.train(run.training, workdir, resume=resume, profile=profile, say=say)
+    return _evaluate(config, workdir, run, results, say)
 
 
 def _begin(config: RunConfig, workdir: pathlib.Path, data_dir: pathlib.Path, resume: bool) -> records.Records:
   """Loads the data, and writes down what the run is begun from, unless the folder was begun from something else."""
-  begun = [path for path in (workdir, *workdir.glob("fold*")) if exists(path)]
+  begun = [path for path in (workdir, *workdir.glob("group*")) if exists(path)]
   if begun and not resume:
     raise UserError(f"{workdir} already holds a run: go on with --resume, or choose another --workdir")
   before = record.config_of(workdir) if (workdir / folders.RUN).exists() else config
@@ -209,36 +213,21 @@ def _begin(config: RunConfig, workdir: pathlib.Path, data_dir: pathlib.Path, res
   return seen(config, data)
 
 
-def _train_folds(
-  config: RunConfig,
-  workdir: pathlib.Path,
-  data: records.Records,
-  resume: bool,
-  profile: pathlib.Path | None,
-  say: Callable[[str], None],
-) -> None:
-  for k, (folder, fold) in enumerate(fold_dirs(config, workdir, data).items()):
-    setup = prepare(fold, data)
-    if k == 0:
-      size = sum(
-        a.size for a in jax.tree.leaves(jax.eval_shape(setup.training().init, jax.random.key(0))["params"])
-      )
-      say(
-        f"{config.model.name}: {size:,} parameters, {config.dtype}; {setup.devices_line}; {config.data.name}: "
-        f"{len(data)} records, {setup.placement}"
-      )
-      for note in data.notes:
-        say(note)
-    if setup.start_line:
-      say(setup.start_line)
-    sides = folds.describe(data.subjects, data.arrays["label"], data.label_names, setup.split)
-    say(sides if folder == workdir else f"{folder.name}: {sides}")
-    if profile is not None and k == 0:
-      devices = profiling.profiled(setup.devices, profile)
-      loop.run(setup.training(), fold, devices, folder, resume=resume, revision=revision())
-      say(devices.line())
-    else:
-      loop.run(setup.training(), fold, setup.devices, folder, resume=resume, revision=revision())
+def _describe(run: Run, data: records.Records, say: Callable[[str], None]) -> None:
+  """Says what is trained on what."""
+  task = next(iter(run.tasks.values()))
+  config = task.config
+  shapes = jax.eval_shape(task.init, jax.random.key(0))["params"]
+  size = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+  say(
+    f"{config.model.name}: {size:,} parameters, {config.dtype}; {config.data.name}: {len(data)} records, "
+    f"{task.placement}"
+  )
+  for note in (*data.notes, *run.notes):
+    say(note)
+  for name, split in run.splits.items():
+    sides = folds.describe(data.subjects, data.arrays["label"], data.label_names, split)
+    say(f"{name}: {sides}" if name else sides)
 
 
 def evaluate(
@@ -252,7 +241,7 @@ def evaluate(
 
   Writes `evaluation.json`, `predictions.csv`, `confusion.txt`, the figures `confusion.png`, `curves.png`,
   `examples.png` (a tested record of each class) and those of the system (of the first fold), and `report.html` to
-  `workdir`; and the weights to a folder `weights` beside each training's checkpoints. Above `MANY` classes, people or
+  `workdir`; and the weights of the training, or of each fold, to a folder `weights`. Above `MANY` classes, people or
   ImageNet's objects, nothing that stands for each class or pair of them is drawn, and "confusion" is None.
 
   Returns:
@@ -267,13 +256,21 @@ def evaluate(
     config = record.config_of(workdir)
     data = load_data(config, data_dir)
     record.check_data(workdir, config.data, data, begin=False)
-    return _evaluate(config, workdir, seen(config, data), say)
+    # Folds that start from given weights share those that stay frozen, which are read again.
+    folds_share = config.init_from is not None and folds_of(config, data) > 1
+    run = prepare(config, seen(config, data), trains=folds_share)
+    return _evaluate(config, workdir, run, trainer.restore(run.training, workdir, say), say)
 
 
 def _evaluate(
-  config: RunConfig, workdir: pathlib.Path, data: records.Records, say: Callable[[str], None]
+  config: RunConfig,
+  workdir: pathlib.Path,
+  run: Run,
+  results: Sequence[members.Result],
+  say: Callable[[str], None],
 ) -> dict[str, Any]:
   """See `evaluate`."""
+  data = next(iter(run.tasks.values())).records
   classes = len(data.label_names)
   tested: list[tuple[np.ndarray, Mapping[str, Prediction]]] = []  # The labels and readings of each fold.
   lines: list[tuple[str, ...]] = []  # Rows of predictions.csv.
@@ -285,39 +282,40 @@ def _evaluate(
   examples: dict[
     int, tuple[int, int]
   ] = {}  # Class -> the first tested record of it, and what it was taken for.
-  for folder, fold in fold_dirs(config, workdir, data).items():
-    setup = prepare(fold, data, trains=False)
-    if not exists(folder):
-      raise UserError(f"{folder} is not trained yet: go on with `jaxfer train ... --resume`")
-    variables, meta = loop.restore_variables(setup.training(), setup.devices, folder)
-    if meta["position"]["stage"] < len(setup.training().stages):
-      raise UserError(f"{folder} is not trained to its end yet: go on with `jaxfer train ... --resume`")
-    keep(folder / "weights", setup, variables)
-    rows = np.flatnonzero(setup.split.test)
+  for name, end in zip(run.tasks, results, strict=True):
+    task, split = run.tasks[name], run.splits[name]
+    variables, history = end.variables, end.history
+    if end.failed is not None:
+      raise UserError(
+        f"{name}: loss or gradient is not finite in {end.failed}: lower the learning rate, or look at the data"
+      )
+    assert end.outputs is not None
+    keep(workdir / "weights" / name, task, variables)
+    order = np.argsort(end.member.tested)
+    rows, outputs = end.member.tested[order], end.outputs[order]
     if not by_fold:
-      figures = setup.system.figures(setup, variables, np.flatnonzero(setup.split.train), rows, workdir)
-    outputs = setup.predict(setup.devices.stack([variables]), feed.placed(setup.devices, setup.data), rows)
+      figures = task.system.figures(task, variables, np.flatnonzero(split.train), rows, workdir)
     if not np.isfinite(outputs).all():
-      raise UserError(f"{folder}: the trained net gives outputs that are not finite")
-    histories.append(history := _history(folder, setup, say))
-    said = setup.system.warnings(setup.model, history, outputs)
-    remarks += said if folder == workdir else [f"{folder.name}: {line}" for line in said]
-    readings = setup.read(outputs, rows)
+      raise UserError(f"{workdir / name}: the trained net gives outputs that are not finite")
+    histories.append(history)
+    said = task.system.warnings(task.model, history, outputs)
+    remarks += [f"{name}: {line}" for line in said] if name else said
+    readings = task.read(outputs, rows)
     first = next(iter(readings.values()))
-    tested.append((np.asarray(setup.data["label"][rows]), readings))
-    name = folder.name if folder != workdir else str(config.split.fold or 0)
-    by_fold[name] = setup.score(first.correct, rows).accuracy
-    trained = setup.split.train | setup.split.validation
+    tested.append((np.asarray(task.data["label"][rows]), readings))
+    fold = name or str(config.split.fold or 0)
+    by_fold[fold] = task.score(first.correct, rows).accuracy
+    trained = split.train | split.validation
     apart &= not len(np.intersect1d(data.subjects[trained], data.subjects[rows]))
     for row, guess, share in zip(rows, first.predicted, first.correct, strict=True):
       label = int(data.arrays["label"][row])
       examples.setdefault(label, (int(row), int(guess)))
       names = data.label_names[label], data.label_names[guess]
       shares = (f"{share:g}",) if first.trials > 1 else ()
-      lines.append((data.keys[row], str(data.subjects[row]), *names, name, *shares))
+      lines.append((data.keys[row], str(data.subjects[row]), *names, fold, *shares))
   score, *others = pooled_scores(tested, classes)
   confusion = pooled_confusion(tested, classes) if classes <= MANY else None
-  published = setup.published()
+  published = task.published()
   low, high = metrics.wilson_interval(score.correct, score.count)
   result = {
     "accuracy": score.accuracy,
@@ -327,7 +325,7 @@ def _evaluate(
     "interval_95": [low, high],
     "chance": 1 / int((score.support > 0).sum()),
     "unseen": "people" if apart and not folds.anonymous(data.subjects) else "records",
-    "batches": f"in batches of {setup.test_batch}, in order" if setup.system.batch_dependent else "",
+    "batches": f"in batches of {task.test_batch}, in order" if task.system.batch_dependent else "",
     "average_accuracy": score.average_accuracy,
     "recall": dict(zip(data.label_names, score.recall.tolist(), strict=True)),
     "accuracy_by_fold": by_fold,
@@ -335,33 +333,20 @@ def _evaluate(
     "confusion": confusion,
     "label_names": list(data.label_names),
     "published": published,
-    "source": setup.system.citation if published else "",
-    "papers_data": setup.system.on_papers_data(config.data),
+    "source": task.system.citation if published else "",
+    "papers_data": task.system.on_papers_data(config.data),
     "data": {"name": config.data.name, **config.data.options, "fingerprint": data.fingerprint},
     "revision": revision(),
   }
   _write_report(workdir, result, lines, histories)
   if confusion is not None:
     _draw_examples(workdir, data, examples)
-  pages.write_run(workdir, result, setup.devices_line, figures)
+  placed = groups.placement_of(run.training, workdir)
+  pages.write_run(workdir, result, placed.description, figures)
   _say_result(result, say)
   for line in remarks:
     say(line)
   return result
-
-
-def _history(folder: pathlib.Path, setup: Setup, say: Callable[[str], None]) -> list[dict[str, Any]]:
-  """The rows of metrics of a training; says which are missing, since curves and remarks follow from them."""
-  path = folder / "metrics.jsonl"
-  rows, damage = files.read_rows(path)
-  trained = sum(row.get("split") == "train" for row in rows)
-  epochs = sum(stage.epochs for stage in setup.training().stages)
-  if damage or trained != epochs:
-    say(
-      f"{path} {damage or 'has lost rows'}: it holds {trained} of {epochs} epochs, and curves and remarks leave the "
-      "others out"
-    )
-  return rows
 
 
 def _write_report(

@@ -96,9 +96,9 @@ def initial_key(seed: int) -> jax.Array:
 
 
 def abstract_state(
-  group: Any, placement: Placement, number: int, saved: Mapping[str, Any] | None = None
+  group: Group, placement: Placement, number: int, saved: Mapping[str, Any] | None = None
 ) -> State:
-  """The placed state in a stage, by its number, of a `Group` or `Training`, as shapes; see `Placement.abstract`."""
+  """The placed state in a stage, by its number, of a `Group`, as shapes; see `Placement.abstract`."""
 
   def make(key):
     variables = group.init(key)
@@ -109,10 +109,10 @@ def abstract_state(
   return placement.abstract(jax.eval_shape(make, initial_key(0)), saved)
 
 
-def restore(
-  checkpoints: Checkpoints, group: Any, placement: Placement, workdir: pathlib.Path
+def restored(
+  checkpoints: Checkpoints, group: Group, placement: Placement, workdir: pathlib.Path
 ) -> tuple[State, dict[str, Any]]:
-  """The state and meta data of the newest checkpoint of a `Group` or `Training`; raises as `restore_variables`."""
+  """The state and meta data of a group's newest checkpoint; raises `UserError` if there is none or it is damaged."""
   number = checkpoints.latest()
   if number is None:
     raise UserError(
@@ -130,7 +130,7 @@ def drive(
   workdir: pathlib.Path,
   identity: Identity,
 ) -> tuple[State, dict[int, str]]:
-  """Trains a group, or goes on where `workdir` holds a checkpoint of it; writes and raises as `run` does.
+  """Trains a group, or goes on where `workdir` holds a checkpoint of it; writes and raises as `trainer.train` does.
 
   Returns:
     The state at its end, and of each member that failed, by its number, where.
@@ -160,15 +160,10 @@ class _Loop:
 
   def run(self) -> State:
     group = self.group
-    if group.watch is None and (chosen := [stage.name for stage in group.stages if selects(stage)]):
-      raise UserError(
-        f"stage '{chosen[0]}' takes its best epoch by people held back, and there are none: give split.validation=0.1, "
-        "or select=last"
-      )
     state, sizes = None, {"metrics": 0, "timing": 0}
     notes = self.checkpoints.discard_unfinished()
     if self.checkpoints.latest() is not None:
-      saved, meta = restore(self.checkpoints, group, self.placement, self.workdir)
+      saved, meta = restored(self.checkpoints, group, self.placement, self.workdir)
       notes += self._check(meta)
       state, sizes = self.placement.adopt(saved), meta["sizes"]
       self.position = _Position(**meta["position"])

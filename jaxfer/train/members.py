@@ -1,42 +1,24 @@
-"""Many small trainings of the same stages and shapes: seeds x folds x variants, some at once and the rest in turn.
-
-Members run in groups. `vmap` puts as many into one as the memory holds; `sequential` one on each row of the devices,
-through the step of a training alone, which compiles once for all of them. Devices that no member needs share the
-batches. Either way member k draws what a training alone with its seed and plan draws, and its numbers are the same up
-to rounding.
-"""
+"""What is trained side by side: members, which share stages and data and differ in seeds, rows and numbers."""
 
 import dataclasses
-import functools
 import hashlib
 import json
-import math
-import pathlib
-import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
 
 from jaxfer import files
 from jaxfer.config import Execution
-from jaxfer.data.plan import Plan, chunks
-from jaxfer.data.plan import evaluation as evaluation_batches
-from jaxfer.data.stream import Stream
-from jaxfer.errors import UserError, unknown
+from jaxfer.data.plan import Plan
+from jaxfer.errors import UserError
 from jaxfer.train import weights
 from jaxfer.train.best import selects
-from jaxfer.train.checkpoint import exists
-from jaxfer.train.drive import Group, Identity, abstract_state, drive
-from jaxfer.train.feed import feed, placed
-from jaxfer.train.placement import Outputs, Placement, divide, requested_devices
+from jaxfer.train.drive import Identity
+from jaxfer.train.placement import Outputs
 from jaxfer.train.stage import Stage, Variables
-from jaxfer.train.state import split, variables_of
 
-Mode = Literal["auto", "vmap", "sequential"]
-# Share of a device's memory that a program may take: the rest is for what the allocator cannot use.
-_SHARE = 0.9
 _NOTHING = np.zeros(0, np.int32)
 
 
@@ -45,7 +27,7 @@ class Member:
   """One training among others.
 
   Attributes:
-    name: unique; in rows of metrics and messages.
+    name: unique; in rows of metrics and messages. A training alone has none.
     seed: of its parameters and every draw on the device.
     plan: the batches of the rows it may train on, in the order of its own seed.
     hyper: numbers that the stages read by name; the same names for all members.
@@ -85,6 +67,32 @@ class Evaluation:
 
 
 @dataclasses.dataclass(frozen=True)
+class Training:
+  """Members of the same stages on the same data, and how they are carried out.
+
+  Attributes:
+    stages: the same for all, schedules included: those count a member's own steps.
+    members: of equal batch size. Where all have the same seed and plan, a batch is drawn once for all of them. A
+      training alone is one member without a name.
+    init: typed key -> variables.
+    data: arrays, [n, ...] each, that are resident on the devices; or a `Stream`, for members one after another.
+    execution: driver, steps per call, checkpoints, devices, and how the members run.
+    evaluation: of validation and test rows; None for none.
+    record: what else the members follow from, as JSON; resuming with another is refused.
+    revision: see `Identity`.
+  """
+
+  stages: tuple[Stage, ...]
+  members: Sequence[Member]
+  init: Callable[[jax.Array], Variables]
+  data: Mapping[str, np.ndarray]
+  execution: Execution = dataclasses.field(default_factory=Execution)
+  evaluation: Evaluation | None = None
+  record: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  revision: str = "unknown"
+
+
+@dataclasses.dataclass(frozen=True)
 class Result:
   """A member at its end.
 
@@ -105,269 +113,9 @@ class Result:
   shuffled: np.ndarray | None = None
 
 
-def mode_of(mode: Mode, platform: str) -> Mode:
-  """What "auto" stands for on a platform: one after another on CPU, where that is faster."""
-  if mode not in ("auto", "vmap", "sequential"):
-    raise unknown("way to run members", mode, ("auto", "vmap", "sequential"))
-  if mode != "auto":
-    return mode
-  return "sequential" if platform == "cpu" else "vmap"
-
-
-def train(
-  stages: tuple[Stage, ...],
-  members: Sequence[Member],
-  init: Callable[[jax.Array], Variables],
-  data: Mapping[str, np.ndarray],
-  workdir: pathlib.Path,
-  *,
-  execution: Execution | None = None,
-  mode: Mode = "auto",
-  evaluation: Evaluation | None = None,
-  limit_bytes: int | None = None,
-  record: Mapping[str, Any] | None = None,
-  resume: bool = False,
-  revision: str = "unknown",
-  say: Callable[[str], None] = print,
-) -> list[Result]:
-  """Trains all members, or goes on with them, and returns how each ended, in their order.
-
-  Writes to `workdir`: `members.json`, and a folder a group as `loop.run` writes it, its rows of metrics with a
-  "member" each.
-
-  Args:
-    stages: the same for all, schedules included: those count a member's own steps.
-    members: of equal batch size. Where all have the same seed and plan, a batch is drawn once for all of them.
-    init: typed key -> variables.
-    data: arrays, [n, ...] each, that are resident on the devices; or a `Stream`, for trainings one after another.
-    workdir: of this call alone.
-    execution: driver, steps a call, checkpoints; `devices` is how many to placement over (None: all at hand).
-    mode: see the module.
-    evaluation: for watched and tested rows.
-    limit_bytes: memory that a group may take on a device; None asks the device, which a CPU does not tell.
-    record: what else the trainings follow from, as JSON; resuming with another is refused.
-    resume: go on with what `workdir` holds.
-    revision: see `Identity`.
-    say: prints a line.
-
-  Raises:
-    UserError: members that do not fit together; or as `loop.run`, but for losses that are not finite.
-    Interrupted: see `loop.run`.
-  """
-  _check(members)
-  selecting = any(map(selects, stages))
-  if selecting and (blind := [m.name for m in members if not len(m.watched)]):
-    raise UserError(
-      f"member '{blind[0]}' has no rows held back to choose its best epoch by: give split.validation=0.1, or "
-      "select=last"
-    )
-  execution = execution or Execution()
-  devices = requested_devices(execution.devices)
-  mode = "sequential" if isinstance(data, Stream) else mode_of(mode, devices[0].platform)
-  starts = [m.start for m in members if m.start is not None]
-  alone: Variables = {"params": {}}
-  template = jax.eval_shape(init, jax.random.key(0))
-  replaced, _ = split(template, tuple(_submodules(members[0])))  # Refuses unknown ones.
-  same = bool(starts) and all(start is starts[0] for start in starts)
-  # A submodule that is given in part is completed by each member's own initial values.
-  complete = same and len(jax.tree.leaves(starts[0]["params"])) == len(jax.tree.leaves(replaced["params"]))
-  shared = starts[0] if complete else alone
-  names = tuple(shared["params"])
-
-  def own_init(key):
-    return split(init(key), names)[1]
-
-  alike = len({(m.seed, _digest(m.plan)) for m in members}) == 1
-  batch_sizes = members[0].plan.batch_size, *([] if evaluation is None else [evaluation.batch_size])
-  streamed = isinstance(data, Stream)
-
-  def placement_of(count: int) -> Placement:
-    """For so many members at once."""
-    rows, shards = divide(count, math.gcd(*batch_sizes), len(devices))
-    backend = execution.backend if count == 1 else "jit"
-    return Placement(tuple(devices[: rows * shards]), shards, count // rows, backend, streamed, shared, alike)
-
-  whole = Group(
-    stages,
-    own_init,
-    data,
-    [m.seed for m in members],
-    [m.plan for m in members],
-    [m.hyper for m in members],
-    max(m.plan.steps for m in members),
-    starts=[] if shared is not alone else starts,
-    names=[m.name for m in members],
-  )
-  identity = _identity(stages, members, record or {}, revision)
-  before = _read(workdir, identity, resume)
-  if before is not None:
-    groups = before
-    placement = placement_of(max(map(len, groups)))
-  else:
-    if mode == "vmap":
-      limit = limit_bytes or _memory(devices[0])
-      placement = _fitting(whole, placement_of, execution, limit, say)
-    else:
-      rows, _ = divide(len(members), math.gcd(*batch_sizes), len(devices))
-      placement = placement_of(rows)
-    count = -(-len(members) // placement.members)
-    groups = [part.tolist() for part in np.array_split(np.arange(len(members)), count)]
-    files.make_folder(workdir)
-    record = {"identity": identity.record, "groups": groups}
-    files.write_json(workdir / "members.json", record)
-  how = f"{len(groups)} groups of up to {max(map(len, groups))}" if len(groups) > 1 else "all at once"
-  say(f"{len(members)} trainings on {placement.description}; {how}")
-  whole = dataclasses.replace(whole, data=placed(placement, data))
-  results, started = [], time.monotonic()
-  for number, group in enumerate(groups):
-    own, folder = [members[k] for k in group], workdir / f"group{number}"
-    results += _train_group(own, _part(whole, group), placement, evaluation, folder, execution, identity)
-    if number + 1 < len(groups):
-      left = (time.monotonic() - started) / (number + 1) * (len(groups) - number - 1)
-      say(f"{len(results)} of {len(members)} trainings done, {left:.0f} s left")
-  return results
-
-
-def _train_group(
-  members: Sequence[Member],
-  group: Group,
-  placement: Placement,
-  evaluation: Evaluation | None,
-  workdir: pathlib.Path,
-  execution: Execution,
-  identity: Identity,
-) -> list[Result]:
-  def judge(side, rows, variables, data):
-    assert evaluation is not None
-    outputs = _outputs(evaluation, placement, variables, hyper, data, rows)
-    return [
-      [{"split": side, **evaluation.judge(out, own)}] if len(own) else []
-      for out, own in zip(outputs, rows, strict=True)
-    ]
-
-  hyper = placement.stack([{name: np.float32(value) for name, value in m.hyper.items()} for m in members])
-  watched, tested = [m.watched for m in members], [m.tested for m in members]
-  if evaluation is not None:
-    group = dataclasses.replace(
-      group,
-      watch=functools.partial(judge, "validation", watched) if any(map(len, watched)) else None,
-      judge=functools.partial(judge, "test", tested),
-    )
-  state, failed = drive(group, execution, placement, workdir, identity)
-  own = variables_of(state)
-  outputs: Sequence[np.ndarray | None] = [None] * len(members)
-  shuffled: Sequence[np.ndarray | None] = [None] * len(members)
-  if evaluation is not None:
-    outputs = _outputs(evaluation, placement, own, hyper, group.data, tested)
-    if evaluation.shuffled:
-      orders = [np.random.default_rng(0).permutation(len(rows)) for rows in tested]
-      drawn = [rows[order] for rows, order in zip(tested, orders, strict=True)]
-      mixed = _outputs(evaluation, placement, own, hyper, group.data, drawn)
-      shuffled = [out[np.argsort(order)] for out, order in zip(mixed, orders, strict=True)]
-  rows, damage = files.read_rows(workdir / "metrics.jsonl")
-  if damage:
-    raise UserError(f"{workdir / 'metrics.jsonl'} {damage}: remove {workdir} to train again")
-  return [
-    Result(
-      member,
-      placement.whole(variables),
-      failed.get(k),
-      [row for row in rows if row["member"] == member.name],
-      outputs[k],
-      shuffled[k],
-    )
-    for k, (member, variables) in enumerate(zip(members, placement.unstack(own, len(members)), strict=True))
-  ]
-
-
-def _outputs(
-  evaluation: Evaluation,
-  placement: Placement,
-  variables: Variables,
-  hyper: Mapping[str, jax.Array],
-  data: Mapping[str, jax.Array],
-  rows: Sequence[np.ndarray],
-) -> list[np.ndarray]:
-  """Outputs for each member's own rows, of which there may be different numbers."""
-  count = -(-max(1, *map(len, rows)) // evaluation.batch_size)
-  batches = [evaluation_batches(own, evaluation.batch_size, count) for own in rows]
-  compiled = placement.evaluator(evaluation.outputs)
-  plans = [
-    {name: np.stack([batch[name] for batch in same]) for name in ("row", "real")}
-    for same in zip(*batches, strict=True)
-  ]
-  parts = [compiled(variables, hyper, window, plan) for window, plan in feed(placement, data, plans)]
-  whole = np.concatenate(jax.device_get(parts), axis=1)
-  return [whole[k, : len(own)] for k, own in enumerate(rows)]
-
-
-def _part(whole: Group, group: Sequence[int]) -> Group:
-  def of(values):
-    return [values[k] for k in group]
-
-  return dataclasses.replace(
-    whole,
-    seeds=of(whole.seeds),
-    plans=of(whole.plans),
-    hypers=of(whole.hypers),
-    starts=of(whole.starts) if whole.starts else (),
-    names=of(whole.names),
-  )
-
-
-def _fitting(
-  whole: Group,
-  placement_of: Callable[[int], Placement],
-  execution: Execution,
-  limit: int | None,
-  say: Callable[[str], None],
-) -> Placement:
-  """The placement with the most members at once, in groups of equal size, that takes at most `limit` bytes a device."""
-  members, count, groups = len(whole.seeds), len(whole.seeds), 1
-  fixed = sum(a.nbytes for a in whole.data.values())
-  needs: list[int] = []
-  while True:
-    placement = placement_of(count)
-    if limit is None:
-      return placement
-    needs.append(_needed(whole, placement, execution))
-    if needs[-1] <= limit or count == 1:
-      break
-    # Beside the data, the need grows with the members.
-    fitting = int(count * max(limit - fixed, 0) / max(needs[-1] - fixed, 1))
-    groups = -(-members // min(max(fitting, 1), count - 1))
-    count = -(-members // groups)
-  if groups > 1:
-    first, held, last = map(_size, (needs[0], limit, needs[-1]))
-    say(f"{members} trainings at once would take {first} of {held} a device: {groups} groups of {last} each")
-  return placement
-
-
-def _needed(whole: Group, placement: Placement, execution: Execution) -> int:
-  """Bytes on a device in the stage that takes most."""
-  data = placement.abstract_data(whole.data)
-  (_, length), *_ = chunks(whole.steps, 0, execution.steps_per_call)
-  needs: dict[Stage, int] = {}
-  for number, stage in enumerate(whole.stages):
-    if stage not in needs:
-      state = abstract_state(whole, placement, number)
-      batch, names = whole.plans[0].batch_size, tuple(whole.hypers[0])
-      needs[stage] = placement.needed(stage, execution.driver, state, data, names, batch, length)
-  return max(needs.values())
-
-
-def _size(count: int) -> str:
-  unit = min(max(count.bit_length() - 1, 10) // 10, 3)
-  return f"{count / 2 ** (10 * unit):.3g} {' KMG'[unit]}iB"
-
-
-def _memory(device: jax.Device) -> int | None:
-  """Bytes that a program may take on a device, where it tells."""
-  limit = (device.memory_stats() or {}).get("bytes_limit")
-  return None if limit is None else int(limit * _SHARE)
-
-
-def _check(members: Sequence[Member]) -> None:
+def check(training: Training) -> None:
+  """Refuses members that do not fit together; raises `UserError`."""
+  members = training.members
   if not members:
     raise UserError("0 members: a study needs at least one training")
   names, first = [m.name for m in members], members[0]
@@ -384,25 +132,35 @@ def _check(members: Sequence[Member]) -> None:
         f"member '{m.name}' sets {', '.join(sorted(m.hyper)) or 'nothing'}, '{first.name}' "
         f"{', '.join(sorted(first.hyper)) or 'nothing'}: give all the same hyper numbers"
       )
-    if _submodules(m) != _submodules(first):
+    if submodules(m) != submodules(first):
       raise UserError(
-        f"member '{m.name}' starts from given {', '.join(_submodules(m)) or 'nothing'}, '{first.name}' from "
-        f"{', '.join(_submodules(first)) or 'nothing'}: give all the same submodules"
+        f"member '{m.name}' starts from given {', '.join(submodules(m)) or 'nothing'}, '{first.name}' from "
+        f"{', '.join(submodules(first)) or 'nothing'}: give all the same submodules"
       )
+  selecting = [stage.name for stage in training.stages if selects(stage)]
+  blind = [m for m in members if training.evaluation is None or not len(m.watched)]
+  if selecting and blind:
+    who = f"member '{blind[0].name}' has" if blind[0].name else "there are"
+    raise UserError(
+      f"stage '{selecting[0]}' takes its best epoch by rows held back, and {who} none: give split.validation=0.1, or "
+      "select=last"
+    )
 
 
-def _submodules(member: Member) -> list[str]:
+def submodules(member: Member) -> list[str]:
+  """The names of the submodules that a member is given to start from."""
   return sorted(member.start["params"]) if member.start is not None else []
 
 
-def _digest(plan: Plan) -> str:
+def digest(plan: Plan) -> str:
+  """Tells a plan from others."""
   rows = hashlib.sha256(np.ascontiguousarray(plan.rows, np.int64).tobytes()).hexdigest()
   return f"{rows[:16]} {plan.batch_size} {plan.remainder} {list(plan.seed)}"
 
 
-def _identity(
-  stages: Sequence[Stage], members: Sequence[Member], record: Mapping[str, Any], revision: str
-) -> Identity:
+def identity_of(training: Training) -> Identity:
+  """What checkpoints of a training must have been trained from."""
+  stages, members, record, revision = training.stages, training.members, training.record, training.revision
   digests = {id(m.start): weights.digest(m.start) for m in members if m.start is not None}
   starts = {m.name: digests.get(id(m.start)) for m in members}
   now = {
@@ -410,7 +168,7 @@ def _identity(
     "starts": starts,
     "stages": [[stage.name, stage.epochs] for stage in stages],
     **{
-      f"member {m.name}": {"seed": m.seed, "plan": _digest(m.plan), "hyper": files.plain(m.hyper)}
+      f"member {m.name}": {"seed": m.seed, "plan": digest(m.plan), "hyper": files.plain(m.hyper)}
       for m in members
     },
   }
@@ -423,23 +181,3 @@ def _identity(
     ]
 
   return Identity(now, differences, revision)
-
-
-def _read(workdir: pathlib.Path, identity: Identity, resume: bool) -> list[list[int]] | None:
-  """How the members were grouped in what `workdir` holds, if it holds anything."""
-  path = workdir / "members.json"
-  if not path.is_file():
-    return None
-  if not resume and exists(workdir / "group0"):
-    raise UserError(f"{workdir} already holds a run: go on with --resume, or choose another --workdir")
-  before = files.read_json(
-    path, f"put it back from a copy, or remove {workdir} to train again", ["identity", "groups"]
-  )
-  if keys := identity.differences(before["identity"]):
-    if not exists(workdir / "group0"):
-      return None
-    raise UserError(
-      f"{workdir} was begun with other trainings ({', '.join(keys[:3])} differ): go on with the same, "
-      "or choose another --workdir"
-    )
-  return before["groups"]

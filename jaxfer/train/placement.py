@@ -38,7 +38,7 @@ Outputs = Callable[
   jax.Array,
 ]
 _Spec = PartitionSpec
-_NOTHING: Variables = {"params": {}}
+NOTHING: Variables = {"params": {}}
 
 
 def is_key(leaf: Any) -> bool:
@@ -84,7 +84,7 @@ class Placement:
   slots: int = 1
   backend: Backend = "jit"
   streamed: bool = False
-  shared: Variables = dataclasses.field(default_factory=lambda: _NOTHING)
+  shared: Variables = dataclasses.field(default_factory=lambda: NOTHING)
   same_batches: bool = False
   # `shared` on the devices. It is placed here and not on first use, since that may be inside a trace, which would leave
   # a tracer of that trace in this object.
@@ -520,33 +520,3 @@ def requested_devices(requested: int | None) -> list[jax.Device]:
       f"execution.devices={requested}: this machine has {len(devices)} ({devices[0].device_kind})"
     )
   return list(devices[:requested])
-
-
-def choose(backend: Backend, batch_size: int, requested: int | None = None) -> tuple[Placement, str]:
-  """The placement of a single training with batches of `batch_size` rows, each device the same number of rows.
-
-  Args:
-    backend: see `Placement`.
-    batch_size: rows of a batch, over all devices.
-    requested: how many devices; None takes the largest number at hand that divides the batch.
-
-  Returns:
-    The placement, and one line that describes it.
-
-  Raises:
-    UserError: more devices are requested than there are, or a number that does not divide the batch.
-  """
-  devices = requested_devices(requested)
-  if requested is not None and batch_size % requested:
-    below, above = batch_size // requested * requested, -(-batch_size // requested) * requested
-    nearest = f"{below} or {above}" if below else f"{above}"
-    raise UserError(
-      f"execution.devices={requested} does not divide batch_size={batch_size}: take batch_size {nearest}, "
-      "or leave devices open"
-    )
-  _, count = divide(1, batch_size, len(devices))
-  placement = Placement(tuple(devices[:count]), count, backend=backend)
-  line = placement.description
-  if count < len(devices):
-    line += f" (batch_size={batch_size} does not divide over all {len(devices)})"
-  return placement, line

@@ -35,14 +35,15 @@ def configured():
 @pytest.mark.parametrize("configured", list(configured()))
 def test_one_step_of_every_config_traces(configured, monkeypatch):
   monkeypatch.setattr(Task, "check_start", lambda self, start: None)  # What a row starts from is not at hand.
-  setup = run.prepare(configured, blank_records(configured.data))
-  training = setup.training()
-  assert not set(setup.records.subjects[setup.split.train]) & set(setup.records.subjects[setup.split.test])
+  made = run.prepare(configured, blank_records(configured.data))
+  training, (name, task) = made.training, next(iter(made.tasks.items()))
+  split = made.splits[name]
+  assert not set(task.records.subjects[split.train]) & set(task.records.subjects[split.test])
 
   def one(key, plan, stage):
     begun = state.begin(stage, training.init(key))
     data = {name: jnp.zeros(a.shape, a.dtype) for name, a in training.data.items()}
-    context = Context({name: jnp.float32(value) for name, value in training.hyper.items()})
+    context = Context({name: jnp.float32(value) for name, value in training.members[0].hyper.items()})
     return step.planned_step(stage, begun, data, plan, jnp.asarray(True), key, context)
 
   rows = jnp.zeros(configured.batch_size, jnp.int32)
@@ -171,7 +172,8 @@ def test_a_number_of_classes_that_the_data_do_not_have_is_refused():
     model = Call("stacked_autoencoder", num_classes=asked)
     configured = RunConfig(recipe=Call("stacked_autoencoder"), model=model, data=Call("image_folder"))
     if fits:
-      assert run.prepare(configured, data).model.num_classes == 3
+      (task,) = run.prepare(configured, data).tasks.values()
+      assert task.model.num_classes == 3
       continue
     with pytest.raises(
       UserError, match=rf"^model\.num_classes={asked}: data set 'image_folder' has 3 classes; give 3"

@@ -11,10 +11,9 @@ import pytest
 from jaxfer.config import Execution
 from jaxfer.data.plan import Plan
 from jaxfer.errors import UserError
-from jaxfer.train import best, loop, members, optim, placement
+from jaxfer.train import best, members, optim, placement, trainer
 from jaxfer.train.checkpoint import Checkpoints
 from jaxfer.train.stage import LossOut, Stage, Update
-from tests.train import toy
 
 # Accuracy by the number after an epoch of two steps, at rate 1: 2, 4, 6, 8; at rate 2: 4, 8, 12, 16.
 LIKED = {2: 0.2, 4: 0.7, 6: 0.7, 8: 0.1, 12: 0.9, 16: 0.3}
@@ -69,11 +68,9 @@ def three(watched=2):
 
 
 def train(folder, mode="sequential", resume=False, second=0, **execution):
-  execution = Execution(**{"devices": 1, "steps_per_call": 1, "checkpoint_seconds": 0.0, **execution})
-  return members.train(
-    stages(second), three(), init, DATA, folder, execution=execution, mode=mode, evaluation=EVALUATION,
-    resume=resume, say=lambda line: None,
-  )  # fmt: skip
+  chosen = {"devices": 1, "steps_per_call": 1, "checkpoint_seconds": 0.0, "members": mode, **execution}
+  training = members.Training(stages(second), three(), init, DATA, Execution(**chosen), EVALUATION)
+  return trainer.train(training, folder, resume=resume, say=lambda line: None)
 
 
 def numbers(results):
@@ -139,8 +136,8 @@ def test_a_best_one_that_changed_on_disk_is_refused(tmp_path, monkeypatch):
     stop_after(patch, 3)
     with pytest.raises(InterruptedError):
       train(tmp_path, "vmap")
-  folders = sorted((tmp_path / "group0/best").iterdir(), key=lambda path: int(path.name))
-  kept = Checkpoints(tmp_path / "group0")._manager.all_steps()
+  folders = sorted((tmp_path / "best").iterdir(), key=lambda path: int(path.name))
+  kept = Checkpoints(tmp_path)._manager.all_steps()
   assert [int(path.name) for path in folders][
     -len(kept) :
   ] == kept  # And one that went when the last was saved.
@@ -173,26 +170,21 @@ def test_old_ones_are_dropped_and_files_of_others_left(tmp_path):
 @pytest.mark.optimized
 @pytest.mark.parametrize("backend", ["pmap", "jit"])
 def test_a_training_alone_on_two_devices_chooses_too(tmp_path, backend):
-  devices, _ = placement.choose(backend, 2, 2)
-
-  def watch(variables, data):
-    del data
-    return [{"split": "validation", **judge(np.asarray(variables["params"]["net"]["w"])[0], None)}]
-
-  one = three()[1]
-  training = loop.Training(stages(), init, DATA, one.plan, one.hyper, None, watch)
-  config = toy.config(2, backend=backend, devices=2, checkpoint_seconds=0.0)
-  end = loop.run(training, config, devices, tmp_path)
-  assert float(end["params"]["net"]["w"][0]) == 12.0
+  alone = dataclasses.replace(three()[1], name="")
+  execution = Execution(backend=backend, devices=2, checkpoint_seconds=0.0)
+  training = members.Training(stages(), [alone], init, DATA, execution, EVALUATION)
+  (end,) = trainer.train(training, tmp_path)
+  assert float(end.variables["params"]["net"]["w"][0]) == 12.0
   last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
   assert last == {"stage": "chosen", "epoch": 3, "split": "selected", "accuracy": 0.9}
-  stored, _ = loop.restore_variables(training, devices, tmp_path)
-  chex.assert_trees_all_equal(stored, end)
-  blind = dataclasses.replace(training, watch=None)
+  (stored,) = trainer.restore(training, tmp_path)
+  chex.assert_trees_all_equal(stored.variables, end.variables)
+  blind = dataclasses.replace(training, evaluation=None)
   with pytest.raises(UserError, match=r"stage 'chosen' takes its best epoch .* give split\.validation"):
-    loop.run(blind, config, devices, tmp_path / "blind")
+    trainer.train(blind, tmp_path / "blind")
 
 
 def test_members_without_watched_rows_are_refused(tmp_path):
-  with pytest.raises(UserError, match="'m0' has no rows held back to choose its best epoch by"):
-    members.train(stages(), three(watched=0), init, DATA, tmp_path, evaluation=EVALUATION)
+  training = members.Training(stages(), three(watched=0), init, DATA, evaluation=EVALUATION)
+  with pytest.raises(UserError, match="takes its best epoch by rows held back, and member 'm0' has none"):
+    trainer.train(training, tmp_path)

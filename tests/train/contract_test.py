@@ -91,8 +91,8 @@ def test_a_model_that_forgets_the_other_devices_fails(kind):
     (stage,),
     jax.device_get(init(jax.random.key(0))),
     training.data,
-    training.plan,
-    training.hyper,
+    training.members[0].plan,
+    training.members[0].hyper,
   )
   if kind == "sound":
     check()
@@ -131,4 +131,6 @@ def test_a_system_with_a_reduced_product_fails():
   stage = dataclasses.replace(stage, updates=(update,))
   variables = jax.device_get(training.init(jax.random.key(0)))
   with pytest.raises(AssertionError, match="compute a reduction of these products wrongly"):
-    contract.check_steps((stage,), variables, training.data, training.plan, training.hyper)
+    contract.check_steps(
+      (stage,), variables, training.data, training.members[0].plan, training.members[0].hyper
+    )

@@ -8,8 +8,9 @@ import numpy as np
 import optax
 import pytest
 
+from jaxfer.config import Execution
 from jaxfer.errors import UserError
-from jaxfer.train import loop, optim, placement, state, step
+from jaxfer.train import members, optim, placement, state, step, trainer
 from jaxfer.train.stage import Context, LossOut, Stage, Update
 from tests.train import toy
 
@@ -18,9 +19,8 @@ TOLERANCE = 2e-5
 
 
 def run(tmp_path, training=None, batch_size=4, backend="pmap", devices=1, resume=False, **execution):
-  config = toy.config(batch_size, backend=backend, devices=devices, **execution)
-  spread, _ = placement.choose(backend, batch_size, devices)
-  return loop.run(training or toy.training(batch_size), config, spread, tmp_path, resume=resume)
+  training = training or toy.training(batch_size)
+  return toy.run(tmp_path, training, backend=backend, devices=devices, resume=resume, **execution)
 
 
 def assert_same(got, want, tolerance=TOLERANCE):
@@ -36,9 +36,7 @@ def assert_same(got, want, tolerance=TOLERANCE):
 @pytest.mark.parametrize(("batch_size", "devices"), [(8, 4), (10, 2)])
 def test_pmap_and_jit_on_many_devices_equal_one_device(tmp_path, batch_size, devices, remainder):
   """23 rows: neither 8 nor 10 divides them; 10 rows on four devices run on two."""
-  chosen, line = placement.choose("pmap", batch_size)
-  assert len(chosen.devices) == devices
-  assert ("does not divide" in line) == (devices < 4)
+  assert placement.divide(1, batch_size, 4) == (1, devices)
   training = toy.training(batch_size, remainder)
   one = run(tmp_path / "one", training, batch_size)
   for backend in ("pmap", "jit"):
@@ -69,7 +67,7 @@ def test_dropout_and_batch_statistics_matter_here(tmp_path):
   variables = run(tmp_path)
   assert np.abs(variables["batch_stats"]["norm"]["mean"]).max() > 0.01
   other = toy.training()
-  seeded = dataclasses.replace(other, plan=dataclasses.replace(other.plan, seed=[8]))
+  seeded = toy.with_member(other, plan=dataclasses.replace(other.members[0].plan, seed=[8]))
   with pytest.raises(AssertionError):
     assert_same(run(tmp_path / "other", seeded), variables)
 
@@ -135,8 +133,13 @@ def test_a_training_is_judged_at_the_end_of_stages_that_ask_for_it(tmp_path):
   training = dataclasses.replace(
     toy.training(),
     stages=(first, dataclasses.replace(second, judged=True)),
-    judge=lambda variables, data: [{"split": "test", "accuracy": 0.5}],
+    evaluation=members.Evaluation(
+      lambda variables, hyper, data, plan, axis_name: data["x"][plan["row"]],
+      lambda outputs, rows: {"accuracy": len(rows) / 10},
+      batch_size=4,
+    ),
   )
+  training = toy.with_member(training, tested=np.arange(5))
   run(tmp_path, training)
   lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
   judged = [(line["stage"], line["epoch"], line["accuracy"]) for line in lines if line["split"] == "test"]
@@ -151,11 +154,12 @@ def test_a_loss_that_is_not_finite_stops_with_its_place(tmp_path):
     return out.replace(loss=dict(out.loss) | {"cross_entropy": (jnp.where(bad, jnp.nan, total), weight)})
 
   training = toy.training(net=poisoned)
-  row = training.plan.epoch(0, 1)[2, 0]  # In the third batch of the second epoch.
+  plan = training.members[0].plan
+  row = plan.epoch(0, 1)[2, 0]  # In the third batch of the second epoch.
   values = dict(training.data)
   values["x"] = values["x"].copy()
   values["x"][row, 0] = 1e4
-  first = [k for k in range(training.plan.steps) if row in training.plan.epoch(0, 0)[k]]
+  first = [k for k in range(plan.steps) if row in plan.epoch(0, 0)[k]]
   expected = (1, first[0] + 1) if first else (2, 3)
   with pytest.raises(UserError, match=f"stage 'both', epoch {expected[0]}, step {expected[1]}:"):
     run(tmp_path, dataclasses.replace(training, data=values))
@@ -206,9 +210,8 @@ def test_resuming_otherwise_says_so_and_another_configuration_is_refused(tmp_pat
   assert "not bit-identical from here on (backend pmap -> jit)" in capsys.readouterr().out
   with pytest.raises(UserError, match="already holds a run"):
     run(tmp_path)
-  spread, _ = placement.choose("pmap", 4, 1)
-  with pytest.raises(UserError, match=r"another configuration .batch_size differ"):
-    loop.run(toy.training(), dataclasses.replace(toy.config(), batch_size=2), spread, tmp_path, resume=True)
+  with pytest.raises(UserError, match=r"begun with other trainings \(member  differ\)"):
+    run(tmp_path, toy.training(2), resume=True)
 
 
 @pytest.mark.parametrize("damage", ["flip", "remove"])
@@ -229,17 +232,28 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, damage):
 @pytest.mark.optimized
 def test_a_checkpoint_restores_on_another_number_of_devices(tmp_path):
   want = run(tmp_path, devices=1)
-  four, _ = placement.choose("jit", 4, 4)
-  got, meta = loop.restore_variables(toy.training(), four, tmp_path)
-  chex.assert_trees_all_equal(got, want)
-  assert meta["arithmetic"]["devices"] == 1
+  execution = Execution(backend="jit", devices=4)
+  (got,) = trainer.restore(dataclasses.replace(toy.training(), execution=execution), tmp_path)
+  chex.assert_trees_all_equal(got.variables, want)
+  assert [row["split"] for row in got.history] == ["train"] * 4
 
 
-def test_a_number_of_devices_that_does_not_divide_is_refused():
+def test_what_is_not_trained_to_its_end_is_not_restored(tmp_path, monkeypatch):
+  with pytest.raises(UserError, match="is not trained yet"):
+    trainer.restore(toy.training(), tmp_path)
+  with monkeypatch.context() as patch:
+    stop_after(patch, 2)
+    with pytest.raises(Stop):
+      run(tmp_path, checkpoint_seconds=0.0, steps_per_call=2)
+  with pytest.raises(UserError, match="is not trained to its end yet"):
+    trainer.restore(toy.training(), tmp_path)
+
+
+def test_a_number_of_devices_that_does_not_divide_is_refused(tmp_path):
   with pytest.raises(UserError, match=r"devices=4 does not divide batch_size=10: take batch_size 8 or 12"):
-    placement.choose("pmap", 10, 4)
+    run(tmp_path, toy.training(10), devices=4)
   with pytest.raises(UserError, match=r"devices=9: this machine has 4"):
-    placement.choose("pmap", 18, 9)
+    run(tmp_path, toy.training(18), devices=9)
 
 
 @pytest.mark.parametrize("driver", ["steps", "scan"])
@@ -256,14 +270,14 @@ def test_a_step_compiles_once_and_its_state_is_donated(backend, driver):
   stage = Stage(
     "s", (Update("net", counted, ("fc2",), optim.adam("net/rate", optim.schedule("constant", 1))),), 1
   )
-  spread, _ = placement.choose(backend, 4)
+  spread = toy.placed(backend, 4)
   current = spread.start(stage, spread.stack([training.init(jax.random.key(0))]))
   chunk = spread.trainer(stage, driver)
   key, data = spread.stack([jax.random.key(0)]), spread.place(training.data)
   hyper = spread.stack([{"net/rate": np.float32(0.1)}])
   moving, before = current.moving, None
   for epoch in range(3):
-    rows = training.plan.epoch(0, epoch)[:2]
+    rows = training.members[0].plan.epoch(0, epoch)[:2]
     before = jax.tree.leaves(moving.variables) + jax.tree.leaves(moving.optimizers)
     planned = spread.lay({"row": rows[:, None]}, np.ones((2, 1), bool))
     moving, _ = chunk(moving, current.still, data, key, hyper, *planned)

@@ -11,19 +11,16 @@ import pytest
 from jaxfer.config import Execution
 from jaxfer.data.plan import Plan
 from jaxfer.data.stream import Stream
-from jaxfer.train import feed, loop, members, placement
+from jaxfer.train import feed, members
 from tests.train import toy
 from tests.train.engine_test import Stop, assert_same, stop_after
 
 
 def run(folder, streamed, training=None, backend="pmap", devices=1, batch_size=4, resume=False, **execution):
   training = training or toy.training(batch_size)
-  config = toy.config(batch_size, backend=backend, devices=devices, **execution)
-  spread, _ = placement.choose(backend, batch_size, devices)
   if streamed:
-    spread = dataclasses.replace(spread, streamed=True)
     training = dataclasses.replace(training, data=Stream(training.data))
-  return loop.run(training, config, spread, folder, resume=resume)
+  return toy.run(folder, training, backend=backend, devices=devices, resume=resume, **execution)
 
 
 @pytest.mark.optimized
@@ -86,12 +83,12 @@ def test_target_and_partner_columns_are_streamed(backend, devices):
   plans = [{name: rng.integers(0, 26, (3, 1, 4)) for name in ("row", "target", "partner")} for _ in range(2)]
   ends = []
   for data in (toy.data(), Stream(toy.data())):
-    spread, _ = placement.choose(backend, 4, devices)
+    spread = toy.placed(backend, devices)
     spread = dataclasses.replace(spread, streamed=isinstance(data, Stream))
     placed = feed.placed(spread, data)
     current = spread.start(stage, spread.stack([toy.training().init(jax.random.key(0))]))
     moving, chunk = current.moving, spread.trainer(stage, "scan")
-    key, hyper = spread.stack([jax.random.key(1)]), spread.stack([dict(toy.training().hyper)])
+    key, hyper = spread.stack([jax.random.key(1)]), spread.stack([dict(toy.training().members[0].hyper)])
     for held, planned in feed.feed(spread, placed, plans):
       columns, active = spread.lay(planned, np.ones((3, 1), bool))
       moving, _ = chunk(moving, current.still, held, key, hyper, columns, active)
@@ -103,7 +100,7 @@ def test_target_and_partner_columns_are_streamed(backend, devices):
 @pytest.mark.parametrize(("backend", "devices"), [("pmap", 4), ("jit", 2)])
 def test_evaluation_in_streamed_windows(backend, devices):
   rows = np.random.default_rng(1).permutation(26)[:24].reshape(3, 8)
-  spread, _ = placement.choose(backend, 8, devices)
+  spread = toy.placed(backend, devices)
   spread = dataclasses.replace(spread, streamed=True)
 
   def outputs(variables, hyper, data, plan, axis_name):
@@ -137,12 +134,12 @@ def test_each_shard_reads_rows_of_its_own_and_all_are_read():
 
 
 def test_members_on_streamed_data_equal_those_on_resident(tmp_path):
-  """Two trainings of other seeds and rows, watched and tested, one after another on two devices."""
+  """Two trainings of other seeds and rows, watched and tested, side by side on two devices each."""
 
   def member(k):
     rows = np.arange(23) if k else np.arange(3, 20)
     return members.Member(
-      str(k), k, Plan(rows, 4, "wrap", [k]), dict(toy.training().hyper), rows[:3], rows[:5]
+      str(k), k, Plan(rows, 4, "wrap", [k]), toy.training().members[0].hyper, rows[:3], rows[:5]
     )
 
   def outputs(variables, hyper, data, plan, axis_name):
@@ -152,19 +149,15 @@ def test_members_on_streamed_data_equal_those_on_resident(tmp_path):
   judge = lambda logits, rows: {"mean": float(logits.mean())}  # noqa: E731
   ends = []
   for data in (toy.data(), Stream(toy.data())):
-    ends.append(
-      members.train(
-        toy.stages(epochs=1),
-        [member(0), member(1)],
-        toy.training().init,
-        data,
-        tmp_path / type(data).__name__,
-        execution=Execution(devices=2, steps_per_call=4),
-        evaluation=members.Evaluation(outputs, judge, 4),
-        mode="sequential",
-        say=lambda line: None,
-      )
+    training = members.Training(
+      toy.stages(epochs=1),
+      [member(0), member(1)],
+      toy.training().init,
+      data,
+      Execution(devices=4, steps_per_call=4, members="sequential"),
+      members.Evaluation(outputs, judge, 4),
     )
+    ends.append(trainer.train(training, tmp_path / type(data).__name__, say=lambda line: None))
   for resident, streamed in zip(*ends, strict=True):
     assert_same(streamed.variables, resident.variables)
     np.testing.assert_allclose(streamed.outputs, resident.outputs, atol=1e-4)

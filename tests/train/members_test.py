@@ -19,7 +19,7 @@ from jaxfer.experiments import rows
 from jaxfer.layers.dropout import Dropout
 from jaxfer.systems.two_stream_conv_rnn import SYSTEM
 from jaxfer.systems.two_stream_conv_rnn.model import TwoStreamConvRNN
-from jaxfer.train import loop, members, optim, placement
+from jaxfer.train import groups, members, optim, placement, trainer
 from jaxfer.train.stage import LossOut, Stage, Update
 from tests.train import toy
 
@@ -113,9 +113,8 @@ def folds(hyper, count=3, data=26):
 
 def alone(tmp_path, method, one):
   stages, init, data, _ = method
-  spread, _ = placement.choose("pmap", 4, 1)
-  config = dataclasses.replace(toy.config(4, devices=1), seed=one.seed)
-  return loop.run(loop.Training(stages, init, data, one.plan, one.hyper), config, spread, tmp_path / one.name)
+  training = members.Training(stages, [dataclasses.replace(one, name="", start=None)], init, data)
+  return toy.run(tmp_path / one.name, training)
 
 
 @pytest.fixture(scope="module")
@@ -139,13 +138,21 @@ def alones(methods, tmp_path_factory):
 
 
 def train(
-  tmp_path, method, chosen, mode="vmap", devices=1, resume=False, say=print, execution=None, **kwargs
+  tmp_path,
+  method,
+  chosen,
+  mode="vmap",
+  devices=1,
+  resume=False,
+  say=print,
+  execution=None,
+  evaluation=None,
+  **kwargs,
 ):
   stages, init, data, _ = method
-  settings = Execution(devices=devices, **(execution or {}))
-  return members.train(
-    stages, chosen, init, data, tmp_path, execution=settings, mode=mode, resume=resume, say=say, **kwargs
-  )
+  settings = Execution(**{"devices": devices, "members": mode, **(execution or {})})
+  training = members.Training(stages, chosen, init, data, settings, evaluation)
+  return trainer.train(training, tmp_path, resume=resume, say=say, **kwargs)
 
 
 def assert_same(got, want, tolerance=TOLERANCES["dense"]):
@@ -197,7 +204,7 @@ def test_members_over_four_devices(tmp_path, methods, alones, mode, count, group
 
 def test_a_slot_without_a_member_trains_nothing(tmp_path, methods, alones, monkeypatch):
   """Three members in two groups of two slots."""
-  monkeypatch.setattr(members, "_needed", lambda whole, placement, execution: 1000 * placement.slots)
+  monkeypatch.setattr(groups, "_needed", lambda whole, placement, execution: 1000 * placement.slots)
   results = train(tmp_path, methods["dense"], folds(methods["dense"][-1]), limit_bytes=2500)
   assert [len(list((tmp_path / f"group{k}/checkpoints").iterdir())) > 0 for k in range(2)] == [True, True]
   for result, want in zip(results, alones("dense")[0], strict=True):
@@ -516,8 +523,8 @@ def test_members_that_do_not_fit_together_are_refused(tmp_path, methods):
     train(tmp_path, method, [dataclasses.replace(m, start={"params": {"fc7": {}}}) for m in chosen])
   with pytest.raises(UserError, match="'m1' starts from given nothing, 'm0' from fc1"):
     train(tmp_path, method, [dataclasses.replace(chosen[0], start={"params": {"fc1": {}}}), *chosen[1:]])
-  assert members.mode_of("auto", "cpu") == "sequential"
-  assert members.mode_of("auto", "gpu") == "vmap"
+  assert groups.mode_of("auto", "cpu") == "sequential"
+  assert groups.mode_of("auto", "gpu") == "vmap"
 
 
 def test_a_stage_of_plain_sgd_needs_no_hyper(tmp_path, methods):

@@ -1,16 +1,19 @@
 """A tiny two-update method for the engine's tests: a net with dropout and batch statistics, and a critic."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxfer import losses
-from jaxfer.config import Call, Execution, RunConfig
+from jaxfer.config import Execution
 from jaxfer.data.plan import Plan
 from jaxfer.layers.dropout import Dropout
-from jaxfer.train import optim
-from jaxfer.train.loop import Training
+from jaxfer.train import optim, trainer
+from jaxfer.train.members import Member, Training
+from jaxfer.train.placement import Placement
 from jaxfer.train.stage import LossOut, Stage, Update
 
 
@@ -81,17 +84,25 @@ def data(n=26):
 
 
 def training(batch_size=4, remainder="wrap", n=26, **kwargs):
-  return Training(
-    stages=stages(**kwargs),
-    init=lambda key: MODEL.init(key, jnp.zeros((1, 5))),
-    data=data(n),
-    plan=Plan(np.arange(n - 3), batch_size, remainder, [7]),
-    hyper={"net/rate": 0.02, "critic/rate": 0.01},
-  )
+  """A training alone."""
+  plan = Plan(np.arange(n - 3), batch_size, remainder, [7])
+  member = Member("", 3, plan, {"net/rate": 0.02, "critic/rate": 0.01})
+  return Training(stages(**kwargs), [member], lambda key: MODEL.init(key, jnp.zeros((1, 5))), data(n))
 
 
-def config(batch_size=4, **execution):
-  call = Call("toy")
-  return RunConfig(
-    recipe=call, model=call, data=call, batch_size=batch_size, execution=Execution(**execution), seed=3
-  )
+def with_member(training, **changes):
+  """The training with another of what its only member has."""
+  (member,) = training.members
+  return dataclasses.replace(training, members=[dataclasses.replace(member, **changes)])
+
+
+def placed(backend, devices):
+  """The placement of a training alone on so many devices."""
+  return Placement(tuple(jax.devices()[:devices]), devices, backend=backend)
+
+
+def run(folder, training, *, resume=False, say=print, **execution):
+  """The variables at the end of a training alone."""
+  training = dataclasses.replace(training, execution=Execution(**{"devices": 1, **execution}))
+  (result,) = trainer.train(training, folder, resume=resume, say=say)
+  return result.variables

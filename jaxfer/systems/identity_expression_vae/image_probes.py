@@ -26,7 +26,7 @@ from jaxfer.data import plan
 from jaxfer.layers.conv import Conv
 from jaxfer.systems.identity_expression_vae import probes
 from jaxfer.systems.system import Task
-from jaxfer.train import members, optim
+from jaxfer.train import members, optim, trainer
 from jaxfer.train.stage import LossOut, Stage, Update, Variables
 
 EPOCHS, BATCH, RATE, DECAY = 30, 32, 2e-3, 0.9
@@ -128,13 +128,12 @@ def _fit(task: Task, target: str, indices: np.ndarray) -> tuple[Classifier, Vari
   stage = Stage("probe", (Update("classifier", loss, ("conv1", "conv2", "fc"), optimizer),), EPOCHS)
   shape = (1, *data["image"].shape[1:])
   with tempfile.TemporaryDirectory() as folder:
-    (result,) = members.train(
+    training = members.Training(
       (stage,),
       [members.Member(target, 0, batches, {"rate": RATE})],
       lambda key: model.init(key, jnp.zeros(shape)),
       data,
-      pathlib.Path(folder),
-      execution=Execution(devices=1, driver="steps"),
-      say=lambda line: None,
+      Execution(devices=1, driver="steps"),
     )
+    (result,) = trainer.train(training, pathlib.Path(folder), say=lambda line: None)
   return model, result.variables

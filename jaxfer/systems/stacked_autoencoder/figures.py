@@ -12,7 +12,7 @@ from jaxfer.report import grids
 from jaxfer.systems.stacked_autoencoder import effective_pixels
 from jaxfer.systems.stacked_autoencoder.model import corrupt
 from jaxfer.systems.system import Task
-from jaxfer.train import members
+from jaxfer.train import members, trainer
 from jaxfer.train.stage import Variables
 
 
@@ -83,13 +83,7 @@ def _after_first_stage(task: Task, train_indices: np.ndarray) -> Variables:
   (stage, *_), hparams = task.stages(plan.steps)
   member = members.Member("first layer", task.config.seed, plan, hparams)
   with tempfile.TemporaryDirectory() as folder:
-    (result,) = members.train(
-      (stage,),
-      [member],
-      task.init,
-      task.data,
-      pathlib.Path(folder),
-      execution=dataclasses.replace(task.config.execution, devices=1),
-      say=lambda line: None,
-    )
+    execution = dataclasses.replace(task.config.execution, devices=1)
+    training = members.Training((stage,), [member], task.init, task.data, execution)
+    (result,) = trainer.train(training, pathlib.Path(folder), say=lambda line: None)
   return result.variables

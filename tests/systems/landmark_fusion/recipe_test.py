@@ -10,12 +10,13 @@ import pytest
 
 from jaxfer import config as configuration
 from jaxfer.config import Call, Execution
+from jaxfer.data import plan as plans
 from jaxfer.data import stream
 from jaxfer.errors import UserError
 from jaxfer.experiments import run
 from jaxfer.experiments.task import options_of
 from jaxfer.systems.landmark_fusion import SYSTEM, recipe
-from jaxfer.train import feed, loop, state, step, weights
+from jaxfer.train import groups, state, step, trainer, weights
 from jaxfer.train.stage import Context
 from tests import landmark_toy as toy
 from tests.landmark_toy import BASE, evaluator, initial, made, prepared, records
@@ -194,13 +195,20 @@ def test_the_predictions_of_single_nets_are_the_answers_of_single_nets():
 @pytest.mark.optimized
 @pytest.mark.parametrize("devices", [1, 4])
 def test_evaluation_is_in_file_order_on_any_number_of_devices(devices):
-  setup = run.prepare(dataclasses.replace(BASE, execution=Execution(devices=devices)), records())
+  made = run.prepare(dataclasses.replace(BASE, execution=Execution(devices=devices)), records())
   assert type(SYSTEM).test_batch == 64
-  assert len(setup.devices.devices) == devices
   indices = np.asarray([3, 20, 7, 11, 12])
-  np.testing.assert_array_equal(setup.in_order(indices), [20, 12, 11, 7, 3])
-  variables = setup.devices.stack([initial()])
-  found = setup.predict(variables, feed.placed(setup.devices, setup.data), indices)
+  (task,), (member,) = made.tasks.values(), made.training.members
+  np.testing.assert_array_equal(task.in_order(indices), [20, 12, 11, 7, 3])
+  np.testing.assert_array_equal(member.tested, task.in_order(np.sort(member.tested)))
+  placed = groups.arrange(made.training, None).placement
+  assert len(placed.devices) == devices
+  (plan,) = plans.evaluation(task.in_order(indices), task.test_batch)
+  plan = {name: column[None] for name, column in plan.items()}
+  hyper = placed.stack([{name: np.float32(value) for name, value in member.hyper.items()}])
+  evaluate = placed.evaluator(task.outputs)
+  found = evaluate(placed.stack([initial()]), hyper, placed.place(task.data), plan)
+  found = np.asarray(found)[0, [4, 2, 3, 1, 0]]
   expected = evaluator()([20, 12, 11, 7, 3])
   np.testing.assert_allclose(found[:, 0], expected[""][[4, 0, 3, 2, 1]], atol=1e-5)
   np.testing.assert_allclose(found[:, 1], expected["batches of one"][[4, 0, 3, 2, 1]], atol=1e-5)
@@ -253,12 +261,13 @@ def test_a_converted_net_is_the_rgb_net_and_stays_so_on_four_devices(arm, tmp_pa
     init_from=str(arm),
     execution=Execution(devices=4),
   )
-  setup = run.prepare(config, records())
-  assert "rgb" in setup.start_line
-  assert "fresh: head, landmark" in setup.start_line
-  loop.run(setup.training(), config, setup.devices, tmp_path)
-  variables, meta = loop.restore_variables(setup.training(), setup.devices, tmp_path)
-  assert meta["position"]["stage"] == 1
+  made = run.prepare(config, records())
+  (note,) = made.notes
+  assert "rgb" in note
+  assert "fresh: head, landmark" in note
+  trainer.train(made.training, tmp_path)
+  (end,) = trainer.restore(made.training, tmp_path)
+  variables = end.variables
   begun = {**initial(), "params": {**initial()["params"]}}
   assert moved(begun, variables) == of("landmark", "head")
 
@@ -323,11 +332,12 @@ def imagenet(tmp_path):
 def test_the_rgb_net_starts_from_a_resnet18_of_imagenet(imagenet):
   """Only the trunk is loaded; ARM and the dense layer start anew. Without training, such an RGB net is refused."""
   config = dataclasses.replace(BASE, init_from=imagenet)
-  setup = run.prepare(config, records())
-  assert "taken over" in setup.start_line
-  assert ": rgb/trunk (" in setup.start_line
-  assert setup.start_line.partition("fresh: ")[2].startswith("head, landmark, rgb/arm, rgb/fc (")
-  begun = state.merge(made().init(jax.random.key(3)), setup.start)
+  prepared = run.prepare(config, records())
+  (note,), (member,) = prepared.notes, prepared.training.members
+  assert "taken over" in note
+  assert ": rgb/trunk (" in note
+  assert note.partition("fresh: ")[2].startswith("head, landmark, rgb/arm, rgb/fc (")
+  begun = state.merge(made().init(jax.random.key(3)), member.start)
   assert same(begun["params"]["rgb"]["trunk"], initial()["params"]["rgb"]["trunk"])
   assert same(begun["batch_stats"]["rgb"]["trunk"], initial()["batch_stats"]["rgb"]["trunk"])
   own = made().init(jax.random.key(3))

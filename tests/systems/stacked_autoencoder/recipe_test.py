@@ -187,7 +187,7 @@ def test_batches_are_grey_in_0_to_1_and_colours_become_their_luma():
 )
 def test_invalid_configs_are_refused_in_one_line(overrides, message):
   with pytest.raises(UserError) as error:
-    run.prepare(config.override(BASE, overrides, options_of), records()).training()
+    run.prepare(config.override(BASE, overrides, options_of), records())
   assert message in str(error.value)
   assert "\n" not in str(error.value)
 

@@ -1,0 +1,251 @@
+"""Which members train at once, and where.
+
+Members run in groups. `vmap` puts as many into one as the memory holds; `sequential` one on each row of the devices,
+through the step of a training alone, which compiles once for all of them. Devices that no member needs share the
+batches. Either way member k draws what a training alone with its seed and plan draws, and its numbers are the same up
+to rounding.
+"""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from jaxfer import files
+from jaxfer.config import Execution
+from jaxfer.data.plan import chunks
+from jaxfer.data.stream import Stream
+from jaxfer.errors import UserError, unknown
+from jaxfer.train.checkpoint import exists
+from jaxfer.train.drive import Group, Identity, abstract_state
+from jaxfer.train.members import Training, check, digest, identity_of, submodules
+from jaxfer.train.placement import NOTHING, Placement, divide, requested_devices
+from jaxfer.train.stage import Stage, Variables
+from jaxfer.train.state import split
+
+Mode = Literal["auto", "vmap", "sequential"]
+# Share of a device's memory that a program may take: the rest is for what the allocator cannot use.
+_SHARE = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """Which members train at once, and where.
+
+  Attributes:
+    whole: all members as one group.
+    groups: the numbers of the members of each group, which follow one another.
+    placement: of each group.
+    identity: of the training.
+  """
+
+  whole: Group
+  groups: Sequence[Sequence[int]]
+  placement: Placement
+  identity: Identity
+
+  def folder(self, workdir: pathlib.Path, number: int) -> pathlib.Path:
+    """Where a group is trained: in the folder of the training where there is but one."""
+    return workdir if len(self.groups) == 1 else workdir / f"group{number}"
+
+
+def mode_of(mode: Mode, platform: str) -> Mode:
+  """What "auto" stands for on a platform: one after another on CPU, where that is faster."""
+  if mode not in ("auto", "vmap", "sequential"):
+    raise unknown("way to run members", mode, ("auto", "vmap", "sequential"))
+  if mode != "auto":
+    return mode
+  return "sequential" if platform == "cpu" else "vmap"
+
+
+def placement_of(training: Training, workdir: pathlib.Path) -> Placement:
+  """Where a training that was begun in `workdir` runs on this machine."""
+  before = read(workdir)
+  return arrange(training, None if before is None else before["groups"]).placement
+
+
+def arrange(
+  training: Training,
+  groups: Sequence[Sequence[int]] | None,
+  limit_bytes: int | None = None,
+  say: Callable[[str], None] = print,
+) -> Layout:
+  """Divides the members into groups, unless they were divided before.
+
+  Args:
+    training: whose members.
+    groups: as they were divided, or None.
+    limit_bytes: memory that a group may take on a device; None asks the device.
+    say: takes a line about memory.
+
+  Raises:
+    UserError: the members do not fit together, or the devices do not divide the batch of a training alone.
+  """
+  check(training)
+  members, execution = training.members, training.execution
+  devices, batch = requested_devices(execution.devices), _batch(training)
+  if len(members) == 1 and execution.devices is not None and batch % execution.devices:
+    raise UserError(_indivisible(execution.devices, batch))
+  shared, streamed = _shared(training), isinstance(training.data, Stream)
+  alike = len({(m.seed, digest(m.plan)) for m in members}) == 1
+  whole = _group(training, shared)
+
+  def placed_at(count: int) -> Placement:
+    """For so many members at once."""
+    rows, shards = divide(count, batch, len(devices))
+    backend = execution.backend if count == 1 else "jit"
+    used = tuple(devices[: rows * shards])
+    return Placement(used, shards, count // rows, backend, streamed, shared, alike)
+
+  if groups is None:
+    mode = "sequential" if streamed else mode_of(execution.members, devices[0].platform)
+    if mode == "vmap" and len(members) > 1:
+      placement = _fitting(whole, placed_at, execution, limit_bytes or _memory(devices[0]), say)
+    else:
+      placement = placed_at(divide(len(members), batch, len(devices))[0])
+    count = -(-len(members) // placement.members)
+    groups = [numbers.tolist() for numbers in np.array_split(np.arange(len(members)), count)]
+  else:
+    placement = placed_at(max(map(len, groups)))
+  return Layout(whole, groups, placement, identity_of(training))
+
+
+def _batch(training: Training) -> int:
+  """What the shards of a batch must divide: the rows of a batch of training and of one of evaluation."""
+  own = training.members[0].plan.batch_size
+  return own if training.evaluation is None else math.gcd(own, training.evaluation.batch_size)
+
+
+def _shared(training: Training) -> Variables:
+  """The variables that all members start from as one object, which are held once; none for a training alone."""
+  starts = [m.start for m in training.members if m.start is not None]
+  template = jax.eval_shape(training.init, jax.random.key(0))
+  replaced, _ = split(template, tuple(submodules(training.members[0])))  # Refuses unknown ones.
+  if len(training.members) == 1 or not starts or any(start is not starts[0] for start in starts):
+    return NOTHING
+  # A submodule that is given in part is completed by each member's own initial values.
+  complete = len(jax.tree.leaves(starts[0]["params"])) == len(jax.tree.leaves(replaced["params"]))
+  return starts[0] if complete else NOTHING
+
+
+def _group(training: Training, shared: Variables) -> Group:
+  """All members as one group."""
+  members = training.members
+  names, alone = tuple(shared["params"]), not members[0].name
+  return Group(
+    training.stages,
+    lambda key: split(training.init(key), names)[1],
+    training.data,
+    [m.seed for m in members],
+    [m.plan for m in members],
+    [m.hyper for m in members],
+    max(m.plan.steps for m in members),
+    starts=[] if names else [m.start for m in members if m.start is not None],
+    names=None if alone else [m.name for m in members],
+  )
+
+
+def _indivisible(requested: int, batch: int) -> str:
+  below, above = batch // requested * requested, -(-batch // requested) * requested
+  nearest = f"{below} or {above}" if below else f"{above}"
+  return (
+    f"execution.devices={requested} does not divide batch_size={batch}: take batch_size {nearest}, or leave devices "
+    "open"
+  )
+
+
+def _fitting(
+  whole: Group,
+  placed_at: Callable[[int], Placement],
+  execution: Execution,
+  limit: int | None,
+  say: Callable[[str], None],
+) -> Placement:
+  """The placement with the most members at once, in groups of equal size, that takes at most `limit` bytes a device."""
+  members, count, groups = len(whole.seeds), len(whole.seeds), 1
+  fixed = sum(a.nbytes for a in whole.data.values())
+  needs: list[int] = []
+  while True:
+    placement = placed_at(count)
+    if limit is None:
+      return placement
+    needs.append(_needed(whole, placement, execution))
+    if needs[-1] <= limit or count == 1:
+      break
+    # Beside the data, the need grows with the members.
+    fitting = int(count * max(limit - fixed, 0) / max(needs[-1] - fixed, 1))
+    groups = -(-members // min(max(fitting, 1), count - 1))
+    count = -(-members // groups)
+  if groups > 1:
+    first, held, last = map(_size, (needs[0], limit, needs[-1]))
+    say(f"{members} trainings at once would take {first} of {held} a device: {groups} groups of {last} each")
+  return placement
+
+
+def _needed(whole: Group, placement: Placement, execution: Execution) -> int:
+  """Bytes on a device in the stage that takes most."""
+  data = placement.abstract_data(whole.data)
+  (_, length), *_ = chunks(whole.steps, 0, execution.steps_per_call)
+  needs: dict[Stage, int] = {}
+  for number, stage in enumerate(whole.stages):
+    if stage not in needs:
+      state = abstract_state(whole, placement, number)
+      batch, names = whole.plans[0].batch_size, tuple(whole.hypers[0])
+      needs[stage] = placement.needed(stage, execution.driver, state, data, names, batch, length)
+  return max(needs.values())
+
+
+def _size(count: int) -> str:
+  unit = min(max(count.bit_length() - 1, 10) // 10, 3)
+  return f"{count / 2 ** (10 * unit):.3g} {' KMG'[unit]}iB"
+
+
+def _memory(device: jax.Device) -> int | None:
+  """Bytes that a program may take on a device, where it tells."""
+  limit = (device.memory_stats() or {}).get("bytes_limit")
+  return None if limit is None else int(limit * _SHARE)
+
+
+def read(workdir: pathlib.Path) -> dict[str, Any] | None:
+  """What `train` wrote down in `workdir` about the members, if anything; raises `UserError` where it is damaged."""
+  path = workdir / "members.json"
+  if not path.is_file():
+    return None
+  fix = f"put it back from a copy, or remove {workdir} to train again"
+  return files.read_json(path, fix, ["identity", "groups"])
+
+
+def begun_groups(training: Training, workdir: pathlib.Path, resume: bool) -> list[list[int]] | None:
+  """How the members are grouped in what `workdir` holds, where it holds a training that can go on."""
+  before, begun = read(workdir), exists(workdir) or exists(workdir / "group0")
+  if before is None or not begun:
+    return None
+  if not resume:
+    raise UserError(f"{workdir} already holds a run: go on with --resume, or choose another --workdir")
+  if keys := identity_of(training).differences(before["identity"]):
+    raise UserError(
+      f"{workdir} was begun with other trainings ({', '.join(keys[:3])} differ): go on with the same, "
+      "or choose another --workdir"
+    )
+  groups: list[list[int]] = before["groups"]
+  return groups
+
+
+def part_of(whole: Group, group: Sequence[int]) -> Group:
+  """Some of the members as a group of their own."""
+
+  def of(values):
+    return [values[k] for k in group]
+
+  return dataclasses.replace(
+    whole,
+    seeds=of(whole.seeds),
+    plans=of(whole.plans),
+    hypers=of(whole.hypers),
+    starts=of(whole.starts) if whole.starts else (),
+    names=None if whole.names is None else of(whole.names),
+  )
