@@ -86,7 +86,9 @@ def ours(data: Any, plan: np.ndarray) -> harness.Program:
   """Resident arrays or a `Stream`, as a training is fed with them on one device."""
   spread = placement.Placement((jax.devices()[0],), streamed=isinstance(data, stream.Stream))
   placed = feed.placed(spread, data)
-  gather = jax.jit(lambda data, rows: scaled(data["image"][rows]))
+  shape = data["image"].shape[1:]
+  # A window has a leading axis of shards, here one.
+  gather = jax.jit(lambda data, rows: scaled(data["image"].reshape(-1, *shape)[rows]))
   plans = [{"row": part} for part in plan.reshape(-1, WINDOW, plan.shape[1])]
 
   def batches() -> Iterator[jax.Array]:

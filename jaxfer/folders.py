@@ -37,7 +37,7 @@ _KINDS = {
 # Folders inside a run and inside a study that are theirs alone, and a key that tells their record from another file
 # of the same name.
 _PARTS = {
-  RUN: (re.compile(r"fold\d+|checkpoints|digests|best|weights"), "recipe"),
+  RUN: (re.compile(r"group\d+|checkpoints|digests|best|weights"), "recipe"),
   STUDY: (re.compile(r"rows|sources"), "rows"),
 }
 _UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)

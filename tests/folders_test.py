@@ -96,7 +96,7 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path, names, own, mes
 @pytest.mark.parametrize(
   ("record", "text", "part"),
   [
-    ("config.json", RUN_RECORD, "fold0"),
+    ("config.json", RUN_RECORD, "group0"),
     ("config.json", RUN_RECORD, "checkpoints/12"),
     ("config.json", RUN_RECORD, "weights/new"),
     ("study.json", STUDY_RECORD, "rows/narrow/group0"),
@@ -118,7 +118,7 @@ def test_files_of_other_programs_do_not_make_a_run(tmp_path):
   """Many projects have a config.json, and a folder of checkpoints."""
   (tmp_path / "config.json").write_text('{"editor": "vi"}')
   (tmp_path / "study.json").write_text('{"cut short')
-  for part in ("checkpoints/run1", "weights/run1", "rows/run1", "fold0"):
+  for part in ("checkpoints/run1", "weights/run1", "rows/run1", "group0"):
     with hold(tmp_path / part):
       (tmp_path / part / "file").touch()
   folders.check_data_dir(tmp_path)

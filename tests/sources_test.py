@@ -144,7 +144,7 @@ def test_a_source_is_judged_on_what_it_held_out(done):
 
 def test_what_was_done_is_not_done_again(done, monkeypatch):
   workdir, described, table, _ = done
-  monkeypatch.setattr(members, "train", None)
+  monkeypatch.setattr(trainer, "train", None)
   again = toy.run_study(workdir, config=described, resume=True, say=lambda line: None)
   assert again["tables"] == table["tables"]
   assert again["not_trained"] == table["not_trained"]

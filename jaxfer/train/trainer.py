@@ -75,7 +75,7 @@ def train(
       own = dataclasses.replace(own, watch=evaluate.watch if watched else None, judge=evaluate.judge)
     state, failed = drive(own, training.execution, placement, folder, layout.identity)
     rows, damage = files.read_rows(folder / "metrics.jsonl")
-    if damage:
+    if damage and members[0].name:  # A training alone has said so, and goes on.
       raise UserError(f"{folder / 'metrics.jsonl'} {damage}: remove {folder} to train again")
     results += evaluate.results(state, failed, rows)
     if number + 1 < len(groups):

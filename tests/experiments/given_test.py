@@ -73,7 +73,7 @@ def test_the_training_itself_knows_its_weights(tmp_path, folders):
   other = tmp_path / "other"
   given.check(other, {"init_from": folders["B"]}, begin=True)
   shutil.copy(other / given.FILE, tmp_path / given.FILE)
-  with pytest.raises(UserError, match=r"another configuration \(the weights in .*/B/net differ\)"):
+  with pytest.raises(UserError, match=r"other trainings \(the weights of .*/B/net differ\)"):
     train(tmp_path, folders["B"], **split)
 
 

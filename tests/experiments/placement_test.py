@@ -117,10 +117,10 @@ def test_a_study_on_streamed_data_equals_one_on_resident(stored, tmp_path, data_
     ({"kind": "distributed", "validation": 0}, 1, "train 36 records of 7 people, test 6 records of 3 people"),
   ],
 )
-def test_kinds_of_splits_reach_the_run(stored, data_dir, tmp_path, split, folds, line):
+def test_kinds_of_splits_reach_the_run(stored, data_dir, split, folds, line):
   chosen = config(**split)
   data = run.load_data(chosen, data_dir)
-  every = run.fold_dirs(chosen, tmp_path, data)
+  every = run.fold_configs(chosen, data)
   assert len(every) == folds
   tested = np.zeros(len(data), int)
   for each in every.values():

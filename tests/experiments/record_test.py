@@ -219,10 +219,10 @@ def test_files_of_the_operating_system_do_no_harm(copy):
 def test_a_fold_is_no_run_of_its_own(tmp_path):
   folds = dataclasses.replace(CONFIG, split=config.Split(folds=2))
   train(tmp_path / "w", folds)
-  with pytest.raises(UserError, match=f"fold0 is a part of a run, {tmp_path}/w: give the folder of a run"):
-    evaluate(tmp_path / "w/fold0")
-  with pytest.raises(UserError, match="fold0 is a part of a run"):
-    train(tmp_path / "w/fold0")
+  with pytest.raises(UserError, match=f"group0 is a part of a run, {tmp_path}/w: give the folder of a run"):
+    evaluate(tmp_path / "w/group0")
+  with pytest.raises(UserError, match="group0 is a part of a run"):
+    train(tmp_path / "w/group0")
 
 
 def test_a_run_and_a_study_do_not_share_a_folder(tmp_path, trained):

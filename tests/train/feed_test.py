@@ -11,7 +11,7 @@ import pytest
 from jaxfer.config import Execution
 from jaxfer.data.plan import Plan
 from jaxfer.data.stream import Stream
-from jaxfer.train import feed, members
+from jaxfer.train import feed, members, trainer
 from tests.train import toy
 from tests.train.engine_test import Stop, assert_same, stop_after
 

@@ -208,7 +208,7 @@ def test_evaluation_is_in_file_order_on_any_number_of_devices(devices):
   hyper = placed.stack([{name: np.float32(value) for name, value in member.hyper.items()}])
   evaluate = placed.evaluator(task.outputs)
   found = evaluate(placed.stack([initial()]), hyper, placed.place(task.data), plan)
-  found = np.asarray(found)[0, [4, 2, 3, 1, 0]]
+  found = np.asarray(found)[0, [4, 0, 3, 2, 1]]
   expected = evaluator()([20, 12, 11, 7, 3])
   np.testing.assert_allclose(found[:, 0], expected[""][[4, 0, 3, 2, 1]], atol=1e-5)
   np.testing.assert_allclose(found[:, 1], expected["batches of one"][[4, 0, 3, 2, 1]], atol=1e-5)
