@@ -27,7 +27,7 @@ from jaxfer.config import Execution
 from jaxfer.systems import stacked_autoencoder, two_stream_conv_rnn
 from jaxfer.systems.stacked_autoencoder.model import StackedAutoencoder
 from jaxfer.systems.two_stream_conv_rnn.model import TwoStreamConvRNN
-from jaxfer.train.placement import Placement
+from jaxfer.train.placement import Placement, bytes_needed
 from jaxfer.train.stage import Stage
 
 MEMBERS, QUICK_MEMBERS = (1, 2, 5, 10, 40), (1, 2, 3)
@@ -142,7 +142,10 @@ class Bench:
 
     states = [(state.moving, state.still) for state in fresh()]
     start = time.perf_counter()
-    peak = placement.needed(self.stage, driver, fresh()[0], data, tuple(self.hyper), sizes.batch, sizes.steps)
+    lowered = placement.lower(
+      self.stage, driver, fresh()[0], data, tuple(self.hyper), sizes.batch, sizes.steps
+    )
+    peak = bytes_needed(lowered.compile())
     facts = {"compile_seconds": time.perf_counter() - start, "memory": {"peak_bytes": peak}}
 
     def call():

@@ -106,8 +106,7 @@ def two_stream(
 ) -> dict[str, Make]:
   """Programs of the two-stream conv-RNN's step, by implementation.
 
-  With an `axis_name` ours sum over it, as under `pmap`, the default of several devices. `jaxfer_jit` is the step that
-  `execution.backend=jit` leaves to XLA to divide.
+  With an `axis_name` ours sum over it, as the engine does on several devices.
   """
   clips = {
     "frames": jax.ShapeDtypeStruct((batch, time, size, size, 3), jnp.float32),
@@ -148,7 +147,6 @@ def two_stream(
   return {
     "jaxfer": functools.partial(ours, "auto", axis_name),
     "jaxfer_pallas": functools.partial(ours, "pallas", axis_name),
-    **({} if axis_name is None else {"jaxfer_jit": functools.partial(ours, "auto", None)}),
     "flax": theirs,
   }
 

@@ -23,7 +23,7 @@ from jaxfer.errors import UserError, unknown
 from jaxfer.train.checkpoint import exists
 from jaxfer.train.drive import Group, Identity, abstract_state
 from jaxfer.train.members import Training, check, digest, identity_of, submodules
-from jaxfer.train.placement import NOTHING, Placement, divide, requested_devices
+from jaxfer.train.placement import NOTHING, Placement, bytes_needed, divide, requested_devices
 from jaxfer.train.stage import Stage, Variables
 from jaxfer.train.state import split
 
@@ -195,7 +195,8 @@ def _needed(whole: Group, placement: Placement, execution: Execution) -> int:
     if stage not in needs:
       state = abstract_state(whole, placement, number)
       batch, names = whole.plans[0].batch_size, tuple(whole.hypers[0])
-      needs[stage] = placement.needed(stage, execution.driver, state, data, names, batch, length)
+      lowered = placement.lower(stage, execution.driver, state, data, names, batch, length)
+      needs[stage] = bytes_needed(lowered.compile())
   return max(needs.values())
 
 

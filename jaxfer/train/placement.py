@@ -348,7 +348,7 @@ class Placement:
 
     return chunk
 
-  def needed(
+  def lower(
     self,
     stage: Stage,
     driver: Driver,
@@ -357,10 +357,10 @@ class Placement:
     names: Sequence[str],
     batch: int,
     length: int,
-  ) -> int:
-    """Bytes that a chunk takes on a device, arguments included, as the compiler reports.
+  ) -> jax.stages.Lowered:
+    """The program of a chunk, from shapes alone.
 
-    The program stays in JAX's cache, where the first call of `trainer` finds it: it is not compiled a second time.
+    Once compiled it stays in JAX's cache, where the first call of `trainer` finds it.
 
     Args:
       stage: what is trained.
@@ -378,9 +378,8 @@ class Placement:
     if driver == "steps":
       plan, active = {name: column[0] for name, column in plan.items()}, active[0]
     arguments = self._arguments(state.moving, state.still, data, keys, hyper)
-    memory = self._program(stage, driver).lower(*arguments, active, plan).compile().memory_analysis()
-    sizes = memory.argument_size_in_bytes, memory.output_size_in_bytes, memory.temp_size_in_bytes
-    return sum(sizes) - memory.alias_size_in_bytes
+    lowered: jax.stages.Lowered = self._program(stage, driver).lower(*arguments, active, plan)
+    return lowered
 
   def evaluator(self, outputs: Outputs) -> Callable[..., jax.Array]:
     """Compiles outputs(variables, hyper, data, plan, axis_name) -> [rows, ...] for all members.
@@ -470,6 +469,14 @@ class _Pmapped:
   def lower(self, *args: Any) -> Any:
     """Lowers the program, as `jax.jit(...).lower` does."""
     return self._mapped.lower(*self._arguments(args))
+
+
+def bytes_needed(compiled: jax.stages.Compiled) -> int:
+  """Bytes that a program takes on a device, arguments included, as the compiler reports."""
+  memory = compiled.memory_analysis()
+  assert memory is not None
+  sizes = memory.argument_size_in_bytes, memory.output_size_in_bytes, memory.temp_size_in_bytes
+  return sum(sizes) - memory.alias_size_in_bytes
 
 
 def room(count: int | None = None) -> tuple[int | None, str]:

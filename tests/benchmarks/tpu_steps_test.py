@@ -57,10 +57,10 @@ def test_names_are_unique_and_the_headline_is_first():
 
 def test_batches_are_split_over_devices_and_the_state_is_not():
   (case,) = [case for case in tpu_cases.quick_cases() if case.topology == tpu_cases.FOUR]
-  text = case.programs["jaxfer_jit"].lower(tuple(jax.devices()[:4])).as_text()
+  text = case.programs["flax"].lower(tuple(jax.devices()[:4])).as_text()
   (signature,) = [line for line in text.splitlines() if "func.func public @main" in line]
   arguments = signature.split(") -> (")[0].split("%arg")[1:]
   split = [argument for argument in arguments if '{"data"}' in argument]
-  assert len(split) == 4  # Frames, flow, label and keys.
+  assert len(split) == 3  # Frames, flow and label.
   assert all("tensor<4x" in argument for argument in split)
   assert len(arguments) > 30
