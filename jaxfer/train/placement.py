@@ -197,7 +197,7 @@ class Placement:
     sharding = self._sharding(MEMBER) if members % self.rows == 0 else self._sharding()
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct((members, *a.shape), a.dtype, sharding=sharding), tree)
 
-  def abstract_data(self, data: Mapping[str, np.ndarray]) -> dict[str, jax.ShapeDtypeStruct]:
+  def abstract_data(self, data: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes, dtypes and shardings of resident data once they are placed."""
     return {
       name: jax.ShapeDtypeStruct(

@@ -1,0 +1,169 @@
+"""What chips say to each other: the engine's own training steps, compiled for four TPU chips, with their collectives.
+
+  python -m benchmarks.tpu_mesh [--only TEXT] [--topology v5e:2x2]
+
+Each step is the program that `jaxfer.train` runs with the driver `steps`: sampling and augmentation, the gradients'
+sums, statistics over the batch, the optimizer, the guard against what is not finite. It is compiled three ways for
+four chips: one training with its batch divided among all, four trainings side by side, and two trainings with each
+batch divided in two. Nothing runs. A collective is an operation of the compiled program in which chips exchange data;
+its bytes are those of its operands on one chip. What they take on more chips is estimated on paper from the published
+bandwidth.
+
+The models have the parameters that `benchmarks.tpu` uses; images and batches are small, since neither changes what is
+exchanged, but for the maps' sizes in statistics. Results go to standard output.
+"""
+
+import argparse
+import dataclasses
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import tpu_compile
+from jaxfer.kernels.conv_recurrence import Implementation
+from jaxfer.systems import elderly_transfer, identity_expression_vae, two_stream_conv_rnn
+from jaxfer.systems.elderly_transfer.model import FaceClassifier
+from jaxfer.systems.identity_expression_vae.model import IdentityExpressionVAE
+from jaxfer.systems.two_stream_conv_rnn.model import TwoStreamConvRNN
+from jaxfer.train.placement import Placement
+from jaxfer.train.stage import Stage
+from jaxfer.train.state import begin
+
+TOPOLOGY = "v5e:2x2"
+# Ways to divide four chips: shards of a batch.
+DIVISIONS = {"batch divided among 4": 4, "4 members side by side": 1, "2 members, each batch divided in 2": 2}
+ROWS, BATCH = 64, 16
+_OPERATION = re.compile(
+  r"= (?P<shape>.*?) (?P<name>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?P<start>-start)?\("
+)
+_ARRAY = re.compile(r"(?P<dtype>[a-z]+\d+)\[(?P<sides>[\d,]*)\]")
+_BYTES = {"f32": 4, "bf16": 2, "s32": 4, "u32": 4, "f16": 2, "pred": 1, "s8": 1, "u8": 1}
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """A training step to compile.
+
+  Attributes:
+    stage: of the system.
+    hyper: its numbers.
+    variables: of one member, as shapes.
+    data: resident arrays, as shapes.
+  """
+
+  stage: Stage
+  hyper: Mapping[str, float]
+  variables: Any
+  data: Mapping[str, jax.ShapeDtypeStruct]
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+  """A collective operation: its name, and the bytes of its results on one chip."""
+
+  name: str
+  bytes: int
+
+
+def two_stream(implementation: Implementation) -> Step:
+  """The two-stream conv-RNN with 16 to 128 features, on clips of 8 frames of 32 pixels."""
+  model = TwoStreamConvRNN(7, features=(16, 32, 64, 128), dtype=jnp.bfloat16, implementation=implementation)
+  (stage,), hyper = two_stream_conv_rnn.SYSTEM.recipe(model, 1)
+  clips = [jnp.zeros((1, 1, 32, 32, channels)) for channels in (3, 2)]
+  data = {
+    "frames": jax.ShapeDtypeStruct((ROWS, 8, 32, 32, 3), jnp.uint8),
+    "flow": jax.ShapeDtypeStruct((ROWS, 8, 32, 32, 2), jnp.int16),
+    "label": jax.ShapeDtypeStruct((ROWS,), jnp.int32),
+  }
+  return Step(stage, hyper, jax.eval_shape(model.init, jax.random.key(0), *clips), data)
+
+
+def _image_step(system: Any, model: Any, size: int, which: int = 0) -> Step:
+  """A stage of a system that reads images."""
+  stages, hyper = system.recipe(model, 1)
+  data = {
+    "image": jax.ShapeDtypeStruct((ROWS, size, size, 3), jnp.uint8),
+    "label": jax.ShapeDtypeStruct((ROWS,), jnp.int32),
+  }
+  one = {name: np.zeros((1, *array.shape[1:]), array.dtype) for name, array in data.items()}
+  variables = jax.eval_shape(lambda key: system.init(model, one, key), jax.random.key(0))
+  return Step(stages[which], hyper, variables, data)
+
+
+def steps() -> dict[str, Any]:
+  """What makes each step, by name."""
+  resnet = lambda: FaceClassifier(7, net="resnet18", image_size=64, dtype=jnp.bfloat16)  # noqa: E731
+  vae = lambda: IdentityExpressionVAE(64, dtype=jnp.bfloat16)  # noqa: E731
+  return {
+    "two_stream_conv_rnn, scan": lambda: two_stream("auto"),
+    "two_stream_conv_rnn, Pallas": lambda: two_stream("pallas"),
+    "elderly_transfer, ResNet18": lambda: _image_step(elderly_transfer.SYSTEM, resnet(), 64),
+    "identity_expression_vae, identity": lambda: _image_step(identity_expression_vae.SYSTEM, vae(), 64),
+    "identity_expression_vae, expression": lambda: _image_step(identity_expression_vae.SYSTEM, vae(), 64, 1),
+  }
+
+
+def lower(step: Step, placement: Placement) -> jax.stages.Lowered:
+  """The engine's step on a placement."""
+  state = placement.abstract(jax.eval_shape(lambda v: begin(step.stage, v), step.variables))
+  data = placement.abstract_data(step.data)
+  return placement.lower(step.stage, "steps", state, data, tuple(step.hyper), BATCH, 2)
+
+
+def collectives(text: str) -> list[Collective]:
+  """The collectives of a compiled program, from its text."""
+  found = []
+  for line in text.splitlines():
+    if match := _OPERATION.search(line):
+      arrays = [
+        _BYTES[array["dtype"]] * math.prod(map(int, filter(None, array["sides"].split(","))))
+        for array in _ARRAY.finditer(match["shape"])
+      ]
+      # An asynchronous operation names its operands beside its results.
+      found.append(Collective(match["name"], sum(arrays) // (2 if match["start"] else 1)))
+  return found
+
+
+def main() -> None:
+  flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  flags.add_argument("--only", default="", metavar="TEXT", help="steps whose name contains this")
+  flags.add_argument("--topology", default=TOPOLOGY, help="of four chips")
+  arguments = flags.parse_args()
+  jax.config.update("jax_enable_compilation_cache", False)
+  jax.config.update("jax_disable_most_optimizations", False)
+  devices = tpu_compile.devices(arguments.topology)
+  for name, make in steps().items():
+    if arguments.only not in name:
+      continue
+    step = make()
+    size = sum(4 * leaf.size for leaf in jax.tree.leaves(step.variables["params"]))
+    print(f"{name}: parameters {size / 2**20:.2f} MiB", flush=True)
+    for division, shards in DIVISIONS.items():
+      placement = Placement(devices, shards)
+      mesh = placement.mesh.abstract_mesh
+
+      def lowered(step=step, placement=placement, mesh=mesh):
+        with jax.sharding.use_abstract_mesh(mesh):  # It tells the library the chip.
+          return lower(step, placement)
+
+      compiled = tpu_compile.compile_program(lowered, arguments.topology)
+      kernels = compiled.text.count('custom_call_target="tpu_custom_call"')
+      print(f"  {division}: {summary(collectives(compiled.text))}; {kernels} Pallas kernels", flush=True)
+
+
+def summary(found: Sequence[Collective]) -> str:
+  """Collectives counted by name, with the bytes of all."""
+  if not found:
+    return "no collective"
+  names = sorted({one.name for one in found})
+  counted = [f"{sum(one.name == name for one in found)} {name}" for name in names]
+  return f"{', '.join(counted)}, {sum(one.bytes for one in found) / 2**20:.2f} MiB"
+
+
+if __name__ == "__main__":
+  main()
