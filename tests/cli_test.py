@@ -29,7 +29,7 @@ TINY = [
   "data.image_size=16",
   "model.features=(4,)",
   "model.dense=(8, 8)",
-  "recipe.epochs=8",
+  "recipe.epochs=4",
   "batch_size=4",
   "split.test=0.34",
   "execution.devices=1",
@@ -63,7 +63,7 @@ def final_state(workdir, data_dir):
 def test_training_leaves_metrics_figures_and_a_checkpoint(trained):
   rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
   assert [(row["split"], row["epoch"]) for row in rows] == [
-    (split, epoch) for epoch in range(1, 9) for split in ("train", "validation")
+    (split, epoch) for epoch in range(1, 5) for split in ("train", "validation")
   ]
   assert all(np.isfinite(row["loss"]) and 0 <= row["accuracy"] <= 1 for row in rows)
   result = json.loads((trained / "evaluation.json").read_text())
@@ -89,7 +89,7 @@ def test_what_the_system_remarks_is_said(trained, data_dir, capsys, monkeypatch)
   warnings = lambda model, history, outputs: [f"{len(history)} rows, outputs {outputs.shape[1:]}"]  # noqa: E731
   monkeypatch.setattr(SYSTEMS["two_stream_conv_rnn"], "warnings", warnings)
   assert jaxfer("evaluate", trained, "--data-dir", data_dir) == 0
-  assert capsys.readouterr().out.endswith("16 rows, outputs (7,)\n")
+  assert capsys.readouterr().out.endswith("8 rows, outputs (7,)\n")
 
 
 def test_of_many_classes_no_matrix_is_written(trained, data_dir, tmp_path, capsys, monkeypatch):

@@ -13,8 +13,10 @@ import tempfile
 # a resumed training must round alike.
 QUICK = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1"
 if QUICK and importlib.metadata.version("jaxlib").startswith("0.10."):
-  # Its emitters of fused loops are slow to compile, and optional; later versions do not know the flag.
-  os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+  # Its emitters of fused loops are slow to compile, and optional. One LLVM module a program takes a sixth less time
+  # than one a kernel. Other versions of XLA may not know these flags, and would not start.
+  flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+  os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -26,7 +28,7 @@ jax.config.update("jax_num_cpu_devices", 4)
 # A fresh folder: nothing is left from an earlier session, but a program that two tests share compiles once.
 _cache = tempfile.TemporaryDirectory()
 jax.config.update("jax_compilation_cache_dir", _cache.name)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -1,4 +1,4 @@
-"""Every config becomes a training whose step traces, on records of the right shape, with no data set at hand."""
+"""Every study's last row becomes a training whose step traces, on records of the right shape, with no data set."""
 
 import functools
 import pathlib
@@ -24,16 +24,19 @@ CONFIGS = sorted((pathlib.Path(__file__).parents[2] / "configs").rglob("*.py"))
 
 
 def configured():
-  """Every run of `configs/`, and of each study its last row, the most enhanced, at its smallest."""
+  """Of each study of `configs/` its last row, the most enhanced, at its smallest.
+
+  tests/invariants_test.py traces the configs of a single run, and the bases of studies.
+  """
   for path in CONFIGS:
     described = config.read(path)
     if isinstance(described, config.StudyConfig):
-      *_, described = config.resolve(described, "smoke", (), options_of)[1].values()
-    yield pytest.param(described, id=path.stem)
+      *_, last = config.resolve(described, "smoke", (), options_of)[1].values()
+      yield pytest.param(last, id=path.stem)
 
 
 @pytest.mark.parametrize("configured", list(configured()))
-def test_one_step_of_every_config_traces(configured, monkeypatch):
+def test_one_step_of_every_studys_last_row_traces(configured, monkeypatch):
   monkeypatch.setattr(Task, "check_start", lambda self, start: None)  # What a row starts from is not at hand.
   made = run.prepare(configured, blank_records(configured.data))
   training, (name, task) = made.training, next(iter(made.tasks.items()))

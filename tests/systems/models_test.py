@@ -15,6 +15,7 @@ from jaxfer.errors import UserError
 from jaxfer.systems import MODELS, create_model
 from jaxfer.systems.elderly_transfer.model import FaceClassifier
 from jaxfer.systems.landmark_fusion.model import LandmarkFusion
+from tests import drawn
 
 FULL = {"temporal_gate": True, "temporal_skip": True, "spatial_skip": True}
 
@@ -98,12 +99,21 @@ def create(name, **attributes):
 
 @functools.cache
 def build(name):
-  """A model, its variables, inputs of it, and its compiled call, which every test shares."""
+  """A model, variables of it, inputs, its compiled call and its compiled gradient, which every test shares.
+
+  The gradient is (params, keys) -> that of a scalar of the outputs in training, and these outputs.
+  """
   spec = SPECS[name]
   model = create(name)
   rng = np.random.default_rng(0)
   inputs = [jnp.asarray(rng.uniform(-1, 1, shape), jnp.float32) for shape in spec.inputs]
-  return model, jax.jit(model.init)(jax.random.key(0), *inputs), inputs, jax.jit(model.apply)
+  variables = drawn.variables(model.init, *inputs)
+
+  def scalar(params, keys):
+    outputs = model.apply({**variables, "params": params}, *inputs, train=True, keys=keys)
+    return (outputs * jnp.arange(1, outputs.size + 1).reshape(outputs.shape)).sum(), outputs
+
+  return model, variables, inputs, jax.jit(model.apply), jax.jit(jax.grad(scalar, has_aux=True))
 
 
 def test_every_model_has_a_row():
@@ -111,29 +121,19 @@ def test_every_model_has_a_row():
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_shapes_dtypes_and_jit_equals_eager(name):
-  model, variables, inputs, apply = build(name)
-  eager, compiled = model.apply(variables, *inputs), apply(variables, *inputs)
-  assert eager.shape == SPECS[name].output
-  assert eager.dtype == jnp.float32
-  np.testing.assert_allclose(compiled, eager, rtol=1e-4, atol=1e-5)
+def test_shapes_and_dtypes(name):
+  _, variables, inputs, apply, _ = build(name)
+  outputs = apply(variables, *inputs)
+  assert outputs.shape == SPECS[name].output
+  assert outputs.dtype == jnp.float32
   assert {leaf.dtype for leaf in jax.tree.leaves(variables["params"])} == {jnp.dtype("float32")}
 
 
 @pytest.mark.parametrize("name", SPECS)
 def test_every_parameter_gets_a_gradient_and_bfloat16_computes_close(name):
-  model, variables, inputs, apply = build(name)
-  keys = jax.random.split(jax.random.key(1), 2)
-
-  @jax.jit
-  def gradient(params):
-    def scalar(params):
-      logits = model.apply({**variables, "params": params}, *inputs, train=True, keys=keys)
-      return (logits * jnp.arange(1, logits.size + 1).reshape(logits.shape)).sum()
-
-    return jax.grad(scalar)(params)
-
-  for path, leaf in jax.tree.leaves_with_path(gradient(variables["params"])):
+  _, variables, inputs, apply, gradient = build(name)
+  slopes, _ = gradient(variables["params"], jax.random.split(jax.random.key(1), 2))
+  for path, leaf in jax.tree.leaves_with_path(slopes):
     assert np.isfinite(leaf).all()
     assert (np.abs(leaf).max() > 0) == (path[0].key not in SPECS[name].beside), jax.tree_util.keystr(path)
   low = create(name, dtype=jnp.bfloat16)
@@ -145,9 +145,9 @@ def test_every_parameter_gets_a_gradient_and_bfloat16_computes_close(name):
 
 @pytest.mark.parametrize("name", SPECS)
 def test_training_differs_only_where_it_should(name):
-  model, variables, inputs, apply = build(name)
+  model, variables, inputs, apply, gradient = build(name)
   keys = jax.random.split(jax.random.key(1), 2)
-  run = jax.jit(lambda keys: model.apply(variables, *inputs, train=True, keys=keys))
+  run = lambda keys: gradient(variables["params"], keys)[1]  # noqa: E731
   np.testing.assert_array_equal(run(keys), run(keys))
   for other in (apply(variables, *inputs), run(keys[::-1])):
     # Two programs round differently.
@@ -161,7 +161,7 @@ def test_training_differs_only_where_it_should(name):
 
 @pytest.mark.parametrize("name", SPECS)
 def test_examples_do_not_see_each_other(name):
-  _, variables, inputs, apply = build(name)
+  _, variables, inputs, apply, _ = build(name)
   swapped = apply(variables, *(x[::-1] for x in inputs))[::-1]
   np.testing.assert_allclose(swapped, apply(variables, *inputs), rtol=1e-5, atol=1e-6)
 

@@ -15,7 +15,7 @@ import pytest
 from jaxfer import losses
 from jaxfer.systems import MODELS, SYSTEMS
 from jaxfer.train.stage import LossOut
-from tests import contract
+from tests import contract, drawn
 from tests import small_systems as systems
 from tests.compiled import reduced_products
 from tests.train import toy
@@ -47,7 +47,7 @@ def test_one_device_equals_four_nothing_is_nan_and_no_product_is_reduced(name):
   plan = task.plan(np.arange(40))
   stages, hyper = task.stages(plan.steps)
   with jax.debug_nans(True):
-    variables = jax.device_get(jax.jit(task.init)(jax.random.key(1)))
+    variables = drawn.variables(task.init)
     contract.check_steps(stages, variables, task.data, plan, hyper)
     contract.check_outputs(task.outputs, variables, task.data, hyper, 16)
 

@@ -189,19 +189,21 @@ def stop_after(monkeypatch, chunks):
 
 
 @pytest.mark.optimized
-@pytest.mark.parametrize(("driver", "chunks"), [("steps", 2), ("steps", 9), ("scan", 4)])
-def test_a_killed_run_resumes_bit_for_bit(tmp_path, monkeypatch, driver, chunks):
+@pytest.mark.parametrize(("driver", "cuts"), [("steps", (2, 9)), ("scan", (4,))])
+def test_a_killed_run_resumes_bit_for_bit(tmp_path, monkeypatch, driver, cuts):
   """Three chunks an epoch, two epochs a stage: stopped within the first epoch, the second, and the second stage."""
   settings = {"driver": driver, "steps_per_call": 2, "checkpoint_seconds": 0.0, "keep": 3}
   want = run(tmp_path / "whole", **settings)
-  with monkeypatch.context() as patch:
-    stop_after(patch, chunks)
-    with pytest.raises(Stop):
-      run(tmp_path / "cut", **settings)
-  got = run(tmp_path / "cut", resume=True, **settings)
-  chex.assert_trees_all_equal(got, want)
-  assert (tmp_path / "cut/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
-  assert len(list((tmp_path / "cut/checkpoints").glob("[0-9]*"))) == 3
+  for chunks in cuts:
+    cut = tmp_path / f"cut{chunks}"
+    with monkeypatch.context() as patch:
+      stop_after(patch, chunks)
+      with pytest.raises(Stop):
+        run(cut, **settings)
+    got = run(cut, resume=True, **settings)
+    chex.assert_trees_all_equal(got, want)
+    assert (cut / "metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+    assert len(list((cut / "checkpoints").glob("[0-9]*"))) == 3
 
 
 def test_resuming_otherwise_says_so_and_another_configuration_is_refused(tmp_path, capsys):

@@ -48,18 +48,19 @@ def test_other_batches_give_another_net(tmp_path):
 
 
 @pytest.mark.optimized
-@pytest.mark.parametrize("chunks", [2, 5])
-def test_a_killed_streamed_run_resumes_bit_for_bit(tmp_path, monkeypatch, chunks):
+def test_a_killed_streamed_run_resumes_bit_for_bit(tmp_path, monkeypatch):
   """Three chunks an epoch: stopped within the first epoch, and within the second."""
   settings = {"driver": "steps", "steps_per_call": 2, "checkpoint_seconds": 0.0}
   want = run(tmp_path / "whole", True, **settings)
-  with monkeypatch.context() as patch:
-    stop_after(patch, chunks)
-    with pytest.raises(Stop):
-      run(tmp_path / "cut", True, **settings)
-  got = run(tmp_path / "cut", True, resume=True, **settings)
-  chex.assert_trees_all_equal(got, want)
-  assert (tmp_path / "cut/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+  for chunks in (2, 5):
+    cut = tmp_path / f"cut{chunks}"
+    with monkeypatch.context() as patch:
+      stop_after(patch, chunks)
+      with pytest.raises(Stop):
+        run(cut, True, **settings)
+    got = run(cut, True, resume=True, **settings)
+    chex.assert_trees_all_equal(got, want)
+    assert (cut / "metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
 
 
 def test_resuming_with_another_placement_says_so(tmp_path, capsys):

@@ -336,25 +336,27 @@ def stop_after(monkeypatch, chunks):
 
 
 @pytest.mark.optimized
-@pytest.mark.parametrize(("mode", "chunks"), [("vmap", 2), ("vmap", 8), ("sequential", 14)])
-def test_killed_members_resume_bit_for_bit(tmp_path, monkeypatch, methods, mode, chunks):
+@pytest.mark.parametrize(("mode", "cuts"), [("vmap", (2, 8)), ("sequential", (14,))])
+def test_killed_members_resume_bit_for_bit(tmp_path, monkeypatch, methods, mode, cuts):
   """In the first epoch, the second stage, the second of three groups."""
   method, chosen = methods["dense"], folds(methods["dense"][-1])
   settings = {"steps_per_call": 2, "checkpoint_seconds": 0.0}
   want = train(tmp_path / "whole", method, chosen, mode, execution=settings)
-  with monkeypatch.context() as patch:
-    stop_after(patch, chunks)
-    with pytest.raises(Stop):
-      train(tmp_path / "cut", method, chosen, mode, execution=settings)
-  with pytest.raises(UserError, match="already holds a run"):
-    train(tmp_path / "cut", method, chosen, mode)
-  others = [dataclasses.replace(m, seed=m.seed + 1) for m in chosen]
-  with pytest.raises(UserError, match=r"other trainings \(member m0, member m1, member m2 differ\)"):
-    train(tmp_path / "cut", method, others, mode, resume=True)
-  got = train(tmp_path / "cut", method, chosen, mode, resume=True, execution=settings)
-  for one, other in zip(got, want, strict=True):
-    chex.assert_trees_all_equal(one.variables, other.variables)
-    assert one.history == other.history
+  for chunks in cuts:
+    cut = tmp_path / f"cut{chunks}"
+    with monkeypatch.context() as patch:
+      stop_after(patch, chunks)
+      with pytest.raises(Stop):
+        train(cut, method, chosen, mode, execution=settings)
+    with pytest.raises(UserError, match="already holds a run"):
+      train(cut, method, chosen, mode)
+    others = [dataclasses.replace(m, seed=m.seed + 1) for m in chosen]
+    with pytest.raises(UserError, match=r"other trainings \(member m0, member m1, member m2 differ\)"):
+      train(cut, method, others, mode, resume=True)
+    got = train(cut, method, chosen, mode, resume=True, execution=settings)
+    for one, other in zip(got, want, strict=True):
+      chex.assert_trees_all_equal(one.variables, other.variables)
+      assert one.history == other.history
 
 
 @pytest.mark.optimized
