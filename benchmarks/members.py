@@ -27,7 +27,8 @@ from jaxfer.config import Execution
 from jaxfer.systems import stacked_autoencoder, two_stream_conv_rnn
 from jaxfer.systems.stacked_autoencoder.model import StackedAutoencoder
 from jaxfer.systems.two_stream_conv_rnn.model import TwoStreamConvRNN
-from jaxfer.train.placement import Placement, bytes_needed
+from jaxfer.train.memory import bytes_needed
+from jaxfer.train.placement import Placement
 from jaxfer.train.stage import Stage
 
 MEMBERS, QUICK_MEMBERS = (1, 2, 5, 10, 40), (1, 2, 3)

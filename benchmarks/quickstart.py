@@ -70,7 +70,7 @@ def measure(session: harness.Session, config: RunConfig) -> None:
     return
   with tempfile.TemporaryDirectory() as folder:
     start = time.perf_counter()
-    (result,) = trainer.train(training, pathlib.Path(folder) / "run")
+    (result,) = trainer.Trainer(training, pathlib.Path(folder) / "run").fit()
     seconds = time.perf_counter() - start
   assert result.outputs is not None
   reading = next(iter(own.read(result.outputs, rows).values()))

@@ -55,7 +55,7 @@ def run(
 
   Raises:
     UserError: as `config.resolve` and `folders.hold`; `workdir` holds another study or one on other data, or this study
-      and `resume` is not asked for; as `records.load` and `trainer.train`.
+      and `resume` is not asked for; as `records.load` and `Trainer.fit`.
     Interrupted: SIGTERM or SIGINT came; the state is saved.
   """
   study, rows = configuration.resolve(study, preset, assignments, options_of)

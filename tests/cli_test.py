@@ -19,7 +19,7 @@ from PIL import Image
 from jaxfer import cli, config
 from jaxfer.experiments import run
 from jaxfer.systems import SYSTEMS
-from jaxfer.train import trainer
+from jaxfer.train.trainer import Trainer
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = [
@@ -56,7 +56,7 @@ def trained(tmp_path_factory, data_dir):
 def final_state(workdir, data_dir):
   configured = config.from_json((workdir / "config.json").read_text())
   made = run.prepare(configured, run.load_data(configured, data_dir))
-  (result,) = trainer.restore(made.training, workdir)
+  (result,) = Trainer(made.training, workdir).restore()
   return result.variables
 
 

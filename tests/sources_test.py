@@ -11,7 +11,8 @@ from jaxfer.errors import UserError
 from jaxfer.experiments import sources
 from jaxfer.experiments.task import options_of, task_of
 from jaxfer.systems import SYSTEMS
-from jaxfer.train import trainer, weights
+from jaxfer.train import weights
+from jaxfer.train.trainer import Trainer
 from tests import study_toy as toy
 
 PICTURES = {"colour_order": "BGR", "input_size": 2}
@@ -87,13 +88,13 @@ def test_a_source_is_trained_once_and_every_seed_starts_from_it(done):
 
 def test_trainings_hold_what_they_start_from_as_one_object(done, monkeypatch, tmp_path):
   workdir, described, _, _ = done
-  given, original = [], trainer.train
+  given, original = [], Trainer.fit
 
-  def train(training, *args, **kwargs):
-    given.extend(member.start for member in training.members)
-    return original(training, *args, **kwargs)
+  def fit(self, **kwargs):
+    given.extend(member.start for member in self.training.members)
+    return original(self, **kwargs)
 
-  monkeypatch.setattr(trainer, "train", train)
+  monkeypatch.setattr(Trainer, "fit", fit)
   (folder,) = (path for path in (workdir / "sources/people/weights").iterdir() if path.is_dir())
   table = toy.run_study(
     tmp_path, f"sources.peo*={folder}", "rows=('from people',)", config=described, say=lambda line: None
@@ -144,7 +145,7 @@ def test_a_source_is_judged_on_what_it_held_out(done):
 
 def test_what_was_done_is_not_done_again(done, monkeypatch):
   workdir, described, table, _ = done
-  monkeypatch.setattr(trainer, "train", None)
+  monkeypatch.setattr(Trainer, "fit", None)
   again = toy.run_study(workdir, config=described, resume=True, say=lambda line: None)
   assert again["tables"] == table["tables"]
   assert again["not_trained"] == table["not_trained"]

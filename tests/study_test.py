@@ -18,7 +18,8 @@ from jaxfer.errors import UserError
 from jaxfer.experiments import run
 from jaxfer.report import study as report
 from jaxfer.systems import SYSTEMS
-from jaxfer.train import trainer, weights
+from jaxfer.train import weights
+from jaxfer.train.trainer import Trainer
 from tests import study_toy as toy
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -113,13 +114,13 @@ def test_a_killed_study_resumes_to_the_same_table(tmp_path, undisturbed, monkeyp
   assert (tmp_path / "rows/narrow/result.json").exists() == (chunks >= ROW)
   assert not (tmp_path / "table.json").exists()
 
-  trained, original = [], trainer.train
+  trained, original = [], Trainer.fit
 
-  def train(training, folder, **kwargs):
-    trained.append(folder.name)
-    return original(training, folder, **kwargs)
+  def fit(self, **kwargs):
+    trained.append(self.workdir.name)
+    return original(self, **kwargs)
 
-  monkeypatch.setattr(trainer, "train", train)
+  monkeypatch.setattr(Trainer, "fit", fit)
   with pytest.raises(UserError, match="already holds this study: go on with --resume"):
     toy.run_study(tmp_path)
   table = toy.run_study(tmp_path, resume=True, say=lambda line: None)
@@ -183,13 +184,13 @@ def test_a_training_that_is_not_finite_counts_as_wrong_and_is_named(tmp_path):
 
 def test_of_a_failed_training_only_its_own_records_count_as_wrong(tmp_path, undisturbed, monkeypatch):
   """Even where the net as it was before would have had some right."""
-  original = trainer.train
+  original = Trainer.fit
 
-  def train(*args, **kwargs):
+  def fit(*args, **kwargs):
     first, second, *others = original(*args, **kwargs)
     return [first, dataclasses.replace(second, failed="stage 'train', epoch 2, step 1"), *others]
 
-  monkeypatch.setattr(trainer, "train", train)
+  monkeypatch.setattr(Trainer, "fit", fit)
   one = dataclasses.replace(toy.STUDY, rows=toy.STUDY.rows[:1], compared=())
   (row,) = toy.run_study(tmp_path, config=one, say=lambda line: None)["rows"]
   whole = json.loads((undisturbed[0] / "rows/narrow/result.json").read_text())

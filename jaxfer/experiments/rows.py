@@ -104,7 +104,7 @@ def train(
   with _compilations() as compilations:
     for at, numbers in _calls(names, folder, config).items():
       part = dataclasses.replace(training, members=[training.members[k] for k in numbers])
-      ended = trainer.train(part, at, resume=True, say=say)
+      ended = trainer.Trainer(part, at, say=say).fit(resume=True)
       for k, result in zip(numbers, ended, strict=True):
         results[k] = result
   told = []

@@ -19,7 +19,7 @@ from jaxfer.experiments import given, record
 from jaxfer.experiments.task import Task, folds_of, options_of, seen, split_of, task_of
 from jaxfer.report import grids, pages, plots, tables
 from jaxfer.systems.system import ALONE, Prediction, pooled_confusion, pooled_scores
-from jaxfer.train import groups, members, placement, trainer, weights
+from jaxfer.train import groups, members, memory, trainer, weights
 from jaxfer.train.checkpoint import exists
 from jaxfer.train.stage import Variables
 
@@ -146,7 +146,7 @@ def load_data(config: RunConfig, data_dir: pathlib.Path) -> records.Records:
   """Reads the configured data set, or opens it where it is too big; a synthetic one is generated on first use."""
   options_of("data", config.data)
   host = stream.host_memory()
-  room = None if host is None else int(host * placement.SHARE)
+  room = None if host is None else int(host * memory.SHARE)
   limit = {"resident": None, "streamed": 0, "auto": room}[config.execution.placement]
   return stream.load(config.data.name, data_dir, config.data.options, limit)
 
@@ -181,7 +181,7 @@ def train(
     say: takes the lines for the reader.
 
   Raises:
-    UserError, Interrupted: see `trainer.train`; also where `workdir` holds something else, is in use or cannot be
+    UserError, Interrupted: see `Trainer.fit`; also where `workdir` holds something else, is in use or cannot be
       written (`folders.hold`), where it was begun with another configuration or on other data, and where a fold's loss
       or gradient is not finite.
   """
@@ -190,7 +190,7 @@ def train(
     data = _begin(config, workdir, data_dir, resume)
     run = prepare(config, data)
     _describe(run, data, say)
-    results = trainer.train(run.training, workdir, resume=resume, profile=profile, say=say)
+    results = trainer.Trainer(run.training, workdir, profile=profile, say=say).fit(resume=resume)
     return _evaluate(config, workdir, run, results, say)
 
 
@@ -259,7 +259,7 @@ def evaluate(
     # Folds that start from given weights share those that stay frozen, which are read again.
     folds_share = config.init_from is not None and folds_of(config, data) > 1
     run = prepare(config, seen(config, data), trains=folds_share)
-    return _evaluate(config, workdir, run, trainer.restore(run.training, workdir, say), say)
+    return _evaluate(config, workdir, run, trainer.Trainer(run.training, workdir, say=say).restore(), say)
 
 
 def _evaluate(

@@ -21,7 +21,7 @@ from jaxfer.errors import UserError, unknown
 from jaxfer.ranges import Range
 from jaxfer.systems import SYSTEMS, create_model, model_class
 from jaxfer.systems.system import Prediction, System
-from jaxfer.train import placement as placements
+from jaxfer.train import memory
 from jaxfer.train.stage import Stage, Variables
 
 
@@ -357,6 +357,6 @@ def _placed(execution: configuration.Execution, arrays: Mapping[str, Any]) -> tu
   elif any(isinstance(array, Column) for array in arrays.values()):
     streamed, why = True, "from disk, too big for the host's memory"
   else:
-    limit, why = placements.room(execution.devices)
+    limit, why = memory.room(execution.devices)
     streamed = limit is not None and size > limit
   return streamed, f"{size / 2**20:.3g} MiB {'streamed' if streamed else 'resident'} ({why})"

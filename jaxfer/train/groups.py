@@ -21,9 +21,10 @@ from jaxfer.data.plan import chunks
 from jaxfer.data.stream import Stream
 from jaxfer.errors import UserError, unknown
 from jaxfer.train.checkpoint import exists
-from jaxfer.train.drive import Group, Identity, abstract_state
+from jaxfer.train.group import Group, Identity, abstract_state
 from jaxfer.train.members import Training, check, digest, identity_of, submodules
-from jaxfer.train.placement import NOTHING, Placement, bytes_needed, divide, requested_devices
+from jaxfer.train.memory import bytes_needed
+from jaxfer.train.placement import NOTHING, Placement, divide, requested_devices
 from jaxfer.train.stage import Stage, Variables
 from jaxfer.train.state import split
 

@@ -15,7 +15,7 @@ from jaxfer.data.plan import Plan
 from jaxfer.errors import UserError
 from jaxfer.train import weights
 from jaxfer.train.best import selects
-from jaxfer.train.drive import Identity
+from jaxfer.train.group import Identity
 from jaxfer.train.placement import Outputs
 from jaxfer.train.stage import Stage, Variables
 

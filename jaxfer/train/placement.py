@@ -19,15 +19,11 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxfer.data.stream import host_memory
 from jaxfer.errors import UserError
+from jaxfer.train.mapping import DATA, MEMBER, Pmapped, each
 from jaxfer.train.stage import Context, PyTree, Stage, Variables
 from jaxfer.train.state import Moving, State, begin, merge
-from jaxfer.train.step import draw, gated_step, planned_step
-
-MEMBER, DATA = "member", "data"
-# The share of the free memory that resident data may take. The rest is for the training.
-SHARE = 0.5
+from jaxfer.train.step import draw, planned_step, step
 
 Backend = Literal["pmap", "jit"]
 Driver = Literal["scan", "steps"]
@@ -217,7 +213,7 @@ class Placement:
     """Initial variables from the members' keys."""
     name = "init", init
     if name not in self._programs:
-      every = _each(init, (0,), self.members)
+      every = each(init, (0,), self.members)
       self._programs[name] = initializer(every, out_shardings=self._sharding(MEMBER))
     return self._programs[name](keys)
 
@@ -236,7 +232,7 @@ class Placement:
     """The stacked state at the start of a stage, which owns every buffer and so can be donated."""
     name = "start", stage
     if name not in self._programs:
-      every = _each(lambda own, taken: begin(stage, merge(taken, own)), (0, None), self.members)
+      every = each(lambda own, taken: begin(stage, merge(taken, own)), (0, None), self.members)
       self._programs[name] = jax.jit(every, out_shardings=self._sharding(MEMBER))
     return self._programs[name](variables, self._lacking([*variables["params"]], stage.trainable))
 
@@ -267,7 +263,7 @@ class Placement:
       mapped = jax.shard_map(fn, mesh=self.mesh, in_specs=specs, out_specs=out, check_vma=False)
       program: Any = jax.jit(mapped, donate_argnums=donated)
     else:
-      program = _Pmapped(fn, specs, self.devices, donated)
+      program = Pmapped(fn, specs, self.devices, donated)
     self._programs[name] = program
     return program
 
@@ -296,14 +292,14 @@ class Placement:
 
       def one(moving, still, hyper, active):
         state, context = State(moving, merge(shared, still)), Context(hyper, axis_name=axis_name)
-        moving, metrics = gated_step(stage, state, batch, keys, context, active)
+        moving, metrics = step(stage, state, batch, keys, context, active)
         return moving, (metrics, moving.alive)
 
-      return _each(one, (0, 0, 0, 0), self.slots)(moving, still, hyper, active)
+      return each(one, (0, 0, 0, 0), self.slots)(moving, still, hyper, active)
 
-    every = all_alike if self.same_batches else _each(one, (0, 0, None, None, 0, 0, 0, 0), self.slots)
+    every = all_alike if self.same_batches else each(one, (0, 0, None, None, 0, 0, 0, 0), self.slots)
 
-    def step(moving, still, shared, data, *rest):
+    def once(moving, still, shared, data, *rest):
       return every(moving, still, shared, self._held(data), *rest)
 
     def many(moving, still, shared, data, stage_keys, hyper, active, plan):
@@ -316,7 +312,7 @@ class Placement:
     planned = _Spec(*steps, None if self.same_batches else MEMBER, DATA)
     own, gates = _Spec(MEMBER), _Spec(*steps, MEMBER)
     specs = own, own, _Spec(), self._data_spec(), own, own, gates, planned
-    fn = step if driver == "steps" else many
+    fn = once if driver == "steps" else many
     return self._mapped(("train", stage, driver), fn, specs, (own, gates), donate=True)
 
   def _arguments(
@@ -396,7 +392,7 @@ class Placement:
       result = outputs(merge(shared, own), hyper, data, plan, axis_name)
       return result if axis_name is None else lax.all_gather(result, axis_name, tiled=True)
 
-    each = _each(one, (0, 0, None, None, 0), self.slots)
+    each = each(one, (0, 0, None, None, 0), self.slots)
 
     def every(own, hyper, shared, data, plan):
       return each(own, hyper, shared, self._held(data), plan)
@@ -410,92 +406,6 @@ class Placement:
       return compiled(own, hyper, shared, data, jax.tree.map(self._slotted, plan))
 
     return evaluate
-
-
-def _each(fn: Callable, axes: tuple[int | None, ...], count: int) -> Callable:
-  """fn for each of `count` members, where an argument of axis 0 has a leading axis; one does without `vmap`."""
-  if count > 1:
-    return jax.vmap(fn, axes)
-
-  def alone(*args):
-    firsts = [
-      arg if axis is None else jax.tree.map(lambda a: a[0], arg) for arg, axis in zip(args, axes, strict=True)
-    ]
-    return jax.tree.map(lambda a: a[None], fn(*firsts))
-
-  return alone
-
-
-class _Pmapped:
-  """pmap over the shards of one training's batch, called as `jit` of `shard_map` is.
-
-  An argument is split along the dimension where its spec says "data"; its other dimensions are whole on every device.
-  Results are equal on all devices and come back once.
-  """
-
-  def __init__(self, fn: Callable, specs: Sequence[PartitionSpec], devices: Sequence[Any], donated: tuple):
-    # Where an argument's dimension "data" stands, or None. A window's, the leading one, is split already.
-    self._places = [spec.index(DATA) if DATA in spec else None for spec in specs]
-    self._shards = len(devices)
-    first, *rest = (None if place is None else 0 for place in self._places)
-    # Flat arguments would be misread: JAX 0.10 takes `in_axes` leaf by leaf where there happen to be as many leaves as
-    # arguments.
-    self._mapped = jax.pmap(
-      lambda first, rest: fn(first, *rest),
-      DATA,
-      in_axes=(first, tuple(rest)),
-      out_axes=None,
-      devices=devices,
-      donate_argnums=donated,
-    )
-
-  def _split(self, place: int | None, tree: PyTree) -> PyTree:
-    if not place:
-      return tree
-
-    def split(array):
-      parts = array.reshape(*array.shape[:place], self._shards, -1, *array.shape[place + 1 :])
-      return np.moveaxis(parts, place, 0)
-
-    return jax.tree.map(split, tree)
-
-  def _arguments(self, args: Sequence[Any]) -> tuple[Any, tuple]:
-    first, *rest = map(self._split, self._places, args)
-    return first, tuple(rest)
-
-  def __call__(self, *args: Any) -> Any:
-    return self._mapped(*self._arguments(args))
-
-  def lower(self, *args: Any) -> Any:
-    """Lowers the program, as `jax.jit(...).lower` does."""
-    return self._mapped.lower(*self._arguments(args))
-
-
-def bytes_needed(compiled: jax.stages.Compiled) -> int:
-  """Bytes that a program takes on a device, arguments included, as the compiler reports."""
-  memory = compiled.memory_analysis()
-  assert memory is not None
-  sizes = memory.argument_size_in_bytes, memory.output_size_in_bytes, memory.temp_size_in_bytes
-  return sum(sizes) - memory.alias_size_in_bytes
-
-
-def room(count: int | None = None) -> tuple[int | None, str]:
-  """How much resident data may take on each of the first `count` devices (None: of all).
-
-  Returns:
-    Bytes, half of what is free where least is: of a device's memory where it tells, on CPU of the host's, divided among
-    the devices; None where nothing could be measured. And what was measured, in words.
-  """
-  devices = jax.devices()[:count]
-  if devices[0].platform == "cpu":
-    host = host_memory()
-    frees = [] if host is None else [host // len(devices)]
-  else:
-    stats = [device.memory_stats() or {} for device in devices]
-    frees = [s["bytes_limit"] - s.get("bytes_in_use", 0) for s in stats if "bytes_limit" in s]
-  if not frees:
-    return None, "free memory unknown"
-  return int(min(frees) * SHARE), f"limit {SHARE:.0%} of {min(frees) / 2**30:.3g} GiB free"
 
 
 def divide(members: int, batch_size: int, devices: int) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import rich.console
 import rich.progress
 
@@ -72,3 +73,23 @@ class Progress:
       rate = (time.monotonic() - self._start) / (self._done - self._first)
       parts.append(f"{round(rate * (self._total - self._done))} s left")
     self.say("  ".join(parts))
+
+
+def title(names: Sequence[str] | None) -> str | None:
+  """What the lines of members are headed by; None for a training alone."""
+  if names is None:
+    return None
+  return names[0] if len(names) == 1 else f"mean of {len(names)} trainings"
+
+
+def averaged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+  """The mean over members of each number, one row per split."""
+  splits = list(dict.fromkeys(row["split"] for row in rows))
+  averaged = []
+  for split in splits:
+    same = [row for row in rows if row["split"] == split]
+    names = [name for name, value in same[0].items() if isinstance(value, float)]
+    averaged.append(
+      {"split": split} | {n: float(np.mean([row[n] for row in same if n in row])) for n in names}
+    )
+  return averaged

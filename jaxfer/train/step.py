@@ -21,7 +21,14 @@ def _ratio(total: jax.Array, weight: jax.Array) -> jax.Array:
   return jnp.where(weight > 0, total / jnp.where(weight > 0, weight, 1), 0)
 
 
-def step(stage: Stage, state: State, batch: Batch, keys: jax.Array, context: Context) -> tuple[Moving, Sums]:
+def step(
+  stage: Stage,
+  state: State,
+  batch: Batch,
+  keys: jax.Array,
+  context: Context,
+  active: jax.Array | None = None,
+) -> tuple[Moving, Sums]:
   """Applies the stage's updates, in order, to one batch.
 
   Args:
@@ -30,6 +37,8 @@ def step(stage: Stage, state: State, batch: Batch, keys: jax.Array, context: Con
     batch: this device's rows, [rows, ...] each.
     keys: [rows] typed keys, one an example.
     context: member's numbers, and the axis name where the step is mapped.
+    active: [] whether the step takes place. Where it is False, or the training has stopped being finite before,
+      nothing moves and no metric has weight. None: it takes place.
 
   Returns:
     The new `moving` and the metrics as (sum, weight) over all devices, named "update/term". Where a loss or gradient
@@ -69,17 +78,12 @@ def step(stage: Stage, state: State, batch: Batch, keys: jax.Array, context: Con
     context = dataclasses.replace(context, passed=lax.stop_gradient(out.passed))
   moving = dataclasses.replace(moving, step=state.moving.step + 1)
   kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moving, state.moving)
-  return dataclasses.replace(kept, alive=finite), metrics
-
-
-def gated_step(
-  stage: Stage, state: State, batch: Batch, keys: jax.Array, context: Context, active: jax.Array
-) -> tuple[Moving, Sums]:
-  """`step` where `active` is True and the training is alive; otherwise nothing moves and no metric has weight."""
-  moving, metrics = step(stage, state, batch, keys, context)
-  open_ = active & state.moving.alive
-  moving = jax.tree.map(lambda new, old: jnp.where(open_, new, old), moving, state.moving)
-  return moving, jax.tree.map(lambda a: jnp.where(open_, a, 0), metrics)
+  moving = dataclasses.replace(kept, alive=finite)
+  if active is None:
+    return moving, metrics
+  active &= state.moving.alive
+  moving = jax.tree.map(lambda new, old: jnp.where(active, new, old), moving, state.moving)
+  return moving, jax.tree.map(lambda a: jnp.where(active, a, 0), metrics)
 
 
 def example_keys(stage_key: jax.Array, step: jax.Array, positions: jax.Array) -> jax.Array:
@@ -111,7 +115,7 @@ def planned_step(
   stage_key: jax.Array,
   context: Context,
 ) -> tuple[Moving, Sums]:
-  """One planned step: draws keys, samples the batch on the device, and takes the gated step.
+  """One planned step: draws keys, samples the batch on the device, and takes the step.
 
   Args:
     stage: static.
@@ -123,4 +127,4 @@ def planned_step(
     context: see `step`.
   """
   batch, keys = draw(stage, data, plan, stage_key, state.moving.step)
-  return gated_step(stage, state, batch, keys, context, active)
+  return step(stage, state, batch, keys, context, active)

@@ -15,115 +15,144 @@ from jaxfer.data.plan import evaluation as evaluation_batches
 from jaxfer.errors import UserError
 from jaxfer.train import profiling
 from jaxfer.train.checkpoint import Checkpoints, exists
-from jaxfer.train.drive import drive, restored
 from jaxfer.train.feed import feed, placed
-from jaxfer.train.groups import arrange, begun_groups, part_of, read
+from jaxfer.train.group import Group, GroupTraining, restored
+from jaxfer.train.groups import Layout, arrange, begun_groups, part_of, read
 from jaxfer.train.members import Evaluation, Member, Result, Training
 from jaxfer.train.placement import Placement
 from jaxfer.train.stage import Variables
 from jaxfer.train.state import State, variables_of
 
 
-def train(
-  training: Training,
-  workdir: pathlib.Path,
-  *,
-  resume: bool = False,
-  limit_bytes: int | None = None,
-  profile: pathlib.Path | None = None,
-  say: Callable[[str], None] = print,
-) -> list[Result]:
-  """Trains all members, or goes on with them, and returns how each ended, in their order.
+class Trainer:
+  """Trains one or many members, and evaluates them at their end.
 
-  Writes to `workdir`: `members.json`, which says who trains with whom; and for each group, in `workdir` itself where
+  In `workdir` it keeps `members.json`, which says who trains with whom; and for each group, in `workdir` itself where
   there is but one and in a folder `group0`, ... otherwise: `metrics.jsonl`, a row per epoch, split and member, the same
   numbers however often the training was stopped; `timing.jsonl`; `checkpoints/`.
-
-  Args:
-    training: what to train.
-    workdir: of this training alone.
-    resume: go on with what `workdir` holds.
-    limit_bytes: memory that a group may take on a device; None asks the device, which a CPU does not tell.
-    profile: a folder for a trace of one chunk of steps; None records none.
-    say: prints a line.
-
-  Raises:
-    UserError: members that do not fit together; `workdir` holds a training and `resume` is not asked for, or another
-      one; a checkpoint is damaged; the loss or a gradient of a training alone is not finite (names stage, epoch and
-      step); or `profile` is asked for and the training ends before its second chunk of steps.
-    Interrupted: SIGTERM or SIGINT came; the state is saved.
   """
-  before = begun_groups(training, workdir, resume)
-  layout = arrange(training, before, limit_bytes, say)
-  if before is None:
-    files.make_folder(workdir)
-    files.write_json(workdir / "members.json", {"identity": layout.identity.record, "groups": layout.groups})
-  members, groups, placement = training.members, layout.groups, layout.placement
-  if profile is not None:
-    placement = profiling.profiled(placement, profile)
-  how = f"; {len(groups)} groups of up to {max(map(len, groups))}" if len(groups) > 1 else ""
-  count = f"{len(members)} trainings" if len(members) > 1 else "1 training"
-  say(f"{count} on {placement.description}{how}")
-  whole = dataclasses.replace(layout.whole, data=placed(placement, training.data))
-  results, started = [], time.monotonic()
-  for number, group in enumerate(groups):
-    folder = layout.folder(workdir, number)
-    evaluate = _Evaluate(training.evaluation, placement, whole.data, [members[k] for k in group])
-    own = part_of(whole, group)
-    if training.evaluation is not None:
-      watched = any(len(member.watched) for member in evaluate.members)
-      own = dataclasses.replace(own, watch=evaluate.watch if watched else None, judge=evaluate.judge)
-    state, failed = drive(own, training.execution, placement, folder, layout.identity)
-    rows, damage = files.read_rows(folder / "metrics.jsonl")
-    if damage and members[0].name:  # A training alone has said so, and goes on.
-      raise UserError(f"{folder / 'metrics.jsonl'} {damage}: remove {folder} to train again")
-    results += evaluate.results(state, failed, rows)
-    if number + 1 < len(groups):
-      left = (time.monotonic() - started) / (number + 1) * (len(groups) - number - 1)
-      say(f"{len(results)} of {len(members)} trainings done, {left:.0f} s left")
-  if isinstance(placement, profiling.Profiled):
-    say(placement.line())
-  return results
 
+  def __init__(
+    self,
+    training: Training,
+    workdir: pathlib.Path,
+    *,
+    limit_bytes: int | None = None,
+    profile: pathlib.Path | None = None,
+    say: Callable[[str], None] = print,
+  ):
+    """Takes what is to be trained; nothing happens yet.
 
-def restore(training: Training, workdir: pathlib.Path, say: Callable[[str], None] = print) -> list[Result]:
-  """The results of a training that `train` brought to its end in `workdir`, evaluated anew.
+    Args:
+      training: what to train.
+      workdir: of this training alone.
+      limit_bytes: memory that a group may take on a device; None asks the device, which a CPU does not tell.
+      profile: a folder for a trace of one chunk of steps; None records none.
+      say: prints a line.
+    """
+    self.training, self.workdir, self.say = training, workdir, say
+    self._limit_bytes, self._profile = limit_bytes, profile
 
-  Args:
-    training: what was trained.
-    workdir: as of `train`.
-    say: takes a line for each group of which rows of metrics are missing.
+  def fit(self, *, resume: bool = False) -> list[Result]:
+    """Trains all members, or goes on with them where `resume` says so, and returns how each ended, in their order.
 
-  Raises:
-    UserError: there is no such training, it has not come to its end, or a checkpoint is damaged.
-  """
-  before = read(workdir)
-  if before is None:
-    raise UserError(f"{workdir} is not trained yet: go on with `jaxfer train ... --resume`")
-  layout = arrange(training, before["groups"])
-  placement, results = layout.placement, []
-  whole = dataclasses.replace(layout.whole, data=placed(placement, training.data))
-  for number, group in enumerate(layout.groups):
-    folder, own = layout.folder(workdir, number), part_of(whole, group)
-    if not exists(folder):
-      raise UserError(f"{folder} is not trained yet: go on with `jaxfer train ... --resume`")
-    with contextlib.closing(Checkpoints(folder)) as checkpoints:
-      state, meta = restored(checkpoints, own, placement, folder)
-    if meta["position"]["stage"] < len(training.stages):
-      raise UserError(f"{folder} is not trained to its end yet: go on with `jaxfer train ... --resume`")
-    failed = {int(member): where for member, where in meta["position"]["failed"].items()}
+    Raises:
+      UserError: members that do not fit together; `workdir` holds a training and `resume` is not asked for, or another
+        one; a checkpoint is damaged; the loss or a gradient of a training alone is not finite (names stage, epoch and
+        step); or a profile is asked for and the training ends before its second chunk of steps.
+      Interrupted: SIGTERM or SIGINT came; the state is saved.
+    """
+    training, placement, layout = self._arranged(resume)
+    groups, results, started = layout.groups, list[Result](), time.monotonic()
+    for number in range(len(groups)):
+      folder = layout.folder(self.workdir, number)
+      group, evaluated = self._group(layout, placement, number)
+      with GroupTraining(group, training.execution, placement, folder, layout.identity) as own:
+        while not own.ended:
+          own.epoch()
+        own.finish()
+      rows, damage = files.read_rows(folder / "metrics.jsonl")
+      if damage and training.members[0].name:  # A training alone has said so, and goes on.
+        raise UserError(f"{folder / 'metrics.jsonl'} {damage}: remove {folder} to train again")
+      results += evaluated.results(own.state, own.failed, rows)
+      if number + 1 < len(groups):
+        left = (time.monotonic() - started) / (number + 1) * (len(groups) - number - 1)
+        self.say(f"{len(results)} of {len(training.members)} trainings done, {left:.0f} s left")
+    if isinstance(placement, profiling.Profiled):
+      self.say(placement.line())
+    return results
+
+  def restore(self) -> list[Result]:
+    """The results of a training that `fit` brought to its end, evaluated anew.
+
+    Raises:
+      UserError: there is no such training, it has not come to its end, or a checkpoint is damaged.
+    """
+    before = read(self.workdir)
+    if before is None:
+      raise UserError(f"{self.workdir} is not trained yet: go on with `jaxfer train ... --resume`")
+    layout, results = arrange(self.training, before["groups"]), list[Result]()
+    layout = self._placed(layout, layout.placement)
+    for number in range(len(layout.groups)):
+      folder = layout.folder(self.workdir, number)
+      group, evaluated = self._group(layout, layout.placement, number)
+      if not exists(folder):
+        raise UserError(f"{folder} is not trained yet: go on with `jaxfer train ... --resume`")
+      with contextlib.closing(Checkpoints(folder)) as checkpoints:
+        state, meta = restored(checkpoints, group, layout.placement, folder)
+      if meta["position"]["stage"] < len(self.training.stages):
+        raise UserError(f"{folder} is not trained to its end yet: go on with `jaxfer train ... --resume`")
+      failed = {int(member): where for member, where in meta["position"]["failed"].items()}
+      rows = self._history(folder, len(layout.groups[number]), bool(failed))
+      results += evaluated.results(layout.placement.adopt(state), failed, rows)
+    return results
+
+  def _arranged(self, resume: bool) -> tuple[Training, Placement, Layout]:
+    """Divides the members into groups and writes that down, or reads how they were divided; says where they run."""
+    before = begun_groups(self.training, self.workdir, resume)
+    layout = arrange(self.training, before, self._limit_bytes, self.say)
+    if before is None:
+      files.make_folder(self.workdir)
+      record = {"identity": layout.identity.record, "groups": layout.groups}
+      files.write_json(self.workdir / "members.json", record)
+    placement = layout.placement
+    if self._profile is not None:
+      placement = profiling.profiled(placement, self._profile)
+    count, groups = len(self.training.members), layout.groups
+    how = f"; {len(groups)} groups of up to {max(map(len, groups))}" if len(groups) > 1 else ""
+    trainings = f"{count} trainings" if count > 1 else "1 training"
+    self.say(f"{trainings} on {placement.description}{how}")
+    return self.training, placement, self._placed(layout, placement)
+
+  def _placed(self, layout: Layout, placement: Placement) -> Layout:
+    """The layout with its data on the devices."""
+    whole = dataclasses.replace(layout.whole, data=placed(placement, self.training.data))
+    return dataclasses.replace(layout, whole=whole)
+
+  def _group(self, layout: Layout, placement: Placement, number: int) -> tuple[Group, "_Evaluate"]:
+    """The members of a group, and what evaluates them."""
+    numbers, evaluation = layout.groups[number], self.training.evaluation
+    members = [self.training.members[k] for k in numbers]
+    evaluated = _Evaluate(evaluation, placement, layout.whole.data, members)
+    group = part_of(layout.whole, numbers)
+    if evaluation is not None:
+      watched = any(len(member.watched) for member in members)
+      watch = evaluated.watch if watched else None
+      group = dataclasses.replace(group, watch=watch, judge=evaluated.judge)
+    return group, evaluated
+
+  def _history(self, folder: pathlib.Path, members: int, failed: bool) -> list[dict[str, Any]]:
+    """The rows of metrics of a group; says which are missing."""
     path = folder / "metrics.jsonl"
     rows, damage = files.read_rows(path)
     found = sum(row.get("split") == "train" for row in rows)
-    epochs = sum(stage.epochs for stage in training.stages) * len(group)
+    epochs = sum(stage.epochs for stage in self.training.stages) * members
     if damage or (found != epochs and not failed):
-      say(
+      self.say(
         f"{path} {damage or 'has lost rows'}: it holds {found} of {epochs} epochs, and curves and remarks leave the "
         "others out"
       )
-    evaluate = _Evaluate(training.evaluation, placement, whole.data, [training.members[k] for k in group])
-    results += evaluate.results(placement.adopt(state), failed, rows)
-  return results
+    return rows
 
 
 class _Evaluate:

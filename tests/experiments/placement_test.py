@@ -12,7 +12,7 @@ from jaxfer.config import Call, Execution, RunConfig, Split, StudyConfig
 from jaxfer.data import stream
 from jaxfer.experiments import run, task
 from jaxfer.systems import MODELS, SYSTEMS
-from jaxfer.train import placement
+from jaxfer.train import memory
 from tests import study_toy
 from tests.fixtures import stored_stills
 
@@ -70,7 +70,7 @@ def test_a_run_streamed_from_disk_equals_a_resident_one(stored, tmp_path, data_d
 def test_what_does_not_fit_is_streamed(stored, monkeypatch, data_dir):
   def placed(host, device):
     monkeypatch.setattr(stream, "host_memory", lambda: host)
-    monkeypatch.setattr(placement, "room", lambda count: (device, "a limit"))
+    monkeypatch.setattr(memory, "room", lambda count: (device, "a limit"))
     made = task.task_of(config(), run.load_data(config(), data_dir))
     return type(made.data), type(made.data["image"]), made.placement
 
@@ -84,10 +84,10 @@ def test_what_does_not_fit_is_streamed(stored, monkeypatch, data_dir):
 
 
 def test_half_of_the_free_memory_is_for_data(monkeypatch):
-  monkeypatch.setattr(placement, "host_memory", lambda: 4 << 30)
-  assert placement.room(2) == (1 << 30, "limit 50% of 2 GiB free")
-  monkeypatch.setattr(placement, "host_memory", lambda: None)
-  assert placement.room() == (None, "free memory unknown")
+  monkeypatch.setattr(memory, "host_memory", lambda: 4 << 30)
+  assert memory.room(2) == (1 << 30, "limit 50% of 2 GiB free")
+  monkeypatch.setattr(memory, "host_memory", lambda: None)
+  assert memory.room() == (None, "free memory unknown")
 
 
 def test_a_study_on_streamed_data_equals_one_on_resident(stored, tmp_path, data_dir):

@@ -11,9 +11,10 @@ import pytest
 from jaxfer.config import Execution
 from jaxfer.data.plan import Plan
 from jaxfer.errors import UserError
-from jaxfer.train import best, members, optim, placement, trainer
+from jaxfer.train import best, members, optim, placement
 from jaxfer.train.checkpoint import Checkpoints
 from jaxfer.train.stage import LossOut, Stage, Update
+from jaxfer.train.trainer import Trainer
 
 # Accuracy by the number after an epoch of two steps, at rate 1: 2, 4, 6, 8; at rate 2: 4, 8, 12, 16.
 LIKED = {2: 0.2, 4: 0.7, 6: 0.7, 8: 0.1, 12: 0.9, 16: 0.3}
@@ -70,7 +71,7 @@ def three(watched=2):
 def train(folder, mode="sequential", resume=False, second=0, **execution):
   chosen = {"devices": 1, "steps_per_call": 1, "checkpoint_seconds": 0.0, "members": mode, **execution}
   training = members.Training(stages(second), three(), init, DATA, Execution(**chosen), EVALUATION)
-  return trainer.train(training, folder, resume=resume, say=lambda line: None)
+  return Trainer(training, folder, say=lambda line: None).fit(resume=resume)
 
 
 def numbers(results):
@@ -173,18 +174,18 @@ def test_a_training_alone_on_two_devices_chooses_too(tmp_path, backend):
   alone = dataclasses.replace(three()[1], name="")
   execution = Execution(backend=backend, devices=2, checkpoint_seconds=0.0)
   training = members.Training(stages(), [alone], init, DATA, execution, EVALUATION)
-  (end,) = trainer.train(training, tmp_path)
+  (end,) = Trainer(training, tmp_path).fit()
   assert float(end.variables["params"]["net"]["w"][0]) == 12.0
   last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
   assert last == {"stage": "chosen", "epoch": 3, "split": "selected", "accuracy": 0.9}
-  (stored,) = trainer.restore(training, tmp_path)
+  (stored,) = Trainer(training, tmp_path).restore()
   chex.assert_trees_all_equal(stored.variables, end.variables)
   blind = dataclasses.replace(training, evaluation=None)
   with pytest.raises(UserError, match=r"stage 'chosen' takes its best epoch .* give split\.validation"):
-    trainer.train(blind, tmp_path / "blind")
+    Trainer(blind, tmp_path / "blind").fit()
 
 
 def test_members_without_watched_rows_are_refused(tmp_path):
   training = members.Training(stages(), three(watched=0), init, DATA, evaluation=EVALUATION)
   with pytest.raises(UserError, match="takes its best epoch by rows held back, and member 'm0' has none"):
-    trainer.train(training, tmp_path)
+    Trainer(training, tmp_path).fit()

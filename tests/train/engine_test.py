@@ -10,8 +10,9 @@ import pytest
 
 from jaxfer.config import Execution
 from jaxfer.errors import UserError
-from jaxfer.train import members, optim, placement, state, step, trainer
+from jaxfer.train import members, optim, placement, state, step
 from jaxfer.train.stage import Context, LossOut, Stage, Update
+from jaxfer.train.trainer import Trainer
 from tests.train import toy
 
 # Float32 rounding, relative to a leaf's largest value, after the steps of these tests.
@@ -123,7 +124,7 @@ def test_a_closed_gate_moves_nothing_and_weighs_nothing():
   batch = {name: jnp.asarray(a[:4]) for name, a in training.data.items()}
   keys = jax.random.split(jax.random.key(1), 4)
   context = Context({"net/rate": 0.1, "critic/rate": 0.1})
-  moving, sums = step.gated_step(stage, before, batch, keys, context, jnp.asarray(False))
+  moving, sums = step.step(stage, before, batch, keys, context, jnp.asarray(False))
   chex.assert_trees_all_equal(moving, before.moving)
   assert all(float(weight) == 0 for _, weight in sums.values())
 
@@ -235,20 +236,20 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, damage):
 def test_a_checkpoint_restores_on_another_number_of_devices(tmp_path):
   want = run(tmp_path, devices=1)
   execution = Execution(backend="jit", devices=4)
-  (got,) = trainer.restore(dataclasses.replace(toy.training(), execution=execution), tmp_path)
+  (got,) = Trainer(dataclasses.replace(toy.training(), execution=execution), tmp_path).restore()
   chex.assert_trees_all_equal(got.variables, want)
   assert [row["split"] for row in got.history] == ["train"] * 4
 
 
 def test_what_is_not_trained_to_its_end_is_not_restored(tmp_path, monkeypatch):
   with pytest.raises(UserError, match="is not trained yet"):
-    trainer.restore(toy.training(), tmp_path)
+    Trainer(toy.training(), tmp_path).restore()
   with monkeypatch.context() as patch:
     stop_after(patch, 2)
     with pytest.raises(Stop):
       run(tmp_path, checkpoint_seconds=0.0, steps_per_call=2)
   with pytest.raises(UserError, match="is not trained to its end yet"):
-    trainer.restore(toy.training(), tmp_path)
+    Trainer(toy.training(), tmp_path).restore()
 
 
 def test_a_number_of_devices_that_does_not_divide_is_refused(tmp_path):

@@ -11,7 +11,8 @@ import pytest
 from jaxfer.config import Execution
 from jaxfer.data.plan import Plan
 from jaxfer.data.stream import Stream
-from jaxfer.train import feed, members, trainer
+from jaxfer.train import feed, members
+from jaxfer.train.trainer import Trainer
 from tests.train import toy
 from tests.train.engine_test import Stop, assert_same, stop_after
 
@@ -158,7 +159,7 @@ def test_members_on_streamed_data_equal_those_on_resident(tmp_path):
       Execution(devices=4, steps_per_call=4, members="sequential"),
       members.Evaluation(outputs, judge, 4),
     )
-    ends.append(trainer.train(training, tmp_path / type(data).__name__, say=lambda line: None))
+    ends.append(Trainer(training, tmp_path / type(data).__name__, say=lambda line: None).fit())
   for resident, streamed in zip(*ends, strict=True):
     assert_same(streamed.variables, resident.variables)
     np.testing.assert_allclose(streamed.outputs, resident.outputs, atol=1e-4)

@@ -19,8 +19,9 @@ from jaxfer.experiments import rows
 from jaxfer.layers.dropout import Dropout
 from jaxfer.systems.two_stream_conv_rnn import SYSTEM
 from jaxfer.systems.two_stream_conv_rnn.model import TwoStreamConvRNN
-from jaxfer.train import groups, members, optim, placement, trainer
+from jaxfer.train import groups, members, optim, placement
 from jaxfer.train.stage import LossOut, Stage, Update
+from jaxfer.train.trainer import Trainer
 from tests.train import toy
 
 # Float32 rounding, relative to a leaf's largest value, after 20 steps. Batch statistics over four rows enlarge it: the
@@ -152,7 +153,7 @@ def train(
   stages, init, data, _ = method
   settings = Execution(**{"devices": devices, "members": mode, **(execution or {})})
   training = members.Training(stages, chosen, init, data, settings, evaluation)
-  return trainer.train(training, tmp_path, resume=resume, say=say, **kwargs)
+  return Trainer(training, tmp_path, say=say, **kwargs).fit(resume=resume)
 
 
 def assert_same(got, want, tolerance=TOLERANCES["dense"]):

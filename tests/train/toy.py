@@ -11,10 +11,11 @@ from jaxfer import losses
 from jaxfer.config import Execution
 from jaxfer.data.plan import Plan
 from jaxfer.layers.dropout import Dropout
-from jaxfer.train import optim, trainer
+from jaxfer.train import optim
 from jaxfer.train.members import Member, Training
 from jaxfer.train.placement import Placement
 from jaxfer.train.stage import LossOut, Stage, Update
+from jaxfer.train.trainer import Trainer
 
 
 class Net(nn.Module):
@@ -104,5 +105,5 @@ def placed(backend, devices):
 def run(folder, training, *, resume=False, say=print, **execution):
   """The variables at the end of a training alone."""
   training = dataclasses.replace(training, execution=Execution(**{"devices": 1, **execution}))
-  (result,) = trainer.train(training, folder, resume=resume, say=say)
+  (result,) = Trainer(training, folder, say=say).fit(resume=resume)
   return result.variables

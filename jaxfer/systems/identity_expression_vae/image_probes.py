@@ -135,5 +135,5 @@ def _fit(task: Task, target: str, indices: np.ndarray) -> tuple[Classifier, Vari
       data,
       Execution(devices=1, driver="steps"),
     )
-    (result,) = trainer.train(training, pathlib.Path(folder), say=lambda line: None)
+    (result,) = trainer.Trainer(training, pathlib.Path(folder), say=lambda line: None).fit()
   return model, result.variables

@@ -16,8 +16,9 @@ from jaxfer.errors import UserError
 from jaxfer.experiments import run
 from jaxfer.experiments.task import options_of
 from jaxfer.systems.landmark_fusion import SYSTEM, recipe
-from jaxfer.train import groups, state, step, trainer, weights
+from jaxfer.train import groups, state, step, weights
 from jaxfer.train.stage import Context
+from jaxfer.train.trainer import Trainer
 from tests import landmark_toy as toy
 from tests.landmark_toy import BASE, evaluator, initial, made, prepared, records
 
@@ -265,8 +266,8 @@ def test_a_converted_net_is_the_rgb_net_and_stays_so_on_four_devices(arm, tmp_pa
   (note,) = made.notes
   assert "rgb" in note
   assert "fresh: head, landmark" in note
-  trainer.train(made.training, tmp_path)
-  (end,) = trainer.restore(made.training, tmp_path)
+  Trainer(made.training, tmp_path).fit()
+  (end,) = Trainer(made.training, tmp_path).restore()
   variables = end.variables
   begun = {**initial(), "params": {**initial()["params"]}}
   assert moved(begun, variables) == of("landmark", "head")

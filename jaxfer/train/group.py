@@ -1,4 +1,4 @@
-"""The one loop: drives the stages of a training, or of several side by side; epochs, metrics, checkpoints, resume."""
+"""A group of members while it trains: stages, epochs, metrics, checkpoints and resume."""
 
 import contextlib
 import dataclasses
@@ -19,7 +19,7 @@ from jaxfer.train.best import Best, on_host, selects
 from jaxfer.train.checkpoint import Checkpoints
 from jaxfer.train.feed import feed, placed
 from jaxfer.train.placement import Placement
-from jaxfer.train.progress import Progress
+from jaxfer.train.progress import Progress, averaged, title
 from jaxfer.train.stage import PyTree, Stage, Variables
 from jaxfer.train.state import State, begin, merge, variables_of
 from jaxfer.train.upkeep import Log, signals
@@ -73,7 +73,7 @@ class Identity:
 
 
 @dataclasses.dataclass
-class _Position:
+class Position:
   """Where a group stands.
 
   `step` batches of `epoch` of `stage` are done, with these sums of metrics so far, name -> ([members], [members]).
@@ -123,84 +123,115 @@ def restored(
   return checkpoints.restore(number, abstract_state(group, placement, stage, meta["arithmetic"])), meta
 
 
-def drive(
-  group: Group,
-  execution: configuration.Execution,
-  placement: Placement,
-  workdir: pathlib.Path,
-  identity: Identity,
-) -> tuple[State, dict[int, str]]:
-  """Trains a group, or goes on where `workdir` holds a checkpoint of it; writes and raises as `trainer.train` does.
+class GroupTraining:
+  """A group while it trains: its state, and its folder's metrics and checkpoints.
 
-  Returns:
-    The state at its end, and of each member that failed, by its number, where.
+  A context manager: it takes up what lies in the folder, or begins anew, and closes the files at its end. Inside,
+  `epoch` is called until `ended`, then `finish`. SIGTERM and SIGINT are caught meanwhile; the state is saved then.
+
+  Attributes:
+    state: of the members.
+    position: where they stand.
+    data: placed.
   """
-  workdir.mkdir(parents=True, exist_ok=True)
-  with contextlib.closing(Checkpoints(workdir, execution.keep)) as checkpoints:
-    loop = _Loop(group, execution, placement, workdir, checkpoints, identity)
-    state = loop.run()
-    return state, {int(member): where for member, where in loop.position.failed.items()}
 
-
-class _Loop:
-  """The state of `drive`, one group long."""
-
-  def __init__(self, group, execution, placement, workdir, checkpoints, identity):
+  def __init__(
+    self,
+    group: Group,
+    execution: configuration.Execution,
+    placement: Placement,
+    workdir: pathlib.Path,
+    identity: Identity,
+  ):
     self.group, self.execution, self.placement = group, execution, placement
-    self.workdir, self.checkpoints, self.identity = workdir, checkpoints, identity
-    self.driver = execution.driver
+    self.workdir, self.identity = workdir, identity
     # What the order of floating-point operations depends on, beside the configuration.
     self.arithmetic = {
-      "driver": self.driver,
+      "driver": execution.driver,
       **placement.arithmetic,
       "steps_per_call": execution.steps_per_call,
     }
-    self.position, self.best = _Position(), Best(workdir)
-    self.trainers: dict[Stage, Callable] = {}
+    self.position, self.best = Position(), Best(workdir)
+    self._programs: dict[Stage, Callable] = {}
 
-  def run(self) -> State:
-    group = self.group
-    state, sizes = None, {"metrics": 0, "timing": 0}
-    notes = self.checkpoints.discard_unfinished()
-    if self.checkpoints.latest() is not None:
-      saved, meta = restored(self.checkpoints, group, self.placement, self.workdir)
-      notes += self._check(meta)
-      state, sizes = self.placement.adopt(saved), meta["sizes"]
-      self.position = _Position(**meta["position"])
-      self.position.sums = {name: np.asarray(sums) for name, sums in self.position.sums.items()}
-      self.best.load(self.checkpoints.latest(), self.position.best)
-    total = sum(stage.epochs for stage in group.stages) * group.steps
-    metrics = self.workdir / "metrics.jsonl"
-    if state is None and metrics.exists() and metrics.stat().st_size:
-      notes.append(f"{self.workdir} holds no checkpoint: the training begins again from the start")
-    self.metrics = Log(metrics, sizes["metrics"])
-    self.timing = Log(self.workdir / "timing.jsonl", sizes["timing"])
-    self.data = placed(self.placement, group.data)
-    numbers = [{name: np.float32(value) for name, value in hyper.items()} for hyper in group.hypers]
-    self.hyper, self.saved = self.placement.stack(numbers), time.monotonic()
-    with (
-      contextlib.closing(self.metrics),
-      contextlib.closing(self.timing),
-      signals() as self.caught,
-      Progress(total, self.position.done, _title(group.names)) as self.progress,
-    ):
+  def __enter__(self) -> "GroupTraining":
+    self.workdir.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+      self.checkpoints = stack.enter_context(
+        contextlib.closing(Checkpoints(self.workdir, self.execution.keep))
+      )
+      notes = self.checkpoints.discard_unfinished()
+      restored_state, sizes, more = self._restore()
+      notes += more
+      self.metrics = stack.enter_context(
+        contextlib.closing(Log(self.workdir / "metrics.jsonl", sizes["metrics"]))
+      )
+      self.timing = stack.enter_context(
+        contextlib.closing(Log(self.workdir / "timing.jsonl", sizes["timing"]))
+      )
+      self.data = placed(self.placement, self.group.data)
+      numbers = [{name: np.float32(value) for name, value in hyper.items()} for hyper in self.group.hypers]
+      self.hyper, self.saved = self.placement.stack(numbers), time.monotonic()
+      self.caught = stack.enter_context(signals())
+      total = sum(stage.epochs for stage in self.group.stages) * self.group.steps
+      self.progress = stack.enter_context(Progress(total, self.position.done, title(self.group.names)))
       for note in (*notes, *self._check_log()):
         self.progress.say(note)
-      if state is None:
-        variables = self.placement.init(group.init, self._keys(zlib.crc32(b"init")))
-        if group.starts:
-          variables = merge(variables, self.placement.stack(group.starts))
-        state = self.placement.start(group.stages[0], variables)
-      while self.position.stage < len(group.stages):
-        state = self._selected(self._stage(state))
-        following = self.position.stage + 1
-        self.position = dataclasses.replace(self.position, stage=following, epoch=0, step=0, best={})
-        self.best.clear()
-        if self.position.stage < len(group.stages):
-          state = self.placement.start(group.stages[self.position.stage], variables_of(state))
-      self._save(state)
-      self.checkpoints.wait()
-    return state
+      self.state = self._initial() if restored_state is None else restored_state
+      self._pass_ended_stages()
+      self._open = stack.pop_all()
+    return self
+
+  def __exit__(self, *error: Any) -> None:
+    self._open.__exit__(*error)
+
+  def _restore(self) -> tuple[State | None, dict[str, int], list[str]]:
+    """The state of the newest checkpoint if there is one, the sizes of the logs then, and lines to say."""
+    number = self.checkpoints.latest()
+    if number is None:
+      metrics = self.workdir / "metrics.jsonl"
+      cut = metrics.exists() and metrics.stat().st_size
+      note = f"{self.workdir} holds no checkpoint: the training begins again from the start"
+      return None, {"metrics": 0, "timing": 0}, [note] if cut else []
+    saved, meta = restored(self.checkpoints, self.group, self.placement, self.workdir)
+    notes = self._check(meta)
+    self.position = Position(**meta["position"])
+    self.position.sums = {name: np.asarray(sums) for name, sums in self.position.sums.items()}
+    self.best.load(number, self.position.best)
+    return self.placement.adopt(saved), meta["sizes"], notes
+
+  def _initial(self) -> State:
+    """The state at the start of the first stage."""
+    variables = self.placement.init(self.group.init, self._keys(zlib.crc32(b"init")))
+    if self.group.starts:
+      variables = merge(variables, self.placement.stack(self.group.starts))
+    return self.placement.start(self.group.stages[0], variables)
+
+  @property
+  def ended(self) -> bool:
+    """Whether all stages are trained."""
+    return self.position.stage == len(self.group.stages)
+
+  @property
+  def failed(self) -> dict[int, str]:
+    """Of each member that failed, by its number, where."""
+    return {int(member): where for member, where in self.position.failed.items()}
+
+  def finish(self) -> None:
+    """Saves the state at the end, and waits until it is on disk."""
+    self._save()
+    self.checkpoints.wait()
+
+  def _pass_ended_stages(self) -> None:
+    """Goes on to the next stage that has an epoch left."""
+    stages = self.group.stages
+    while not self.ended and self.position.epoch >= stages[self.position.stage].epochs:
+      self.state = self._selected()
+      following = self.position.stage + 1
+      self.position = dataclasses.replace(self.position, stage=following, epoch=0, step=0, best={})
+      self.best.clear()
+      if not self.ended:
+        self.state = self.placement.start(stages[following], variables_of(self.state))
 
   def _keys(self, number: int) -> jax.Array:
     """Every member's key, folded with a number."""
@@ -230,7 +261,7 @@ class _Loop:
       raise UserError(f"{path} {what}: put it back from a copy, or remove {self.workdir} to train again")
     return [f"{path} {what}: curves and remarks will lack those epochs"] if what else []
 
-  def _save(self, state: State) -> None:
+  def _save(self) -> None:
     position = dataclasses.asdict(self.position)
     meta = {
       "position": position | {"sums": {name: sums.tolist() for name, sums in self.position.sums.items()}},
@@ -242,7 +273,7 @@ class _Loop:
     # The end of a stage and the start of the next have the same steps behind them.
     number = self.position.done + self.position.stage
     self.best.save(number, self.checkpoints.oldest(number))
-    self.checkpoints.save(number, state, meta)
+    self.checkpoints.save(number, self.state, meta)
     self.saved = time.monotonic()
 
   def _planned(self, drawn: list[dict[str, np.ndarray]], first: int, end: int) -> dict[str, np.ndarray]:
@@ -258,40 +289,44 @@ class _Loop:
     active[:, [int(member) for member in self.position.failed]] = False
     return active
 
-  def _stage(self, state: State) -> State:
+  def epoch(self) -> None:
+    """Trains and evaluates what is left of an epoch.
+
+    Raises:
+      UserError: the loss or a gradient of a training alone is not finite.
+      Interrupted: a signal was caught; the state is saved.
+    """
     group, number = self.group, self.position.stage
     stage = group.stages[number]
-    chunk = self.trainers.setdefault(stage, self.placement.trainer(stage, self.driver))
-    stage_keys = self._keys(number)
-    moving, still = state.moving, state.still
-    while self.position.epoch < stage.epochs:
-      drawn = [plan.columns(number, self.position.epoch, stage.columns) for plan in group.plans]
-      started, first_step, pending = time.monotonic(), self.position.step, None
-      calls = chunks(group.steps, first_step, self.execution.steps_per_call)
-      with contextlib.closing(
-        feed(self.placement, self.data, [self._planned(drawn, *call) for call in calls])
-      ) as fed:
-        for (first, end), (data, planned) in zip(calls, fed, strict=True):
-          active = self._active(first, end)
-          results = None
-          if active.any():
-            columns, gates = self.placement.lay(planned, active)
-            moving, results = chunk(moving, still, data, stage_keys, self.hyper, columns, gates)
-          # The metrics of the chunk before are fetched while this one runs.
+    if stage not in self._programs:
+      self._programs[stage] = self.placement.trainer(stage, self.execution.driver)
+    chunk, keys, still = self._programs[stage], self._keys(number), self.state.still
+    drawn = [plan.columns(number, self.position.epoch, stage.columns) for plan in group.plans]
+    started, first_step, pending = time.monotonic(), self.position.step, None
+    calls = chunks(group.steps, first_step, self.execution.steps_per_call)
+    planned = [self._planned(drawn, *call) for call in calls]
+    with contextlib.closing(feed(self.placement, self.data, planned)) as fed:
+      for (first, end), (data, columns) in zip(calls, fed, strict=True):
+        active, results = self._active(first, end), None
+        if active.any():
+          columns, gates = self.placement.lay(columns, active)
+          moving, results = chunk(self.state.moving, still, data, keys, self.hyper, columns, gates)
+          self.state = State(moving, still)
+        # The metrics of the chunk before are fetched while this one runs.
+        self._absorb(stage, pending)
+        pending = first, min(end, group.steps) - first, active, results
+        due = time.monotonic() - self.saved > self.execution.checkpoint_seconds
+        if end >= group.steps or due or self.caught:
           self._absorb(stage, pending)
-          pending = first, min(end, group.steps) - first, active, results
-          due = time.monotonic() - self.saved > self.execution.checkpoint_seconds
-          if end >= group.steps or due or self.caught:
-            self._absorb(stage, pending)
-            pending = None
-            if end >= group.steps:
-              self._end_epoch(stage, State(moving, still), time.monotonic() - started, first_step)
-            if due or self.caught:
-              self._save(State(moving, still))
-            if self.caught:
-              self.checkpoints.wait()
-              raise Interrupted(self.caught[0])
-    return State(moving, still)
+          pending = None
+          if end >= group.steps:
+            self._end_epoch(stage, time.monotonic() - started, first_step)
+          if due or self.caught:
+            self._save()
+          if self.caught:
+            self.checkpoints.wait()
+            raise Interrupted(self.caught[0])
+    self._pass_ended_stages()
 
   def _absorb(self, stage: Stage, pending: tuple[int, int, np.ndarray, PyTree] | None) -> None:
     """Adds up the metrics of a chunk that was called, step by step, up to where a member was not finite."""
@@ -323,12 +358,12 @@ class _Loop:
       self.position.failed[str(member)] = where
       self.progress.say(f"{self.group.names[member]} failed: not finite in {where}; the others go on")
 
-  def _end_epoch(self, stage: Stage, state: State, seconds: float, first_step: int) -> None:
+  def _end_epoch(self, stage: Stage, seconds: float, first_step: int) -> None:
     group, position = self.group, self.position
     # One update needs no prefix.
     prefix = f"{stage.updates[0].name}/" if len(stage.updates) == 1 else ""
     asked = [group.watch, group.judge if stage.judged and position.epoch + 1 == stage.epochs else None]
-    told = [ask(variables_of(state), self.data) for ask in asked if ask is not None]
+    told = [ask(variables_of(self.state), self.data) for ask in asked if ask is not None]
     rows: list[dict[str, Any]] = []
     for member, plan in enumerate(group.plans):
       if str(member) in position.failed:
@@ -343,19 +378,19 @@ class _Loop:
       rows += [{**where, **row} for each in told for row in each[member]]
     self.metrics.write(rows)
     if selects(stage):
-      self._watch_best(state, rows)
+      self._watch_best(rows)
     trained = sum(plan.batch_size * max(plan.steps - first_step, 0) for plan in group.plans)
     where = {"stage": stage.name, "epoch": position.epoch + 1, "step": position.done}
     rate = {"seconds": round(seconds, 3), "examples_per_second": round(trained / seconds, 2)}
     self.timing.write([{**where, **rate}])
     self.position = dataclasses.replace(position, epoch=position.epoch + 1, step=0, sums={})
-    self.progress.epoch(stage.name, position.epoch + 1, stage.epochs, _averaged(rows))
+    self.progress.epoch(stage.name, position.epoch + 1, stage.epochs, averaged(rows))
 
   def _members(self, tree: PyTree) -> list[PyTree]:
     """The tree of each member, on the host, no view of what is donated."""
     return [on_host(own) for own in self.placement.unstack(tree, len(self.group.plans))]
 
-  def _watch_best(self, state: State, rows: Sequence[Mapping[str, Any]]) -> None:
+  def _watch_best(self, rows: Sequence[Mapping[str, Any]]) -> None:
     """Keeps the variables of those members that were never as good as after this epoch."""
     numbers = {name: member for member, name in enumerate(self.group.names or ())}
     found = {
@@ -365,40 +400,21 @@ class _Loop:
     }
     better = [member for member, accuracy in found.items() if self.best.better(member, accuracy)]
     if better:
-      every = self._members(state.moving.variables)
+      every = self._members(self.state.moving.variables)
       for member in better:
         self.best.keep(member, self.position.epoch + 1, found[member], every[member])
       self.position.best = dict(self.best.chosen)
 
-  def _selected(self, state: State) -> State:
+  def _selected(self) -> State:
     """The state at the end of a stage, with each member's best variables where it asks for them."""
     stage, names = self.group.stages[self.position.stage], self.group.names
     if not selects(stage):
-      return state
+      return self.state
     for member, (epoch, accuracy) in sorted(self.best.chosen.items(), key=lambda item: int(item[0])):
       who = {} if names is None else {"member": names[int(member)]}
       row = {"stage": stage.name, "epoch": epoch, "split": "selected", "accuracy": accuracy}
       self.metrics.write([{**who, **row}])
-    ends = self._members(state.moving.variables)
+    ends = self._members(self.state.moving.variables)
     chosen = [self.best.of(member, end) for member, end in enumerate(ends)]
-    moving = dataclasses.replace(state.moving, variables=self.placement.stack(chosen))
-    return dataclasses.replace(state, moving=moving)
-
-
-def _title(names: Sequence[str] | None) -> str | None:
-  if names is None:
-    return None
-  return names[0] if len(names) == 1 else f"mean of {len(names)} trainings"
-
-
-def _averaged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-  """The mean over members of each number, a row a split."""
-  splits = list(dict.fromkeys(row["split"] for row in rows))
-  averaged = []
-  for split in splits:
-    same = [row for row in rows if row["split"] == split]
-    names = [name for name, value in same[0].items() if isinstance(value, float)]
-    averaged.append(
-      {"split": split} | {n: float(np.mean([row[n] for row in same if n in row])) for n in names}
-    )
-  return averaged
+    moving = dataclasses.replace(self.state.moving, variables=self.placement.stack(chosen))
+    return dataclasses.replace(self.state, moving=moving)
