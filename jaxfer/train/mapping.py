@@ -64,6 +64,7 @@ class Pmapped:
     return first, tuple(rest)
 
   def __call__(self, *args: Any) -> Any:
+    """Runs the function on all devices."""
     return self._mapped(*self._arguments(args))
 
   def lower(self, *args: Any) -> Any:

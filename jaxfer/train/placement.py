@@ -392,10 +392,10 @@ class Placement:
       result = outputs(merge(shared, own), hyper, data, plan, axis_name)
       return result if axis_name is None else lax.all_gather(result, axis_name, tiled=True)
 
-    each = each(one, (0, 0, None, None, 0), self.slots)
+    mapped = each(one, (0, 0, None, None, 0), self.slots)
 
     def every(own, hyper, shared, data, plan):
-      return each(own, hyper, shared, self._held(data), plan)
+      return mapped(own, hyper, shared, self._held(data), plan)
 
     own = _Spec(MEMBER)
     specs = own, own, _Spec(), self._data_spec(), _Spec(MEMBER, DATA)
