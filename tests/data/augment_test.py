@@ -42,6 +42,8 @@ def test_an_example_depends_on_its_own_key_alone():
 
 KEYS = jax.random.split(jax.random.key(1), 800)
 flip_or_noise = jax.jit(augment.flip_or_noise, static_argnames=("flip", "variance"))
+low_resolution = jax.jit(augment.low_resolution, static_argnames="probability")
+colour_jitter = jax.jit(augment.colour_jitter, static_argnames=("strength", "probability"))
 erasing = jax.jit(augment.random_erasing, static_argnames=("probability", "scale", "ratio", "value"))
 
 
@@ -182,25 +184,25 @@ def test_halving_weighs_as_opencv_does(kind, weights):
 
 def test_coarse_pictures_are_as_bright_and_less_varied():
   keys, images = jax.random.split(jax.random.key(0), 200), several()
-  coarse = np.asarray(augment.low_resolution(keys, images, probability=1.0))
+  coarse = np.asarray(low_resolution(keys, images, probability=1.0))
   assert np.isfinite(coarse).all()
   assert abs(coarse.mean() - images.mean()) < 3
   assert (coarse.std((1, 2)) < images.std((1, 2)) * 1.15).all()
   assert coarse.std() < 0.8 * images.std()
   flat = jnp.full((20, 12, 12, 3), 77.0)
-  np.testing.assert_allclose(augment.low_resolution(keys[:20], flat, probability=1.0), flat, rtol=1e-5)
-  np.testing.assert_array_equal(augment.low_resolution(keys, images, probability=0.0), images)
+  np.testing.assert_allclose(low_resolution(keys[:20], flat, probability=1.0), flat, rtol=1e-5)
+  np.testing.assert_array_equal(low_resolution(keys, images, probability=0.0), images)
 
 
 def test_jitter_changes_brightness_contrast_and_saturation_within_its_strength():
   keys, images = jax.random.split(jax.random.key(0), 200), several()
-  np.testing.assert_allclose(augment.colour_jitter(keys, images, strength=0.0), images, rtol=1e-4)
+  np.testing.assert_allclose(colour_jitter(keys, images, strength=0.0), images, rtol=1e-4)
   # Contrast and saturation leave a flat grey picture as it is.
-  brighter = np.asarray(augment.colour_jitter(keys, jnp.full((200, 4, 4, 3), 100.0), strength=0.3)) / 100
+  brighter = np.asarray(colour_jitter(keys, jnp.full((200, 4, 4, 3), 100.0), strength=0.3)) / 100
   assert brighter.min() == pytest.approx(0.7, abs=0.02)
   assert brighter.max() == pytest.approx(1.3, abs=0.02)
   assert np.ptp(brighter, axis=(1, 2, 3)).max() < 1e-4
-  half = np.asarray(augment.colour_jitter(keys, images, strength=0.5, probability=0.5))
+  half = np.asarray(colour_jitter(keys, images, strength=0.5, probability=0.5))
   assert 0.4 < (half == images).all((1, 2, 3)).mean() < 0.6
   assert half.min() >= 0
   assert half.max() <= 255

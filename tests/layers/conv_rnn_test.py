@@ -15,7 +15,7 @@ FULL = {"temporal_gate": True, "temporal_skip": True, "spatial_skip": True}
 TOLERANCE = 1e-5
 
 
-# The kernels, interpreted here, on a cell of each kind; `conv_recurrence_pallas_test` compares all with the reference.
+# The kernels, interpreted, on one cell of each kind: `conv_recurrence_pallas_test` compares all with the reference.
 BY_PALLAS = ["lstm_tg_ts_ss_masked", "gru_tg_ts_ss_output_masked"]
 
 

@@ -138,6 +138,19 @@ def alones(methods, tmp_path_factory):
   return of
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+  """What `make(folder)` returns, made once for all tests that ask for this name: both modes have the same trainings."""
+  made = {}
+
+  def of(name, make):
+    if name not in made:
+      made[name] = make(tmp_path_factory.mktemp(name))
+    return made[name]
+
+  return of
+
+
 def train(
   tmp_path,
   method,
@@ -192,14 +205,15 @@ def test_members_equal_their_trainings_alone(tmp_path, methods, alones, name, mo
     ("sequential", 6, 3, "jit, 2 members side by side, each batch divided among 2"),
   ],
 )
-def test_members_over_four_devices(tmp_path, methods, alones, mode, count, groups, placed, capsys):
+def test_members_over_four_devices(tmp_path, methods, alones, once, mode, count, groups, placed, capsys):
   """Five members cannot lie side by side on four devices, so that each batch is divided; six can in twos."""
   chosen = folds(methods["dense"][-1], count)
   results = train(tmp_path, methods["dense"], chosen, mode, devices=4)
   assert len(list(tmp_path.rglob("checkpoints"))) == groups
   for result, want in zip(results, alones("dense")[0], strict=False):
     assert_same(result.variables, want)
-  assert_same(results[4].variables, alone(tmp_path, methods["dense"], chosen[4]))
+  fifth = once("fifth", lambda folder: jax.device_get(alone(folder, methods["dense"], chosen[4])))
+  assert_same(results[4].variables, fifth)
   assert f"{count} trainings on 4 x cpu by {placed}" in capsys.readouterr().out
 
 
@@ -384,7 +398,7 @@ def variants(hyper):
 
 
 @pytest.mark.parametrize("mode", ["vmap", "sequential"])
-def test_shared_variables_are_held_once_until_a_stage_trains_them(tmp_path, methods, monkeypatch, mode):
+def test_shared_variables_are_held_once_until_a_stage_trains_them(tmp_path, methods, once, monkeypatch, mode):
   """Members of one key and plan: one batch for all; `fc1` stays shared, `fc2` until the second stage."""
   stages, init, data, hyper = methods["dense"]
   stages = Stage("critic", (CRITIC,), 2), stages[1]
@@ -408,8 +422,11 @@ def test_shared_variables_are_held_once_until_a_stage_trains_them(tmp_path, meth
   def init_with_shared(key):
     return {"params": {**init(key)["params"], **shared["params"]}}
 
-  for result in results:
-    want = alone(tmp_path, (stages, init_with_shared, data, hyper), result.member)
+  def each_alone(folder):
+    method = (stages, init_with_shared, data, hyper)
+    return [jax.device_get(alone(folder, method, member)) for member in variants(hyper)]
+
+  for result, want in zip(results, once("shared", each_alone), strict=True):
     assert_same(result.variables, want)
   assert (
     results[0].variables["params"]["critic"]["kernel"] != results[1].variables["params"]["critic"]["kernel"]
@@ -437,19 +454,25 @@ def test_no_tracer_leaks_whether_begun_or_resumed(tmp_path, methods, monkeypatch
 
 
 @pytest.mark.parametrize("mode", ["vmap", "sequential"])
-def test_each_member_starts_from_what_it_is_given(tmp_path, methods, mode):
+def test_each_member_starts_from_what_it_is_given(tmp_path, methods, once, mode):
   stages, init, data, hyper = methods["dense"]
   given = [jax.device_get(init(jax.random.key(k)))["params"] for k in (7, 8, 9)]
   chosen = [
     dataclasses.replace(m, start={"params": {"fc1": own["fc1"]}})
     for m, own in zip(folds(hyper), given, strict=False)
   ]
-  for result in train(tmp_path / "all", methods["dense"], chosen, mode):
 
-    def started(key, start=result.member.start):
-      return {"params": {**init(key)["params"], **start["params"]}}
+  def each_alone(folder):
+    for member in chosen:
 
-    assert_same(result.variables, alone(tmp_path, (stages, started, data, hyper), result.member))
+      def started(key, start=member.start):
+        return {"params": {**init(key)["params"], **start["params"]}}
+
+      yield jax.device_get(alone(folder, (stages, started, data, hyper), member))
+
+  results = train(tmp_path / "all", methods["dense"], chosen, mode)
+  for result, want in zip(results, once("given", lambda folder: list(each_alone(folder))), strict=True):
+    assert_same(result.variables, want)
 
 
 def test_what_is_given_in_part_is_completed_by_each_members_own(tmp_path, methods):

@@ -12,6 +12,7 @@ from jaxfer.systems.identity_expression_vae import losses, updates
 from jaxfer.systems.identity_expression_vae.baselines import VAE, ConditionalVAE
 from jaxfer.systems.identity_expression_vae.model import IdentityExpressionVAE
 from jaxfer.train.stage import Context
+from tests import drawn
 
 BATCH, LATENT = 3, 4
 SMALL = {"image_size": 32, "width": 1 / 32, "latent": LATENT}
@@ -43,7 +44,7 @@ def inputs():
   images = jnp.asarray(rng.random((BATCH, 32, 32, 3), np.float32))
   batch = {"image": images, "partner": jnp.roll(images, 1, 0), "target": jnp.roll(images, -1, 0)}
   keys = jax.random.split(jax.random.key(5), BATCH)
-  variables = jax.jit(MODEL.init)(jax.random.key(0), images)
+  variables = jax.device_put(drawn.variables(MODEL.init, images))
   return variables, batch, keys, jnp.stack([noise(keys, number) for number in range(4)])
 
 
@@ -123,7 +124,7 @@ def test_the_baselines_minimise_the_loss_of_a_vae(inputs, model):
   _, batch, keys, _ = inputs
   batch = {**batch, "subject": jnp.asarray([4, 0, 2])}
   condition = (jax.nn.one_hot(batch["subject"], 5),) if isinstance(model, ConditionalVAE) else ()
-  variables = jax.jit(model.init)(jax.random.key(1), batch["image"], *condition)
+  variables = jax.device_put(drawn.variables(model.init, batch["image"], *condition))
   out = quick(functools.partial(updates.plain(model), context=Context(HPARAMS)))(variables, batch, keys)
   mean, log_variance = model.apply(variables, batch["image"], *condition, method="encode")
   z = mean + jnp.exp(log_variance / 2) * noise(keys, 0)
