@@ -75,7 +75,7 @@ def pairwise():
       yield name
 
 
-@pytest.mark.parametrize("name", pairwise())
+@pytest.mark.parametrize("name", list(pairwise()))
 def test_values_and_gradients_equal_the_reference(name):
   cell = CELLS[name]
   params, x = params_of(cell), clip()
