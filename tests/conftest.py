@@ -13,8 +13,8 @@ import tempfile
 # a resumed training must round alike.
 QUICK = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1"
 if QUICK and importlib.metadata.version("jaxlib").startswith("0.10."):
-  # Its emitters of fused loops are slow to compile, and optional. One LLVM module a program takes a sixth less time
-  # than one a kernel. Other versions of XLA may not know these flags, and would not start.
+  # Its emitters of fused loops are slow to compile, and optional. A program compiles in a sixth less time as one LLVM
+  # module than as many. Other versions of XLA may not know these flags, and would not start.
   flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
   os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
 
