@@ -28,7 +28,7 @@ from jaxfer.train.best import selects
 from jaxfer.train.checkpoint import exists
 from jaxfer.train.drive import Group, Identity, abstract_state, drive
 from jaxfer.train.feed import feed, placed
-from jaxfer.train.parallel import Outputs
+from jaxfer.train.parallel import Outputs, no_such_devices
 from jaxfer.train.stacked import Stacked
 from jaxfer.train.stage import Stage, Variables
 from jaxfer.train.state import split, variables_of
@@ -354,9 +354,7 @@ def _memory(device: jax.Device) -> int | None:
 def _devices(execution: Execution, members: int) -> tuple[jax.Device, ...]:
   devices = jax.devices()
   if execution.devices is not None and not 1 <= execution.devices <= len(devices):
-    raise UserError(
-      f"execution.devices={execution.devices}: this machine has {len(devices)} ({devices[0].device_kind})"
-    )
+    raise no_such_devices(execution.devices, devices)
   return tuple(devices[: min(execution.devices or len(devices), members)])
 
 

@@ -269,6 +269,17 @@ def room(count: int | None = None) -> tuple[int | None, str]:
   return int(min(frees) * SHARE), f"limit {SHARE:.0%} of {min(frees) / 2**30:.3g} GiB free"
 
 
+def no_such_devices(requested: int, devices: Sequence[jax.Device]) -> UserError:
+  """Returns the error for a number of devices that is not among those at hand."""
+  there = f"execution.devices={requested}: JAX sees {len(devices)} ({devices[0].device_kind}): take 1"
+  there += f" to {len(devices)}" if len(devices) > 1 else ""
+  if devices[0].platform != "cpu" or requested < 1:
+    return UserError(there)
+  return UserError(
+    f"{there}, or set JAX_NUM_CPU_DEVICES={requested} in the environment for virtual CPU devices"
+  )
+
+
 def choose(
   backend: Literal["pmap", "jit"], batch_size: int, requested: int | None = None
 ) -> tuple[Parallel, str]:
@@ -288,9 +299,7 @@ def choose(
   devices = jax.devices()
   if requested is not None:
     if not 1 <= requested <= len(devices):
-      raise UserError(
-        f"execution.devices={requested}: this machine has {len(devices)} ({devices[0].device_kind})"
-      )
+      raise no_such_devices(requested, devices)
     if batch_size % requested:
       below, above = batch_size // requested * requested, -(-batch_size // requested) * requested
       nearest = f"{below} or {above}" if below else f"{above}"

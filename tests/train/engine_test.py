@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import types
 
 import chex
 import jax
@@ -239,8 +240,18 @@ def test_a_checkpoint_restores_on_another_number_of_devices(tmp_path):
 def test_a_number_of_devices_that_does_not_divide_is_refused():
   with pytest.raises(UserError, match=r"devices=4 does not divide batch_size=10: take batch_size 8 or 12"):
     parallel.choose("pmap", 10, 4)
-  with pytest.raises(UserError, match=r"devices=9: this machine has 4"):
+  with pytest.raises(
+    UserError, match=r"devices=9: JAX sees 4 \(cpu\): take 1 to 4, or set JAX_NUM_CPU_DEVICES=9"
+  ):
     parallel.choose("pmap", 18, 9)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_virtual_devices_are_proposed_on_cpu_alone(platform):
+  device = types.SimpleNamespace(platform=platform, device_kind=platform)
+  message = str(parallel.no_such_devices(2, [device]))
+  assert message.startswith(f"execution.devices=2: JAX sees 1 ({platform}): take 1")
+  assert ("JAX_NUM_CPU_DEVICES=2" in message) == (platform == "cpu")
 
 
 @pytest.mark.parametrize("driver", ["steps", "scan"])
