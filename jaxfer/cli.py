@@ -111,7 +111,9 @@ def _parser() -> argparse.ArgumentParser:
   prepare.add_argument(
     "options", nargs="*", metavar="option=value", help="options of the data set, such as num_frames=8"
   )
-  prepare.add_argument("--source", type=pathlib.Path, required=True, help="the distributor's folder")
+  prepare.add_argument(
+    "--source", type=pathlib.Path, required=True, metavar="DIR", help="folder of the data set"
+  )
   prepare.add_argument(
     "--skip-bad", action="store_true", help="leave bad files out instead of stopping at them"
   )
