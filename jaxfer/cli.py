@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import errno
+import importlib.util
 import os
 import pathlib
 import select
@@ -110,7 +111,9 @@ def _parser() -> argparse.ArgumentParser:
   prepare.add_argument(
     "options", nargs="*", metavar="option=value", help="options of the data set, such as num_frames=8"
   )
-  prepare.add_argument("--source", type=pathlib.Path, required=True, help="the distributor's folder")
+  prepare.add_argument(
+    "--source", type=pathlib.Path, required=True, metavar="DIR", help="folder of the data set"
+  )
   prepare.add_argument(
     "--skip-bad", action="store_true", help="leave bad files out instead of stopping at them"
   )
@@ -148,6 +151,18 @@ def _cache_compilations() -> None:
   if jax.config.values["jax_compilation_cache_dir"] is None:
     home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     jax.config.update("jax_compilation_cache_dir", str(home / "jaxfer" / "xla"))
+
+
+def _quieten_xla() -> None:
+  """Hides XLA's log on a machine without an accelerator, before JAX is imported.
+
+  For every program from the cache, XLA logs two lines of two thousand characters about tuning flags that it takes for
+  features of the processor (openxla/xla#44565). What matters on CPU also raises an exception.
+  """
+  platforms = os.environ.get("JAX_PLATFORMS") or os.environ.get("JAX_PLATFORM_NAME")
+  accelerated = any(importlib.util.find_spec(plugin) for plugin in ("jax_plugins", "libtpu"))
+  if platforms == "cpu" or not (platforms or accelerated):
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -363,6 +378,7 @@ def _run(argv: Sequence[str] | None) -> int:
     "train": _train, "evaluate": _evaluate, "study": _study, "prepare": _prepare, "convert": _convert,
     "verify": _verify, "list": _list,
   }[args.command]  # fmt: skip
+  _quieten_xla()
   try:
     command(args)
   except UserError as error:

@@ -281,7 +281,8 @@ def _assign(node, path, given, whole, options_of):
   name, *rest = path
   hints = typing.get_type_hints(type(node), include_extras=True)
   if name not in hints:
-    raise unknown("config key", whole, _keys(node, whole.removesuffix(".".join(path))))
+    valid = _keys(node, whole.removesuffix(".".join(path)))
+    raise unknown("config key", whole, valid + _owners(node, name, options_of))
   value = getattr(node, name)
   if isinstance(value, Call):
     if not rest:
@@ -309,6 +310,16 @@ def _assign_option(
   if option not in valid:
     raise unknown("config key", whole, [f"{field}.{name}" for name in ("name", *valid)])
   return Call(call.name, **{**call.options, option: values.read(given, valid[option], whole)})
+
+
+def _owners(node, option: str, options_of: OptionsOf) -> list[str]:
+  """The full keys of an option whose part, such as "recipe.", was left out."""
+  calls = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
+  return [
+    f"{name}.{option}"
+    for name, call in calls.items()
+    if isinstance(call, Call) and option in options_of(name, call)
+  ]
 
 
 def _keys(node, prefix: str) -> list[str]:

@@ -104,6 +104,26 @@ def test_of_many_classes_no_matrix_is_written(trained, data_dir, tmp_path, capsy
   assert "classes are too many for a table" in (tmp_path / "run/report.html").read_text()
 
 
+@pytest.mark.parametrize(
+  ("platforms", "plugin", "own", "level"),
+  [
+    ("", "", "", "3"),
+    ("cpu", "jax_plugins", "", "3"),
+    ("", "jax_plugins", "", ""),
+    ("", "libtpu", "", ""),
+    ("cuda", "", "", ""),
+    ("", "", "0", "0"),
+  ],
+)
+def test_xlas_log_is_hidden_without_an_accelerator(monkeypatch, platforms, plugin, own, level):
+  monkeypatch.setattr("importlib.util.find_spec", lambda name: name == plugin or None)
+  values = {"JAX_PLATFORMS": platforms, "JAX_PLATFORM_NAME": "", "TF_CPP_MIN_LOG_LEVEL": own}
+  environment = {name: value for name, value in values.items() if value}
+  monkeypatch.setattr(cli.os, "environ", environment)
+  cli._quieten_xla()
+  assert environment.get("TF_CPP_MIN_LOG_LEVEL", "") == level
+
+
 def test_folds_pool_their_counts(tmp_path, data_dir):
   arguments = [*TINY, "recipe.epochs=1", "split.folds=2", "split.validation=0.0"]
   assert jaxfer("train", *arguments, "--workdir", tmp_path / "r", "--data-dir", data_dir) == 0

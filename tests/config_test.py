@@ -65,6 +65,8 @@ def test_overrides_of_a_file_are_the_values_themselves():
       "model.temporalgate=true",
       "unknown config key 'model.temporalgate': did you mean 'model.temporal_gate'",
     ),
+    ("epochs=3", "unknown config key 'epochs': did you mean 'recipe.epochs'"),
+    ("features=3", "unknown config key 'features': did you mean 'model.features'"),
     ("recipe.lr=1", "unknown config key 'recipe.lr'"),
     ("data.size=1", "unknown config key 'data.size'"),
     ("data.name=ck", "unknown data set 'ck': did you mean 'ckplus'"),

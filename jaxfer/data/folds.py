@@ -191,19 +191,31 @@ def describe(
   ]
   if unused := int((~(split.train | split.validation | split.test)).sum()):
     parts.append(f"{unused} of tested people unused" if named else f"{unused} unused")
+  if missing := _absent(label_names, labels[split.train]):
+    parts.append(f"no {missing} to train on")
+  if split.validation.any() and (missing := _absent(label_names, labels[split.validation])):
+    parts.append(
+      f"no {missing} in validation (another split.seed or a larger split.validation may change that)"
+    )
   tested = np.bincount(labels[split.test], minlength=len(label_names))
   if both := len(np.intersect1d(people["train"], people["test"])):
     parts.append(f"{both} people both train and are tested")
-  absent = [name for name, count in zip(label_names, tested, strict=True) if not count]
-  if split.test.any() and absent:
-    more = f" and {len(absent) - 5} more classes" if len(absent) > 5 else ""
-    parts.append(f"no {', '.join(absent[:5])}{more} is tested")
+  if split.test.any() and (missing := _absent(label_names, labels[split.test])):
+    parts.append(f"no {missing} is tested")
   elif len(set(tested.tolist())) == 1:
     parts.append(f"{tested[0]} of each class tested")
   elif unused:
     counts = [f"{name} {count}" for name, count in zip(label_names, tested, strict=True)]
     parts.append(f"tested {', '.join(counts)}")
   return ", ".join(parts)
+
+
+def _absent(label_names: Sequence[str], labels: np.ndarray) -> str:
+  """The classes that none of some records belongs to, the first five by name; "" if all are there."""
+  there = set(labels.tolist())
+  absent = [name for k, name in enumerate(label_names) if k not in there]
+  more = f" and {len(absent) - 5} more classes" if len(absent) > 5 else ""
+  return f"{', '.join(absent[:5])}{more}"
 
 
 def assert_disjoint(subjects: Sequence[str] | np.ndarray, split: Split) -> None:

@@ -115,8 +115,8 @@ class Report:
     """Everything, lists in full."""
     return files.to_json(dataclasses.asdict(self), indent=1)
 
-  def table(self, shown: int = _SHOWN) -> str:
-    """Aligned plain text; of each list only the first `shown` entries."""
+  def table(self) -> str:
+    """Aligned plain text. Lists are shortened, but where nothing was written the bad files are all there."""
     found = self.findings
     width = max((len(count.what) for count in found.counts), default=0)
     lines = [f"{self.dataset}, read from {self.source}", "", f"  {'':{width}}   found  expected"]
@@ -124,8 +124,10 @@ class Report:
       expected = "" if count.expected is None else f"{count.expected:10d}"
       mark = "" if count.expected in (None, count.found) else "   differs"
       lines.append(f"  {count.what:{width}}{count.found:8d}{expected}{mark}")
-    lines += self._list("bad files" + (", left out" if self.folder else ""), found.bad, shown)
-    lines += self._list("odd, harmless", found.odd, shown)
+    lines += self._list(
+      "bad files" + (", left out" if self.folder else ""), found.bad, _SHOWN if self.folder else None
+    )
+    lines += self._list("odd, harmless", found.odd, _SHOWN)
     if found.beliefs:
       lines += ["", "generally said of this data set, and this copy:"]
       for belief in found.beliefs:
@@ -144,15 +146,15 @@ class Report:
       lines += [f"fingerprint: {self.fingerprint}", f"written to:  {self.folder}"]
     return "\n".join(lines)
 
-  def _list(self, title: str, problems: list[Problem], shown: int) -> list[str]:
+  def _list(self, title: str, problems: list[Problem], shown: int | None) -> list[str]:
     if not problems:
       return []
     lines = ["", f"{title} ({len(problems)}):"]
     for problem in problems[:shown]:
       where = problem.path.removeprefix(self.source).lstrip("/") or Path(self.source).name
       lines.append(f"  {where}: {problem.what}")
-    if len(problems) > shown:
-      lines.append(f"  ... and {len(problems) - shown} more, all in report.json")
+    if more := len(problems[shown:] if shown else ()):
+      lines.append(f"  ... and {more} more" + (", all in report.json" if self.folder else ""))
     return lines
 
 
@@ -219,7 +221,7 @@ def prepare(
   try:
     records.generate(name, config, data_dir, replace=True, finish=finish)
   except BadFiles as error:
-    print(report(error.findings).table(shown=sys.maxsize), file=sys.stderr)
+    print(report(error.findings).table(), file=sys.stderr)
     raise
   return reports[0]
 

@@ -24,6 +24,7 @@ from jaxfer.data.stills import Still
 from jaxfer.errors import UserError
 
 CROPS = ("auto", "template", "middle", "whole")
+_NO_FACE = "no face found: the square in the middle was taken"
 _CHUNK = 32  # Stills a process gets at a time.
 _AHEAD = 2  # Chunks a process that may wait for the writer.
 # Up to so many are read in this process. Two processes take 0.3 to 0.5 s to start (2 cores, busy), a picture of 256
@@ -145,6 +146,8 @@ def read(
       most = ", ".join(f"{count} {what}" for what, count in counter.most_common(8))
       others = len(counter) - 8
       findings.notes.append(f"{title}: {most}" + (f" and {others} more" if others > 0 else ""))
+  if faceless := sum(problem.what == _NO_FACE for problem in findings.odd):
+    findings.notes.append(f"no face found in {faceless} pictures: crop=whole would take the whole picture")
   findings.notes += verdict.notes
 
 
@@ -264,7 +267,7 @@ def _cut(still: Still, decoded: Decoded, cut: Cut) -> tuple[np.ndarray, np.ndarr
     elif face := detect.find(pixels, cut.detector):
       square, how = face.square if face.points is None else align.points_square(face.points), "detector"
     else:
-      how, problem = "the middle square", "no face found: the square in the middle was taken"
+      how, problem = "the middle square", _NO_FACE
     matrix, picture = align.square_matrix(square, size), align.crop(pixels, square, size)
   landmarks = None if still.landmarks is None else align.transform(still.landmarks / scale, matrix)
   return picture, landmarks, how, problem

@@ -329,7 +329,7 @@ def _not_prepared(name: str, config: Any, options: Mapping[str, Any], path: Path
   data_dir = path.parent.parent.parent
   return UserError(
     f"data set '{name}' is not prepared as {config.name} in {data_dir}{there}: run "
-    f"`jaxfer prepare {name} --source <distributor's folder> --data-dir {data_dir}{chosen}`"
+    f"`jaxfer prepare {name} --source DIR --data-dir {data_dir}{chosen}`"
   )
 
 

@@ -23,6 +23,7 @@ def rows_png(pictures: np.ndarray, names: Sequence[str], path: str | pathlib.Pat
   strips = pictures.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, -1)
   with plots.style():
     figure = plots.new_figure(0.75 + plots.WIDTH * 0.78 * rows * height / (columns * width))
+    figure.set_layout_engine("compressed")  # "constrained" cuts long names beside pictures of a fixed aspect.
     axes = figure.add_subplot()
     axes.imshow(strips if strips.shape[-1] == 3 else strips[..., 0], cmap="gray", interpolation="nearest")
     axes.set_yticks((np.arange(rows) + 0.5) * height - 0.5, names)

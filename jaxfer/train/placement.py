@@ -433,7 +433,16 @@ def requested_devices(requested: int | None) -> list[jax.Device]:
   """
   devices = jax.devices()
   if requested is not None and not 1 <= requested <= len(devices):
-    raise UserError(
-      f"execution.devices={requested}: this machine has {len(devices)} ({devices[0].device_kind})"
-    )
+    raise no_such_devices(requested, devices)
   return list(devices[:requested])
+
+
+def no_such_devices(requested: int, devices: Sequence[jax.Device]) -> UserError:
+  """The error for a number of devices that is not among those at hand."""
+  there = f"execution.devices={requested}: JAX sees {len(devices)} ({devices[0].device_kind}): take 1"
+  there += f" to {len(devices)}" if len(devices) > 1 else ""
+  if devices[0].platform != "cpu" or requested < 1:
+    return UserError(there)
+  return UserError(
+    f"{there}, or set JAX_NUM_CPU_DEVICES={requested} in the environment for virtual CPU devices"
+  )

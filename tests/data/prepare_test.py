@@ -53,6 +53,15 @@ def test_table():
   assert all(line == line.rstrip() for line in lines)
 
 
+def test_a_stopped_import_lists_every_bad_file_and_few_odd_ones():
+  bad = [Problem(f"/src/c/{k}.png", "cut short") for k in range(20)]
+  stopped = dataclasses.replace(REPORT, folder="", findings=dataclasses.replace(FINDINGS, bad=bad))
+  lines = stopped.table().splitlines()
+  start = lines.index("bad files (20):")
+  assert lines[start + 20] == "  c/19.png: cut short"
+  assert lines[lines.index("odd, harmless (20):") + 9] == "  ... and 12 more"
+
+
 def test_json_has_everything():
   loaded = json.loads(REPORT.to_json())
   assert len(loaded["findings"]["odd"]) == 20

@@ -70,6 +70,7 @@ def test_points_go_before_box_before_detector_before_middle(tmp_path):
   assert findings.notes[0] == (
     "faces cut out: 1 distributor's points, 1 distributor's box, 1 detector, 1 the middle square"
   )
+  assert findings.notes[3] == "no face found in 1 pictures: crop=whole would take the whole picture"
 
 
 def test_template_places_the_points(tmp_path):

@@ -21,6 +21,15 @@ def test_each_row_stands_under_its_name_in_its_place(tmp_path, channels):
   assert abs(image[bottom, left + width // 2] - 128) < 3
 
 
+@pytest.mark.parametrize("rows", [2, 8])
+def test_long_names_are_not_cut(tmp_path, rows):
+  names = [f"square\ntaken for {'circle' * (k % 2 + 1)}" for k in range(rows)]
+  grids.rows_png(np.full((rows, 1, 8, 8, 3), 128, np.uint8), names, tmp_path / "grid.png", "title")
+  image = np.asarray(Image.open(tmp_path / "grid.png").convert("L"))
+  assert image.shape[1] == 900
+  assert (image[:, :5] == 255).all()
+
+
 def test_a_name_too_few_is_refused(tmp_path):
   with pytest.raises(ValueError, match="1 names for 2 rows"):
     grids.rows_png(np.zeros((2, 1, 4, 4, 3), np.uint8), ["one"], tmp_path / "grid.png", "title")

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import types
 
 import chex
 import jax
@@ -255,8 +256,18 @@ def test_what_is_not_trained_to_its_end_is_not_restored(tmp_path, monkeypatch):
 def test_a_number_of_devices_that_does_not_divide_is_refused(tmp_path):
   with pytest.raises(UserError, match=r"devices=4 does not divide batch_size=10: take batch_size 8 or 12"):
     run(tmp_path, toy.training(10), devices=4)
-  with pytest.raises(UserError, match=r"devices=9: this machine has 4"):
+  with pytest.raises(
+    UserError, match=r"devices=9: JAX sees 4 \(cpu\): take 1 to 4, or set JAX_NUM_CPU_DEVICES=9"
+  ):
     run(tmp_path, toy.training(18), devices=9)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_virtual_devices_are_proposed_on_cpu_alone(platform):
+  device = types.SimpleNamespace(platform=platform, device_kind=platform)
+  message = str(placement.no_such_devices(2, [device]))
+  assert message.startswith(f"execution.devices=2: JAX sees 1 ({platform}): take 1")
+  assert ("JAX_NUM_CPU_DEVICES=2" in message) == (platform == "cpu")
 
 
 @pytest.mark.parametrize("driver", ["steps", "scan"])

@@ -545,6 +545,10 @@ def test_members_that_do_not_fit_together_are_refused(tmp_path, methods):
       train(tmp_path, method, wrong)
   with pytest.raises(UserError, match="unknown way to run members 'vmpa': did you mean 'vmap'"):
     train(tmp_path, method, chosen, "vmpa")
+  with pytest.raises(
+    UserError, match=r"devices=9: JAX sees 4 \(cpu\): take 1 to 4, or set JAX_NUM_CPU_DEVICES=9"
+  ):
+    train(tmp_path, method, chosen, devices=9)
   with pytest.raises(UserError, match="unknown submodule to train 'fc7'"):
     train(tmp_path, method, [dataclasses.replace(m, start={"params": {"fc7": {}}}) for m in chosen])
   with pytest.raises(UserError, match="'m1' starts from given nothing, 'm0' from fc1"):

@@ -134,7 +134,10 @@ class _FaceNet(nn.Module):
 
 
 class FaceClassifier(_FaceNet):
-  """A trunk and a head that classifies expressions, objects or people. The attributes are those of `_FaceNet`."""
+  """A trunk and a head that classifies expressions, objects or people.
+
+  The attributes are those of `_FaceNet`.
+  """
 
   @nn.compact
   def __call__(

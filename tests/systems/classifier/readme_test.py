@@ -10,6 +10,7 @@ from PIL import Image
 
 import jaxfer
 from jaxfer import cli
+from jaxfer.train import weights
 
 README = pathlib.Path(jaxfer.__file__).parent / "systems/classifier/README.md"
 
@@ -24,8 +25,8 @@ def write_images(folder):
       Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{label}/{k}.png")
 
 
-def test_the_readme_trains_and_evaluates(tmp_path, monkeypatch):
-  blocks = re.findall(r"```python\n(# (\w+\.py)\n.*?)```", README.read_text(), re.DOTALL)
+def test_the_readme_trains_evaluates_and_classifies(tmp_path, monkeypatch, capsys):
+  *blocks, (classify, _) = re.findall(r"```python\n(# (\w+\.py)\n.*?)```", README.read_text(), re.DOTALL)
   assert [name for _, name in blocks] == ["my_models.py", "my_config.py"]
   for text, name in blocks:
     (tmp_path / name).write_text(text)
@@ -36,6 +37,12 @@ def test_the_readme_trains_and_evaluates(tmp_path, monkeypatch):
   assert cli.main(["train", "my_config.py", "--workdir", "runs/cnn", *more]) == 0
   assert cli.main(["evaluate", "runs/cnn", "--data-dir", "data"]) == 0
   assert json.loads(pathlib.Path("runs/cnn/evaluation.json").read_text())["count"] == 63
+  Image.fromarray(np.zeros((40, 40), np.uint8)).save("new.png")
+  monkeypatch.syspath_prepend(str(tmp_path))
+  exec(classify.replace("(8, 16)", "(4,)").replace("(32, 32)", "(16, 16)"), {})
+  assert (
+    capsys.readouterr().out.splitlines()[-1] in weights.load_weights("runs/cnn/weights")[1]["label_names"]
+  )
 
 
 def test_the_readmes_way_to_own_images(tmp_path, monkeypatch):
