@@ -104,21 +104,21 @@ def prepare(
   stage = Stage("train", (Update("net", loss, modules, optax.sgd(**SGD)),), 1)
   state = jax.jit(functools.partial(begin, stage))(variables_of(problem, inputs["params"]))
 
-  def train(moving, still, batch, keys):
+  def train(trainable, frozen, batch, keys):
     return engine.step(
-      stage, dataclasses.replace(state, moving=moving, still=still), batch, keys, Context({})
+      stage, dataclasses.replace(state, trainable=trainable, frozen=frozen), batch, keys, Context({})
     )
 
   def result(out):
-    moving, metrics = out
+    trainable, metrics = out
     total, count = metrics["net/error"]
     # The first step's momentum is its gradient.
-    momentum = moving.optimizers["net"][0].trace
+    momentum = trainable.optimizers["net"][0].trace
     return named({"params": momentum if single else momentum["stream"], "loss": total / count})
 
   batch = {"x": x, "targets": weights}
   keys = jax.random.split(jax.random.key(0), problem.batch)
-  return harness.JaxProgram(train, state.moving, state.still, batch, keys, named=result, stepping=True)
+  return harness.JaxProgram(train, state.trainable, state.frozen, batch, keys, named=result, stepping=True)
 
 
 def prepare_packed(problem: Problem, inputs: Mapping[str, Any]) -> harness.JaxProgram:

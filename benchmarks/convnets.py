@@ -83,17 +83,19 @@ def prepare(problem: Problem, inputs: Mapping[str, Any]) -> harness.JaxProgram:
   stage = Stage("train", (Update("net", loss, problem.moved, optimizer),), 1)
   state = jax.jit(functools.partial(begin, stage))(variables)
 
-  def train(moving, still, batch, keys):
-    return engine.step(stage, dataclasses.replace(state, moving=moving, still=still), batch, keys, context)
+  def train(trainable, frozen, batch, keys):
+    return engine.step(
+      stage, dataclasses.replace(state, trainable=trainable, frozen=frozen), batch, keys, context
+    )
 
   def result(out):
-    moving, metrics = out
+    trainable, metrics = out
     total, count = metrics["net/cross_entropy"]
-    return named({"params": first_gradient(moving.optimizers["net"]), "loss": total / count})
+    return named({"params": first_gradient(trainable.optimizers["net"]), "loss": total / count})
 
   batch = {"x": x, "labels": weights}
   keys = jax.random.split(jax.random.key(0), problem.batch)
-  return harness.JaxProgram(train, state.moving, state.still, batch, keys, named=result, stepping=True)
+  return harness.JaxProgram(train, state.trainable, state.frozen, batch, keys, named=result, stepping=True)
 
 
 def measure(session: harness.Session, problem: Problem, budget: float | None) -> None:

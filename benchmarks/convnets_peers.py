@@ -42,13 +42,13 @@ def flax(problem: Problem, inputs: Inputs, session: harness.Session | None) -> h
     decay = optax.add_decayed_weights(ADABELIEF["weight_decay"])
     optimizer = optax.chain(belief, decay, optax.scale(-ADABELIEF["learning_rate"]))
 
-  def moving(params):
+  def trainable(params):
     return {name: params[name] for name in problem.moved}
 
   def train(state, weights, *x):
     variables, optimizer_state = state
     out = run(variables, weights, *x)
-    moved = moving(variables["params"])
+    moved = trainable(variables["params"])
     changes, optimizer_state = optimizer.update(out["params"], optimizer_state, moved)
     params = {**variables["params"], **optax.apply_updates(moved, changes)}
     return ({**out["fixed"], "params": params}, optimizer_state), out["loss"]
@@ -57,7 +57,7 @@ def flax(problem: Problem, inputs: Inputs, session: harness.Session | None) -> h
     (_, optimizer_state), loss = out
     return named({"params": first_gradient(optimizer_state), "loss": loss})
 
-  state = variables, optimizer.init(moving(variables["params"]))
+  state = variables, optimizer.init(trainable(variables["params"]))
   return harness.JaxProgram(train, state, weights, *x, named=result, stepping=True)
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks import harness, machine, torch_peer
 from jaxfer.data import records, stream
 from jaxfer.data.plan import Plan
-from jaxfer.train import feed, placement
+from jaxfer.train import placement, prefetch
 
 DATA = pathlib.Path("runs/benchmarks/data")
 WINDOW = 4  # Batches of a window.
@@ -85,14 +85,14 @@ def program(batches: Callable[[], Iterator[Any]]) -> harness.Program:
 def ours(data: Any, plan: np.ndarray) -> harness.Program:
   """Resident arrays or a `Stream`, as a training is fed with them on one device."""
   spread = placement.Placement((jax.devices()[0],), streamed=isinstance(data, stream.Stream))
-  placed = feed.placed(spread, data)
+  placed = prefetch.placed(spread, data)
   shape = data["image"].shape[1:]
   # A window has a leading axis of shards, here one.
   gather = jax.jit(lambda data, rows: scaled(data["image"].reshape(-1, *shape)[rows]))
   plans = [{"row": part} for part in plan.reshape(-1, WINDOW, plan.shape[1])]
 
   def batches() -> Iterator[jax.Array]:
-    for held, columns in feed.feed(spread, placed, plans):
+    for held, columns in prefetch.prefetch(spread, placed, plans):
       for rows in columns["row"]:
         yield gather(held, rows)
 

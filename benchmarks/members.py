@@ -85,7 +85,7 @@ class Bench:
 
   sizes: Sizes
   stage: Stage
-  hyper: Mapping[str, float]
+  hparams: Mapping[str, float]
   init: Callable[[jax.Array], Any]
   data: Mapping[str, np.ndarray]
 
@@ -101,9 +101,9 @@ class Bench:
     }
     switches: dict[str, Any] = ENHANCED if enhanced else {}
     model = TwoStreamConvRNN(cell=cell, features=sizes.features, **switches)
-    (stage,), hyper = two_stream_conv_rnn.SYSTEM.recipe(model, sizes.steps)
+    (stage,), hparams = two_stream_conv_rnn.SYSTEM.recipe(model, sizes.steps)
     clips = [jnp.zeros((1, *shape[1:], channels)) for channels in (3, 2)]
-    return cls(sizes, stage, hyper, lambda key: model.init(key, *clips), data)
+    return cls(sizes, stage, hparams, lambda key: model.init(key, *clips), data)
 
   @classmethod
   def stack(cls, sizes: Sizes) -> "Bench":
@@ -115,8 +115,8 @@ class Bench:
       "label": rng.integers(0, 7, sizes.rows).astype(np.int32),
     }
     model = StackedAutoencoder(num_classes=7, sizes=sizes.features)
-    (*_, stage), hyper = stacked_autoencoder.SYSTEM.recipe(model, sizes.steps)
-    return cls(sizes, stage, hyper, lambda key: model.init(key, jnp.zeros((1, *shape[1:]))), data)
+    (*_, stage), hparams = stacked_autoencoder.SYSTEM.recipe(model, sizes.steps)
+    return cls(sizes, stage, hparams, lambda key: model.init(key, jnp.zeros((1, *shape[1:]))), data)
 
   def program(self, members: int, *, at_once: bool) -> harness.Program:
     """The chunk of all members."""
@@ -128,10 +128,10 @@ class Bench:
     data, run = placement.place(self.data), placement.trainer(self.stage, driver)
 
     def prepared(group):
-      hyper = [{name: np.float32(v * (1 + 0.1 * k)) for name, v in self.hyper.items()} for k in group]
+      hparams = [{name: np.float32(v * (1 + 0.1 * k)) for name, v in self.hparams.items()} for k in group]
       columns = {"row": plan[:, group].astype(np.int32)}
       keys = placement.stack([jax.random.key(k) for k in group])
-      return keys, placement.stack(hyper), *placement.lay(columns, np.ones((sizes.steps, len(group)), bool))
+      return keys, placement.stack(hparams), *placement.lay(columns, np.ones((sizes.steps, len(group)), bool))
 
     inputs = [prepared(group) for group in groups]
 
@@ -139,12 +139,14 @@ class Bench:
       return [placement.start(self.stage, placement.init(self.init, keys)) for keys, *_ in inputs]
 
     def go(states):
-      return [run(moving, still, data, *own) for (moving, still), own in zip(states, inputs, strict=True)]
+      return [
+        run(trainable, frozen, data, *own) for (trainable, frozen), own in zip(states, inputs, strict=True)
+      ]
 
-    states = [(state.moving, state.still) for state in fresh()]
+    states = [(state.trainable, state.frozen) for state in fresh()]
     start = time.perf_counter()
     lowered = placement.lower(
-      self.stage, driver, fresh()[0], data, tuple(self.hyper), sizes.batch, sizes.steps
+      self.stage, driver, fresh()[0], data, tuple(self.hparams), sizes.batch, sizes.steps
     )
     peak = bytes_needed(lowered.compile())
     facts = {"compile_seconds": time.perf_counter() - start, "memory": {"peak_bytes": peak}}
@@ -152,11 +154,11 @@ class Bench:
     def call():
       nonlocal states
       out = go(states)
-      states = [(moving, still) for (moving, _), (_, still) in zip(out, states, strict=True)]
+      states = [(trainable, frozen) for (trainable, _), (_, frozen) in zip(out, states, strict=True)]
       jax.block_until_ready(out)
 
     def result():
-      out = jax.device_get([results for _, results in go([(s.moving, s.still) for s in fresh()])])
+      out = jax.device_get([results for _, results in go([(s.trainable, s.frozen) for s in fresh()])])
       steps = range(sizes.steps)
       losses = [np.stack([metrics["net/loss"][0][k].reshape(-1) for k in steps]) for metrics, _ in out]
       return {"losses": np.concatenate(losses, axis=1)}

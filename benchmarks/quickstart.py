@@ -52,7 +52,7 @@ def measure(session: harness.Session, config: RunConfig) -> None:
   made = run.set_up(task.assemble(config, data))
   training, ((_, own),) = made.training, made.tasks.items()
   (stage,), (member,) = training.stages, training.members
-  rows = member.tested
+  rows = member.test
   chance = 1 / len(np.unique(data.arrays["label"][rows]))
   options = {
     **config.data.options,

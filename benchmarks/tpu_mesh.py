@@ -51,13 +51,13 @@ class Step:
 
   Attributes:
     stage: of the system.
-    hyper: its numbers.
+    hparams: its numbers.
     variables: of one member, as shapes.
     data: resident arrays, as shapes.
   """
 
   stage: Stage
-  hyper: Mapping[str, float]
+  hparams: Mapping[str, float]
   variables: Any
   data: Mapping[str, jax.ShapeDtypeStruct]
 
@@ -73,26 +73,26 @@ class Collective:
 def two_stream(implementation: Implementation) -> Step:
   """The two-stream conv-RNN with 16 to 128 features, on clips of 8 frames of 32 pixels."""
   model = TwoStreamConvRNN(7, features=(16, 32, 64, 128), dtype=jnp.bfloat16, implementation=implementation)
-  (stage,), hyper = two_stream_conv_rnn.SYSTEM.recipe(model, 1)
+  (stage,), hparams = two_stream_conv_rnn.SYSTEM.recipe(model, 1)
   clips = [jnp.zeros((1, 1, 32, 32, channels)) for channels in (3, 2)]
   data = {
     "frames": jax.ShapeDtypeStruct((ROWS, 8, 32, 32, 3), jnp.uint8),
     "flow": jax.ShapeDtypeStruct((ROWS, 8, 32, 32, 2), jnp.int16),
     "label": jax.ShapeDtypeStruct((ROWS,), jnp.int32),
   }
-  return Step(stage, hyper, jax.eval_shape(model.init, jax.random.key(0), *clips), data)
+  return Step(stage, hparams, jax.eval_shape(model.init, jax.random.key(0), *clips), data)
 
 
 def _image_step(system: Any, model: Any, size: int, which: int = 0) -> Step:
   """A stage of a system that reads images."""
-  stages, hyper = system.recipe(model, 1)
+  stages, hparams = system.recipe(model, 1)
   data = {
     "image": jax.ShapeDtypeStruct((ROWS, size, size, 3), jnp.uint8),
     "label": jax.ShapeDtypeStruct((ROWS,), jnp.int32),
   }
   one = {name: np.zeros((1, *array.shape[1:]), array.dtype) for name, array in data.items()}
   variables = jax.eval_shape(lambda key: system.init(model, one, key), jax.random.key(0))
-  return Step(stages[which], hyper, variables, data)
+  return Step(stages[which], hparams, variables, data)
 
 
 def steps() -> dict[str, Any]:
@@ -112,7 +112,7 @@ def lower(step: Step, placement: Placement) -> jax.stages.Lowered:
   """The engine's step on a placement."""
   state = placement.abstract(jax.eval_shape(lambda v: begin(step.stage, v), step.variables))
   data = placement.abstract_data(step.data)
-  return placement.lower(step.stage, "steps", state, data, tuple(step.hyper), BATCH, 2)
+  return placement.lower(step.stage, "steps", state, data, tuple(step.hparams), BATCH, 2)
 
 
 def collectives(text: str) -> list[Collective]:

@@ -23,7 +23,7 @@ from jaxfer.systems.identity_expression_vae.model import IdentityExpressionVAE
 from jaxfer.systems.two_stream_conv_rnn.model import TwoStreamConvRNN
 from jaxfer.train import step as engine
 from jaxfer.train.stage import Context, Stage
-from jaxfer.train.state import Moving, State, begin, merge, subset, with_hyper
+from jaxfer.train.state import State, Trainable, begin, merge, subset, with_hparams
 
 Make = Callable[[], harness.JaxProgram]
 FEATURES, CLASSES = (16, 32, 64, 128), 7
@@ -31,7 +31,7 @@ FEATURES, CLASSES = (16, 32, 64, 128), 7
 
 def _by_engine(
   stage: Stage,
-  hyper: Mapping[str, float],
+  hparams: Mapping[str, float],
   variables: Any,
   batch: Mapping[str, jax.ShapeDtypeStruct],
   step: Callable,
@@ -39,24 +39,24 @@ def _by_engine(
 ) -> harness.JaxProgram:
   """`step` of a stage: (moving, still, batch, keys) -> (moving, metrics), the state donated; of shapes alone."""
   state = jax.eval_shape(functools.partial(begin, stage), variables)
-  context = Context({name: jnp.float32(value) for name, value in hyper.items()}, axis_name=axis_name)
+  context = Context({name: jnp.float32(value) for name, value in hparams.items()}, axis_name=axis_name)
 
-  def train(moving, still, batch, keys):
-    return step(stage, State(moving, still), batch, keys, context)
+  def train(trainable, frozen, batch, keys):
+    return step(stage, State(trainable, frozen), batch, keys, context)
 
   (rows, *_), *_ = (leaf.shape for leaf in batch.values())
   keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
   return harness.JaxProgram(
-    train, state.moving, state.still, dict(batch), keys, named=lambda out: out[1], stepping=True
+    train, state.trainable, state.frozen, dict(batch), keys, named=lambda out: out[1], stepping=True
   )
 
 
 def plain_step(
   stage: Stage, state: State, batch: Any, keys: jax.Array, context: Context
-) -> tuple[Moving, Any]:
+) -> tuple[Trainable, Any]:
   """A stage's updates as one would write them with optax: no guard against what is not finite, no devices."""
-  variables = merge(state.still, state.moving.variables)
-  params, optimizers, metrics = variables["params"], dict(state.moving.optimizers), dict[str, Any]()
+  variables = merge(state.frozen, state.trainable.variables)
+  params, optimizers, metrics = variables["params"], dict(state.trainable.optimizers), dict[str, Any]()
   for update in stage.updates:
 
     def objective(moved, update=update, params=params, variables=variables, context=context):
@@ -65,16 +65,16 @@ def plain_step(
 
     moved = subset(params, update.trainable)
     (_, out), gradients = jax.value_and_grad(objective, has_aux=True)(moved)
-    changes, optimizers[update.name] = with_hyper(update.optimizer).update(
-      gradients, optimizers[update.name], moved, hyper=context.hyper
+    changes, optimizers[update.name] = with_hparams(update.optimizer).update(
+      gradients, optimizers[update.name], moved, hparams=context.hparams
     )
     params = {**params, **optax.apply_updates(moved, changes)}
     variables = merge(variables, out.collections)
     metrics |= {f"{update.name}/{name}": pair for name, pair in {**out.loss, **out.metrics}.items()}
-    context = Context(context.hyper, jax.lax.stop_gradient(out.passed))
-  own = {kind: subset(tree, tuple(state.moving.variables[kind])) for kind, tree in variables.items()}
-  own["params"] = subset(params, tuple(state.moving.variables["params"]))
-  return Moving(own, optimizers, state.moving.step + 1, state.moving.alive), metrics
+    context = Context(context.hparams, jax.lax.stop_gradient(out.aux))
+  own = {kind: subset(tree, tuple(state.trainable.variables[kind])) for kind, tree in variables.items()}
+  own["params"] = subset(params, tuple(state.trainable.variables["params"]))
+  return Trainable(own, optimizers, state.trainable.step + 1, state.trainable.finite), metrics
 
 
 class FlaxTwoStream(nn.Module):
@@ -119,9 +119,9 @@ def two_stream(
     model = TwoStreamConvRNN(
       CLASSES, features=features, dtype=jnp.dtype(dtype), implementation=implementation
     )
-    (stage,), hyper = two_stream_conv_rnn.SYSTEM.recipe(model, 1)
+    (stage,), hparams = two_stream_conv_rnn.SYSTEM.recipe(model, 1)
     variables = jax.eval_shape(model.init, jax.random.key(0), *examples)
-    return _by_engine(stage, hyper, variables, clips, engine.step, axis_name)
+    return _by_engine(stage, hparams, variables, clips, engine.step, axis_name)
 
   def theirs() -> harness.JaxProgram:
     net = FlaxTwoStream(features, jnp.dtype(dtype))
@@ -158,7 +158,7 @@ def vae(stage: str, batch: int, size: int, width: float, dtype: str) -> dict[str
 
   def make(plain: bool) -> harness.JaxProgram:
     model = IdentityExpressionVAE(size, width, dtype=jnp.dtype(dtype))
-    stages, hyper = identity_expression_vae.SYSTEM.recipe(model, 1)
+    stages, hparams = identity_expression_vae.SYSTEM.recipe(model, 1)
     which = next(s for s in stages if s.name == stage)
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
 
@@ -166,6 +166,6 @@ def vae(stage: str, batch: int, size: int, width: float, dtype: str) -> dict[str
       with nn.intercept_methods(stock):
         return plain_step(*arguments)
 
-    return _by_engine(which, hyper, variables, images, with_stock if plain else engine.step)
+    return _by_engine(which, hparams, variables, images, with_stock if plain else engine.step)
 
   return {"jaxfer": lambda: make(False), "flax": lambda: make(True)}

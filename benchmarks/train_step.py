@@ -39,7 +39,7 @@ class Setup:
   stage: Stage
   variables: Any
   data: dict[str, np.ndarray]
-  hyper: dict[str, float]
+  hparams: dict[str, float]
   batch: int
   steps: int
 
@@ -82,18 +82,18 @@ def two_stream(quick: bool, platform: str, dtype: str, steps: int) -> Setup:
     "flow": rng.integers(-3000, 3000, (n, time, size, size, 2), np.int16),
     "label": rng.integers(0, 7, n).astype(np.int32),
   }
-  (stage,), hyper = SYSTEM.recipe(model, steps)
+  (stage,), hparams = SYSTEM.recipe(model, steps)
   clips = [jnp.zeros((1, time, size, size, channels)) for channels in (3, 2)]
-  return Setup(stage, model.init(jax.random.key(0), *clips), data, hyper, batch, steps)
+  return Setup(stage, model.init(jax.random.key(0), *clips), data, hparams, batch, steps)
 
 
 def chunk(setup: Setup, backend: Literal["pmap", "jit"], driver: Literal["scan", "steps"]) -> harness.Program:
   """The engine's own trainer, on one device."""
   devices = placement.Placement(tuple(jax.devices()[:1]), backend=backend)
   run = devices.trainer(setup.stage, driver)
-  data, hyper, key = (
+  data, hparams, key = (
     devices.place(setup.data),
-    devices.stack([setup.hyper]),
+    devices.stack([setup.hparams]),
     devices.stack([jax.random.key(0)]),
   )
   planned = devices.lay({"row": setup.rows[:, None]}, np.ones((setup.steps, 1), bool))
@@ -102,18 +102,18 @@ def chunk(setup: Setup, backend: Literal["pmap", "jit"], driver: Literal["scan",
     return devices.start(setup.stage, devices.stack([setup.variables]))
 
   state = fresh()
-  moving, still = state.moving, state.still
+  trainable, frozen = state.trainable, state.frozen
 
-  def go(moving):
-    return run(moving, still, data, key, hyper, *planned)
+  def go(trainable):
+    return run(trainable, frozen, data, key, hparams, *planned)
 
   def call():
-    nonlocal moving
-    moving, results = go(moving)
-    jax.block_until_ready((moving, results))
+    nonlocal trainable
+    trainable, results = go(trainable)
+    jax.block_until_ready((trainable, results))
 
   def result():
-    _, (metrics, _) = go(fresh().moving)
+    _, (metrics, _) = go(fresh().trainable)
     return losses_of(metrics)
 
   return harness.Program(call, result)
@@ -129,15 +129,15 @@ def single(setup: Setup, *, donate: bool) -> harness.JaxProgram:
   state = jax.jit(functools.partial(begin, setup.stage))(setup.variables)
   plan = {"row": setup.rows[0], "position": np.arange(setup.batch, dtype=np.int32)}
 
-  def run(moving, still, data, plan, key, hyper):
-    context = Context(hyper)
-    return planned_step(setup.stage, State(moving, still), data, plan, jnp.ones((), bool), key, context)
+  def run(trainable, frozen, data, plan, key, hparams):
+    context = Context(hparams)
+    return planned_step(setup.stage, State(trainable, frozen), data, plan, jnp.ones((), bool), key, context)
 
   def named(out):
     return {name: np.asarray(total) for name, (total, _) in out[1].items()}
 
-  hyper = {name: np.float32(value) for name, value in setup.hyper.items()}
-  arguments = (state.moving, state.still, setup.data, plan, jax.random.key(0), hyper)
+  hparams = {name: np.float32(value) for name, value in setup.hparams.items()}
+  arguments = (state.trainable, state.frozen, setup.data, plan, jax.random.key(0), hparams)
   return harness.JaxProgram(run, *arguments, named=named, stepping=donate)
 
 

@@ -54,8 +54,8 @@ class Problem:
   @functools.cached_property
   def stage(self) -> tuple[Any, Mapping[str, float]]:
     """The expression stage and its numbers."""
-    (_, expression), hyper = SYSTEM.recipe(self.model, 1)
-    return expression, hyper
+    (_, expression), hparams = SYSTEM.recipe(self.model, 1)
+    return expression, hparams
 
 
 def problems(platform: str, quick: bool) -> list[Problem]:
@@ -87,9 +87,9 @@ def inputs_of(problem: Problem) -> dict[str, Any]:
 
 def named(out: tuple[Any, Any]) -> dict[str, Any]:
   """Losses, and gradients from Adam's first moments, which are a tenth of them, by path."""
-  moving, metrics = out
+  trainable, metrics = out
   found = {name: total / count for name, (total, count) in metrics.items()}
-  for state in moving.optimizers.values():
+  for state in trainable.optimizers.values():
     for path, moment in jax.tree.leaves_with_path(state[0].mu):
       found["/".join(part.key for part in path)] = 10 * moment
   return found
@@ -97,18 +97,18 @@ def named(out: tuple[Any, Any]) -> dict[str, Any]:
 
 def prepare(problem: Problem, inputs: Mapping[str, Any], *, plain: bool = False) -> harness.JaxProgram:
   """The engine's step; `plain` with Flax's own convolutions."""
-  stage, hyper = problem.stage
+  stage, hparams = problem.stage
   state = jax.jit(functools.partial(begin, stage))(inputs["variables"])
-  context = Context({name: jnp.float32(value) for name, value in hyper.items()})
+  context = Context({name: jnp.float32(value) for name, value in hparams.items()})
 
-  def train(moving, still, batch, keys):
+  def train(trainable, frozen, batch, keys):
     if not plain:
-      return engine.step(stage, State(moving, still), batch, keys, context)
+      return engine.step(stage, State(trainable, frozen), batch, keys, context)
     with nn.intercept_methods(stock):
-      return engine.step(stage, State(moving, still), batch, keys, context)
+      return engine.step(stage, State(trainable, frozen), batch, keys, context)
 
   return harness.JaxProgram(
-    train, state.moving, state.still, inputs["batch"], inputs["keys"], named=named, stepping=True
+    train, state.trainable, state.frozen, inputs["batch"], inputs["keys"], named=named, stepping=True
   )
 
 
@@ -135,7 +135,7 @@ def torch(
   tree = peer.place(torch_nets.Tree(inputs["variables"]["params"], {}))
   image, partner = (peer.images(inputs["batch"][name]) for name in ("image", "partner"))
   noise = library.from_numpy(inputs["noise"]).to(peer.device)
-  _, hyper = problem.stage
+  _, hparams = problem.stage
 
   def drawn(code, number):
     return code[0] + library.exp(code[1] / 2) * noise[number]
@@ -161,10 +161,10 @@ def torch(
     switch = functional.mse_loss(again[0], identity[0]) + functional.mse_loss(again[1], other)
     fooled = (softplus(-judge(decoded)) + softplus(-judge(imagined))).mean()
     terms = {
-      "generator/kl_term": hyper["kl_weight"] * kl,
-      "generator/error_term": hyper["error_weight"] * error,
-      "generator/adversarial_term": hyper["adversarial_weight"] * fooled,
-      "generator/switch_term": hyper["switch_weight"] * switch,
+      "generator/kl_term": hparams["kl_weight"] * kl,
+      "generator/error_term": hparams["error_weight"] * error,
+      "generator/adversarial_term": hparams["adversarial_weight"] * fooled,
+      "generator/switch_term": hparams["switch_weight"] * switch,
     }
     return terms, decoded, imagined
 
@@ -183,7 +183,7 @@ def torch(
     "discriminator": {f"discriminator.{name}": p for name, p in tree.discriminator.named_parameters()},
   }
   adam = {
-    update: library.optim.Adam(own.values(), hyper["learning_rate"], fused=True)
+    update: library.optim.Adam(own.values(), hparams["learning_rate"], fused=True)
     for update, own in moved.items()
   }
   run: dict[str, Callable[..., Any]] = {"generator": generator, "discriminator": discriminator}

@@ -52,21 +52,21 @@ def step(
   variables: Variables,
   data: Mapping[str, np.ndarray],
   plan: Plan,
-  hyper: Mapping[str, float],
+  hparams: Mapping[str, float],
 ) -> Variables:
   """All variables after a stage's first step, those of the last member, which is as all others."""
   columns = {name: column[:1] for name, column in plan.columns(0, 0, stage.columns).items()}
   count = placed.members
   state = placed.start(stage, placed.stack([variables] * count))
-  numbers = placed.stack([{name: np.float32(value) for name, value in hyper.items()}] * count)
+  numbers = placed.stack([{name: np.float32(value) for name, value in hparams.items()}] * count)
   keys, resident = placed.stack([jax.random.key(3)] * count), placed.place(data)
   chunk, programs = watched(lambda: placed.trainer(stage, "steps"))
   columns = {name: np.stack([column] * count, axis=1) for name, column in columns.items()}
   planned, active = placed.lay(columns, np.ones((1, count), bool))
-  moving, (_, (alive,)) = chunk(state.moving, state.still, resident, keys, numbers, planned, active)
+  trainable, (_, (finite,)) = chunk(state.trainable, state.frozen, resident, keys, numbers, planned, active)
   check_products(programs)
-  assert jax.device_get(alive).tolist() == [True] * count
-  return placed.unstack(variables_of(State(moving, state.still)), count)[-1]
+  assert jax.device_get(finite).tolist() == [True] * count
+  return placed.unstack(variables_of(State(trainable, state.frozen)), count)[-1]
 
 
 def check_products(programs: Sequence[jax.stages.Compiled]) -> None:
@@ -94,11 +94,11 @@ def check_steps(
   variables: Variables,
   data: Mapping[str, np.ndarray],
   plan: Plan,
-  hyper: Mapping[str, float],
+  hparams: Mapping[str, float],
 ) -> None:
   """The contract of training: each stage's first step is the same on one device and on four."""
   for stage in dict.fromkeys(stages):
-    one, *many = (step(placed, descent(stage), variables, data, plan, hyper) for placed in placements())
+    one, *many = (step(placed, descent(stage), variables, data, plan, hparams) for placed in placements())
     moved = [
       bool((a != b).any()) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(variables), strict=True)
     ]
@@ -111,7 +111,7 @@ def check_outputs(
   outputs: placement.Outputs,
   variables: Variables,
   data: Mapping[str, np.ndarray],
-  hyper: Mapping[str, float],
+  hparams: Mapping[str, float],
   rows: int,
 ) -> None:
   """The contract of evaluation: the outputs of the first rows are the same on one device and on four."""
@@ -119,7 +119,7 @@ def check_outputs(
   found = []
   for placed in (placements()[k] for k in (0, 1, 3)):
     count = placed.members
-    numbers = placed.stack([{name: np.float32(value) for name, value in hyper.items()}] * count)
+    numbers = placed.stack([{name: np.float32(value) for name, value in hparams.items()}] * count)
     given = placed.stack([variables] * count), numbers, placed.place(data)
     evaluate, programs = watched(lambda placed=placed: placed.evaluator(outputs))
     plan = {"row": np.stack([row] * count), "real": np.stack([real] * count)}

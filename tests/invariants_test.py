@@ -178,17 +178,19 @@ def initial(init):
 
 
 def abstract_chunk(training, spread, stage, driver):
-  """The compiled function of a chunk of two steps, shapes of its arguments, and the bytes of `moving` among them."""
+  """The compiled function of a chunk of two steps, shapes of its arguments, and the bytes of `trainable` among them."""
   begun = jax.eval_shape(lambda variables: state.begin(stage, variables), initial(training.init))
   begun, data = spread.abstract(begun), spread.abstract_data(training.data)
   key = spread.abstract(jax.eval_shape(lambda: jax.random.key(0)))
-  hyper = spread.abstract({name: jax.ShapeDtypeStruct((), jnp.float32) for name in training.members[0].hyper})
+  hparams = spread.abstract(
+    {name: jax.ShapeDtypeStruct((), jnp.float32) for name in training.members[0].hparams}
+  )
   columns = {
     name: column[:2, None] for name, column in training.members[0].plan.columns(0, 0, stage.columns).items()
   }
   planned = spread.lay(columns, np.ones((2, 1), bool))
-  program = chunk_program(spread, stage, driver, begun.moving, begun.still, data, key, hyper, *planned)
-  size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(begun.moving))
+  program = chunk_program(spread, stage, driver, begun.trainable, begun.frozen, data, key, hparams, *planned)
+  size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(begun.trainable))
   return *program, size
 
 
@@ -254,8 +256,8 @@ def test_every_config_exports_for_accelerators_and_keeps_weight_gradients_of_its
     exported = jax.export.export(function, platforms=("tpu", "cuda"))(*arguments)
     assert exported.platforms == ("tpu", "cuda")
     traced = function.trace(*arguments)
-    moving, (metrics, _) = traced.out_info
-    assert set(moving.variables["params"]) == set(stage.trainable)
+    trainable, (metrics, _) = traced.out_info
+    assert set(trainable.variables["params"]) == set(stage.trainable)
     assert metrics
     found = lower(traced, "cpu")
     assert any(c.loops for c in found)
@@ -326,11 +328,11 @@ class Watch:
     chunk = original(*args, **kwargs)
     stage = args[1]
 
-    def watched(moving, *rest):
-      jax.block_until_ready(moving)
-      old, before = addresses(moving), self._compiled
-      leaves = jax.tree.leaves(moving)
-      result = chunk(moving, *rest)
+    def watched(trainable, *rest):
+      jax.block_until_ready(trainable)
+      old, before = addresses(trainable), self._compiled
+      leaves = jax.tree.leaves(trainable)
+      result = chunk(trainable, *rest)
       reused = all(leaf.is_deleted() for leaf in leaves) and old <= addresses(result[0])
       self.calls.append((stage.name, self._compiled - before, reused))
       return result
@@ -372,14 +374,14 @@ def test_the_watch_sees_a_second_compilation_and_a_held_buffer(watch):
   stage = training.stages[1]
   chunk = spread.trainer(stage, "steps")
   data, key = spread.place(training.data), spread.stack([jax.random.key(0)])
-  hyper = spread.stack([{name: np.float32(value) for name, value in training.members[0].hyper.items()}])
+  hparams = spread.stack([{name: np.float32(value) for name, value in training.members[0].hparams.items()}])
   begun = jax.jit(jax.vmap(lambda key: state.begin(stage, training.init(key))))(jax.random.key(0)[None])
-  moving, rows = begun.moving, training.members[0].plan.epoch(0, 0)
+  trainable, rows = begun.trainable, training.members[0].plan.epoch(0, 0)
   held = None
   for _ in range(3):
     planned = spread.lay({"row": rows[:1, None]}, np.ones((1, 1), bool))
-    moving, _ = chunk(moving, begun.still, data, key, hyper, *planned)
-    held = held or [np.asarray(leaf.addressable_shards[0].data) for leaf in jax.tree.leaves(moving)]
+    trainable, _ = chunk(trainable, begun.frozen, data, key, hparams, *planned)
+    held = held or [np.asarray(leaf.addressable_shards[0].data) for leaf in jax.tree.leaves(trainable)]
   assert [compiled for _, compiled, _ in watch.calls] == [1, 1, 0]
   assert [reused for _, _, reused in watch.calls[1:]] == [False, True]
 

@@ -91,7 +91,7 @@ def test_trainings_hold_what_they_start_from_as_one_object(done, monkeypatch, tm
   given, original = [], Trainer.fit
 
   def fit(self, **kwargs):
-    given.extend(member.start for member in self.training.members)
+    given.extend(member.initial for member in self.training.members)
     return original(self, **kwargs)
 
   monkeypatch.setattr(Trainer, "fit", fit)

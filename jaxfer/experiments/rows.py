@@ -48,11 +48,11 @@ def alike(
   task: Task, row: configuration.Row, others: Sequence[configuration.Row], rows: Mapping[str, RunConfig]
 ) -> list[configuration.Row]:
   """Those of the other rows, `row` first, that differ from it in numbers read by name alone: members of one program."""
-  _, hyper = task.stages(1)
+  _, hparams = task.stages(1)
 
   def rest(name: str) -> dict[str, Any]:
     tree = configuration.identity(rows[name])
-    options = {key: value for key, value in tree["recipe"]["options"].items() if key not in hyper}
+    options = {key: value for key, value in tree["recipe"]["options"].items() if key not in hparams}
     return {**tree, "recipe": {**tree["recipe"], "options": options}}
 
   same = [other for other in others if rest(other.name) == rest(row.name)]
@@ -121,7 +121,7 @@ def train(
       own_remarks = task.system.warnings(task.model, result.history, result.outputs)
       remarks += [f"{_name(one.config)}: {line}" for line in own_remarks]
       if result.failed is None and np.isfinite(result.outputs).all():
-        learned, tested = np.sort(result.member.plan.rows), result.member.tested
+        learned, tested = np.sort(result.member.plan.rows), result.member.test
         if not measures:
           figures = task.system.figures(one, result.variables, learned, tested, row.folder)
         measures.append(task.system.metrics(one, result.variables, learned, tested))
@@ -251,14 +251,13 @@ def _result(
           "where": where,
         }
       )
-    read = dict(task.read(end.outputs, end.member.tested))
+    read = dict(task.read(end.outputs, end.member.test))
     if end.shuffled is not None:
-      mixed = task.read(end.shuffled, end.member.tested)
+      mixed = task.read(end.shuffled, end.member.test)
       read |= {in_batches(name, SHUFFLED): own for name, own in mixed.items() if not name.endswith(ALONE)}
     readings.append(read if where is None else {name: _wrong(reading) for name, reading in read.items()})
   rows = [
-    np.concatenate([end.member.tested for end in ends if end.member.seed == seed]).astype(int)
-    for seed in seeds
+    np.concatenate([end.member.test for end in ends if end.member.seed == seed]).astype(int) for seed in seeds
   ]
   orders = [np.argsort(own, kind="stable") for own in rows]
 

@@ -97,9 +97,9 @@ def training_of(
       one.config.seed,
       plans[name],
       one.stages(steps)[1],
-      watched=one.in_order(np.flatnonzero(splits[name].validation)),
-      tested=one.in_order(np.flatnonzero(splits[name].test)),
-      start=initial[name],
+      validation=one.in_order(np.flatnonzero(splits[name].validation)),
+      test=one.in_order(np.flatnonzero(splits[name].test)),
+      initial=initial[name],
       origin=origin,
     )
     for name, one in tasks.items()
@@ -291,8 +291,8 @@ def _evaluate(
       )
     assert end.outputs is not None
     keep(workdir / "weights" / name, task, variables)
-    order = np.argsort(end.member.tested)
-    rows, outputs = end.member.tested[order], end.outputs[order]
+    order = np.argsort(end.member.test)
+    rows, outputs = end.member.test[order], end.outputs[order]
     if not by_fold:
       figures = task.system.figures(task, variables, np.flatnonzero(split.train), rows, workdir)
     if not np.isfinite(outputs).all():

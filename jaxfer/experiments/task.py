@@ -178,14 +178,14 @@ class Task:
   def outputs(
     self,
     variables: Variables,
-    hyper: Mapping[str, jax.Array],
+    hparams: Mapping[str, jax.Array],
     data: Mapping[str, jax.Array],
     plan: Mapping[str, jax.Array],
     axis_name: str | None,
   ) -> jax.Array:
     """What evaluation computes of the planned rows, [rows, ...]; see `placement.Outputs`."""
     batch = {**self.system.eval_batch(data, plan["row"]), "real": plan["real"]}
-    return self.system.outputs(self.model, variables, batch, hyper, axis_name)
+    return self.system.outputs(self.model, variables, batch, hparams, axis_name)
 
   @property
   def test_batch(self) -> int:

@@ -17,12 +17,13 @@ from jaxfer.data.plan import Plan, chunks
 from jaxfer.errors import Interrupted, UserError
 from jaxfer.train.best import Best, on_host, selects
 from jaxfer.train.checkpoint import Checkpoints
-from jaxfer.train.feed import feed, placed
+from jaxfer.train.jsonl_log import Log
 from jaxfer.train.placement import Placement
+from jaxfer.train.prefetch import placed, prefetch
 from jaxfer.train.progress import Progress, averaged, title
+from jaxfer.train.signals import caught_signals
 from jaxfer.train.stage import PyTree, Stage, Variables
 from jaxfer.train.state import State, begin, merge, variables_of
-from jaxfer.train.upkeep import Log, signals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Group:
   data: Mapping[str, Any]
   seeds: Sequence[int]
   plans: Sequence[Plan]
-  hypers: Sequence[Mapping[str, float]]
+  hparams: Sequence[Mapping[str, float]]
   steps: int
   watch: Callable[[Variables, Mapping[str, jax.Array]], Sequence[list[dict[str, Any]]]] | None = None
   judge: Callable[[Variables, Mapping[str, jax.Array]], Sequence[list[dict[str, Any]]]] | None = None
@@ -170,9 +171,11 @@ class GroupTraining:
         contextlib.closing(Log(self.workdir / "timing.jsonl", sizes["timing"]))
       )
       self.data = placed(self.placement, self.group.data)
-      numbers = [{name: np.float32(value) for name, value in hyper.items()} for hyper in self.group.hypers]
-      self.hyper, self.saved = self.placement.stack(numbers), time.monotonic()
-      self.caught = stack.enter_context(signals())
+      numbers = [
+        {name: np.float32(value) for name, value in hparams.items()} for hparams in self.group.hparams
+      ]
+      self.hparams, self.saved = self.placement.stack(numbers), time.monotonic()
+      self.caught = stack.enter_context(caught_signals())
       total = sum(stage.epochs for stage in self.group.stages) * self.group.steps
       self.progress = stack.enter_context(Progress(total, self.position.done, title(self.group.names)))
       for note in (*notes, *self._check_log()):
@@ -300,18 +303,18 @@ class GroupTraining:
     stage = group.stages[number]
     if stage not in self._programs:
       self._programs[stage] = self.placement.trainer(stage, self.execution.driver)
-    chunk, keys, still = self._programs[stage], self._keys(number), self.state.still
+    chunk, keys, frozen = self._programs[stage], self._keys(number), self.state.frozen
     drawn = [plan.columns(number, self.position.epoch, stage.columns) for plan in group.plans]
     started, first_step, pending = time.monotonic(), self.position.step, None
     calls = chunks(group.steps, first_step, self.execution.steps_per_call)
     planned = [self._planned(drawn, *call) for call in calls]
-    with contextlib.closing(feed(self.placement, self.data, planned)) as fed:
+    with contextlib.closing(prefetch(self.placement, self.data, planned)) as fed:
       for (first, end), (data, columns) in zip(calls, fed, strict=True):
         active, results = self._active(first, end), None
         if active.any():
           columns, gates = self.placement.lay(columns, active)
-          moving, results = chunk(self.state.moving, still, data, keys, self.hyper, columns, gates)
-          self.state = State(moving, still)
+          trainable, results = chunk(self.state.trainable, frozen, data, keys, self.hparams, columns, gates)
+          self.state = State(trainable, frozen)
         # The metrics of the chunk before are fetched while this one runs.
         self._absorb(stage, pending)
         pending = first, min(end, group.steps) - first, active, results
@@ -335,9 +338,9 @@ class GroupTraining:
     first, count, active, results = pending
     members = active.shape[1]
     if results is not None:
-      metrics, alive = jax.device_get(results)
+      metrics, finite = jax.device_get(results)
       for k in np.flatnonzero(active.any(1)):
-        finite = np.reshape(alive[k], -1)[:members]
+        finite = np.reshape(finite[k], -1)[:members]
         for member in np.flatnonzero(~finite):
           self._fail(stage, int(member), int(first + k + 1))
         for name, pair in metrics.items():
@@ -400,7 +403,7 @@ class GroupTraining:
     }
     better = [member for member, accuracy in found.items() if self.best.better(member, accuracy)]
     if better:
-      every = self._members(self.state.moving.variables)
+      every = self._members(self.state.trainable.variables)
       for member in better:
         self.best.keep(member, self.position.epoch + 1, found[member], every[member])
       self.position.best = dict(self.best.chosen)
@@ -414,7 +417,7 @@ class GroupTraining:
       who = {} if names is None else {"member": names[int(member)]}
       row = {"stage": stage.name, "epoch": epoch, "split": "selected", "accuracy": accuracy}
       self.metrics.write([{**who, **row}])
-    ends = self._members(self.state.moving.variables)
+    ends = self._members(self.state.trainable.variables)
     chosen = [self.best.of(member, end) for member, end in enumerate(ends)]
-    moving = dataclasses.replace(self.state.moving, variables=self.placement.stack(chosen))
-    return dataclasses.replace(self.state, moving=moving)
+    trainable = dataclasses.replace(self.state.trainable, variables=self.placement.stack(chosen))
+    return dataclasses.replace(self.state, trainable=trainable)

@@ -123,7 +123,7 @@ def _batch(training: Training) -> int:
 
 def _shared(training: Training) -> Variables:
   """The variables that all members start from as one object, which are held once; none for a training alone."""
-  starts = [m.start for m in training.members if m.start is not None]
+  starts = [m.initial for m in training.members if m.initial is not None]
   template = jax.eval_shape(training.init, jax.random.key(0))
   replaced, _ = split(template, tuple(submodules(training.members[0])))  # Refuses unknown ones.
   if len(training.members) == 1 or not starts or any(start is not starts[0] for start in starts):
@@ -143,9 +143,9 @@ def _group(training: Training, shared: Variables) -> Group:
     training.data,
     [m.seed for m in members],
     [m.plan for m in members],
-    [m.hyper for m in members],
+    [m.hparams for m in members],
     max(m.plan.steps for m in members),
-    starts=[] if names else [m.start for m in members if m.start is not None],
+    starts=[] if names else [m.initial for m in members if m.initial is not None],
     names=None if alone else [m.name for m in members],
   )
 
@@ -195,7 +195,7 @@ def _needed(whole: Group, placement: Placement, execution: Execution) -> int:
   for number, stage in enumerate(whole.stages):
     if stage not in needs:
       state = abstract_state(whole, placement, number)
-      batch, names = whole.plans[0].batch_size, tuple(whole.hypers[0])
+      batch, names = whole.plans[0].batch_size, tuple(whole.hparams[0])
       lowered = placement.lower(stage, execution.driver, state, data, names, batch, length)
       needs[stage] = bytes_needed(lowered.compile())
   return max(needs.values())
@@ -247,7 +247,7 @@ def part_of(whole: Group, group: Sequence[int]) -> Group:
     whole,
     seeds=of(whole.seeds),
     plans=of(whole.plans),
-    hypers=of(whole.hypers),
+    hparams=of(whole.hparams),
     starts=of(whole.starts) if whole.starts else (),
     names=None if whole.names is None else of(whole.names),
   )

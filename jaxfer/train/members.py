@@ -27,37 +27,40 @@ class Member:
   """One training among others.
 
   Attributes:
-    name: unique; in rows of metrics and messages. A training alone has none.
-    seed: of its parameters and every draw on the device.
-    plan: the batches of the rows it may train on, in the order of its own seed.
-    hyper: numbers that the stages read by name; the same names for all members.
-    watched: rows judged after each epoch.
-    tested: rows whose outputs are asked for at the end.
-    start: submodules, or parts of them, that take the place of the initial ones, such as pre-trained ones; the same for
-      all members, or None for all. What is one object for all members is held once for as long as no stage trains it.
-    origin: where `start` is from, in words.
+    name: unique name, used in rows of metrics and in messages. A training alone has the name "".
+    seed: seed of the initial parameters and of every draw on the device.
+    plan: the batches of its training rows, in an order that its seed determines.
+    hparams: numbers that the stages read by name. All members have the same names.
+    validation: indices of the rows that are evaluated after each epoch.
+    test: indices of the rows whose outputs are computed at the end.
+    initial: submodules, or parts of them, that replace the initial ones, such as pre-trained ones. Either all members
+      have the same submodules here, or all have None. Variables that all members share (the same object) are stored
+      once until a stage trains them.
+    origin: a description of where `initial` comes from.
   """
 
   name: str
   seed: int
   plan: Plan
-  hyper: Mapping[str, float]
-  watched: np.ndarray = dataclasses.field(default_factory=lambda: _NOTHING)
-  tested: np.ndarray = dataclasses.field(default_factory=lambda: _NOTHING)
-  start: Variables | None = None
+  hparams: Mapping[str, float]
+  validation: np.ndarray = dataclasses.field(default_factory=lambda: _NOTHING)
+  test: np.ndarray = dataclasses.field(default_factory=lambda: _NOTHING)
+  initial: Variables | None = None
   origin: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-  """How members are judged.
+  """How members are evaluated.
 
   Attributes:
-    outputs: see `placement.Outputs`; plan has "row" and "real", [rows] each, False in rows that only complete a batch.
-    judge: (outputs, rows), both on the host -> numbers by name, for watched rows, and for tested ones at the end of
-      stages that are to be judged.
-    batch_size: rows of a call and member.
-    shuffled: give the tested rows' outputs a second time, in batches of rows in a random order (the same for all).
+    outputs: see `placement.Outputs`. The plan has "row" and "real", [rows] each; "real" is False for rows that only
+      complete a batch.
+    judge: (outputs, indices), both on the host -> numbers by name. It is called for the validation rows after each
+      epoch, and for the test rows at the end of stages with `judged`.
+    batch_size: number of rows per call and member.
+    shuffled: whether to compute the outputs of the test rows a second time, in batches of a random order (the same for
+      all members).
   """
 
   outputs: Outputs
@@ -71,14 +74,14 @@ class Training:
   """Members of the same stages on the same data, and how they are carried out.
 
   Attributes:
-    stages: the same for all, schedules included: those count a member's own steps.
-    members: of equal batch size. Where all have the same seed and plan, a batch is drawn once for all of them. A
-      training alone is one member without a name.
-    init: typed key -> variables.
-    data: arrays, [n, ...] each, that are resident on the devices; or a `Stream`, for members one after another.
-    execution: driver, steps per call, checkpoints, devices, and how the members run.
-    evaluation: of validation and test rows; None for none.
-    record: what else the members follow from, as JSON; resuming with another is refused.
+    stages: the stages of all members. Schedules count a member's own steps.
+    members: members of equal batch size. If all have the same seed and plan, each batch is drawn once for all of them.
+      A training alone is one member without a name.
+    init: function of a typed key that returns initial variables.
+    data: arrays [n, ...], which become resident on the devices; or a `Stream`, with which members train in turn.
+    execution: driver, steps per call, checkpoints, devices, and how members run.
+    evaluation: how validation and test rows are evaluated; None evaluates nothing.
+    record: everything else that determines the numbers, as JSON. Resuming with another record is refused.
     revision: see `Identity`.
   """
 
@@ -127,10 +130,10 @@ def check(training: Training) -> None:
         f"member '{m.name}' has batch_size={m.plan.batch_size}, '{first.name}' {first.plan.batch_size}: "
         "another shape is another call"
       )
-    if set(m.hyper) != set(first.hyper):
+    if set(m.hparams) != set(first.hparams):
       raise UserError(
-        f"member '{m.name}' sets {', '.join(sorted(m.hyper)) or 'nothing'}, '{first.name}' "
-        f"{', '.join(sorted(first.hyper)) or 'nothing'}: give all the same hyper numbers"
+        f"member '{m.name}' sets {', '.join(sorted(m.hparams)) or 'nothing'}, '{first.name}' "
+        f"{', '.join(sorted(first.hparams)) or 'nothing'}: give all the same hyperparameters"
       )
     if submodules(m) != submodules(first):
       raise UserError(
@@ -138,7 +141,7 @@ def check(training: Training) -> None:
         f"{', '.join(submodules(first)) or 'nothing'}: give all the same submodules"
       )
   selecting = [stage.name for stage in training.stages if selects(stage)]
-  blind = [m for m in members if training.evaluation is None or not len(m.watched)]
+  blind = [m for m in members if training.evaluation is None or not len(m.validation)]
   if selecting and blind:
     who = f"member '{blind[0].name}' has" if blind[0].name else "there are"
     raise UserError(
@@ -149,7 +152,7 @@ def check(training: Training) -> None:
 
 def submodules(member: Member) -> list[str]:
   """The names of the submodules that a member is given to start from."""
-  return sorted(member.start["params"]) if member.start is not None else []
+  return sorted(member.initial["params"]) if member.initial is not None else []
 
 
 def digest(plan: Plan) -> str:
@@ -161,14 +164,14 @@ def digest(plan: Plan) -> str:
 def identity_of(training: Training) -> Identity:
   """What checkpoints of a training must have been trained from."""
   stages, members, record, revision = training.stages, training.members, training.record, training.revision
-  digests = {id(m.start): weights.digest(m.start) for m in members if m.start is not None}
-  starts = {m.name: digests.get(id(m.start)) for m in members}
+  digests = {id(m.initial): weights.digest(m.initial) for m in members if m.initial is not None}
+  starts = {m.name: digests.get(id(m.initial)) for m in members}
   now = {
     "record": json.loads(files.to_json(record)),
     "starts": starts,
     "stages": [[stage.name, stage.epochs] for stage in stages],
     **{
-      f"member {m.name}": {"seed": m.seed, "plan": digest(m.plan), "hyper": files.plain(m.hyper)}
+      f"member {m.name}": {"seed": m.seed, "plan": digest(m.plan), "hparams": files.plain(m.hparams)}
       for m in members
     },
   }

@@ -13,25 +13,25 @@ from jaxfer.errors import unknown
 Schedule = Callable[[jax.Array], jax.Array]
 
 
-def scale_by_hyper(
+def scale_by_hparam(
   name: str, schedule: Schedule, others: Mapping[str, str] | None = None
 ) -> optax.GradientTransformationExtraArgs:
-  """Multiplies the update by -hyper[name] * schedule(count): a learning rate that is read by name at every step.
+  """Multiplies the update by -hparams[name] * schedule(count): a learning rate that is read by name at every step.
 
   Args:
-    name: of the rate in the step's `hyper`.
+    name: of the rate in the step's `hparams`.
     schedule: factor by the count of steps.
     others: submodule -> name of a rate of its own, for parameters in submodules.
 
   Raises:
-    KeyError: at tracing, where the step's `hyper` has no such number.
+    KeyError: at tracing, where the step's `hparams` has no such number.
   """
 
-  def update(updates, state, params=None, *, hyper: Mapping[str, jax.Array], **extra: Any):
+  def update(updates, state, params=None, *, hparams: Mapping[str, jax.Array], **extra: Any):
     del params, extra
 
     def scale(tree, name):
-      rate = -hyper[name] * schedule(state.count)
+      rate = -hparams[name] * schedule(state.count)
       return jax.tree.map(lambda u: (rate * u).astype(u.dtype), tree)
 
     if others:
@@ -64,13 +64,13 @@ def exponential(gamma: float, steps: int) -> Schedule:
 def adam(
   rate: str, factor: Schedule, *, clip_norm: float | None = None, weight_decay: float = 0.0
 ) -> optax.GradientTransformation:
-  """Adam (b1 0.9, b2 0.999, eps 1e-8) with rate hyper[rate] * factor(count), after clipping to a global norm.
+  """Adam (b1 0.9, b2 0.999, eps 1e-8) with rate hparams[rate] * factor(count), after clipping to a global norm.
 
   `weight_decay` is PyTorch's, coupled: decay * parameter is part of the gradient, before its moments are taken.
   """
   clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
   decay = [optax.add_decayed_weights(weight_decay)] if weight_decay else []
-  return optax.chain(*clip, *decay, optax.scale_by_adam(), scale_by_hyper(rate, factor))
+  return optax.chain(*clip, *decay, optax.scale_by_adam(), scale_by_hparam(rate, factor))
 
 
 def adabelief(rate: str, factor: Schedule, *, weight_decay: float = 1e-2) -> optax.GradientTransformation:
@@ -80,7 +80,7 @@ def adabelief(rate: str, factor: Schedule, *, weight_decay: float = 1e-2) -> opt
   by rate * weight_decay, biases, norms and alpha too.
   """
   belief = optax.scale_by_belief(0.9, 0.999, eps=1e-16, eps_root=1e-16)
-  return optax.chain(belief, optax.add_decayed_weights(weight_decay), scale_by_hyper(rate, factor))
+  return optax.chain(belief, optax.add_decayed_weights(weight_decay), scale_by_hparam(rate, factor))
 
 
 def multi_step(milestones: Sequence[int], steps: int, gamma: float = 0.1) -> Schedule:
@@ -93,7 +93,7 @@ def adamw(
 ) -> optax.GradientTransformation:
   """AdamW as PyTorch has it (b1 0.9, b2 0.999, eps 1e-8): every parameter decays by rate * weight_decay."""
   decay = optax.add_decayed_weights(weight_decay)
-  return optax.chain(optax.scale_by_adam(), decay, scale_by_hyper(rate, factor, others))
+  return optax.chain(optax.scale_by_adam(), decay, scale_by_hparam(rate, factor, others))
 
 
 def sgd(
@@ -101,7 +101,7 @@ def sgd(
 ) -> optax.GradientTransformation:
   """PyTorch's SGD with momentum; the decay is coupled, part of the gradient, and spares BatchNorm's parameters."""
   decay = optax.add_decayed_weights(weight_decay, mask=not_of_norms)
-  return optax.chain(decay, optax.trace(momentum), scale_by_hyper(rate, factor))
+  return optax.chain(decay, optax.trace(momentum), scale_by_hparam(rate, factor))
 
 
 def not_of_norms(params: Any) -> Any:

@@ -22,13 +22,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxfer.errors import UserError
 from jaxfer.train.mapping import DATA, MEMBER, Pmapped, each
 from jaxfer.train.stage import Context, PyTree, Stage, Variables
-from jaxfer.train.state import Moving, State, begin, merge
+from jaxfer.train.state import State, Trainable, begin, merge
 from jaxfer.train.step import draw, planned_step, step
 
 Backend = Literal["pmap", "jit"]
 Driver = Literal["scan", "steps"]
 Columns = Mapping[str, np.ndarray]
-# (variables, hyper, data, plan, axis_name) -> outputs [rows, ...], one for each planned row.
+# (variables, hparams, data, plan, axis_name) -> outputs [rows, ...], one for each planned row.
 Outputs = Callable[
   [Variables, Mapping[str, jax.Array], Mapping[str, jax.Array], Mapping[str, jax.Array], str | None],
   jax.Array,
@@ -68,7 +68,7 @@ class Placement:
     shards: number of parts a batch is divided into, the size of the axis "data".
     slots: members that a device trains at once. A slot without a member repeats the first one and is gated off.
     backend: "jit" compiles `shard_map` over both axes. "pmap" knows one axis, and runs a single training.
-    streamed: whether the data come in windows (feed.py), of which each shard gets its own rows.
+    streamed: whether the data come in windows (prefetch.py), of which each shard gets its own rows.
     shared: variables that all members have in common, one copy per device. A state holds only those that a stage up
       to its own trains, so frozen models are neither stacked nor saved.
     same_batches: whether all members have one key and one plan, so that a device draws a batch once for all of its
@@ -277,35 +277,37 @@ class Placement:
     return data
 
   def _program(self, stage: Stage, driver: Driver) -> Any:
-    """What `trainer` calls: (moving, still, shared, data, stage_keys, hyper, active, plan) of all devices."""
+    """What `trainer` calls: (trainable, frozen, shared, data, stage_keys, hparams, active, plan) of all devices."""
     axis_name = self._axis_name
 
-    def one(moving, still, shared, data, stage_key, hyper, active, plan):
-      state, context = State(moving, merge(shared, still)), Context(hyper, axis_name=axis_name)
-      moving, metrics = planned_step(stage, state, data, plan, active, stage_key, context)
-      return moving, (metrics, moving.alive)
+    def one(trainable, frozen, shared, data, stage_key, hparams, active, plan):
+      state, context = State(trainable, merge(shared, frozen)), Context(hparams, axis_name=axis_name)
+      trainable, metrics = planned_step(stage, state, data, plan, active, stage_key, context)
+      return trainable, (metrics, trainable.finite)
 
-    def all_alike(moving, still, shared, data, stage_keys, hyper, active, plan):
+    def all_alike(trainable, frozen, shared, data, stage_keys, hparams, active, plan):
       # Members that are still trained agree in their step; the others are behind.
       plan = {name: column[0] for name, column in plan.items()}
-      batch, keys = draw(stage, data, plan, stage_keys[0], moving.step.max())
+      batch, keys = draw(stage, data, plan, stage_keys[0], trainable.step.max())
 
-      def one(moving, still, hyper, active):
-        state, context = State(moving, merge(shared, still)), Context(hyper, axis_name=axis_name)
-        moving, metrics = step(stage, state, batch, keys, context, active)
-        return moving, (metrics, moving.alive)
+      def one(trainable, frozen, hparams, active):
+        state, context = State(trainable, merge(shared, frozen)), Context(hparams, axis_name=axis_name)
+        trainable, metrics = step(stage, state, batch, keys, context, active)
+        return trainable, (metrics, trainable.finite)
 
-      return each(one, (0, 0, 0, 0), self.slots)(moving, still, hyper, active)
+      return each(one, (0, 0, 0, 0), self.slots)(trainable, frozen, hparams, active)
 
     every = all_alike if self.same_batches else each(one, (0, 0, None, None, 0, 0, 0, 0), self.slots)
 
-    def once(moving, still, shared, data, *rest):
-      return every(moving, still, shared, self._held(data), *rest)
+    def once(trainable, frozen, shared, data, *rest):
+      return every(trainable, frozen, shared, self._held(data), *rest)
 
-    def many(moving, still, shared, data, stage_keys, hyper, active, plan):
+    def many(trainable, frozen, shared, data, stage_keys, hparams, active, plan):
       held = self._held(data)
       return lax.scan(
-        lambda moving, at: every(moving, still, shared, held, stage_keys, hyper, *at), moving, (active, plan)
+        lambda trainable, at: every(trainable, frozen, shared, held, stage_keys, hparams, *at),
+        trainable,
+        (active, plan),
       )
 
     steps = () if driver == "steps" else (None,)
@@ -316,31 +318,34 @@ class Placement:
     return self._mapped(("train", stage, driver), fn, specs, (own, gates), donate=True)
 
   def _arguments(
-    self, moving: Moving, still: Variables, data: PyTree, stage_keys: Any, hyper: PyTree
+    self, trainable: Trainable, frozen: Variables, data: PyTree, stage_keys: Any, hparams: PyTree
   ) -> tuple:
     """The first arguments of `_program`; active and plan follow."""
-    held = [*moving.variables["params"], *still["params"]]
-    return moving, still, self._lacking(held), data, stage_keys, hyper
+    held = [*trainable.variables["params"], *frozen["params"]]
+    return trainable, frozen, self._lacking(held), data, stage_keys, hparams
 
-  def trainer(self, stage: Stage, driver: Driver) -> Callable[..., tuple[Moving, PyTree]]:
+  def trainer(self, stage: Stage, driver: Driver) -> Callable[..., tuple[Trainable, PyTree]]:
     """Compiles a chunk of a stage's steps.
 
     Returns:
-      chunk(moving, still, data, stage_keys, hyper, columns, active) -> (moving, (metrics, alive)), where columns and
-      active are those of `lay`; metrics and alive [members] come back per step, on the devices. `moving` is donated.
+      chunk(trainable, frozen, data, stage_keys, hparams, columns, active) -> (trainable, (metrics, finite)), where
+      columns and active are those of `lay`; metrics and finite [members] come back per step, on the devices.
+      `trainable` is donated.
       With the driver "scan" the chunk is one program, with "steps" one program per step.
     """
     compiled = self._program(stage, driver)
 
-    def chunk(moving, still, data, stage_keys, hyper, columns: Columns, active: np.ndarray):
+    def chunk(trainable, frozen, data, stage_keys, hparams, columns: Columns, active: np.ndarray):
       if driver == "scan":
-        return compiled(*self._arguments(moving, still, data, stage_keys, hyper), active, columns)
+        return compiled(*self._arguments(trainable, frozen, data, stage_keys, hparams), active, columns)
       results = []
       for k in np.flatnonzero(active.any(1)):
         at = {name: array[k] for name, array in columns.items()}
-        moving, result = compiled(*self._arguments(moving, still, data, stage_keys, hyper), active[k], at)
+        trainable, result = compiled(
+          *self._arguments(trainable, frozen, data, stage_keys, hparams), active[k], at
+        )
         results.append(result)
-      return moving, jax.tree.map(lambda *steps: list(steps), *results)
+      return trainable, jax.tree.map(lambda *steps: list(steps), *results)
 
     return chunk
 
@@ -363,47 +368,47 @@ class Placement:
       driver: as in `trainer`.
       state: stacked, as shapes.
       data: placed, or as shapes.
-      names: of the hyper numbers.
+      names: of the hyperparameters.
       batch: rows of a member's batch.
       length: steps of a chunk.
     """
     keys = self.abstract(jax.eval_shape(lambda: jax.random.key(0)))
-    hyper = self.abstract({name: jax.ShapeDtypeStruct((), np.float32) for name in names})
+    hparams = self.abstract({name: jax.ShapeDtypeStruct((), np.float32) for name in names})
     columns = dict.fromkeys(("row", *stage.columns), np.zeros((length, 1, batch), np.int32))
     plan, active = self.lay(columns, np.zeros((length, 1), bool))
     if driver == "steps":
       plan, active = {name: column[0] for name, column in plan.items()}, active[0]
-    arguments = self._arguments(state.moving, state.still, data, keys, hyper)
+    arguments = self._arguments(state.trainable, state.frozen, data, keys, hparams)
     lowered: jax.stages.Lowered = self._program(stage, driver).lower(*arguments, active, plan)
     return lowered
 
   def evaluator(self, outputs: Outputs) -> Callable[..., jax.Array]:
-    """Compiles outputs(variables, hyper, data, plan, axis_name) -> [rows, ...] for all members.
+    """Compiles outputs(variables, hparams, data, plan, axis_name) -> [rows, ...] for all members.
 
     The shards must divide the rows. Outputs that reduce over the rows of a batch do so over `axis_name` too.
 
     Returns:
-      fn(own variables, hyper, data, plan), where plan's columns are host arrays [given members, rows], giving
+      fn(own variables, hparams, data, plan), where plan's columns are host arrays [given members, rows], giving
       [members, rows, ...] in the plan's order.
     """
     axis_name = self._axis_name
 
-    def one(own, hyper, shared, data, plan):
-      result = outputs(merge(shared, own), hyper, data, plan, axis_name)
+    def one(own, hparams, shared, data, plan):
+      result = outputs(merge(shared, own), hparams, data, plan, axis_name)
       return result if axis_name is None else lax.all_gather(result, axis_name, tiled=True)
 
     mapped = each(one, (0, 0, None, None, 0), self.slots)
 
-    def every(own, hyper, shared, data, plan):
-      return mapped(own, hyper, shared, self._held(data), plan)
+    def every(own, hparams, shared, data, plan):
+      return mapped(own, hparams, shared, self._held(data), plan)
 
     own = _Spec(MEMBER)
     specs = own, own, _Spec(), self._data_spec(), _Spec(MEMBER, DATA)
     compiled = self._mapped(("evaluate", outputs), every, specs, own)
 
-    def evaluate(own, hyper, data, plan):
+    def evaluate(own, hparams, data, plan):
       shared = self._lacking([*own["params"]])
-      return compiled(own, hyper, shared, data, jax.tree.map(self._slotted, plan))
+      return compiled(own, hparams, shared, data, jax.tree.map(self._slotted, plan))
 
     return evaluate
 

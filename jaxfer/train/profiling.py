@@ -28,15 +28,15 @@ class Profiled(Placement):
     chunk = super().trainer(stage, driver)
     compiled = False
 
-    def watched(moving, *args):
+    def watched(trainable, *args):
       nonlocal compiled
       if not compiled or self._recorded:
         compiled = True
-        return chunk(moving, *args)
+        return chunk(trainable, *args)
       self._recorded.append(stage.name)
-      jax.block_until_ready(moving)  # What is still under way belongs to the chunk before.
+      jax.block_until_ready(trainable)  # What is still under way belongs to the chunk before.
       with jax.profiler.trace(self.folder):
-        return jax.block_until_ready(chunk(moving, *args))
+        return jax.block_until_ready(chunk(trainable, *args))
 
     return watched
 

@@ -19,13 +19,13 @@ class Context:
   """What a loss may know beside its inputs.
 
   Attributes:
-    hyper: numbers that may differ from member to member, by name ("generator/learning_rate", "w").
-    passed: what the previous update of this batch passed on.
+    hparams: numbers that may differ from member to member, by name ("generator/learning_rate", "w").
+    aux: what the previous update of this batch passed on.
     axis_name: the mapped axis, to be reduced over by whatever reduces over the batch; None under plain jit.
   """
 
-  hyper: Mapping[str, jax.Array]
-  passed: PyTree = ()
+  hparams: Mapping[str, jax.Array]
+  aux: PyTree = ()
   axis_name: str | None = flax.struct.field(pytree_node=False, default=None)
 
 
@@ -40,13 +40,13 @@ class LossOut:
     metrics: further (sum, weight) pairs to report; the terms of the loss are reported by themselves.
     collections: new values of collections other than the parameters (running statistics), by collection and
       submodule; must be the same on every device.
-    passed: for the next update of the same batch; no gradient flows through it.
+    aux: for the next update of the same batch; no gradient flows through it.
   """
 
   loss: Sums
   metrics: Sums = dataclasses.field(default_factory=dict)
   collections: Mapping[str, Mapping[str, PyTree]] = dataclasses.field(default_factory=dict)
-  passed: PyTree = ()
+  aux: PyTree = ()
 
 
 LossFn = Callable[[Variables, Batch, jax.Array, Context], LossOut]
@@ -65,10 +65,10 @@ class Update:
   """One step of descent on a batch.
 
   Attributes:
-    name: of the update, as in its metrics and `hyper` entries.
+    name: of the update, as in its metrics and `hparams` entries.
     loss: (variables, batch, keys [rows], context) -> LossOut.
     trainable: the top-level submodules that it moves; a name that matches nothing is an error.
-    optimizer: called as update(grads, state, params, hyper=context.hyper).
+    optimizer: called as update(grads, state, params, hparams=context.hparams).
   """
 
   name: str

@@ -13,28 +13,28 @@ from jaxfer.train.stage import PyTree, Stage, Variables
 
 
 @flax.struct.dataclass
-class Moving:
+class Trainable:
   """What a stage's updates may change; the step returns it, and its buffers are donated.
 
   Attributes:
     variables: collection -> submodule -> tree, for the submodules that the stage's updates name.
     optimizers: update's name -> state of its optimizer.
     step: own steps within the stage, int32.
-    alive: False after the first step that was not finite; nothing moves from then on.
+    finite: False after the first step that was not finite; nothing moves from then on.
   """
 
   variables: Variables
   optimizers: dict[str, PyTree]
   step: jax.Array
-  alive: jax.Array
+  finite: jax.Array
 
 
 @flax.struct.dataclass
 class State:
-  """`moving`, and `still`: the variables of all other submodules."""
+  """`trainable`, and `frozen`: the variables of all other submodules."""
 
-  moving: Moving
-  still: Variables
+  trainable: Trainable
+  frozen: Variables
 
 
 def split(variables: Variables, names: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -72,16 +72,16 @@ def subset(params: PyTree, names: tuple[str, ...]) -> dict[str, PyTree]:
 
 def begin(stage: Stage, variables: Variables) -> State:
   """The state at the start of a stage: variables carried over, optimizers fresh."""
-  moving, still = split(variables, stage.trainable)
-  optimizers = {u.name: u.optimizer.init(subset(moving["params"], u.trainable)) for u in stage.updates}
-  return State(Moving(moving, optimizers, jnp.zeros((), jnp.int32), jnp.ones((), bool)), still)
+  trainable, frozen = split(variables, stage.trainable)
+  optimizers = {u.name: u.optimizer.init(subset(trainable["params"], u.trainable)) for u in stage.updates}
+  return State(Trainable(trainable, optimizers, jnp.zeros((), jnp.int32), jnp.ones((), bool)), frozen)
 
 
 def variables_of(state: State) -> dict[str, Any]:
   """All variables of a state, ready for `apply`."""
-  return merge(state.still, state.moving.variables)
+  return merge(state.frozen, state.trainable.variables)
 
 
-def with_hyper(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-  """The optimizer, accepting the `hyper` that the step passes to every one."""
+def with_hparams(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+  """The optimizer, accepting the `hparams` that the step passes to every one."""
   return optax.with_extra_args_support(optimizer)

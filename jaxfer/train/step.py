@@ -9,7 +9,7 @@ import optax
 from jax import lax
 
 from jaxfer.train.stage import Batch, Context, Stage, Sums
-from jaxfer.train.state import Moving, State, merge, subset, with_hyper
+from jaxfer.train.state import State, Trainable, merge, subset, with_hparams
 
 
 def _all_devices(tree, axis_name):
@@ -28,7 +28,7 @@ def step(
   keys: jax.Array,
   context: Context,
   active: jax.Array | None = None,
-) -> tuple[Moving, Sums]:
+) -> tuple[Trainable, Sums]:
   """Applies the stage's updates, in order, to one batch.
 
   Args:
@@ -41,16 +41,16 @@ def step(
       nothing moves and no metric has weight. None: it takes place.
 
   Returns:
-    The new `moving` and the metrics as (sum, weight) over all devices, named "update/term". Where a loss or gradient
-    is not finite, `moving` is as it was but for `alive`, which is False.
+    The new `trainable` and the metrics as (sum, weight) over all devices, named "update/term". Where a loss or gradient
+    is not finite, `trainable` is as it was but for `finite`, which is False.
   """
-  moving, finite = state.moving, jnp.ones((), bool)
+  trainable, finite = state.trainable, jnp.ones((), bool)
   metrics: dict[str, tuple[jax.Array, jax.Array]] = {}
   for position, update in enumerate(stage.updates):
     update_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, position)
 
-    def objective(params, moving=moving, update=update, update_keys=update_keys, context=context):
-      variables = merge(merge(state.still, moving.variables), {"params": params})
+    def objective(params, trainable=trainable, update=update, update_keys=update_keys, context=context):
+      variables = merge(merge(state.frozen, trainable.variables), {"params": params})
       out = update.loss(variables, batch, update_keys, context)
       weights = _all_devices(
         lax.stop_gradient({name: weight for name, (_, weight) in out.loss.items()}), context.axis_name
@@ -58,32 +58,32 @@ def step(
       share = sum(_ratio(total, weights[name]) for name, (total, _) in out.loss.items())
       return share, out
 
-    params = subset(moving.variables["params"], update.trainable)
+    params = subset(trainable.variables["params"], update.trainable)
     with jax.named_scope(update.name):
       (_, out), grads = jax.value_and_grad(objective, has_aux=True)(params)
       grads = _all_devices(grads, context.axis_name)
       sums = _all_devices({**out.loss, **out.metrics}, context.axis_name)
       with jax.named_scope("optimizer"):
-        changes, optimizer = with_hyper(update.optimizer).update(
-          grads, moving.optimizers[update.name], params, hyper=context.hyper
+        changes, optimizer = with_hparams(update.optimizer).update(
+          grads, trainable.optimizers[update.name], params, hparams=context.hparams
         )
         params = optax.apply_updates(params, changes)
     finite &= jnp.isfinite(optax.tree.norm(grads)) & jnp.isfinite(sum(sums[name][0] for name in out.loss))
     metrics |= {f"{update.name}/{name}": pair for name, pair in sums.items()}
-    moving = dataclasses.replace(
-      moving,
-      variables=merge(moving.variables, {"params": params, **out.collections}),
-      optimizers={**moving.optimizers, update.name: optimizer},
+    trainable = dataclasses.replace(
+      trainable,
+      variables=merge(trainable.variables, {"params": params, **out.collections}),
+      optimizers={**trainable.optimizers, update.name: optimizer},
     )
-    context = dataclasses.replace(context, passed=lax.stop_gradient(out.passed))
-  moving = dataclasses.replace(moving, step=state.moving.step + 1)
-  kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moving, state.moving)
-  moving = dataclasses.replace(kept, alive=finite)
+    context = dataclasses.replace(context, aux=lax.stop_gradient(out.aux))
+  trainable = dataclasses.replace(trainable, step=state.trainable.step + 1)
+  kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), trainable, state.trainable)
+  trainable = dataclasses.replace(kept, finite=finite)
   if active is None:
-    return moving, metrics
-  active &= state.moving.alive
-  moving = jax.tree.map(lambda new, old: jnp.where(active, new, old), moving, state.moving)
-  return moving, jax.tree.map(lambda a: jnp.where(active, a, 0), metrics)
+    return trainable, metrics
+  active &= state.trainable.finite
+  trainable = jax.tree.map(lambda new, old: jnp.where(active, new, old), trainable, state.trainable)
+  return trainable, jax.tree.map(lambda a: jnp.where(active, a, 0), metrics)
 
 
 def example_keys(stage_key: jax.Array, step: jax.Array, positions: jax.Array) -> jax.Array:
@@ -114,7 +114,7 @@ def planned_step(
   active: jax.Array,
   stage_key: jax.Array,
   context: Context,
-) -> tuple[Moving, Sums]:
+) -> tuple[Trainable, Sums]:
   """One planned step: draws keys, samples the batch on the device, and takes the step.
 
   Args:
@@ -126,5 +126,5 @@ def planned_step(
     stage_key: typed key of the stage.
     context: see `step`.
   """
-  batch, keys = draw(stage, data, plan, stage_key, state.moving.step)
+  batch, keys = draw(stage, data, plan, stage_key, state.trainable.step)
   return step(stage, state, batch, keys, context, active)

@@ -15,11 +15,11 @@ from jaxfer.data.plan import evaluation as evaluation_batches
 from jaxfer.errors import UserError
 from jaxfer.train import profiling
 from jaxfer.train.checkpoint import Checkpoints, exists
-from jaxfer.train.feed import feed, placed
 from jaxfer.train.group import Group, GroupTraining, restored
 from jaxfer.train.groups import Layout, arrange, begun_groups, part_of, read
 from jaxfer.train.members import Evaluation, Member, Result, Training
 from jaxfer.train.placement import Placement
+from jaxfer.train.prefetch import placed, prefetch
 from jaxfer.train.stage import Variables
 from jaxfer.train.state import State, variables_of
 
@@ -136,7 +136,7 @@ class Trainer:
     evaluated = _Evaluate(evaluation, placement, layout.whole.data, members)
     group = part_of(layout.whole, numbers)
     if evaluation is not None:
-      watched = any(len(member.watched) for member in members)
+      watched = any(len(member.validation) for member in members)
       watch = evaluated.watch if watched else None
       group = dataclasses.replace(group, watch=watch, judge=evaluated.judge)
     return group, evaluated
@@ -166,21 +166,21 @@ class _Evaluate:
     members: Sequence[Member],
   ):
     self.evaluation, self.placement, self.data, self.members = evaluation, placement, data, members
-    self.hyper = placement.stack(
-      [{name: np.float32(value) for name, value in m.hyper.items()} for m in members]
+    self.hparams = placement.stack(
+      [{name: np.float32(value) for name, value in m.hparams.items()} for m in members]
     )
 
   def watch(self, variables: Variables, data: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
     """For each member, a row of metrics of its validation rows."""
-    return self._judged("validation", variables, data, [m.watched for m in self.members])
+    return self._judged("validation", variables, data, [m.validation for m in self.members])
 
   def judge(self, variables: Variables, data: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
     """For each member, a row of metrics of its test rows."""
-    return self._judged("test", variables, data, [m.tested for m in self.members])
+    return self._judged("test", variables, data, [m.test for m in self.members])
 
   def _judged(self, side, variables, data, rows):
     assert self.evaluation is not None
-    outputs = _outputs(self.evaluation, self.placement, variables, self.hyper, data, rows)
+    outputs = _outputs(self.evaluation, self.placement, variables, self.hparams, data, rows)
     return [
       [{"split": side, **self.evaluation.judge(out, own)}] if len(own) else []
       for out, own in zip(outputs, rows, strict=True)
@@ -194,12 +194,12 @@ class _Evaluate:
     outputs: Sequence[np.ndarray | None] = [None] * len(members)
     shuffled: Sequence[np.ndarray | None] = [None] * len(members)
     if self.evaluation is not None:
-      tested = [m.tested for m in members]
-      outputs = _outputs(self.evaluation, self.placement, own, self.hyper, self.data, tested)
+      tested = [m.test for m in members]
+      outputs = _outputs(self.evaluation, self.placement, own, self.hparams, self.data, tested)
       if self.evaluation.shuffled:
         orders = [np.random.default_rng(0).permutation(len(rows)) for rows in tested]
         drawn = [rows[order] for rows, order in zip(tested, orders, strict=True)]
-        mixed = _outputs(self.evaluation, self.placement, own, self.hyper, self.data, drawn)
+        mixed = _outputs(self.evaluation, self.placement, own, self.hparams, self.data, drawn)
         shuffled = [out[np.argsort(order)] for out, order in zip(mixed, orders, strict=True)]
     return [
       Result(
@@ -220,7 +220,7 @@ def _outputs(
   evaluation: Evaluation,
   placement: Placement,
   variables: Variables,
-  hyper: Mapping[str, jax.Array],
+  hparams: Mapping[str, jax.Array],
   data: Mapping[str, jax.Array],
   rows: Sequence[np.ndarray],
 ) -> list[np.ndarray]:
@@ -232,6 +232,6 @@ def _outputs(
     {name: np.stack([batch[name] for batch in same]) for name in ("row", "real")}
     for same in zip(*batches, strict=True)
   ]
-  parts = [compiled(variables, hyper, window, plan) for window, plan in feed(placement, data, plans)]
+  parts = [compiled(variables, hparams, window, plan) for window, plan in prefetch(placement, data, plans)]
   whole = np.concatenate(jax.device_get(parts), axis=1)
   return [whole[k, : len(own)] for k, own in enumerate(rows)]

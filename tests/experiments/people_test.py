@@ -26,12 +26,12 @@ STUDY = StudyConfig(
 )
 
 
-def records(still="image"):
+def records(frozen="image"):
   rng = np.random.default_rng(0)
   label = np.arange(35) % 7
   image = rng.integers(0, 256, (35, 16, 16, 1)).astype(np.uint8)
   return Records.from_arrays(
-    {still: image, "label": label}, [f"r{k:02}" for k in range(35)], NAMES, [f"P{k // 7}" for k in range(35)]
+    {frozen: image, "label": label}, [f"r{k:02}" for k in range(35)], NAMES, [f"P{k // 7}" for k in range(35)]
   )
 
 

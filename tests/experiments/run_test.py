@@ -46,14 +46,14 @@ def test_one_step_of_every_studys_last_row_traces(configured, monkeypatch):
   def one(key, plan, stage):
     begun = state.begin(stage, training.init(key))
     data = {name: jnp.zeros(a.shape, a.dtype) for name, a in training.data.items()}
-    context = Context({name: jnp.float32(value) for name, value in training.members[0].hyper.items()})
+    context = Context({name: jnp.float32(value) for name, value in training.members[0].hparams.items()})
     return step.planned_step(stage, begun, data, plan, jnp.asarray(True), key, context)
 
   rows = jnp.zeros(configured.batch_size, jnp.int32)
   for stage in training.stages:
     plan = dict.fromkeys((*stage.columns, "position"), rows)
-    moving, metrics = jax.eval_shape(functools.partial(one, stage=stage), jax.random.key(0), plan)
-    assert set(moving.variables["params"]) == set(stage.trainable)
+    trainable, metrics = jax.eval_shape(functools.partial(one, stage=stage), jax.random.key(0), plan)
+    assert set(trainable.variables["params"]) == set(stage.trainable)
     assert metrics
 
 

@@ -154,8 +154,8 @@ def test_training_differs_only_where_it_should(name):
     same = np.allclose(run(keys), other, rtol=1e-4, atol=1e-5)
     assert same != SPECS[name].differs_in_training
   if "dropout_rate" in {f.name for f in dataclasses.fields(model)}:
-    still = create(name, dropout_rate=0.0)
-    got = jax.jit(lambda: still.apply(variables, *inputs, train=True, keys=keys))()
+    frozen = create(name, dropout_rate=0.0)
+    got = jax.jit(lambda: frozen.apply(variables, *inputs, train=True, keys=keys))()
     np.testing.assert_allclose(got, apply(variables, *inputs), rtol=1e-4, atol=1e-5)
 
 

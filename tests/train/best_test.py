@@ -28,7 +28,7 @@ def loss(variables, batch, keys, context):
 
 def stages(second=0):
   """Four epochs; and a stage that goes on from there without a choice."""
-  optimizer = optim.scale_by_hyper("rate", optim.schedule("constant", 1))
+  optimizer = optim.scale_by_hparam("rate", optim.schedule("constant", 1))
   update = Update("net", loss, ("net",), optimizer)
   first = Stage("chosen", (update,), 4, select="best_on_validation")
   return (first, Stage("after", (update,), second)) if second else (first,)
@@ -39,8 +39,8 @@ def init(key):
   return {"params": {"net": {"w": jnp.zeros(1)}, "still": {"w": jnp.ones(1)}}}
 
 
-def outputs(variables, hyper, data, plan, axis_name):
-  del hyper, data, axis_name
+def outputs(variables, hparams, data, plan, axis_name):
+  del hparams, data, axis_name
   return jnp.broadcast_to(variables["params"]["net"]["w"], plan["row"].shape)
 
 
@@ -53,7 +53,7 @@ DATA = {"x": np.zeros((8, 1), np.float32)}
 EVALUATION = members.Evaluation(outputs, judge, 2)
 
 
-def three(watched=2):
+def three(validation=2):
   """The second is twice as fast; the third is not finite from its second step on."""
   return [
     members.Member(
@@ -61,8 +61,8 @@ def three(watched=2):
       k,
       Plan(np.arange(4), 2, "drop", [k]),
       {"rate": rate},
-      watched=np.arange(4, 4 + watched),
-      tested=np.arange(6, 8),
+      validation=np.arange(4, 4 + validation),
+      test=np.arange(6, 8),
     )
     for k, rate in enumerate((1.0, 2.0, np.inf))
   ]
@@ -186,6 +186,6 @@ def test_a_training_alone_on_two_devices_chooses_too(tmp_path, backend):
 
 
 def test_members_without_watched_rows_are_refused(tmp_path):
-  training = members.Training(stages(), three(watched=0), init, DATA, evaluation=EVALUATION)
+  training = members.Training(stages(), three(validation=0), init, DATA, evaluation=EVALUATION)
   with pytest.raises(UserError, match="takes its best epoch by rows held back, and member 'm0' has none"):
     Trainer(training, tmp_path).fit()

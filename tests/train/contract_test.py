@@ -45,11 +45,11 @@ def test_one_device_equals_four_nothing_is_nan_and_no_product_is_reduced(name):
   """Under `jax_debug_nans`, so that a step or an evaluation that makes a NaN on its way fails too."""
   task = systems.made(name)
   plan = task.plan(np.arange(40))
-  stages, hyper = task.stages(plan.steps)
+  stages, hparams = task.stages(plan.steps)
   with jax.debug_nans(True):
     variables = drawn.variables(task.init)
-    contract.check_steps(stages, variables, task.data, plan, hyper)
-    contract.check_outputs(task.outputs, variables, task.data, hyper, 16)
+    contract.check_steps(stages, variables, task.data, plan, hparams)
+    contract.check_outputs(task.outputs, variables, task.data, hparams, 16)
 
 
 class Forgetful(nn.Module):
@@ -92,7 +92,7 @@ def test_a_model_that_forgets_the_other_devices_fails(kind):
     jax.device_get(init(jax.random.key(0))),
     training.data,
     training.members[0].plan,
-    training.members[0].hyper,
+    training.members[0].hparams,
   )
   if kind == "sound":
     check()
@@ -132,5 +132,5 @@ def test_a_system_with_a_reduced_product_fails():
   variables = jax.device_get(training.init(jax.random.key(0)))
   with pytest.raises(AssertionError, match="compute a reduction of these products wrongly"):
     contract.check_steps(
-      (stage,), variables, training.data, training.members[0].plan, training.members[0].hyper
+      (stage,), variables, training.data, training.members[0].plan, training.members[0].hparams
     )

@@ -79,15 +79,15 @@ def test_what_no_update_names_stays_bit_for_bit():
   variables = training.init(jax.random.key(0))
   head = training.stages[1]
   before = state.begin(head, variables)
-  assert set(before.moving.variables["params"]) == {"fc2"}
+  assert set(before.trainable.variables["params"]) == {"fc2"}
   chex.assert_trees_all_equal_structs(
-    before.moving.optimizers["net"][-2].mu, {"fc2": variables["params"]["fc2"]}
+    before.trainable.optimizers["net"][-2].mu, {"fc2": variables["params"]["fc2"]}
   )
   batch = {name: jnp.asarray(a[:4]) for name, a in training.data.items()}
-  moving, _ = step.step(
+  trainable, _ = step.step(
     head, before, batch, jax.random.split(jax.random.key(1), 4), Context({"net/rate": 0.1})
   )
-  after = state.variables_of(state.State(moving, before.still))
+  after = state.variables_of(state.State(trainable, before.frozen))
   for name in ("fc1", "critic", "norm"):
     chex.assert_trees_all_equal(after["params"][name], variables["params"][name])
   chex.assert_trees_all_equal(after["batch_stats"], variables["batch_stats"])
@@ -109,12 +109,12 @@ def test_a_term_that_weighs_nothing_drops_out():
   stage = Stage("s", (Update("u", loss, ("w",), optax.sgd(1.0)),), 1)
   before = state.begin(stage, {"params": {"w": {"w": jnp.ones(())}}})
   keys = jax.random.split(jax.random.key(0), 1)
-  moving, sums = step.step(stage, before, {"x": jnp.asarray([3.0, 5.0])}, keys, Context({}))
+  trainable, sums = step.step(stage, before, {"x": jnp.asarray([3.0, 5.0])}, keys, Context({}))
   # "nowhere" is not finite even so: its sum is reported, and the step refused.
-  assert not moving.alive
+  assert not trainable.finite
   good = Stage("s", (Update("u", lambda *a: dataclasses.replace(loss(*a), loss={"here": loss(*a).loss["here"]}), ("w",), optax.sgd(1.0)),), 1)  # fmt: skip  # noqa: E501
-  moving, sums = step.step(good, before, {"x": jnp.asarray([3.0, 5.0])}, keys, Context({}))
-  assert float(moving.variables["params"]["w"]["w"]) == 1 - 8 / 2
+  trainable, sums = step.step(good, before, {"x": jnp.asarray([3.0, 5.0])}, keys, Context({}))
+  assert float(trainable.variables["params"]["w"]["w"]) == 1 - 8 / 2
   assert tuple(map(float, sums["u/here"])) == (8.0, 2.0)
 
 
@@ -125,8 +125,8 @@ def test_a_closed_gate_moves_nothing_and_weighs_nothing():
   batch = {name: jnp.asarray(a[:4]) for name, a in training.data.items()}
   keys = jax.random.split(jax.random.key(1), 4)
   context = Context({"net/rate": 0.1, "critic/rate": 0.1})
-  moving, sums = step.step(stage, before, batch, keys, context, jnp.asarray(False))
-  chex.assert_trees_all_equal(moving, before.moving)
+  trainable, sums = step.step(stage, before, batch, keys, context, jnp.asarray(False))
+  chex.assert_trees_all_equal(trainable, before.trainable)
   assert all(float(weight) == 0 for _, weight in sums.values())
 
 
@@ -136,12 +136,12 @@ def test_a_training_is_judged_at_the_end_of_stages_that_ask_for_it(tmp_path):
     toy.training(),
     stages=(first, dataclasses.replace(second, judged=True)),
     evaluation=members.Evaluation(
-      lambda variables, hyper, data, plan, axis_name: data["x"][plan["row"]],
+      lambda variables, hparams, data, plan, axis_name: data["x"][plan["row"]],
       lambda outputs, rows: {"accuracy": len(rows) / 10},
       batch_size=4,
     ),
   )
-  training = toy.with_member(training, tested=np.arange(5))
+  training = toy.with_member(training, test=np.arange(5))
   run(tmp_path, training)
   lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
   judged = [(line["stage"], line["epoch"], line["accuracy"]) for line in lines if line["split"] == "test"]
@@ -288,29 +288,29 @@ def test_a_step_compiles_once_and_its_state_is_donated(backend, driver):
   current = spread.start(stage, spread.stack([training.init(jax.random.key(0))]))
   chunk = spread.trainer(stage, driver)
   key, data = spread.stack([jax.random.key(0)]), spread.place(training.data)
-  hyper = spread.stack([{"net/rate": np.float32(0.1)}])
-  moving, before = current.moving, None
+  hparams = spread.stack([{"net/rate": np.float32(0.1)}])
+  trainable, before = current.trainable, None
   for epoch in range(3):
     rows = training.members[0].plan.epoch(0, epoch)[:2]
-    before = jax.tree.leaves(moving.variables) + jax.tree.leaves(moving.optimizers)
+    before = jax.tree.leaves(trainable.variables) + jax.tree.leaves(trainable.optimizers)
     planned = spread.lay({"row": rows[:, None]}, np.ones((2, 1), bool))
-    moving, _ = chunk(moving, current.still, data, key, hyper, *planned)
+    trainable, _ = chunk(trainable, current.frozen, data, key, hparams, *planned)
     assert all(leaf.is_deleted() for leaf in before)
-  restored = spread.stack(spread.unstack(moving, 1))
+  restored = spread.stack(spread.unstack(trainable, 1))
   planned = spread.lay({"row": rows[:, None]}, np.asarray([[True], [False]]))
-  moving, _ = chunk(restored, current.still, data, key, hyper, *planned)
+  trainable, _ = chunk(restored, current.frozen, data, key, hparams, *planned)
   assert len(traces) == 1
 
 
 def test_a_learning_rate_is_read_by_name():
-  transform = optim.scale_by_hyper("rate", lambda count: 0.5**count)
+  transform = optim.scale_by_hparam("rate", lambda count: 0.5**count)
   gradient = {"w": jnp.asarray(2.0)}
   memory = transform.init(gradient)
   for want in (-0.2, -0.1):
-    update, memory = transform.update(gradient, memory, hyper={"rate": jnp.asarray(0.1)})
+    update, memory = transform.update(gradient, memory, hparams={"rate": jnp.asarray(0.1)})
     assert float(update["w"]) == pytest.approx(want)
   with pytest.raises(KeyError, match="rate"):
-    transform.update(gradient, memory, hyper={})
+    transform.update(gradient, memory, hparams={})
   with pytest.raises(UserError, match="unknown schedule 'cosinus': did you mean 'cosine'"):
     optim.schedule("cosinus", 3)
 

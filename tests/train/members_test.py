@@ -47,14 +47,14 @@ def net_loss(variables, batch, keys, context):
   logits, _ = MODEL.apply(variables, batch["x"], train=True, keys=keys)
   return LossOut(
     loss={"cross_entropy": (losses.cross_entropy(logits, batch["label"]).sum(), jnp.float32(len(logits)))},
-    passed=logits,
+    aux=logits,
   )
 
 
 def critic_loss(variables, batch, keys, context):
   """Also on what the update before passed on, and on draws of its own."""
   _, value = MODEL.apply(variables, batch["x"])
-  wanted = context.passed.max(-1) if len(context.passed) else 0.0
+  wanted = context.aux.max(-1) if len(context.aux) else 0.0
   noise = jax.vmap(lambda k: jax.random.normal(k, ()))(keys)
   error = (value[:, 0] - wanted - noise) ** 2
   return LossOut(loss={"error": (error.sum(), jnp.float32(len(error)))})
@@ -90,23 +90,23 @@ def conv_rnn():
     "flow": rng.integers(-9000, 9000, (26, 3, 4, 4, 2)).astype(np.int16),
     "label": rng.integers(0, 3, 26).astype(np.int32),
   }
-  stages, hyper = SYSTEM.recipe(model, 5, epochs=4, learning_rate=3e-3)
+  stages, hparams = SYSTEM.recipe(model, 5, epochs=4, learning_rate=3e-3)
   example = SYSTEM.eval_batch(data, np.zeros(1, np.int32))
-  return stages, lambda key: model.init(key, *SYSTEM.inputs(model, example)), data, hyper
+  return stages, lambda key: model.init(key, *SYSTEM.inputs(model, example)), data, hparams
 
 
 METHODS = {"dense": dense, "conv_rnn": conv_rnn, "batch_statistics": batch_statistics}
 
 
-def folds(hyper, count=3, data=26):
+def folds(hparams, count=3, data=26):
   """Members of unequal folds (5, 4 and 3 steps an epoch of 4 rows), seeds and rates."""
   return [
     members.Member(
       f"m{k}",
       seed=k,
       plan=Plan(np.arange(data)[k : k + 20 - 4 * (k % 3)], 4, "drop", [k]),
-      hyper={name: value * (1 + k % 3) for name, value in hyper.items()},
-      tested=np.arange(k + 1),
+      hparams={name: value * (1 + k % 3) for name, value in hparams.items()},
+      test=np.arange(k + 1),
     )
     for k in range(count)
   ]
@@ -114,7 +114,7 @@ def folds(hyper, count=3, data=26):
 
 def alone(tmp_path, method, one):
   stages, init, data, _ = method
-  training = members.Training(stages, [dataclasses.replace(one, name="", start=None)], init, data)
+  training = members.Training(stages, [dataclasses.replace(one, name="", initial=None)], init, data)
   return toy.run(tmp_path / one.name, training)
 
 
@@ -271,19 +271,19 @@ def test_one_after_another_compiles_once(tmp_path, methods, driver):
 
 def test_a_member_that_is_not_finite_fails_alone(tmp_path, methods, alones, capsys):
   """And stays as it was before that step, through the stages that follow."""
-  stages, init, data, hyper = methods["dense"]
-  chosen = folds(hyper)
-  chosen[1] = dataclasses.replace(chosen[1], hyper=chosen[1].hyper | {"critic/rate": float("inf")})
-  results = train(tmp_path / "all", (stages, init, data, hyper), chosen)
+  stages, init, data, hparams = methods["dense"]
+  chosen = folds(hparams)
+  chosen[1] = dataclasses.replace(chosen[1], hparams=chosen[1].hparams | {"critic/rate": float("inf")})
+  results = train(tmp_path / "all", (stages, init, data, hparams), chosen)
   assert [result.failed for result in results] == [None, "stage 'both', epoch 1, step 2", None]
   assert "m1 failed: not finite in stage 'both', epoch 1, step 2" in capsys.readouterr().out
   assert results[1].history == []
   for k in (0, 2):
     assert_same(results[k].variables, alones("dense")[0][k])
-  first_stage = train(tmp_path / "first", (stages[:1], init, data, hyper), chosen)
+  first_stage = train(tmp_path / "first", (stages[:1], init, data, hparams), chosen)
   chex.assert_trees_all_equal(results[1].variables, first_stage[1].variables)
   assert np.isfinite(results[1].variables["params"]["fc2"]["kernel"]).all()
-  resumed = train(tmp_path / "all", (stages, init, data, hyper), chosen, resume=True)
+  resumed = train(tmp_path / "all", (stages, init, data, hparams), chosen, resume=True)
   assert [result.failed for result in resumed] == [result.failed for result in results]
 
 
@@ -304,17 +304,17 @@ def test_groups_of_what_the_memory_holds(tmp_path, methods, alones):
 @pytest.mark.parametrize(("driver", "alike"), [("steps", False), ("scan", True)])
 def test_what_was_compiled_to_learn_its_memory_is_what_runs(tmp_path, methods, driver, alike):
   """The programs of the groups that fit are not compiled a second time; those that did not fit are in vain."""
-  stages, init, data, hyper = methods["dense"]
-  chosen, execution = variants(hyper) if alike else folds(hyper), {"driver": driver}
+  stages, init, data, hparams = methods["dense"]
+  chosen, execution = variants(hparams) if alike else folds(hparams), {"driver": driver}
   if alike:
     given = jax.device_get(init(jax.random.key(9)))
-    chosen = [dataclasses.replace(m, start={"params": {"fc1": given["params"]["fc1"]}}) for m in chosen]
+    chosen = [dataclasses.replace(m, initial={"params": {"fc1": given["params"]["fc1"]}}) for m in chosen]
 
   def compilations(limit):
     fresh = counted(stages, [])  # Functions that no program was compiled for.
     with rows._compilations() as seconds:
       results = train(
-        folders.pop(), (fresh, init, data, hyper), chosen, limit_bytes=limit, execution=execution
+        folders.pop(), (fresh, init, data, hparams), chosen, limit_bytes=limit, execution=execution
       )
     return len(seconds), results
 
@@ -388,11 +388,11 @@ def test_members_resume_on_other_devices(tmp_path, monkeypatch, methods, alones,
     assert_same(result.variables, want)
 
 
-def variants(hyper):
+def variants(hparams):
   """Members that differ in a rate alone."""
-  first = folds(hyper)[0]
+  first = folds(hparams)[0]
   return [
-    dataclasses.replace(first, name=f"v{k}", hyper={n: v * (1 + k) for n, v in hyper.items()})
+    dataclasses.replace(first, name=f"v{k}", hparams={n: v * (1 + k) for n, v in hparams.items()})
     for k in range(3)
   ]
 
@@ -400,7 +400,7 @@ def variants(hyper):
 @pytest.mark.parametrize("mode", ["vmap", "sequential"])
 def test_shared_variables_are_held_once_until_a_stage_trains_them(tmp_path, methods, once, monkeypatch, mode):
   """Members of one key and plan: one batch for all; `fc1` stays shared, `fc2` until the second stage."""
-  stages, init, data, hyper = methods["dense"]
+  stages, init, data, hparams = methods["dense"]
   stages = Stage("critic", (CRITIC,), 2), stages[1]
   given = jax.device_get(init(jax.random.key(9)))
   shared = {"params": {name: given["params"][name] for name in ("fc1", "fc2")}}
@@ -411,20 +411,20 @@ def test_shared_variables_are_held_once_until_a_stage_trains_them(tmp_path, meth
     return states[-1]
 
   monkeypatch.setattr(placement.Placement, "start", start)
-  method = (stages, init, data, hyper)
-  started = [dataclasses.replace(member, start=shared) for member in variants(hyper)]
+  method = (stages, init, data, hparams)
+  started = [dataclasses.replace(member, initial=shared) for member in variants(hparams)]
   results = train(tmp_path / "all", method, started, mode)
-  assert set(states[0].moving.variables["params"]) == {"critic"}
-  assert states[0].still["params"] == {}
-  assert set(states[1].moving.variables["params"]) == {"fc2"}
-  assert set(states[1].still["params"]) == {"critic"}
+  assert set(states[0].trainable.variables["params"]) == {"critic"}
+  assert states[0].frozen["params"] == {}
+  assert set(states[1].trainable.variables["params"]) == {"fc2"}
+  assert set(states[1].frozen["params"]) == {"critic"}
 
   def init_with_shared(key):
     return {"params": {**init(key)["params"], **shared["params"]}}
 
   def each_alone(folder):
-    method = (stages, init_with_shared, data, hyper)
-    return [jax.device_get(alone(folder, method, member)) for member in variants(hyper)]
+    method = (stages, init_with_shared, data, hparams)
+    return [jax.device_get(alone(folder, method, member)) for member in variants(hparams)]
 
   for result, want in zip(results, once("shared", each_alone), strict=True):
     assert_same(result.variables, want)
@@ -436,11 +436,11 @@ def test_shared_variables_are_held_once_until_a_stage_trains_them(tmp_path, meth
 @pytest.mark.parametrize("mode", ["vmap", "sequential"])
 def test_no_tracer_leaks_whether_begun_or_resumed(tmp_path, methods, monkeypatch, mode):
   """Where the device tells its memory, and on resume, states are traced as shapes before anything has run."""
-  _, init, data, hyper = methods["dense"]
+  _, init, data, hparams = methods["dense"]
   given = jax.device_get(init(jax.random.key(9)))
   shared = {"params": {"fc1": given["params"]["fc1"]}}
-  method = (Stage("critic", (CRITIC,), 2),), init, data, hyper
-  chosen = [dataclasses.replace(member, start=shared) for member in variants(hyper)[:2]]
+  method = (Stage("critic", (CRITIC,), 2),), init, data, hparams
+  chosen = [dataclasses.replace(member, initial=shared) for member in variants(hparams)[:2]]
   memory = {"limit_bytes": 2**30, "execution": {"checkpoint_seconds": 0.0}}
   with jax.checking_leaks():
     want = train(tmp_path / "whole", method, chosen, mode, **memory)
@@ -455,20 +455,20 @@ def test_no_tracer_leaks_whether_begun_or_resumed(tmp_path, methods, monkeypatch
 
 @pytest.mark.parametrize("mode", ["vmap", "sequential"])
 def test_each_member_starts_from_what_it_is_given(tmp_path, methods, once, mode):
-  stages, init, data, hyper = methods["dense"]
+  stages, init, data, hparams = methods["dense"]
   given = [jax.device_get(init(jax.random.key(k)))["params"] for k in (7, 8, 9)]
   chosen = [
-    dataclasses.replace(m, start={"params": {"fc1": own["fc1"]}})
-    for m, own in zip(folds(hyper), given, strict=False)
+    dataclasses.replace(m, initial={"params": {"fc1": own["fc1"]}})
+    for m, own in zip(folds(hparams), given, strict=False)
   ]
 
   def each_alone(folder):
     for member in chosen:
 
-      def started(key, start=member.start):
+      def started(key, start=member.initial):
         return {"params": {**init(key)["params"], **start["params"]}}
 
-      yield jax.device_get(alone(folder, (stages, started, data, hyper), member))
+      yield jax.device_get(alone(folder, (stages, started, data, hparams), member))
 
   results = train(tmp_path / "all", methods["dense"], chosen, mode)
   for result, want in zip(results, once("given", lambda folder: list(each_alone(folder))), strict=True):
@@ -477,7 +477,7 @@ def test_each_member_starts_from_what_it_is_given(tmp_path, methods, once, mode)
 
 def test_what_is_given_in_part_is_completed_by_each_members_own(tmp_path, methods):
   """The kernel of `fc1` is the same for all, its bias is not; none is trained."""
-  _, init, data, hyper = methods["dense"]
+  _, init, data, hparams = methods["dense"]
   critic = (Stage("critic", (CRITIC,), 1),)
 
   def drawn(key):
@@ -485,8 +485,8 @@ def test_what_is_given_in_part_is_completed_by_each_members_own(tmp_path, method
     return {"params": {**params, "fc1": {**params["fc1"], "bias": jax.random.normal(key, (16,))}}}
 
   given = {"params": {"fc1": {"kernel": np.full_like(init(jax.random.key(9))["params"]["fc1"]["kernel"], 7)}}}
-  chosen = [dataclasses.replace(m, seed=k, start=given) for k, m in enumerate(folds(hyper))]
-  one, other, *_ = train(tmp_path, (critic, drawn, data, hyper), chosen)
+  chosen = [dataclasses.replace(m, seed=k, initial=given) for k, m in enumerate(folds(hparams))]
+  one, other, *_ = train(tmp_path, (critic, drawn, data, hparams), chosen)
   for result in (one, other):
     assert (result.variables["params"]["fc1"]["kernel"] == 7).all()
   biases = [np.asarray(result.variables["params"]["fc1"]["bias"]) for result in (one, other)]
@@ -494,15 +494,15 @@ def test_what_is_given_in_part_is_completed_by_each_members_own(tmp_path, method
 
 
 def test_evaluation_of_members(tmp_path, methods):
-  stages, init, data, hyper = methods["dense"]
+  stages, init, data, hparams = methods["dense"]
   chosen = [
-    dataclasses.replace(m, watched=np.arange(3 * k), tested=np.arange(9 + k))
-    for k, m in enumerate(folds(hyper))
+    dataclasses.replace(m, validation=np.arange(3 * k), test=np.arange(9 + k))
+    for k, m in enumerate(folds(hparams))
   ]
 
-  def outputs(variables, hyper, data, plan, axis_name):
+  def outputs(variables, hparams, data, plan, axis_name):
     """Logits, and what a batch tells of its other rows: the mean number of those that are real."""
-    del hyper
+    del hparams
     sums = (plan["row"] * plan["real"]).sum(), plan["real"].sum()
     total, count = sums if axis_name is None else jax.lax.psum(sums, axis_name)
     mates = total / jnp.maximum(count, 1)
@@ -515,9 +515,9 @@ def test_evaluation_of_members(tmp_path, methods):
   evaluation = members.Evaluation(outputs, judge, batch_size=2, shuffled=True)
   for mode, devices in (("vmap", 1), ("vmap", 2), ("sequential", 1)):
     folder = tmp_path / f"{mode}{devices}"
-    results = train(folder, (stages, init, data, hyper), chosen, mode, devices, evaluation=evaluation)
+    results = train(folder, (stages, init, data, hparams), chosen, mode, devices, evaluation=evaluation)
     for result in results:
-      rows = result.member.tested
+      rows = result.member.test
       want = MODEL.apply(result.variables, jnp.asarray(data["x"][rows]))[0]
       for found in (result.outputs, result.shuffled):
         np.testing.assert_allclose(found[:, :3], want, atol=1e-5)
@@ -525,7 +525,7 @@ def test_evaluation_of_members(tmp_path, methods):
       np.testing.assert_allclose(result.outputs[:, 3], mates, atol=1e-6)
       assert (result.shuffled[:, 3] != result.outputs[:, 3]).any()
       last = [row for row in result.history if row["split"] == "validation"][-1:]
-      watched = result.member.watched
+      watched = result.member.validation
       assert bool(last) == bool(len(watched))
       if last:
         logits = MODEL.apply(result.variables, jnp.asarray(data["x"][watched]))[0]
@@ -539,7 +539,10 @@ def test_members_that_do_not_fit_together_are_refused(tmp_path, methods):
     ([], "0 members"),
     ([chosen[0], chosen[0]], "two members are called 'm0'"),
     ([chosen[0], other], "'m1' has batch_size=2, 'm0' 4"),
-    ([chosen[0], dataclasses.replace(chosen[1], hyper={})], "'m1' sets nothing, 'm0' critic/rate, net/rate"),
+    (
+      [chosen[0], dataclasses.replace(chosen[1], hparams={})],
+      "'m1' sets nothing, 'm0' critic/rate, net/rate",
+    ),
   ):
     with pytest.raises(UserError, match=message):
       train(tmp_path, method, wrong)
@@ -550,17 +553,17 @@ def test_members_that_do_not_fit_together_are_refused(tmp_path, methods):
   ):
     train(tmp_path, method, chosen, devices=9)
   with pytest.raises(UserError, match="unknown submodule to train 'fc7'"):
-    train(tmp_path, method, [dataclasses.replace(m, start={"params": {"fc7": {}}}) for m in chosen])
+    train(tmp_path, method, [dataclasses.replace(m, initial={"params": {"fc7": {}}}) for m in chosen])
   with pytest.raises(UserError, match="'m1' starts from given nothing, 'm0' from fc1"):
-    train(tmp_path, method, [dataclasses.replace(chosen[0], start={"params": {"fc1": {}}}), *chosen[1:]])
+    train(tmp_path, method, [dataclasses.replace(chosen[0], initial={"params": {"fc1": {}}}), *chosen[1:]])
   assert groups.mode_of("auto", "cpu") == "sequential"
   assert groups.mode_of("auto", "gpu") == "vmap"
 
 
-def test_a_stage_of_plain_sgd_needs_no_hyper(tmp_path, methods):
+def test_a_stage_of_plain_sgd_needs_no_hparams(tmp_path, methods):
   _, init, data, _ = methods["dense"]
   stage = Stage("s", (Update("net", net_loss, ("fc2",), optax.sgd(0.1)),), 1)
-  chosen = [dataclasses.replace(m, hyper={}) for m in folds({})]
+  chosen = [dataclasses.replace(m, hparams={}) for m in folds({})]
   first, second, _ = train(tmp_path, ((stage,), init, data, {}), chosen)
   assert not np.array_equal(
     first.variables["params"]["fc2"]["bias"], second.variables["params"]["fc2"]["bias"]

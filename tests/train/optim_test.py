@@ -18,11 +18,11 @@ def path(optimizer, start, gradients, rate=1e-3):
   """The parameter before and after each step in float64, from gradients of one number or tree each."""
   with jax.enable_x64(True):
     parameters = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), start)
-    state, hyper = optimizer.init(parameters), {"rate": jnp.float64(rate)}
+    state, hparams = optimizer.init(parameters), {"rate": jnp.float64(rate)}
     after = [parameters]
     for gradient in gradients:
       gradient = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), gradient)
-      updates, state = optimizer.update(gradient, state, parameters, hyper=hyper)
+      updates, state = optimizer.update(gradient, state, parameters, hparams=hparams)
       parameters = optax.apply_updates(parameters, updates)
       after.append(parameters)
     return jax.tree.map(np.asarray, after)
@@ -122,7 +122,7 @@ def test_adamw_gives_a_submodule_a_rate_of_its_own():
   start, ones = {"trunk": {"w": 1.0}, "head": {"w": 1.0}}, {"trunk": {"w": 1.0}, "head": {"w": 1.0}}
   optimizer = optim.adamw("rate", constant, {"head": "other"}, weight_decay=0.01)
   updates, _ = optimizer.update(
-    jax.tree.map(jnp.asarray, ones), optimizer.init(start), start, hyper={"rate": 0.1, "other": 0.3}
+    jax.tree.map(jnp.asarray, ones), optimizer.init(start), start, hparams={"rate": 0.1, "other": 0.3}
   )
   # Adam's first step is 1.
   assert float(updates["trunk"]["w"]) == pytest.approx(-0.1 * 1.01, rel=1e-5)

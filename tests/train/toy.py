@@ -45,14 +45,14 @@ def net_loss(variables, batch, keys, context):
     },
     metrics={"accuracy": ((logits.argmax(-1) == batch["label"]).sum(dtype=jnp.float32), count)},
     collections=new,
-    passed=logits,
+    aux=logits,
   )
 
 
 def critic_loss(variables, batch, keys, context):
   del keys
   _, value = MODEL.apply(variables, batch["x"], axis_name=context.axis_name)
-  error = (value[:, 0] - context.passed.max(-1)) ** 2
+  error = (value[:, 0] - context.aux.max(-1)) ** 2
   return LossOut(loss={"error": (error.sum(), jnp.asarray(len(error), jnp.float32))})
 
 

@@ -78,19 +78,17 @@ def _elbo(posterior, images, decoded, context: Context) -> tuple[dict[str, Any],
   count = jnp.float32(len(images))
   kl, error = losses.kl(*posterior).sum(), losses.squared_error(images, decoded).sum()
   terms = {
-    "kl_term": (context.hyper["kl_weight"] * kl, count),
-    "error_term": (context.hyper["error_weight"] * error, count),
+    "kl_term": (context.hparams["kl_weight"] * kl, count),
+    "error_term": (context.hparams["error_weight"] * error, count),
   }
   return terms, {"kl": (kl, count), "error": (error, count)}
 
 
-def _out(
-  terms: dict[str, Any], metrics: dict[str, Any], bound: _Bound, passed: Sequence[Any] = ()
-) -> LossOut:
+def _out(terms: dict[str, Any], metrics: dict[str, Any], bound: _Bound, aux: Sequence[Any] = ()) -> LossOut:
   """Returns the terms, and their sum as the metric "loss". All terms have the same number of examples."""
   (_, count), *_ = terms.values()
   total = sum(value for value, _ in terms.values()), count
-  return LossOut(terms, {"loss": total, **metrics}, bound.collections, tuple(passed))
+  return LossOut(terms, {"loss": total, **metrics}, bound.collections, tuple(aux))
 
 
 def plain(model: VAE) -> LossFn:
@@ -143,12 +141,12 @@ def generator(
 
   def loss(variables, batch, keys, context: Context) -> LossOut:
     bound = _Bound(model, variables, ("expression_encoder", "decoder"), context)
-    images, hparams = batch["image"], context.hyper
+    images, hparams = batch["image"], context.hparams
     identity, expression = bound.identity(images), bound.expression(images)
     decoded = bound.decode(sample(identity, _draw_keys(keys, 0)), sample(expression, _draw_keys(keys, 1)))
     terms, metrics = _elbo(expression, images, decoded, context)
     count = jnp.float32(len(images))
-    passed: tuple[jax.Array, ...] = ()
+    aux: tuple[jax.Array, ...] = ()
     if adversarial:
       prior = jnp.zeros_like(identity[0]), jnp.zeros_like(identity[0])
       from_prior = bound.decode(*(sample(prior, _draw_keys(keys, number)) for number in (2, 3)))
@@ -157,7 +155,7 @@ def generator(
       )
       total = sum(value.sum() for value in adversarial_terms.values())
       terms["adversarial_term"] = hparams["adversarial_weight"] * total, count
-      passed = decoded, from_prior
+      aux = decoded, from_prior
     if switch:
       z_i, z_e = identity[0], bound.expression(batch["partner"])[0]
       swapped = bound.decode(z_i, z_e)
@@ -165,7 +163,7 @@ def generator(
       total = losses.switch(z_i, z_i_again, z_e, z_e_again, stop_gradient=fixed_target).sum()
       terms["switch_term"] = hparams["switch_weight"] * total, count
       metrics["switch"] = total, count
-    return _out(terms, metrics, bound, passed)
+    return _out(terms, metrics, bound, aux)
 
   return loss
 
@@ -175,7 +173,7 @@ def discriminator(model: IdentityExpressionVAE) -> LossFn:
 
   def loss(variables, batch, keys, context: Context) -> LossOut:
     del keys
-    inputs = batch["image"], *context.passed
+    inputs = batch["image"], *context.aux
     logits: Any = [model.apply(variables, images, method="discriminate") for images in inputs]
     count = jnp.float32(len(logits[0]))
     terms = losses.discriminator_terms(*logits)

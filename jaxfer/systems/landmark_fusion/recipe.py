@@ -160,7 +160,7 @@ def _loss(
       variables,
       batch["images"],
       batch["heatmaps"],
-      context.hyper["w"],
+      context.hparams["w"],
       train=trainable,
       axis_name=context.axis_name,
       mutable=["batch_stats", "affinity"],

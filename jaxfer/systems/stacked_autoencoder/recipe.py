@@ -38,7 +38,7 @@ _LUMA = (0.299, 0.587, 0.114)
 def _descent(optimizer: str, rate: str) -> optax.GradientTransformation:
   """The optimizer "sgd" or "adam", with a constant learning rate that is read from the hyperparameter `rate`."""
   constant = optim.schedule("constant", 1)
-  return optim.adam(rate, constant) if optimizer == "adam" else optim.scale_by_hyper(rate, constant)
+  return optim.adam(rate, constant) if optimizer == "adam" else optim.scale_by_hparam(rate, constant)
 
 
 def _layer_loss(model: StackedAutoencoder, layer: int, noise_rate: float, reconstruction: str) -> LossFn:

@@ -58,8 +58,8 @@ def steps():
     def step(variables, batch, hparams, stage=stage):
       before = begin(stage, variables)
       keys = jax.random.split(jax.random.key(2), 6)
-      moving, sums = engine.step(stage, before, batch, keys, Context(hparams))
-      after = variables_of(State(moving, before.still))
+      trainable, sums = engine.step(stage, before, batch, keys, Context(hparams))
+      after = variables_of(State(trainable, before.frozen))
       return after, {name: total / count for name, (total, count) in sums.items()}
 
     compiled[stage.name] = step

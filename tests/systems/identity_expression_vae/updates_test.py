@@ -61,7 +61,7 @@ def test_the_generator_minimises_eq_5_and_the_discriminator_eq_3(inputs, saturat
     merged = {"params": {**variables["params"], **trained}}
     out = generator(merged, batch, keys, context)
     terms = means(out.loss)
-    return sum(terms.values()), (terms, means(out.metrics), out.passed)
+    return sum(terms.values()), (terms, means(out.metrics), out.aux)
 
   def printed(trained):
     merged = {"params": {**variables["params"], **trained}}
@@ -79,7 +79,7 @@ def test_the_generator_minimises_eq_5_and_the_discriminator_eq_3(inputs, saturat
     return sum(terms.values()), (terms, found)
 
   initial = {name: variables["params"][name] for name in TRAINABLE}
-  (total, (terms, metrics, passed)), gradients = quick(jax.value_and_grad(ours, has_aux=True))(initial)
+  (total, (terms, metrics, aux)), gradients = quick(jax.value_and_grad(ours, has_aux=True))(initial)
   (want, (want_terms, found)), want_gradients = quick(jax.value_and_grad(printed, has_aux=True))(initial)
   assert set(terms) == set(want_terms)
   for name, value in want_terms.items():
@@ -92,7 +92,7 @@ def test_the_generator_minimises_eq_5_and_the_discriminator_eq_3(inputs, saturat
   ):
     assert np.abs(got - gradient).max() <= 1e-3 * np.abs(gradient).max(), path
   # The discriminator gets the decoded images.
-  out = quick(functools.partial(updates.discriminator(MODEL), context=context.replace(passed=passed)))(
+  out = quick(functools.partial(updates.discriminator(MODEL), context=context.replace(aux=aux)))(
     variables, batch, keys
   )
   for name, value in means(out.loss).items():

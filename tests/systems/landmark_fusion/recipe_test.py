@@ -69,24 +69,24 @@ def of(*names):
 def test_three_steps_change_the_trainable_submodules_and_nothing_else(overrides, stage, who, terms):
   """Parameters, running statistics and affinities of the other submodules stay bit for bit as they were."""
   task = made(*overrides)
-  (only,), hyper = task.stages(2)
+  (only,), hparams = task.stages(2)
   assert only.name == stage
-  context = Context({name: jnp.float32(value) for name, value in hyper.items()})
+  context = Context({name: jnp.float32(value) for name, value in hparams.items()})
   keys = jax.random.split(jax.random.key(0), 6)
   current, batch = state.begin(only, initial()), prepared(6)
 
   @jax.jit
-  def advance(moving, still):
-    return step.step(only, state.State(moving, still), batch, keys, context)
+  def advance(trainable, frozen):
+    return step.step(only, state.State(trainable, frozen), batch, keys, context)
 
-  moving = current.moving
+  trainable = current.trainable
   for _ in range(3):
-    moving, metrics = advance(moving, current.still)
+    trainable, metrics = advance(trainable, current.frozen)
     # Each cross-entropy is a mean over the batch, and their sum is not weighted.
     assert {name for name in metrics if "accuracy" not in name} == terms
     assert {float(weight) for _, weight in metrics.values()} == {6.0}
-  assert bool(moving.alive)
-  assert moved(initial(), state.variables_of(state.State(moving, current.still))) == of(*who)
+  assert bool(trainable.finite)
+  assert moved(initial(), state.variables_of(state.State(trainable, current.frozen))) == of(*who)
 
 
 def test_the_stages_of_each_recipe():
@@ -100,9 +100,9 @@ def test_the_stages_of_each_recipe():
     made("recipe.rgb=given", f"model.answer={answer}").stages(1) for answer in ("sum", "landmark")
   )
   assert sum_of_both.trainable == landmark.trainable == ("landmark",)
-  stages, hyper = SYSTEM.recipe(made().model, 48)
+  stages, hparams = SYSTEM.recipe(made().model, 48)
   assert [stage.epochs for stage in stages] == [70, 70]
-  assert hyper == {"rgb_learning_rate": 1e-3, "learning_rate": 1e-3, "w": 0.6}
+  assert hparams == {"rgb_learning_rate": 1e-3, "learning_rate": 1e-3, "w": 0.6}
 
 
 def test_the_loss_of_the_fusion_is_the_sum_of_both_cross_entropies():
@@ -201,14 +201,14 @@ def test_evaluation_is_in_file_order_on_any_number_of_devices(devices):
   indices = np.asarray([3, 20, 7, 11, 12])
   (task,), (member,) = made.tasks.values(), made.training.members
   np.testing.assert_array_equal(task.in_order(indices), [20, 12, 11, 7, 3])
-  np.testing.assert_array_equal(member.tested, task.in_order(np.sort(member.tested)))
+  np.testing.assert_array_equal(member.test, task.in_order(np.sort(member.test)))
   placed = groups.arrange(made.training, None).placement
   assert len(placed.devices) == devices
   (plan,) = plans.evaluation(task.in_order(indices), task.test_batch)
   plan = {name: column[None] for name, column in plan.items()}
-  hyper = placed.stack([{name: np.float32(value) for name, value in member.hyper.items()}])
+  hparams = placed.stack([{name: np.float32(value) for name, value in member.hparams.items()}])
   evaluate = placed.evaluator(task.outputs)
-  found = evaluate(placed.stack([initial()]), hyper, placed.place(task.data), plan)
+  found = evaluate(placed.stack([initial()]), hparams, placed.place(task.data), plan)
   found = np.asarray(found)[0, [4, 0, 3, 2, 1]]
   expected = evaluator()([20, 12, 11, 7, 3])
   np.testing.assert_allclose(found[:, 0], expected[""][[4, 0, 3, 2, 1]], atol=1e-5)
@@ -338,7 +338,7 @@ def test_the_rgb_net_starts_from_a_resnet18_of_imagenet(imagenet):
   assert "taken over" in note
   assert ": rgb/trunk (" in note
   assert note.partition("fresh: ")[2].startswith("head, landmark, rgb/arm, rgb/fc (")
-  begun = state.merge(made().init(jax.random.key(3)), member.start)
+  begun = state.merge(made().init(jax.random.key(3)), member.initial)
   assert same(begun["params"]["rgb"]["trunk"], initial()["params"]["rgb"]["trunk"])
   assert same(begun["batch_stats"]["rgb"]["trunk"], initial()["batch_stats"]["rgb"]["trunk"])
   own = made().init(jax.random.key(3))

@@ -185,6 +185,6 @@ def test_variants_of_the_configs_are_the_papers(name):
   for row in rows.values():
     model = models.LandmarkFusion(7, **row.model.options)
     assert {key: getattr(model, key) for key in paper} == paper
-    stages, hyper = SYSTEM.recipe(model, 48, **row.recipe.options)
+    stages, hparams = SYSTEM.recipe(model, 48, **row.recipe.options)
     assert {stage.epochs for stage in stages} == {70}
-    assert (hyper["learning_rate"], hyper["rgb_learning_rate"], row.batch_size) == (1e-3, 1e-3, 256)
+    assert (hparams["learning_rate"], hparams["rgb_learning_rate"], row.batch_size) == (1e-3, 1e-3, 256)

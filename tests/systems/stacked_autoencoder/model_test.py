@@ -156,13 +156,13 @@ def test_a_linear_autoencoder_reaches_the_error_of_principal_components(tied):
   def descend(trained):
     def one(trained, k):
       context = Context({"pretrain_rate": 0.05 * 0.9985**k})
-      trained, sums = step.step(stage, state.State(trained, begun.still), {"image": image}, keys, context)
+      trained, sums = step.step(stage, state.State(trained, begun.frozen), {"image": image}, keys, context)
       total, count = sums["net/error"]
       return trained, total / count
 
     return jax.lax.scan(one, trained, jnp.arange(5000, dtype=jnp.float32))
 
-  errors = np.asarray(descend(begun.moving)[1])
+  errors = np.asarray(descend(begun.trainable)[1])
   assert errors[0] > 10 * best
   assert errors.min() > best * (1 - 1e-4)
   assert errors[-1] == pytest.approx(best, rel=1e-3)

@@ -64,7 +64,7 @@ def trained(model, image, key=0, steps=3, **options):
     begun = state.begin(stage, variables)
     # A stage starts exactly from the variables of the stage before.
     jax.tree.map(np.testing.assert_array_equal, state.variables_of(begun), variables)
-    trainable = begun.moving
+    trainable = begun.trainable
     advance = jax.jit(
       lambda trainable, frozen, keys, stage=stage: step.step(
         stage, state.State(trainable, frozen), batch, keys, context
@@ -72,8 +72,8 @@ def trained(model, image, key=0, steps=3, **options):
     )
     for k in range(steps):
       keys = step.example_keys(jax.random.key(number), jnp.int32(k), jnp.arange(len(image)))
-      trainable = advance(trainable, begun.still, keys)
-    variables = state.variables_of(state.State(trainable, begun.still))
+      trainable = advance(trainable, begun.frozen, keys)
+    variables = state.variables_of(state.State(trainable, begun.frozen))
     after.append(variables)
   return stages, after
 

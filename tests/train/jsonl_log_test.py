@@ -7,7 +7,7 @@ import json
 import pytest
 
 from jaxfer.errors import UserError
-from jaxfer.train.upkeep import Log
+from jaxfer.train.jsonl_log import Log
 
 ROWS = [{"epoch": k, "loss": 1 / k} for k in (1, 2, 3)]
 

@@ -11,7 +11,7 @@ import pytest
 from jaxfer.config import Execution
 from jaxfer.data.plan import Plan
 from jaxfer.data.stream import Stream
-from jaxfer.train import feed, members
+from jaxfer.train import members, prefetch
 from jaxfer.train.trainer import Trainer
 from tests.train import toy
 from tests.train.engine_test import Stop, assert_same, stop_after
@@ -87,14 +87,14 @@ def test_target_and_partner_columns_are_streamed(backend, devices):
   for data in (toy.data(), Stream(toy.data())):
     spread = toy.placed(backend, devices)
     spread = dataclasses.replace(spread, streamed=isinstance(data, Stream))
-    placed = feed.placed(spread, data)
+    placed = prefetch.placed(spread, data)
     current = spread.start(stage, spread.stack([toy.training().init(jax.random.key(0))]))
-    moving, chunk = current.moving, spread.trainer(stage, "scan")
-    key, hyper = spread.stack([jax.random.key(1)]), spread.stack([dict(toy.training().members[0].hyper)])
-    for held, planned in feed.feed(spread, placed, plans):
+    trainable, chunk = current.trainable, spread.trainer(stage, "scan")
+    key, hparams = spread.stack([jax.random.key(1)]), spread.stack([dict(toy.training().members[0].hparams)])
+    for held, planned in prefetch.prefetch(spread, placed, plans):
       columns, active = spread.lay(planned, np.ones((3, 1), bool))
-      moving, _ = chunk(moving, current.still, held, key, hyper, columns, active)
-    ends.append(jax.device_get(moving.variables))
+      trainable, _ = chunk(trainable, current.frozen, held, key, hparams, columns, active)
+    ends.append(jax.device_get(trainable.variables))
   assert_same(ends[1], ends[0])
 
 
@@ -105,19 +105,24 @@ def test_evaluation_in_streamed_windows(backend, devices):
   spread = toy.placed(backend, devices)
   spread = dataclasses.replace(spread, streamed=True)
 
-  def outputs(variables, hyper, data, plan, axis_name):
+  def outputs(variables, hparams, data, plan, axis_name):
     """With the mean row of the whole batch: of those rows that are real."""
-    x, real = data["x"][plan["row"]] * variables["params"]["weight"] * hyper["one"], plan["real"][:, None]
+    x, real = data["x"][plan["row"]] * variables["params"]["weight"] * hparams["one"], plan["real"][:, None]
     sums = (x * real).sum(0), real.sum(0)
     total, count = sums if axis_name is None else jax.lax.psum(sums, axis_name)
     return jnp.stack([x, jnp.broadcast_to(total / count, x.shape)], 1)
 
   evaluate = spread.evaluator(outputs)
-  own, hyper = spread.stack([{"params": {"weight": jnp.float32(3)}}]), spread.stack([{"one": jnp.float32(1)}])
+  own, hparams = (
+    spread.stack([{"params": {"weight": jnp.float32(3)}}]),
+    spread.stack([{"one": jnp.float32(1)}]),
+  )
   real = np.arange(8) < 5
   data = Stream(toy.data())
   plans = [{"row": part[None], "real": real[None]} for part in rows]
-  got = np.concatenate(jax.device_get([evaluate(own, hyper, *at) for at in feed.feed(spread, data, plans)]))
+  got = np.concatenate(
+    jax.device_get([evaluate(own, hparams, *at) for at in prefetch.prefetch(spread, data, plans)])
+  )
   x = 3 * toy.data()["x"][rows]
   np.testing.assert_array_equal(got[:, :, 0], x)
   np.testing.assert_allclose(got[:, :, 1], np.broadcast_to(x[:, :5].mean(1, keepdims=True), x.shape), 1e-5)
@@ -126,7 +131,7 @@ def test_evaluation_in_streamed_windows(backend, devices):
 def test_each_shard_reads_rows_of_its_own_and_all_are_read():
   """Of eight shards: their rows are disjoint, cover the batch, and stand in place."""
   plan = {"row": np.arange(3 * 16).reshape(3, 1, 16), "target": 100 + np.arange(3 * 16).reshape(3, 1, 16)}
-  rows, columns = feed.window(plan, 8)
+  rows, columns = prefetch.window(plan, 8)
   assert rows.shape == (8, 2 * 3 * 2)
   assert np.unique(rows).size == rows.size
   for name, column in plan.items():
@@ -141,11 +146,11 @@ def test_members_on_streamed_data_equal_those_on_resident(tmp_path):
   def member(k):
     rows = np.arange(23) if k else np.arange(3, 20)
     return members.Member(
-      str(k), k, Plan(rows, 4, "wrap", [k]), toy.training().members[0].hyper, rows[:3], rows[:5]
+      str(k), k, Plan(rows, 4, "wrap", [k]), toy.training().members[0].hparams, rows[:3], rows[:5]
     )
 
-  def outputs(variables, hyper, data, plan, axis_name):
-    del hyper, axis_name
+  def outputs(variables, hparams, data, plan, axis_name):
+    del hparams, axis_name
     return toy.MODEL.apply(variables, data["x"][plan["row"]])[0]
 
   judge = lambda logits, rows: {"mean": float(logits.mean())}  # noqa: E731

@@ -21,7 +21,7 @@ def placed(placement: Placement, data: Mapping[str, Any]) -> Mapping[str, Any]:
   return data if isinstance(data, Stream) else placement.place(data)
 
 
-def feed(
+def prefetch(
   placement: Placement, data: Mapping[str, Any], plans: Sequence[Columns]
 ) -> Generator[tuple[Mapping[str, Any], Columns]]:
   """Yields for each plan the placed data to gather from, and its columns as positions in them.
