@@ -9,8 +9,13 @@ batch divided in two. Nothing runs. A collective is an operation of the compiled
 its bytes are those of its operands on one chip. What they take on more chips is estimated on paper from the published
 bandwidth.
 
-The models have the parameters that `benchmarks.tpu` uses; images and batches are small, since neither changes what is
-exchanged, but for the maps' sizes in statistics. Results go to standard output.
+The models have the parameters that `benchmarks.tpu` uses. Images and batches are small, since neither changes what is
+exchanged. Results go to standard output.
+
+The estimate for more chips makes four assumptions. Each chip has the batch of the committed case of `benchmarks.tpu` and
+computes for as long as that case says, in cycles of the static schedule, the lower of the two counts. An all-reduce of
+B bytes over n chips moves 2 B (n - 1) / n bytes through the links of each chip. Each collective also waits a microsecond
+for each of the sqrt(n) hops of a square torus. Nothing of this overlaps with computing.
 """
 
 import argparse
@@ -24,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import tpu_compile
+from benchmarks import harness, records, tpu_compile
 from jaxfer.kernels.conv_recurrence import Implementation
 from jaxfer.systems import elderly_transfer, identity_expression_vae, two_stream_conv_rnn
 from jaxfer.systems.elderly_transfer.model import FaceClassifier
@@ -38,6 +43,10 @@ TOPOLOGY = "v5e:2x2"
 # Ways to divide four chips: shards of a batch.
 DIVISIONS = {"batch divided among 4": 4, "4 members side by side": 1, "2 members, each batch divided in 2": 2}
 ROWS, BATCH = 64, 16
+# Published for a v5e chip (Google Cloud's page on TPU v5e): 1,600 Gbit/s between chips, 1.5 GHz.
+LINKS, CLOCK = 200e9, 1.5e9
+HOP_SECONDS = 1e-6  # Our assumption.
+CHIPS = 8, 64, 256
 _OPERATION = re.compile(
   r"= (?P<shape>.*?) (?P<name>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?P<start>-start)?\("
 )
@@ -68,6 +77,25 @@ class Collective:
 
   name: str
   bytes: int
+
+
+# The committed case and implementation of `benchmarks.tpu` with the cycles of each step.
+CASES = {
+  "two_stream_conv_rnn, scan": (
+    "two_stream_conv_rnn/train_step/b16-t16-s64-f16-32-64-128/bfloat16",
+    "jaxfer",
+  ),
+  "two_stream_conv_rnn, Pallas": (
+    "two_stream_conv_rnn/train_step/b16-t16-s64-f16-32-64-128/bfloat16",
+    "jaxfer_pallas",
+  ),
+  "elderly_transfer, ResNet18": ("resnet18/train_step/b128-s112/bfloat16", "jaxfer"),
+  "identity_expression_vae, identity": ("identity_expression_vae/identity_step/b64-s64/bfloat16", "jaxfer"),
+  "identity_expression_vae, expression": (
+    "identity_expression_vae/expression_step/b64-s64/bfloat16",
+    "jaxfer",
+  ),
+}
 
 
 def two_stream(implementation: Implementation) -> Step:
@@ -129,6 +157,27 @@ def collectives(text: str) -> list[Collective]:
   return found
 
 
+def committed_cycles(name: str) -> float:
+  """Cycles of a step on one chip by the static schedule, from the committed results."""
+  case, implementation = CASES[name]
+  found = [
+    record["compiled"]["schedule_cycles"]
+    for path in sorted(harness.RESULTS.glob("tpu-compiled-*.jsonl"))
+    for record in records.read(path)
+    if record["case"] == f"v5e:1x1/{case}"
+    and record["implementation"] == implementation
+    and record["compiled"]
+  ]
+  return float(found[-1])
+
+
+def efficiency(found: Sequence[Collective], cycles: float, chips: int) -> float:
+  """Estimated share of the time in which chips compute, where the batch grows with the chips; see the module."""
+  moved = 2 * sum(one.bytes for one in found) * (chips - 1) / chips
+  waiting = moved / LINKS + len(found) * math.sqrt(chips) * HOP_SECONDS
+  return cycles / CLOCK / (cycles / CLOCK + waiting)
+
+
 def main() -> None:
   flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   flags.add_argument("--only", default="", metavar="TEXT", help="steps whose name contains this")
@@ -152,8 +201,15 @@ def main() -> None:
           return lower(step, placement)
 
       compiled = tpu_compile.compile_program(lowered, arguments.topology)
+      found = collectives(compiled.text)
       kernels = compiled.text.count('custom_call_target="tpu_custom_call"')
-      print(f"  {division}: {summary(collectives(compiled.text))}; {kernels} Pallas kernels", flush=True)
+      print(f"  {division}: {summary(found)}; {kernels} Pallas kernels", flush=True)
+      if shards == len(devices):
+        cycles = committed_cycles(name)
+        shares = ", ".join(f"{efficiency(found, cycles, chips):.1%} of {chips}" for chips in CHIPS)
+        print(
+          f"    estimated on paper, not run: {cycles / 1e6:.1f} M cycles a step; efficiency {shares} chips"
+        )
 
 
 def summary(found: Sequence[Collective]) -> str:
