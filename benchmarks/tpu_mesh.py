@@ -12,10 +12,11 @@ bandwidth.
 The models have the parameters that `benchmarks.tpu` uses. Images and batches are small, since neither changes what is
 exchanged. Results go to standard output.
 
-The estimate for more chips makes four assumptions. Each chip has the batch of the committed case of `benchmarks.tpu` and
-computes for as long as that case says, in cycles of the static schedule, the lower of the two counts. An all-reduce of
-B bytes over n chips moves 2 B (n - 1) / n bytes through the links of each chip. Each collective also waits a microsecond
-for each of the sqrt(n) hops of a square torus. Nothing of this overlaps with computing.
+The estimate for more chips makes four assumptions. Each chip has the batch of the committed case of
+`benchmarks.tpu` and computes for as long as that case says, in cycles of the static schedule, the lower of the two
+counts. An all-reduce of B bytes over n chips moves 2 B (n - 1) / n bytes through the links of each chip. Each
+collective also waits a microsecond for each of the sqrt(n) hops of a square torus. Nothing of this overlaps with
+computing.
 """
 
 import argparse
