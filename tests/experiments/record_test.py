@@ -199,7 +199,7 @@ def test_a_training_whose_checkpoints_are_gone_says_that_it_begins_again(copy, c
   shutil.rmtree(copy / "checkpoints")
   before = (copy / "metrics.jsonl").read_bytes()
   train(copy, resume=True)
-  assert "holds no checkpoint: the training begins again from the start" in " ".join(
+  assert "holds no checkpoint: the training starts from the beginning" in " ".join(
     capsys.readouterr().out.split()
   )
   assert (copy / "metrics.jsonl").read_bytes() == before
