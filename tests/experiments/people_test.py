@@ -72,7 +72,7 @@ def test_what_has_no_such_pictures_is_refused(tmp_path, monkeypatch):
   with pytest.raises(UserError, match=r"split.kind=people: .* take split.kind=per_class"):
     people.write_test(STUDY, None, ("split.kind=people",), tmp_path, pathlib.Path("nowhere"))
   monkeypatch.setattr(run, "load_data", lambda config, data_dir: records("frames"))
-  with pytest.raises(UserError, match="has no stills"):
+  with pytest.raises(UserError, match="has no still images"):
     people.write_test(STUDY, None, (), tmp_path, pathlib.Path("nowhere"))
 
 

@@ -89,9 +89,7 @@ def test_other_data_are_refused_before_anything_is_written(copy, monkeypatch, ag
   for said in (now, "then 21 records of 3 classes", toy.records().fingerprint[:12], other().fingerprint[:12]):
     assert said in message
   # These data are drawn by jaxfer, so only another version of it draws others.
-  assert (
-    "this jaxfer draws another version of these embedded data; train again in another --workdir" in message
-  )
+  assert "this jaxfer generates another version of these data; train again in another --workdir" in message
   assert contents(copy) == before
   again(copy)
   meta = json.loads((copy / "weights/weights.json").read_text())
