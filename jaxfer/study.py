@@ -88,9 +88,7 @@ def _run(
     )
   }
   for config in [*rows.values(), *(source.config for source in sources.values())]:
-    records.make_config(
-      config.data.name, config.data.options
-    )  # Checks the options before any row is trained.
+    records.make_config(config.data.name, config.data.options)  # Refuses options before any row is trained.
   _begin(study, rows, workdir, resume)
   loaded: dict[str, records.Records] = {}
 

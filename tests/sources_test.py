@@ -213,7 +213,7 @@ def test_a_classifier_of_other_classes_and_other_pictures_are_refused(done, monk
   assert task.taken_over(stored, meta, "there")[0].keys() == {"params"}
   with pytest.raises(UserError, match="there was trained with colour_order RGB, this training reads BGR"):
     task.taken_over(stored, {**meta, "colour_order": "RGB"}, "there")
-  with pytest.raises(UserError, match="there does not say its input_size"):
+  with pytest.raises(UserError, match="there does not record its input_size"):
     task.taken_over(stored, {"label_names": meta["label_names"], "colour_order": "BGR"}, "there")
   monkeypatch.setattr(SYSTEMS["toy"], "label_free", ())
   with pytest.raises(UserError, match="there names its classes x, y, z, the data a, b, c"):

@@ -107,11 +107,11 @@ def scored(folder: pathlib.Path, answers: Sequence[pathlib.Path]) -> str:
       lines.append(_line(f"published, mean of {len(table)} {title}", mean, of))
   header = ["", "accuracy %", *names]
   of_each = f"of {count[0]}" if len(set(count)) == 1 else "of " + ", ".join(map(str, count))
-  text = f"{tables.text(header, lines, digits=1)}\nCorrect {of_each} by class, as answered"
+  text = f"{tables.text(header, lines, digits=1)}\nNumber of correct answers per class, {of_each} images"
   if paper:
     text += (
-      f"; of {published.PER_CLASS} as published (paper 000, Tables 3 and 2: other pictures), accuracies by the "
-      "published counts"
+      f"; of {published.PER_CLASS} in the published rows (paper 000, Tables 3 and 2: other images), whose accuracies "
+      "are computed from the counts"
     )
   return text + ".\n"
 

@@ -296,7 +296,7 @@ def _evaluate(
   classes = len(data.label_names)
   tested: list[tuple[np.ndarray, Mapping[str, Prediction]]] = []  # The labels and predictions of each fold.
   lines: list[tuple[str, ...]] = []  # Rows of predictions.csv.
-  histories: list[list[dict[str, Any]]] = []  # Rows of metrics of each fold.
+  histories: list[list[dict[str, Any]]] = []  # The metric rows of each fold.
   by_fold: dict[str, float] = {}
   remarks: list[str] = []
   apart = True
@@ -421,7 +421,7 @@ def _say_result(result: dict[str, Any], say: Callable[[str], None]) -> None:
   )
   if len(result["accuracy_by_fold"]) > 1:
     values = list(result["accuracy_by_fold"].values())
-    say(f"pooled over {len(values)} folds; folds on their own {min(values):.3f} to {max(values):.3f}")
+    say(f"pooled over {len(values)} folds; single folds {min(values):.3f} to {max(values):.3f}")
   for name, accuracy in result["read_otherwise"].items():
     batches = "" if name.endswith(ALONE) or not result["batches"] else f", {result['batches']}"
     say(f"the same net evaluated otherwise, {name}{batches}: {accuracy:.4f}")

@@ -324,13 +324,13 @@ class Task:
     for name, want in self.system.input_spec(self.model).items():
       if name not in meta:
         raise UserError(
-          f"init_from: {source} does not say its {name}: convert or train it again with this version"
+          f"init_from: {source} does not record its {name}: convert or train it again with this version"
         )
       have = meta[name]
       if (list(have) if isinstance(have, list | tuple) else have) != want:
         raise UserError(
           f"init_from: {source} was trained with {name} {have}, this training reads {want}: set model.pictures or "
-          "model.image_size as there"
+          "model.image_size as in that training"
         )
 
   def published(self) -> dict[str, float]:

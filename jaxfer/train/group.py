@@ -37,7 +37,7 @@ class Group:
     seeds: one seed per member, from which its keys are derived.
     plans: one plan per member. A member with fewer steps per epoch than `steps` pauses at the end of each epoch.
     hparams: one mapping per member, hyperparameter name -> value.
-    steps: number of steps per epoch, at least as many as the longest plan has.
+    steps: number of steps per epoch, at least that of the longest plan.
     watch: function of (variables, placed data) that returns a list of validation metric rows for each member. It is
       called after each epoch. None skips validation.
     judge: function like `watch` that returns test metric rows. It is called at the end of each stage with `judged`.

@@ -1,9 +1,9 @@
 """Decides which members train at the same time, and on which devices.
 
 Members run in groups. With `vmap`, a group holds as many members as fit into memory. With `sequential`, it holds one
-member per row of the device mesh. Each then runs the step of a single training, which compiles once for all members.
+member per row of the device mesh. Every member then runs the step of a single training, which compiles once for all.
 Devices that are left over share the batches. In both modes, member k draws what a single training with its seed and
-plan draws, and its numbers are the same up to rounding.
+plan draws, and its results are the same up to rounding.
 """
 
 import dataclasses
@@ -133,7 +133,7 @@ def _shared(training: Training) -> Variables:
   """
   starts = [m.initial for m in training.members if m.initial is not None]
   template = jax.eval_shape(training.init, jax.random.key(0))
-  replaced, _ = split(template, tuple(submodules(training.members[0])))  # Refuses unknown ones.
+  replaced, _ = split(template, tuple(submodules(training.members[0])))  # Raises for unknown names.
   if len(training.members) == 1 or not starts or any(start is not starts[0] for start in starts):
     return NOTHING
   # If only part of a submodule is given, each member completes it with its own initial values.

@@ -52,7 +52,5 @@ class Log:
 
   def close(self) -> None:
     """Closes the file."""
-    with contextlib.suppress(
-      OSError
-    ):  # It can only come from a write that failed before, and was raised then.
+    with contextlib.suppress(OSError):  # It comes from a write that has already raised it.
       self._file.close()

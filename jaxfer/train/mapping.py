@@ -44,8 +44,8 @@ class Pmapped:
     self._places = [spec.index(DATA) if DATA in spec else None for spec in specs]
     self._shards = len(devices)
     first, *rest = (None if place is None else 0 for place in self._places)
-    # The arguments are passed as two, because JAX 0.10 would misread `in_axes` of flat ones: it applies `in_axes` leaf
-    # by leaf if there happen to be as many leaves as arguments.
+    # All arguments after the first are passed as one tuple. With flat arguments, JAX 0.10 would misread `in_axes`: it
+    # applies it leaf by leaf if there happen to be as many leaves as arguments.
     self._mapped = jax.pmap(
       lambda first, rest: fn(first, *rest),
       DATA,

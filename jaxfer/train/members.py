@@ -24,7 +24,7 @@ _NOTHING = np.zeros(0, np.int32)
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-  """One training among others.
+  """One of the trainings that are trained together.
 
   Attributes:
     name: unique name, used in metric rows and messages. A single training has the name "".

@@ -67,8 +67,8 @@ class Placement:
   Attributes:
     devices: the devices of the mesh, row by row. The devices in a row share the batches of the row's members.
     shards: number of parts that a batch is divided into, which is the size of the axis "data".
-    slots: number of members that a device trains at once. A slot without a member holds a copy of the first member,
-      which is never active.
+    slots: number of members that a device trains at once. A slot without a member holds an inactive copy of the first
+      member.
     backend: "jit" compiles `shard_map` over both axes. "pmap" has only the axis "data" and runs a single training.
     streamed: whether the data come in windows (prefetch.py), of which each shard receives only its own examples.
     shared: variables that all members share, stored once per device. A state contains only those that its own stage

@@ -21,9 +21,7 @@ class Profiled(Placement):
   """
 
   folder: pathlib.Path
-  _recorded: list[str] = dataclasses.field(
-    default_factory=list
-  )  # The stage's name, once a chunk was recorded.
+  _recorded: list[str] = dataclasses.field(default_factory=list)  # The recorded stage.
 
   def trainer(self, stage, driver) -> Callable[..., Any]:
     """See `Placement.trainer`."""

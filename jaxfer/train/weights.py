@@ -93,7 +93,7 @@ def load_weights(folder: pathlib.Path, *, sound: bool = True) -> tuple[dict[str,
   folder = pathlib.Path(folder)
   path = folder / _META
   if not os.path.lexists(path):
-    raise UserError(f"{path}: No such file or directory; {folder} is no folder of weights")
+    raise UserError(f"{path}: No such file or directory; {folder} is not a folder of weights")
   meta = files.read_json(path, f"write {folder} again", ["format", "sha256"])
   form, digest = meta["format"], meta["sha256"]
   if form != FORMAT:
@@ -112,7 +112,7 @@ def load_weights(folder: pathlib.Path, *, sound: bool = True) -> tuple[dict[str,
       raise TypeError(foreign[0])
     variables = traverse_util.unflatten_dict(arrays, sep="/")
   except _UNSOUND:
-    raise UserError(f"{path} is damaged, or of another program: write {folder} again") from None
+    raise UserError(f"{path} is damaged, or from another program: write {folder} again") from None
   trained = {
     name: array
     for name, array in arrays.items()

@@ -82,7 +82,7 @@ def test_what_is_trained_is_judged_without_the_weights_it_began_with(tmp_path, f
   want = train(tmp_path / "run", str(folder), resume=False, folds=0, test=0.3)
   shutil.rmtree(folder)
   assert run.evaluate(tmp_path / "run", NOWHERE, say=silent)["accuracy"] == want["accuracy"]
-  with pytest.raises(UserError, match="net is no folder of weights"):
+  with pytest.raises(UserError, match="net is not a folder of weights"):
     train(tmp_path / "run", str(folder), folds=0, test=0.3)
 
 
