@@ -366,7 +366,7 @@ def _compilations() -> Iterator[list[float]]:
 
 
 def _data(config: RunConfig, data: records.Records) -> dict[str, Any]:
-  """Returns the name and all options of the data set, and the numbers that identify it."""
+  """Returns the name and all options of the data set, and the version, counts and fingerprint that identify it."""
   made = records.make_config(config.data.name, config.data.options)
   options = {name: getattr(made, name) for name in options_of("data", config.data)}
   return {

@@ -334,9 +334,9 @@ class Task:
         )
 
   def published(self) -> dict[str, float]:
-    """Returns the published accuracies of the paper's rows that this config reproduces, by name.
+    """Returns the published accuracies that this config reproduces, by name.
 
-    The result is empty if the data cannot be compared with the paper's.
+    The result is empty if the paper has no row for this config, or if the data cannot be compared with the paper's.
     """
     if not self.system.comparable(self.config.data):
       return {}

@@ -67,7 +67,8 @@ class Identity:
   Attributes:
     record: everything that determines the training, as JSON. It is saved in each checkpoint.
     differences: function of a saved record that returns the keys in which it differs from `record`.
-    revision: version of the program that saves the checkpoint. Another version that cannot read it names this one.
+    revision: version of the program that saves the checkpoint. If another version cannot read the checkpoint, its error
+      message names this version.
   """
 
   record: dict[str, Any]
@@ -229,7 +230,7 @@ class GroupTraining:
 
   @property
   def failed(self) -> dict[int, str]:
-    """Number of each failed member -> stage, epoch and step in which it was not finite."""
+    """The failed members: member number -> stage, epoch and step in which the member was not finite."""
     return {int(member): where for member, where in self.position.failed.items()}
 
   def finish(self) -> None:
@@ -238,7 +239,7 @@ class GroupTraining:
     self.checkpoints.wait()
 
   def _pass_ended_stages(self) -> None:
-    """Advances to the next stage with epochs left to train."""
+    """Advances to the next stage with epochs left to train, and selects the variables of each stage that ended."""
     stages = self.group.stages
     while not self.ended and self.position.epoch >= stages[self.position.stage].epochs:
       self.state = self._selected()

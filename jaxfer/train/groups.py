@@ -121,7 +121,7 @@ def arrange(
 
 
 def _batch(training: Training) -> int:
-  """Returns the number that the shards must divide: the common divisor of the training and evaluation batch sizes."""
+  """Returns the greatest common divisor of the training and evaluation batch sizes, which the shards must divide."""
   own = training.members[0].plan.batch_size
   return own if training.evaluation is None else math.gcd(own, training.evaluation.batch_size)
 

@@ -163,7 +163,7 @@ def submodules(member: Member) -> list[str]:
 
 
 def digest(plan: Plan) -> str:
-  """Returns a digest of a plan's indices, batch size, remainder and seed, which differs between different plans."""
+  """Returns a string that identifies a plan by its indices, batch size, remainder and seed."""
   rows = hashlib.sha256(np.ascontiguousarray(plan.rows, np.int64).tobytes()).hexdigest()
   return f"{rows[:16]} {plan.batch_size} {plan.remainder} {list(plan.seed)}"
 

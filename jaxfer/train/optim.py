@@ -1,6 +1,6 @@
 """Optimizers and learning-rate schedules.
 
-They add two things to optax: a learning rate that may differ between members, and schedules that are given in epochs.
+This module adds two things to optax: learning rates that may differ between members, and schedules given in epochs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
