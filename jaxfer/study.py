@@ -1,7 +1,8 @@
-"""Studies: a whole published table by one command, each row folds x seeds of one training, printed beside the paper.
+"""Studies: reproduce a published table with one command, and print the results beside the published ones.
 
-A row's trainings have the same stages and shapes and are members of one program (experiments/rows.py); rows follow one
-another, but for those that differ in numbers alone, which are trained together.
+Each row of the table is one config, trained for every combination of fold and seed. The trainings of a row have the
+same stages and shapes, and are members of one program (experiments/rows.py). Rows are trained one after another, except
+that rows which differ only in numeric hyperparameters are trained together.
 """
 
 import dataclasses
@@ -38,25 +39,31 @@ def run(
   resume: bool = False,
   say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-  """Trains what is not trained yet, judges all of it, and returns the table; in `table.json`, NaN is null.
+  """Runs a study: trains the rows that are not trained yet, evaluates all rows, and makes the table.
 
-  Writes to `workdir`: `study.json`, what was asked for; a folder a row below `rows`, with its trainings, `result.json`,
-  `confusion.png` and `curves.png`; a folder a source below `sources`, with its training, `result.json` and the trained
-  weights; and what `report.study.write` makes of the table.
+  The following is written to `workdir`:
+
+  - `study.json`: the configuration of the study.
+  - `rows`: one folder per row, with its trainings, `result.json`, `confusion.png` and `curves.png`.
+  - `sources`: one folder per pre-training, with its training, `result.json` and the trained weights.
+  - the files of `report.study.write`, which contain the table.
 
   Args:
-    study: what to run.
-    preset: one of its presets, or None for its own choice.
-    assignments: overrides, as `config.resolve` takes them.
-    workdir: of this study alone.
-    data_dir: the folder of prepared data.
-    resume: go on with the study in `workdir`; rows that are done are not trained again.
-    say: takes the lines for the reader.
+    study: the study to run.
+    preset: one of its presets, or None for its default.
+    assignments: overrides, see `config.resolve`.
+    workdir: folder for this study only.
+    data_dir: folder of the prepared data sets.
+    resume: whether to continue the study in `workdir`. Finished rows are not trained again.
+    say: called with each line of the log.
+
+  Returns:
+    The table. It is written to `table.json`, where NaN is null.
 
   Raises:
-    UserError: as `config.resolve` and `folders.hold`; `workdir` holds another study or one on other data, or this study
-      and `resume` is not asked for; as `records.load` and `Trainer.fit`.
-    Interrupted: SIGTERM or SIGINT came; the state is saved.
+    UserError: as `config.resolve`, `folders.hold`, `records.load` and `Trainer.fit`; also if `workdir` holds another
+      study or one on other data, or if it holds this study and `resume` is False.
+    Interrupted: SIGTERM or SIGINT arrived. The state has been saved.
   """
   study, rows = configuration.resolve(study, preset, assignments, options_of)
   with folders.hold(workdir, folders.STUDY, data_dir, say):
@@ -71,7 +78,7 @@ def _run(
   resume: bool,
   say: Callable[[str], None],
 ) -> dict[str, Any]:
-  """See `run`; the study is resolved, and `workdir` is held."""
+  """Runs a resolved study, with `workdir` locked; see `run`."""
   places = _places(workdir / "rows", [row.name for row in study.rows])
   pretraining_places = _places(workdir / "sources", [source.name for source in study.sources])
   sources = {
@@ -147,7 +154,11 @@ def _run(
 
 
 def _places(folder: pathlib.Path, names: Sequence[str]) -> dict[str, pathlib.Path]:
-  """The folder of each name, made of its letters and digits; raises `UserError` where two names share one."""
+  """Returns a folder for each name, made of the name's letters and digits.
+
+  Raises:
+    UserError: two names would share a folder, or a name has neither letters nor digits.
+  """
   places: dict[str, pathlib.Path] = {}
   for name in names:
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
@@ -162,7 +173,11 @@ def _places(folder: pathlib.Path, names: Sequence[str]) -> dict[str, pathlib.Pat
 
 
 def _begin(study: StudyConfig, rows: Mapping[str, RunConfig], workdir: pathlib.Path, resume: bool) -> None:
-  """Writes down what is asked for, unless something else lies there."""
+  """Records the configuration of the study in `workdir`.
+
+  Raises:
+    UserError: `workdir` holds a different study, or this study and `resume` is False, or given weights have changed.
+  """
   now = {
     "preset": study.preset,
     "seeds": list(study.named_seeds),
@@ -204,7 +219,7 @@ def _begin(study: StudyConfig, rows: Mapping[str, RunConfig], workdir: pathlib.P
 
 
 def _check_data(rows: Mapping[str, RunConfig], results: Mapping[str, Mapping[str, Any]]) -> None:
-  """Refuses a table whose rows were trained on different versions of one data set."""
+  """Raises `UserError` if rows were trained on different versions of the same data set."""
   seen: dict[str, tuple[str, str]] = {}
   for name, result in results.items():
     if "not_trained" in result:
@@ -275,12 +290,12 @@ def _with(
   configs: Mapping[str, RunConfig],
   rows: Sequence[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
-  """The rows as the system's own tables and figures take them."""
+  """Returns the rows with their config and history, as required by `System.tables` and `System.table_figures`."""
   return [{**row, "config": configs[row["name"]], "history": histories[row["name"]]} for row in rows]
 
 
 def _published(row: configuration.Row, config: RunConfig) -> dict[str, Any]:
-  """What the study's file says of a row; its published number only where ours may stand beside it."""
+  """Returns a row's name, overrides and published number. The number is None if the data are not comparable."""
   comparable = SYSTEMS[config.recipe.name].comparable(config.data)
   return {
     "name": row.name,
@@ -297,12 +312,12 @@ def _environment() -> dict[str, str]:
 
 
 def listing(root: pathlib.Path) -> str:
-  """Every study below a folder: its title, what was published where, the data it needs and where they come from.
+  """Lists all studies below a folder, with their titles, rows, presets, publications, and data sets with licences.
 
-  A file that cannot be read is named with the reason, and counted.
+  A file that cannot be read is listed with the reason. The last line counts such files.
 
   Raises:
-    UserError: there is no file of a study there.
+    UserError: there is no study below the folder.
   """
   lines, broken, paths = [], 0, sorted(root.rglob("*.py"))
   for path in paths:

@@ -156,7 +156,7 @@ def test_what_was_done_is_not_done_again(done, monkeypatch):
 def test_a_source_that_learns_less_than_twice_chance_has_failed():
   assert sources.failure([], [0.9, 0.51], 4) is None
   assert sources.failure([], [0.9, 0.49], 4) == (
-    "failed: 49.0% of its training records right at its end, less than twice 25.0%"
+    "failed: 49.0% of its training records correct at the end, less than twice 25.0%"
   )
   failed = {"member": "seed 0, fold 0", "seed": 0, "fold": 0, "where": "epoch 1"}
   assert sources.failure([failed], [1.0], 4) == "failed: seed 0, fold 0: not finite in epoch 1"
@@ -213,7 +213,7 @@ def test_a_classifier_of_other_classes_and_other_pictures_are_refused(done, monk
   assert task.taken_over(stored, meta, "there")[0].keys() == {"params"}
   with pytest.raises(UserError, match="there was trained with colour_order RGB, this training reads BGR"):
     task.taken_over(stored, {**meta, "colour_order": "RGB"}, "there")
-  with pytest.raises(UserError, match="there does not say its input_size"):
+  with pytest.raises(UserError, match="there does not record its input_size"):
     task.taken_over(stored, {"label_names": meta["label_names"], "colour_order": "BGR"}, "there")
   monkeypatch.setattr(SYSTEMS["toy"], "label_free", ())
   with pytest.raises(UserError, match="there names its classes x, y, z, the data a, b, c"):

@@ -1,7 +1,7 @@
-"""The weights that a run or a study is given to start from, told apart by their digest.
+"""Checks that a run or a study continues with the weights that it was given at its start.
 
-A net that stays frozen is not saved with a training but read again on resume, so its folder has to hold the same
-weights then. The folder itself may have moved.
+A frozen net is not saved in checkpoints but read again on resume, so its folder must then hold the same weights. They
+are compared by their digest, so the folder itself may have moved.
 """
 
 import pathlib
@@ -16,17 +16,18 @@ _RESTORE = "put it back from a copy, or choose another --workdir"
 
 
 def check(workdir: pathlib.Path, folders: Mapping[str, str | None], *, begin: bool) -> None:
-  """Compares given weights with those that a run or a study began with, which `FILE` in its folder records.
+  """Compares given weights with those that a run or a study began with.
 
-  A folder that is gone is passed over, because a finished training no longer needs it; one that does need it says so.
+  The file `FILE` in the folder of the run or study records the digests. A folder of weights that no longer exists is
+  skipped, because a finished training does not need it. A training that does need it reports the missing folder.
 
   Args:
-    workdir: of the run or the study.
-    folders: for each key of the configuration that may name weights, such as "init_from", the folder or None.
-    begin: whether nothing is trained yet, so that the weights are recorded instead of compared.
+    workdir: folder of the run or the study.
+    folders: key of the configuration that may name weights, such as "init_from" -> folder of weights, or None.
+    begin: whether nothing is trained yet, so that the weights are recorded and not compared.
 
   Raises:
-    UserError: the weights in a folder are others, cannot be read, or there is no record of them.
+    UserError: the weights in a folder have changed or cannot be read, or there is no record of them.
   """
   named = {key: pathlib.Path(folder) for key, folder in folders.items() if folder}
   if begin:
@@ -38,7 +39,7 @@ def check(workdir: pathlib.Path, folders: Mapping[str, str | None], *, begin: bo
   for key, folder in named.items():
     if key not in before:
       raise UserError(
-        f"{workdir} does not say with which weights for {key} it was begun: choose another --workdir"
+        f"{workdir} does not record the weights for {key} with which it was begun: choose another --workdir"
       )
     then, now = before[key]["sha256"], _digest(folder)
     if then != now:
@@ -63,7 +64,7 @@ def _read(workdir: pathlib.Path) -> dict[str, dict[str, str]]:
 
 
 def _write(workdir: pathlib.Path, record: Mapping[str, Mapping[str, str]]) -> None:
-  """Writes the record; without given weights there is none."""
+  """Writes the record, or removes it if no weights are given."""
   if record:
     files.make_folder(workdir)
     files.write_json(workdir / FILE, record)

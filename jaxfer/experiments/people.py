@@ -1,4 +1,7 @@
-"""People beside the net (paper 000, section 3.3): a test for them of the records that a study tests, and Table 3."""
+"""Compares people with the net (paper 000, section 3.3).
+
+Writes a test in which people name the expressions of a study's test records, and prints their results like Table 3.
+"""
 
 import dataclasses
 import pathlib
@@ -23,23 +26,24 @@ def write_test(
   folder: pathlib.Path,
   data_dir: pathlib.Path,
 ) -> int:
-  """Writes the sheet, the form for answers and the key of a study: what its first row tests with its first seed.
+  """Writes the sheet, the form for answers and the key of a test for people.
 
-  The examples, one of each class, are drawn from what that training learns from; pictures stand in a random order.
+  The test shows the test records of the study's first row and first seed, in random order. It also shows one example of
+  each class, drawn from the training records of the same row and seed.
 
   Args:
-    study: as its file describes it.
-    preset: as `jaxfer.study.run` takes it.
-    assignments: likewise.
-    folder: where to write.
-    data_dir: the folder of prepared data.
+    study: the study, as read from its file.
+    preset: one of its presets, or None; see `jaxfer.study.run`.
+    assignments: overrides; see `jaxfer.study.run`.
+    folder: folder for the test.
+    data_dir: folder of the prepared data sets.
 
   Returns:
-    How many pictures are to be named.
+    Number of images to be named.
 
   Raises:
-    UserError: a study of something else than stills, or one whose split does not test so many of each class; as
-      `report.people.write` and `configuration.resolve`.
+    UserError: the data of the study are not still images, or its split does not test a fixed number of records of each
+      class; or as `report.people.write` and `configuration.resolve`.
   """
   study, rows = configuration.resolve(study, preset, assignments, options_of)
   config = next(iter(rows.values()))
@@ -47,14 +51,17 @@ def write_test(
     config = dataclasses.replace(config, seed=study.seeds[0])
   if not config.split.kind.startswith("per_class"):
     raise UserError(
-      f"split.kind={config.split.kind}: a people's test shows so many pictures of each class; take split.kind=per_class"
+      f"split.kind={config.split.kind}: a people's test shows equally many images of each class; "
+      "take split.kind=per_class"
     )
   with folders.explained(folder):
     folders.check(folder, None, "choose another folder for a new people's test")
     folders.check_writable(folder)
   data = run.load_data(config, data_dir)
   if "image" not in data.arrays:
-    raise UserError(f"data set '{config.data.name}' has no stills: a people's test is printed")
+    raise UserError(
+      f"data set '{config.data.name}' has no still images, and a people's test is printed on paper"
+    )
   split, labels = split_of(config, data), data.arrays["label"]
   rng = np.random.default_rng([config.seed, len(data)])
   tested = rng.permutation(np.flatnonzero(split.test))
@@ -73,7 +80,13 @@ def write_test(
 
 
 def scored(folder: pathlib.Path, answers: Sequence[pathlib.Path]) -> str:
-  """A table in the form of Table 3: each person's accuracy and correct answers, their mean, and the paper's.
+  """Scores the answers of people, and returns a table in the form of Table 3.
+
+  The table contains the accuracy and the number of correct answers of each person, their mean, and the paper's results.
+
+  Args:
+    folder: folder that `write_test` wrote.
+    answers: one file of answers per person.
 
   Raises:
     UserError: as `report.people.score`.
@@ -94,11 +107,11 @@ def scored(folder: pathlib.Path, answers: Sequence[pathlib.Path]) -> str:
       lines.append(_line(f"published, mean of {len(table)} {title}", mean, of))
   header = ["", "accuracy %", *names]
   of_each = f"of {count[0]}" if len(set(count)) == 1 else "of " + ", ".join(map(str, count))
-  text = f"{tables.text(header, lines, digits=1)}\nCorrect {of_each} by class, as answered"
+  text = f"{tables.text(header, lines, digits=1)}\nNumber of correct answers per class, {of_each} images"
   if paper:
     text += (
-      f"; of {published.PER_CLASS} as published (paper 000, Tables 3 and 2: other pictures), accuracies by the "
-      "published counts"
+      f"; of {published.PER_CLASS} in the published rows (paper 000, Tables 3 and 2: other images), whose accuracies "
+      "are computed from the counts"
     )
   return text + ".\n"
 

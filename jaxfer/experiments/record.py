@@ -1,4 +1,4 @@
-"""What a work directory was begun from: the configuration of a run, and the data of a run or study."""
+"""Reads and checks what a work directory records: the configuration of a run, and the data of a run or study."""
 
 import pathlib
 from typing import Any
@@ -19,7 +19,7 @@ def config_of(workdir: pathlib.Path) -> RunConfig:
   """Reads the configuration that a run was begun with.
 
   Raises:
-    UserError: config.json is missing, damaged, or of another program or version of jaxfer.
+    UserError: config.json is missing or damaged, or was written by another program or version of jaxfer.
   """
   path = workdir / folders.RUN
   tree = files.read_json(path, _RESTORE)
@@ -32,16 +32,16 @@ def config_of(workdir: pathlib.Path) -> RunConfig:
 
 
 def check_data(workdir: pathlib.Path, asked: Call, data: Records, *, begin: bool) -> None:
-  """Compares data with those that a run or study was begun on; `data.json` in its folder says which.
+  """Compares data with those that a run or study was begun on, as recorded in `data.json` in its folder.
 
   Args:
-    workdir: of the run or study.
-    asked: the name and options of the data.
-    data: as they lie prepared now.
-    begin: whether data that are not recorded are recorded now; otherwise they are refused.
+    workdir: folder of the run or study.
+    asked: name and options of the data set.
+    data: the data set as it is prepared now.
+    begin: whether to record data that are not recorded yet. If False, such data are an error.
 
   Raises:
-    UserError: the data are not the same, or there is no record of them; or the record cannot be read or written.
+    UserError: the data have changed, there is no record of them, or the record cannot be read or written.
   """
   path = workdir / DATA
   key = {"name": asked.name, "options": files.plain(asked.options)}
@@ -59,7 +59,7 @@ def check_data(workdir: pathlib.Path, asked: Call, data: Records, *, begin: bool
   elif begin:
     files.write_json(path, {"sets": [*sets, {**key, **now}]})
   else:
-    raise UserError(f"{path} does not say which data '{asked.name}' the training used: {_RESTORE}")
+    raise UserError(f"{path} does not record which data '{asked.name}' the training used: {_RESTORE}")
 
 
 def _compare(workdir: pathlib.Path, asked: Call, before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -75,7 +75,7 @@ def _compare(workdir: pathlib.Path, asked: Call, before: dict[str, Any], now: di
       for line, each in zip(told, (before, now), strict=True)
     ]
   if DATASETS[asked.name].generated:
-    fix = "this jaxfer draws another version of these embedded data; train again in another --workdir"
+    fix = "this jaxfer generates another version of these data; train again in another --workdir"
   else:
     fix = "give the --data-dir that holds the earlier data, prepare them again, or train in another --workdir"
   raise UserError(f"{workdir} was begun on other data '{asked.name}': then {told[0]}; now {told[1]}: {fix}")

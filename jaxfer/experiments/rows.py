@@ -1,8 +1,9 @@
-"""The rows of a study's table: folds x seeds of one training, and rows that differ in numbers alone, as members.
+"""Trains the rows of a study's table: each row is trained for every combination of fold and seed.
 
-A seed tests a record at most once, by the fold that holds it out; its accuracy pools the counts of its folds. Where the
-split is drawn anew by each seed, seeds test different records. A training that stops being finite stays in: its records
-count as wrong, and the table names it.
+The trainings of a row are members of one `Training`, together with those of rows that differ only in numeric
+hyperparameters. With one seed, each record is tested at most once, by the fold that holds it out. The accuracy of a
+seed pools the counts of its folds. If each seed draws its own split, the seeds test different records. A training that
+is not finite stays in the result: its records count as wrong, and the table names it.
 """
 
 import contextlib
@@ -27,7 +28,7 @@ from jaxfer.train import groups, members, trainer, weights
 from jaxfer.train.stage import Variables
 
 RESULT = "result.json"
-# Keys of the result of a trained row. A row that was not trained says why under "not_trained".
+# Keys of the result of a trained row. A row that was not trained has the reason under "not_trained".
 _KEYS = (
   "data", "label_names", "parameters", "failed", "facts", "table_summaries", "key", "subject", "label", "predicted",
   "correct", "rank", "readings", "members", "folds", "tested", "figures", "measures", "remarks", "seconds",
@@ -37,7 +38,13 @@ _KEYS = (
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """A row to be trained: its name, config and folder."""
+  """A row to train.
+
+  Attributes:
+    name: name of the row in the table.
+    config: config of its trainings, apart from seed and fold.
+    folder: folder for its result, figures and weights.
+  """
 
   name: str
   config: RunConfig
@@ -47,7 +54,20 @@ class Row:
 def alike(
   task: Task, row: configuration.Row, others: Sequence[configuration.Row], rows: Mapping[str, RunConfig]
 ) -> list[configuration.Row]:
-  """Those of the other rows, `row` first, that differ from it in numbers read by name alone: members of one program."""
+  """Returns the rows that can be trained together with a row, as members of one program.
+
+  These are the rows whose configs differ from its config only in hyperparameters that the stages read by name, and that
+  start from the same weights.
+
+  Args:
+    task: task of the row.
+    row: the row.
+    others: rows to choose from, starting with `row` itself.
+    rows: row name -> config.
+
+  Returns:
+    The chosen rows in the order of `others`, so `row` comes first.
+  """
   _, hparams = task.stages(1)
 
   def rest(name: str) -> dict[str, Any]:
@@ -68,18 +88,23 @@ def train(
   say: Callable[[str], None],
   said: str = "",
 ) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
-  """Trains folds x seeds of rows that differ in numbers alone; of each what was predicted for whom, and its metrics.
+  """Trains every fold and seed of rows that differ only in numeric hyperparameters.
 
-  Folds of different length share a schedule: that of the longest.
+  If the folds have different numbers of steps per epoch, the schedule of the longest one applies to all.
 
   Args:
-    rows: to train together, in the folder of the first.
-    task: of the first.
-    seeds: of the trainings of each fold.
-    source: a folder of weights to start from; one with a folder a training, as `kept` leaves them; or None.
-    kept: whether the trained weights are kept, each row's in its own folder, for other rows to start from.
-    say: takes the lines for the reader.
-    said: what `source` is, in words.
+    rows: rows to train together. The checkpoints are kept in the folder of the first one.
+    task: task of the first row.
+    seeds: seeds with which each fold is trained.
+    source: folder of weights to start from; or folder of a row trained with `kept`, from which each training takes the
+      weights of its own seed and fold; or None.
+    kept: whether to keep the trained weights in the folder of each row, so that other rows can start from them.
+    say: called with each line of the log.
+    said: description of `source` for the log.
+
+  Returns:
+    One (result, history) pair per row. The result has the keys `_KEYS`, including the prediction for each test record.
+    The history contains the metric rows of all trainings, with member, seed and fold.
   """
   config, data, folder = rows[0].config, task.records, rows[0].folder
   every = [
@@ -155,7 +180,7 @@ def train(
 
 
 def store(folder: pathlib.Path, result: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> None:
-  """Writes what `train` told of a row to its folder; with `result.json` there it counts as done."""
+  """Writes the result and the history of a row to its folder. The row is done once `result.json` exists."""
   files.make_folder(folder)
   text = "".join(files.to_json(line, None) + "\n" for line in lines)
   files.write_atomic(folder / "history.jsonl", text)
@@ -163,35 +188,47 @@ def store(folder: pathlib.Path, result: Mapping[str, Any], lines: Sequence[Mappi
 
 
 def stored(folder: pathlib.Path) -> dict[str, Any]:
-  """The result that `store` wrote; raises `UserError` where it is damaged or of another version of jaxfer."""
+  """Returns the result that `store` wrote; raises `UserError` if it is damaged or from another version of jaxfer."""
   path = folder / RESULT
   result = files.read_json(path, _again(path))
   return result if "not_trained" in result else files.read_json(path, _again(path), _KEYS)
 
 
 def history(folder: pathlib.Path) -> list[dict[str, Any]]:
-  """The rows of metrics that `store` wrote; raises `UserError` where one is damaged or of another version."""
+  """Returns the metric rows that `store` wrote.
+
+  Raises:
+    UserError: a row is damaged, or from another version of jaxfer.
+  """
   rows, damage = files.read_rows(folder / "history.jsonl")
   if damage:
     raise UserError(f"{folder / 'history.jsonl'} {damage}: {_again(folder / RESULT)}")
   if rows and not {"member", "seed", "fold"} <= rows[0].keys():
     path = folder / "history.jsonl"
     raise UserError(
-      f"{path} names no seed and fold, so it is of another version of jaxfer: {_again(folder / RESULT)}"
+      f"{path} names no seed and fold, so it is from another version of jaxfer: {_again(folder / RESULT)}"
     )
   return rows
 
 
 def _again(result: pathlib.Path) -> str:
-  """What to do about a damaged result: the trainings that it was made from are still there."""
+  """Returns the advice for a damaged result. It can be computed again, because the trainings are still there."""
   return f"remove {result} and go on with --resume"
 
 
 def _calls(names: Sequence[str], folder: pathlib.Path, config: RunConfig) -> dict[pathlib.Path, list[int]]:
-  """Which trainings run in one call, by its folder: all, or those side by side that differ in numbers alone.
+  """Groups trainings into calls: all of them, or with `vmap` only those that differ in numeric hyperparameters.
 
-  Trainings of one seed and plan that start from the same object draw a batch once, and what stays still, such as a
-  frozen net, is held and run once for all of them. `names` tell the trainings of one row apart.
+  Trainings with the same seed and plan that start from the same object share their batches. Frozen parts, such as a
+  frozen net, are then stored and run once for all of them.
+
+  Args:
+    names: one name per training, which is unique within a row.
+    folder: output folder of the rows.
+    config: config of the first row.
+
+  Returns:
+    Output folder of a call -> indices of its trainings.
   """
   same: dict[str, list[int]] = {}
   for k, name in enumerate(names):
@@ -203,14 +240,14 @@ def _calls(names: Sequence[str], folder: pathlib.Path, config: RunConfig) -> dic
 
 
 def _name(config: RunConfig) -> str:
-  """Of a training among those of its row."""
+  """Returns the name of a training within its row."""
   return f"seed {config.seed}, fold {config.split.fold or 0}"
 
 
 def _starts(
   task: Task, names: Sequence[str], source: str | None, say: Callable[[str], None], said: str = ""
 ) -> list[Variables | None]:
-  """What each training starts from; one object where it is the same for all."""
+  """Returns the variables that each training starts from. If they are the same for all, they are one object."""
   if source is None:
     return [None] * len(names)
   folder = pathlib.Path(source)
@@ -220,7 +257,7 @@ def _starts(
     return [taken] * len(names)
   starts = {}
   for name in dict.fromkeys(names):
-    # A training that failed left NaN: the one that starts from it fails too, and the table says so.
+    # The weights of a failed training may contain NaN. A training that starts from them fails too, as the table shows.
     stored = weights.load_weights(folder / "weights" / name, sound=False)
     starts[name], line = task.taken_over(*stored, f"row '{folder.name}'")
   say(f"{line}; each from the training of its seed and fold")
@@ -234,7 +271,7 @@ def _result(
   ends: Sequence[members.Result],
   configs: Sequence[RunConfig],
 ) -> dict[str, Any]:
-  """What a row's trainings predicted for whom, by seed, the records of each ascending."""
+  """Returns the predictions of a row's trainings by seed, with the records of each seed in ascending order."""
   data = task.records
   failed, readings = [], []
   for own_config, end in zip(configs, ends, strict=True):
@@ -290,7 +327,7 @@ def _result(
 
 
 def _wrong(reading: Prediction) -> Prediction:
-  """That of a training that failed."""
+  """Returns the prediction that stands for a failed training, in which every record is wrong."""
   last = None if reading.rank is None else np.full_like(reading.rank, np.iinfo(reading.rank.dtype).max)
   trials = None if reading.by_trial is None else np.full_like(reading.by_trial, -1)
   return Prediction(
@@ -299,7 +336,7 @@ def _wrong(reading: Prediction) -> Prediction:
 
 
 def _tested(config: RunConfig, folds: int) -> str:
-  """Who is tested, in words."""
+  """Describes the test records in words."""
   split = config.split
   words = {
     "people": f"{folds} person-independent folds pooled" if folds > 1 else "people whom no training saw",
@@ -313,7 +350,7 @@ def _tested(config: RunConfig, folds: int) -> str:
 
 @contextlib.contextmanager
 def _compilations() -> Iterator[list[float]]:
-  """Collects how long each compilation takes, or its look-up in the cache."""
+  """Collects the seconds that each compilation, or its look-up in the cache, takes."""
   seconds: list[float] = []
 
   def note(event: str, duration_secs: float, **details: Any) -> None:
@@ -329,7 +366,7 @@ def _compilations() -> Iterator[list[float]]:
 
 
 def _data(config: RunConfig, data: records.Records) -> dict[str, Any]:
-  """The data set with all its options, and what tells it from any other."""
+  """Returns the name and all options of the data set, and the version, counts and fingerprint that identify it."""
   made = records.make_config(config.data.name, config.data.options)
   options = {name: getattr(made, name) for name in options_of("data", config.data)}
   return {

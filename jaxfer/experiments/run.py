@@ -1,4 +1,4 @@
-"""Trains a configured run and judges it, whatever the system: data, folds, training, accuracy pooled over folds."""
+"""Trains and evaluates a run of any system: loads the data, trains every fold, and pools the accuracy over folds."""
 
 import dataclasses
 import pathlib
@@ -23,18 +23,19 @@ from jaxfer.train import groups, members, memory, trainer, weights
 from jaxfer.train.checkpoint import exists
 from jaxfer.train.stage import Variables
 
-MANY = 200  # Classes; the confusion matrix of CASIA-WebFace's 10,572 people would take a GB.
+# Number of classes above which no confusion matrix is written. That of CASIA-WebFace's 10,572 people would take a GB.
+MANY = 200
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """The trainings of a config: one, or one per fold where no fold is chosen.
+  """The trainings of a config: a single one, or one per fold if the config has folds and does not choose one.
 
   Attributes:
-    tasks: of each training, by its name; a training alone has the name "".
-    splits: of the records, likewise.
-    training: all of them.
-    notes: lines that say what they start from.
+    tasks: name of a training -> its task. A single training has the name "".
+    splits: name of a training -> its split of the records.
+    training: all trainings, as members of one `Training`.
+    notes: log lines that describe the weights that the trainings start from.
   """
 
   tasks: Mapping[str, Task]
@@ -44,18 +45,18 @@ class Run:
 
 
 def prepare(config: RunConfig, data: records.Records, *, trains: bool = True) -> Run:
-  """Builds the model and splits the people; nothing is compiled yet.
+  """Builds the model and splits the records. Nothing is compiled yet.
 
   Args:
-    config: of the run.
-    data: as `seen` gives them.
-    trains: whether it is to be trained, so that the weights it starts from are read.
+    config: config of the run.
+    data: records, as returned by `seen`.
+    trains: whether the run will be trained. If so, the weights that it starts from are read.
   """
   return set_up(task_of(config, data), trains=trains)
 
 
 def set_up(task: Task, *, trains: bool = True) -> Run:
-  """Splits the people of a task; `trains` as in `prepare`."""
+  """Splits the records of a task; `trains` is as in `prepare`."""
   config = task.config
   tasks = {
     name: dataclasses.replace(task, config=fold) for name, fold in fold_configs(config, task.records).items()
@@ -74,17 +75,17 @@ def set_up(task: Task, *, trains: bool = True) -> Run:
 def training_of(
   tasks: Mapping[str, Task], initial: Mapping[str, Variables | None], origin: str
 ) -> tuple[members.Training, dict[str, folds.Split]]:
-  """The trainings of tasks that differ in folds, seeds and numbers alone, as members of one training.
+  """Makes one training of tasks that differ only in folds, seeds and numeric hyperparameters.
 
-  Members of different length share a schedule, that of the longest.
+  If the members have different numbers of steps per epoch, the schedule of the longest one applies to all.
 
   Args:
-    tasks: by the members' names.
-    initial: what each starts from in place of initial values.
-    origin: where that is from, in words.
+    tasks: member name -> task.
+    initial: member name -> variables that replace initial ones, or None.
+    origin: description of where `initial` comes from.
 
   Returns:
-    The training, and the split of each member.
+    (training, splits), where the splits map member names to the members' splits of the records.
   """
   first = next(iter(tasks.values()))
   splits = {name: split_of(one.config, one.records) for name, one in tasks.items()}
@@ -106,7 +107,7 @@ def training_of(
   ]
   evaluation = members.Evaluation(first.outputs, first.judge, first.test_batch, first.system.batch_dependent)
   record = {
-    # The weights that each starts from are told by their digest, wherever they lie.
+    # The initial weights are identified by their digest and not by their folder.
     "config": {
       name: {**configuration.identity(one.config), "init_from": None} for name, one in tasks.items()
     },
@@ -119,7 +120,7 @@ def training_of(
 
 
 def keep(folder: pathlib.Path, task: Task, variables: Variables) -> None:
-  """Writes a training's variables to a folder, for others to start from."""
+  """Writes the variables of a training to a folder of weights, from which other trainings can start."""
   meta = {
     "config": configuration.identity(task.config),
     "data": task.records.fingerprint,
@@ -131,7 +132,7 @@ def keep(folder: pathlib.Path, task: Task, variables: Variables) -> None:
 
 
 def revision() -> str:
-  """The version, and the commit where this is a checkout."""
+  """Returns the version of jaxfer, followed by the commit if it runs from a Git checkout."""
   root = pathlib.Path(jaxfer.__file__).parent
   try:
     commit = subprocess.run(
@@ -143,7 +144,10 @@ def revision() -> str:
 
 
 def load_data(config: RunConfig, data_dir: pathlib.Path) -> records.Records:
-  """Reads the configured data set, or opens it where it is too big; a synthetic one is generated on first use."""
+  """Reads the data set of a config. A synthetic data set is generated on first use.
+
+  A data set that is too big for the host's memory, or that the config streams, is only opened.
+  """
   options_of("data", config.data)
   host = stream.host_memory()
   room = None if host is None else int(host * memory.SHARE)
@@ -152,7 +156,11 @@ def load_data(config: RunConfig, data_dir: pathlib.Path) -> records.Records:
 
 
 def fold_configs(config: RunConfig, data: records.Records) -> dict[str, RunConfig]:
-  """The config of each of its trainings by name: itself, of no name, or one per fold where no fold is chosen."""
+  """Returns the config of each training of a config, by name.
+
+  If the config has folds and does not choose one, there is one training per fold, named "fold0", "fold1", and so on.
+  Otherwise there is a single training with the name "".
+  """
   if count := folds_of(config, data):
     return {
       f"fold{k}": dataclasses.replace(config, split=dataclasses.replace(config.split, fold=k))
@@ -170,20 +178,23 @@ def train(
   profile: pathlib.Path | None = None,
   say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-  """Trains a config (every fold of it), then judges it; returns `evaluate`'s result.
+  """Trains a config, including all of its folds, and evaluates it.
 
   Args:
-    config: what to train.
-    workdir: for metrics, checkpoints and figures.
-    data_dir: the folder of prepared data.
-    resume: whether to go on with the run in `workdir`.
-    profile: a folder for a trace of one chunk of steps of the (first fold's) training; None records none.
-    say: takes the lines for the reader.
+    config: the config to train.
+    workdir: folder for metrics, checkpoints and figures.
+    data_dir: folder of the prepared data sets.
+    resume: whether to continue the run in `workdir`.
+    profile: folder for a trace of one chunk of steps (of the first fold); None records no trace.
+    say: called with each line of the log.
+
+  Returns:
+    The result, see `evaluate`.
 
   Raises:
-    UserError, Interrupted: see `Trainer.fit`; also where `workdir` holds something else, is in use or cannot be
-      written (`folders.hold`), where it was begun with another configuration or on other data, and where a fold's loss
-      or gradient is not finite.
+    UserError: as `Trainer.fit` and `folders.hold`; also if the run in `workdir` was begun with another configuration
+      or on other data, or if the loss or a gradient of a fold is not finite.
+    Interrupted: SIGTERM or SIGINT arrived. The state has been saved.
   """
   configuration.check(config, options_of)
   with folders.hold(workdir, folders.RUN, data_dir, say):
@@ -195,12 +206,16 @@ def train(
 
 
 def _begin(config: RunConfig, workdir: pathlib.Path, data_dir: pathlib.Path, resume: bool) -> records.Records:
-  """Loads the data, and writes down what the run is begun from, unless the folder was begun from something else."""
+  """Loads the data, and records the configuration, the data and the given weights of the run in its folder.
+
+  Raises:
+    UserError: the folder holds a run and `resume` is False, or its run was begun with something else.
+  """
   begun = [path for path in (workdir, *workdir.glob("group*")) if exists(path)]
   if begun and not resume:
     raise UserError(f"{workdir} already holds a run: go on with --resume, or choose another --workdir")
   before = record.config_of(workdir) if (workdir / folders.RUN).exists() else config
-  # Where nothing is trained yet, such as after a refusal, another configuration may take the place of the first.
+  # As long as nothing is trained, for example after an error, another configuration may replace the first one.
   if begun and (keys := configuration.differences(before, config)):
     raise UserError(
       f"{workdir} was begun with another configuration ({', '.join(keys)} differ): go on with the same, "
@@ -214,7 +229,7 @@ def _begin(config: RunConfig, workdir: pathlib.Path, data_dir: pathlib.Path, res
 
 
 def _describe(run: Run, data: records.Records, say: Callable[[str], None]) -> None:
-  """Says what is trained on what."""
+  """Logs the model, the data and the splits."""
   task = next(iter(run.tasks.values()))
   config = task.config
   shapes = jax.eval_shape(task.init, jax.random.key(0))["params"]
@@ -233,22 +248,29 @@ def _describe(run: Run, data: records.Records, say: Callable[[str], None]) -> No
 def evaluate(
   workdir: pathlib.Path, data_dir: pathlib.Path, *, say: Callable[[str], None] = print
 ) -> dict[str, Any]:
-  """Judges a trained run on its test side; over folds the counts are pooled.
+  """Evaluates a trained run on its test records. The counts of all folds are pooled.
 
-  Accuracy is that of `metrics.score`, in a study as here. Where a protocol has several trials, accuracy, counts and
-  confusion matrix are means over the trials, and `predictions.csv` has what most trials say, in a column of that name,
-  and the share of the trials that are right.
+  The accuracy is that of `metrics.score`, as in a study. If a protocol has several trials, the accuracy, the counts and
+  the confusion matrix are means over the trials. `predictions.csv` then contains, for each record, the class that most
+  trials predict and the share of trials that are correct.
 
-  Writes `evaluation.json`, `predictions.csv`, `confusion.txt`, the figures `confusion.png`, `curves.png`,
-  `examples.png` (a tested record of each class) and those of the system (of the first fold), and `report.html` to
-  `workdir`; and the weights of the training, or of each fold, to a folder `weights`. Above `MANY` classes, people or
-  ImageNet's objects, nothing that stands for each class or pair of them is drawn, and "confusion" is None.
+  Writes these files to `workdir`: `evaluation.json`, `predictions.csv`, `confusion.txt`, `report.html`, the figures
+  `confusion.png`, `curves.png` and `examples.png` (one test record of each class), and the system's own figures for the
+  first fold. The weights of the training, or of each fold, are written to the folder `weights`. With more than `MANY`
+  classes, such as people or ImageNet's objects, nothing is drawn per class or pair of classes, and "confusion" is None.
+
+  Args:
+    workdir: folder of the run.
+    data_dir: folder of the prepared data sets.
+    say: called with each line of the log.
 
   Returns:
-    The contents of `evaluation.json`; what is NaN here, such as the recall of a class without records, is null there.
+    The contents of `evaluation.json`. Numbers that are NaN here, such as the recall of a class without records, are
+    null in the file.
 
   Raises:
-    UserError: no run there, or an unfinished one; the data are not those of the training; or as `folders.hold`.
+    UserError: `workdir` holds no run, or an unfinished one, or the data are not those of the training; or as
+      `folders.hold`.
   """
   if folders.kind(workdir) is None:
     raise UserError(f"{workdir} holds no run: there is no config.json in it")
@@ -256,7 +278,7 @@ def evaluate(
     config = record.config_of(workdir)
     data = load_data(config, data_dir)
     record.check_data(workdir, config.data, data, begin=False)
-    # Folds that start from given weights share those that stay frozen, which are read again.
+    # Folds share given weights that stay frozen. These are not in the checkpoints, so they are read again.
     folds_share = config.init_from is not None and folds_of(config, data) > 1
     run = prepare(config, seen(config, data), trains=folds_share)
     return _evaluate(config, workdir, run, trainer.Trainer(run.training, workdir, say=say).restore(), say)
@@ -272,22 +294,20 @@ def _evaluate(
   """See `evaluate`."""
   data = next(iter(run.tasks.values())).records
   classes = len(data.label_names)
-  tested: list[tuple[np.ndarray, Mapping[str, Prediction]]] = []  # The labels and readings of each fold.
+  tested: list[tuple[np.ndarray, Mapping[str, Prediction]]] = []  # The labels and predictions of each fold.
   lines: list[tuple[str, ...]] = []  # Rows of predictions.csv.
-  histories: list[list[dict[str, Any]]] = []  # Rows of metrics of each fold.
+  histories: list[list[dict[str, Any]]] = []  # The metric rows of each fold.
   by_fold: dict[str, float] = {}
   remarks: list[str] = []
   apart = True
   figures: Mapping[str, str] = {}
-  examples: dict[
-    int, tuple[int, int]
-  ] = {}  # Class -> the first tested record of it, and what it was taken for.
+  examples: dict[int, tuple[int, int]] = {}  # Class -> its first test record, and the class predicted for it.
   for name, end in zip(run.tasks, results, strict=True):
     task, split = run.tasks[name], run.splits[name]
     variables, history = end.variables, end.history
     if end.failed is not None:
       raise UserError(
-        f"{name}: loss or gradient is not finite in {end.failed}: lower the learning rate, or look at the data"
+        f"{name}: loss or gradient is not finite in {end.failed}: lower the learning rate, or check the data"
       )
     assert end.outputs is not None
     keep(workdir / "weights" / name, task, variables)
@@ -296,7 +316,7 @@ def _evaluate(
     if not by_fold:
       figures = task.system.figures(task, variables, np.flatnonzero(split.train), rows, workdir)
     if not np.isfinite(outputs).all():
-      raise UserError(f"{workdir / name}: the trained net gives outputs that are not finite")
+      raise UserError(f"{workdir / name}: the trained net's outputs are not finite")
     histories.append(history)
     said = task.system.warnings(task.model, history, outputs)
     remarks += [f"{name}: {line}" for line in said] if name else said
@@ -380,7 +400,7 @@ def _draw_examples(
     data.label_names[label] + ("" if label == guess else f"\ntaken for {data.label_names[guess]}")
     for label, (_, guess) in sorted(examples.items())
   ]
-  grids.rows_png(pictures, names, workdir / "examples.png", "One tested record of each class")
+  grids.rows_png(pictures, names, workdir / "examples.png", "One test record of each class")
 
 
 def _say_result(result: dict[str, Any], say: Callable[[str], None]) -> None:
@@ -388,7 +408,7 @@ def _say_result(result: dict[str, Any], say: Callable[[str], None]) -> None:
   say("")
   if result["confusion"] is None:
     classes = len(result["label_names"])
-    say(f"{classes} classes: above {MANY} no confusion matrix and no example of each is written")
+    say(f"{classes} classes: no confusion matrix and no examples are written for more than {MANY}")
   else:
     say(tables.text(*tables.confusion_table(result["confusion"], result["label_names"]), digits=3).rstrip())
   say("")
@@ -401,10 +421,10 @@ def _say_result(result: dict[str, Any], say: Callable[[str], None]) -> None:
   )
   if len(result["accuracy_by_fold"]) > 1:
     values = list(result["accuracy_by_fold"].values())
-    say(f"pooled over {len(values)} folds; folds on their own {min(values):.3f} to {max(values):.3f}")
+    say(f"pooled over {len(values)} folds; single folds {min(values):.3f} to {max(values):.3f}")
   for name, accuracy in result["read_otherwise"].items():
     batches = "" if name.endswith(ALONE) or not result["batches"] else f", {result['batches']}"
-    say(f"the same net read otherwise, {name}{batches}: {accuracy:.4f}")
+    say(f"the same net evaluated otherwise, {name}{batches}: {accuracy:.4f}")
   for name, accuracy in result["published"].items():
     comparable = "" if result["papers_data"] else " (other data than the paper's)"
     say(f"published, {name}: {accuracy:.4f}{comparable}; {result['source']}")

@@ -1,8 +1,7 @@
-"""Trainings that rows of a study start from without standing in its table: pre-trainings, each run once.
+"""Pre-trainings: trainings that rows of a study start from. Each is run once, and is not a row of the study's table.
 
-A pre-training has failed where its loss was not finite, or where it is right for less than twice the share of chance
-of its training records in its last epoch. The rule is our choice: paper 004 prints "- (Pretraining Failed)" and gives
-none.
+A pre-training counts as failed if its loss was not finite, or if its training accuracy in the last epoch is less than
+twice the chance level. This rule is our choice: paper 004 prints "- (Pretraining Failed)" and does not define it.
 """
 
 import dataclasses
@@ -28,9 +27,9 @@ class Source:
   """A pre-training.
 
   Attributes:
-    row: its name, and a folder of weights where one takes its place.
-    config: of the training.
-    folder: for its checkpoints, `result.json`, `history.jsonl`, `curves.png` and weights.
+    row: the name of the pre-training, and optionally a folder of weights that replaces it.
+    config: config of the training.
+    folder: folder for its checkpoints, `result.json`, `history.jsonl`, `curves.png` and weights.
   """
 
   row: configuration.Row
@@ -39,22 +38,26 @@ class Source:
 
   @property
   def ready(self) -> bool:
-    """Whether it is trained, or given."""
+    """Whether it has been trained, or is replaced by given weights."""
     return self.row.init_from is not None or (self.folder / row_trainings.RESULT).is_file()
 
   @property
   def result(self) -> dict[str, Any]:
-    """What `train` left."""
+    """The result that `train` stored."""
     return row_trainings.stored(self.folder)
 
   @property
   def failure(self) -> str | None:
-    """Why nothing starts from it."""
+    """The reason why no row can start from it, or None."""
     return None if self.row.init_from is not None else self.result["failure"]
 
   @property
   def weights(self) -> pathlib.Path:
-    """The folder of weights to start from."""
+    """The folder of weights to start from.
+
+    Raises:
+      UserError: the folder of the trained weights does not contain exactly one training.
+    """
     if self.row.init_from is not None:
       return pathlib.Path(self.row.init_from)
     below = self.folder / "weights"
@@ -67,7 +70,13 @@ class Source:
     return found[0]
 
   def train(self, task: Callable[[RunConfig], Task], seed: int, say: Callable[[str], None]) -> None:
-    """Trains it with a seed, judges it on its own held-out records, and leaves the result in its folder."""
+    """Trains it, evaluates it on its own test records, and stores the result in its folder.
+
+    Args:
+      task: function of a config that returns its task.
+      seed: seed of the training.
+      say: called with each line of the log.
+    """
     say(f"pre-training {self.row.name}:")
     own, made = [row_trainings.Row(self.row.name, self.config, self.folder)], task(self.config)
     data = made.records
@@ -85,24 +94,22 @@ class Source:
 
 
 def failure(failed: Sequence[Mapping[str, Any]], learned: Sequence[float], classes: int) -> str | None:
-  """Why a pre-training counts as failed, or None.
+  """Returns the reason why a pre-training counts as failed, or None.
 
   Args:
     failed: the trainings that were not finite, see `report.tables.not_finite`.
-    learned: accuracy on its training records, by epoch.
-    classes: how many it tells apart.
+    learned: training accuracy of each epoch, in [0, 1].
+    classes: number of classes.
   """
   if failed:
     return f"failed: {tables.not_finite(failed[0])}"
   if learned and learned[-1] < 2 / classes:
-    return (
-      f"failed: {learned[-1]:.1%} of its training records right at its end, less than twice {1 / classes:.1%}"
-    )
+    return f"failed: {learned[-1]:.1%} of its training records correct at the end, less than twice {1 / classes:.1%}"
   return None
 
 
 def pretrainings(sources: Sequence[Source]) -> list[dict[str, Any]]:
-  """The table of what the pre-trainings came to; none where there are none."""
+  """Returns a table of the pre-trainings' results as a list of one, or an empty list if there are none."""
   if not sources:
     return []
   lines: list[list[Cell]] = []
@@ -113,13 +120,11 @@ def pretrainings(sources: Sequence[Source]) -> list[dict[str, Any]]:
     if source.ready:
       lines.append([source.row.name, *_cells(source.result)])
   header = ["", "data", "records", "classes", "held out", "right %", "in training %", "epochs", "seconds"]
-  return [
-    {"title": "Pre-trainings, each judged on its own held-out records", "header": header, "rows": lines}
-  ]
+  return [{"title": "Pre-trainings, each evaluated on its own test records", "header": header, "rows": lines}]
 
 
 def timing(sources: Sequence[Source]) -> dict[str, float]:
-  """How many pre-trainings there were, and what they took together."""
+  """Returns the number of pre-trainings that were run, and their total duration in seconds."""
   own = [source.result["seconds"] for source in sources if source.row.init_from is None and source.ready]
   return {"pretrainings": len(own), "pretraining_seconds": round(sum(own), 1)}
 

@@ -1,4 +1,4 @@
-"""What a config comes to on its data, whatever the devices: its stages, its variables, its outputs and their worth."""
+"""A config applied to its data: the model, the split, the stages, and the evaluation. It does not depend on devices."""
 
 import dataclasses
 import inspect
@@ -26,10 +26,17 @@ from jaxfer.train.stage import Stage, Variables
 
 
 def options_of(field: str, call: Call) -> Mapping[str, Any]:
-  """The options, with their types and ranges, that a call of a config takes: `field` is "recipe", "model" or "data".
+  """Returns the options that a call in a config accepts.
+
+  Args:
+    field: "recipe", "model" or "data".
+    call: the call.
+
+  Returns:
+    Option name -> annotation with its type and range.
 
   Raises:
-    UserError: there is no such recipe, model or data set.
+    UserError: there is no recipe, model or data set of this name.
   """
   if field == "recipe":
     parameters = inspect.signature(_system(call.name).recipe).parameters.values()
@@ -45,7 +52,7 @@ def options_of(field: str, call: Call) -> Mapping[str, Any]:
     }
     return {name: hints[name] for name in ours}
   fields = records.option_fields(type(records.make_config(call.name, {})))
-  # Where to import from and how strictly are arguments of `prepare`, not properties of the data.
+  # "source" and "skip_bad" say where and how strictly `prepare` imports. They are not properties of the data.
   return {name: field.type for name, field in fields.items() if name not in ("source", "skip_bad")}
 
 
@@ -56,15 +63,16 @@ def _system(name: str) -> System:
 
 
 def _model(config: RunConfig, data: records.Records) -> nn.Module:
-  """The model, told of the data what it asks for: how many classes there are, or how many people.
+  """Creates the model. A model with the option `num_classes` or `subjects` gets that number from the data.
 
   Raises:
-    UserError: the config gives another number than the data have, or they have a single class.
+    UserError: the config gives another number than the data, the data have a single class, or the model cannot compute
+      in the dtype of the config.
   """
   if len(data.label_names) < 2:
     raise UserError(
-      f"data set '{config.data.name}' has one class, '{data.label_names[0]}', and a training of one class is no "
-      "result: check the folders or labels of the source"
+      f"data set '{config.data.name}' has one class, '{data.label_names[0]}', and a training needs at least two: "
+      "check the folders or labels of the source"
     )
   given = {"num_classes": len(data.label_names), "subjects": len(data.subject_names)}
   given = {name: count for name, count in given.items() if name in options_of("model", config.model)}
@@ -79,14 +87,14 @@ def _model(config: RunConfig, data: records.Records) -> nn.Module:
     options["dtype"] = None if config.dtype == "float32" else config.dtype
   elif config.dtype != "float32":
     raise UserError(
-      f"dtype={config.dtype}: model {config.model.name} has no attribute dtype to compute in: add one and pass it to "
+      f"dtype={config.dtype}: model {config.model.name} has no attribute dtype: add one and pass it to "
       "its layers, or leave dtype out"
     )
   return create_model(config.model.name, **options)
 
 
 def folds_of(config: RunConfig, data: records.Records) -> int:
-  """How many trainings the config's split asks for, one a fold; 0: a single one."""
+  """Returns the number of folds that a config trains; 0 if it is a single training."""
   split = config.split
   if split.fold is not None:
     return 0
@@ -94,12 +102,16 @@ def folds_of(config: RunConfig, data: records.Records) -> int:
 
 
 def split_of(config: RunConfig, data: records.Records) -> folds.Split:
-  """Who trains, who watches, who is tested, as masks over the records.
+  """Splits the records of a config into training, validation and test.
 
-  Records that are for training or for recognition alone (their text `purpose`) are on no other side.
+  Records whose text `purpose` is "training" are used only for training. Those whose `purpose` is "recognition" are used
+  only for validation and test.
+
+  Returns:
+    The split, as masks over the records.
 
   Raises:
-    UserError: these records cannot be divided so, or nothing can be learned or tested then.
+    UserError: the records cannot be split in this way, or nothing could be learned or tested with the split.
   """
   split = _all_of(config, data)
   if "purpose" in data.texts:
@@ -118,14 +130,14 @@ def _all_of(config: RunConfig, data: records.Records) -> folds.Split:
   seed = _split_seed(config.seed) if split.seed is None else split.seed
   aside: Any = {"validation_fraction": split.validation, "seed": seed}
   if split.kind == "per_class":
-    people = set(data.subject_names) <= set(data.label_names)  # That is what is learned: who it is.
+    people = set(data.subject_names) <= set(data.label_names)  # The classes are the people themselves.
     return per_class.per_class_split(labels, data.label_names, split.per_class, few=people, **aside)
   if split.kind == "per_class_people":
     return per_class.per_class_people_split(subjects, labels, data.label_names, split.per_class, **aside)
   if split.kind == "distributed":
     if "split" not in data.texts:
       raise UserError(
-        f"data set '{config.data.name}' has no split of its distributor's: choose another split.kind"
+        f"data set '{config.data.name}' has no split by its distributor: choose another split.kind"
       )
     return folds.distributed_split(subjects, data.texts["split"], **aside)
   count = len(data.subject_names) if split.kind == "leave_one_out" else split.folds
@@ -136,21 +148,21 @@ def _all_of(config: RunConfig, data: records.Records) -> folds.Split:
 
 
 def _split_seed(seed: int) -> int:
-  """Of a division drawn anew by each run: its own stream of random numbers, apart from the rows' order."""
+  """Returns the seed of a split that each run draws anew. Its random numbers are independent of the batches' order."""
   return int(np.random.SeedSequence([seed, zlib.crc32(b"split")]).generate_state(1)[0])
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """A config on its data.
+  """A config with its model and its data.
 
   Attributes:
-    config: as it was given.
-    system: its system.
-    model: with the classes of the data.
-    data: the arrays that the steps gather from, [n, ...] each, on the host; a `Stream` where not resident.
-    records: what they were made from.
-    placement: their size and where they go, in words.
+    config: the config.
+    system: the system of the config.
+    model: the model, created for the classes of the data.
+    data: arrays [n, ...] on the host, from which the steps gather; a `Stream` if the data are not resident.
+    records: the records from which the arrays were made.
+    placement: description of the size of the data and where they are placed.
   """
 
   config: RunConfig
@@ -161,17 +173,25 @@ class Task:
   placement: str
 
   def plan(self, trained: np.ndarray) -> Plan:
-    """The batches of the rows to train on, in the order of the config's seed."""
+    """Returns the training batches.
+
+    Args:
+      trained: indices of the training examples. The seed of the config determines their order.
+    """
     config = self.config
     subjects = self.records.arrays["subject"]
     return Plan(trained, config.batch_size, config.remainder, [config.seed], subjects)
 
   def stages(self, steps: int) -> tuple[tuple[Stage, ...], Mapping[str, float]]:
-    """The stages, and the numbers they read by name, where an epoch has so many steps."""
+    """Returns the stages of the recipe, and the hyperparameters that they read by name.
+
+    Args:
+      steps: number of steps per epoch.
+    """
     return self.system.recipe(self.model, steps, **self.config.recipe.options)
 
   def init(self, key: jax.Array) -> Variables:
-    """Initial variables."""
+    """Returns the initial variables."""
     one = {name: np.zeros((1, *array.shape[1:]), array.dtype) for name, array in self.data.items()}
     return self.system.init(self.model, one, key)
 
@@ -183,46 +203,63 @@ class Task:
     plan: Mapping[str, jax.Array],
     axis_name: str | None,
   ) -> jax.Array:
-    """What evaluation computes of the planned rows, [rows, ...]; see `placement.Outputs`."""
+    """Computes the outputs [batch, ...] of the planned examples for evaluation; see `placement.Outputs`."""
     batch = {**self.system.eval_batch(data, plan["row"]), "real": plan["real"]}
     return self.system.outputs(self.model, variables, batch, hparams, axis_name)
 
   @property
   def test_batch(self) -> int:
-    """Rows of a batch of evaluation."""
+    """Number of examples in an evaluation batch."""
     return self.system.test_batch or self.config.batch_size
 
   def in_order(self, rows: np.ndarray) -> np.ndarray:
-    """The rows as evaluation takes them: where batch-mates matter, in the distributor's order."""
+    """Returns indices in the order of evaluation.
+
+    If outputs depend on the other examples in a batch and the distributor gives an order, this is the distributor's
+    order. Otherwise, the indices are returned unchanged.
+    """
     if not self.system.batch_dependent or "order" not in self.records.arrays:
       return rows
     return rows[np.argsort(self.records.arrays["order"][rows], kind="stable")]
 
   def read(self, outputs: np.ndarray, rows: np.ndarray) -> Mapping[str, Prediction]:
-    """What some rows' outputs say, by name; the first is what counts."""
+    """Returns the predictions from outputs, by name. The first one determines the accuracy.
+
+    Args:
+      outputs: [n, ...].
+      rows: [n] indices of the examples.
+    """
     return self.system.predictions(self.model, outputs, self.data["label"][rows])
 
   def judge(self, outputs: np.ndarray, rows: np.ndarray) -> dict[str, float]:
-    """Accuracy and mean loss of some rows' outputs."""
+    """Returns the accuracy and, if there is one, the mean loss of outputs; the arguments are as in `read`."""
     reading = next(iter(self.read(outputs, rows).values()))
     numbers = {"accuracy": self.score(reading.correct, rows).accuracy}
     return numbers if reading.loss is None else numbers | {"loss": float(reading.loss.mean())}
 
   def score(self, correct: np.ndarray, rows: np.ndarray) -> metrics.Score:
-    """How many of some rows are right, where `correct` is that of a `Prediction` of them."""
+    """Returns the score of predictions.
+
+    Args:
+      correct: [n] `Prediction.correct`.
+      rows: [n] indices of the examples.
+    """
     return metrics.score(self.data["label"][rows], correct, len(self.records.label_names))
 
   def taken_over(self, given: Variables, meta: Mapping[str, Any], source: str) -> tuple[Variables, str]:
-    """What this training starts from instead of initial values, and a line that says so.
+    """Takes over the variables of another training in place of initial ones.
 
     Args:
       given: variables of another training, or converted ones.
-      meta: what is stored beside them; `label_names` there must be those of these data where something is taken that
-        depends on them, and the pictures those of this model.
-      source: where they are from, in words.
+      meta: the metadata stored with them. Their input specification must be that of this model. If a submodule is taken
+        over that depends on the classes, their `label_names` must be those of the data.
+      source: description of where the variables come from.
+
+    Returns:
+      (variables, line), where the line describes for the log what was taken over.
 
     Raises:
-      UserError: they do not fit this model.
+      UserError: the variables do not fit this model.
     """
     taken, names = self.system.load_pretrained(self.model, given), meta.get("label_names")
     modules = self._modules(taken["params"])
@@ -256,7 +293,10 @@ class Task:
     return taken, line + (f"; fresh: {_named(left)}" if left else "")
 
   def _modules(self, taken: Mapping[str, Any]) -> list[str]:
-    """What is taken over: submodules, or those parts of one, as "rgb/trunk", that may be taken without the others."""
+    """Returns the names of the submodules that are taken over.
+
+    A submodule whose parts may be taken over separately is replaced by the names of these parts, such as "rgb/trunk".
+    """
     modules: list[str] = []
     for name, tree in taken.items():
       parts = [f"{name}/{part}" for part in tree]
@@ -264,34 +304,40 @@ class Task:
     return modules
 
   def check_start(self, start: Variables | None) -> None:
-    """Refuses a training whose recipe leaves a submodule as it is given, where it is not given, or in part.
+    """Checks that every submodule that needs trained weights is given completely; see `System.required_weights`.
+
+    Args:
+      start: the variables that the training starts from, or None.
 
     Raises:
-      UserError: naming the option and the submodule.
+      UserError: a submodule is missing or incomplete. The message names it, and the option of the recipe.
     """
     given = {} if start is None else start["params"]
     for name, option in self.system.required_weights(self.config.recipe.options).items():
       if name not in self._modules(given):
         raise UserError(
-          f"{option} leaves '{name}' as it is given, and no trained '{name}' is given: name its weights by init_from"
+          f"{option} does not train '{name}', and no trained '{name}' is given: name its folder of weights by init_from"
         )
 
   def _check_pictures(self, meta: Mapping[str, Any], source: str) -> None:
-    """Refuses weights that were trained on other pictures than those this model is given, or do not say on which."""
+    """Raises `UserError` if weights were trained on other inputs than this model's, or do not specify their inputs."""
     for name, want in self.system.input_spec(self.model).items():
       if name not in meta:
         raise UserError(
-          f"init_from: {source} does not say its {name}: convert or train it again with this version"
+          f"init_from: {source} does not record its {name}: convert or train it again with this version"
         )
       have = meta[name]
       if (list(have) if isinstance(have, list | tuple) else have) != want:
         raise UserError(
           f"init_from: {source} was trained with {name} {have}, this training reads {want}: set model.pictures or "
-          "model.image_size as there"
+          "model.image_size as in that training"
         )
 
   def published(self) -> dict[str, float]:
-    """The paper's row that this config repeats, if any, on data that may be compared with the paper's."""
+    """Returns the published accuracies that this config reproduces, by name.
+
+    The result is empty if the paper has no row for this config, or if the data cannot be compared with the paper's.
+    """
     if not self.system.comparable(self.config.data):
       return {}
     options = {p.name: p.default for p in inspect.signature(self.system.recipe).parameters.values()}
@@ -314,34 +360,37 @@ class Task:
 
 
 def seen(config: RunConfig, data: records.Records) -> records.Records:
-  """The records as the config's recipe sees them; see `System.relabel`."""
+  """Returns the records with the labels of the config's recipe; see `System.relabel`."""
   return _system(config.recipe.name).relabel(data, config.recipe.options)
 
 
 def _at(tree: Any, path: str) -> Any:
-  """The part of a tree at a path such as "rgb/trunk"; None where it has none."""
+  """Returns the part of a tree at a path such as "rgb/trunk", or None if there is none."""
   for name in path.split("/"):
     tree = None if tree is None else tree.get(name)
   return tree
 
 
 def _named(params: Mapping[str, Any]) -> str:
-  """Submodules, and how many parameters they have together."""
+  """Returns the names of submodules and their total number of parameters, in words."""
   return f"{', '.join(params)} ({sum(leaf.size for leaf in jax.tree.leaves(params)):,} parameters)"
 
 
 def task_of(config: RunConfig, data: records.Records) -> Task:
-  """Builds the model for these data; nothing is compiled yet.
+  """Builds the model for the data. Nothing is compiled yet.
 
   Raises:
-    UserError: an unknown name, or options that do not fit.
+    UserError: a name in the config is unknown, or its options do not fit.
   """
   configuration.check(config, options_of)
   return assemble(config, data)
 
 
 def assemble(config: RunConfig, data: records.Records) -> Task:
-  """`task_of` without the check of the options, which reads those of the data set from its TFDS builder."""
+  """Builds the model like `task_of`, but without checking the options.
+
+  The check reads the options of the data set from its TFDS builder.
+  """
   system, data = _system(config.recipe.name), seen(config, data)
   arrays = system.to_arrays(data)
   streamed, placement = _placed(config.execution, arrays)
@@ -350,7 +399,7 @@ def assemble(config: RunConfig, data: records.Records) -> Task:
 
 
 def _placed(execution: configuration.Execution, arrays: Mapping[str, Any]) -> tuple[bool, str]:
-  """Whether the data are streamed, and why."""
+  """Returns whether the data are streamed, and a description with the size and the reason."""
   size = sum(array.nbytes for array in arrays.values())
   if execution.placement != "auto":
     streamed, why = execution.placement == "streamed", "as asked"

@@ -1,1 +1,4 @@
-"""The one engine: a method is a list of stages, a stage a list of updates, an update a loss and what it may move."""
+"""The training engine. A method is a list of stages, and a stage is a list of updates.
+
+Each update has a loss and names the submodules that it trains.
+"""

@@ -1,4 +1,4 @@
-"""The best epoch of a stage by the watched rows: its variables are kept on the host, and in a folder a checkpoint."""
+"""Keeps the variables of each stage's best epoch by validation accuracy, on the host and beside each checkpoint."""
 
 import pathlib
 import shutil
@@ -14,10 +14,12 @@ BEST = "best_on_validation"
 
 
 class Best:
-  """Of each member the variables of its best epoch in the current stage, by accuracy; of equal ones the earlier.
+  """The variables of each member's best epoch in the current stage.
+
+  The best epoch is the one with the highest validation accuracy; ties go to the earlier epoch.
 
   Attributes:
-    chosen: member's number -> (epoch from 1, accuracy).
+    chosen: member number, as a string -> (epoch from 1, accuracy from 0 to 1).
   """
 
   def __init__(self, workdir: pathlib.Path):
@@ -26,32 +28,36 @@ class Best:
     self._variables: dict[str, Variables] = {}
 
   def clear(self) -> None:
-    """Begins a stage."""
+    """Forgets all epochs, as a new stage begins."""
     self.chosen, self._variables = {}, {}
 
   def better(self, member: int, accuracy: float) -> bool:
-    """Whether an accuracy is above that of all epochs so far."""
+    """Whether an accuracy is higher than that of every earlier epoch of the stage."""
     before = self.chosen.get(str(member))
     return before is None or accuracy > before[1]
 
   def keep(self, member: int, epoch: int, accuracy: float, variables: Variables) -> None:
-    """Takes variables, on the host, for the best."""
+    """Keeps the given variables, which are on the host, as the member's best."""
     self.chosen[str(member)], self._variables[str(member)] = (epoch, accuracy), variables
 
   def of(self, member: int, otherwise: Variables) -> Variables:
-    """A member's variables at its best, or those given where it has not ended an epoch."""
+    """Returns a member's best variables, or `otherwise` if none were kept for it."""
     return self._variables.get(str(member), otherwise)
 
   def save(self, number: int, oldest: int) -> None:
-    """Writes what is kept beside the checkpoint of a number, and drops what is of those before the `oldest`."""
+    """Writes the kept variables for checkpoint `number`, and removes those of checkpoints before `oldest`."""
     for path in self._folder.glob("*"):
-      if path.name.isdecimal() and int(path.name) < oldest:  # A file manager may leave files of its own.
+      if path.name.isdecimal() and int(path.name) < oldest:  # Other files may come from a file manager.
         shutil.rmtree(path)
     if self._variables:
       weights.save_weights(self._folder / str(number), self._variables, {})
 
   def load(self, number: int, chosen: dict[str, Any]) -> None:
-    """Reads what `save` wrote for a checkpoint.
+    """Reads the variables that `save` wrote for checkpoint `number`.
+
+    Args:
+      number: number of the checkpoint.
+      chosen: the attribute `chosen` at that time.
 
     Raises:
       UserError: a file is missing or has changed.
@@ -67,5 +73,5 @@ def selects(stage: Stage) -> bool:
 
 
 def on_host(tree: Any) -> Any:
-  """A copy that no donation touches."""
+  """Returns a copy of a tree on the host, which stays valid when the device buffers are donated."""
   return jax.tree.map(lambda leaf: np.array(leaf), jax.device_get(tree))

@@ -1,8 +1,8 @@
-"""Checkpoints: Orbax writes and commits them, our own digests say at restore whether a byte has changed since.
+"""Checkpoints that are verified when they are restored.
 
-Orbax restores a checkpoint with a flipped byte without noticing. So when it has committed one, the SHA-256 of each of
-its files goes into `digests/NUMBER.json` beside it. A checkpoint without one was cut off in that moment and does not
-count.
+Orbax writes and commits the checkpoints, but it restores one with a flipped byte without noticing. Therefore, after
+Orbax has committed a checkpoint, the SHA-256 of each of its files is written to `digests/NUMBER.json`, and compared on
+restore. A checkpoint without this file was interrupted while it was saved, and is ignored.
 """
 
 import hashlib
@@ -22,7 +22,10 @@ FORMAT = 3
 
 
 class Checkpoints:
-  """The checkpoints of a work directory, numbered in the order of the training; the oldest beyond `keep` are pruned."""
+  """The checkpoints in a work directory, with numbers that increase during the training.
+
+  Only the newest `keep` checkpoints are kept.
+  """
 
   def __init__(self, workdir: pathlib.Path, keep: int = 2):
     _silence_failed_saves()
@@ -38,7 +41,7 @@ class Checkpoints:
     return self._digests / f"{number}.json"
 
   def _files(self, number: int) -> dict[str, str]:
-    """The SHA-256 of each file of a checkpoint, without those that operating systems and editors leave anywhere."""
+    """Returns the SHA-256 of each file of a checkpoint, except files left by operating systems and editors."""
     root = self._directory / str(number)
     found = {}
     for path in sorted(root.rglob("*")):
@@ -53,29 +56,29 @@ class Checkpoints:
     self._prune()
 
   def _prune(self) -> None:
-    """Removes the digests of checkpoints that are no longer there."""
+    """Removes the digests of checkpoints that no longer exist."""
     for path in self._digests.glob("*.json"):
       if path.stem.isdecimal() and int(path.stem) not in self._manager.all_steps():
         path.unlink()
 
   def _whole(self) -> list[int]:
-    """The numbers of the checkpoints that were saved to the end, ascending."""
+    """Returns the numbers of the complete checkpoints, in ascending order."""
     return sorted(n for n in self._manager.all_steps() if self._digest(n).exists())
 
   def discard_unfinished(self) -> list[str]:
-    """Removes checkpoints whose saving was cut off, before a training goes on.
+    """Removes incomplete checkpoints, whose saving was interrupted. Call it before a training continues.
 
     Returns:
-      One line for each.
+      One line for each removed checkpoint.
 
     Raises:
-      UserError: no checkpoint has a digest, and not for that reason.
+      UserError: no checkpoint has digests, and an interruption cannot be the reason.
     """
     whole = self._whole()
     unfinished = sorted(set(self._manager.all_steps()) - set(whole))
     if unfinished and not whole and (len(unfinished) > 1 or not self._digests.is_dir()):
       raise UserError(
-        f"{self._digests} lacks the digests of the checkpoints, which cannot be verified without them: put them back "
+        f"{self._digests} lacks the digests that verify the checkpoints: put them back "
         f"from a copy, or remove {self._directory} to train from the start"
       )
     for number in unfinished:
@@ -83,10 +86,16 @@ class Checkpoints:
     for path in self._directory.glob("*.orbax-checkpoint-tmp*"):
       shutil.rmtree(path, ignore_errors=True)
     self._prune()
-    return [f"checkpoint {number} was not saved to its end, and is removed" for number in unfinished]
+    return [f"checkpoint {number} was not saved completely, and is removed" for number in unfinished]
 
   def save(self, number: int, state: Any, meta: dict[str, Any]) -> None:
-    """Begins to save `state` (arrays) and `meta` (JSON); the host copy is made before this returns."""
+    """Starts to save a checkpoint. The arrays have been copied to the host when this returns.
+
+    Args:
+      number: number of the checkpoint. Nothing is saved if it is the newest complete one already.
+      state: tree of arrays.
+      meta: metadata that JSON can hold.
+    """
     self.wait()
     if number == self.latest():
       return
@@ -98,17 +107,17 @@ class Checkpoints:
     self._committing = self._worker.submit(self._commit, number)
 
   def wait(self) -> None:
-    """Returns once everything that was begun is on disk; raises what went wrong on the way there."""
+    """Waits until the last checkpoint is on disk; raises the exception if saving it failed."""
     if self._committing is not None:
       committing, self._committing = self._committing, None
       committing.result()
 
   def latest(self) -> int | None:
-    """Number of the newest whole checkpoint, or None."""
+    """Returns the number of the newest complete checkpoint, or None."""
     return max(self._whole(), default=None)
 
   def oldest(self, number: int) -> int:
-    """Number of the oldest checkpoint, `number` of one that is to come."""
+    """Returns the number of the oldest checkpoint, where `number` is that of one about to be saved."""
     self.wait()
     return min([number, *self._manager.all_steps()])
 
@@ -126,13 +135,13 @@ class Checkpoints:
     if not recorded:
       raise UserError(f"{self._digest(number)} is damaged (it names no file): {fix}")
     if strangers := sorted(set(found) - set(recorded)):
-      raise UserError(f"{root / strangers[0]} is no part of the checkpoint as it was saved: remove that file")
+      raise UserError(f"{root / strangers[0]} is not part of the checkpoint that was saved: remove that file")
 
   def meta(self, number: int) -> dict[str, Any]:
-    """The JSON part of a checkpoint, after checking every file of it.
+    """Verifies every file of a checkpoint, and returns its metadata.
 
     Raises:
-      UserError: a file is missing, new or changed; or the checkpoint is of another format.
+      UserError: a file is missing, new or changed, or the checkpoint has another format.
     """
     self._verify(number)
     meta = self._manager.restore(number, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
@@ -144,7 +153,15 @@ class Checkpoints:
     return meta
 
   def restore(self, number: int, template: Any) -> Any:
-    """The arrays of a checkpoint, onto the shardings of `template` (a tree of `jax.ShapeDtypeStruct`)."""
+    """Returns the arrays of a checkpoint.
+
+    Args:
+      number: number of the checkpoint.
+      template: tree of `jax.ShapeDtypeStruct`, with the shapes, dtypes and shardings of the result.
+
+    Raises:
+      UserError: the checkpoint does not fit the template.
+    """
     arguments = ocp.args.Composite(state=ocp.args.StandardRestore(template))
     try:
       return self._manager.restore(number, args=arguments)["state"]
@@ -154,7 +171,7 @@ class Checkpoints:
       ) from error
 
   def close(self) -> None:
-    """Waits for what was begun and lets go of the directory."""
+    """Waits until the last checkpoint is on disk, and releases the directory."""
     try:
       self.wait()
     finally:
@@ -163,10 +180,10 @@ class Checkpoints:
 
 
 def _silence_failed_saves() -> None:
-  """Leaves the report of a failed save to the exception that `save`, `wait` or `close` raise.
+  """Silences the log messages about a failed save, which `save`, `wait` or `close` raise as an exception anyway.
 
-  Orbax logs such an exception as well, several times with its traceback. Its event loop logs those of the other files
-  of the checkpoint, and TensorStore calls back into the loop after it is closed.
+  Orbax logs the exception several times, with its traceback. Its event loop logs the exceptions of the checkpoint's
+  other files, and TensorStore calls back into the loop after the loop is closed.
   """
   for name in ("absl", "asyncio"):
     logging.getLogger(name).addFilter(_is_no_failed_save)
@@ -181,7 +198,7 @@ def _is_no_failed_save(record: logging.LogRecord) -> bool:
   return record.levelno < logging.ERROR or not (orbax or (error and files.disk_error(error)))
 
 
-_hooks: list[Any] = []  # The hooks of this process that ours replaced.
+_hooks: list[Any] = []  # The hooks that `_hook` replaced in this process.
 
 
 def _hook(unraisable: Any) -> None:
@@ -190,5 +207,5 @@ def _hook(unraisable: Any) -> None:
 
 
 def exists(workdir: pathlib.Path) -> bool:
-  """Whether a run has begun to save checkpoints in `workdir`."""
+  """Whether a training has started to save checkpoints in `workdir`."""
   return (pathlib.Path(workdir) / "checkpoints").is_dir()

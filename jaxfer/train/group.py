@@ -1,4 +1,4 @@
-"""A group of members while it trains: stages, epochs, metrics, checkpoints and resume."""
+"""Trains one group of members: its stages, epochs, metrics, checkpoints and resume."""
 
 import contextlib
 import dataclasses
@@ -28,21 +28,23 @@ from jaxfer.train.state import State, begin, merge, variables_of
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-  """Trainings of the same stages on the same data, side by side; a training alone is a group of one.
+  """Members that train side by side, with the same stages and data. A single training is a group of one member.
 
   Attributes:
-    stages: in order; a repeated stage stands here as often as it runs.
-    init: typed key -> variables, without what the members share.
-    data: arrays, [n, ...] each, on the host or placed, that are resident on the devices; or a `Stream` of them.
-    seeds: of each member's keys.
-    plans: of each member; one with fewer steps an epoch than others pauses at its end.
-    hypers: of each member.
-    steps: of an epoch, the members' largest or more.
-    watch: (the state's variables, placed data) -> for each member, rows of metrics; after each epoch.
-    judge: likewise, at the end of each stage that is to be judged.
-    starts: of each member, submodules that take the place of those of `init`, such as pre-trained ones; empty: none.
-    names: of the members in rows of metrics. None: a training alone, which a number that is not finite ends; a named
-      member is marked failed, and the others go on.
+    stages: the stages in order. A stage that runs several times is listed several times.
+    init: function of a typed key that returns one member's initial variables, without those that all members share.
+    data: arrays [n, ...], on the host or placed, which become resident on the devices; or a `Stream` of such arrays.
+    seeds: one seed per member, from which its keys are derived.
+    plans: one plan per member. A member with fewer steps per epoch than `steps` pauses at the end of each epoch.
+    hparams: one mapping per member, hyperparameter name -> value.
+    steps: number of steps per epoch, at least that of the longest plan.
+    watch: function of (variables, placed data) that returns a list of validation metric rows for each member. It is
+      called after each epoch. None skips validation.
+    judge: function like `watch` that returns test metric rows. It is called at the end of each stage with `judged`.
+    starts: one tree per member whose submodules replace those of `init`, such as pre-trained ones. If empty, nothing
+      is replaced.
+    names: one name per member, used in metric rows. A named member whose loss or gradient is not finite is marked as
+      failed, and the other members continue. None stands for a single training, which raises an error in that case.
   """
 
   stages: tuple[Stage, ...]
@@ -60,12 +62,13 @@ class Group:
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-  """What a checkpoint must have been trained from.
+  """Identifies a training, so that it resumes only from its own checkpoints.
 
   Attributes:
-    record: as JSON.
-    differences: a record that was saved -> keys in which it differs.
-    revision: of the program, to be named where a later one cannot read the checkpoint.
+    record: everything that determines the training, as JSON. It is saved in each checkpoint.
+    differences: function of a saved record that returns the keys in which it differs from `record`.
+    revision: version of the program that saves the checkpoint. If another version cannot read the checkpoint, its error
+      message names this version.
   """
 
   record: dict[str, Any]
@@ -75,11 +78,16 @@ class Identity:
 
 @dataclasses.dataclass
 class Position:
-  """Where a group stands.
+  """How far a group has trained.
 
-  `step` batches of `epoch` of `stage` are done, with these sums of metrics so far, name -> ([members], [members]).
-  `failed` says of a member, by its number, where it was not finite, `best` which epoch of the stage was its best, and
-  how good.
+  Attributes:
+    stage: index of the current stage, or the number of stages once all are trained.
+    epoch: index of the current epoch within the stage.
+    step: number of steps done in this epoch.
+    done: number of steps done since the start of the training.
+    sums: metric name -> array [2, members] of the weighted sums and the weights over this epoch's steps so far.
+    failed: member number, as a string -> stage, epoch and step in which its loss or gradient was not finite.
+    best: member number, as a string -> (epoch from 1, validation accuracy) of its best epoch in this stage.
   """
 
   stage: int = 0
@@ -92,14 +100,14 @@ class Position:
 
 
 def initial_key(seed: int) -> jax.Array:
-  """The key of a run's every draw on the device."""
+  """Returns the key from which all random draws on the device are derived."""
   return jax.random.key(seed)
 
 
 def abstract_state(
   group: Group, placement: Placement, number: int, saved: Mapping[str, Any] | None = None
 ) -> State:
-  """The placed state in a stage, by its number, of a `Group`, as shapes; see `Placement.abstract`."""
+  """Returns the shapes of a group's placed state in the stage with index `number`; see `Placement.abstract`."""
 
   def make(key):
     variables = group.init(key)
@@ -113,11 +121,15 @@ def abstract_state(
 def restored(
   checkpoints: Checkpoints, group: Group, placement: Placement, workdir: pathlib.Path
 ) -> tuple[State, dict[str, Any]]:
-  """The state and meta data of a group's newest checkpoint; raises `UserError` if there is none or it is damaged."""
+  """Returns the state and the metadata of a group's newest checkpoint.
+
+  Raises:
+    UserError: there is no complete checkpoint, or the newest one is damaged.
+  """
   number = checkpoints.latest()
   if number is None:
     raise UserError(
-      f"{workdir} holds no whole checkpoint yet: train again without --resume in an empty directory"
+      f"{workdir} holds no complete checkpoint yet: train again without --resume in an empty directory"
     )
   meta = checkpoints.meta(number)
   stage = min(meta["position"]["stage"], len(group.stages) - 1)
@@ -125,15 +137,16 @@ def restored(
 
 
 class GroupTraining:
-  """A group while it trains: its state, and its folder's metrics and checkpoints.
+  """Trains a group. It owns the group's state, and the metrics and checkpoints in the group's folder.
 
-  A context manager: it takes up what lies in the folder, or begins anew, and closes the files at its end. Inside,
-  `epoch` is called until `ended`, then `finish`. SIGTERM and SIGINT are caught meanwhile; the state is saved then.
+  Use it as a context manager. On entry it restores the newest checkpoint in the folder, or starts from the beginning
+  if there is none. On exit it closes its files. In between, call `epoch` until `ended` is True, and then `finish`.
+  If SIGTERM or SIGINT arrives, `epoch` saves the state and raises `Interrupted`.
 
   Attributes:
-    state: of the members.
-    position: where they stand.
-    data: placed.
+    state: the state of all members.
+    position: how far they have trained.
+    data: the placed data.
   """
 
   def __init__(
@@ -146,7 +159,7 @@ class GroupTraining:
   ):
     self.group, self.execution, self.placement = group, execution, placement
     self.workdir, self.identity = workdir, identity
-    # What the order of floating-point operations depends on, beside the configuration.
+    # What the order of floating-point operations depends on, besides the configuration.
     self.arithmetic = {
       "driver": execution.driver,
       **placement.arithmetic,
@@ -189,12 +202,12 @@ class GroupTraining:
     self._open.__exit__(*error)
 
   def _restore(self) -> tuple[State | None, dict[str, int], list[str]]:
-    """The state of the newest checkpoint if there is one, the sizes of the logs then, and lines to say."""
+    """Returns the newest checkpoint's state (or None), the sizes of the log files at that time, and lines to print."""
     number = self.checkpoints.latest()
     if number is None:
       metrics = self.workdir / "metrics.jsonl"
       cut = metrics.exists() and metrics.stat().st_size
-      note = f"{self.workdir} holds no checkpoint: the training begins again from the start"
+      note = f"{self.workdir} holds no checkpoint: the training starts from the beginning"
       return None, {"metrics": 0, "timing": 0}, [note] if cut else []
     saved, meta = restored(self.checkpoints, self.group, self.placement, self.workdir)
     notes = self._check(meta)
@@ -204,7 +217,7 @@ class GroupTraining:
     return self.placement.adopt(saved), meta["sizes"], notes
 
   def _initial(self) -> State:
-    """The state at the start of the first stage."""
+    """Returns the state at the start of the first stage."""
     variables = self.placement.init(self.group.init, self._keys(zlib.crc32(b"init")))
     if self.group.starts:
       variables = merge(variables, self.placement.stack(self.group.starts))
@@ -212,21 +225,21 @@ class GroupTraining:
 
   @property
   def ended(self) -> bool:
-    """Whether all stages are trained."""
+    """Whether all stages have been trained."""
     return self.position.stage == len(self.group.stages)
 
   @property
   def failed(self) -> dict[int, str]:
-    """Of each member that failed, by its number, where."""
+    """The failed members: member number -> stage, epoch and step in which the member was not finite."""
     return {int(member): where for member, where in self.position.failed.items()}
 
   def finish(self) -> None:
-    """Saves the state at the end, and waits until it is on disk."""
+    """Saves the final state and waits until it is on disk."""
     self._save()
     self.checkpoints.wait()
 
   def _pass_ended_stages(self) -> None:
-    """Goes on to the next stage that has an epoch left."""
+    """Advances to the next stage with epochs left to train, and selects the variables of each stage that ended."""
     stages = self.group.stages
     while not self.ended and self.position.epoch >= stages[self.position.stage].epochs:
       self.state = self._selected()
@@ -237,7 +250,7 @@ class GroupTraining:
         self.state = self.placement.start(stages[following], variables_of(self.state))
 
   def _keys(self, number: int) -> jax.Array:
-    """Every member's key, folded with a number."""
+    """Returns one key per member, each folded with `number`."""
     return self.placement.stack([jax.random.fold_in(initial_key(seed), number) for seed in self.group.seeds])
 
   def _check(self, meta) -> list[str]:
@@ -255,14 +268,17 @@ class GroupTraining:
     return [f"{line}: not bit-identical from here on ({', '.join(changed)})" if changed else line]
 
   def _check_log(self) -> list[str]:
-    """Says which rows of metrics were lost since the checkpoint; a study's table follows from them, and needs all."""
+    """Describes the metric rows that were lost since the checkpoint.
+
+    A study raises `UserError` instead, because its table is computed from all of them.
+    """
     path = self.workdir / "metrics.jsonl"
     _, damage = files.read_rows(path)
     lost = f"has lost {self.metrics.lost} bytes since the checkpoint was saved"
     what = " and ".join([*([lost] if self.metrics.lost else []), *([damage] if damage else [])])
     if what and self.group.names is not None:
       raise UserError(f"{path} {what}: put it back from a copy, or remove {self.workdir} to train again")
-    return [f"{path} {what}: curves and remarks will lack those epochs"] if what else []
+    return [f"{path} {what}: curves and warnings will lack those epochs"] if what else []
 
   def _save(self) -> None:
     position = dataclasses.asdict(self.position)
@@ -273,31 +289,31 @@ class GroupTraining:
       "revision": self.identity.revision,
       "arithmetic": self.arithmetic,
     }
-    # The end of a stage and the start of the next have the same steps behind them.
+    # `done` is the same at the end of a stage and at the start of the next, so the stage tells the two apart.
     number = self.position.done + self.position.stage
     self.best.save(number, self.checkpoints.oldest(number))
     self.checkpoints.save(number, self.state, meta)
     self.saved = time.monotonic()
 
   def _planned(self, drawn: list[dict[str, np.ndarray]], first: int, end: int) -> dict[str, np.ndarray]:
-    """Columns [steps, members, batch] of steps first..end of an epoch."""
+    """Returns the columns [steps, members, batch] of an epoch's steps first to end - 1."""
     at = np.arange(first, end)
     return {
       name: np.stack([member[name][at % len(member[name])] for member in drawn], axis=1) for name in drawn[0]
     }
 
   def _active(self, first: int, end: int) -> np.ndarray:
-    """Which members take the steps first..end of an epoch [steps, members]."""
+    """Returns which members take part in an epoch's steps first to end - 1, as bools [steps, members]."""
     active = np.stack([np.arange(first, end) < plan.steps for plan in self.group.plans], axis=1)
     active[:, [int(member) for member in self.position.failed]] = False
     return active
 
   def epoch(self) -> None:
-    """Trains and evaluates what is left of an epoch.
+    """Trains the rest of the current epoch and then evaluates the members.
 
     Raises:
-      UserError: the loss or a gradient of a training alone is not finite.
-      Interrupted: a signal was caught; the state is saved.
+      UserError: the loss or a gradient of a single training (a group without names) is not finite.
+      Interrupted: SIGTERM or SIGINT arrived. The state has been saved.
     """
     group, number = self.group, self.position.stage
     stage = group.stages[number]
@@ -315,7 +331,7 @@ class GroupTraining:
           columns, gates = self.placement.lay(columns, active)
           trainable, results = chunk(self.state.trainable, frozen, data, keys, self.hparams, columns, gates)
           self.state = State(trainable, frozen)
-        # The metrics of the chunk before are fetched while this one runs.
+        # Fetch the metrics of the previous chunk while this one runs.
         self._absorb(stage, pending)
         pending = first, min(end, group.steps) - first, active, results
         due = time.monotonic() - self.saved > self.execution.checkpoint_seconds
@@ -332,7 +348,10 @@ class GroupTraining:
     self._pass_ended_stages()
 
   def _absorb(self, stage: Stage, pending: tuple[int, int, np.ndarray, PyTree] | None) -> None:
-    """Adds up the metrics of a chunk that was called, step by step, up to where a member was not finite."""
+    """Adds the metrics of a chunk to the sums, step by step, and advances the position.
+
+    A step in which a member was not finite does not count for that member.
+    """
     if pending is None:
       return
     first, count, active, results = pending
@@ -354,16 +373,16 @@ class GroupTraining:
     where = f"stage '{stage.name}', epoch {self.position.epoch + 1}, step {step}"
     if self.group.names is None:
       raise UserError(
-        f"loss or gradient is not finite in {where}: lower the learning rate, or look at the data; "
-        "the last checkpoint is from before"
+        f"loss or gradient is not finite in {where}: lower the learning rate, or check the data; "
+        "the last checkpoint was saved before that step"
       )
     if str(member) not in self.position.failed:
       self.position.failed[str(member)] = where
-      self.progress.say(f"{self.group.names[member]} failed: not finite in {where}; the others go on")
+      self.progress.say(f"{self.group.names[member]} failed: not finite in {where}; the others continue")
 
   def _end_epoch(self, stage: Stage, seconds: float, first_step: int) -> None:
     group, position = self.group, self.position
-    # One update needs no prefix.
+    # Metric names need no prefix if the stage has a single update.
     prefix = f"{stage.updates[0].name}/" if len(stage.updates) == 1 else ""
     asked = [group.watch, group.judge if stage.judged and position.epoch + 1 == stage.epochs else None]
     told = [ask(variables_of(self.state), self.data) for ask in asked if ask is not None]
@@ -390,11 +409,11 @@ class GroupTraining:
     self.progress.epoch(stage.name, position.epoch + 1, stage.epochs, averaged(rows))
 
   def _members(self, tree: PyTree) -> list[PyTree]:
-    """The tree of each member, on the host, no view of what is donated."""
+    """Returns each member's tree as a copy on the host, which stays valid when the device buffers are donated."""
     return [on_host(own) for own in self.placement.unstack(tree, len(self.group.plans))]
 
   def _watch_best(self, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Keeps the variables of those members that were never as good as after this epoch."""
+    """Keeps the variables of the members that reached their highest validation accuracy in this epoch."""
     numbers = {name: member for member, name in enumerate(self.group.names or ())}
     found = {
       numbers[row["member"]] if numbers else 0: row["accuracy"]
@@ -409,7 +428,7 @@ class GroupTraining:
       self.position.best = dict(self.best.chosen)
 
   def _selected(self) -> State:
-    """The state at the end of a stage, with each member's best variables where it asks for them."""
+    """Returns the state at the end of a stage, with each member's best variables if the stage selects them."""
     stage, names = self.group.stages[self.position.stage], self.group.names
     if not selects(stage):
       return self.state

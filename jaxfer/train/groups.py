@@ -1,9 +1,9 @@
-"""Which members train at once, and where.
+"""Decides which members train at the same time, and on which devices.
 
-Members run in groups. `vmap` puts as many into one as the memory holds; `sequential` one on each row of the devices,
-through the step of a training alone, which compiles once for all of them. Devices that no member needs share the
-batches. Either way member k draws what a training alone with its seed and plan draws, and its numbers are the same up
-to rounding.
+Members run in groups. With `vmap`, a group holds as many members as fit into memory. With `sequential`, it holds one
+member per row of the device mesh. Every member then runs the step of a single training, which compiles once for all.
+Devices that are left over share the batches. In both modes, member k draws what a single training with its seed and
+plan draws, and its results are the same up to rounding.
 """
 
 import dataclasses
@@ -29,19 +29,19 @@ from jaxfer.train.stage import Stage, Variables
 from jaxfer.train.state import split
 
 Mode = Literal["auto", "vmap", "sequential"]
-# Share of a device's memory that a program may take: the rest is for what the allocator cannot use.
+# Fraction of a device's memory that a program may take. The rest is a reserve for what the allocator cannot use.
 _SHARE = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """Which members train at once, and where.
+  """The division of a training into groups of members.
 
   Attributes:
     whole: all members as one group.
-    groups: the numbers of the members of each group, which follow one another.
-    placement: of each group.
-    identity: of the training.
+    groups: the member numbers of each group. The groups are trained one after another.
+    placement: the placement of each group.
+    identity: the identity of the training.
   """
 
   whole: Group
@@ -50,12 +50,16 @@ class Layout:
   identity: Identity
 
   def folder(self, workdir: pathlib.Path, number: int) -> pathlib.Path:
-    """Where a group is trained: in the folder of the training where there is but one."""
+    """Returns the folder of a group: `workdir` itself if there is only one group, else a subfolder."""
     return workdir if len(self.groups) == 1 else workdir / f"group{number}"
 
 
 def mode_of(mode: Mode, platform: str) -> Mode:
-  """What "auto" stands for on a platform: one after another on CPU, where that is faster."""
+  """Resolves the mode "auto": "sequential" on CPU, where it is faster, and "vmap" on other platforms.
+
+  Raises:
+    UserError: `mode` is unknown.
+  """
   if mode not in ("auto", "vmap", "sequential"):
     raise unknown("way to run members", mode, ("auto", "vmap", "sequential"))
   if mode != "auto":
@@ -64,7 +68,7 @@ def mode_of(mode: Mode, platform: str) -> Mode:
 
 
 def placement_of(training: Training, workdir: pathlib.Path) -> Placement:
-  """Where a training that was begun in `workdir` runs on this machine."""
+  """Returns the placement that a training begun in `workdir` has on this machine."""
   before = read(workdir)
   return arrange(training, None if before is None else before["groups"]).placement
 
@@ -75,16 +79,17 @@ def arrange(
   limit_bytes: int | None = None,
   say: Callable[[str], None] = print,
 ) -> Layout:
-  """Divides the members into groups, unless they were divided before.
+  """Divides the members of a training into groups and chooses their placement.
 
   Args:
-    training: whose members.
-    groups: as they were divided, or None.
-    limit_bytes: memory that a group may take on a device; None asks the device.
-    say: takes a line about memory.
+    training: the training.
+    groups: an earlier division to keep, as member numbers; None makes a new one.
+    limit_bytes: bytes that a group may take on each device; None asks the device.
+    say: called with a line if memory forces several groups.
 
   Raises:
-    UserError: the members do not fit together, or the devices do not divide the batch of a training alone.
+    UserError: the members do not fit together, or the requested number of devices does not divide the batch size of a
+      single training.
   """
   check(training)
   members, execution = training.members, training.execution
@@ -96,7 +101,7 @@ def arrange(
   whole = _group(training, shared)
 
   def placed_at(count: int) -> Placement:
-    """For so many members at once."""
+    """Returns the placement for `count` members at once."""
     rows, shards = divide(count, batch, len(devices))
     backend = execution.backend if count == 1 else "jit"
     used = tuple(devices[: rows * shards])
@@ -116,25 +121,28 @@ def arrange(
 
 
 def _batch(training: Training) -> int:
-  """What the shards of a batch must divide: the rows of a batch of training and of one of evaluation."""
+  """Returns the greatest common divisor of the training and evaluation batch sizes, which the shards must divide."""
   own = training.members[0].plan.batch_size
   return own if training.evaluation is None else math.gcd(own, training.evaluation.batch_size)
 
 
 def _shared(training: Training) -> Variables:
-  """The variables that all members start from as one object, which are held once; none for a training alone."""
+  """Returns the initial variables that all members share (the same object). They are stored once.
+
+  The result is empty for a single training.
+  """
   starts = [m.initial for m in training.members if m.initial is not None]
   template = jax.eval_shape(training.init, jax.random.key(0))
-  replaced, _ = split(template, tuple(submodules(training.members[0])))  # Refuses unknown ones.
+  replaced, _ = split(template, tuple(submodules(training.members[0])))  # Raises for unknown names.
   if len(training.members) == 1 or not starts or any(start is not starts[0] for start in starts):
     return NOTHING
-  # A submodule that is given in part is completed by each member's own initial values.
+  # If only part of a submodule is given, each member completes it with its own initial values.
   complete = len(jax.tree.leaves(starts[0]["params"])) == len(jax.tree.leaves(replaced["params"]))
   return starts[0] if complete else NOTHING
 
 
 def _group(training: Training, shared: Variables) -> Group:
-  """All members as one group."""
+  """Returns all members as one group."""
   members = training.members
   names, alone = tuple(shared["params"]), not members[0].name
   return Group(
@@ -154,8 +162,8 @@ def _indivisible(requested: int, batch: int) -> str:
   below, above = batch // requested * requested, -(-batch // requested) * requested
   nearest = f"{below} or {above}" if below else f"{above}"
   return (
-    f"execution.devices={requested} does not divide batch_size={batch}: take batch_size {nearest}, or leave devices "
-    "open"
+    f"execution.devices={requested} does not divide batch_size={batch}: take batch_size {nearest}, or leave "
+    "execution.devices unset"
   )
 
 
@@ -166,7 +174,10 @@ def _fitting(
   limit: int | None,
   say: Callable[[str], None],
 ) -> Placement:
-  """The placement with the most members at once, in groups of equal size, that takes at most `limit` bytes a device."""
+  """Returns the placement with the most members at once that takes at most `limit` bytes on each device.
+
+  Group sizes differ by at most one member. A single member is placed even if it exceeds the limit.
+  """
   members, count, groups = len(whole.seeds), len(whole.seeds), 1
   fixed = sum(a.nbytes for a in whole.data.values())
   needs: list[int] = []
@@ -177,18 +188,20 @@ def _fitting(
     needs.append(_needed(whole, placement, execution))
     if needs[-1] <= limit or count == 1:
       break
-    # Beside the data, the need grows with the members.
+    # Apart from the data, the memory grows with the number of members.
     fitting = int(count * max(limit - fixed, 0) / max(needs[-1] - fixed, 1))
     groups = -(-members // min(max(fitting, 1), count - 1))
     count = -(-members // groups)
   if groups > 1:
     first, held, last = map(_size, (needs[0], limit, needs[-1]))
-    say(f"{members} trainings at once would take {first} of {held} a device: {groups} groups of {last} each")
+    say(
+      f"{members} trainings at once would take {first} of {held} per device: {groups} groups of {last} each"
+    )
   return placement
 
 
 def _needed(whole: Group, placement: Placement, execution: Execution) -> int:
-  """Bytes on a device in the stage that takes most."""
+  """Returns the bytes taken on each device in the stage that takes the most."""
   data = placement.abstract_data(whole.data)
   (_, length), *_ = chunks(whole.steps, 0, execution.steps_per_call)
   needs: dict[Stage, int] = {}
@@ -207,13 +220,17 @@ def _size(count: int) -> str:
 
 
 def _memory(device: jax.Device) -> int | None:
-  """Bytes that a program may take on a device, where it tells."""
+  """Returns the bytes that a program may take on a device, or None if the device does not report its memory."""
   limit = (device.memory_stats() or {}).get("bytes_limit")
   return None if limit is None else int(limit * _SHARE)
 
 
 def read(workdir: pathlib.Path) -> dict[str, Any] | None:
-  """What `train` wrote down in `workdir` about the members, if anything; raises `UserError` where it is damaged."""
+  """Returns what `Trainer.fit` recorded about the members in `workdir`, or None if there is no record.
+
+  Raises:
+    UserError: the record is damaged.
+  """
   path = workdir / "members.json"
   if not path.is_file():
     return None
@@ -222,7 +239,11 @@ def read(workdir: pathlib.Path) -> dict[str, Any] | None:
 
 
 def begun_groups(training: Training, workdir: pathlib.Path, resume: bool) -> list[list[int]] | None:
-  """How the members are grouped in what `workdir` holds, where it holds a training that can go on."""
+  """Returns the groups of the training that `workdir` holds, as member numbers, or None if it holds none.
+
+  Raises:
+    UserError: `workdir` holds a training and `resume` is False, or it holds a different training.
+  """
   before, begun = read(workdir), exists(workdir) or exists(workdir / "group0")
   if before is None or not begun:
     return None
@@ -238,7 +259,7 @@ def begun_groups(training: Training, workdir: pathlib.Path, resume: bool) -> lis
 
 
 def part_of(whole: Group, group: Sequence[int]) -> Group:
-  """Some of the members as a group of their own."""
+  """Returns the members with the numbers in `group` as a group of their own."""
 
   def of(values):
     return [values[k] for k in group]

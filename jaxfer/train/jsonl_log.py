@@ -1,4 +1,4 @@
-"""The log of metrics: rows appended to a JSON-lines file."""
+"""The metrics log: rows that are appended to a JSON Lines file."""
 
 import contextlib
 import os
@@ -9,10 +9,18 @@ from jaxfer import files
 
 
 class Log:
-  """Appends rows to a JSON-lines file, cut back to where a resumed training stood.
+  """Appends rows to a JSON Lines file, which is first cut back to its size at the checkpoint.
+
+  Args:
+    path: the file, created if it does not exist.
+    size: size in bytes at the checkpoint from which the training resumes; 0 starts an empty file.
 
   Attributes:
-    lost: bytes that the file is shorter than it was there, as when it was removed or cut; its whole lines are kept.
+    lost: number of bytes lost since the checkpoint. It is above 0 if the file was removed or shortened; the complete
+      lines that remain are kept.
+
+  Raises:
+    UserError: the file cannot be written.
   """
 
   def __init__(self, path: pathlib.Path, size: int):
@@ -30,12 +38,12 @@ class Log:
     self.lost = size - kept
 
   def sync(self) -> int:
-    """Brings what was written to the disk; returns the size of the file in bytes."""
+    """Flushes the file to the disk and returns its size in bytes."""
     os.fsync(self._file.fileno())
     return self._file.tell()
 
   def write(self, rows: list[dict[str, Any]]) -> None:
-    """Appends rows, one line each; raises `UserError` where the disk is full."""
+    """Appends rows, one line each; raises `UserError` if the file cannot be written, for example on a full disk."""
     try:
       self._file.write("".join(files.to_json(row, None) + "\n" for row in rows).encode())
       self._file.flush()
@@ -44,5 +52,5 @@ class Log:
 
   def close(self) -> None:
     """Closes the file."""
-    with contextlib.suppress(OSError):  # Only of a write that has failed, and raised, before.
+    with contextlib.suppress(OSError):  # It comes from a write that has already raised it.
       self._file.close()

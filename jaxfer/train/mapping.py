@@ -1,4 +1,4 @@
-"""How a function of one device's members becomes one of all devices: `vmap` over members, `pmap` over shards."""
+"""Maps functions over the members of a device with `vmap`, and over the shards of a batch with `pmap`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +13,13 @@ MEMBER, DATA = "member", "data"
 
 
 def each(fn: Callable, axes: tuple[int | None, ...], count: int) -> Callable:
-  """fn for each of `count` members, where an argument of axis 0 has a leading axis; one does without `vmap`."""
+  """Maps `fn` over `count` members; a single member needs no `vmap`.
+
+  Args:
+    fn: function of one member.
+    axes: one entry per argument. 0 means that the argument has a leading axis [count], None that it has no such axis.
+    count: number of members.
+  """
   if count > 1:
     return jax.vmap(fn, axes)
 
@@ -27,19 +33,19 @@ def each(fn: Callable, axes: tuple[int | None, ...], count: int) -> Callable:
 
 
 class Pmapped:
-  """pmap over the shards of one training's batch, called as `jit` of `shard_map` is.
+  """Runs a function with `pmap` over the shards of one training's batch. It is called like `jit` of `shard_map`.
 
-  An argument is split along the dimension where its spec says "data"; its other dimensions are whole on every device.
-  Results are equal on all devices and come back once.
+  An argument is split along the dimension that its spec names "data", and every device gets its other dimensions whole.
+  Results must be equal on all devices; one copy is returned.
   """
 
   def __init__(self, fn: Callable, specs: Sequence[PartitionSpec], devices: Sequence[Any], donated: tuple):
-    # Where an argument's dimension "data" stands, or None. A window's, the leading one, is split already.
+    # The dimension "data" of each argument, or None. In a window it is the leading one, which is already split.
     self._places = [spec.index(DATA) if DATA in spec else None for spec in specs]
     self._shards = len(devices)
     first, *rest = (None if place is None else 0 for place in self._places)
-    # Flat arguments would be misread: JAX 0.10 takes `in_axes` leaf by leaf where there happen to be as many leaves as
-    # arguments.
+    # All arguments after the first are passed as one tuple. With flat arguments, JAX 0.10 would misread `in_axes`: it
+    # applies it leaf by leaf if there happen to be as many leaves as arguments.
     self._mapped = jax.pmap(
       lambda first, rest: fn(first, *rest),
       DATA,

@@ -1,4 +1,4 @@
-"""What is trained side by side: members, which share stages and data and differ in seeds, rows and numbers."""
+"""Members: trainings that share their stages and data, and differ in seeds, training examples and hyperparameters."""
 
 import dataclasses
 import hashlib
@@ -24,15 +24,15 @@ _NOTHING = np.zeros(0, np.int32)
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-  """One training among others.
+  """One of the trainings that are trained together.
 
   Attributes:
-    name: unique name, used in rows of metrics and in messages. A training alone has the name "".
-    seed: seed of the initial parameters and of every draw on the device.
-    plan: the batches of its training rows, in an order that its seed determines.
-    hparams: numbers that the stages read by name. All members have the same names.
-    validation: indices of the rows that are evaluated after each epoch.
-    test: indices of the rows whose outputs are computed at the end.
+    name: unique name, used in metric rows and messages. A single training has the name "".
+    seed: seed of the initial parameters and of every random draw on the device.
+    plan: the batches of its training examples, in an order that its seed determines.
+    hparams: hyperparameters that the stages read by name. All members have the same names.
+    validation: indices of the validation examples, which are evaluated after each epoch.
+    test: indices of the test examples, whose outputs are computed at the end.
     initial: submodules, or parts of them, that replace the initial ones, such as pre-trained ones. Either all members
       have the same submodules here, or all have None. Variables that all members share (the same object) are stored
       once until a stage trains them.
@@ -54,13 +54,13 @@ class Evaluation:
   """How members are evaluated.
 
   Attributes:
-    outputs: see `placement.Outputs`. The plan has "row" and "real", [rows] each; "real" is False for rows that only
-      complete a batch.
-    judge: (outputs, indices), both on the host -> numbers by name. It is called for the validation rows after each
-      epoch, and for the test rows at the end of stages with `judged`.
-    batch_size: number of rows per call and member.
-    shuffled: whether to compute the outputs of the test rows a second time, in batches of a random order (the same for
-      all members).
+    outputs: see `placement.Outputs`. The plan has the columns "row" and "real", each [batch_size]. "row" holds indices
+      of examples; "real" is False for examples that only fill up a batch.
+    judge: function of (outputs, indices), both on the host, that returns metric name -> value. It is called for the
+      validation examples after each epoch, and for the test examples at the end of stages with `judged`.
+    batch_size: number of examples per call and member.
+    shuffled: whether to compute the outputs of the test examples a second time, in batches of a random order. Members
+      with equally many test examples use the same order.
   """
 
   outputs: Outputs
@@ -71,17 +71,17 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-  """Members of the same stages on the same data, and how they are carried out.
+  """Members with the same stages and data, and the options for running them.
 
   Attributes:
     stages: the stages of all members. Schedules count a member's own steps.
     members: members of equal batch size. If all have the same seed and plan, each batch is drawn once for all of them.
-      A training alone is one member without a name.
+      A single training is one member with the name "".
     init: function of a typed key that returns initial variables.
     data: arrays [n, ...], which become resident on the devices; or a `Stream`, with which members train in turn.
     execution: driver, steps per call, checkpoints, devices, and how members run.
-    evaluation: how validation and test rows are evaluated; None evaluates nothing.
-    record: everything else that determines the numbers, as JSON. Resuming with another record is refused.
+    evaluation: how validation and test examples are evaluated; None evaluates nothing.
+    record: everything else that determines the results, as JSON. Resuming with a different record is refused.
     revision: see `Identity`.
   """
 
@@ -97,15 +97,16 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """A member at its end.
+  """The result of a member's training.
 
   Attributes:
-    member: which.
-    variables: on the host; of a failed member those before the step that was not finite.
-    failed: where its loss or gradient was not finite, or None.
-    history: its rows of metrics, as in metrics.jsonl.
-    outputs: [tested rows, ...]; None where no evaluation was given.
-    shuffled: the same from batches in a random order; None where that was not asked for.
+    member: the member.
+    variables: its variables at the end, on the host. A failed member has those from before the step that was not
+      finite.
+    failed: stage, epoch and step in which its loss or gradient was not finite, or None.
+    history: its metric rows, as in metrics.jsonl.
+    outputs: outputs [test examples, ...], in the order of `member.test`. None without an evaluation.
+    shuffled: outputs like `outputs`, computed in batches of a random order. None unless the evaluation asks for them.
   """
 
   member: Member
@@ -117,7 +118,13 @@ class Result:
 
 
 def check(training: Training) -> None:
-  """Refuses members that do not fit together; raises `UserError`."""
+  """Checks that members can be trained together.
+
+  Raises:
+    UserError: there are no members, two have the same name, they differ in batch size, in the names of their
+      hyperparameters or in the submodules they start from, or a stage selects its best epoch and a member has no
+      validation examples.
+  """
   members = training.members
   if not members:
     raise UserError("0 members: a study needs at least one training")
@@ -128,7 +135,7 @@ def check(training: Training) -> None:
     if m.plan.batch_size != first.plan.batch_size:
       raise UserError(
         f"member '{m.name}' has batch_size={m.plan.batch_size}, '{first.name}' {first.plan.batch_size}: "
-        "another shape is another call"
+        "give all the same batch_size"
       )
     if set(m.hparams) != set(first.hparams):
       raise UserError(
@@ -137,7 +144,7 @@ def check(training: Training) -> None:
       )
     if submodules(m) != submodules(first):
       raise UserError(
-        f"member '{m.name}' starts from given {', '.join(submodules(m)) or 'nothing'}, '{first.name}' from "
+        f"member '{m.name}' is given {', '.join(submodules(m)) or 'nothing'} to start from, '{first.name}' "
         f"{', '.join(submodules(first)) or 'nothing'}: give all the same submodules"
       )
   selecting = [stage.name for stage in training.stages if selects(stage)]
@@ -145,24 +152,24 @@ def check(training: Training) -> None:
   if selecting and blind:
     who = f"member '{blind[0].name}' has" if blind[0].name else "there are"
     raise UserError(
-      f"stage '{selecting[0]}' takes its best epoch by rows held back, and {who} none: give split.validation=0.1, or "
-      "select=last"
+      f"stage '{selecting[0]}' selects its best epoch on validation examples, and {who} none: give "
+      "split.validation=0.1, or select=last"
     )
 
 
 def submodules(member: Member) -> list[str]:
-  """The names of the submodules that a member is given to start from."""
+  """Returns the names of the submodules that a member is given to start from."""
   return sorted(member.initial["params"]) if member.initial is not None else []
 
 
 def digest(plan: Plan) -> str:
-  """Tells a plan from others."""
+  """Returns a string that identifies a plan by its indices, batch size, remainder and seed."""
   rows = hashlib.sha256(np.ascontiguousarray(plan.rows, np.int64).tobytes()).hexdigest()
   return f"{rows[:16]} {plan.batch_size} {plan.remainder} {list(plan.seed)}"
 
 
 def identity_of(training: Training) -> Identity:
-  """What checkpoints of a training must have been trained from."""
+  """Returns the identity of a training, which its checkpoints must have."""
   stages, members, record, revision = training.stages, training.members, training.record, training.revision
   digests = {id(m.initial): weights.digest(m.initial) for m in members if m.initial is not None}
   starts = {m.name: digests.get(id(m.initial)) for m in members}

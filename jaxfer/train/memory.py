@@ -1,15 +1,15 @@
-"""Memory of devices: how much is free for data, and how much a program takes."""
+"""Device memory: how much of it is free for data, and how much a program takes."""
 
 import jax
 
 from jaxfer.data.stream import host_memory
 
-# The share of the free memory that resident data may take. The rest is for the training.
+# Fraction of the free memory that resident data may take. The rest is for the training.
 SHARE = 0.5
 
 
 def bytes_needed(compiled: jax.stages.Compiled) -> int:
-  """Bytes that a program takes on a device, arguments included, as the compiler reports."""
+  """Returns the bytes that a program takes on each device, including its arguments, as reported by the compiler."""
   memory = compiled.memory_analysis()
   assert memory is not None
   sizes = memory.argument_size_in_bytes, memory.output_size_in_bytes, memory.temp_size_in_bytes
@@ -17,11 +17,16 @@ def bytes_needed(compiled: jax.stages.Compiled) -> int:
 
 
 def room(count: int | None = None) -> tuple[int | None, str]:
-  """How much resident data may take on each of the first `count` devices (None: of all).
+  """Returns how much memory resident data may take on each device.
+
+  On CPU, the free memory of a device is the host's free memory divided by the number of devices.
+
+  Args:
+    count: uses the first `count` devices; None uses all.
 
   Returns:
-    Bytes, half of what is free where least is: of a device's memory where it tells, on CPU of the host's, divided among
-    the devices; None where nothing could be measured. And what was measured, in words.
+    (bytes, description). The bytes are the fraction `SHARE` of the free memory of the device that has the least, or
+    None if the free memory is unknown. The description says what was measured.
   """
   devices = jax.devices()[:count]
   if devices[0].platform == "cpu":

@@ -1,11 +1,12 @@
-"""Where a training runs: the only module that names devices and compiles the step over them.
+"""Where a training runs. Only this module names devices and compiles the step for them.
 
-A `Placement` arranges devices in a mesh with two axes. Along "member" lie different trainings; along "data" lie the
-shards of one training's batch. A device trains `slots` members at once, by `vmap`, each on its shard of that member's
-batch. Gradients, statistics and metrics are summed over "data" alone.
+A `Placement` arranges the devices in a mesh with two axes. The axis "member" separates different trainings, and the
+axis "data" separates the shards of one training's batch. Each device trains `slots` members at once with `vmap`, each
+on one shard of that member's batch. Gradients, statistics and metrics are summed over "data" only.
 
-Every array that belongs to a member has a leading axis [members], divided along "member". The step is one function of
-what a single device holds; `jit` of `shard_map` or, for one training, `pmap` runs it on all devices.
+Every array that belongs to the members has a leading axis [members], which is sharded along "member". The step is a
+function of the arrays on a single device. `jit` of `shard_map` runs it on all devices; for a single training, `pmap`
+can run it too.
 """
 
 import dataclasses
@@ -28,7 +29,7 @@ from jaxfer.train.step import draw, planned_step, step
 Backend = Literal["pmap", "jit"]
 Driver = Literal["scan", "steps"]
 Columns = Mapping[str, np.ndarray]
-# (variables, hparams, data, plan, axis_name) -> outputs [rows, ...], one for each planned row.
+# (variables, hparams, data, plan, axis_name) -> outputs [batch, ...], one for each planned example.
 Outputs = Callable[
   [Variables, Mapping[str, jax.Array], Mapping[str, jax.Array], Mapping[str, jax.Array], str | None],
   jax.Array,
@@ -38,21 +39,21 @@ NOTHING: Variables = {"params": {}}
 
 
 def is_key(leaf: Any) -> bool:
-  """Whether a leaf of a tree is a typed key."""
+  """Whether a leaf of a tree is a typed PRNG key."""
   return jnp.issubdtype(getattr(leaf, "dtype", jnp.float32), jax.dtypes.prng_key)
 
 
 def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
-  """Places a leaf as a strongly typed array."""
+  """Places a leaf on the devices as a strongly typed array."""
   if not is_key(leaf):
     leaf = np.asarray(leaf) if not isinstance(leaf, jax.Array) else lax.convert_element_type(leaf, leaf.dtype)
   return jax.device_put(leaf, sharding)
 
 
 def initializer(init: Callable[..., Variables], **options: Any) -> Callable[..., Variables]:
-  """Compiles a function that draws initial variables, with hardly any optimization on CPU.
+  """Compiles a function that draws initial variables. On CPU, most compiler optimizations are switched off.
 
-  It runs once, and LLVM takes ten times as long to optimize a small model's draws as to compile them.
+  The function runs only once, and LLVM takes ten times as long to optimize a small model's draws as to compile them.
   """
   if jax.default_backend() == "cpu":
     options["compiler_options"] = {"xla_backend_optimization_level": 0}
@@ -64,15 +65,16 @@ class Placement:
   """A mesh of devices, ("member", "data"), and the transform that runs the step on it.
 
   Attributes:
-    devices: the mesh row by row; the devices of a row share each of their members' batches.
-    shards: number of parts a batch is divided into, the size of the axis "data".
-    slots: members that a device trains at once. A slot without a member repeats the first one and is gated off.
-    backend: "jit" compiles `shard_map` over both axes. "pmap" knows one axis, and runs a single training.
-    streamed: whether the data come in windows (prefetch.py), of which each shard gets its own rows.
-    shared: variables that all members have in common, one copy per device. A state holds only those that a stage up
-      to its own trains, so frozen models are neither stacked nor saved.
-    same_batches: whether all members have one key and one plan, so that a device draws a batch once for all of its
-      members.
+    devices: the devices of the mesh, row by row. The devices in a row share the batches of the row's members.
+    shards: number of parts that a batch is divided into, which is the size of the axis "data".
+    slots: number of members that a device trains at once. A slot without a member holds an inactive copy of the first
+      member.
+    backend: "jit" compiles `shard_map` over both axes. "pmap" has only the axis "data" and runs a single training.
+    streamed: whether the data come in windows (prefetch.py), of which each shard receives only its own examples.
+    shared: variables that all members share, stored once per device. A state contains only those that its own stage
+      or an earlier one trains, so frozen models are neither stacked nor saved.
+    same_batches: whether all members have the same key and the same plan. If so, a device draws each batch once for
+      all of its members.
   """
 
   devices: tuple[jax.Device, ...]
@@ -82,8 +84,8 @@ class Placement:
   streamed: bool = False
   shared: Variables = dataclasses.field(default_factory=lambda: NOTHING)
   same_batches: bool = False
-  # `shared` on the devices. It is placed here and not on first use, since that may be inside a trace, which would leave
-  # a tracer of that trace in this object.
+  # `shared` on the devices. It is placed in `__post_init__` and not on first use, because the first use may be inside a
+  # trace, whose tracer would then stay in this object.
   _placed: Variables = dataclasses.field(init=False, repr=False, compare=False)
   _programs: dict[Any, Callable] = dataclasses.field(
     default_factory=dict, init=False, repr=False, compare=False
@@ -98,17 +100,20 @@ class Placement:
 
   @property
   def rows(self) -> int:
-    """Size of the mesh's axis "member"."""
+    """Size of the mesh axis "member"."""
     return len(self.devices) // self.shards
 
   @property
   def members(self) -> int:
-    """How many members train at once."""
+    """Number of members that train at once."""
     return self.rows * self.slots
 
   @functools.cached_property
   def mesh(self) -> Mesh:
-    """The devices, [rows, shards]; for pmap [shards], where pmap leaves its results, or a step would compile twice."""
+    """The mesh of the devices, [rows, shards].
+
+    For pmap it is [shards], which is where pmap leaves its results; with any other mesh a step would compile twice.
+    """
     devices = np.array(self.devices)
     if self.backend == "pmap":
       return Mesh(devices, (DATA,))
@@ -119,12 +124,12 @@ class Placement:
 
   @property
   def platform(self) -> str:
-    """Platform of the devices, such as "cpu"."""
+    """The platform of the devices, such as "cpu"."""
     return self.devices[0].platform
 
   @property
   def arithmetic(self) -> dict[str, Any]:
-    """What the order of floating-point operations depends on."""
+    """The properties that the order of floating-point operations depends on."""
     return {
       "backend": self.backend,
       "devices": len(self.devices),
@@ -136,7 +141,7 @@ class Placement:
 
   @property
   def description(self) -> str:
-    """The placement in words."""
+    """A description of the placement for the log."""
     kind = f"{len(self.devices)} x {self.devices[0].device_kind}"
     parts = [f"{self.rows} members side by side"] * (self.rows > 1)
     parts += [f"{self.slots} members on each device"] * (self.slots > 1)
@@ -150,14 +155,14 @@ class Placement:
     return jax.tree.map(lambda leaf: put(leaf, self._sharding()), tree)
 
   def place_window(self, window: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-    """Puts the rows [shards * m, ...] of a window where the step gathers from them, as [shards, m, ...]."""
+    """Places the examples [shards * m, ...] of a window on the devices, as [shards, m, ...]."""
     sharding = self._sharding(DATA)
     return {
       name: put(array.reshape(self.shards, -1, *array.shape[1:]), sharding) for name, array in window.items()
     }
 
   def _slotted(self, array: Any) -> Any:
-    """[given members, ...] -> [members, ...]; the first one stands in the slots without a member."""
+    """Extends [given members, ...] to [members, ...]; slots without a member get a copy of the first member."""
     indices = np.arange(self.members)
     indices[indices >= len(array)] = 0
     return array[indices]
@@ -172,12 +177,21 @@ class Placement:
     return jax.tree.map(lay, *trees)
 
   def unstack(self, tree: PyTree, count: int) -> list[PyTree]:
-    """The trees of the first `count` members, on the host."""
+    """Returns the trees of the first `count` members, on the host."""
     host = jax.device_get(tree)
     return [jax.tree.map(lambda a, k=k: a[k], host) for k in range(count)]
 
   def lay(self, columns: Columns, active: np.ndarray) -> tuple[Columns, np.ndarray]:
-    """Planned columns [steps, given members, batch] and active [steps, given members] as `trainer` takes them."""
+    """Prepares planned columns and `active` for `trainer`.
+
+    Args:
+      columns: column name -> array [steps, given members, batch].
+      active: bools [steps, given members].
+
+    Returns:
+      (columns [steps, members, batch], with "position" added, and active [steps, members]). With `same_batches` the
+      columns are [steps, 1, batch].
+    """
     gates = np.zeros((len(active), self.members), bool)
     gates[:, : active.shape[1]] = active
     laid = {name: np.moveaxis(self._slotted(np.moveaxis(a, 1, 0)), 0, 1) for name, a in columns.items()}
@@ -186,7 +200,12 @@ class Placement:
     return {name: a[:, :1] for name, a in laid.items()} if self.same_batches else laid, gates
 
   def abstract(self, tree: PyTree, saved: Mapping[str, Any] | None = None) -> PyTree:
-    """Shapes, dtypes and shardings of a member's tree once it is stacked, here or where it was `saved`."""
+    """Returns the shapes, dtypes and shardings that a member's tree has once it is stacked.
+
+    Args:
+      tree: arrays or shapes of one member.
+      saved: `arithmetic` of the placement that saved the stacked tree; None for this placement.
+    """
     members = self.members
     if saved is not None:
       members = saved["devices"] // saved["shards"] * saved["slots"]
@@ -194,7 +213,7 @@ class Placement:
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct((members, *a.shape), a.dtype, sharding=sharding), tree)
 
   def abstract_data(self, data: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes, dtypes and shardings of resident data once they are placed."""
+    """Returns the shapes, dtypes and shardings that resident data have once they are placed."""
     return {
       name: jax.ShapeDtypeStruct(
         array.shape, jax.dtypes.canonicalize_dtype(array.dtype), sharding=self._sharding()
@@ -203,14 +222,17 @@ class Placement:
     }
 
   def adopt(self, state: State) -> State:
-    """Copies a restored state, so that it can be donated, into these slots, whatever they were."""
+    """Copies a restored state into the slots of this placement, whatever placement saved it.
+
+    The copy owns its buffers, so it can be donated.
+    """
     regrid = functools.partial(jax.tree.map, self._slotted)
     return jax.jit(regrid, out_shardings=self._sharding(MEMBER))(state)
 
   # The start of a stage
 
   def init(self, init: Callable[[jax.Array], Variables], keys: jax.Array) -> Variables:
-    """Initial variables from the members' keys."""
+    """Returns the members' initial variables, drawn from their keys."""
     name = "init", init
     if name not in self._programs:
       every = each(init, (0,), self.members)
@@ -218,18 +240,18 @@ class Placement:
     return self._programs[name](keys)
 
   def _lacking(self, held: Sequence[str], keep: Sequence[str] | None = None) -> Variables:
-    """The placed shared variables of the submodules that are not `held`: all of them, or those to `keep`."""
+    """Returns the placed shared variables of the submodules outside `held`; with `keep`, only those it names."""
     return {
       collection: {name: t for name, t in tree.items() if name not in held and (keep is None or name in keep)}
       for collection, tree in self._placed.items()
     }
 
   def joined(self, stage: Stage, variables: Variables) -> Variables:
-    """A member's own variables, and those shared ones that the stage trains: from then on they are its own."""
+    """Adds the shared variables that the stage trains to a member's own ones; they stay its own in later stages."""
     return merge(self._lacking([*variables["params"]], stage.trainable), variables)
 
   def start(self, stage: Stage, variables: Variables) -> State:
-    """The stacked state at the start of a stage, which owns every buffer and so can be donated."""
+    """Returns the stacked state at the start of a stage. It owns all its buffers, so it can be donated."""
     name = "start", stage
     if name not in self._programs:
       every = each(lambda own, taken: begin(stage, merge(taken, own)), (0, None), self.members)
@@ -237,7 +259,7 @@ class Placement:
     return self._programs[name](variables, self._lacking([*variables["params"]], stage.trainable))
 
   def whole(self, variables: Variables) -> Variables:
-    """One member's own variables with the shared ones it lacks."""
+    """Returns one member's variables, completed with the shared ones that it lacks."""
     return merge(self.shared, variables)
 
   # Programs
@@ -247,14 +269,14 @@ class Placement:
     return DATA if self.shards > 1 or self.backend == "pmap" else None
 
   def _mapped(self, name: Any, fn: Callable, specs: tuple, out: Any, *, donate: bool = False) -> Callable:
-    """Compiles fn, of what one device holds, for all devices; made once per name, so that it compiles once.
+    """Compiles a function of one device's arrays for all devices. Each name is compiled only once.
 
     Args:
-      name: of the program.
-      fn: its results are equal on all shards of a batch.
-      specs: how each argument is divided, as `PartitionSpec`s of which pmap reads whether and where "data" stands.
-      out: how all results are divided.
-      donate: whether the first argument's buffers are donated.
+      name: name of the program.
+      fn: function of one device's arrays. Its results must be equal on all shards of a batch.
+      specs: one `PartitionSpec` per argument. pmap only uses the position of "data" in it.
+      out: the `PartitionSpec`s of the results.
+      donate: whether to donate the buffers of the first argument.
     """
     if name in self._programs:
       return self._programs[name]
@@ -271,13 +293,16 @@ class Placement:
     return _Spec(DATA) if self.streamed else _Spec()
 
   def _held(self, data: PyTree) -> PyTree:
-    """Data as the step gathers from them: a shard's own rows of a window, without the window's leading axis."""
+    """Returns the data that a device's step gathers from; drops the leading axis of a shard's part of a window."""
     if self.streamed and self.backend == "jit":
       return jax.tree.map(lambda a: a[0], data)
     return data
 
   def _program(self, stage: Stage, driver: Driver) -> Any:
-    """What `trainer` calls: (trainable, frozen, shared, data, stage_keys, hparams, active, plan) of all devices."""
+    """Returns the compiled training program.
+
+    Its arguments are (trainable, frozen, shared, data, stage_keys, hparams, active, plan), for all devices.
+    """
     axis_name = self._axis_name
 
     def one(trainable, frozen, shared, data, stage_key, hparams, active, plan):
@@ -286,7 +311,7 @@ class Placement:
       return trainable, (metrics, trainable.finite)
 
     def all_alike(trainable, frozen, shared, data, stage_keys, hparams, active, plan):
-      # Members that are still trained agree in their step; the others are behind.
+      # Members that still train are all at the same step. The others have stopped at an earlier one.
       plan = {name: column[0] for name, column in plan.items()}
       batch, keys = draw(stage, data, plan, stage_keys[0], trainable.step.max())
 
@@ -320,18 +345,21 @@ class Placement:
   def _arguments(
     self, trainable: Trainable, frozen: Variables, data: PyTree, stage_keys: Any, hparams: PyTree
   ) -> tuple:
-    """The first arguments of `_program`; active and plan follow."""
+    """Returns the first arguments of `_program`; `active` and `plan` follow them."""
     held = [*trainable.variables["params"], *frozen["params"]]
     return trainable, frozen, self._lacking(held), data, stage_keys, hparams
 
   def trainer(self, stage: Stage, driver: Driver) -> Callable[..., tuple[Trainable, PyTree]]:
-    """Compiles a chunk of a stage's steps.
+    """Returns a function that runs a chunk of a stage's steps.
+
+    Args:
+      stage: the stage to train.
+      driver: "scan" runs a chunk as one program, "steps" calls one program per step.
 
     Returns:
-      chunk(trainable, frozen, data, stage_keys, hparams, columns, active) -> (trainable, (metrics, finite)), where
-      columns and active are those of `lay`; metrics and finite [members] come back per step, on the devices.
-      `trainable` is donated.
-      With the driver "scan" the chunk is one program, with "steps" one program per step.
+      chunk(trainable, frozen, data, stage_keys, hparams, columns, active) -> (trainable, (metrics, finite)). `columns`
+      and `active` are the results of `lay`. `metrics` and `finite` [members] are returned for each step, on the
+      devices. The buffers of the argument `trainable` are donated.
     """
     compiled = self._program(stage, driver)
 
@@ -359,18 +387,18 @@ class Placement:
     batch: int,
     length: int,
   ) -> jax.stages.Lowered:
-    """The program of a chunk, from shapes alone.
+    """Lowers the program of a chunk from shapes only.
 
-    Once compiled it stays in JAX's cache, where the first call of `trainer` finds it.
+    Once the result is compiled, it stays in JAX's cache, where the first call of `trainer` finds it.
 
     Args:
-      stage: what is trained.
-      driver: as in `trainer`.
-      state: stacked, as shapes.
-      data: placed, or as shapes.
-      names: of the hyperparameters.
-      batch: rows of a member's batch.
-      length: steps of a chunk.
+      stage: the stage to train.
+      driver: see `trainer`.
+      state: shapes of the stacked state.
+      data: the placed data, or their shapes.
+      names: names of the hyperparameters.
+      batch: number of examples in a member's batch.
+      length: number of steps in a chunk.
     """
     keys = self.abstract(jax.eval_shape(lambda: jax.random.key(0)))
     hparams = self.abstract({name: jax.ShapeDtypeStruct((), np.float32) for name in names})
@@ -383,13 +411,16 @@ class Placement:
     return lowered
 
   def evaluator(self, outputs: Outputs) -> Callable[..., jax.Array]:
-    """Compiles outputs(variables, hparams, data, plan, axis_name) -> [rows, ...] for all members.
+    """Compiles a function that computes outputs for all members.
 
-    The shards must divide the rows. Outputs that reduce over the rows of a batch do so over `axis_name` too.
+    Args:
+      outputs: function of (variables, hparams, data, plan, axis_name) that returns one member's outputs [batch, ...].
+        If it reduces over the examples of a batch, it must reduce over `axis_name` too.
 
     Returns:
-      fn(own variables, hparams, data, plan), where plan's columns are host arrays [given members, rows], giving
-      [members, rows, ...] in the plan's order.
+      fn(variables, hparams, data, plan) -> outputs [members, batch, ...], in the order of the plan. `variables` are the
+      members' own, without the shared ones. The columns of `plan` are host arrays [given members, batch], and the
+      number of shards must divide the batch.
     """
     axis_name = self._axis_name
 
@@ -414,12 +445,17 @@ class Placement:
 
 
 def divide(members: int, batch_size: int, devices: int) -> tuple[int, int]:
-  """Divides devices into rows of members and shards of a batch.
+  """Chooses the shape of the device mesh.
+
+  Args:
+    members: number of members that train at once.
+    batch_size: number of examples in a member's batch.
+    devices: number of devices.
 
   Returns:
-    (rows, shards), where rows divide the members, shards divide the batch, and there are at most `devices` of both
-    together: the division that uses the most devices, and of several the one with the most rows, since members need
-    not communicate.
+    (rows, shards) such that rows divides `members`, shards divides `batch_size`, and rows * shards is at most
+    `devices`. Among these, the shape that uses the most devices is chosen. Ties go to the shape with the most rows,
+    because members need not communicate.
   """
   found = [
     (rows, shards)
@@ -431,10 +467,10 @@ def divide(members: int, batch_size: int, devices: int) -> tuple[int, int]:
 
 
 def requested_devices(requested: int | None) -> list[jax.Device]:
-  """The devices to use, as many as `execution.devices` asks for; None asks for all.
+  """Returns the first `requested` devices, or all devices if `requested` is None (`execution.devices`).
 
   Raises:
-    UserError: there are not as many.
+    UserError: `requested` is below 1, or above the number of devices.
   """
   devices = jax.devices()
   if requested is not None and not 1 <= requested <= len(devices):
@@ -443,7 +479,7 @@ def requested_devices(requested: int | None) -> list[jax.Device]:
 
 
 def no_such_devices(requested: int, devices: Sequence[jax.Device]) -> UserError:
-  """The error for a number of devices that is not among those at hand."""
+  """Returns the error for a requested number of devices that is not available."""
   there = f"execution.devices={requested}: JAX sees {len(devices)} ({devices[0].device_kind}): take 1"
   there += f" to {len(devices)}" if len(devices) > 1 else ""
   if devices[0].platform != "cpu" or requested < 1:

@@ -1,7 +1,8 @@
-"""The data that a chunk of steps gathers from: all of them, resident on the devices, or a window of just its rows.
+"""Provides the data that a chunk of steps gathers from.
 
-A window is a small resident array: the planned columns are rewritten to positions in it, and the step, the drivers, the
-samplers and all keys are the same. So resident and streamed trainings draw the same batches.
+Resident data are on the devices as a whole. Streamed data are sent in windows: a window is a small array that contains
+only the examples of one chunk. The planned columns are rewritten to positions in the window; the step, the drivers, the
+samplers and all keys stay the same. Resident and streamed trainings therefore draw the same batches.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -17,20 +18,21 @@ T = TypeVar("T")
 
 
 def placed(placement: Placement, data: Mapping[str, Any]) -> Mapping[str, Any]:
-  """The data on every device; a `Stream` stays on the host."""
+  """Returns the data on every device; a `Stream` stays on the host."""
   return data if isinstance(data, Stream) else placement.place(data)
 
 
 def prefetch(
   placement: Placement, data: Mapping[str, Any], plans: Sequence[Columns]
 ) -> Generator[tuple[Mapping[str, Any], Columns]]:
-  """Yields for each plan the placed data to gather from, and its columns as positions in them.
+  """Yields for each plan the placed data to gather from, and the plan's columns as positions in these data.
+
+  If the data are a `Stream`, the window of the next plan is read and sent while the current one is in use.
 
   Args:
-    placement: where windows go.
-    data: `placed`.
-    plans: columns as `window` takes them, all of one shape, so that a step compiles once. Of a `Stream` the next
-      plan's window is read and sent while this one's is in use.
+    placement: where windows are placed.
+    data: result of `placed`.
+    plans: columns as `window` takes them. All plans have the same shapes, so that a step compiles once.
   """
   if not isinstance(data, Stream):
     yield from ((data, plan) for plan in plans)
@@ -43,25 +45,25 @@ def prefetch(
 
 
 def _ahead(make: Callable[[], T], count: int) -> Generator[T]:
-  """Calls `make` so many times, one call ahead, in a thread."""
+  """Calls `make` `count` times in a thread, one call ahead, and yields the results."""
   with futures.ThreadPoolExecutor(1) as worker:
     coming = worker.submit(make) if count else None
     for left in reversed(range(count)):
       assert coming is not None
       made, coming = coming.result(), worker.submit(make) if left else None
       yield made
-      del made  # Or its memory would be held while the one after the next is made.
+      del made  # Otherwise its memory would stay in use while the result after the next is made.
 
 
 def window(plan: Columns, blocks: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-  """Which rows a plan touches, and the plan as positions among them.
+  """Returns the indices of the examples that a plan uses, and the plan as positions among them.
 
   Args:
-    plan: columns [..., batch] of row numbers; those of booleans say something of the rows and stay as they are.
-    blocks: parts of a batch, of equal length, whose rows are to lie apart, as those of different devices.
+    plan: columns [..., batch] of indices. Boolean columns describe examples and are returned unchanged.
+    blocks: number of equal parts of a batch, such as one per device. Their examples are kept separate.
 
   Returns:
-    Rows [blocks, m], and columns [..., batch] whose entries count within the rows of their block.
+    (indices [blocks, m], columns [..., batch]). The entries of a column are positions within their own block.
   """
   rows, columns, start = [], {}, 0
   for name, column in plan.items():

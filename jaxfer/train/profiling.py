@@ -1,4 +1,4 @@
-"""Records what the devices do while a training runs."""
+"""Records a profiler trace of a training."""
 
 import dataclasses
 import pathlib
@@ -14,17 +14,17 @@ from jaxfer.train.placement import Placement
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Profiled(Placement):
-  """Devices that record one chunk of steps: the first one whose program was compiled by an earlier chunk.
+  """A placement that records a trace of one chunk of steps: the first chunk that need not compile its program.
 
   Attributes:
-    folder: where the trace goes.
+    folder: folder for the trace.
   """
 
   folder: pathlib.Path
-  _recorded: list[str] = dataclasses.field(default_factory=list)  # The stage, once it happened.
+  _recorded: list[str] = dataclasses.field(default_factory=list)  # The recorded stage.
 
   def trainer(self, stage, driver) -> Callable[..., Any]:
-    """As of `Placement`."""
+    """See `Placement.trainer`."""
     chunk = super().trainer(stage, driver)
     compiled = False
 
@@ -34,17 +34,17 @@ class Profiled(Placement):
         compiled = True
         return chunk(trainable, *args)
       self._recorded.append(stage.name)
-      jax.block_until_ready(trainable)  # What is still under way belongs to the chunk before.
+      jax.block_until_ready(trainable)  # Work that is still running belongs to the previous chunk.
       with jax.profiler.trace(self.folder):
         return jax.block_until_ready(chunk(trainable, *args))
 
     return watched
 
   def line(self) -> str:
-    """Says where the trace lies and how to look at it.
+    """Returns a line that says where the trace is and how to view it.
 
     Raises:
-      UserError: the training was over before a second chunk began.
+      UserError: nothing was recorded, because the training ended before a second chunk began.
     """
     if not self._recorded:
       raise UserError(
@@ -58,7 +58,7 @@ class Profiled(Placement):
 
 
 def profiled(devices: Placement, folder: pathlib.Path) -> Profiled:
-  """The same devices, recording into `folder`.
+  """Returns the same placement, which records a trace in `folder`.
 
   Raises:
     UserError: the folder cannot be written.

@@ -1,4 +1,4 @@
-"""What a person sees of a training: a bar with the time left on a terminal, plain lines elsewhere."""
+"""Shows the progress of a training: a bar with the remaining time on a terminal, and plain lines elsewhere."""
 
 import errno
 import os
@@ -15,12 +15,20 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 class _Console(rich.console.Console):
   def on_broken_pipe(self) -> None:
-    """Leaves a closed pipe to the command line; rich would end the process with exit code 1."""
+    """Raises an error that the command line handles; rich would end the process with exit code 1."""
     raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 class Progress:
-  """Shows steps done of a known total, and one line an epoch; of trainings among many, named, a line now and then."""
+  """Shows the number of steps done, and prints one line per epoch.
+
+  For named trainings, which are members of a study, it prints a line at most every ten seconds.
+
+  Args:
+    total: number of steps of the whole training.
+    done: number of steps done before.
+    name: heading of the lines, see `title`; None for a single training.
+  """
 
   def __init__(self, total: int, done: int = 0, name: str | None = None):
     self._name, self._said = name, time.monotonic()
@@ -47,18 +55,24 @@ class Progress:
     self._bar.stop()
 
   def say(self, line: str) -> None:
-    """Prints a line, above the bar where there is one."""
+    """Prints a line, above the bar if there is one."""
     self._console.print(line, markup=False)
 
   def advance(self, stage: str, steps: int) -> None:
-    """Counts steps of a stage."""
+    """Adds steps of a stage to the number of steps done."""
     self._done += steps
     self._bar.update(self._task, description=stage, completed=self._done)
 
   def epoch(self, stage: str, epoch: int, epochs: int, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Prints an epoch's line from its rows of metrics, and elsewhere than on a terminal the time left.
+    """Prints the line of an epoch from its metric rows. Without a terminal, the line ends with the remaining time.
 
-    Of named trainings only where the last line is ten seconds old: a study has thousands of epochs.
+    For named trainings, it prints nothing within ten seconds of the last line, because a study has thousands of epochs.
+
+    Args:
+      stage: name of the stage.
+      epoch: number of the epoch, from 1.
+      epochs: number of epochs of the stage.
+      rows: one row per split, with the key "split".
     """
     if self._name is not None:
       if time.monotonic() - self._said < _SECONDS_BETWEEN_LINES:
@@ -76,14 +90,14 @@ class Progress:
 
 
 def title(names: Sequence[str] | None) -> str | None:
-  """What the lines of members are headed by; None for a training alone."""
+  """Returns the heading of the lines about these members, or None for a single training (`names` is None)."""
   if names is None:
     return None
   return names[0] if len(names) == 1 else f"mean of {len(names)} trainings"
 
 
 def averaged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-  """The mean over members of each number, one row per split."""
+  """Averages each number in the metric rows over the members. Returns one row per split."""
   splits = list(dict.fromkeys(row["split"] for row in rows))
   averaged = []
   for split in splits:

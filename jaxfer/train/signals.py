@@ -1,4 +1,4 @@
-"""Signals that stop a training: caught, so that its state can be saved first."""
+"""Catches the signals that stop a training, so that its state can be saved first."""
 
 import contextlib
 import signal
@@ -8,7 +8,10 @@ from typing import Any
 
 @contextlib.contextmanager
 def caught_signals() -> Iterator[list[int]]:
-  """Collects SIGTERM and SIGINT instead of dying of them; a second one of a kind acts as usual."""
+  """Collects SIGTERM and SIGINT in a list instead of ending the process.
+
+  A second signal of the same kind has its usual effect.
+  """
   caught: list[int] = []
   previous: dict[int, Any] = {}
 
@@ -18,7 +21,7 @@ def caught_signals() -> Iterator[list[int]]:
     signal.signal(number, previous[number])
 
   for number in (signal.SIGTERM, signal.SIGINT):
-    with contextlib.suppress(ValueError):  # Not the main thread: signals are not ours to handle.
+    with contextlib.suppress(ValueError):  # Only the main thread may handle signals.
       previous[number] = signal.signal(number, handle)
   try:
     yield caught

@@ -1,4 +1,4 @@
-"""What a method consists of: stages, their updates, and what a loss reads and returns."""
+"""The parts of a training method: stages, their updates, and the inputs and outputs of a loss."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -16,12 +16,13 @@ Sums = Mapping[str, tuple[jax.Array, jax.Array]]  # name -> (weighted sum, weigh
 
 @flax.struct.dataclass
 class Context:
-  """What a loss may know beside its inputs.
+  """Additional inputs of a loss.
 
   Attributes:
-    hparams: numbers that may differ from member to member, by name ("generator/learning_rate", "w").
-    aux: what the previous update of this batch passed on.
-    axis_name: the mapped axis, to be reduced over by whatever reduces over the batch; None under plain jit.
+    hparams: numbers that may differ between members, by name, such as "generator/learning_rate" or "w".
+    aux: the `aux` that the previous update of this batch returned.
+    axis_name: name of the mapped axis. A loss that reduces over the batch must reduce over this axis too. None under
+      plain jit.
   """
 
   hparams: Mapping[str, jax.Array]
@@ -31,16 +32,16 @@ class Context:
 
 @flax.struct.dataclass
 class LossOut:
-  """What a loss returns.
+  """The output of a loss.
 
   Attributes:
-    loss: a term's name -> (weighted sum over the batch, weight). The step descends on the sum over terms of
-      sum / weight, both taken over all devices; a term whose weight is zero everywhere drops out. Never means: only
-      sums give the same gradient however the batch is split.
-    metrics: further (sum, weight) pairs to report; the terms of the loss are reported by themselves.
-    collections: new values of collections other than the parameters (running statistics), by collection and
-      submodule; must be the same on every device.
-    aux: for the next update of the same batch; no gradient flows through it.
+    loss: term name -> (weighted sum over the batch, weight). The step minimizes the sum of sum / weight over all
+      terms, where both parts are first summed over all devices. A term whose weight is 0 on all devices drops out.
+      Return sums, never means: only sums give the same gradient however the batch is split.
+    metrics: further (sum, weight) pairs to report. The terms of the loss are reported without being listed here.
+    collections: new values of collections other than the parameters, such as running statistics, by collection and
+      submodule. They must be the same on every device.
+    aux: passed to the next update of the same batch. No gradient flows through it.
   """
 
   loss: Sums
@@ -50,24 +51,25 @@ class LossOut:
 
 
 LossFn = Callable[[Variables, Batch, jax.Array, Context], LossOut]
-# (data on the device, all or a window; the plan's columns [rows], which number rows of these; keys [rows]) -> batch
+# (data, columns, keys) -> batch. `data` are on the device: all of them, or a window. `columns` are the plan's columns
+# [batch], which hold indices into `data`. `keys` are typed keys [batch].
 SampleFn = Callable[[Mapping[str, jax.Array], Mapping[str, jax.Array], jax.Array], Batch]
 
 
 def gather(data: Mapping[str, jax.Array], columns: Mapping[str, jax.Array], keys: jax.Array) -> Batch:
-  """The plainest `SampleFn`: the rows of every array, as they lie."""
+  """Returns the planned examples of every array, unchanged. This is the simplest `SampleFn`."""
   del keys
   return {name: array[columns["row"]] for name, array in data.items()}
 
 
 @dataclasses.dataclass(frozen=True)
 class Update:
-  """One step of descent on a batch.
+  """One optimizer step on a batch.
 
   Attributes:
-    name: of the update, as in its metrics and `hparams` entries.
-    loss: (variables, batch, keys [rows], context) -> LossOut.
-    trainable: the top-level submodules that it moves; a name that matches nothing is an error.
+    name: name of the update, used in the names of its metrics and hyperparameters.
+    loss: function of (variables, batch, keys [batch], context) that returns a `LossOut`.
+    trainable: names of the top-level submodules that the update trains. A name that matches no submodule is an error.
     optimizer: called as update(grads, state, params, hparams=context.hparams).
   """
 
@@ -79,18 +81,18 @@ class Update:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-  """Updates applied in order to each batch, for some epochs, with fresh optimizers.
+  """Updates that are applied in order to each batch for some epochs. Each stage starts with fresh optimizers.
 
   Attributes:
-    name: of the stage.
-    updates: applied in order; each sees what the one before passed on.
-    epochs: passes over the training rows.
-    columns: what the index plan draws for each place in a batch: "row", and as asked "target" and "partner" (see
-      `data.plan.Plan.columns`).
-    select: the variables it ends with: those of its "last" epoch, or of the "best_on_validation", by the accuracy of
-      the watched rows, of equal ones the earlier; optimizers are fresh in each stage anyhow.
-    judged: whether trainings are also judged on their tested rows at its end, for the record.
-    sample: makes the batch on the device from resident data, planned rows and per-example keys.
+    name: name of the stage.
+    updates: the updates, applied in order. Each one receives the `aux` of the one before.
+    epochs: number of passes over the training examples.
+    sample: makes a batch on the device from the data, the planned columns and one key per example.
+    columns: the indices that the plan draws for each position in a batch: "row", and optionally "target" and "partner"
+      (see `data.plan.Plan.columns`).
+    judged: whether members are also evaluated on their test examples at the end of the stage, for the metrics log.
+    select: the variables that the stage ends with. "last" takes those of the last epoch; "best_on_validation" takes
+      those of the epoch with the highest validation accuracy, and ties go to the earlier epoch.
   """
 
   name: str
@@ -103,5 +105,5 @@ class Stage:
 
   @property
   def trainable(self) -> tuple[str, ...]:
-    """Every submodule that some update moves, each once."""
+    """Names of all submodules that the updates train, without repetition."""
     return tuple(dict.fromkeys(name for update in self.updates for name in update.trainable))

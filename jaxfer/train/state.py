@@ -1,4 +1,4 @@
-"""The state of a training: what a stage moves, and the rest, which stays bit for bit as it was."""
+"""The state of a training: the variables that a stage trains, and the frozen ones, which stay bit for bit the same."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,13 +14,13 @@ from jaxfer.train.stage import PyTree, Stage, Variables
 
 @flax.struct.dataclass
 class Trainable:
-  """What a stage's updates may change; the step returns it, and its buffers are donated.
+  """The part of the state that a stage's updates may change. The step returns it, and its buffers are donated.
 
   Attributes:
-    variables: collection -> submodule -> tree, for the submodules that the stage's updates name.
-    optimizers: update's name -> state of its optimizer.
-    step: own steps within the stage, int32.
-    finite: False after the first step that was not finite; nothing moves from then on.
+    variables: collection -> submodule -> tree, for the submodules that the stage trains.
+    optimizers: update name -> optimizer state.
+    step: [] int32, number of steps that the training has taken within the stage.
+    finite: [] bool, False after the first step whose loss or gradient was not finite. Nothing changes from then on.
   """
 
   variables: Variables
@@ -31,17 +31,25 @@ class Trainable:
 
 @flax.struct.dataclass
 class State:
-  """`trainable`, and `frozen`: the variables of all other submodules."""
+  """The whole state of a training.
+
+  Attributes:
+    trainable: the part that the stage trains.
+    frozen: the variables of all other submodules.
+  """
 
   trainable: Trainable
   frozen: Variables
 
 
 def split(variables: Variables, names: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
-  """Splits every collection into the submodules of `names` and the others.
+  """Splits every collection into the submodules in `names` and the others.
+
+  Returns:
+    (the collections restricted to `names`, the collections with all other submodules)
 
   Raises:
-    UserError: a name that is no submodule of the parameters.
+    UserError: a name is not a submodule of the parameters.
   """
   for name in names:
     if name not in variables["params"]:
@@ -54,7 +62,7 @@ def split(variables: Variables, names: tuple[str, ...]) -> tuple[dict[str, Any],
 
 
 def merge(one: Variables, other: Variables) -> dict[str, Any]:
-  """The union of both, leaf by leaf; `other` wins where both have one."""
+  """Returns the union of two trees of variables. If both contain a leaf, that of `other` is taken."""
 
   def union(a: Any, b: Any) -> Any:
     if not (isinstance(a, Mapping) and isinstance(b, Mapping)):
@@ -66,22 +74,22 @@ def merge(one: Variables, other: Variables) -> dict[str, Any]:
 
 
 def subset(params: PyTree, names: tuple[str, ...]) -> dict[str, PyTree]:
-  """The parameters of the submodules of `names`."""
+  """Returns the parameters of the submodules in `names`."""
   return {name: params[name] for name in names}
 
 
 def begin(stage: Stage, variables: Variables) -> State:
-  """The state at the start of a stage: variables carried over, optimizers fresh."""
+  """Returns the state at the start of a stage: the given variables, and fresh optimizers."""
   trainable, frozen = split(variables, stage.trainable)
   optimizers = {u.name: u.optimizer.init(subset(trainable["params"], u.trainable)) for u in stage.updates}
   return State(Trainable(trainable, optimizers, jnp.zeros((), jnp.int32), jnp.ones((), bool)), frozen)
 
 
 def variables_of(state: State) -> dict[str, Any]:
-  """All variables of a state, ready for `apply`."""
+  """Returns all variables of a state, ready for `apply`."""
   return merge(state.frozen, state.trainable.variables)
 
 
 def with_hparams(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-  """The optimizer, accepting the `hparams` that the step passes to every one."""
+  """Returns an optimizer that accepts `hparams`, which the step passes to every optimizer."""
   return optax.with_extra_args_support(optimizer)

@@ -1,4 +1,4 @@
-"""The training step, a pure function: devices, seeds, epochs and logging wrap it from outside."""
+"""The training step, a pure function. Devices, seeds, epochs and logging are added by the modules that call it."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ def _all_devices(tree, axis_name):
 
 
 def _ratio(total: jax.Array, weight: jax.Array) -> jax.Array:
-  """total / weight, and 0 with no gradient where nothing was weighed."""
+  """Returns total / weight, or 0 without a gradient if the weight is 0."""
   return jnp.where(weight > 0, total / jnp.where(weight > 0, weight, 1), 0)
 
 
@@ -32,17 +32,17 @@ def step(
   """Applies the stage's updates, in order, to one batch.
 
   Args:
-    stage: what to do; static.
-    state: the training's state.
-    batch: this device's rows, [rows, ...] each.
-    keys: [rows] typed keys, one an example.
-    context: member's numbers, and the axis name where the step is mapped.
-    active: [] whether the step takes place. Where it is False, or the training has stopped being finite before,
-      nothing moves and no metric has weight. None: it takes place.
+    stage: the stage, a static argument.
+    state: the state of the training.
+    batch: arrays [batch, ...] of this device's examples.
+    keys: typed keys [batch], one per example.
+    context: the member's hyperparameters, and the name of the mapped axis if there is one.
+    active: [] bool, whether the step takes place. If it is False, or if an earlier step was not finite, nothing changes
+      and every metric has weight 0. None: the step takes place.
 
   Returns:
-    The new `trainable` and the metrics as (sum, weight) over all devices, named "update/term". Where a loss or gradient
-    is not finite, `trainable` is as it was but for `finite`, which is False.
+    (trainable, metrics). The metrics are (sum, weight) pairs over all devices, named "update/term". If a loss or a
+    gradient is not finite, `trainable` is unchanged except for `finite`, which is False.
   """
   trainable, finite = state.trainable, jnp.ones((), bool)
   metrics: dict[str, tuple[jax.Array, jax.Array]] = {}
@@ -87,7 +87,7 @@ def step(
 
 
 def example_keys(stage_key: jax.Array, step: jax.Array, positions: jax.Array) -> jax.Array:
-  """Keys [rows] of the examples at `positions` in the global batch of a stage's `step`."""
+  """Returns the keys [batch] of the examples at `positions` in the global batch of a stage's `step`."""
   key = jax.random.fold_in(stage_key, step)
   return jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
 
@@ -99,7 +99,11 @@ def draw(
   stage_key: jax.Array,
   step: jax.Array,
 ) -> tuple[Batch, jax.Array]:
-  """The batch of a stage's `step`, sampled on the device, and the keys of its examples; see `planned_step`."""
+  """Samples the batch of a stage's `step` on the device.
+
+  Returns:
+    (batch, keys [batch] of its examples); see `planned_step` for the arguments.
+  """
   keys = example_keys(stage_key, step, plan["position"])
   columns = {name: column for name, column in plan.items() if name != "position"}
   with jax.named_scope("sample"):
@@ -115,16 +119,19 @@ def planned_step(
   stage_key: jax.Array,
   context: Context,
 ) -> tuple[Trainable, Sums]:
-  """One planned step: draws keys, samples the batch on the device, and takes the step.
+  """Draws the keys, samples the batch on the device, and applies the step to it.
 
   Args:
-    stage: static.
-    state: the training's state.
-    data: resident arrays, [n, ...] each.
-    plan: "row" (and the stage's further columns) [rows], and "position" [rows] in the global batch.
-    active: [] whether the step takes place.
+    stage: the stage, a static argument.
+    state: the state of the training.
+    data: resident arrays [n, ...].
+    plan: columns [batch]: "row" and the stage's other columns, and "position", the positions in the global batch.
+    active: [] bool, whether the step takes place.
     stage_key: typed key of the stage.
     context: see `step`.
+
+  Returns:
+    (trainable, metrics), see `step`.
   """
   batch, keys = draw(stage, data, plan, stage_key, state.trainable.step)
   return step(stage, state, batch, keys, context, active)

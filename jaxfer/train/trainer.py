@@ -25,11 +25,16 @@ from jaxfer.train.state import State, variables_of
 
 
 class Trainer:
-  """Trains one or many members, and evaluates them at their end.
+  """Trains one or many members, and evaluates them at the end.
 
-  In `workdir` it keeps `members.json`, which says who trains with whom; and for each group, in `workdir` itself where
-  there is but one and in a folder `group0`, ... otherwise: `metrics.jsonl`, a row per epoch, split and member, the same
-  numbers however often the training was stopped; `timing.jsonl`; `checkpoints/`.
+  `workdir` contains `members.json`, which records how the members are divided into groups. Each group has a folder of
+  its own: `workdir` itself if there is only one group, and otherwise a subfolder `group0`, `group1`, and so on. The
+  folder of a group contains:
+
+  - `metrics.jsonl`: one row per epoch, split and member. The numbers do not depend on how often the training was
+    stopped and resumed.
+  - `timing.jsonl`: the duration and the throughput of each epoch.
+  - `checkpoints/`: the checkpoints.
   """
 
   def __init__(
@@ -41,26 +46,32 @@ class Trainer:
     profile: pathlib.Path | None = None,
     say: Callable[[str], None] = print,
   ):
-    """Takes what is to be trained; nothing happens yet.
+    """Stores the arguments; nothing is trained or written yet.
 
     Args:
-      training: what to train.
-      workdir: of this training alone.
-      limit_bytes: memory that a group may take on a device; None asks the device, which a CPU does not tell.
-      profile: a folder for a trace of one chunk of steps; None records none.
-      say: prints a line.
+      training: the members to train, and how.
+      workdir: folder for this training only.
+      limit_bytes: bytes that a group may take on each device. None asks the device. A CPU reports no limit.
+      profile: folder for a trace of one chunk of steps; None records no trace.
+      say: called with each line of the log.
     """
     self.training, self.workdir, self.say = training, workdir, say
     self._limit_bytes, self._profile = limit_bytes, profile
 
   def fit(self, *, resume: bool = False) -> list[Result]:
-    """Trains all members, or goes on with them where `resume` says so, and returns how each ended, in their order.
+    """Trains all members to the end and evaluates them.
+
+    Args:
+      resume: whether to continue the training in `workdir`, if there is one. Otherwise a training there is an error.
+
+    Returns:
+      One result per member, in the order of the members.
 
     Raises:
-      UserError: members that do not fit together; `workdir` holds a training and `resume` is not asked for, or another
-        one; a checkpoint is damaged; the loss or a gradient of a training alone is not finite (names stage, epoch and
-        step); or a profile is asked for and the training ends before its second chunk of steps.
-      Interrupted: SIGTERM or SIGINT came; the state is saved.
+      UserError: the members do not fit together; `workdir` holds a training and `resume` is False; it holds a different
+        training; a checkpoint is damaged; the loss or a gradient of a single training is not finite (the message names
+        stage, epoch and step); or a profile was requested and the training ends before its second chunk of steps.
+      Interrupted: SIGTERM or SIGINT arrived. The state has been saved.
     """
     training, placement, layout = self._arranged(resume)
     groups, results, started = layout.groups, list[Result](), time.monotonic()
@@ -72,7 +83,7 @@ class Trainer:
           own.epoch()
         own.finish()
       rows, damage = files.read_rows(folder / "metrics.jsonl")
-      if damage and training.members[0].name:  # A training alone has said so, and goes on.
+      if damage and training.members[0].name:  # A single training only logs the damage.
         raise UserError(f"{folder / 'metrics.jsonl'} {damage}: remove {folder} to train again")
       results += evaluated.results(own.state, own.failed, rows)
       if number + 1 < len(groups):
@@ -83,10 +94,13 @@ class Trainer:
     return results
 
   def restore(self) -> list[Result]:
-    """The results of a training that `fit` brought to its end, evaluated anew.
+    """Restores a training that `fit` has finished, and evaluates its members again.
+
+    Returns:
+      One result per member, in the order of the members.
 
     Raises:
-      UserError: there is no such training, it has not come to its end, or a checkpoint is damaged.
+      UserError: `workdir` holds no training, the training is not finished, or a checkpoint is damaged.
     """
     before = read(self.workdir)
     if before is None:
@@ -101,14 +115,14 @@ class Trainer:
       with contextlib.closing(Checkpoints(folder)) as checkpoints:
         state, meta = restored(checkpoints, group, layout.placement, folder)
       if meta["position"]["stage"] < len(self.training.stages):
-        raise UserError(f"{folder} is not trained to its end yet: go on with `jaxfer train ... --resume`")
+        raise UserError(f"{folder} is not trained to the end yet: go on with `jaxfer train ... --resume`")
       failed = {int(member): where for member, where in meta["position"]["failed"].items()}
       rows = self._history(folder, len(layout.groups[number]), bool(failed))
       results += evaluated.results(layout.placement.adopt(state), failed, rows)
     return results
 
   def _arranged(self, resume: bool) -> tuple[Training, Placement, Layout]:
-    """Divides the members into groups and writes that down, or reads how they were divided; says where they run."""
+    """Divides the members into groups and records the division, or reads an earlier one. Logs where they run."""
     before = begun_groups(self.training, self.workdir, resume)
     layout = arrange(self.training, before, self._limit_bytes, self.say)
     if before is None:
@@ -125,12 +139,12 @@ class Trainer:
     return self.training, placement, self._placed(layout, placement)
 
   def _placed(self, layout: Layout, placement: Placement) -> Layout:
-    """The layout with its data on the devices."""
+    """Returns the layout with its data on the devices."""
     whole = dataclasses.replace(layout.whole, data=placed(placement, self.training.data))
     return dataclasses.replace(layout, whole=whole)
 
   def _group(self, layout: Layout, placement: Placement, number: int) -> tuple[Group, "_Evaluate"]:
-    """The members of a group, and what evaluates them."""
+    """Returns a group, and the object that evaluates its members."""
     numbers, evaluation = layout.groups[number], self.training.evaluation
     members = [self.training.members[k] for k in numbers]
     evaluated = _Evaluate(evaluation, placement, layout.whole.data, members)
@@ -142,21 +156,21 @@ class Trainer:
     return group, evaluated
 
   def _history(self, folder: pathlib.Path, members: int, failed: bool) -> list[dict[str, Any]]:
-    """The rows of metrics of a group; says which are missing."""
+    """Returns the metric rows of a group, and logs how many epochs are missing."""
     path = folder / "metrics.jsonl"
     rows, damage = files.read_rows(path)
     found = sum(row.get("split") == "train" for row in rows)
     epochs = sum(stage.epochs for stage in self.training.stages) * members
     if damage or (found != epochs and not failed):
       self.say(
-        f"{path} {damage or 'has lost rows'}: it holds {found} of {epochs} epochs, and curves and remarks leave the "
-        "others out"
+        f"{path} {damage or 'has lost rows'}: it holds {found} of {epochs} epochs, and curves and warnings leave "
+        "out the others"
       )
     return rows
 
 
 class _Evaluate:
-  """Evaluates the members of a group on their validation and test rows."""
+  """Evaluates the members of a group on their validation and test examples."""
 
   def __init__(
     self,
@@ -171,11 +185,11 @@ class _Evaluate:
     )
 
   def watch(self, variables: Variables, data: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
-    """For each member, a row of metrics of its validation rows."""
+    """Returns for each member a list with one row of validation metrics, or no row without validation examples."""
     return self._judged("validation", variables, data, [m.validation for m in self.members])
 
   def judge(self, variables: Variables, data: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
-    """For each member, a row of metrics of its test rows."""
+    """Returns for each member a list with one row of test metrics, or no row without test examples."""
     return self._judged("test", variables, data, [m.test for m in self.members])
 
   def _judged(self, side, variables, data, rows):
@@ -189,7 +203,7 @@ class _Evaluate:
   def results(
     self, state: State, failed: Mapping[int, str], history: Sequence[dict[str, Any]]
   ) -> list[Result]:
-    """How each member ended, from the state of the group at its end."""
+    """Returns each member's result, computed from the final state of the group."""
     members, own = self.members, variables_of(state)
     outputs: Sequence[np.ndarray | None] = [None] * len(members)
     shuffled: Sequence[np.ndarray | None] = [None] * len(members)
@@ -224,7 +238,7 @@ def _outputs(
   data: Mapping[str, jax.Array],
   rows: Sequence[np.ndarray],
 ) -> list[np.ndarray]:
-  """Outputs for each member's own rows, of which there may be different numbers."""
+  """Returns each member's outputs for its own examples. Members may have different numbers of examples."""
   count = -(-max(1, *map(len, rows)) // evaluation.batch_size)
   batches = [evaluation_batches(own, evaluation.batch_size, count) for own in rows]
   compiled = placement.evaluator(evaluation.outputs)

@@ -1,7 +1,7 @@
-"""A folder of weights: what another run starts from, and what `jaxfer.load` reads.
+"""Folders of weights, from which another run can start and which `jaxfer.load` reads.
 
-`weights.npz` holds every variable under its path, such as "params/trunk/conv1/kernel" (no pickles); `weights.json`
-says what they are, and the SHA-256 of the other file, so that a changed byte is noticed.
+`weights.npz` contains every variable under its path, such as "params/trunk/conv1/kernel", without pickles.
+`weights.json` describes them, and contains the SHA-256 of `weights.npz`, so that a changed byte is detected.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ FORMAT = 1
 _ARRAYS, _META = "weights.npz", "weights.json"
 _KINDS = "biuf"  # Bools, integers and floats.
 _VARIANCES = ("running_var", "/var")
-# What reading a damaged or foreign .npz raises.
+# Exceptions that reading a damaged or foreign .npz file may raise.
 _UNSOUND = (
   OSError,
   EOFError,
@@ -36,15 +36,16 @@ _UNSOUND = (
 
 
 def save_weights(folder: pathlib.Path, variables: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
-  """Writes a folder of weights, over an older one if there is one.
+  """Writes a folder of weights, and replaces older weights in it.
 
   Args:
-    folder: made if it does not exist.
-    variables: collections of nested arrays, as Flax has them; of bools, integers or floats.
-    meta: what JSON can hold; "format" and "sha256" are added.
+    folder: the folder, created if it does not exist.
+    variables: collections of nested arrays, as in Flax, of bools, integers or floats.
+    meta: metadata that JSON can hold. The keys "format" and "sha256" are added.
 
   Raises:
-    UserError: an array of another type, such as bfloat16, which a .npz cannot hold; a folder that cannot be written.
+    UserError: an array has another type, such as bfloat16, which a .npz file cannot hold, or the folder cannot be
+      written.
   """
   arrays = {path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(variables, sep="/").items()}
   for path, array in arrays.items():
@@ -60,7 +61,7 @@ def save_weights(folder: pathlib.Path, variables: Mapping[str, Any], meta: Mappi
 
 
 def digest(variables: Mapping[str, Any]) -> str:
-  """SHA-256 of arrays: their paths, shapes, dtypes and bytes, whatever file holds them.
+  """Returns the SHA-256 of the paths, shapes, dtypes and bytes of arrays. It does not depend on the file format.
 
   Args:
     variables: collections of nested arrays on the host, as `load_weights` returns them.
@@ -74,23 +75,25 @@ def digest(variables: Mapping[str, Any]) -> str:
 
 
 def load_weights(folder: pathlib.Path, *, sound: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
-  """Reads what `save_weights` wrote.
+  """Reads a folder that `save_weights` wrote.
 
   Args:
-    folder: of weights.
+    folder: the folder of weights.
     sound: whether to refuse values that no trained net has, see `unsound_values`. NaN is allowed in an array of the
-      collection `affinity` without a flag beside it: it marks a mean that was not written, see `amend.flagged`.
+      collection `affinity` that has no flag beside it, where it marks a mean that was never written; see
+      `amend.flagged`.
 
   Returns:
-    (variables as nested dicts of numpy arrays, meta)
+    (variables as nested dicts of numpy arrays, metadata)
 
   Raises:
-    UserError: a file is missing, damaged, or of another format or program, or the values are unsound; names it.
+    UserError: a file is missing, damaged, or has the format of another version or program, or `sound` is True and the
+      values are unsound. The message names the file.
   """
   folder = pathlib.Path(folder)
   path = folder / _META
   if not os.path.lexists(path):
-    raise UserError(f"{path}: No such file or directory; {folder} is no folder of weights")
+    raise UserError(f"{path}: No such file or directory; {folder} is not a folder of weights")
   meta = files.read_json(path, f"write {folder} again", ["format", "sha256"])
   form, digest = meta["format"], meta["sha256"]
   if form != FORMAT:
@@ -109,7 +112,7 @@ def load_weights(folder: pathlib.Path, *, sound: bool = True) -> tuple[dict[str,
       raise TypeError(foreign[0])
     variables = traverse_util.unflatten_dict(arrays, sep="/")
   except _UNSOUND:
-    raise UserError(f"{path} is damaged, or of another program: write {folder} again") from None
+    raise UserError(f"{path} is damaged, or from another program: write {folder} again") from None
   trained = {
     name: array
     for name, array in arrays.items()
@@ -123,16 +126,18 @@ def load_weights(folder: pathlib.Path, *, sound: bool = True) -> tuple[dict[str,
 
 
 def unsound_values(arrays: Mapping[str, np.ndarray]) -> str:
-  """Describes the arrays that hold values which no trained net has; "" if there are none.
+  """Describes the arrays that contain values which no trained net has.
 
-  Such values are NaN, infinity, numbers beyond float32's range, and negative variances of BatchNorm. A net that has any
-  of them predicts NaN or nonsense without an error.
+  Such values are NaN, infinity, numbers beyond float32's range, and negative variances of BatchNorm. A net with any of
+  them predicts NaN or nonsense without an error.
 
   Args:
-    arrays: by our names or PyTorch's, which tell variances apart; of any dtype, but only floats are checked.
+    arrays: name -> array. Variances are recognized by their names, which may be jaxfer's or PyTorch's. Arrays may have
+      any dtype, but only floats are checked.
 
   Returns:
-    Every such array with the number of values of each kind, such as "fc.weight (1 NaN, 2 infinite of 28)".
+    Every such array with the number of values of each kind, such as "fc.weight (1 NaN, 2 infinite of 28)"; "" if there
+    are none.
   """
   found = []
   for name, array in arrays.items():

@@ -68,7 +68,7 @@ def test_the_training_itself_knows_its_weights(tmp_path, folders):
   split = {"folds": 0, "test": 0.3}
   train(tmp_path, folders["A"], resume=False, **split)
   (tmp_path / given.FILE).unlink()
-  with pytest.raises(UserError, match="does not say with which weights for init_from"):
+  with pytest.raises(UserError, match="does not record the weights for init_from"):
     train(tmp_path, folders["A"], **split)
   other = tmp_path / "other"
   given.check(other, {"init_from": folders["B"]}, begin=True)
@@ -82,7 +82,7 @@ def test_what_is_trained_is_judged_without_the_weights_it_began_with(tmp_path, f
   want = train(tmp_path / "run", str(folder), resume=False, folds=0, test=0.3)
   shutil.rmtree(folder)
   assert run.evaluate(tmp_path / "run", NOWHERE, say=silent)["accuracy"] == want["accuracy"]
-  with pytest.raises(UserError, match="net is no folder of weights"):
+  with pytest.raises(UserError, match="net is not a folder of weights"):
     train(tmp_path / "run", str(folder), folds=0, test=0.3)
 
 

@@ -72,7 +72,7 @@ def test_what_has_no_such_pictures_is_refused(tmp_path, monkeypatch):
   with pytest.raises(UserError, match=r"split.kind=people: .* take split.kind=per_class"):
     people.write_test(STUDY, None, ("split.kind=people",), tmp_path, pathlib.Path("nowhere"))
   monkeypatch.setattr(run, "load_data", lambda config, data_dir: records("frames"))
-  with pytest.raises(UserError, match="has no stills"):
+  with pytest.raises(UserError, match="has no still images"):
     people.write_test(STUDY, None, (), tmp_path, pathlib.Path("nowhere"))
 
 
@@ -103,7 +103,7 @@ def test_scores_stand_beside_the_papers_in_its_order(tmp_path):
   assert lines[4].split()[:5] == ["mean", "of", "2", "people", "75.0"]
   assert lines[5].split()[-8:] == ["65.0", "5.1", "4.2", "2.3", "9.2", "9.3", "5.9", "9.5"]
   assert lines[6].split()[-8:-6] == ["68.3", "6.7"]
-  assert "Correct of 2 by class" in text
+  assert "Number of correct answers per class, of 2 images" in text
 
 
 def test_the_command_writes_and_scores(tmp_path, monkeypatch, capsys):

@@ -89,9 +89,7 @@ def test_other_data_are_refused_before_anything_is_written(copy, monkeypatch, ag
   for said in (now, "then 21 records of 3 classes", toy.records().fingerprint[:12], other().fingerprint[:12]):
     assert said in message
   # These data are drawn by jaxfer, so only another version of it draws others.
-  assert (
-    "this jaxfer draws another version of these embedded data; train again in another --workdir" in message
-  )
+  assert "this jaxfer generates another version of these data; train again in another --workdir" in message
   assert contents(copy) == before
   again(copy)
   meta = json.loads((copy / "weights/weights.json").read_text())
@@ -199,7 +197,7 @@ def test_a_training_whose_checkpoints_are_gone_says_that_it_begins_again(copy, c
   shutil.rmtree(copy / "checkpoints")
   before = (copy / "metrics.jsonl").read_bytes()
   train(copy, resume=True)
-  assert "holds no checkpoint: the training begins again from the start" in " ".join(
+  assert "holds no checkpoint: the training starts from the beginning" in " ".join(
     capsys.readouterr().out.split()
   )
   assert (copy / "metrics.jsonl").read_bytes() == before

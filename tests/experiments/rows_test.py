@@ -104,7 +104,7 @@ def test_a_start_that_does_not_fit_is_refused(done):
   names = ["seed 0, fold 0"]
   with pytest.raises(UserError, match=r"'fc1' of row 'plain' is another net \(2 arrays differ"):
     rows._starts(task, names, str(workdir / "rows" / "plain"), print)
-  with pytest.raises(UserError, match="is no folder of weights"):
+  with pytest.raises(UserError, match="is not a folder of weights"):
     rows._starts(task, ["seed 7, fold 0"], str(workdir / "rows" / "plain"), print)
   assert rows._starts(task, names, None, print) == [None]
 

@@ -149,7 +149,7 @@ def test_another_configuration_than_the_papers_row_has_no_published_number():
 @pytest.mark.parametrize(
   ("names", "message"),
   [
-    (("happy",), "data set 'image_folder' has one class, 'happy', and a training of one class is no result"),
+    (("happy",), "data set 'image_folder' has one class, 'happy', and a training needs at least two"),
     (("happy", "sad"), "data set 'image_folder': all 5 records to train on are of class 'happy'"),
   ],
 )

@@ -181,11 +181,13 @@ def test_a_training_alone_on_two_devices_chooses_too(tmp_path, backend):
   (stored,) = Trainer(training, tmp_path).restore()
   chex.assert_trees_all_equal(stored.variables, end.variables)
   blind = dataclasses.replace(training, evaluation=None)
-  with pytest.raises(UserError, match=r"stage 'chosen' takes its best epoch .* give split\.validation"):
+  with pytest.raises(UserError, match=r"stage 'chosen' selects its best epoch .* give split\.validation"):
     Trainer(blind, tmp_path / "blind").fit()
 
 
 def test_members_without_watched_rows_are_refused(tmp_path):
   training = members.Training(stages(), three(validation=0), init, DATA, evaluation=EVALUATION)
-  with pytest.raises(UserError, match="takes its best epoch by rows held back, and member 'm0' has none"):
+  with pytest.raises(
+    UserError, match="selects its best epoch on validation examples, and member 'm0' has none"
+  ):
     Trainer(training, tmp_path).fit()

@@ -78,7 +78,7 @@ def test_a_file_that_is_no_part_of_a_checkpoint_is_to_be_removed_and_not_the_che
   stranger.write_text("x")
   with pytest.raises(UserError) as error:
     restored(copy)
-  assert str(error.value) == f"{stranger} is no part of the checkpoint as it was saved: remove that file"
+  assert str(error.value) == f"{stranger} is not part of the checkpoint that was saved: remove that file"
   stranger.unlink()
   assert restored(copy) == 2
 
@@ -93,7 +93,7 @@ def test_a_damaged_digest_says_how_to_go_back(copy, content):
   digest.unlink()
   assert restored(copy) == 1
   with opened(copy) as checkpoints:
-    assert checkpoints.discard_unfinished() == ["checkpoint 2 was not saved to its end, and is removed"]
+    assert checkpoints.discard_unfinished() == ["checkpoint 2 was not saved completely, and is removed"]
   save(copy, 2)  # Its number is free again.
   assert restored(copy) == 2
 
@@ -112,7 +112,7 @@ def test_lost_digests_are_no_reason_to_begin_again(copy):
   for _ in range(2):
     with (
       opened(copy) as checkpoints,
-      pytest.raises(UserError, match="digests lacks the digests of the checkpoints"),
+      pytest.raises(UserError, match="digests lacks the digests that verify the checkpoints"),
     ):
       checkpoints.discard_unfinished()
     assert (copy / "checkpoints/1").is_dir()

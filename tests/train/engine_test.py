@@ -249,7 +249,7 @@ def test_what_is_not_trained_to_its_end_is_not_restored(tmp_path, monkeypatch):
     stop_after(patch, 2)
     with pytest.raises(Stop):
       run(tmp_path, checkpoint_seconds=0.0, steps_per_call=2)
-  with pytest.raises(UserError, match="is not trained to its end yet"):
+  with pytest.raises(UserError, match="is not trained to the end yet"):
     Trainer(toy.training(), tmp_path).restore()
 
 

@@ -295,7 +295,7 @@ def test_groups_of_what_the_memory_holds(tmp_path, methods, alones):
   results = train(tmp_path / "parts", method, chosen, say=lines.append, limit_bytes=8_000)
   assert len(list((tmp_path / "parts").glob("group*"))) > 1
   assert re.fullmatch(
-    r"3 trainings at once would take [\d.]+ KiB of 7.81 KiB a device: 3 groups of [\d.]+ KiB each", lines[1]
+    r"3 trainings at once would take [\d.]+ KiB of 7.81 KiB per device: 3 groups of [\d.]+ KiB each", lines[1]
   )
   for result, want in zip(results, alones("dense")[0], strict=True):
     assert_same(result.variables, want)
@@ -554,7 +554,7 @@ def test_members_that_do_not_fit_together_are_refused(tmp_path, methods):
     train(tmp_path, method, chosen, devices=9)
   with pytest.raises(UserError, match="unknown submodule to train 'fc7'"):
     train(tmp_path, method, [dataclasses.replace(m, initial={"params": {"fc7": {}}}) for m in chosen])
-  with pytest.raises(UserError, match="'m1' starts from given nothing, 'm0' from fc1"):
+  with pytest.raises(UserError, match="'m1' is given nothing to start from, 'm0' fc1"):
     train(tmp_path, method, [dataclasses.replace(chosen[0], initial={"params": {"fc1": {}}}), *chosen[1:]])
   assert groups.mode_of("auto", "cpu") == "sequential"
   assert groups.mode_of("auto", "gpu") == "vmap"

@@ -117,7 +117,7 @@ OTHERS = {
 @pytest.mark.parametrize("data", OTHERS.values(), ids=OTHERS)
 def test_arrays_of_another_program(folder, data):
   described(folder, data)
-  with pytest.raises(UserError, match=r"weights\.npz is damaged, or of another program: write .* again"):
+  with pytest.raises(UserError, match=r"weights\.npz is damaged, or from another program: write .* again"):
     load_weights(folder)
 
 

@@ -240,8 +240,8 @@ def test_the_accuracy_is_printed_with_its_batches():
   assert printed[""][0].endswith("never saw")
   assert printed["in batches of 64, in order"][0].endswith("never saw, in batches of 64, in order")
   assert printed["in batches of 64, in order"][1:] == [
-    "the same net read otherwise, RGB net, in batches of 64, in order: 0.3000",
-    "the same net read otherwise, RGB net, batches of one: 0.4000",
+    "the same net evaluated otherwise, RGB net, in batches of 64, in order: 0.3000",
+    "the same net evaluated otherwise, RGB net, batches of one: 0.4000",
   ]
 
 
@@ -298,7 +298,7 @@ def test_weights_of_another_net_are_refused(arm, tmp_path):
 def test_a_net_that_stays_as_it_is_given_must_be_given(arm):
   alone = configuration.override(BASE, ("recipe.rgb=given",), options_of)
   with pytest.raises(
-    UserError, match=r"recipe\.rgb=given leaves 'rgb' as it is given, and no trained 'rgb' is given"
+    UserError, match=r"recipe\.rgb=given does not train 'rgb', and no trained 'rgb' is given"
   ):
     run.prepare(alone, records())
   run.prepare(dataclasses.replace(alone, init_from=str(arm)), records())
@@ -344,7 +344,7 @@ def test_the_rgb_net_starts_from_a_resnet18_of_imagenet(imagenet):
   own = made().init(jax.random.key(3))
   assert same(begun["params"]["rgb"]["fc"], own["params"]["rgb"]["fc"])
   assert same(begun["params"]["landmark"], own["params"]["landmark"])
-  assert "recipe.rgb=given leaves 'rgb' as it is given" in refused(imagenet, "recipe.rgb=given")
+  assert "recipe.rgb=given does not train 'rgb'" in refused(imagenet, "recipe.rgb=given")
 
 
 def test_published_accuracies_depend_on_the_recipe_too():
