@@ -357,9 +357,9 @@ class GroupTraining:
     first, count, active, results = pending
     members = active.shape[1]
     if results is not None:
-      metrics, finite = jax.device_get(results)
+      metrics, all_finite = jax.device_get(results)
       for k in np.flatnonzero(active.any(1)):
-        finite = np.reshape(finite[k], -1)[:members]
+        finite = np.reshape(all_finite[k], -1)[:members]
         for member in np.flatnonzero(~finite):
           self._fail(stage, int(member), int(first + k + 1))
         for name, pair in metrics.items():
