@@ -26,14 +26,13 @@ CANCELLED = 1e-5
 
 
 def placements() -> list[placement.Placement]:
-  """One device, which the others are compared with; four shards by pmap and by jit; two members of two shards."""
+  """One device, which the others are compared with; four shards by pmap; two members of two shards by jit."""
   one, *_ = devices = jax.devices()[:4]
   assert len(devices) == 4
   many = tuple(devices)
   return [
     placement.Placement((one,)),
     placement.Placement(many, 4, backend="pmap"),
-    placement.Placement(many, 4),
     placement.Placement(many, 2),
   ]
 
@@ -117,7 +116,7 @@ def check_outputs(
   """The contract of evaluation: the outputs of the first rows are the same on one device and on four."""
   row, real = np.arange(rows, dtype=np.int32), np.arange(rows) < rows - 1
   found = []
-  for placed in (placements()[k] for k in (0, 1, 3)):
+  for placed in placements():
     count = placed.members
     numbers = placed.stack([{name: np.float32(value) for name, value in hparams.items()}] * count)
     given = placed.stack([variables] * count), numbers, placed.place(data)
