@@ -137,46 +137,51 @@ def train(
   for k, row in enumerate(rows):
     own = slice(k * count, (k + 1) * count)
     tasks, ends = [one for _, one in every[own]], results[own]
-    figures: Mapping[str, str] = {}
-    files.make_folder(row.folder)
-    measures: list[Mapping[str, float | None]] = []
-    remarks: list[str] = []
-    for one, result in zip(tasks, ends, strict=True):
-      assert result.outputs is not None
-      own_remarks = task.system.warnings(task.model, result.history, result.outputs)
-      remarks += [f"{_name(one.config)}: {line}" for line in own_remarks]
-      if result.failed is None and np.isfinite(result.outputs).all():
-        learned, tested = np.sort(result.member.plan.rows), result.member.test
-        if not measures:
-          figures = task.system.figures(one, result.variables, learned, tested, row.folder)
-        measures.append(task.system.metrics(one, result.variables, learned, tested))
-    for line in remarks:
-      say(f"{row.name}, {line}")
-    shares = time.monotonic() - started, sum(compilations)
-    told.append(
-      (
-        _result(row.config, task, seeds, ends, [one.config for one in tasks])
-        | {
-          "members": count,
-          "folds": count // len(seeds),
-          "tested": _tested(row.config, count // len(seeds)),
-          "figures": dict(figures),
-          "measures": {name: [own[name] for own in measures] for name in (measures or [{}])[0]},
-          "remarks": remarks,
-          "seconds": round(shares[0] / len(rows), 1),
-          "compile_seconds": round(shares[1] / len(rows), 1),
-        },
-        [
-          {**line, "member": _name(one.config), "seed": one.config.seed, "fold": one.config.split.fold or 0}
-          for one, end in zip(tasks, ends, strict=True)
-          for line in end.history
-        ],
-      )
-    )
+    result = _result(row.config, task, seeds, ends, [one.config for one in tasks])
+    result |= _by_system(row, tasks, ends, say)
+    result |= {
+      "members": count,
+      "folds": count // len(seeds),
+      "tested": _tested(row.config, count // len(seeds)),
+      "seconds": round((time.monotonic() - started) / len(rows), 1),
+      "compile_seconds": round(sum(compilations) / len(rows), 1),
+    }
+    lines = [
+      {**line, "member": _name(one.config), "seed": one.config.seed, "fold": one.config.split.fold or 0}
+      for one, end in zip(tasks, ends, strict=True)
+      for line in end.history
+    ]
+    told.append((result, lines))
   if kept:
     for (row, one), end in zip(every, results, strict=True):
       runs.keep(row.folder / "weights" / _name(one.config), one, end.variables)
   return told
+
+
+def _by_system(
+  row: Row, tasks: Sequence[Task], ends: Sequence[members.Result], say: Callable[[str], None]
+) -> dict[str, Any]:
+  """What the system itself says of a row's trainings: figures of the first that is finite, metrics and warnings."""
+  figures: Mapping[str, str] = {}
+  files.make_folder(row.folder)
+  measures: list[Mapping[str, float | None]] = []
+  remarks: list[str] = []
+  for task, end in zip(tasks, ends, strict=True):
+    assert end.outputs is not None
+    own_remarks = task.system.warnings(task.model, end.history, end.outputs)
+    remarks += [f"{_name(task.config)}: {line}" for line in own_remarks]
+    if end.failed is None and np.isfinite(end.outputs).all():
+      learned, tested = np.sort(end.member.plan.rows), end.member.test
+      if not measures:
+        figures = task.system.figures(task, end.variables, learned, tested, row.folder)
+      measures.append(task.system.metrics(task, end.variables, learned, tested))
+  for line in remarks:
+    say(f"{row.name}, {line}")
+  return {
+    "figures": dict(figures),
+    "measures": {name: [own[name] for own in measures] for name in (measures or [{}])[0]},
+    "remarks": remarks,
+  }
 
 
 def store(folder: pathlib.Path, result: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> None:

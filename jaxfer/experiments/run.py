@@ -284,6 +284,67 @@ def evaluate(
     return _evaluate(config, workdir, run, trainer.Trainer(run.training, workdir, say=say).restore(), say)
 
 
+@dataclasses.dataclass
+class _Pool:
+  """What the trainings of a run came to.
+
+  Attributes:
+    tested: the labels and predictions of each training.
+    lines: rows of predictions.csv.
+    histories: the metric rows of each training.
+    by_fold: the accuracy of each training.
+    warnings: lines for the reader.
+    examples: class -> its first test record, and the class predicted for it.
+    apart: whether nobody is both trained on and tested.
+    figures: the system's figures of the first training, by file, with their captions.
+  """
+
+  tested: list[tuple[np.ndarray, Mapping[str, Prediction]]] = dataclasses.field(default_factory=list)
+  lines: list[tuple[str, ...]] = dataclasses.field(default_factory=list)
+  histories: list[list[dict[str, Any]]] = dataclasses.field(default_factory=list)
+  by_fold: dict[str, float] = dataclasses.field(default_factory=dict)
+  warnings: list[str] = dataclasses.field(default_factory=list)
+  examples: dict[int, tuple[int, int]] = dataclasses.field(default_factory=dict)
+  apart: bool = True
+  figures: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+  def add(
+    self, name: str, task: Task, split: folds.Split, end: members.Result, workdir: pathlib.Path
+  ) -> None:
+    """Adds a training; raises `UserError` if it was not finite."""
+    if end.failed is not None:
+      raise UserError(
+        f"{name}: loss or gradient is not finite in {end.failed}: lower the learning rate, or check the data"
+      )
+    assert end.outputs is not None
+    keep(workdir / "weights" / name, task, end.variables)
+    order = np.argsort(end.member.test)
+    rows, outputs = end.member.test[order], end.outputs[order]
+    if not self.by_fold:
+      self.figures = task.system.figures(task, end.variables, np.flatnonzero(split.train), rows, workdir)
+    if not np.isfinite(outputs).all():
+      raise UserError(f"{workdir / name}: the trained net's outputs are not finite")
+    self.histories.append(end.history)
+    said = task.system.warnings(task.model, end.history, outputs)
+    self.warnings += [f"{name}: {line}" for line in said] if name else said
+    predictions = task.read(outputs, rows)
+    self.tested.append((np.asarray(task.data["label"][rows]), predictions))
+    trained, subjects = split.train | split.validation, task.records.subjects
+    self.apart &= not len(np.intersect1d(subjects[trained], subjects[rows]))
+    self._list(name or str(task.config.split.fold or 0), task, rows, next(iter(predictions.values())))
+
+  def _list(self, fold: str, task: Task, rows: np.ndarray, first: Prediction) -> None:
+    """Lists the test records with the prediction that counts."""
+    data = task.records
+    self.by_fold[fold] = task.score(first.correct, rows).accuracy
+    for row, guess, share in zip(rows, first.predicted, first.correct, strict=True):
+      label = int(data.arrays["label"][row])
+      self.examples.setdefault(label, (int(row), int(guess)))
+      names = data.label_names[label], data.label_names[guess]
+      shares = (f"{share:g}",) if first.trials > 1 else ()
+      self.lines.append((data.keys[row], str(data.subjects[row]), *names, fold, *shares))
+
+
 def _evaluate(
   config: RunConfig,
   workdir: pathlib.Path,
@@ -292,65 +353,43 @@ def _evaluate(
   say: Callable[[str], None],
 ) -> dict[str, Any]:
   """See `evaluate`."""
-  data = next(iter(run.tasks.values())).records
-  classes = len(data.label_names)
-  tested: list[tuple[np.ndarray, Mapping[str, Prediction]]] = []  # The labels and predictions of each fold.
-  lines: list[tuple[str, ...]] = []  # Rows of predictions.csv.
-  histories: list[list[dict[str, Any]]] = []  # The metric rows of each fold.
-  by_fold: dict[str, float] = {}
-  remarks: list[str] = []
-  apart = True
-  figures: Mapping[str, str] = {}
-  examples: dict[int, tuple[int, int]] = {}  # Class -> its first test record, and the class predicted for it.
+  pool = _Pool()
   for name, end in zip(run.tasks, results, strict=True):
-    task, split = run.tasks[name], run.splits[name]
-    variables, history = end.variables, end.history
-    if end.failed is not None:
-      raise UserError(
-        f"{name}: loss or gradient is not finite in {end.failed}: lower the learning rate, or check the data"
-      )
-    assert end.outputs is not None
-    keep(workdir / "weights" / name, task, variables)
-    order = np.argsort(end.member.test)
-    rows, outputs = end.member.test[order], end.outputs[order]
-    if not by_fold:
-      figures = task.system.figures(task, variables, np.flatnonzero(split.train), rows, workdir)
-    if not np.isfinite(outputs).all():
-      raise UserError(f"{workdir / name}: the trained net's outputs are not finite")
-    histories.append(history)
-    said = task.system.warnings(task.model, history, outputs)
-    remarks += [f"{name}: {line}" for line in said] if name else said
-    readings = task.read(outputs, rows)
-    first = next(iter(readings.values()))
-    tested.append((np.asarray(task.data["label"][rows]), readings))
-    fold = name or str(config.split.fold or 0)
-    by_fold[fold] = task.score(first.correct, rows).accuracy
-    trained = split.train | split.validation
-    apart &= not len(np.intersect1d(data.subjects[trained], data.subjects[rows]))
-    for row, guess, share in zip(rows, first.predicted, first.correct, strict=True):
-      label = int(data.arrays["label"][row])
-      examples.setdefault(label, (int(row), int(guess)))
-      names = data.label_names[label], data.label_names[guess]
-      shares = (f"{share:g}",) if first.trials > 1 else ()
-      lines.append((data.keys[row], str(data.subjects[row]), *names, fold, *shares))
-  score, *others = pooled_scores(tested, classes)
-  confusion = pooled_confusion(tested, classes) if classes <= MANY else None
+    pool.add(name, run.tasks[name], run.splits[name], end, workdir)
+  task = next(iter(run.tasks.values()))
+  result = _result(config, task, pool)
+  _write_report(workdir, result, pool.lines, pool.histories)
+  if result["confusion"] is not None:
+    _draw_examples(workdir, task.records, pool.examples)
+  placed = groups.placement_of(run.training, workdir)
+  pages.write_run(workdir, result, placed.description, pool.figures)
+  _say_result(result, say)
+  for line in pool.warnings:
+    say(line)
+  return result
+
+
+def _result(config: RunConfig, task: Task, pool: _Pool) -> dict[str, Any]:
+  """The contents of evaluation.json."""
+  data, classes = task.records, len(task.records.label_names)
+  score, *others = pooled_scores(pool.tested, classes)
+  first, *names = pool.tested[0][1]
   published = task.published()
   low, high = metrics.wilson_interval(score.correct, score.count)
-  result = {
+  return {
     "accuracy": score.accuracy,
     "correct": score.correct,
     "count": score.count,
-    "trials": first.trials,
+    "trials": pool.tested[0][1][first].trials,
     "interval_95": [low, high],
     "chance": 1 / int((score.support > 0).sum()),
-    "unseen": "people" if apart and not folds.anonymous(data.subjects) else "records",
+    "unseen": "people" if pool.apart and not folds.anonymous(data.subjects) else "records",
     "batches": f"in batches of {task.test_batch}, in order" if task.system.batch_dependent else "",
     "average_accuracy": score.average_accuracy,
     "recall": dict(zip(data.label_names, score.recall.tolist(), strict=True)),
-    "accuracy_by_fold": by_fold,
-    "read_otherwise": {name: other.accuracy for name, other in zip(list(readings)[1:], others, strict=True)},
-    "confusion": confusion,
+    "accuracy_by_fold": pool.by_fold,
+    "read_otherwise": {name: other.accuracy for name, other in zip(names, others, strict=True)},
+    "confusion": pooled_confusion(pool.tested, classes) if classes <= MANY else None,
     "label_names": list(data.label_names),
     "published": published,
     "source": task.system.citation if published else "",
@@ -358,15 +397,6 @@ def _evaluate(
     "data": {"name": config.data.name, **config.data.options, "fingerprint": data.fingerprint},
     "revision": revision(),
   }
-  _write_report(workdir, result, lines, histories)
-  if confusion is not None:
-    _draw_examples(workdir, data, examples)
-  placed = groups.placement_of(run.training, workdir)
-  pages.write_run(workdir, result, placed.description, figures)
-  _say_result(result, say)
-  for line in remarks:
-    say(line)
-  return result
 
 
 def _write_report(
