@@ -130,8 +130,8 @@ def train(
     for at, numbers in _calls(names, folder, config).items():
       part = dataclasses.replace(training, members=[training.members[k] for k in numbers])
       ended = trainer.Trainer(part, at, say=say).fit(resume=True)
-      for k, result in zip(numbers, ended, strict=True):
-        results[k] = result
+      for k, end in zip(numbers, ended, strict=True):
+        results[k] = end
   told = []
   count = len(every) // len(rows)
   for k, row in enumerate(rows):
