@@ -68,15 +68,14 @@ def test_a_step_is_the_plain_step_of_flax_and_optax():
   contract.compare(got["batch_stats"], changed["batch_stats"], state["batch_stats"])
 
 
-def test_several_devices_refuse_a_norm_that_forgets_them_and_one_takes_it():
+@pytest.mark.parametrize("backend", ["pmap", "jit"])
+def test_several_devices_refuse_a_norm_that_forgets_them_and_one_takes_it(backend):
   task = made("model.axis_name=none")
   with pytest.raises(
     UserError, match=r"nn.BatchNorm 'BatchNorm_0' has axis_name=None: .* give it axis_name=\"data\""
   ):
-    step_on(4, task)
-  whole = step_on(1, made())
-  for devices, backend in ((1, "pmap"), (4, "jit")):  # Both see the whole batch.
-    contract.compare(step_on(devices, task, backend), whole)
+    step_on(4, task, backend)
+  contract.compare(step_on(1, task, backend), step_on(1, made()))
 
 
 class Masked(nn.Module):
