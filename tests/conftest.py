@@ -31,6 +31,23 @@ jax.config.update("jax_compilation_cache_dir", _cache.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 
 
+def pytest_collection_modifyitems(config, items):
+  """Marks the tests of slow.txt; an entry of a collected file that names no test is an error."""
+  tests = pathlib.Path(__file__).parent
+  entries = [line.partition("  #")[0] for line in (tests / "slow.txt").read_text().splitlines()[2:]]
+  found, files = set(), set()
+  for item in items:
+    files.add(path := item.path.relative_to(tests).as_posix())
+    name = f"{path}::{item.nodeid.partition('::')[2]}"
+    if slow := [entry for entry in entries if name.startswith(entry)]:
+      item.add_marker(pytest.mark.slow)
+      found.update(slow)
+  # A run of chosen tests collects a part of a file.
+  whole = not any("::" in argument for argument in config.args)
+  if whole and (missing := [e for e in entries if e not in found and e.partition("::")[0] in files]):
+    raise pytest.UsageError(f"tests/slow.txt: no test begins with {missing[0]}")
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _programs(request):
   """Drops a file's programs when its tests are done: thousands at once exhaust the memory maps of a process."""
