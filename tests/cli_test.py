@@ -100,7 +100,7 @@ def test_of_many_classes_no_matrix_is_written(trained, data_dir, tmp_path, capsy
   after = json.loads((tmp_path / "run/evaluation.json").read_text())
   assert after == {**before, "confusion": None}
   assert not {path.stem for path in (tmp_path / "run").iterdir()} & {"confusion", "examples"}
-  assert "above 6 no confusion matrix" in capsys.readouterr().out
+  assert "7 classes: no confusion matrix" in capsys.readouterr().out
   assert "classes are too many for a table" in (tmp_path / "run/report.html").read_text()
 
 
