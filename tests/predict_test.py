@@ -231,7 +231,7 @@ def test_weights_of_another_model(tmp_path):
   save_weights(tmp_path, {"params": {"x": np.zeros(1)}}, {"model": "Other"})
   with pytest.raises(UserError, match="'Other'"):
     jaxfer.load(tmp_path)
-  with pytest.raises(UserError, match="no folder of weights"):
+  with pytest.raises(UserError, match="not a folder of weights"):
     jaxfer.load(tmp_path / "none")
 
 
