@@ -121,7 +121,7 @@ def chunk(setup: Setup, backend: Literal["pmap", "jit"], driver: Literal["scan",
 
 def losses_of(metrics: Any) -> dict[str, np.ndarray]:
   """Metric sums by step: one array from `scan`, a list from `steps`."""
-  return {name: np.asarray([float(x) for x in total]) for name, (total, _) in metrics.items()}
+  return {name: np.asarray([np.asarray(x).item() for x in total]) for name, (total, _) in metrics.items()}
 
 
 def single(setup: Setup, *, donate: bool) -> harness.JaxProgram:
