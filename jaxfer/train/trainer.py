@@ -73,7 +73,8 @@ class Trainer:
         stage, epoch and step); or a profile was requested and the training ends before its second chunk of steps.
       Interrupted: SIGTERM or SIGINT arrived. The state has been saved.
     """
-    training, placement, layout = self._arranged(resume)
+    training = self.training
+    placement, layout = self._arranged(resume)
     groups, results, started = layout.groups, list[Result](), time.monotonic()
     for number in range(len(groups)):
       folder = layout.folder(self.workdir, number)
@@ -121,7 +122,7 @@ class Trainer:
       results += evaluated.results(layout.placement.adopt(state), failed, rows)
     return results
 
-  def _arranged(self, resume: bool) -> tuple[Training, Placement, Layout]:
+  def _arranged(self, resume: bool) -> tuple[Placement, Layout]:
     """Divides the members into groups and records the division, or reads an earlier one. Logs where they run."""
     before = begun_groups(self.training, self.workdir, resume)
     layout = arrange(self.training, before, self._limit_bytes, self.say)
@@ -136,7 +137,7 @@ class Trainer:
     how = f"; {len(groups)} groups of up to {max(map(len, groups))}" if len(groups) > 1 else ""
     trainings = f"{count} trainings" if count > 1 else "1 training"
     self.say(f"{trainings} on {placement.description}{how}")
-    return self.training, placement, self._placed(layout, placement)
+    return placement, self._placed(layout, placement)
 
   def _placed(self, layout: Layout, placement: Placement) -> Layout:
     """Returns the layout with its data on the devices."""
