@@ -20,7 +20,7 @@ from jaxfer import config as configuration
 from jaxfer.config import Call, RunConfig
 from jaxfer.data import records
 from jaxfer.data.synthetic import LABELS, generate_sequences
-from jaxfer.experiments import run, task
+from jaxfer.study import run, task
 from jaxfer.train import trainer
 
 # The config's data, small, and one epoch.

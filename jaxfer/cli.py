@@ -167,7 +167,7 @@ def _quieten_xla() -> None:
 
 def _train(args: argparse.Namespace) -> None:
   from jaxfer import config
-  from jaxfer.experiments import run
+  from jaxfer.study import run
 
   configured = config.override(config.load(args.config), args.overrides, run.options_of)
   _cache_compilations()
@@ -179,14 +179,15 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-  from jaxfer.experiments import run
+  from jaxfer.study import run
 
   _cache_compilations()
   run.evaluate(args.workdir, _data_dir(args))
 
 
 def _study(args: argparse.Namespace) -> None:
-  from jaxfer import config, study
+  from jaxfer import config
+  from jaxfer.study import study
 
   if args.list:
     print(study.listing(pathlib.Path("configs")))
@@ -209,7 +210,7 @@ def _study(args: argparse.Namespace) -> None:
 
 def _people(args: argparse.Namespace) -> None:
   from jaxfer import config
-  from jaxfer.experiments import people
+  from jaxfer.study import people
 
   if args.people is None:
     raise UserError("--score needs --people DIR, the folder of the people's test that was answered")
@@ -238,7 +239,7 @@ def _import(args: argparse.Namespace) -> None:
   from jaxfer.config import Call
   from jaxfer.data.prepare import prepare
   from jaxfer.errors import unknown
-  from jaxfer.experiments import run
+  from jaxfer.study import run
 
   valid, options = run.options_of("data", Call(args.dataset)), {}
   for assignment in args.options:
@@ -270,7 +271,7 @@ def _verify(args: argparse.Namespace) -> None:
 
 def _list(args: argparse.Namespace) -> None:
   if args.what == "studies":
-    from jaxfer import study
+    from jaxfer.study import study
 
     print(study.listing(pathlib.Path("configs")))
     return

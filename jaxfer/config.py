@@ -373,7 +373,7 @@ def differences(one: RunConfig, other: RunConfig) -> list[str]:
 def tree_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
   """Keys in which two trees of JSON differ, as overrides name them.
 
-  Two folders that `init_from` names are no difference: `experiments.given` compares the weights in them.
+  Two folders that `init_from` names are no difference: `study.given` compares the weights in them.
   """
 
   def flat(tree):

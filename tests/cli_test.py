@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from jaxfer import cli, config
-from jaxfer.experiments import run
+from jaxfer.study import run
 from jaxfer.systems import SYSTEMS
 from jaxfer.train.trainer import Trainer
 

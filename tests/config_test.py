@@ -6,7 +6,7 @@ import pytest
 from jaxfer import config, values
 from jaxfer.config import Call, Execution, Row, RunConfig, Split, StudyConfig
 from jaxfer.errors import UserError
-from jaxfer.experiments.run import options_of
+from jaxfer.study.run import options_of
 
 BASE = RunConfig(
   recipe=Call("two_stream_conv_rnn", epochs=2),

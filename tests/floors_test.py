@@ -16,8 +16,8 @@ FLOORS = {
   "verification": 2,
   "train": 3, "report": 3, "explain": 3,
   "systems": 4,
-  "experiments": 5, "convert": 5,
-  "study": 6, "predict": 6,
+  "study": 5, "convert": 5,
+  "predict": 6,
   "cli": 7,
 }  # fmt: skip
 
@@ -112,7 +112,7 @@ def test_kernels_models_and_engine_import_with_the_core_libraries_alone():
     "for name in ('tensorflow_datasets', 'array_record', 'grain', 'cv2', 'av', 'PIL', 'matplotlib', 'tensorflow'):\n"
     "  sys.modules[name] = None\n"
     "import jaxfer.kernels.conv_recurrence, jaxfer.kernels.warp, jaxfer.layers.conv_rnn, jaxfer.systems\n"
-    "import jaxfer.train.trainer, jaxfer.experiments.run, jaxfer.metrics, jaxfer.cli\n"
+    "import jaxfer.train.trainer, jaxfer.study.run, jaxfer.metrics, jaxfer.cli\n"
     "from jax._src import xla_bridge\n"
     "assert not xla_bridge._backends, 'importing jaxfer started a backend'\n"
   )

@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 from jaxfer import config
-from jaxfer.experiments import run
 from jaxfer.kernels import conv_recurrence
 from jaxfer.kernels.conv import conv_reference
 from jaxfer.kernels.conv_recurrence import Cell, reference
+from jaxfer.study import run
 from jaxfer.systems import SYSTEMS
 from jaxfer.train import groups, placement, state
 from tests.blank import blank_records

@@ -16,8 +16,8 @@ import pytest
 from jaxfer import config as configuration
 from jaxfer.config import Call, Execution, RunConfig, Split
 from jaxfer.data.records import Records
-from jaxfer.experiments import run
-from jaxfer.experiments.task import options_of, task_of
+from jaxfer.study import run
+from jaxfer.study.task import options_of, task_of
 from jaxfer.systems.landmark_fusion import SYSTEM, recipe
 from jaxfer.systems.landmark_fusion import model as models
 from jaxfer.train import weights

@@ -23,8 +23,8 @@ from tests import conftest  # Before JAX: it sets the number of devices and the 
 
 import jax  # isort: skip
 
-from jaxfer import config, study
-from jaxfer.experiments import run
+from jaxfer import config
+from jaxfer.study import run, study
 from tests import small_systems as systems
 
 assert conftest.QUICK

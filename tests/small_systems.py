@@ -18,8 +18,8 @@ import pytest
 from jaxfer import config as configuration
 from jaxfer.config import Call, Execution, RunConfig, Split
 from jaxfer.data.records import Records
-from jaxfer.experiments import run
-from jaxfer.experiments.task import Task, options_of, task_of
+from jaxfer.study import run
+from jaxfer.study.task import Task, options_of, task_of
 from jaxfer.systems.elderly_transfer import model as face_classifier
 from jaxfer.systems.identity_expression_vae import model as identity_expression_vae
 from jaxfer.systems.landmark_fusion import model as landmark_fusion

@@ -13,10 +13,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfer import losses, study
+from jaxfer import losses
 from jaxfer.config import Call, Execution, Row, RunConfig, Split, StudyConfig
 from jaxfer.data.records import Records
-from jaxfer.experiments import run
+from jaxfer.study import run, study
 from jaxfer.systems import MODELS, SYSTEMS
 from jaxfer.systems.system import System
 from jaxfer.train import optim, placement

@@ -11,9 +11,9 @@ from jaxfer import schema, values
 from jaxfer.data import records
 from jaxfer.data.datasets import DATASETS
 from jaxfer.errors import UserError
-from jaxfer.experiments.task import options_of
 from jaxfer.ranges import Length, OneOf, Range
 from jaxfer.schema import Call
+from jaxfer.study.task import options_of
 from jaxfer.systems import MODELS, SYSTEMS, create_model
 
 REGISTRIES = {"model": MODELS, "recipe": SYSTEMS, "data": DATASETS}

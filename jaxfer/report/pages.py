@@ -33,7 +33,7 @@ def write_study(
 
   Args:
     path: of the HTML file.
-    table: what came out, as `jaxfer.study.run` returns it and table.json holds it; of its keys the page needs
+    table: what came out, as `jaxfer.study.study.run` returns it and table.json holds it; of its keys the page needs
       title: the heading.
       source: where the published numbers stand; "" where the data are not to be compared with published ones.
       rows: mappings of `name`; `published` (or None), `mean`, `std` over seeds (or None), all shares in 0..1;

@@ -155,7 +155,7 @@ def write(
   """Writes `table.json`, `table.md`, `accuracy.png`, a row's `confusion.png` and `curves.png`, and `report.html`.
 
   Args:
-    table: as `jaxfer.study.run` returns it.
+    table: as `jaxfer.study.study.run` returns it.
     histories: rows of metrics of each row's trainings, with a "member" each, by the row's name.
     workdir: where to write; each row's own "folder" lies in it.
     own: the system's figures of the table in `workdir`, name -> caption.

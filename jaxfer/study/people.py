@@ -13,9 +13,9 @@ from jaxfer import config as configuration
 from jaxfer import folders
 from jaxfer.config import StudyConfig
 from jaxfer.errors import UserError
-from jaxfer.experiments import run
-from jaxfer.experiments.task import options_of, split_of
 from jaxfer.report import people, tables
+from jaxfer.study import run
+from jaxfer.study.task import options_of, split_of
 from jaxfer.systems.stacked_autoencoder import published
 
 
@@ -33,8 +33,8 @@ def write_test(
 
   Args:
     study: the study, as read from its file.
-    preset: one of its presets, or None; see `jaxfer.study.run`.
-    assignments: overrides; see `jaxfer.study.run`.
+    preset: one of its presets, or None; see `jaxfer.study.study.run`.
+    assignments: overrides; see `jaxfer.study.study.run`.
     folder: folder for the test.
     data_dir: folder of the prepared data sets.
 

@@ -16,10 +16,10 @@ from jaxfer import files
 from jaxfer.config import RunConfig
 from jaxfer.data import folds
 from jaxfer.errors import UserError
-from jaxfer.experiments import rows as row_trainings
-from jaxfer.experiments.task import Task, split_of
 from jaxfer.report import plots, tables
 from jaxfer.report.tables import Cell
+from jaxfer.study import variants
+from jaxfer.study.task import Task, split_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +39,12 @@ class Source:
   @property
   def ready(self) -> bool:
     """Whether it has been trained, or is replaced by given weights."""
-    return self.row.init_from is not None or (self.folder / row_trainings.RESULT).is_file()
+    return self.row.init_from is not None or (self.folder / variants.RESULT).is_file()
 
   @property
   def result(self) -> dict[str, Any]:
     """The result that `train` stored."""
-    return row_trainings.stored(self.folder)
+    return variants.stored(self.folder)
 
   @property
   def failure(self) -> str | None:
@@ -65,7 +65,7 @@ class Source:
     if len(found) != 1:
       raise UserError(
         f"{below} holds {len(found)} folders, expected the weights of one training: remove "
-        f"{self.folder / row_trainings.RESULT} and go on with --resume"
+        f"{self.folder / variants.RESULT} and go on with --resume"
       )
     return found[0]
 
@@ -78,10 +78,10 @@ class Source:
       say: called with each line of the log.
     """
     say(f"pre-training {self.row.name}:")
-    own, made = [row_trainings.Row(self.row.name, self.config, self.folder)], task(self.config)
+    own, made = [variants.Row(self.row.name, self.config, self.folder)], task(self.config)
     data = made.records
     say(folds.describe(data.subjects, data.arrays["label"], data.label_names, split_of(self.config, data)))
-    ((result, lines),) = row_trainings.train(own, made, (seed,), None, True, say)
+    ((result, lines),) = variants.train(own, made, (seed,), None, True, say)
     learned = [line["accuracy"] for line in lines if line["split"] == "train" and "accuracy" in line]
     result |= {
       "failure": failure(result["failed"], learned, len(result["label_names"])),
@@ -90,7 +90,7 @@ class Source:
     }
     if lines:
       plots.learning_curves_png(lines, self.folder / "curves.png", self.row.name)
-    row_trainings.store(self.folder, result, lines)
+    variants.store(self.folder, result, lines)
 
 
 def failure(failed: Sequence[Mapping[str, Any]], learned: Sequence[float], classes: int) -> str | None:

@@ -9,7 +9,7 @@ from jaxfer.config import Call, RunConfig
 from jaxfer.data.datasets import DATASETS
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
-from jaxfer.experiments.task import options_of
+from jaxfer.study.task import options_of
 
 DATA = "data.json"
 _RESTORE = "put it back from a copy, or train again in another --workdir"

@@ -15,9 +15,9 @@ from jaxfer import files, folders, metrics
 from jaxfer.config import RunConfig
 from jaxfer.data import folds, records, stream
 from jaxfer.errors import UserError
-from jaxfer.experiments import given, record
-from jaxfer.experiments.task import Task, folds_of, options_of, seen, split_of, task_of
 from jaxfer.report import grids, pages, plots, tables
+from jaxfer.study import given, record
+from jaxfer.study.task import Task, folds_of, options_of, seen, split_of, task_of
 from jaxfer.systems.system import ALONE, Prediction, pooled_confusion, pooled_scores
 from jaxfer.train import groups, members, memory, trainer, weights
 from jaxfer.train.checkpoint import exists

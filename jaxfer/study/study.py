@@ -1,7 +1,7 @@
 """Studies: reproduce a published table with one command, and print the results beside the published ones.
 
 Each row of the table is one config, trained for every combination of fold and seed. The trainings of a row have the
-same stages and shapes, and are members of one program (experiments/rows.py). Rows are trained one after another, except
+same stages and shapes, and are members of one program (variants.py). Rows are trained one after another, except
 that rows which differ only in numeric hyperparameters are trained together.
 """
 
@@ -19,13 +19,12 @@ from jaxfer.config import RunConfig, StudyConfig
 from jaxfer.data import records
 from jaxfer.data.datasets import DATASETS
 from jaxfer.errors import UserError
-from jaxfer.experiments import given, record
-from jaxfer.experiments import rows as row_trainings
-from jaxfer.experiments import run as runs
-from jaxfer.experiments.sources import Source, pretrainings, timing
-from jaxfer.experiments.task import Task, options_of, task_of
 from jaxfer.report import pages
 from jaxfer.report import study as report
+from jaxfer.study import given, record, variants
+from jaxfer.study import run as runs
+from jaxfer.study.pretraining import Source, pretrainings, timing
+from jaxfer.study.task import Task, options_of, task_of
 from jaxfer.systems import SYSTEMS
 
 
@@ -103,7 +102,7 @@ def _run(
 
   for number, row in enumerate(study.rows, start=1):
     counted = f"row {number} of {len(rows)}, {row.name}"
-    if (places[row.name] / row_trainings.RESULT).is_file():
+    if (places[row.name] / variants.RESULT).is_file():
       say(f"{counted}: done before")
       continue
     config, pretrained = rows[row.name], sources.get(row.init_from or "")
@@ -111,13 +110,13 @@ def _run(
       pretrained.train(task, study.named_seeds[0], say)
     if pretrained is not None and pretrained.failure:
       say(f"{counted}: not trained, its pre-training {pretrained.failure}")
-      row_trainings.store(places[row.name], {"not_trained": pretrained.failure}, [])
+      variants.store(places[row.name], {"not_trained": pretrained.failure}, [])
       continue
     own_task = task(config)
     waiting = [
-      other for other in study.rows[number - 1 :] if not (places[other.name] / row_trainings.RESULT).is_file()
+      other for other in study.rows[number - 1 :] if not (places[other.name] / variants.RESULT).is_file()
     ]
-    together = row_trainings.alike(own_task, row, waiting, rows)
+    together = variants.alike(own_task, row, waiting, rows)
     more = f", with {', '.join(other.name for other in together[1:])}" if together[1:] else ""
     say(f"{counted}{more}:")
     starts = {other.init_from for other in study.rows} - {None}
@@ -129,16 +128,14 @@ def _run(
       start = config.init_from or (row.init_from and str(places[row.init_from]))
     said = "" if pretrained is None else f"source '{row.init_from}'"
     kept = config.init_from is None and any(other.name in starts for other in together)
-    own = [row_trainings.Row(other.name, rows[other.name], places[other.name]) for other in together]
-    trained = row_trainings.train(own, own_task, study.named_seeds, start, kept, say, said)
+    own = [variants.Row(other.name, rows[other.name], places[other.name]) for other in together]
+    trained = variants.train(own, own_task, study.named_seeds, start, kept, say, said)
     for each, (result, history) in zip(own, trained, strict=True):
-      row_trainings.store(each.folder, result, history)
-  results = {name: row_trainings.stored(folder) for name, folder in places.items()}
+      variants.store(each.folder, result, history)
+  results = {name: variants.stored(folder) for name, folder in places.items()}
   _check_data(rows, results)
   histories = {
-    name: row_trainings.history(folder)
-    for name, folder in places.items()
-    if "not_trained" not in results[name]
+    name: variants.history(folder) for name, folder in places.items() if "not_trained" not in results[name]
   }
   table = _table(
     study, rows, results, {name: places[name].relative_to(workdir) for name in histories}, histories

@@ -21,8 +21,8 @@ from jaxfer import files
 from jaxfer.config import RunConfig
 from jaxfer.data import records
 from jaxfer.errors import UserError
-from jaxfer.experiments import run as runs
-from jaxfer.experiments.task import Task, options_of
+from jaxfer.study import run as runs
+from jaxfer.study.task import Task, options_of
 from jaxfer.systems.system import ALONE, SHUFFLED, Prediction, in_batches
 from jaxfer.train import groups, members, trainer, weights
 from jaxfer.train.stage import Variables

@@ -116,7 +116,7 @@ def from_logits(logits: np.ndarray, labels: np.ndarray) -> Prediction:
 
 
 class Task(Protocol):
-  """The parts of `experiments.task.Task`, a config with its model and its data, that a system may use."""
+  """The parts of `study.task.Task`, a config with its model and its data, that a system may use."""
 
   @property
   def config(self) -> RunConfig:

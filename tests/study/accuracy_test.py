@@ -8,9 +8,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from jaxfer import study
 from jaxfer.config import Call, Row, StudyConfig
-from jaxfer.experiments import run
+from jaxfer.study import run, study
 from jaxfer.systems import SYSTEMS
 from jaxfer.systems.system import System
 from tests import small_systems as systems

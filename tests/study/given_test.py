@@ -10,10 +10,10 @@ import pytest
 
 from jaxfer.config import Row
 from jaxfer.errors import UserError
-from jaxfer.experiments import given, run
+from jaxfer.study import given, run
 from jaxfer.train import weights
 from tests import study_toy as toy
-from tests.experiments.rows_test import load_pretrained
+from tests.study.variants_test import load_pretrained
 
 NOWHERE = pathlib.Path("nowhere")
 

@@ -10,8 +10,8 @@ from jaxfer import cli
 from jaxfer.config import Call, Row, RunConfig, Split, StudyConfig
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
-from jaxfer.experiments import people, run
-from jaxfer.experiments.task import split_of
+from jaxfer.study import people, run
+from jaxfer.study.task import split_of
 from jaxfer.systems.stacked_autoencoder import published, table
 
 NAMES = ("happiness", "sadness", "surprise", "anger", "disgust", "fear", "neutral")  # Not the printed order.

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfer import study
 from jaxfer.config import Call, Execution, RunConfig, Split, StudyConfig
 from jaxfer.data import stream
-from jaxfer.experiments import run, task
+from jaxfer.study import run, study, task
 from jaxfer.systems import MODELS, SYSTEMS
 from jaxfer.train import memory
 from tests import study_toy

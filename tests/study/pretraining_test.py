@@ -8,8 +8,8 @@ import pytest
 from jaxfer import config as configuration
 from jaxfer.config import Call, Row
 from jaxfer.errors import UserError
-from jaxfer.experiments import sources
-from jaxfer.experiments.task import options_of, task_of
+from jaxfer.study import pretraining
+from jaxfer.study.task import options_of, task_of
 from jaxfer.systems import SYSTEMS
 from jaxfer.train import weights
 from jaxfer.train.trainer import Trainer
@@ -154,13 +154,13 @@ def test_what_was_done_is_not_done_again(done, monkeypatch):
 
 
 def test_a_source_that_learns_less_than_twice_chance_has_failed():
-  assert sources.failure([], [0.9, 0.51], 4) is None
-  assert sources.failure([], [0.9, 0.49], 4) == (
+  assert pretraining.failure([], [0.9, 0.51], 4) is None
+  assert pretraining.failure([], [0.9, 0.49], 4) == (
     "failed: 49.0% of its training records correct at the end, less than twice 25.0%"
   )
   failed = {"member": "seed 0, fold 0", "seed": 0, "fold": 0, "where": "epoch 1"}
-  assert sources.failure([failed], [1.0], 4) == "failed: seed 0, fold 0: not finite in epoch 1"
-  assert sources.failure([], [], 4) is None
+  assert pretraining.failure([failed], [1.0], 4) == "failed: seed 0, fold 0: not finite in epoch 1"
+  assert pretraining.failure([], [], 4) is None
 
 
 def resolved(*assignments, config):
@@ -239,4 +239,4 @@ def test_a_row_may_go_on_from_one_that_a_source_began(tmp_path, done):
 def test_files_of_a_file_manager_are_no_weights(tmp_path):
   (tmp_path / "weights/seed 0, fold 0").mkdir(parents=True)
   (tmp_path / "weights/.DS_Store").touch()
-  assert sources.Source(Row("people"), toy.STUDY.base, tmp_path).weights.name == "seed 0, fold 0"
+  assert pretraining.Source(Row("people"), toy.STUDY.base, tmp_path).weights.name == "seed 0, fold 0"

@@ -15,7 +15,7 @@ import pytest
 from jaxfer import config
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
-from jaxfer.experiments import run
+from jaxfer.study import run
 from tests import study_toy as toy
 from tests.files_test import HOSTILE
 

@@ -12,8 +12,8 @@ from jaxfer import config
 from jaxfer.config import Call, RunConfig
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
-from jaxfer.experiments import run
-from jaxfer.experiments.task import Task, options_of
+from jaxfer.study import run
+from jaxfer.study.task import Task, options_of
 from jaxfer.systems import SYSTEMS, create_model
 from jaxfer.systems.two_stream_conv_rnn import SYSTEM
 from jaxfer.train import state, step

@@ -12,17 +12,17 @@ import jax
 import numpy as np
 import pytest
 
-from jaxfer import cli, config, study
+from jaxfer import cli, config
 from jaxfer.data.folds import person_independent_folds
 from jaxfer.errors import UserError
-from jaxfer.experiments import run
 from jaxfer.report import study as report
+from jaxfer.study import run, study
 from jaxfer.systems import SYSTEMS
 from jaxfer.train import weights
 from jaxfer.train.trainer import Trainer
 from tests import study_toy as toy
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 # Chunks of a row: 2 seeds x 2 folds x 2 epochs x 2 chunks.
 ROW = 16
 

@@ -9,8 +9,8 @@ import pytest
 from jaxfer import config as configuration
 from jaxfer.config import Row
 from jaxfer.errors import UserError
-from jaxfer.experiments import rows
-from jaxfer.experiments.task import options_of, task_of
+from jaxfer.study import variants
+from jaxfer.study.task import options_of, task_of
 from jaxfer.systems.system import Prediction
 from jaxfer.train import weights
 from tests import study_toy as toy
@@ -39,7 +39,7 @@ def together(described, name):
   _, configs = configuration.resolve(described, None, (), options_of)
   row = next(row for row in described.rows if row.name == name)
   task = task_of(configs[name], toy.records())
-  return [other.name for other in rows.alike(task, row, described.rows, configs)]
+  return [other.name for other in variants.alike(task, row, described.rows, configs)]
 
 
 def test_rows_that_differ_in_numbers_read_by_name_alone_are_members_of_one_program():
@@ -103,10 +103,10 @@ def test_a_start_that_does_not_fit_is_refused(done):
   task = task_of(configs["wide"], toy.records())
   names = ["seed 0, fold 0"]
   with pytest.raises(UserError, match=r"'fc1' of row 'plain' is another net \(2 arrays differ"):
-    rows._starts(task, names, str(workdir / "rows" / "plain"), print)
+    variants._starts(task, names, str(workdir / "rows" / "plain"), print)
   with pytest.raises(UserError, match="is not a folder of weights"):
-    rows._starts(task, ["seed 7, fold 0"], str(workdir / "rows" / "plain"), print)
-  assert rows._starts(task, names, None, print) == [None]
+    variants._starts(task, ["seed 7, fold 0"], str(workdir / "rows" / "plain"), print)
+  assert variants._starts(task, names, None, print) == [None]
 
 
 def test_one_folder_of_weights_is_one_object_for_all(done):
@@ -117,24 +117,24 @@ def test_one_folder_of_weights_is_one_object_for_all(done):
   task = task_of(configs["plain"], toy.records())
   lines = []
   folder = workdir / "rows" / "plain" / "weights" / "seed 0, fold 0"
-  starts = rows._starts(task, ["a", "b"], str(folder), lines.append)
+  starts = variants._starts(task, ["a", "b"], str(folder), lines.append)
   assert starts[0] is starts[1]
   assert len(lines) == 1
 
 
 def test_a_failed_training_has_everything_wrong():
   rank = np.asarray([0, 2], np.int32)
-  wrong = rows._wrong(Prediction(np.asarray([1, 2]), np.ones(2), rank))
+  wrong = variants._wrong(Prediction(np.asarray([1, 2]), np.ones(2), rank))
   assert wrong.predicted.tolist() == [-1, -1]
   assert wrong.correct.tolist() == [0, 0]
   assert (wrong.rank > 3).all()
-  assert rows._wrong(Prediction(np.asarray([1]), np.ones(1))).rank is None
+  assert variants._wrong(Prediction(np.asarray([1]), np.ones(1))).rank is None
 
 
 def test_a_history_of_another_version_is_refused(tmp_path):
   line = '{"member": "seed 0, fold 0", "seed": 0, "fold": 0, "epoch": 1}\n'
   (tmp_path / "history.jsonl").write_text(line)
-  assert rows.history(tmp_path)[0]["fold"] == 0
+  assert variants.history(tmp_path)[0]["fold"] == 0
   (tmp_path / "history.jsonl").write_text(line.replace('"seed": 0, "fold": 0, ', ""))
   with pytest.raises(UserError, match=r"names no seed and fold.*go on with --resume"):
-    rows.history(tmp_path)
+    variants.history(tmp_path)

@@ -15,8 +15,8 @@ from jaxfer import losses
 from jaxfer.config import Execution
 from jaxfer.data.plan import Plan
 from jaxfer.errors import UserError
-from jaxfer.experiments import rows
 from jaxfer.layers.dropout import Dropout
+from jaxfer.study import variants as study_variants
 from jaxfer.systems.two_stream_conv_rnn import SYSTEM
 from jaxfer.systems.two_stream_conv_rnn.model import TwoStreamConvRNN
 from jaxfer.train import groups, members, optim, placement
@@ -312,7 +312,7 @@ def test_what_was_compiled_to_learn_its_memory_is_what_runs(tmp_path, methods, d
 
   def compilations(limit):
     fresh = counted(stages, [])  # Functions that no program was compiled for.
-    with rows._compilations() as seconds:
+    with study_variants._compilations() as seconds:
       results = train(
         folders.pop(), (fresh, init, data, hparams), chosen, limit_bytes=limit, execution=execution
       )

@@ -14,8 +14,8 @@ from jaxfer import config as configuration
 from jaxfer.config import Call
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
-from jaxfer.experiments import run
-from jaxfer.experiments.task import options_of, task_of
+from jaxfer.study import run
+from jaxfer.study.task import options_of, task_of
 from jaxfer.systems import model_class
 from jaxfer.systems.classifier import SYSTEM
 from jaxfer.systems.classifier.recipe import NET, inside

@@ -11,10 +11,10 @@ import pytest
 from jaxfer.config import Call, RunConfig, Split
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
-from jaxfer.experiments.task import split_of, task_of
 from jaxfer.layers.face_resnet import FaceResNet, unit
 from jaxfer.layers.margin import HEADS
 from jaxfer.layers.resnet import ResNet
+from jaxfer.study.task import split_of, task_of
 from jaxfer.systems.elderly_transfer import SYSTEM, recipe
 from jaxfer.systems.elderly_transfer.model import FaceClassifier
 from jaxfer.train import state, step

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfer import config, study
+from jaxfer import config
 from jaxfer.config import Call, RunConfig, Split
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
-from jaxfer.experiments import run
-from jaxfer.experiments.task import split_of, task_of
+from jaxfer.study import run, study
+from jaxfer.study.task import split_of, task_of
 from jaxfer.systems.identity_expression_vae import (
   SYSTEM,
   code_metrics,

@@ -13,8 +13,8 @@ from jaxfer.config import Call, Execution
 from jaxfer.data import plan as plans
 from jaxfer.data import stream
 from jaxfer.errors import UserError
-from jaxfer.experiments import run
-from jaxfer.experiments.task import options_of
+from jaxfer.study import run
+from jaxfer.study.task import options_of
 from jaxfer.systems.landmark_fusion import SYSTEM, recipe
 from jaxfer.train import groups, state, step, weights
 from jaxfer.train.stage import Context

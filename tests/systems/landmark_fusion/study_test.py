@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from jaxfer import config as configuration
-from jaxfer import study
 from jaxfer.config import Row, StudyConfig
-from jaxfer.experiments.task import options_of
+from jaxfer.study import study
+from jaxfer.study.task import options_of
 from jaxfer.systems.landmark_fusion import SYSTEM
 from jaxfer.systems.landmark_fusion import model as models
 from tests import landmark_toy as toy

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfer import config, study
+from jaxfer import config
 from jaxfer.config import Call, Row, RunConfig, Split
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
-from jaxfer.experiments import run
-from jaxfer.experiments.task import options_of, split_of
+from jaxfer.study import run, study
+from jaxfer.study.task import options_of, split_of
 from jaxfer.systems import create_model
 from jaxfer.systems.stacked_autoencoder import SYSTEM, published
 from jaxfer.systems.stacked_autoencoder.model import corrupt

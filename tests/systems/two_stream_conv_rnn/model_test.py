@@ -7,8 +7,8 @@ import pytest
 
 from jaxfer.config import Call, RunConfig, override
 from jaxfer.errors import UserError
-from jaxfer.experiments.task import options_of
 from jaxfer.layers.conv_rnn import ConvGRU, ConvLSTM
+from jaxfer.study.task import options_of
 from jaxfer.systems import create_model
 from jaxfer.systems.two_stream_conv_rnn import SYSTEM
 from jaxfer.systems.two_stream_conv_rnn.model import _pool
