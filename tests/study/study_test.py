@@ -61,7 +61,7 @@ def test_a_row_from_scratch_takes_nothing_that_is_given(tmp_path, monkeypatch):
   def train(own, task, seeds, source, *more):
     raise Asked(source)
 
-  monkeypatch.setattr(study.row_trainings, "train", train)
+  monkeypatch.setattr(study.variants, "train", train)
   for k, (chosen, source) in enumerate(
     {"('given', 'next')": there, "('given',)": there, "('fresh',)": None}.items()
   ):
