@@ -20,7 +20,7 @@ from jaxfer import config as configuration
 from jaxfer.config import Call, RunConfig
 from jaxfer.data import records
 from jaxfer.data.synthetic import LABELS, generate_sequences
-from jaxfer.study import run, task
+from jaxfer.study import task, trainings
 from jaxfer.train import trainer
 
 # The config's data, small, and one epoch.
@@ -49,7 +49,7 @@ def config_of(quick: bool) -> RunConfig:
 def measure(session: harness.Session, config: RunConfig) -> None:
   """One training."""
   data = draw(**config.data.options)
-  made = run.set_up(task.assemble(config, data))
+  made = trainings.set_up(task.assemble(config, data))
   training, ((_, own),) = made.training, made.tasks.items()
   (stage,), (member,) = training.stages, training.members
   rows = member.test
@@ -73,7 +73,7 @@ def measure(session: harness.Session, config: RunConfig) -> None:
     (result,) = trainer.Trainer(training, pathlib.Path(folder) / "run").fit()
     seconds = time.perf_counter() - start
   assert result.outputs is not None
-  reading = next(iter(own.read(result.outputs, rows).values()))
+  reading = next(iter(own.predictions(result.outputs, rows).values()))
   error = 1 - float(reading.correct.mean())
   record = session.blank(case, "jaxfer")
   record["agreement"] = {"reference": "labels of people never seen", "arrays": ["predicted"], "error": error,

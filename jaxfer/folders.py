@@ -138,7 +138,7 @@ def hold(
   folder: pathlib.Path,
   own: str,
   data_dir: pathlib.Path,
-  say: Callable[[str], None],
+  log: Callable[[str], None],
   fix: str = "choose another --workdir",
 ) -> Iterator[None]:
   """Takes a work directory for one command, which is alone in it until the end.
@@ -152,7 +152,7 @@ def hold(
     folder: the work directory.
     own: what it may hold, `RUN` or `STUDY`.
     data_dir: the folder of prepared data, which must be another one.
-    say: takes the line about a missing lock.
+    log: takes the line about a missing lock.
     fix: see `check`.
 
   Raises:
@@ -165,7 +165,7 @@ def hold(
     made = not folder.exists()
     check_writable(folder)
     try:
-      with _locked(folder, say):
+      with _locked(folder, log):
         files.remove_partial(folder)
         yield
     finally:
@@ -175,7 +175,7 @@ def hold(
 
 
 @contextlib.contextmanager
-def _locked(folder: pathlib.Path, say: Callable[[str], None]) -> Iterator[None]:
+def _locked(folder: pathlib.Path, log: Callable[[str], None]) -> Iterator[None]:
   path = folder / LOCK
   while True:
     with path.open("a+", encoding="utf-8") as file:  # Does not truncate: the holder's name is in it.
@@ -190,7 +190,7 @@ def _locked(folder: pathlib.Path, say: Callable[[str], None]) -> Iterator[None]:
       except OSError as error:
         if error.errno not in _UNSUPPORTED:
           raise
-        say(
+        log(
           f"{folder} lies on a file system without locks ({error.strerror}): let no second command work in it "
           "at the same time"
         )

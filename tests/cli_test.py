@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from jaxfer import cli, config
-from jaxfer.study import run
+from jaxfer.study import run, trainings
 from jaxfer.systems import SYSTEMS
 from jaxfer.train.trainer import Trainer
 
@@ -55,7 +55,7 @@ def trained(tmp_path_factory, data_dir):
 
 def final_state(workdir, data_dir):
   configured = config.from_json((workdir / "config.json").read_text())
-  made = run.prepare(configured, run.load_data(configured, data_dir))
+  made = trainings.prepare(configured, trainings.load_data(configured, data_dir))
   (result,) = Trainer(made.training, workdir).restore()
   return result.variables
 

@@ -18,8 +18,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 RUN_RECORD, STUDY_RECORD = json.dumps({"recipe": {}}), json.dumps({"rows": {}})
 
 
-def hold(folder, own=folders.RUN, data_dir=pathlib.Path("nowhere"), say=pytest.fail):
-  return folders.hold(folder, own, data_dir, say)
+def hold(folder, own=folders.RUN, data_dir=pathlib.Path("nowhere"), log=pytest.fail):
+  return folders.hold(folder, own, data_dir, log)
 
 
 def test_a_second_command_is_refused_while_the_first_runs(tmp_path):
@@ -57,7 +57,7 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
 
   monkeypatch.setattr(fcntl, "flock", flock)
   lines = []
-  with hold(tmp_path, say=lines.append):
+  with hold(tmp_path, log=lines.append):
     pass
   assert lines == [
     f"{tmp_path} lies on a file system without locks (No locks available): let no second command work in it at the "

@@ -21,7 +21,7 @@ from jaxfer import config
 from jaxfer.kernels import conv_recurrence
 from jaxfer.kernels.conv import conv_reference
 from jaxfer.kernels.conv_recurrence import Cell, reference
-from jaxfer.study import run
+from jaxfer.study import run, trainings
 from jaxfer.systems import SYSTEMS
 from jaxfer.train import groups, placement, state
 from tests.blank import blank_records
@@ -162,7 +162,7 @@ def prepared(path, *overrides, source=None):
   """The run that a config describes, on one device, so that any batch size will do."""
   overrides = ("execution.devices=1", *overrides)
   configured = config.override(run_config(path, source), overrides, run.options_of)
-  return run.prepare(configured, blank_records(configured.data))
+  return trainings.prepare(configured, blank_records(configured.data))
 
 
 def training_of(path, *overrides, source=None):

@@ -16,7 +16,7 @@ import pytest
 from jaxfer import config as configuration
 from jaxfer.config import Call, Execution, RunConfig, Split
 from jaxfer.data.records import Records
-from jaxfer.study import run
+from jaxfer.study import trainings
 from jaxfer.study.task import options_of, task_of
 from jaxfer.systems.landmark_fusion import SYSTEM, recipe
 from jaxfer.systems.landmark_fusion import model as models
@@ -56,7 +56,7 @@ def installed():
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(models, "ResNetTrunk", Trunk)
     patch.setattr(SYSTEM, "test_batch", 16)
-    patch.setattr(run, "load_data", lambda config, data_dir: records())
+    patch.setattr(trainings, "load_data", lambda config, data_dir: records())
     yield
 
 

@@ -61,7 +61,7 @@ def training(name: str, driver: str, devices: int) -> list[Any]:
   small = systems.SYSTEMS[name]
   execution = dataclasses.replace(small.execution, driver=driver, devices=devices)
   with tempfile.TemporaryDirectory() as folder:
-    run.train(dataclasses.replace(small, execution=execution), pathlib.Path(folder), DATA, say=silent)
+    run.train(dataclasses.replace(small, execution=execution), pathlib.Path(folder), DATA, log=silent)
     lines = (pathlib.Path(folder) / "metrics.jsonl").read_text().splitlines()
   return [json.loads(line) for line in lines]
 
@@ -70,7 +70,7 @@ def smoke(name: str) -> dict[str, Any]:
   """The table of a smoke study on one device, so that no sum over devices rounds otherwise."""
   with tempfile.TemporaryDirectory() as folder:
     described = config.load_study(f"configs/{name}.py")
-    study.run(described, "smoke", ("execution.devices=1",), pathlib.Path(folder), DATA, say=silent)
+    study.run(described, "smoke", ("execution.devices=1",), pathlib.Path(folder), DATA, log=silent)
     table: dict[str, Any] = json.loads((pathlib.Path(folder) / "table.json").read_text())
   return table
 

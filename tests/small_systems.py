@@ -18,7 +18,7 @@ import pytest
 from jaxfer import config as configuration
 from jaxfer.config import Call, Execution, RunConfig, Split
 from jaxfer.data.records import Records
-from jaxfer.study import run
+from jaxfer.study import trainings
 from jaxfer.study.task import Task, options_of, task_of
 from jaxfer.systems.elderly_transfer import model as face_classifier
 from jaxfer.systems.identity_expression_vae import model as identity_expression_vae
@@ -130,5 +130,5 @@ def installed():
     patch.setattr(face_classifier, "ResNetTrunk", Trunk)
     patch.setattr(identity_expression_vae, "_stages", lambda size: 1)
     patch.setattr(identity_expression_vae, "ConvTranspose", Upsampled)
-    patch.setattr(run, "load_data", lambda config, data_dir: records())
+    patch.setattr(trainings, "load_data", lambda config, data_dir: records())
     yield

@@ -16,7 +16,7 @@ import numpy as np
 from jaxfer import losses
 from jaxfer.config import Call, Execution, Row, RunConfig, Split, StudyConfig
 from jaxfer.data.records import Records
-from jaxfer.study import run, study
+from jaxfer.study import study, trainings
 from jaxfer.systems import MODELS, SYSTEMS
 from jaxfer.systems.system import System
 from jaxfer.train import optim, placement
@@ -109,7 +109,7 @@ def install(patch):
   """Registers the toy system and its model, and makes `records` the data; `patch` is a `pytest.MonkeyPatch`."""
   patch.setitem(SYSTEMS, "toy", SYSTEM)
   patch.setitem(MODELS, "toy", Net)
-  patch.setattr(run, "load_data", lambda config, data_dir: records())
+  patch.setattr(trainings, "load_data", lambda config, data_dir: records())
 
 
 def run_study(workdir, *assignments, config=STUDY, preset=None, **kwargs):
@@ -142,6 +142,6 @@ def kill_after(chunks):
 
 if __name__ == "__main__":
   SYSTEMS["toy"], MODELS["toy"] = SYSTEM, Net
-  run.load_data = lambda config, data_dir: records()
+  trainings.load_data = lambda config, data_dir: records()
   kill_after(int(sys.argv[2]))
   run_study(pathlib.Path(sys.argv[1]), "execution.checkpoint_seconds=0.0")

@@ -44,7 +44,7 @@ def write_study(
       timing: `seconds` and `compile_seconds`, of all trainings.
       It shows besides, where they are there: `note`, a line; `preset`; `seeds`; `comparisons`, mappings with a
       `sentence`; `tables`, mappings of `title`, `header` and `rows`; of a row, `overrides`, `members`, `correct`,
-      `count` and, in words, who was `tested`, and the `remarks` on its trainings.
+      `count` and, in words, who was `tested`, and the `warnings` on its trainings.
     figures: pairs of the path of a PNG and its caption.
 
   Raises:
@@ -81,7 +81,7 @@ def write_study(
     shown.append(html.folded("Who was tested", html.pairs(tested)))
   if failed:
     shown.append(html.element("ul", *(html.element("li", line) for line in failed), class_="failed"))
-  if remarks := [f"{row['name']}, {line}" for row in rows for line in row.get("remarks", ())]:
+  if remarks := [f"{row['name']}, {line}" for row in rows for line in row.get("warnings", ())]:
     shown.append(html.element("ul", *(html.element("li", line) for line in remarks)))
   overrides = {row["name"]: " ".join(row["overrides"]) or "-" for row in rows if "overrides" in row}
   configured = [html.folded("Rows", html.pairs(overrides))] if overrides else []

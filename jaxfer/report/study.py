@@ -13,88 +13,120 @@ from jaxfer.errors import UserError
 from jaxfer.report import pages, plots, tables
 
 
-def judged(result: Mapping[str, Any]) -> dict[str, Any]:
-  """A row of the table: accuracy by seed and its spread, counts pooled over folds and seeds.
+def scores(result: Mapping[str, Any]) -> dict[str, Any]:
+  """Scores predictions: the accuracy of each seed, its spread, and counts pooled over folds and seeds.
 
   Args:
-    result: as a row's `result.json` holds it: for each seed the `key`, `subject` and `label` of its tested records,
-      what they were `predicted` to be (-1 where a training failed), whether that is `correct` (in [0, 1]: of several
-      trials the share), and the `rank` of the label, where there is one; and the same of further `readings` of the
-      nets. Where a protocol has several trials, what they predict is `by_trial`. Its `table_summaries`, of which the
-      row has mean and spread, and its `measures`, a list over trainings by name, are for the system's own tables, its
-      `remarks` for the reader. A failed training's records count as wrong; the confusion matrix leaves them out. Each
-      entry of `failed` holds such a training's "member" (its name), "seed" and "fold", and "where" it was not finite.
+    result: predictions by seed, as returned by `study.evaluation.by_seed`. Records of failed trainings are wrong.
+
+  Returns:
+    Accuracies as "mean", "std" and "per_seed"; "correct", "count" and "trials"; "records", the number of different
+    test records; "interval", Wilson's 95 % interval of the mean for that many records; "chance", one over the number of
+    classes that are tested; "by_class" with the counts of each seed; and for the first prediction, and for each of the
+    other "predictions", a pair of mean and spread over seeds for each entry of "accuracy", "top" (top-1, top-2 and
+    top-3 accuracy), "recall" (one per class) and "average_accuracy" (mean recall).
   """
   classes = len(result["label_names"])
   labels, correct = np.concatenate(result["label"]), np.concatenate(result["correct"])
-  pooled, scores = metrics.score(labels, correct, classes), _scores(result["label"], result, classes)
-  by_seed = np.asarray([own.accuracy for own in scores])
-  by_trial = result.get("by_trial") or [np.reshape(own, (-1, 1)) for own in result["predicted"]]
-  confusion = metrics.mean_confusion(labels, np.concatenate(by_trial), classes)
+  pooled, by_seed = metrics.score(labels, correct, classes), _scores(result["label"], result, classes)
+  accuracies = np.asarray([own.accuracy for own in by_seed])
+  # Several seeds may test the same record, which then counts once in the interval.
   records = len({key for keys in result["key"] for key in keys})
-  kept = ["data", "label_names", "parameters", "folds", "tested", "members", "failed", "figures"]
-  kept += ["measures", "remarks", "seconds", "compile_seconds"]
   return {
-    "mean": float(by_seed.mean()),
-    "std": _spread(by_seed),
-    "per_seed": by_seed.tolist(),
+    "mean": float(accuracies.mean()),
+    "std": _spread(accuracies),
+    "per_seed": accuracies.tolist(),
     "correct": pooled.correct,
     "count": pooled.count,
-    "trials": np.shape(by_trial[0])[1],
+    "trials": np.shape(_by_trial(result)[0])[1],
     "by_class": {
-      "correct": [[metrics.whole(n) for n in own.right] for own in scores],
-      "count": [own.support.tolist() for own in scores],
+      "correct": [[metrics.whole(n) for n in own.right] for own in by_seed],
+      "count": [own.support.tolist() for own in by_seed],
     },
     "records": records,
-    # Of the records: more seeds make no more of them.
     "interval": list(metrics.wilson_interval(pooled.accuracy * records, records)),
     "chance": 1 / int((pooled.support > 0).sum()),
-    "confusion": [[metrics.whole(n) for n in row] for row in confusion],
+    **_over_seeds(result["label"], result, classes),
+    "predictions": {
+      name: _over_seeds(result["label"], other, classes) for name, other in result["predictions"].items()
+    },
+  }
+
+
+def confusion(result: Mapping[str, Any]) -> list[list[int | float]]:
+  """Returns the confusion matrix C[true, predicted] of the first prediction, pooled over folds and seeds.
+
+  Its entries are counts, or means of counts if there are several trials. Records of failed trainings are left out.
+  The argument is as in `scores`.
+  """
+  labels, by_trial = np.concatenate(result["label"]), np.concatenate(_by_trial(result))
+  matrix = metrics.mean_confusion(labels, by_trial, len(result["label_names"]))
+  return [[metrics.whole(count) for count in row] for row in matrix]
+
+
+def _by_trial(result: Mapping[str, Any]) -> list[np.ndarray]:
+  """Returns the predictions [records, trials] of each seed."""
+  by_trial = result["by_trial"]
+  return by_trial or [np.reshape(own, (-1, 1)) for own in result["predicted"]]
+
+
+def summarize(result: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a variant's row of the table.
+
+  Args:
+    result: contents of the variant's `result.json`: the arguments of `scores`; "summaries" and "table_summaries", of
+      which the row has mean and spread; "metrics" (name -> one value per training), "warnings" and "figures" of the
+      system; "failed", with the "member" (its name), "seed" and "fold" of each failed training, and "where" it was not
+      finite; and a description of the trainings and their data.
+  """
+  kept = ["data", "label_names", "parameters", "folds", "tested", "members", "failed", "figures"]
+  kept += ["metrics", "warnings", "seconds", "compile_seconds"]
+  return {
+    **scores(result),
+    "confusion": confusion(result),
     **{
       key: {name: [float(np.mean(values)), _spread(values)] for name, values in result[key].items()}
-      for key in ("facts", "table_summaries")
-    },
-    **_further(result["label"], result, classes),
-    "readings": {
-      name: _further(result["label"], reading, classes) for name, reading in result["readings"].items()
+      for key in ("summaries", "table_summaries")
     },
     **{name: result[name] for name in kept},
   }
 
 
-def _scores(labels: Sequence[Sequence[int]], reading: Mapping[str, Any], classes: int) -> list[metrics.Score]:
-  """How many records of each seed are right."""
+def _scores(
+  labels: Sequence[Sequence[int]], predictions: Mapping[str, Any], classes: int
+) -> list[metrics.Score]:
+  """Returns the score of each seed."""
   return [
     metrics.score(np.asarray(own), correct, classes)
-    for own, correct in zip(labels, reading["correct"], strict=True)
+    for own, correct in zip(labels, predictions["correct"], strict=True)
   ]
 
 
-def _further(
-  labels: Sequence[Sequence[int]], reading: Mapping[str, Any], classes: int
+def _over_seeds(
+  labels: Sequence[Sequence[int]], predictions: Mapping[str, Any], classes: int
 ) -> dict[str, list[list[float | None]]]:
-  """Mean over seeds and deviation of accuracy, of top-1, -2 and -3 accuracy, of recall by class and their mean.
+  """Returns mean and spread over seeds of accuracy, top-k accuracy, recall by class and mean recall.
 
-  A class without records has no recall, and the mean leaves it out.
+  A class without records has no recall, and is left out of the mean recall.
   """
-  scores = _scores(labels, reading, classes)
-  recall = np.asarray([own.recall for own in scores])
-  ranks = [] if reading["rank"] is None else [np.asarray(own) for own in reading["rank"]]
+  by_seed = _scores(labels, predictions, classes)
+  recall = np.asarray([own.recall for own in by_seed])
+  ranks = [] if predictions["rank"] is None else [np.asarray(own) for own in predictions["rank"]]
   tops = [[float((own < k).mean()) for own in ranks] for k in (1, 2, 3)] if ranks else []
 
   def over(values: Any) -> list[float | None]:
     return [float(np.mean(values)), _spread(values)]
 
   return {
-    "accuracy": [over([own.accuracy for own in scores])],
+    "accuracy": [over([own.accuracy for own in by_seed])],
     "top": [over(values) for values in tops],
-    "average_accuracy": [over([own.average_accuracy for own in scores])],
+    "average_accuracy": [over([own.average_accuracy for own in by_seed])],
     "recall": [over(values) if np.isfinite(values).all() else [None, None] for values in recall.T],
   }
 
 
 def _spread(values: Sequence[float] | np.ndarray) -> float | None:
-  """Standard deviation; None of a single value."""
+  """Returns the standard deviation, or None for a single value."""
   return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
@@ -206,11 +238,11 @@ def markdown(table: Mapping[str, Any]) -> str:
 
 def further_tables(table: Mapping[str, Any]) -> list[dict[str, Any]]:
   """What stands below the table: further numbers of its rows, and the system's own tables; title, header, rows."""
-  names = list(dict.fromkeys(name for row in table["rows"] for name in row["facts"]))
+  names = list(dict.fromkeys(name for row in table["rows"] for name in row["summaries"]))
   if not names:
     return list(table["tables"])
   cells: list[list[tables.Cell]] = [
-    [row["name"], *(_with_spread(*row["facts"].get(name, (None, None))) for name in names)]
+    [row["name"], *(_with_spread(*row["summaries"].get(name, (None, None))) for name in names)]
     for row in table["rows"]
   ]
   title = "Mean and standard deviation over the trainings of a row"
@@ -267,7 +299,7 @@ def _lines(table: Mapping[str, Any]) -> list[str]:
       f"failed: {row['name']}, {tables.not_finite(failed)}; its records count as wrong"
       for failed in row["failed"]
     ]
-  lines += [f"remark: {row['name']}, {line}" for row in table["rows"] for line in row["remarks"]]
+  lines += [f"remark: {row['name']}, {line}" for row in table["rows"] for line in row["warnings"]]
   lines += [f"not trained: {row['name']}, its pre-training {row['why']}" for row in table["not_trained"]]
   lines += _by_rows(table, _data, "data")
   versions = ", ".join(f"{name} {value}" for name, value in environment.items() if name != "device")

@@ -14,8 +14,9 @@ from jaxfer import folders
 from jaxfer.config import StudyConfig
 from jaxfer.errors import UserError
 from jaxfer.report import people, tables
-from jaxfer.study import run
-from jaxfer.study.task import options_of, split_of
+from jaxfer.study import trainings
+from jaxfer.study.split import split_of
+from jaxfer.study.task import options_of
 from jaxfer.systems.stacked_autoencoder import published
 
 
@@ -57,7 +58,7 @@ def write_test(
   with folders.explained(folder):
     folders.check(folder, None, "choose another folder for a new people's test")
     folders.check_writable(folder)
-  data = run.load_data(config, data_dir)
+  data = trainings.load_data(config, data_dir)
   if "image" not in data.arrays:
     raise UserError(
       f"data set '{config.data.name}' has no still images, and a people's test is printed on paper"

@@ -19,7 +19,8 @@ from jaxfer.errors import UserError
 from jaxfer.report import plots, tables
 from jaxfer.report.tables import Cell
 from jaxfer.study import variants
-from jaxfer.study.task import Task, split_of
+from jaxfer.study.split import split_of
+from jaxfer.study.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,19 +70,19 @@ class Source:
       )
     return found[0]
 
-  def train(self, task: Callable[[RunConfig], Task], seed: int, say: Callable[[str], None]) -> None:
+  def train(self, task: Callable[[RunConfig], Task], seed: int, log: Callable[[str], None]) -> None:
     """Trains it, evaluates it on its own test records, and stores the result in its folder.
 
     Args:
       task: function of a config that returns its task.
       seed: seed of the training.
-      say: called with each line of the log.
+      log: called with each line of the log.
     """
-    say(f"pre-training {self.row.name}:")
-    own, made = [variants.Row(self.row.name, self.config, self.folder)], task(self.config)
+    log(f"pre-training {self.row.name}:")
+    own, made = [variants.Variant(self.row.name, self.config, self.folder)], task(self.config)
     data = made.records
-    say(folds.describe(data.subjects, data.arrays["label"], data.label_names, split_of(self.config, data)))
-    ((result, lines),) = variants.train(own, made, (seed,), None, True, say)
+    log(folds.describe(data.subjects, data.arrays["label"], data.label_names, split_of(self.config, data)))
+    ((result, lines),) = variants.train(own, made, (seed,), variants.Start(), True, log)
     learned = [line["accuracy"] for line in lines if line["split"] == "train" and "accuracy" in line]
     result |= {
       "failure": failure(result["failed"], learned, len(result["label_names"])),

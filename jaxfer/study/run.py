@@ -1,172 +1,29 @@
-"""Trains and evaluates a run of any system: loads the data, trains every fold, and pools the accuracy over folds."""
+"""Trains and evaluates a config of any system, including all of its folds."""
 
-import dataclasses
 import pathlib
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
-import jaxfer
 from jaxfer import config as configuration
-from jaxfer import files, folders, metrics
+from jaxfer import files, folders
 from jaxfer.config import RunConfig
-from jaxfer.data import folds, records, stream
+from jaxfer.data import folds, records
 from jaxfer.errors import UserError
-from jaxfer.report import grids, pages, plots, tables
-from jaxfer.study import given, record
-from jaxfer.study.task import Task, folds_of, options_of, seen, split_of, task_of
-from jaxfer.systems.system import ALONE, Prediction, pooled_confusion, pooled_scores
-from jaxfer.train import groups, members, memory, trainer, weights
+from jaxfer.report import pages
+from jaxfer.report import run as report
+from jaxfer.report import study as scores
+from jaxfer.study import evaluation, given, record, trainings
+from jaxfer.study.evaluation import Evaluated
+from jaxfer.study.split import folds_of
+from jaxfer.study.task import Task, options_of, relabelled
 from jaxfer.train.checkpoint import exists
-from jaxfer.train.stage import Variables
+from jaxfer.train.members import Result
+from jaxfer.train.trainer import Trainer
 
 # Number of classes above which no confusion matrix is written. That of CASIA-WebFace's 10,572 people would take a GB.
 MANY = 200
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-  """The trainings of a config: a single one, or one per fold if the config has folds and does not choose one.
-
-  Attributes:
-    tasks: name of a training -> its task. A single training has the name "".
-    splits: name of a training -> its split of the records.
-    training: all trainings, as members of one `Training`.
-    notes: log lines that describe the weights that the trainings start from.
-  """
-
-  tasks: Mapping[str, Task]
-  splits: Mapping[str, folds.Split]
-  training: members.Training
-  notes: Sequence[str]
-
-
-def prepare(config: RunConfig, data: records.Records, *, trains: bool = True) -> Run:
-  """Builds the model and splits the records. Nothing is compiled yet.
-
-  Args:
-    config: config of the run.
-    data: records, as returned by `seen`.
-    trains: whether the run will be trained. If so, the weights that it starts from are read.
-  """
-  return set_up(task_of(config, data), trains=trains)
-
-
-def set_up(task: Task, *, trains: bool = True) -> Run:
-  """Splits the records of a task; `trains` is as in `prepare`."""
-  config = task.config
-  tasks = {
-    name: dataclasses.replace(task, config=fold) for name, fold in fold_configs(config, task.records).items()
-  }
-  initial, notes = None, []
-  if trains and config.init_from:
-    given_weights = weights.load_weights(pathlib.Path(config.init_from))
-    initial, note = task.taken_over(*given_weights, config.init_from)
-    notes.append(note)
-  if trains:
-    task.check_start(initial)
-  training, splits = training_of(tasks, dict.fromkeys(tasks, initial), config.init_from or "")
-  return Run(tasks, splits, training, notes)
-
-
-def training_of(
-  tasks: Mapping[str, Task], initial: Mapping[str, Variables | None], origin: str
-) -> tuple[members.Training, dict[str, folds.Split]]:
-  """Makes one training of tasks that differ only in folds, seeds and numeric hyperparameters.
-
-  If the members have different numbers of steps per epoch, the schedule of the longest one applies to all.
-
-  Args:
-    tasks: member name -> task.
-    initial: member name -> variables that replace initial ones, or None.
-    origin: description of where `initial` comes from.
-
-  Returns:
-    (training, splits), where the splits map member names to the members' splits of the records.
-  """
-  first = next(iter(tasks.values()))
-  splits = {name: split_of(one.config, one.records) for name, one in tasks.items()}
-  plans = {name: one.plan(np.flatnonzero(splits[name].train)) for name, one in tasks.items()}
-  steps = max(plan.steps for plan in plans.values())
-  stages, _ = first.stages(steps)
-  own = [
-    members.Member(
-      name,
-      one.config.seed,
-      plans[name],
-      one.stages(steps)[1],
-      validation=one.in_order(np.flatnonzero(splits[name].validation)),
-      test=one.in_order(np.flatnonzero(splits[name].test)),
-      initial=initial[name],
-      origin=origin,
-    )
-    for name, one in tasks.items()
-  ]
-  evaluation = members.Evaluation(first.outputs, first.judge, first.test_batch, first.system.batch_dependent)
-  record = {
-    # The initial weights are identified by their digest and not by their folder.
-    "config": {
-      name: {**configuration.identity(one.config), "init_from": None} for name, one in tasks.items()
-    },
-    "data": first.records.fingerprint,
-  }
-  training = members.Training(
-    stages, own, first.init, first.data, first.config.execution, evaluation, record, revision()
-  )
-  return training, splits
-
-
-def keep(folder: pathlib.Path, task: Task, variables: Variables) -> None:
-  """Writes the variables of a training to a folder of weights, from which other trainings can start."""
-  meta = {
-    "config": configuration.identity(task.config),
-    "data": task.records.fingerprint,
-    "label_names": list(task.records.label_names),
-    **task.system.input_spec(task.model),
-    "revision": revision(),
-  }
-  weights.save_weights(folder, jax.device_get(variables), meta)
-
-
-def revision() -> str:
-  """Returns the version of jaxfer, followed by the commit if it runs from a Git checkout."""
-  root = pathlib.Path(jaxfer.__file__).parent
-  try:
-    commit = subprocess.run(
-      ["git", "-C", root, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-  except (OSError, subprocess.CalledProcessError):
-    return jaxfer.__version__
-  return f"{jaxfer.__version__}+{commit}"
-
-
-def load_data(config: RunConfig, data_dir: pathlib.Path) -> records.Records:
-  """Reads the data set of a config. A synthetic data set is generated on first use.
-
-  A data set that is too big for the host's memory, or that the config streams, is only opened.
-  """
-  options_of("data", config.data)
-  host = stream.host_memory()
-  room = None if host is None else int(host * memory.SHARE)
-  limit = {"resident": None, "streamed": 0, "auto": room}[config.execution.placement]
-  return stream.load(config.data.name, data_dir, config.data.options, limit)
-
-
-def fold_configs(config: RunConfig, data: records.Records) -> dict[str, RunConfig]:
-  """Returns the config of each training of a config, by name.
-
-  If the config has folds and does not choose one, there is one training per fold, named "fold0", "fold1", and so on.
-  Otherwise there is a single training with the name "".
-  """
-  if count := folds_of(config, data):
-    return {
-      f"fold{k}": dataclasses.replace(config, split=dataclasses.replace(config.split, fold=k))
-      for k in range(count)
-    }
-  return {"": config}
 
 
 def train(
@@ -176,7 +33,7 @@ def train(
   *,
   resume: bool = False,
   profile: pathlib.Path | None = None,
-  say: Callable[[str], None] = print,
+  log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
   """Trains a config, including all of its folds, and evaluates it.
 
@@ -186,7 +43,7 @@ def train(
     data_dir: folder of the prepared data sets.
     resume: whether to continue the run in `workdir`.
     profile: folder for a trace of one chunk of steps (of the first fold); None records no trace.
-    say: called with each line of the log.
+    log: called with each line of the log.
 
   Returns:
     The result, see `evaluate`.
@@ -197,12 +54,13 @@ def train(
     Interrupted: SIGTERM or SIGINT arrived. The state has been saved.
   """
   configuration.check(config, options_of)
-  with folders.hold(workdir, folders.RUN, data_dir, say):
+  with folders.hold(workdir, folders.RUN, data_dir, log):
     data = _begin(config, workdir, data_dir, resume)
-    run = prepare(config, data)
-    _describe(run, data, say)
-    results = trainer.Trainer(run.training, workdir, profile=profile, say=say).fit(resume=resume)
-    return _evaluate(config, workdir, run, results, say)
+    run = trainings.prepare(config, data)
+    _describe(run, data, log)
+    trainer = Trainer(run.training, workdir, profile=profile, log=log)
+    results = trainer.fit(resume=resume)
+    return _evaluate(config, workdir, run.tasks, results, trainer.description, log)
 
 
 def _begin(config: RunConfig, workdir: pathlib.Path, data_dir: pathlib.Path, resume: bool) -> records.Records:
@@ -221,32 +79,32 @@ def _begin(config: RunConfig, workdir: pathlib.Path, data_dir: pathlib.Path, res
       f"{workdir} was begun with another configuration ({', '.join(keys)} differ): go on with the same, "
       "or choose another --workdir"
     )
-  data = load_data(config, data_dir)
+  data = trainings.load_data(config, data_dir)
   given.check(workdir, {"init_from": config.init_from}, begin=not begun)
   record.check_data(workdir, config.data, data, begin=not begun)
   files.write_atomic(workdir / folders.RUN, configuration.to_json(config) + "\n")
-  return seen(config, data)
+  return relabelled(config, data)
 
 
-def _describe(run: Run, data: records.Records, say: Callable[[str], None]) -> None:
+def _describe(run: trainings.Run, data: records.Records, log: Callable[[str], None]) -> None:
   """Logs the model, the data and the splits."""
   task = next(iter(run.tasks.values()))
   config = task.config
   shapes = jax.eval_shape(task.init, jax.random.key(0))["params"]
   size = sum(leaf.size for leaf in jax.tree.leaves(shapes))
-  say(
+  log(
     f"{config.model.name}: {size:,} parameters, {config.dtype}; {config.data.name}: {len(data)} records, "
     f"{task.placement}"
   )
   for note in (*data.notes, *run.notes):
-    say(note)
+    log(note)
   for name, split in run.splits.items():
     sides = folds.describe(data.subjects, data.arrays["label"], data.label_names, split)
-    say(f"{name}: {sides}" if name else sides)
+    log(f"{name}: {sides}" if name else sides)
 
 
 def evaluate(
-  workdir: pathlib.Path, data_dir: pathlib.Path, *, say: Callable[[str], None] = print
+  workdir: pathlib.Path, data_dir: pathlib.Path, *, log: Callable[[str], None] = print
 ) -> dict[str, Any]:
   """Evaluates a trained run on its test records. The counts of all folds are pooled.
 
@@ -262,11 +120,10 @@ def evaluate(
   Args:
     workdir: folder of the run.
     data_dir: folder of the prepared data sets.
-    say: called with each line of the log.
+    log: called with each line of the log.
 
   Returns:
-    The contents of `evaluation.json`. Numbers that are NaN here, such as the recall of a class without records, are
-    null in the file.
+    The contents of `evaluation.json`. The recall of a class without test records is None.
 
   Raises:
     UserError: `workdir` holds no run, or an unfinished one, or the data are not those of the training; or as
@@ -274,187 +131,126 @@ def evaluate(
   """
   if folders.kind(workdir) is None:
     raise UserError(f"{workdir} holds no run: there is no config.json in it")
-  with folders.hold(workdir, folders.RUN, data_dir, say, "give the folder of a run"):
+  with folders.hold(workdir, folders.RUN, data_dir, log, "give the folder of a run"):
     config = record.config_of(workdir)
-    data = load_data(config, data_dir)
+    data = trainings.load_data(config, data_dir)
     record.check_data(workdir, config.data, data, begin=False)
     # Folds share given weights that stay frozen. These are not in the checkpoints, so they are read again.
     folds_share = config.init_from is not None and folds_of(config, data) > 1
-    run = prepare(config, seen(config, data), trains=folds_share)
-    return _evaluate(config, workdir, run, trainer.Trainer(run.training, workdir, say=say).restore(), say)
-
-
-@dataclasses.dataclass
-class _Pool:
-  """What the trainings of a run came to.
-
-  Attributes:
-    tested: the labels and predictions of each training.
-    lines: rows of predictions.csv.
-    histories: the metric rows of each training.
-    by_fold: the accuracy of each training.
-    warnings: lines for the reader.
-    examples: class -> its first test record, and the class predicted for it.
-    apart: whether nobody is both trained on and tested.
-    figures: the system's figures of the first training, by file, with their captions.
-  """
-
-  tested: list[tuple[np.ndarray, Mapping[str, Prediction]]] = dataclasses.field(default_factory=list)
-  lines: list[tuple[str, ...]] = dataclasses.field(default_factory=list)
-  histories: list[list[dict[str, Any]]] = dataclasses.field(default_factory=list)
-  by_fold: dict[str, float] = dataclasses.field(default_factory=dict)
-  warnings: list[str] = dataclasses.field(default_factory=list)
-  examples: dict[int, tuple[int, int]] = dataclasses.field(default_factory=dict)
-  apart: bool = True
-  figures: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-  def add(
-    self, name: str, task: Task, split: folds.Split, end: members.Result, workdir: pathlib.Path
-  ) -> None:
-    """Adds a training; raises `UserError` if it was not finite."""
-    if end.failed is not None:
-      raise UserError(
-        f"{name}: loss or gradient is not finite in {end.failed}: lower the learning rate, or check the data"
-      )
-    assert end.outputs is not None
-    keep(workdir / "weights" / name, task, end.variables)
-    order = np.argsort(end.member.test)
-    rows, outputs = end.member.test[order], end.outputs[order]
-    if not self.by_fold:
-      self.figures = task.system.figures(task, end.variables, np.flatnonzero(split.train), rows, workdir)
-    if not np.isfinite(outputs).all():
-      raise UserError(f"{workdir / name}: the trained net's outputs are not finite")
-    self.histories.append(end.history)
-    said = task.system.warnings(task.model, end.history, outputs)
-    self.warnings += [f"{name}: {line}" for line in said] if name else said
-    predictions = task.read(outputs, rows)
-    self.tested.append((np.asarray(task.data["label"][rows]), predictions))
-    trained, subjects = split.train | split.validation, task.records.subjects
-    self.apart &= not len(np.intersect1d(subjects[trained], subjects[rows]))
-    self._list(name or str(task.config.split.fold or 0), task, rows, next(iter(predictions.values())))
-
-  def _list(self, fold: str, task: Task, rows: np.ndarray, first: Prediction) -> None:
-    """Lists the test records with the prediction that counts."""
-    data = task.records
-    self.by_fold[fold] = task.score(first.correct, rows).accuracy
-    for row, guess, share in zip(rows, first.predicted, first.correct, strict=True):
-      label = int(data.arrays["label"][row])
-      self.examples.setdefault(label, (int(row), int(guess)))
-      names = data.label_names[label], data.label_names[guess]
-      shares = (f"{share:g}",) if first.trials > 1 else ()
-      self.lines.append((data.keys[row], str(data.subjects[row]), *names, fold, *shares))
+    run = trainings.prepare(config, relabelled(config, data), trains=folds_share)
+    trainer = Trainer(run.training, workdir, log=log)
+    results = trainer.restore()
+    return _evaluate(config, workdir, run.tasks, results, trainer.description, log)
 
 
 def _evaluate(
   config: RunConfig,
   workdir: pathlib.Path,
-  run: Run,
-  results: Sequence[members.Result],
-  say: Callable[[str], None],
+  tasks: Mapping[str, Task],
+  results: Sequence[Result],
+  device: str,
+  log: Callable[[str], None],
 ) -> dict[str, Any]:
-  """See `evaluate`."""
-  pool = _Pool()
-  for name, end in zip(run.tasks, results, strict=True):
-    pool.add(name, run.tasks[name], run.splits[name], end, workdir)
-  task = next(iter(run.tasks.values()))
-  result = _result(config, task, pool)
-  _write_report(workdir, result, pool.lines, pool.histories)
-  if result["confusion"] is not None:
-    _draw_examples(workdir, task.records, pool.examples)
-  placed = groups.placement_of(run.training, workdir)
-  pages.write_run(workdir, result, placed.description, pool.figures)
-  _say_result(result, say)
-  for line in pool.warnings:
-    say(line)
-  return result
+  """Evaluates the evaluated of a run together; see `evaluate`.
+
+  Raises:
+    UserError: a training failed.
+  """
+  evaluated = []
+  for (name, task), result in zip(tasks.items(), results, strict=True):
+    evaluated.append(evaluation.evaluate(name, task, result))
+    _check_finite(evaluated[-1], workdir)
+    trainings.keep(workdir / "weights" / name, task, result.variables)
+  contents = _contents(config, evaluated)
+  history = [{**line, "fold": k} for k, own in enumerate(evaluated) for line in own.result.history]
+  report.write(workdir, contents, [line for own in evaluated for line in _lines(own)], history)
+  if contents["confusion"] is not None:
+    _write_examples(workdir / "examples.png", evaluated)
+  pages.write_run(workdir, contents, device, evaluation.figures(evaluated[0], workdir))
+  for line in report.lines(contents):
+    log(line)
+  for line in (line for own in evaluated for line in own.warnings):
+    log(line)
+  return contents
 
 
-def _result(config: RunConfig, task: Task, pool: _Pool) -> dict[str, Any]:
-  """The contents of evaluation.json."""
-  data, classes = task.records, len(task.records.label_names)
-  score, *others = pooled_scores(pool.tested, classes)
-  first, *names = pool.tested[0][1]
-  published = task.published()
-  low, high = metrics.wilson_interval(score.correct, score.count)
+def _check_finite(own: Evaluated, workdir: pathlib.Path) -> None:
+  """Raises `UserError` if a training failed."""
+  if own.result.failed is not None:
+    raise UserError(
+      f"{own.name}: loss or gradient is not finite in {own.result.failed}: lower the learning rate, or check the data"
+    )
+  if own.failed is not None:
+    raise UserError(f"{workdir / own.name}: {own.failed} are not finite")
+
+
+def _fold(own: Evaluated) -> str:
+  """Returns the name of the fold for reports."""
+  return own.name or str(own.fold)
+
+
+def _lines(own: Evaluated) -> list[list[str]]:
+  """Returns the rows of predictions.csv for a training."""
+  data, first, lines = own.task.records, own.first, []
+  for index, predicted, share in zip(own.indices, first.predicted, first.correct, strict=True):
+    label = data.label_names[data.arrays["label"][index]]
+    shares = [f"{share:g}"] if first.trials > 1 else []
+    row = [data.keys[index], str(data.subjects[index]), label, data.label_names[predicted], _fold(own)]
+    lines.append([*row, *shares])
+  return lines
+
+
+def _write_examples(path: pathlib.Path, evaluated: Sequence[Evaluated]) -> None:
+  """Draws the first test record of each class."""
+  data = evaluated[0].task.records
+  examples: dict[int, tuple[int, int]] = {}
+  for own in evaluated:
+    for index, predicted in zip(own.indices, own.first.predicted, strict=True):
+      examples.setdefault(int(data.arrays["label"][index]), (int(index), int(predicted)))
+  labels = sorted(examples)
+  indices = [examples[label][0] for label in labels]
+  frames = (
+    data.arrays["frames"][indices] if "frames" in data.arrays else data.arrays["image"][indices][:, None]
+  )
+  names = data.label_names
+  report.write_examples(path, frames, [names[k] for k in labels], [names[examples[k][1]] for k in labels])
+
+
+def _contents(config: RunConfig, evaluated: Sequence[Evaluated]) -> dict[str, Any]:
+  """Returns the contents of evaluation.json."""
+  first = evaluated[0]
+  task, data, pooled = first.task, first.task.records, evaluation.by_seed(evaluated)
+  names, found, published = data.label_names, scores.scores(pooled), first.task.published()
+  in_order = f"in batches of {task.test_batch}, in order" if task.system.batch_dependent else ""
+  others = {name: own.batches for name, own in first.predictions.items() if own is not first.first}
   return {
-    "accuracy": score.accuracy,
-    "correct": score.correct,
-    "count": score.count,
-    "trials": pool.tested[0][1][first].trials,
-    "interval_95": [low, high],
-    "chance": 1 / int((score.support > 0).sum()),
-    "unseen": "people" if pool.apart and not folds.anonymous(data.subjects) else "records",
-    "batches": f"in batches of {task.test_batch}, in order" if task.system.batch_dependent else "",
-    "average_accuracy": score.average_accuracy,
-    "recall": dict(zip(data.label_names, score.recall.tolist(), strict=True)),
-    "accuracy_by_fold": pool.by_fold,
-    "read_otherwise": {name: other.accuracy for name, other in zip(names, others, strict=True)},
-    "confusion": pooled_confusion(pool.tested, classes) if classes <= MANY else None,
-    "label_names": list(data.label_names),
+    "accuracy": found["mean"],
+    "correct": found["correct"],
+    "count": found["count"],
+    "trials": found["trials"],
+    "interval_95": found["interval"],
+    "chance": found["chance"],
+    "unseen": "people"
+    if all(own.new_people for own in evaluated) and not folds.anonymous(data.subjects)
+    else "records",
+    "batches": in_order,
+    "average_accuracy": found["average_accuracy"][0][0],
+    "recall": dict(zip(names, (mean for mean, _ in found["recall"]), strict=True)),
+    "accuracy_by_fold": {
+      _fold(own): task.score(own.first.correct, own.indices).accuracy for own in evaluated
+    },
+    "other_predictions": {
+      name: {
+        "accuracy": found["predictions"][name]["accuracy"][0][0],
+        "batches": "" if batches else in_order,
+      }
+      for name, batches in others.items()
+    },
+    "confusion": scores.confusion(pooled) if len(names) <= MANY else None,
+    "label_names": list(names),
     "published": published,
     "source": task.system.citation if published else "",
     "papers_data": task.system.on_papers_data(config.data),
     "data": {"name": config.data.name, **config.data.options, "fingerprint": data.fingerprint},
-    "revision": revision(),
+    "revision": trainings.revision(),
   }
-
-
-def _write_report(
-  workdir: pathlib.Path,
-  result: dict[str, Any],
-  lines: Sequence[Sequence[str]],
-  histories: Sequence[Sequence[Mapping[str, Any]]],
-) -> None:
-  names = result["label_names"]
-  files.write_json(workdir / "evaluation.json", result)
-  several = ("predicted_by_most_trials", "fold", "share_right")
-  header = ["key", "subject", "label", *(several if result["trials"] > 1 else ("predicted", "fold"))]
-  files.write_atomic(workdir / "predictions.csv", files.csv_text(header, lines))
-  if result["confusion"] is not None:
-    table = tables.text(*tables.confusion_table(result["confusion"], names))
-    files.write_atomic(workdir / "confusion.txt", table)
-    title = f"{result['data']['name']}: {pages.counts(result)} ({result['accuracy']:.1%})"
-    plots.confusion_png(result["confusion"], names, workdir / "confusion.png", title)
-  rows = [{**row, "fold": k} for k, history in enumerate(histories) for row in history]
-  if rows:
-    plots.learning_curves_png(rows, workdir / "curves.png")
-
-
-def _draw_examples(
-  workdir: pathlib.Path, data: records.Records, examples: Mapping[int, tuple[int, int]]
-) -> None:
-  chosen = [examples[label] for label in sorted(examples)]
-  rows = [row for row, _ in chosen]
-  pictures = data.arrays["frames"][rows] if "frames" in data.arrays else data.arrays["image"][rows][:, None]
-  names = [
-    data.label_names[label] + ("" if label == guess else f"\ntaken for {data.label_names[guess]}")
-    for label, (_, guess) in sorted(examples.items())
-  ]
-  grids.rows_png(pictures, names, workdir / "examples.png", "One test record of each class")
-
-
-def _say_result(result: dict[str, Any], say: Callable[[str], None]) -> None:
-  low, high = result["interval_95"]
-  say("")
-  if result["confusion"] is None:
-    classes = len(result["label_names"])
-    say(f"{classes} classes: no confusion matrix and no examples are written for more than {MANY}")
-  else:
-    say(tables.text(*tables.confusion_table(result["confusion"], result["label_names"]), digits=3).rstrip())
-  say("")
-  counts = f"{round(result['correct'], 1)} of {result['count']}"
-  counts += f", the mean of {result['trials']} trials" if result["trials"] > 1 else ""
-  say(
-    f"accuracy {result['accuracy']:.4f} ({counts}, 95 % interval {low:.3f} to {high:.3f}, chance "
-    f"{result['chance']:.3f}) on {result['unseen']} that the training never saw"
-    + (f", {result['batches']}" if result["batches"] else "")
-  )
-  if len(result["accuracy_by_fold"]) > 1:
-    values = list(result["accuracy_by_fold"].values())
-    say(f"pooled over {len(values)} folds; single folds {min(values):.3f} to {max(values):.3f}")
-  for name, accuracy in result["read_otherwise"].items():
-    batches = "" if name.endswith(ALONE) or not result["batches"] else f", {result['batches']}"
-    say(f"the same net evaluated otherwise, {name}{batches}: {accuracy:.4f}")
-  for name, accuracy in result["published"].items():
-    comparable = "" if result["papers_data"] else " (other data than the paper's)"
-    say(f"published, {name}: {accuracy:.4f}{comparable}; {result['source']}")

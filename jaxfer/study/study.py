@@ -21,8 +21,7 @@ from jaxfer.data.datasets import DATASETS
 from jaxfer.errors import UserError
 from jaxfer.report import pages
 from jaxfer.report import study as report
-from jaxfer.study import given, record, variants
-from jaxfer.study import run as runs
+from jaxfer.study import given, record, trainings, variants
 from jaxfer.study.pretraining import Source, pretrainings, timing
 from jaxfer.study.task import Task, options_of, task_of
 from jaxfer.systems import SYSTEMS
@@ -36,7 +35,7 @@ def run(
   data_dir: pathlib.Path,
   *,
   resume: bool = False,
-  say: Callable[[str], None] = print,
+  log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
   """Runs a study: trains the rows that are not trained yet, evaluates all rows, and makes the table.
 
@@ -54,7 +53,7 @@ def run(
     workdir: folder for this study only.
     data_dir: folder of the prepared data sets.
     resume: whether to continue the study in `workdir`. Finished rows are not trained again.
-    say: called with each line of the log.
+    log: called with each line of the log.
 
   Returns:
     The table. It is written to `table.json`, where NaN is null.
@@ -65,8 +64,8 @@ def run(
     Interrupted: SIGTERM or SIGINT arrived. The state has been saved.
   """
   study, rows = configuration.resolve(study, preset, assignments, options_of)
-  with folders.hold(workdir, folders.STUDY, data_dir, say):
-    return _run(study, rows, workdir, data_dir, resume, say)
+  with folders.hold(workdir, folders.STUDY, data_dir, log):
+    return _run(study, rows, workdir, data_dir, resume, log)
 
 
 def _run(
@@ -75,7 +74,7 @@ def _run(
   workdir: pathlib.Path,
   data_dir: pathlib.Path,
   resume: bool,
-  say: Callable[[str], None],
+  log: Callable[[str], None],
 ) -> dict[str, Any]:
   """Runs a resolved study, with `workdir` locked; see `run`."""
   places = _places(workdir / "rows", [row.name for row in study.rows])
@@ -94,22 +93,22 @@ def _run(
   def task(config: RunConfig) -> Task:
     asked = files.to_json(dataclasses.asdict(config.data))
     if asked not in loaded:
-      loaded[asked] = runs.load_data(config, data_dir)
+      loaded[asked] = trainings.load_data(config, data_dir)
       record.check_data(workdir, config.data, loaded[asked], begin=True)
       for note in loaded[asked].notes:
-        say(note)
+        log(note)
     return task_of(config, loaded[asked])
 
   for number, row in enumerate(study.rows, start=1):
     counted = f"row {number} of {len(rows)}, {row.name}"
     if (places[row.name] / variants.RESULT).is_file():
-      say(f"{counted}: done before")
+      log(f"{counted}: done before")
       continue
     config, pretrained = rows[row.name], sources.get(row.init_from or "")
     if pretrained is not None and not pretrained.ready:
-      pretrained.train(task, study.named_seeds[0], say)
+      pretrained.train(task, study.named_seeds[0], log)
     if pretrained is not None and pretrained.failure:
-      say(f"{counted}: not trained, its pre-training {pretrained.failure}")
+      log(f"{counted}: not trained, its pre-training {pretrained.failure}")
       variants.store(places[row.name], {"not_trained": pretrained.failure}, [])
       continue
     own_task = task(config)
@@ -118,18 +117,12 @@ def _run(
     ]
     together = variants.alike(own_task, row, waiting, rows)
     more = f", with {', '.join(other.name for other in together[1:])}" if together[1:] else ""
-    say(f"{counted}{more}:")
+    log(f"{counted}{more}:")
     starts = {other.init_from for other in study.rows} - {None}
-    if pretrained is not None:
-      start = str(pretrained.weights)
-    elif row.scratch:
-      start = None
-    else:
-      start = config.init_from or (row.init_from and str(places[row.init_from]))
-    said = "" if pretrained is None else f"source '{row.init_from}'"
-    kept = config.init_from is None and any(other.name in starts for other in together)
-    own = [variants.Row(other.name, rows[other.name], places[other.name]) for other in together]
-    trained = variants.train(own, own_task, study.named_seeds, start, kept, say, said)
+    keep = config.init_from is None and any(other.name in starts for other in together)
+    own = [variants.Variant(other.name, rows[other.name], places[other.name]) for other in together]
+    start = _start(row, config, pretrained, places)
+    trained = variants.train(own, own_task, study.named_seeds, start, keep, log)
     for each, (result, history) in zip(own, trained, strict=True):
       variants.store(each.folder, result, history)
   results = {name: variants.stored(folder) for name, folder in places.items()}
@@ -145,9 +138,25 @@ def _run(
   table["timing"] |= timing(list(sources.values()))
   figures = SYSTEMS[study.base.recipe.name].table_figures(_with(histories, rows, table["rows"]), workdir)
   report.write(table, histories, workdir, figures)
-  say("")
-  say(report.text(table))
+  log("")
+  log(report.text(table))
   return table
+
+
+def _start(
+  row: configuration.Row,
+  config: RunConfig,
+  pretraining: Source | None,
+  places: Mapping[str, pathlib.Path],
+) -> variants.Start:
+  """Returns what the trainings of a row start from: a pre-training, given weights, an earlier row, or nothing."""
+  if pretraining is not None:
+    return variants.Start(pretraining.weights, f"source '{row.init_from}'")
+  if row.scratch:
+    return variants.Start()
+  if config.init_from:
+    return variants.Start(pathlib.Path(config.init_from))
+  return variants.Start(places[row.init_from] if row.init_from else None)
 
 
 def _places(folder: pathlib.Path, names: Sequence[str]) -> dict[str, pathlib.Path]:
@@ -248,7 +257,7 @@ def _table(
   ]
   judged = [
     {
-      **report.judged(results[row.name]),
+      **report.summarize(results[row.name]),
       **_published(row, rows[row.name]),
       "init_from": row.init_from,
       "folder": folders[row.name].as_posix(),
@@ -305,7 +314,7 @@ def _published(row: configuration.Row, config: RunConfig) -> dict[str, Any]:
 def _environment() -> dict[str, str]:
   devices = jax.devices()
   device = f"{len(devices)} x {devices[0].device_kind}"
-  return {"jaxfer": runs.revision(), **pages.versions(), "device": device}
+  return {"jaxfer": trainings.revision(), **pages.versions(), "device": device}
 
 
 def listing(root: pathlib.Path) -> str:

@@ -1,9 +1,9 @@
-"""Trains the rows of a study's table: each row is trained for every combination of fold and seed.
+"""Trains the variants of a study: each is trained for every combination of fold and seed.
 
-The trainings of a row are members of one `Training`, together with those of rows that differ only in numeric
+The trainings of a variant are members of one `Training`, together with those of variants that differ only in numeric
 hyperparameters. With one seed, each record is tested at most once, by the fold that holds it out. The accuracy of a
 seed pools the counts of its folds. If each seed draws its own split, the seeds test different records. A training that
-is not finite stays in the result: its records count as wrong, and the table names it.
+fails stays in the result: its records count as wrong, and the table names it.
 """
 
 import contextlib
@@ -14,34 +14,34 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxfer import config as configuration
 from jaxfer import files
 from jaxfer.config import RunConfig
 from jaxfer.data import records
 from jaxfer.errors import UserError
-from jaxfer.study import run as runs
+from jaxfer.study import evaluation, pretrained, trainings
 from jaxfer.study.task import Task, options_of
-from jaxfer.systems.system import ALONE, SHUFFLED, Prediction, in_batches
-from jaxfer.train import groups, members, trainer, weights
+from jaxfer.train import groups, weights
+from jaxfer.train.members import Result
 from jaxfer.train.stage import Variables
+from jaxfer.train.trainer import Trainer
 
 RESULT = "result.json"
-# Keys of the result of a trained row. A row that was not trained has the reason under "not_trained".
+# Keys of the result of a trained variant. One that was not trained has the reason under "not_trained".
 _KEYS = (
-  "data", "label_names", "parameters", "failed", "facts", "table_summaries", "key", "subject", "label", "predicted",
-  "correct", "rank", "readings", "members", "folds", "tested", "figures", "measures", "remarks", "seconds",
+  "data", "label_names", "parameters", "failed", "summaries", "table_summaries", "key", "subject", "label", "predicted",
+  "correct", "rank", "predictions", "members", "folds", "tested", "figures", "metrics", "warnings", "seconds",
   "compile_seconds",
 )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-  """A row to train.
+class Variant:
+  """A variant to train.
 
   Attributes:
-    name: name of the row in the table.
+    name: name of the variant in the table.
     config: config of its trainings, apart from seed and fold.
     folder: folder for its result, figures and weights.
   """
@@ -49,6 +49,20 @@ class Row:
   name: str
   config: RunConfig
   folder: pathlib.Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+  """The weights that the trainings of a variant start from.
+
+  Attributes:
+    folder: folder of weights; or folder of a variant trained with `keep`, from which each training takes the weights of
+      its own seed and fold; or None for initial values.
+    description: description of the folder for the log.
+  """
+
+  folder: pathlib.Path | None = None
+  description: str = ""
 
 
 def alike(
@@ -80,112 +94,103 @@ def alike(
 
 
 def train(
-  rows: Sequence[Row],
+  variants: Sequence[Variant],
   task: Task,
   seeds: Sequence[int],
-  source: str | None,
-  kept: bool,
-  say: Callable[[str], None],
-  said: str = "",
+  start: Start,
+  keep: bool,
+  log: Callable[[str], None],
 ) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
-  """Trains every fold and seed of rows that differ only in numeric hyperparameters.
+  """Trains every fold and seed of variants that differ only in numeric hyperparameters.
 
   If the folds have different numbers of steps per epoch, the schedule of the longest one applies to all.
 
   Args:
-    rows: rows to train together. The checkpoints are kept in the folder of the first one.
-    task: task of the first row.
+    variants: variants to train together. The checkpoints are kept in the folder of the first one.
+    task: task of the first variant.
     seeds: seeds with which each fold is trained.
-    source: folder of weights to start from; or folder of a row trained with `kept`, from which each training takes the
-      weights of its own seed and fold; or None.
-    kept: whether to keep the trained weights in the folder of each row, so that other rows can start from them.
-    say: called with each line of the log.
-    said: description of `source` for the log.
+    start: the weights to start from.
+    keep: whether to write the trained weights to the folder of each variant, so that others can start from them.
+    log: called with each line of the log.
 
   Returns:
-    One (result, history) pair per row. The result has the keys `_KEYS`, including the prediction for each test record.
-    The history contains the metric rows of all trainings, with member, seed and fold.
+    One (result, history) pair per variant. The result has the keys `_KEYS`, including the prediction for each test
+    record. The history contains the metrics of all trainings, with member, seed and fold.
   """
-  config, data, folder = rows[0].config, task.records, rows[0].folder
-  every = [
-    (row, dataclasses.replace(task, config=dataclasses.replace(fold, seed=seed)))
-    for row in rows
-    for seed in seeds
-    for fold in runs.fold_configs(row.config, data).values()
-  ]
   started = time.monotonic()
-  names = [_name(one.config) for _, one in every]
-  unique = [
-    name if len(rows) == 1 else f"{row.name}: {name}" for (row, _), name in zip(every, names, strict=True)
+  every = [
+    (variant, dataclasses.replace(task, config=dataclasses.replace(fold, seed=seed)))
+    for variant in variants
+    for seed in seeds
+    for fold in trainings.fold_configs(variant.config, task.records).values()
   ]
-  starts = _starts(task, names, source, say, said)
-  task.check_start(starts[0])
-  training, _ = runs.training_of(
-    {name: one for name, (_, one) in zip(unique, every, strict=True)},
-    dict(zip(unique, starts, strict=True)),
-    said or source or "",
-  )
-  results: list[members.Result] = [None] * len(every)  # type: ignore[list-item]
-  with _compilations() as compilations:
-    for at, numbers in _calls(names, folder, config).items():
-      part = dataclasses.replace(training, members=[training.members[k] for k in numbers])
-      ended = trainer.Trainer(part, at, say=say).fit(resume=True)
-      for k, end in zip(numbers, ended, strict=True):
-        results[k] = end
+  names = [_name(one.config) for _, one in every]
+  with compilations() as compile_seconds:
+    results = _fit(every, names, variants[0], task, start, log)
+  count = len(every) // len(variants)
   told = []
-  count = len(every) // len(rows)
-  for k, row in enumerate(rows):
+  for k, variant in enumerate(variants):
     own = slice(k * count, (k + 1) * count)
-    tasks, ends = [one for _, one in every[own]], results[own]
-    result = _result(row.config, task, seeds, ends, [one.config for one in tasks])
-    result |= _by_system(row, tasks, ends, say)
-    result |= {
+    evaluated = [
+      evaluation.evaluate(name, one, result)
+      for name, (_, one), result in zip(names[own], every[own], results[own], strict=True)
+    ]
+    result = {
+      "data": _data(variant.config, task.records),
+      **evaluation.variant(evaluated, variant.folder),
       "members": count,
       "folds": count // len(seeds),
-      "tested": _tested(row.config, count // len(seeds)),
-      "seconds": round((time.monotonic() - started) / len(rows), 1),
-      "compile_seconds": round(sum(compilations) / len(rows), 1),
+      "tested": _tested(variant.config, count // len(seeds)),
+      "seconds": round((time.monotonic() - started) / len(variants), 1),
+      "compile_seconds": round(sum(compile_seconds) / len(variants), 1),
     }
-    lines = [
-      {**line, "member": _name(one.config), "seed": one.config.seed, "fold": one.config.split.fold or 0}
-      for one, end in zip(tasks, ends, strict=True)
-      for line in end.history
-    ]
-    told.append((result, lines))
-  if kept:
-    for (row, one), end in zip(every, results, strict=True):
-      runs.keep(row.folder / "weights" / _name(one.config), one, end.variables)
+    for line in result["warnings"]:
+      log(f"{variant.name}, {line}")
+    told.append((result, [line for each in evaluated for line in each.history]))
+    if keep:
+      for each in evaluated:
+        trainings.keep(variant.folder / "weights" / each.name, each.task, each.result.variables)
   return told
 
 
-def _by_system(
-  row: Row, tasks: Sequence[Task], ends: Sequence[members.Result], say: Callable[[str], None]
-) -> dict[str, Any]:
-  """What the system itself says of a row's trainings: figures of the first that is finite, metrics and warnings."""
-  figures: Mapping[str, str] = {}
-  files.make_folder(row.folder)
-  measures: list[Mapping[str, float | None]] = []
-  remarks: list[str] = []
-  for task, end in zip(tasks, ends, strict=True):
-    assert end.outputs is not None
-    own_remarks = task.system.warnings(task.model, end.history, end.outputs)
-    remarks += [f"{_name(task.config)}: {line}" for line in own_remarks]
-    if end.failed is None and np.isfinite(end.outputs).all():
-      learned, tested = np.sort(end.member.plan.rows), end.member.test
-      if not measures:
-        figures = task.system.figures(task, end.variables, learned, tested, row.folder)
-      measures.append(task.system.metrics(task, end.variables, learned, tested))
-  for line in remarks:
-    say(f"{row.name}, {line}")
-  return {
-    "figures": dict(figures),
-    "measures": {name: [own[name] for own in measures] for name in (measures or [{}])[0]},
-    "remarks": remarks,
-  }
+def _fit(
+  every: Sequence[tuple[Variant, Task]],
+  names: Sequence[str],
+  first: Variant,
+  task: Task,
+  start: Start,
+  log: Callable[[str], None],
+) -> list[Result]:
+  """Trains all trainings of variants, in calls that `_calls` chooses, and returns their results in order.
+
+  Args:
+    every: each training's variant and task.
+    names: each training's name, which is unique within its variant.
+    first: the variant in whose folder the checkpoints are kept.
+    task: task of the first variant.
+    start: the weights to start from.
+    log: called with each line of the log.
+  """
+  several = len({variant.name for variant, _ in every}) > 1
+  unique = [
+    f"{variant.name}: {name}" if several else name for (variant, _), name in zip(every, names, strict=True)
+  ]
+  starts = _starts(task, names, start, log)
+  pretrained.check_pretrained(task, starts[0])
+  training, _ = trainings.training_of(
+    {name: one for name, (_, one) in zip(unique, every, strict=True)},
+    dict(zip(unique, starts, strict=True)),
+    start.description or str(start.folder or ""),
+  )
+  results: dict[int, Result] = {}
+  for folder, numbers in _calls(names, first.folder, first.config).items():
+    part = dataclasses.replace(training, members=[training.members[k] for k in numbers])
+    results |= zip(numbers, Trainer(part, folder, log=log).fit(resume=True), strict=True)
+  return [results[k] for k in range(len(every))]
 
 
 def store(folder: pathlib.Path, result: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> None:
-  """Writes the result and the history of a row to its folder. The row is done once `result.json` exists."""
+  """Writes the result and the history of a variant to its folder. It is done once `result.json` exists."""
   files.make_folder(folder)
   text = "".join(files.to_json(line, None) + "\n" for line in lines)
   files.write_atomic(folder / "history.jsonl", text)
@@ -200,7 +205,7 @@ def stored(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def history(folder: pathlib.Path) -> list[dict[str, Any]]:
-  """Returns the metric rows that `store` wrote.
+  """Returns the metrics that `store` wrote.
 
   Raises:
     UserError: a row is damaged, or from another version of jaxfer.
@@ -228,9 +233,9 @@ def _calls(names: Sequence[str], folder: pathlib.Path, config: RunConfig) -> dic
   frozen net, are then stored and run once for all of them.
 
   Args:
-    names: one name per training, which is unique within a row.
-    folder: output folder of the rows.
-    config: config of the first row.
+    names: one name per training, which is unique within a variant.
+    folder: output folder of the first variant.
+    config: its config.
 
   Returns:
     Output folder of a call -> indices of its trainings.
@@ -245,99 +250,29 @@ def _calls(names: Sequence[str], folder: pathlib.Path, config: RunConfig) -> dic
 
 
 def _name(config: RunConfig) -> str:
-  """Returns the name of a training within its row."""
+  """Returns the name of a training within its variant."""
   return f"seed {config.seed}, fold {config.split.fold or 0}"
 
 
 def _starts(
-  task: Task, names: Sequence[str], source: str | None, say: Callable[[str], None], said: str = ""
+  task: Task, names: Sequence[str], start: Start, log: Callable[[str], None]
 ) -> list[Variables | None]:
   """Returns the variables that each training starts from. If they are the same for all, they are one object."""
-  if source is None:
+  folder = start.folder
+  if folder is None:
     return [None] * len(names)
-  folder = pathlib.Path(source)
   if not (folder / "weights").is_dir():
-    taken, line = task.taken_over(*weights.load_weights(folder), said or source)
-    say(line)
+    given = weights.load_weights(folder)
+    taken, line = pretrained.load_pretrained(task, *given, start.description or str(folder))
+    log(line)
     return [taken] * len(names)
   starts = {}
   for name in dict.fromkeys(names):
     # The weights of a failed training may contain NaN. A training that starts from them fails too, as the table shows.
-    stored = weights.load_weights(folder / "weights" / name, sound=False)
-    starts[name], line = task.taken_over(*stored, f"row '{folder.name}'")
-  say(f"{line}; each from the training of its seed and fold")
+    given = weights.load_weights(folder / "weights" / name, sound=False)
+    starts[name], line = pretrained.load_pretrained(task, *given, f"row '{folder.name}'")
+  log(f"{line}; each from the training of its seed and fold")
   return [starts[name] for name in names]
-
-
-def _result(
-  config: RunConfig,
-  task: Task,
-  seeds: Sequence[int],
-  ends: Sequence[members.Result],
-  configs: Sequence[RunConfig],
-) -> dict[str, Any]:
-  """Returns the predictions of a row's trainings by seed, with the records of each seed in ascending order."""
-  data = task.records
-  failed, readings = [], []
-  for own_config, end in zip(configs, ends, strict=True):
-    where = end.failed
-    assert end.outputs is not None
-    if where is None and not np.isfinite(end.outputs).all():
-      where = "the trained net's outputs"
-    if where is not None:
-      failed.append(
-        {
-          "member": _name(own_config),
-          "seed": own_config.seed,
-          "fold": own_config.split.fold or 0,
-          "where": where,
-        }
-      )
-    read = dict(task.read(end.outputs, end.member.test))
-    if end.shuffled is not None:
-      mixed = task.read(end.shuffled, end.member.test)
-      read |= {in_batches(name, SHUFFLED): own for name, own in mixed.items() if not name.endswith(ALONE)}
-    readings.append(read if where is None else {name: _wrong(reading) for name, reading in read.items()})
-  rows = [
-    np.concatenate([end.member.test for end in ends if end.member.seed == seed]).astype(int) for seed in seeds
-  ]
-  orders = [np.argsort(own, kind="stable") for own in rows]
-
-  def by_seed(name: str, field: str) -> list[list[Any]] | None:
-    parts: dict[int, list[np.ndarray]] = {seed: [] for seed in seeds}
-    for end, read in zip(ends, readings, strict=True):
-      value = getattr(read[name], field)
-      if value is None:
-        return None
-      parts[end.member.seed].append(value)
-    joined = [np.concatenate(own) for own in parts.values()]
-    return [own[order].tolist() for own, order in zip(joined, orders, strict=True)]
-
-  first, *others = readings[0]
-  fields = ("predicted", "correct", "rank")
-  rows = [own[order] for own, order in zip(rows, orders, strict=True)]
-  return {
-    "data": _data(config, data),
-    "label_names": list(data.label_names),
-    "parameters": sum(a.size for a in jax.tree.leaves(ends[0].variables["params"])),
-    "failed": failed,
-    "facts": dict(task.system.summaries([end.history for end in ends], readings)),
-    "table_summaries": dict(task.system.table_summaries([end.history for end in ends], readings)),
-    "key": [[data.keys[row] for row in own] for own in rows],
-    "subject": [data.subjects[own].tolist() for own in rows],
-    "label": [data.arrays["label"][own].tolist() for own in rows],
-    **{field: by_seed(first, field) for field in (*fields, "by_trial")},
-    "readings": {name: {field: by_seed(name, field) for field in fields} for name in others},
-  }
-
-
-def _wrong(reading: Prediction) -> Prediction:
-  """Returns the prediction that stands for a failed training, in which every record is wrong."""
-  last = None if reading.rank is None else np.full_like(reading.rank, np.iinfo(reading.rank.dtype).max)
-  trials = None if reading.by_trial is None else np.full_like(reading.by_trial, -1)
-  return Prediction(
-    np.full_like(reading.predicted, -1), np.zeros_like(reading.correct), last, by_trial=trials
-  )
 
 
 def _tested(config: RunConfig, folds: int) -> str:
@@ -354,7 +289,7 @@ def _tested(config: RunConfig, folds: int) -> str:
 
 
 @contextlib.contextmanager
-def _compilations() -> Iterator[list[float]]:
+def compilations() -> Iterator[list[float]]:
   """Collects the seconds that each compilation, or its look-up in the cache, takes."""
   seconds: list[float] = []
 

@@ -37,6 +37,7 @@ class Prediction:
     rank: [n] number of classes with a higher score than the true class; None if the classes have no scores.
     loss: [n] loss of each record; None if there is no loss.
     by_trial: [n, trials] predicted classes of each trial; None if the protocol has a single trial.
+    batches: `SHUFFLED` or `ALONE` if the outputs were computed in such batches; "" for those of the test protocol.
   """
 
   predicted: np.ndarray
@@ -44,46 +45,12 @@ class Prediction:
   rank: np.ndarray | None = None
   loss: np.ndarray | None = None
   by_trial: np.ndarray | None = None
+  batches: str = ""
 
   @property
   def trials(self) -> int:
     """Number of trials per record."""
     return 1 if self.by_trial is None else self.by_trial.shape[1]
-
-
-def pooled_scores(
-  evaluated: Sequence[tuple[np.ndarray, Mapping[str, Prediction]]], classes: int
-) -> list[metrics.Score]:
-  """Returns the score of each prediction, pooled over folds.
-
-  Args:
-    evaluated: for each fold, the labels [n] of its test records and their predictions by name.
-    classes: number of classes.
-
-  Returns:
-    One score per name, in the order of the first fold.
-  """
-  labels = np.concatenate([fold_labels for fold_labels, _ in evaluated])
-  return [
-    metrics.score(
-      labels, np.concatenate([predictions[name].correct for _, predictions in evaluated]), classes
-    )
-    for name in evaluated[0][1]
-  ]
-
-
-def pooled_confusion(
-  evaluated: Sequence[tuple[np.ndarray, Mapping[str, Prediction]]], classes: int
-) -> list[list[int | float]]:
-  """Returns the confusion matrix C[true, predicted] of the first prediction, pooled over folds.
-
-  Its entries are counts, or means of counts if there are several trials. Arguments are those of `pooled_scores`.
-  """
-  firsts = [next(iter(predictions.values())) for _, predictions in evaluated]
-  by_trial = [first.predicted[:, None] if first.by_trial is None else first.by_trial for first in firsts]
-  labels = np.concatenate([fold_labels for fold_labels, _ in evaluated])
-  matrix = metrics.mean_confusion(labels, np.concatenate(by_trial), classes)
-  return [[metrics.whole(count) for count in row] for row in matrix]
 
 
 # Names of predictions that are made in other batches than those of the test protocol: in batches drawn at random, and

@@ -38,9 +38,9 @@ class Group:
     plans: one plan per member. A member with fewer steps per epoch than `steps` pauses at the end of each epoch.
     hparams: one mapping per member, hyperparameter name -> value.
     steps: number of steps per epoch, at least that of the longest plan.
-    watch: function of (variables, placed data) that returns a list of validation metric rows for each member. It is
+    validate: function of (variables, placed data) that returns a list of validation metric rows for each member. It is
       called after each epoch. None skips validation.
-    judge: function like `watch` that returns test metric rows. It is called at the end of each stage with `judged`.
+    test: function like `validate` that returns test metric rows. It is called at the end of stages with `evaluated`.
     starts: one tree per member whose submodules replace those of `init`, such as pre-trained ones. If empty, nothing
       is replaced.
     names: one name per member, used in metric rows. A named member whose loss or gradient is not finite is marked as
@@ -54,8 +54,8 @@ class Group:
   plans: Sequence[Plan]
   hparams: Sequence[Mapping[str, float]]
   steps: int
-  watch: Callable[[Variables, Mapping[str, jax.Array]], Sequence[list[dict[str, Any]]]] | None = None
-  judge: Callable[[Variables, Mapping[str, jax.Array]], Sequence[list[dict[str, Any]]]] | None = None
+  validate: Callable[[Variables, Mapping[str, jax.Array]], Sequence[list[dict[str, Any]]]] | None = None
+  test: Callable[[Variables, Mapping[str, jax.Array]], Sequence[list[dict[str, Any]]]] | None = None
   starts: Sequence[Variables] = ()
   names: Sequence[str] | None = None
 
@@ -184,15 +184,13 @@ class GroupTraining:
         contextlib.closing(Log(self.workdir / "timing.jsonl", sizes["timing"]))
       )
       self.data = placed(self.placement, self.group.data)
-      numbers = [
-        {name: np.float32(value) for name, value in hparams.items()} for hparams in self.group.hparams
-      ]
-      self.hparams, self.saved = self.placement.stack(numbers), time.monotonic()
+      self.hparams = self.placement.stack_hparams(self.group.hparams)
+      self.saved = time.monotonic()
       self.caught = stack.enter_context(caught_signals())
       total = sum(stage.epochs for stage in self.group.stages) * self.group.steps
       self.progress = stack.enter_context(Progress(total, self.position.done, title(self.group.names)))
       for note in (*notes, *self._check_log()):
-        self.progress.say(note)
+        self.progress.log(note)
       self.state = self._initial() if restored_state is None else restored_state
       self._pass_ended_stages()
       self._open = stack.pop_all()
@@ -378,14 +376,19 @@ class GroupTraining:
       )
     if str(member) not in self.position.failed:
       self.position.failed[str(member)] = where
-      self.progress.say(f"{self.group.names[member]} failed: not finite in {where}; the others continue")
+      self.progress.log(f"{self.group.names[member]} failed: not finite in {where}; the others continue")
 
   def _end_epoch(self, stage: Stage, seconds: float, first_step: int) -> None:
     group, position = self.group, self.position
     # Metric names need no prefix if the stage has a single update.
     prefix = f"{stage.updates[0].name}/" if len(stage.updates) == 1 else ""
-    asked = [group.watch, group.judge if stage.judged and position.epoch + 1 == stage.epochs else None]
-    told = [ask(variables_of(self.state), self.data) for ask in asked if ask is not None]
+    evaluators = [
+      group.validate,
+      group.test if stage.evaluated and position.epoch + 1 == stage.epochs else None,
+    ]
+    evaluated = [
+      evaluate(variables_of(self.state), self.data) for evaluate in evaluators if evaluate is not None
+    ]
     rows: list[dict[str, Any]] = []
     for member, plan in enumerate(group.plans):
       if str(member) in position.failed:
@@ -397,10 +400,10 @@ class GroupTraining:
       sums = {name: (float(s[member]), float(w[member])) for name, (s, w) in position.sums.items()}
       means = {name.removeprefix(prefix): s / w for name, (s, w) in sums.items() if w}
       rows += [{**where, "split": "train", **means}]
-      rows += [{**where, **row} for each in told for row in each[member]]
+      rows += [{**where, **row} for each in evaluated for row in each[member]]
     self.metrics.write(rows)
     if selects(stage):
-      self._watch_best(rows)
+      self._keep_best(rows)
     trained = sum(plan.batch_size * max(plan.steps - first_step, 0) for plan in group.plans)
     where = {"stage": stage.name, "epoch": position.epoch + 1, "step": position.done}
     rate = {"seconds": round(seconds, 3), "examples_per_second": round(trained / seconds, 2)}
@@ -412,7 +415,7 @@ class GroupTraining:
     """Returns each member's tree as a copy on the host, which stays valid when the device buffers are donated."""
     return [on_host(own) for own in self.placement.unstack(tree, len(self.group.plans))]
 
-  def _watch_best(self, rows: Sequence[Mapping[str, Any]]) -> None:
+  def _keep_best(self, rows: Sequence[Mapping[str, Any]]) -> None:
     """Keeps the variables of the members that reached their highest validation accuracy in this epoch."""
     numbers = {name: member for member, name in enumerate(self.group.names or ())}
     found = {

@@ -21,10 +21,11 @@ from jaxfer.data.plan import chunks
 from jaxfer.data.stream import Stream
 from jaxfer.errors import UserError, unknown
 from jaxfer.train.checkpoint import exists
+from jaxfer.train.devices import divide, requested_devices
 from jaxfer.train.group import Group, Identity, abstract_state
 from jaxfer.train.members import Training, check, digest, identity_of, submodules
 from jaxfer.train.memory import bytes_needed
-from jaxfer.train.placement import NOTHING, Placement, divide, requested_devices
+from jaxfer.train.placement import NOTHING, Placement
 from jaxfer.train.stage import Stage, Variables
 from jaxfer.train.state import split
 
@@ -67,17 +68,11 @@ def mode_of(mode: Mode, platform: str) -> Mode:
   return "sequential" if platform == "cpu" else "vmap"
 
 
-def placement_of(training: Training, workdir: pathlib.Path) -> Placement:
-  """Returns the placement that a training begun in `workdir` has on this machine."""
-  before = read(workdir)
-  return arrange(training, None if before is None else before["groups"]).placement
-
-
 def arrange(
   training: Training,
   groups: Sequence[Sequence[int]] | None,
   limit_bytes: int | None = None,
-  say: Callable[[str], None] = print,
+  log: Callable[[str], None] = print,
 ) -> Layout:
   """Divides the members of a training into groups and chooses their placement.
 
@@ -85,7 +80,7 @@ def arrange(
     training: the training.
     groups: an earlier division to keep, as member numbers; None makes a new one.
     limit_bytes: bytes that a group may take on each device; None asks the device.
-    say: called with a line if memory forces several groups.
+    log: called with a line if memory forces several groups.
 
   Raises:
     UserError: the members do not fit together, or the requested number of devices does not divide the batch size of a
@@ -110,7 +105,7 @@ def arrange(
   if groups is None:
     mode = "sequential" if streamed else mode_of(execution.members, devices[0].platform)
     if mode == "vmap" and len(members) > 1:
-      placement = _fitting(whole, placed_at, execution, limit_bytes or _memory(devices[0]), say)
+      placement = _fitting(whole, placed_at, execution, limit_bytes or _memory(devices[0]), log)
     else:
       placement = placed_at(divide(len(members), batch, len(devices))[0])
     count = -(-len(members) // placement.members)
@@ -172,7 +167,7 @@ def _fitting(
   placed_at: Callable[[int], Placement],
   execution: Execution,
   limit: int | None,
-  say: Callable[[str], None],
+  log: Callable[[str], None],
 ) -> Placement:
   """Returns the placement with the most members at once that takes at most `limit` bytes on each device.
 
@@ -194,7 +189,7 @@ def _fitting(
     count = -(-members // groups)
   if groups > 1:
     first, held, last = map(_size, (needs[0], limit, needs[-1]))
-    say(
+    log(
       f"{members} trainings at once would take {first} of {held} per device: {groups} groups of {last} each"
     )
   return placement

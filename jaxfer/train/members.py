@@ -56,15 +56,15 @@ class Evaluation:
   Attributes:
     outputs: see `placement.Outputs`. The plan has the columns "row" and "real", each [batch_size]. "row" holds indices
       of examples; "real" is False for examples that only fill up a batch.
-    judge: function of (outputs, indices), both on the host, that returns metric name -> value. It is called for the
-      validation examples after each epoch, and for the test examples at the end of stages with `judged`.
+    evaluate: function of (outputs, indices), both on the host, that returns metric name -> value. It is called for the
+      validation examples after each epoch, and for the test examples at the end of stages with `evaluated`.
     batch_size: number of examples per call and member.
     shuffled: whether to compute the outputs of the test examples a second time, in batches of a random order. Members
       with equally many test examples use the same order.
   """
 
   outputs: Outputs
-  judge: Callable[[np.ndarray, np.ndarray], Mapping[str, float]]
+  evaluate: Callable[[np.ndarray, np.ndarray], Mapping[str, float]]
   batch_size: int
   shuffled: bool = False
 

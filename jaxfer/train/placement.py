@@ -20,7 +20,6 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxfer.errors import UserError
 from jaxfer.train.mapping import DATA, MEMBER, Pmapped, each
 from jaxfer.train.stage import Context, PyTree, Stage, Variables
 from jaxfer.train.state import State, Trainable, begin, merge
@@ -175,6 +174,10 @@ class Placement:
       return put(self._slotted(stacked), self._sharding(MEMBER))
 
     return jax.tree.map(lay, *trees)
+
+  def stack_hparams(self, hparams: Sequence[Mapping[str, float]]) -> dict[str, jax.Array]:
+    """Stacks and places one mapping of hyperparameters per member, as float32."""
+    return self.stack([{name: np.float32(value) for name, value in own.items()} for own in hparams])
 
   def unstack(self, tree: PyTree, count: int) -> list[PyTree]:
     """Returns the trees of the first `count` members, on the host."""
@@ -442,48 +445,3 @@ class Placement:
       return compiled(own, hparams, shared, data, jax.tree.map(self._slotted, plan))
 
     return evaluate
-
-
-def divide(members: int, batch_size: int, devices: int) -> tuple[int, int]:
-  """Chooses the shape of the device mesh.
-
-  Args:
-    members: number of members that train at once.
-    batch_size: number of examples in a member's batch.
-    devices: number of devices.
-
-  Returns:
-    (rows, shards) such that rows divides `members`, shards divides `batch_size`, and rows * shards is at most
-    `devices`. Among these, the shape that uses the most devices is chosen. Ties go to the shape with the most rows,
-    because members need not communicate.
-  """
-  found = [
-    (rows, shards)
-    for rows in range(1, min(devices, members) + 1)
-    for shards in range(1, devices // rows + 1)
-    if members % rows == 0 and batch_size % shards == 0
-  ]
-  return max(found, key=lambda division: (division[0] * division[1], division[0]))
-
-
-def requested_devices(requested: int | None) -> list[jax.Device]:
-  """Returns the first `requested` devices, or all devices if `requested` is None (`execution.devices`).
-
-  Raises:
-    UserError: `requested` is below 1, or above the number of devices.
-  """
-  devices = jax.devices()
-  if requested is not None and not 1 <= requested <= len(devices):
-    raise no_such_devices(requested, devices)
-  return list(devices[:requested])
-
-
-def no_such_devices(requested: int, devices: Sequence[jax.Device]) -> UserError:
-  """Returns the error for a requested number of devices that is not available."""
-  there = f"execution.devices={requested}: JAX sees {len(devices)} ({devices[0].device_kind}): take 1"
-  there += f" to {len(devices)}" if len(devices) > 1 else ""
-  if devices[0].platform != "cpu" or requested < 1:
-    return UserError(there)
-  return UserError(
-    f"{there}, or set JAX_NUM_CPU_DEVICES={requested} in the environment for virtual CPU devices"
-  )

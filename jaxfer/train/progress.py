@@ -54,7 +54,7 @@ class Progress:
   def __exit__(self, *exception: Any) -> None:
     self._bar.stop()
 
-  def say(self, line: str) -> None:
+  def log(self, line: str) -> None:
     """Prints a line, above the bar if there is one."""
     self._console.print(line, markup=False)
 
@@ -86,7 +86,7 @@ class Progress:
     if not self._console.is_terminal and self._done > self._first:
       rate = (time.monotonic() - self._start) / (self._done - self._first)
       parts.append(f"{round(rate * (self._total - self._done))} s left")
-    self.say("  ".join(parts))
+    self.log("  ".join(parts))
 
 
 def title(names: Sequence[str] | None) -> str | None:

@@ -90,7 +90,7 @@ class Stage:
     sample: makes a batch on the device from the data, the planned columns and one key per example.
     columns: the indices that the plan draws for each position in a batch: "row", and optionally "target" and "partner"
       (see `data.plan.Plan.columns`).
-    judged: whether members are also evaluated on their test examples at the end of the stage, for the metrics log.
+    evaluated: whether members are also evaluated on their test examples at the end of the stage, for the metrics log.
     select: the variables that the stage ends with. "last" takes those of the last epoch; "best_on_validation" takes
       those of the epoch with the highest validation accuracy, and ties go to the earlier epoch.
   """
@@ -100,7 +100,7 @@ class Stage:
   epochs: int
   sample: SampleFn = gather
   columns: tuple[str, ...] = ("row",)
-  judged: bool = False
+  evaluated: bool = False
   select: Literal["last", "best_on_validation"] = "last"
 
   @property

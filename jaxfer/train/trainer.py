@@ -4,24 +4,19 @@ import contextlib
 import dataclasses
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import jax
-import numpy as np
-
 from jaxfer import files
-from jaxfer.data.plan import evaluation as evaluation_batches
 from jaxfer.errors import UserError
 from jaxfer.train import profiling
 from jaxfer.train.checkpoint import Checkpoints, exists
+from jaxfer.train.evaluator import Evaluator
 from jaxfer.train.group import Group, GroupTraining, restored
 from jaxfer.train.groups import Layout, arrange, begun_groups, part_of, read
-from jaxfer.train.members import Evaluation, Member, Result, Training
+from jaxfer.train.members import Result, Training
 from jaxfer.train.placement import Placement
-from jaxfer.train.prefetch import placed, prefetch
-from jaxfer.train.stage import Variables
-from jaxfer.train.state import State, variables_of
+from jaxfer.train.prefetch import placed
 
 
 class Trainer:
@@ -35,6 +30,9 @@ class Trainer:
     stopped and resumed.
   - `timing.jsonl`: the duration and the throughput of each epoch.
   - `checkpoints/`: the checkpoints.
+
+  Attributes:
+    description: where the training runs. It is set by `fit` and `restore`.
   """
 
   def __init__(
@@ -44,7 +42,7 @@ class Trainer:
     *,
     limit_bytes: int | None = None,
     profile: pathlib.Path | None = None,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
   ):
     """Stores the arguments; nothing is trained or written yet.
 
@@ -53,10 +51,11 @@ class Trainer:
       workdir: folder for this training only.
       limit_bytes: bytes that a group may take on each device. None asks the device. A CPU reports no limit.
       profile: folder for a trace of one chunk of steps; None records no trace.
-      say: called with each line of the log.
+      log: called with each line of the log.
     """
-    self.training, self.workdir, self.say = training, workdir, say
+    self.training, self.workdir, self.log = training, workdir, log
     self._limit_bytes, self._profile = limit_bytes, profile
+    self.description = ""
 
   def fit(self, *, resume: bool = False) -> list[Result]:
     """Trains all members to the end and evaluates them.
@@ -78,7 +77,7 @@ class Trainer:
     groups, results, started = layout.groups, list[Result](), time.monotonic()
     for number in range(len(groups)):
       folder = layout.folder(self.workdir, number)
-      group, evaluated = self._group(layout, placement, number)
+      group, evaluator = self._group(layout, placement, number)
       with GroupTraining(group, training.execution, placement, folder, layout.identity) as own:
         while not own.ended:
           own.epoch()
@@ -86,12 +85,12 @@ class Trainer:
       rows, damage = files.read_rows(folder / "metrics.jsonl")
       if damage and training.members[0].name:  # A single training only logs the damage.
         raise UserError(f"{folder / 'metrics.jsonl'} {damage}: remove {folder} to train again")
-      results += evaluated.results(own.state, own.failed, rows)
+      results += evaluator.results(own.state, own.failed, rows)
       if number + 1 < len(groups):
         left = (time.monotonic() - started) / (number + 1) * (len(groups) - number - 1)
-        self.say(f"{len(results)} of {len(training.members)} trainings done, {left:.0f} s left")
+        self.log(f"{len(results)} of {len(training.members)} trainings done, {left:.0f} s left")
     if isinstance(placement, profiling.Profiled):
-      self.say(placement.line())
+      self.log(placement.line())
     return results
 
   def restore(self) -> list[Result]:
@@ -108,9 +107,10 @@ class Trainer:
       raise UserError(f"{self.workdir} is not trained yet: go on with `jaxfer train ... --resume`")
     layout, results = arrange(self.training, before["groups"]), list[Result]()
     layout = self._placed(layout, layout.placement)
+    self.description = layout.placement.description
     for number in range(len(layout.groups)):
       folder = layout.folder(self.workdir, number)
-      group, evaluated = self._group(layout, layout.placement, number)
+      group, evaluator = self._group(layout, layout.placement, number)
       if not exists(folder):
         raise UserError(f"{folder} is not trained yet: go on with `jaxfer train ... --resume`")
       with contextlib.closing(Checkpoints(folder)) as checkpoints:
@@ -119,13 +119,13 @@ class Trainer:
         raise UserError(f"{folder} is not trained to the end yet: go on with `jaxfer train ... --resume`")
       failed = {int(member): where for member, where in meta["position"]["failed"].items()}
       rows = self._history(folder, len(layout.groups[number]), bool(failed))
-      results += evaluated.results(layout.placement.adopt(state), failed, rows)
+      results += evaluator.results(layout.placement.adopt(state), failed, rows)
     return results
 
   def _arranged(self, resume: bool) -> tuple[Placement, Layout]:
     """Divides the members into groups and records the division, or reads an earlier one. Logs where they run."""
     before = begun_groups(self.training, self.workdir, resume)
-    layout = arrange(self.training, before, self._limit_bytes, self.say)
+    layout = arrange(self.training, before, self._limit_bytes, self.log)
     if before is None:
       files.make_folder(self.workdir)
       record = {"identity": layout.identity.record, "groups": layout.groups}
@@ -133,10 +133,11 @@ class Trainer:
     placement = layout.placement
     if self._profile is not None:
       placement = profiling.profiled(placement, self._profile)
+    self.description = placement.description
     count, groups = len(self.training.members), layout.groups
     how = f"; {len(groups)} groups of up to {max(map(len, groups))}" if len(groups) > 1 else ""
     trainings = f"{count} trainings" if count > 1 else "1 training"
-    self.say(f"{trainings} on {placement.description}{how}")
+    self.log(f"{trainings} on {self.description}{how}")
     return placement, self._placed(layout, placement)
 
   def _placed(self, layout: Layout, placement: Placement) -> Layout:
@@ -144,17 +145,17 @@ class Trainer:
     whole = dataclasses.replace(layout.whole, data=placed(placement, self.training.data))
     return dataclasses.replace(layout, whole=whole)
 
-  def _group(self, layout: Layout, placement: Placement, number: int) -> tuple[Group, "_Evaluate"]:
+  def _group(self, layout: Layout, placement: Placement, number: int) -> tuple[Group, Evaluator]:
     """Returns a group, and the object that evaluates its members."""
     numbers, evaluation = layout.groups[number], self.training.evaluation
     members = [self.training.members[k] for k in numbers]
-    evaluated = _Evaluate(evaluation, placement, layout.whole.data, members)
+    evaluator = Evaluator(evaluation, placement, layout.whole.data, members)
     group = part_of(layout.whole, numbers)
     if evaluation is not None:
-      watched = any(len(member.validation) for member in members)
-      watch = evaluated.watch if watched else None
-      group = dataclasses.replace(group, watch=watch, judge=evaluated.judge)
-    return group, evaluated
+      validated = any(len(member.validation) for member in members)
+      validate = evaluator.validate if validated else None
+      group = dataclasses.replace(group, validate=validate, test=evaluator.test)
+    return group, evaluator
 
   def _history(self, folder: pathlib.Path, members: int, failed: bool) -> list[dict[str, Any]]:
     """Returns the metric rows of a group, and logs how many epochs are missing."""
@@ -163,90 +164,8 @@ class Trainer:
     found = sum(row.get("split") == "train" for row in rows)
     epochs = sum(stage.epochs for stage in self.training.stages) * members
     if damage or (found != epochs and not failed):
-      self.say(
+      self.log(
         f"{path} {damage or 'has lost rows'}: it holds {found} of {epochs} epochs, and curves and warnings leave "
         "out the others"
       )
     return rows
-
-
-class _Evaluate:
-  """Evaluates the members of a group on their validation and test examples."""
-
-  def __init__(
-    self,
-    evaluation: Evaluation | None,
-    placement: Placement,
-    data: Mapping[str, Any],
-    members: Sequence[Member],
-  ):
-    self.evaluation, self.placement, self.data, self.members = evaluation, placement, data, members
-    self.hparams = placement.stack(
-      [{name: np.float32(value) for name, value in m.hparams.items()} for m in members]
-    )
-
-  def watch(self, variables: Variables, data: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
-    """Returns for each member a list with one row of validation metrics, or no row without validation examples."""
-    return self._judged("validation", variables, data, [m.validation for m in self.members])
-
-  def judge(self, variables: Variables, data: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
-    """Returns for each member a list with one row of test metrics, or no row without test examples."""
-    return self._judged("test", variables, data, [m.test for m in self.members])
-
-  def _judged(self, side, variables, data, rows):
-    assert self.evaluation is not None
-    outputs = _outputs(self.evaluation, self.placement, variables, self.hparams, data, rows)
-    return [
-      [{"split": side, **self.evaluation.judge(out, own)}] if len(own) else []
-      for out, own in zip(outputs, rows, strict=True)
-    ]
-
-  def results(
-    self, state: State, failed: Mapping[int, str], history: Sequence[dict[str, Any]]
-  ) -> list[Result]:
-    """Returns each member's result, computed from the final state of the group."""
-    members, own = self.members, variables_of(state)
-    outputs: Sequence[np.ndarray | None] = [None] * len(members)
-    shuffled: Sequence[np.ndarray | None] = [None] * len(members)
-    if self.evaluation is not None:
-      tested = [m.test for m in members]
-      outputs = _outputs(self.evaluation, self.placement, own, self.hparams, self.data, tested)
-      if self.evaluation.shuffled:
-        orders = [np.random.default_rng(0).permutation(len(rows)) for rows in tested]
-        drawn = [rows[order] for rows, order in zip(tested, orders, strict=True)]
-        mixed = _outputs(self.evaluation, self.placement, own, self.hparams, self.data, drawn)
-        shuffled = [out[np.argsort(order)] for out, order in zip(mixed, orders, strict=True)]
-    return [
-      Result(
-        member,
-        self.placement.whole(variables),
-        failed.get(k),
-        [row for row in history if row.get("member", "") == member.name],
-        outputs[k],
-        shuffled[k],
-      )
-      for k, (member, variables) in enumerate(
-        zip(members, self.placement.unstack(own, len(members)), strict=True)
-      )
-    ]
-
-
-def _outputs(
-  evaluation: Evaluation,
-  placement: Placement,
-  variables: Variables,
-  hparams: Mapping[str, jax.Array],
-  data: Mapping[str, jax.Array],
-  rows: Sequence[np.ndarray],
-) -> list[np.ndarray]:
-  """Returns each member's outputs for its own examples. Members may have different numbers of examples."""
-  count = -(-max(1, *map(len, rows)) // evaluation.batch_size)
-  batches = [evaluation_batches(own, evaluation.batch_size, count) for own in rows]
-  compiled = placement.evaluator(evaluation.outputs)
-  plans = [
-    {name: np.stack([batch[name] for batch in same]) for name in ("row", "real")}
-    for same in zip(*batches, strict=True)
-  ]
-  parts = [compiled(variables, hparams, window, plan) for window, plan in prefetch(placement, data, plans)]
-  whole = np.concatenate(jax.device_get(parts), axis=1)
-  return [whole[k, : len(own)] for k, own in enumerate(rows)]

@@ -57,16 +57,16 @@ def test_train_evaluate_and_study_tell_one_accuracy(name, tmp_path):
     config, recipe=Call(config.recipe.name, **options), model=Call(config.model.name, **model)
   )
   described = StudyConfig(title="t", source="s", base=config, rows=(Row("one"),), presets={"small": {}})
-  trained = run.train(config, tmp_path / "train", NOWHERE, say=silent)
-  evaluated = run.evaluate(tmp_path / "train", NOWHERE, say=silent)
-  (row,) = study.run(described, None, (), tmp_path / "study", NOWHERE, say=silent)["rows"]
+  trained = run.train(config, tmp_path / "train", NOWHERE, log=silent)
+  evaluated = run.evaluate(tmp_path / "train", NOWHERE, log=silent)
+  (row,) = study.run(described, None, (), tmp_path / "study", NOWHERE, log=silent)["rows"]
   assert evaluated == trained
   assert trained["accuracy"] == row["mean"] == row["per_seed"][0]
   for key in ("correct", "count", "confusion", "trials", "chance"):
     assert trained[key] == row[key], key
   assert trained["average_accuracy"] == row["average_accuracy"][0][0]
   for reading, accuracy in trained["read_otherwise"].items():
-    assert accuracy == row["readings"][reading]["accuracy"][0][0], reading
+    assert accuracy == row["predictions"][reading]["accuracy"][0][0], reading
   histories = tmp_path / "train/metrics.jsonl", tmp_path / "study/rows/one/history.jsonl"
   watched = [validation(map(json.loads, path.read_text().splitlines())) for path in histories]
   assert watched[0]
@@ -77,7 +77,7 @@ def test_a_mean_over_trials_is_called_so(tmp_path):
   """Counts and confusion matrix are means too; a record's one prediction is named as what it is."""
   config = systems.SYSTEMS["vae"]
   lines = []
-  result = run.train(config, tmp_path, NOWHERE, say=lines.append)
+  result = run.train(config, tmp_path, NOWHERE, log=lines.append)
   assert result["trials"] == 100
   assert not float(result["correct"]).is_integer()
   assert result["accuracy"] == result["correct"] / result["count"]

@@ -46,7 +46,7 @@ def silent(line):
 def train(workdir, folder, resume=True, **split):
   base = toy.STUDY.base
   config = dataclasses.replace(base, init_from=folder, split=dataclasses.replace(base.split, **split))
-  return run.train(config, workdir, NOWHERE, resume=resume, say=silent)
+  return run.train(config, workdir, NOWHERE, resume=resume, log=silent)
 
 
 @pytest.mark.parametrize("split", [{"folds": 0, "test": 0.3}, {"folds": 2}])
@@ -81,7 +81,7 @@ def test_what_is_trained_is_judged_without_the_weights_it_began_with(tmp_path, f
   folder = shutil.copytree(folders["A"], tmp_path / "net")
   want = train(tmp_path / "run", str(folder), resume=False, folds=0, test=0.3)
   shutil.rmtree(folder)
-  assert run.evaluate(tmp_path / "run", NOWHERE, say=silent)["accuracy"] == want["accuracy"]
+  assert run.evaluate(tmp_path / "run", NOWHERE, log=silent)["accuracy"] == want["accuracy"]
   with pytest.raises(UserError, match="net is not a folder of weights"):
     train(tmp_path / "run", str(folder), folds=0, test=0.3)
 
@@ -107,7 +107,7 @@ PLAIN = dataclasses.replace(toy.STUDY, rows=(Row("plain"),), compared=(), seeds=
 @pytest.mark.parametrize(("described", "key"), [(PLAIN, "init_from"), (CHAIN, "sources.net")])
 def test_a_study_resumes_from_the_same_weights_alone(tmp_path, folders, described, key):
   def study(folder, **kwargs):
-    return toy.run_study(tmp_path, f"{key}={folder}", config=described, say=silent, **kwargs)
+    return toy.run_study(tmp_path, f"{key}={folder}", config=described, log=silent, **kwargs)
 
   want = study(folders["A"])
   with pytest.raises(UserError, match=rf"begun with other weights than .*/B/net holds now \({key}; digest"):
@@ -122,16 +122,16 @@ def test_a_study_resumes_from_the_same_weights_alone(tmp_path, folders, describe
 
 def test_a_row_resumes_from_the_weights_that_another_left(tmp_path, folders):
   """Weights within the study are read again too, and may have been replaced."""
-  toy.run_study(tmp_path, f"sources.net={folders['A']}", config=CHAIN, say=silent)
+  toy.run_study(tmp_path, f"sources.net={folders['A']}", config=CHAIN, log=silent)
   (tmp_path / "rows/still/result.json").unlink()
   kept = tmp_path / "rows/plain/weights/seed 0, fold 1"
   stored, meta = weights.load_weights(kept)
   again = {key: value for key, value in meta.items() if key not in ("format", "sha256")}
   weights.save_weights(kept, jax.tree.map(lambda leaf: leaf + 1, stored), again)
   with pytest.raises(UserError, match=r"other trainings \(the weights of .*rows/plain differ\)"):
-    toy.run_study(tmp_path, f"sources.net={folders['A']}", config=CHAIN, resume=True, say=silent)
+    toy.run_study(tmp_path, f"sources.net={folders['A']}", config=CHAIN, resume=True, log=silent)
   weights.save_weights(kept, stored, again)
-  toy.run_study(tmp_path, f"sources.net={folders['A']}", config=CHAIN, resume=True, say=silent)
+  toy.run_study(tmp_path, f"sources.net={folders['A']}", config=CHAIN, resume=True, log=silent)
 
 
 def test_a_damaged_record_is_named(tmp_path, folders):

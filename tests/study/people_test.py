@@ -10,8 +10,8 @@ from jaxfer import cli
 from jaxfer.config import Call, Row, RunConfig, Split, StudyConfig
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
-from jaxfer.study import people, run
-from jaxfer.study.task import split_of
+from jaxfer.study import people, trainings
+from jaxfer.study.split import split_of
 from jaxfer.systems.stacked_autoencoder import published, table
 
 NAMES = ("happiness", "sadness", "surprise", "anger", "disgust", "fear", "neutral")  # Not the printed order.
@@ -37,7 +37,7 @@ def records(frozen="image"):
 
 @pytest.fixture(autouse=True)
 def _data(monkeypatch):
-  monkeypatch.setattr(run, "load_data", lambda config, data_dir: records())
+  monkeypatch.setattr(trainings, "load_data", lambda config, data_dir: records())
 
 
 def test_the_test_holds_what_the_study_tests_in_no_order_and_learns_nothing_of_it(tmp_path):
@@ -71,7 +71,7 @@ def test_examples_come_from_what_is_trained_on(tmp_path, monkeypatch):
 def test_what_has_no_such_pictures_is_refused(tmp_path, monkeypatch):
   with pytest.raises(UserError, match=r"split.kind=people: .* take split.kind=per_class"):
     people.write_test(STUDY, None, ("split.kind=people",), tmp_path, pathlib.Path("nowhere"))
-  monkeypatch.setattr(run, "load_data", lambda config, data_dir: records("frames"))
+  monkeypatch.setattr(trainings, "load_data", lambda config, data_dir: records("frames"))
   with pytest.raises(UserError, match="has no still images"):
     people.write_test(STUDY, None, (), tmp_path, pathlib.Path("nowhere"))
 

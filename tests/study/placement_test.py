@@ -9,7 +9,8 @@ import pytest
 
 from jaxfer.config import Call, Execution, RunConfig, Split, StudyConfig
 from jaxfer.data import stream
-from jaxfer.study import run, study, task
+from jaxfer.study import run, study, task, trainings
+from jaxfer.study.split import split_of
 from jaxfer.systems import MODELS, SYSTEMS
 from jaxfer.train import memory
 from tests import study_toy
@@ -51,7 +52,7 @@ def test_a_run_streamed_from_disk_equals_a_resident_one(stored, tmp_path, data_d
   results, metrics = [], []
   for kind in ("resident", "streamed"):
     folder, said[kind] = tmp_path / kind, []
-    results.append(run.train(config(kind), folder, data_dir, say=said[kind].append))
+    results.append(run.train(config(kind), folder, data_dir, log=said[kind].append))
     metrics.append([json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()])
   for name in ("confusion", "data", "unseen", "accuracy_by_fold"):
     assert results[0][name] == results[1][name]
@@ -70,7 +71,7 @@ def test_what_does_not_fit_is_streamed(stored, monkeypatch, data_dir):
   def placed(host, device):
     monkeypatch.setattr(stream, "host_memory", lambda: host)
     monkeypatch.setattr(memory, "room", lambda count: (device, "a limit"))
-    made = task.task_of(config(), run.load_data(config(), data_dir))
+    made = task.task_of(config(), trainings.load_data(config(), data_dir))
     return type(made.data), type(made.data["image"]), made.placement
 
   size = 42 * (40 * 40 * 3 + 4)
@@ -97,7 +98,7 @@ def test_a_study_on_streamed_data_equals_one_on_resident(stored, tmp_path, data_
       title="toy", source="nowhere", base=base, rows=study_toy.STUDY.rows[:1], presets={"small": {}}
     )
     said: list[str] = []
-    tables.append(study.run(described, None, (), tmp_path / kind, data_dir, say=said.append))
+    tables.append(study.run(described, None, (), tmp_path / kind, data_dir, log=said.append))
   one, other = (table["rows"][0] for table in tables)
   timing = {"seconds": 0, "compile_seconds": 0}
   assert {**one, **timing} == {**other, **timing}
@@ -118,12 +119,12 @@ def test_a_study_on_streamed_data_equals_one_on_resident(stored, tmp_path, data_
 )
 def test_kinds_of_splits_reach_the_run(stored, data_dir, split, folds, line):
   chosen = config(**split)
-  data = run.load_data(chosen, data_dir)
-  every = run.fold_configs(chosen, data)
+  data = trainings.load_data(chosen, data_dir)
+  every = trainings.fold_configs(chosen, data)
   assert len(every) == folds
   tested = np.zeros(len(data), int)
   for each in every.values():
-    sides = task.split_of(each, data)
+    sides = split_of(each, data)
     tested += sides.test
   said = task.folds.describe(data.subjects, data.arrays["label"], data.label_names, sides)
   assert line in said
@@ -133,7 +134,7 @@ def test_kinds_of_splits_reach_the_run(stored, data_dir, split, folds, line):
 
 def test_people_on_both_sides_are_told_in_the_result(stored, tmp_path, data_dir):
   said: list[str] = []
-  result = run.train(config(kind="per_class", per_class=2, validation=0), tmp_path, data_dir, say=said.append)
+  result = run.train(config(kind="per_class", per_class=2, validation=0), tmp_path, data_dir, log=said.append)
   assert result["unseen"] == "records"
   assert any("people both train and are tested" in line for line in said)
   assert any("on records that the training never saw" in line for line in said)

@@ -9,6 +9,7 @@ from jaxfer import config as configuration
 from jaxfer.config import Call, Row
 from jaxfer.errors import UserError
 from jaxfer.study import pretraining
+from jaxfer.study.pretrained import load_pretrained
 from jaxfer.study.task import options_of, task_of
 from jaxfer.systems import SYSTEMS
 from jaxfer.train import weights
@@ -66,7 +67,7 @@ def done(tmp_path_factory):
     Row("from wild", {}, 0.3, "wild"),
     compared=(("from people", "scratch"), ("from wild", "scratch")),
   )
-  table = toy.run_study(workdir, config=described, say=lines.append)
+  table = toy.run_study(workdir, config=described, log=lines.append)
   return workdir, described, table, "\n".join(lines)
 
 
@@ -97,7 +98,7 @@ def test_trainings_hold_what_they_start_from_as_one_object(done, monkeypatch, tm
   monkeypatch.setattr(Trainer, "fit", fit)
   (folder,) = (path for path in (workdir / "sources/people/weights").iterdir() if path.is_dir())
   table = toy.run_study(
-    tmp_path, f"sources.peo*={folder}", "rows=('from people',)", config=described, say=lambda line: None
+    tmp_path, f"sources.peo*={folder}", "rows=('from people',)", config=described, log=lambda line: None
   )
   assert len(given) == 4
   assert all(start is given[0] for start in given)
@@ -146,7 +147,7 @@ def test_a_source_is_judged_on_what_it_held_out(done):
 def test_what_was_done_is_not_done_again(done, monkeypatch):
   workdir, described, table, _ = done
   monkeypatch.setattr(Trainer, "fit", None)
-  again = toy.run_study(workdir, config=described, resume=True, say=lambda line: None)
+  again = toy.run_study(workdir, config=described, resume=True, log=lambda line: None)
   assert again["tables"] == table["tables"]
   assert again["not_trained"] == table["not_trained"]
   with pytest.raises(UserError, match=r"another study.*sources\.people\.recipe\.epochs"):
@@ -210,14 +211,14 @@ def test_a_classifier_of_other_classes_and_other_pictures_are_refused(done, monk
   (folder,) = (workdir / "sources/people/weights").iterdir()
   stored, meta = weights.load_weights(folder)
   task = task_of(configs["scratch"], toy.records())
-  assert task.taken_over(stored, meta, "there")[0].keys() == {"params"}
+  assert load_pretrained(task, stored, meta, "there")[0].keys() == {"params"}
   with pytest.raises(UserError, match="there was trained with colour_order RGB, this training reads BGR"):
-    task.taken_over(stored, {**meta, "colour_order": "RGB"}, "there")
+    load_pretrained(task, stored, {**meta, "colour_order": "RGB"}, "there")
   with pytest.raises(UserError, match="there does not record its input_size"):
-    task.taken_over(stored, {"label_names": meta["label_names"], "colour_order": "BGR"}, "there")
+    load_pretrained(task, stored, {"label_names": meta["label_names"], "colour_order": "BGR"}, "there")
   monkeypatch.setattr(SYSTEMS["toy"], "label_free", ())
   with pytest.raises(UserError, match="there names its classes x, y, z, the data a, b, c"):
-    task_of(configs["scratch"], toy.records()).taken_over(stored, meta, "there")
+    load_pretrained(task_of(configs["scratch"], toy.records()), stored, meta, "there")
 
 
 def test_a_row_may_go_on_from_one_that_a_source_began(tmp_path, done):
@@ -226,7 +227,7 @@ def test_a_row_may_go_on_from_one_that_a_source_began(tmp_path, done):
   (folder,) = (workdir / "sources/people/weights").iterdir()
   chain = made(Row("first", {}, None, "people"), Row("second", {"recipe.epochs": 1}, None, "first"))
   lines = []
-  toy.run_study(tmp_path, f"sources.people={folder}", "seeds=1", config=chain, say=lines.append)
+  toy.run_study(tmp_path, f"sources.people={folder}", "seeds=1", config=chain, log=lines.append)
   assert "taken over from row 'first': fc1 (20 parameters); fresh: fc2 (15 parameters); each" in "\n".join(
     lines
   )

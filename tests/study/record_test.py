@@ -15,7 +15,7 @@ import pytest
 from jaxfer import config
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
-from jaxfer.study import run
+from jaxfer.study import run, trainings
 from tests import study_toy as toy
 from tests.files_test import HOSTILE
 
@@ -25,13 +25,13 @@ NOWHERE = pathlib.Path("nowhere")
 
 def train(workdir, configured=CONFIG, resume=False):
   lines = []
-  run.train(configured, workdir, NOWHERE, resume=resume, say=lines.append)
+  run.train(configured, workdir, NOWHERE, resume=resume, log=lines.append)
   return "\n".join(lines)
 
 
 def evaluate(workdir):
   lines = []
-  run.evaluate(workdir, NOWHERE, say=lines.append)
+  run.evaluate(workdir, NOWHERE, log=lines.append)
   return "\n".join(lines)
 
 
@@ -82,7 +82,7 @@ def fewer():
 def test_other_data_are_refused_before_anything_is_written(copy, monkeypatch, again, other, now):
   before = contents(copy)
   with monkeypatch.context() as patch:
-    patch.setattr(run, "load_data", lambda config, data_dir: other())
+    patch.setattr(trainings, "load_data", lambda config, data_dir: other())
     with pytest.raises(UserError) as error:
       again(copy)
   message = str(error.value)
@@ -100,7 +100,7 @@ def test_of_imported_data_the_advice_is_to_prepare_them_again(copy, monkeypatch)
   for name in ("config.json", "data.json"):
     path = copy / name
     path.write_text(path.read_text().replace("synthetic_sequences", "ckplus"))
-  monkeypatch.setattr(run, "load_data", lambda config, data_dir: relabelled())
+  monkeypatch.setattr(trainings, "load_data", lambda config, data_dir: relabelled())
   with pytest.raises(UserError, match="give the --data-dir that holds the earlier data, prepare them again"):
     evaluate(copy)
 
@@ -224,7 +224,7 @@ def test_a_fold_is_no_run_of_its_own(tmp_path):
 
 
 def test_a_run_and_a_study_do_not_share_a_folder(tmp_path, trained):
-  toy.run_study(tmp_path, "seeds=1", "recipe.epochs=1", say=lambda line: None)
+  toy.run_study(tmp_path, "seeds=1", "recipe.epochs=1", log=lambda line: None)
   before = contents(tmp_path)
   for folder, message in ((tmp_path, "holds a study"), (tmp_path / "rows/narrow", "is a part of a study")):
     for again in (train, evaluate):
@@ -306,7 +306,7 @@ def test_after_a_refusal_another_configuration_takes_its_place(tmp_path, monkeyp
 @pytest.mark.parametrize("first", range(0, len(HOSTILE), 3))
 def test_names_that_need_quoting_leave_files_that_other_programs_read(tmp_path, monkeypatch, first):
   data = hostile(first)
-  monkeypatch.setattr(run, "load_data", lambda config, data_dir: data)
+  monkeypatch.setattr(trainings, "load_data", lambda config, data_dir: data)
   train(tmp_path / "w", dataclasses.replace(CONFIG, recipe=config.Call("toy", epochs=1)))
   assert assert_all_read(tmp_path / "w") == {".json", ".jsonl", ".csv", ".html", ".png", ".npz", ".txt"}
   rows = csv.reader(
@@ -327,10 +327,10 @@ def test_names_that_need_quoting_leave_files_that_other_programs_read(tmp_path, 
 
 def test_a_studys_files_can_be_read_by_other_programs(tmp_path, monkeypatch):
   data = hostile()
-  monkeypatch.setattr(run, "load_data", lambda config, data_dir: data)
+  monkeypatch.setattr(trainings, "load_data", lambda config, data_dir: data)
   rows = tuple(config.Row(f"{k} {name}") for k, name in enumerate(["a|b", "a\\|b", '<b>, "x"']))
   described = dataclasses.replace(toy.STUDY, rows=rows, compared=(), seeds=1)
-  toy.run_study(tmp_path, "recipe.epochs=1", config=described, say=lambda line: None)
+  toy.run_study(tmp_path, "recipe.epochs=1", config=described, log=lambda line: None)
   assert {".json", ".jsonl", ".html", ".png", ".md"} <= assert_all_read(tmp_path)
   table = [
     line for line in (tmp_path / "table.md").read_text(encoding="utf-8").splitlines() if line.startswith("|")

@@ -12,7 +12,7 @@ from jaxfer import config
 from jaxfer.config import Call, RunConfig
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
-from jaxfer.study import run
+from jaxfer.study import pretrained, trainings
 from jaxfer.study.task import Task, options_of
 from jaxfer.systems import SYSTEMS, create_model
 from jaxfer.systems.two_stream_conv_rnn import SYSTEM
@@ -37,8 +37,10 @@ def configured():
 
 @pytest.mark.parametrize("configured", list(configured()))
 def test_one_step_of_every_studys_last_row_traces(configured, monkeypatch):
-  monkeypatch.setattr(Task, "check_start", lambda self, start: None)  # What a row starts from is not at hand.
-  made = run.prepare(configured, blank_records(configured.data))
+  monkeypatch.setattr(
+    pretrained, "check_pretrained", lambda task, initial: None
+  )  # What a row starts from is not at hand.
+  made = trainings.prepare(configured, blank_records(configured.data))
   training, (name, task) = made.training, next(iter(made.tasks.items()))
   split = made.splits[name]
   assert not set(task.records.subjects[split.train]) & set(task.records.subjects[split.test])
@@ -161,7 +163,7 @@ def test_data_of_one_class_are_refused_before_anything_is_trained(names, message
     recipe=Call("stacked_autoencoder"), model=Call("stacked_autoencoder"), data=Call("image_folder")
   )
   with pytest.raises(UserError) as error:
-    run.prepare(configured, data)
+    trainings.prepare(configured, data)
   assert str(error.value).startswith(message)
 
 
@@ -175,10 +177,10 @@ def test_a_number_of_classes_that_the_data_do_not_have_is_refused():
     model = Call("stacked_autoencoder", num_classes=asked)
     configured = RunConfig(recipe=Call("stacked_autoencoder"), model=model, data=Call("image_folder"))
     if fits:
-      (task,) = run.prepare(configured, data).tasks.values()
+      (task,) = trainings.prepare(configured, data).tasks.values()
       assert task.model.num_classes == 3
       continue
     with pytest.raises(
       UserError, match=rf"^model\.num_classes={asked}: data set 'image_folder' has 3 classes; give 3"
     ):
-      run.prepare(configured, data)
+      trainings.prepare(configured, data)

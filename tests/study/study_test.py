@@ -16,7 +16,7 @@ from jaxfer import cli, config
 from jaxfer.data.folds import person_independent_folds
 from jaxfer.errors import UserError
 from jaxfer.report import study as report
-from jaxfer.study import run, study
+from jaxfer.study import run, study, trainings
 from jaxfer.systems import SYSTEMS
 from jaxfer.train import weights
 from jaxfer.train.trainer import Trainer
@@ -38,7 +38,7 @@ def installed():
 def undisturbed(tmp_path_factory):
   workdir = tmp_path_factory.mktemp("study")
   lines = []
-  return workdir, toy.run_study(workdir, say=lines.append), "\n".join(lines)
+  return workdir, toy.run_study(workdir, log=lines.append), "\n".join(lines)
 
 
 def numbers(table):
@@ -98,7 +98,7 @@ def test_a_seed_pools_the_folds_of_its_training(undisturbed, tmp_path):
   """As `jaxfer train` judges the same configuration."""
   _, table, _ = undisturbed
   base = dataclasses.replace(toy.STUDY.base, seed=1)
-  alone = run.train(base, tmp_path, pathlib.Path("nowhere"), say=lambda line: None)
+  alone = run.train(base, tmp_path, pathlib.Path("nowhere"), log=lambda line: None)
   assert alone["count"] == 21
   assert alone["accuracy"] == pytest.approx(table["rows"][0]["per_seed"][1])
 
@@ -123,10 +123,10 @@ def test_a_killed_study_resumes_to_the_same_table(tmp_path, undisturbed, monkeyp
   monkeypatch.setattr(Trainer, "fit", fit)
   with pytest.raises(UserError, match="already holds this study: go on with --resume"):
     toy.run_study(tmp_path)
-  table = toy.run_study(tmp_path, resume=True, say=lambda line: None)
+  table = toy.run_study(tmp_path, resume=True, log=lambda line: None)
   assert trained == (["wide"] if chunks >= ROW else ["narrow", "wide"])
   assert numbers(table) == numbers(undisturbed[1])
-  again = toy.run_study(tmp_path, resume=True, say=lambda line: None)
+  again = toy.run_study(tmp_path, resume=True, log=lambda line: None)
   assert numbers(again) == numbers(table)
   assert again["timing"] == table["timing"]
   assert trained[-1:] == ["wide"]
@@ -147,7 +147,7 @@ def test_what_another_study_left_is_refused_and_kept(undisturbed, tmp_path):
     assert named in str(error.value)
   assert (workdir / "study.json").read_text() == before
   # How it is carried out may change.
-  toy.run_study(workdir, "execution.keep=1", resume=True, say=lambda line: None)
+  toy.run_study(workdir, "execution.keep=1", resume=True, log=lambda line: None)
   (tmp_path / "config.json").write_text("{}")
   with pytest.raises(UserError, match=r"holds a run \(config\.json\)"):
     toy.run_study(tmp_path)
@@ -158,7 +158,7 @@ def test_rows_on_data_that_changed_are_not_set_beside_each_other(tmp_path, undis
   (workdir / "rows/narrow").mkdir(parents=True)
   for name in ("study.json", "rows/narrow/result.json"):
     (workdir / name).write_bytes((undisturbed[0] / name).read_bytes())
-  monkeypatch.setattr(run, "load_data", lambda config, data_dir: toy.records(seed=1))
+  monkeypatch.setattr(trainings, "load_data", lambda config, data_dir: toy.records(seed=1))
   with pytest.raises(UserError, match=r"the data changed between row 'narrow' .* and row 'wide'"):
     toy.run_study(workdir, resume=True)
 
@@ -166,7 +166,7 @@ def test_rows_on_data_that_changed_are_not_set_beside_each_other(tmp_path, undis
 def test_a_training_that_is_not_finite_counts_as_wrong_and_is_named(tmp_path):
   rows = (config.Row("wild", {"recipe.rate": float("inf")}), config.Row("tame"))
   failing = dataclasses.replace(toy.STUDY, rows=rows, compared=(("wild", "tame"),), seeds=1)
-  table = toy.run_study(tmp_path, config=failing, say=lambda line: None)
+  table = toy.run_study(tmp_path, config=failing, log=lambda line: None)
   wild, tame = table["rows"]
   assert (wild["correct"], wild["count"], wild["mean"]) == (0, 21, 0.0)
   assert wild["failed"] == [
@@ -192,7 +192,7 @@ def test_of_a_failed_training_only_its_own_records_count_as_wrong(tmp_path, undi
 
   monkeypatch.setattr(Trainer, "fit", fit)
   one = dataclasses.replace(toy.STUDY, rows=toy.STUDY.rows[:1], compared=())
-  (row,) = toy.run_study(tmp_path, config=one, say=lambda line: None)["rows"]
+  (row,) = toy.run_study(tmp_path, config=one, log=lambda line: None)["rows"]
   whole = json.loads((undisturbed[0] / "rows/narrow/result.json").read_text())
   held_out = np.asarray(person_independent_folds(whole["subject"][0], 2)) == 1
   right = np.asarray(whole["predicted"]) == np.asarray(whole["label"])
@@ -206,7 +206,7 @@ def test_only_the_rows_asked_for_watch_a_validation_split(tmp_path, undisturbed)
   history = toy.history(undisturbed[0] / "rows/narrow")
   assert {row["split"] for row in history} == {"train"}
   one = dataclasses.replace(toy.STUDY, rows=toy.STUDY.rows[:1], compared=(), seeds=1)
-  toy.run_study(tmp_path, "split.validation=0.3", config=one, say=lambda line: None)
+  toy.run_study(tmp_path, "split.validation=0.3", config=one, log=lambda line: None)
   history = toy.history(tmp_path / "rows/narrow")
   assert [row["split"] for row in history] == ["train", "validation"] * 4
 
@@ -228,8 +228,8 @@ def test_chance_is_among_the_classes_that_are_tested():
     "key": [["a", "b", "c"]],
   }
   none = {"data": {}, "parameters": 0, "folds": 1, "tested": "", "members": 1, "failed": [], "figures": {}}
-  none |= {"measures": {}, "remarks": [], "seconds": 0, "compile_seconds": 0}
-  none |= {"facts": {}, "table_summaries": {}, "readings": {}}
+  none |= {"metrics": {}, "warnings": [], "seconds": 0, "compile_seconds": 0}
+  none |= {"summaries": {}, "table_summaries": {}, "predictions": {}}
   assert report.judged({**own, **none, "label_names": ["x", "only trained", "y"]})["chance"] == 0.5
 
 
@@ -243,8 +243,8 @@ def test_of_several_trials_all_is_the_mean():
     "key": [["a", "b"], ["a", "b"]],
   }
   none = {"data": {}, "parameters": 0, "folds": 1, "tested": "", "members": 2, "failed": [], "figures": {}}
-  none |= {"measures": {}, "remarks": [], "seconds": 0, "compile_seconds": 0}
-  none |= {"facts": {}, "table_summaries": {}, "readings": {}}
+  none |= {"metrics": {}, "warnings": [], "seconds": 0, "compile_seconds": 0}
+  none |= {"summaries": {}, "table_summaries": {}, "predictions": {}}
   row = report.judged({**own, **none, "label_names": ["x", "y"]})
   assert (row["trials"], row["per_seed"], row["correct"], row["count"]) == (4, [0.5, 1.0], 3, 4)
   assert row["confusion"] == [[1.75, 0.25], [0.75, 1.25]]
@@ -299,7 +299,7 @@ def test_on_ones_own_data_no_papers_number_stands_in_the_table(tmp_path):
   base = dataclasses.replace(toy.STUDY.base, data=config.Call("image_folder"))
   own = dataclasses.replace(toy.STUDY, base=base, seeds=1, source="a paper")
   said = []
-  table = toy.run_study(tmp_path, config=own, preset="short", say=said.append)
+  table = toy.run_study(tmp_path, config=own, preset="short", log=said.append)
   assert [row["published"] for row in table["rows"]] == [None, None]
   assert table["source"] == ""
   for text in ("\n".join(said), (tmp_path / "table.md").read_text(), (tmp_path / "report.html").read_text()):

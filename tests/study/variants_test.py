@@ -68,7 +68,7 @@ def done(tmp_path_factory):
     Row("still", {"recipe.rate": 0.0}, None, "plain"),
   )
   lines = []
-  toy.run_study(workdir, config=described, say=lines.append)
+  toy.run_study(workdir, config=described, log=lines.append)
   return workdir, "\n".join(lines)
 
 
@@ -92,7 +92,7 @@ def test_what_is_kept_is_the_rows_own(done, tmp_path):
   """Not that of the neighbour in whose company it trained."""
   workdir, _ = done
   alone = made(Row("plain"), Row("still", {"recipe.rate": 0.0}, None, "plain"))
-  toy.run_study(tmp_path, config=alone, say=lambda line: None)
+  toy.run_study(tmp_path, config=alone, log=lambda line: None)
   for name, own in kept(tmp_path, "plain").items():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), own, kept(workdir, "plain")[name])
 

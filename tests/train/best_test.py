@@ -71,7 +71,7 @@ def three(validation=2):
 def train(folder, mode="sequential", resume=False, second=0, **execution):
   chosen = {"devices": 1, "steps_per_call": 1, "checkpoint_seconds": 0.0, "members": mode, **execution}
   training = members.Training(stages(second), three(), init, DATA, Execution(**chosen), EVALUATION)
-  return Trainer(training, folder, say=lambda line: None).fit(resume=resume)
+  return Trainer(training, folder, log=lambda line: None).fit(resume=resume)
 
 
 def numbers(results):

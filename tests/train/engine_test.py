@@ -12,6 +12,7 @@ import pytest
 from jaxfer.config import Execution
 from jaxfer.errors import UserError
 from jaxfer.train import members, optim, placement, state, step
+from jaxfer.train.devices import divide, no_such_devices
 from jaxfer.train.stage import Context, LossOut, Stage, Update
 from jaxfer.train.trainer import Trainer
 from tests.train import toy
@@ -38,7 +39,7 @@ def assert_same(got, want, tolerance=TOLERANCE):
 @pytest.mark.parametrize(("batch_size", "devices"), [(8, 4), (10, 2)])
 def test_pmap_and_jit_on_many_devices_equal_one_device(tmp_path, batch_size, devices, remainder):
   """23 rows: neither 8 nor 10 divides them; 10 rows on four devices run on two."""
-  assert placement.divide(1, batch_size, 4) == (1, devices)
+  assert divide(1, batch_size, 4) == (1, devices)
   training = toy.training(batch_size, remainder)
   one = run(tmp_path / "one", training, batch_size)
   for backend in ("pmap", "jit"):
@@ -134,7 +135,7 @@ def test_a_training_is_judged_at_the_end_of_stages_that_ask_for_it(tmp_path):
   first, second = toy.stages(epochs=2)
   training = dataclasses.replace(
     toy.training(),
-    stages=(first, dataclasses.replace(second, judged=True)),
+    stages=(first, dataclasses.replace(second, evaluated=True)),
     evaluation=members.Evaluation(
       lambda variables, hparams, data, plan, axis_name: data["x"][plan["row"]],
       lambda outputs, rows: {"accuracy": len(rows) / 10},
@@ -265,7 +266,7 @@ def test_a_number_of_devices_that_does_not_divide_is_refused(tmp_path):
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
 def test_virtual_devices_are_proposed_on_cpu_alone(platform):
   device = types.SimpleNamespace(platform=platform, device_kind=platform)
-  message = str(placement.no_such_devices(2, [device]))
+  message = str(no_such_devices(2, [device]))
   assert message.startswith(f"execution.devices=2: JAX sees 1 ({platform}): take 1")
   assert ("JAX_NUM_CPU_DEVICES=2" in message) == (platform == "cpu")
 

@@ -20,6 +20,7 @@ from jaxfer.study import variants as study_variants
 from jaxfer.systems.two_stream_conv_rnn import SYSTEM
 from jaxfer.systems.two_stream_conv_rnn.model import TwoStreamConvRNN
 from jaxfer.train import groups, members, optim, placement
+from jaxfer.train.devices import divide
 from jaxfer.train.stage import LossOut, Stage, Update
 from jaxfer.train.trainer import Trainer
 from tests.train import toy
@@ -158,7 +159,7 @@ def train(
   mode="vmap",
   devices=1,
   resume=False,
-  say=print,
+  log=print,
   execution=None,
   evaluation=None,
   **kwargs,
@@ -166,7 +167,7 @@ def train(
   stages, init, data, _ = method
   settings = Execution(**{"devices": devices, "members": mode, **(execution or {})})
   training = members.Training(stages, chosen, init, data, settings, evaluation)
-  return Trainer(training, tmp_path, say=say, **kwargs).fit(resume=resume)
+  return Trainer(training, tmp_path, log=log, **kwargs).fit(resume=resume)
 
 
 def assert_same(got, want, tolerance=TOLERANCES["dense"]):
@@ -229,7 +230,7 @@ def test_a_slot_without_a_member_trains_nothing(tmp_path, methods, alones, monke
 def test_devices_are_divided_among_members_and_shards():
   """All devices where that is possible, and members side by side where there is a choice."""
   divisions = {(1, 8, 4): (1, 4), (5, 8, 4): (1, 4), (6, 8, 4): (2, 2), (3, 5, 4): (3, 1), (8, 8, 4): (4, 1)}
-  assert {given: placement.divide(*given) for given in divisions} == divisions
+  assert {given: divide(*given) for given in divisions} == divisions
 
 
 @pytest.mark.optimized
@@ -290,9 +291,9 @@ def test_a_member_that_is_not_finite_fails_alone(tmp_path, methods, alones, caps
 def test_groups_of_what_the_memory_holds(tmp_path, methods, alones):
   lines = []
   method, chosen = methods["dense"], folds(methods["dense"][-1])
-  train(tmp_path / "whole", method, chosen, say=lines.append, limit_bytes=2**30)
+  train(tmp_path / "whole", method, chosen, log=lines.append, limit_bytes=2**30)
   assert lines == ["3 trainings on 1 x cpu by jit, 3 members on each device"]
-  results = train(tmp_path / "parts", method, chosen, say=lines.append, limit_bytes=8_000)
+  results = train(tmp_path / "parts", method, chosen, log=lines.append, limit_bytes=8_000)
   assert len(list((tmp_path / "parts").glob("group*"))) > 1
   assert re.fullmatch(
     r"3 trainings at once would take [\d.]+ KiB of 7.81 KiB per device: 3 groups of [\d.]+ KiB each", lines[1]

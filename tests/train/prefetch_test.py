@@ -164,7 +164,7 @@ def test_members_on_streamed_data_equal_those_on_resident(tmp_path):
       Execution(devices=4, steps_per_call=4, members="sequential"),
       members.Evaluation(outputs, judge, 4),
     )
-    ends.append(Trainer(training, tmp_path / type(data).__name__, say=lambda line: None).fit())
+    ends.append(Trainer(training, tmp_path / type(data).__name__, log=lambda line: None).fit())
   for resident, streamed in zip(*ends, strict=True):
     assert_same(streamed.variables, resident.variables)
     np.testing.assert_allclose(streamed.outputs, resident.outputs, atol=1e-4)

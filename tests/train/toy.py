@@ -102,8 +102,8 @@ def placed(backend, devices):
   return Placement(tuple(jax.devices()[:devices]), devices, backend=backend)
 
 
-def run(folder, training, *, resume=False, say=print, **execution):
+def run(folder, training, *, resume=False, log=print, **execution):
   """The variables at the end of a training alone."""
   training = dataclasses.replace(training, execution=Execution(**{"devices": 1, **execution}))
-  (result,) = Trainer(training, folder, say=say).fit(resume=resume)
+  (result,) = Trainer(training, folder, log=log).fit(resume=resume)
   return result.variables

@@ -66,7 +66,7 @@ def table(row: Mapping[str, Any]) -> Table:
   places = order(row["label_names"])
   ours = metrics.summarize(np.asarray(row["confusion"])[np.ix_(places, places)])
   groups = {f"ours: {row['name']}": np.stack([ours[name] for name in ("precision", "recall", "f1")])}
-  found = [row["measures"].get(name, []) for name in metric_names(row["label_names"])]
+  found = [row["metrics"].get(name, []) for name in metric_names(row["label_names"])]
   known = [[value for value in values if value is not None] for values in found]
   answers, accuracy, *rates = [float(np.mean(values or 0)) for values in known]
   if answers:

@@ -135,5 +135,5 @@ def _fit(task: Task, target: str, indices: np.ndarray) -> tuple[Classifier, Vari
       data,
       Execution(devices=1, driver="steps"),
     )
-    (result,) = trainer.Trainer(training, pathlib.Path(folder), say=lambda line: None).fit()
+    (result,) = trainer.Trainer(training, pathlib.Path(folder), log=lambda line: None).fit()
   return model, result.variables

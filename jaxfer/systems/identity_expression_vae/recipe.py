@@ -164,7 +164,7 @@ class IdentityExpressionSystem(System):
     columns = ("row", "partner") if switch else ("row",)
     return (
       Stage("identity", (identity,), epochs, self._sampler("target"), ("row", "target")),
-      Stage("expression", tuple(expression), epochs, self._sampler("partner"), columns, judged=evaluated),
+      Stage("expression", tuple(expression), epochs, self._sampler("partner"), columns, evaluated=evaluated),
     )
 
   def _sampler(self, other: str) -> SampleFn:

@@ -52,7 +52,7 @@ def tables(variants: Variants, seeds: Sequence[int], not_trained: Variants = ())
   They show Table 3, linear probes of the codes, reconstruction errors, and image probes on swapped images.
   """
   del seeds, not_trained
-  variants = [variant for variant in variants if variant["measures"]]
+  variants = [variant for variant in variants if variant["metrics"]]
   found = [
     (
       "Accuracy of recognition by clustering, in %, mean ± sd: Table 3 (published: over trials; ours: over seeds)",
@@ -64,7 +64,7 @@ def tables(variants: Variants, seeds: Sequence[int], not_trained: Variants = ())
     ),
     ("Reconstruction error: root mean square in grey levels, 0 to 255", _errors(variants)),
   ]
-  if with_swaps := [variant for variant in variants if "subject kept in swaps, test" in variant["measures"]]:
+  if with_swaps := [variant for variant in variants if "subject kept in swaps, test" in variant["metrics"]]:
     found.append(
       (
         "Share of its accuracy on photographs that an image classifier keeps on images with swapped codes, in %",
@@ -76,7 +76,7 @@ def tables(variants: Variants, seeds: Sequence[int], not_trained: Variants = ())
 
 def _mean(variant: Variant, metric: str, scale: float = 100) -> str | None:
   """Mean and standard deviation of a metric over trainings, in percent by default; None if it has no value."""
-  values = [scale * value for value in variant["measures"].get(metric, []) if value is not None]
+  values = [scale * value for value in variant["metrics"].get(metric, []) if value is not None]
   if not values:
     return None
   spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
@@ -147,7 +147,7 @@ def by_round(variant: Variant) -> list[tuple[float, float | None]]:
 
   The deviation is None for a single training. The list is empty if the stages were not repeated.
   """
-  found = variant["facts"]
+  found = variant["summaries"]
   names = itertools.takewhile(lambda name: name in found, map(after_round, itertools.count(1)))
   return [tuple(found[name]) for name in names]
 

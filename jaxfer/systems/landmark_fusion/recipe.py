@@ -33,6 +33,7 @@ With the affinity "batch", a prediction depends on the other records of its batc
 gives every number for batches of one too, and a study also gives it for one random order.
 """
 
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -101,9 +102,12 @@ def _decoders(model: LandmarkFusion) -> dict[str, Callable[[Outputs, Variables],
   }
 
 
-def prediction_names(model: LandmarkFusion) -> list[str]:
-  """Names of the predictions in the order of `LandmarkFusionSystem.outputs`: each decoder for each kind of batches."""
-  return [in_batches(decoder, batches) for decoder in _decoders(model) for batches in _modes(model)]
+def prediction_names(model: LandmarkFusion) -> dict[str, str]:
+  """Names of the predictions, with their kind of batches, in the order of `LandmarkFusionSystem.outputs`.
+
+  There is one prediction for each decoder and each kind of batches.
+  """
+  return {in_batches(decoder, batches): batches for decoder in _decoders(model) for batches in _modes(model)}
 
 
 def _check(model: LandmarkFusion, rgb: str) -> None:
@@ -309,7 +313,10 @@ class LandmarkFusionSystem(System):
     self, model: LandmarkFusion, outputs: np.ndarray, labels: np.ndarray
   ) -> dict[str, Prediction]:
     """The model's answer and the further predictions of `prediction_names`."""
-    return {name: from_logits(outputs[:, k], labels) for k, name in enumerate(prediction_names(model))}
+    return {
+      name: dataclasses.replace(from_logits(outputs[:, k], labels), batches=batches)
+      for k, (name, batches) in enumerate(prediction_names(model).items())
+    }
 
   def load_pretrained(self, model: LandmarkFusion, given: Variables) -> Variables:
     """The RGB net of a training of this system or of `jaxfer convert arm`, or the trunk of a converted ResNet18.

@@ -63,7 +63,7 @@ def tables(
       _tops(variants),
     ),
   ]
-  if with_head := [variant for variant in variants if LANDMARK_NET in variant["readings"]]:
+  if with_head := [variant for variant in variants if LANDMARK_NET in variant["predictions"]]:
     own.append(
       (
         "Number of test records that both nets of a training classify correctly, or only one of them, or neither: "
@@ -85,7 +85,7 @@ def tables(
 def _numbers(variant: Variant, prediction: str, batches: str) -> Mapping[str, Any]:
   """The numbers of a prediction in batches of one kind, as `report.study.judged` gives them; empty if not made."""
   name = in_batches(prediction, batches)
-  return variant["readings"].get(name, {}) if name else variant
+  return variant["predictions"].get(name, {}) if name else variant
 
 
 def _percent(pair: MeanAndSpread) -> str | None:
@@ -217,7 +217,7 @@ class Sweep:
   @property
   def at_test(self) -> list[float]:
     """The values of w that the proposed variant is evaluated with, ascending."""
-    return [w for w in WEIGHTS if at_test(w) in self.proposed["readings"]]
+    return [w for w in WEIGHTS if at_test(w) in self.proposed["predictions"]]
 
 
 def sweep(variants: Variants) -> Sweep | None:

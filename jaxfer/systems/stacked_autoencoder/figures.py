@@ -85,5 +85,5 @@ def _after_first_stage(task: Task, train_indices: np.ndarray) -> Variables:
   with tempfile.TemporaryDirectory() as folder:
     execution = dataclasses.replace(task.config.execution, devices=1)
     training = members.Training((stage,), [member], task.init, task.data, execution)
-    (result,) = trainer.Trainer(training, pathlib.Path(folder), say=lambda line: None).fit()
+    (result,) = trainer.Trainer(training, pathlib.Path(folder), log=lambda line: None).fit()
   return result.variables

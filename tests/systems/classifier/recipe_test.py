@@ -104,7 +104,7 @@ def test_a_training_learns_and_is_evaluated(tmp_path):
     config, ["recipe.epochs=3", "recipe.learning_rate=0.02", "model.dropout=0.1"], options_of
   )
   with small_systems.installed():
-    result = run.train(config, tmp_path / "run", tmp_path / "data", say=lambda line: None)
+    result = run.train(config, tmp_path / "run", tmp_path / "data", log=lambda line: None)
   assert result["accuracy"] > 2 * result["chance"]
 
 

@@ -74,7 +74,7 @@ def test_people_stand_below_the_model_on_the_same_images():
   keys = [f"{k:03d}" for k in range(len(label))]
   records = Records.from_arrays({"label": label, "votes": votes}, keys, scan.LABELS, ["P"] * len(keys))
   found = MEASURES(types.SimpleNamespace(records=records), {}, np.arange(0), np.arange(len(label)))
-  _, lines = by_class({**row, "measures": {name: [value, None] for name, value in found.items()}})
+  _, lines = by_class({**row, "metrics": {name: [value, None] for name, value in found.items()}})
   what = "people, same images (768 answers per training, 36.6 % correct)"
   assert [line[0] for line in lines[3:6]] == [f"{what}, {rate}" for rate in "PRF"]
   own, printed = ([line[1:3] + line[4:] for line in lines[k : k + 3]] for k in (3, 6))

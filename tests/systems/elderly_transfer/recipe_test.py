@@ -14,6 +14,7 @@ from jaxfer.errors import UserError
 from jaxfer.layers.face_resnet import FaceResNet, unit
 from jaxfer.layers.margin import HEADS
 from jaxfer.layers.resnet import ResNet
+from jaxfer.study.pretrained import load_pretrained
 from jaxfer.study.task import split_of, task_of
 from jaxfer.systems.elderly_transfer import SYSTEM, recipe
 from jaxfer.systems.elderly_transfer.model import FaceClassifier
@@ -170,26 +171,28 @@ def test_trunks_are_loaded_from_trainings_and_from_converted_weights():
   plain, face = fresh_task(net="resnet18"), fresh_task(net="face_resnet18")
   own = empty(FaceClassifier(num_classes=9, net="resnet18", head="adaface", width=0.125, image_size=32), 32)
   meta = {**plain.model.seen, "label_names": ["somebody"] * 9}
-  taken, line = plain.taken_over(own, meta, "there")
+  taken, line = load_pretrained(plain, own, meta, "there")
   assert taken.keys() >= {"params", "batch_stats"}
   assert {name for tree in taken.values() for name in tree} == {"trunk"}
   assert line == "taken over from there: trunk (176,712 parameters); fresh: head (195 parameters)"
-  plain.taken_over(empty(ResNet(1000, width=0.125), 32), dict(plain.model.seen), "torchvision")
+  load_pretrained(plain, empty(ResNet(1000, width=0.125), 32), dict(plain.model.seen), "torchvision")
   converted = empty(FaceResNet(width=0.125, image_size=32), 32)
-  taken, _ = face.taken_over(converted, {**face.model.seen, "label_names": None}, "AdaFace")
+  taken, _ = load_pretrained(face, converted, {**face.model.seen, "label_names": None}, "AdaFace")
   assert taken["params"]["trunk"].keys() == converted["params"].keys()
   with pytest.raises(UserError, match=r"AdaFace was trained with colour_order BGR, this training reads RGB"):
-    fresh_task(net="face_resnet18", pictures="insightface").taken_over(converted, face.model.seen, "AdaFace")
+    load_pretrained(
+      fresh_task(net="face_resnet18", pictures="insightface"), converted, face.model.seen, "AdaFace"
+    )
   other = fresh_task(net="face_resnet18", pictures="insightface")
   converted = empty(FaceResNet(family="insightface", width=0.125, image_size=32), 32)
-  taken, _ = other.taken_over(converted, {**other.model.seen, "label_names": None}, "InsightFace")
+  taken, _ = load_pretrained(other, converted, {**other.model.seen, "label_names": None}, "InsightFace")
   assert taken["params"]["trunk"].keys() == converted["params"].keys()
   with pytest.raises(UserError, match="input_size 112, this training reads 32"):
-    face.taken_over(converted, {**face.model.seen, "input_size": 112}, "AdaFace")
+    load_pretrained(face, converted, {**face.model.seen, "input_size": 112}, "AdaFace")
   with pytest.raises(UserError, match="hold no trunk of this system"):
-    plain.taken_over(converted, dict(plain.model.seen), "AdaFace")
+    load_pretrained(plain, converted, dict(plain.model.seen), "AdaFace")
   with pytest.raises(UserError, match="'trunk' of there is another net"):
-    face.taken_over(own, {**meta, **face.model.seen}, "there")
+    load_pretrained(face, own, {**meta, **face.model.seen}, "there")
 
 
 def test_grey_images_are_refused():

@@ -20,8 +20,8 @@ def judged(name, predicted, history=(), compared=None):
     "label_names": list(published.CLASSES), "key": keys, "subject": keys, "label": [LABEL.tolist()],
     "predicted": [predicted.tolist()], "correct": [(predicted == LABEL).astype(float).tolist()], "rank": None,
     "table_summaries": {},
-    "facts": {}, "readings": {}, "data": {}, "parameters": 0, "folds": 1, "tested": "", "members": 1, "failed": [],
-    "figures": {}, "measures": {}, "remarks": [], "seconds": 0, "compile_seconds": 0,
+    "summaries": {}, "predictions": {}, "data": {}, "parameters": 0, "folds": 1, "tested": "", "members": 1,
+    "failed": [], "figures": {}, "metrics": {}, "warnings": [], "seconds": 0, "compile_seconds": 0,
   }  # fmt: skip
   row = {**study.judged(result), "name": name, "published": None, "comparable": True}
   return {**row, "history": list(history), "compared": compared or {}}

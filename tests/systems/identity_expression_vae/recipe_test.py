@@ -14,8 +14,9 @@ from jaxfer import config
 from jaxfer.config import Call, RunConfig, Split
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
-from jaxfer.study import run, study
-from jaxfer.study.task import split_of, task_of
+from jaxfer.study import study, trainings
+from jaxfer.study.split import split_of
+from jaxfer.study.task import task_of
 from jaxfer.systems.identity_expression_vae import (
   SYSTEM,
   code_metrics,
@@ -155,12 +156,12 @@ def test_options_set_the_stages_their_updates_and_their_columns():
   whole, hparams = SYSTEM.recipe(MODEL, 3)
   assert [stage.columns for stage in whole] == [("row", "target"), ("row", "partner")]
   assert [update.name for update in whole[1].updates] == ["generator", "discriminator"]
-  assert not any(stage.judged for stage in whole)
+  assert not any(stage.evaluated for stage in whole)
   plain, _ = SYSTEM.recipe(MODEL, 3, adversarial=False, switch=False)
   assert plain[1].columns == ("row",)
   assert [update.name for update in plain[1].updates] == ["generator"]
   five, _ = SYSTEM.recipe(MODEL, 3, iterated=True)
-  assert [stage.judged for stage in five] == [False, True] * 5
+  assert [stage.evaluated for stage in five] == [False, True] * 5
   assert hparams["kl_weight"] == 1e-5
   assert hparams["switch_weight"] == 10
   (stage,), _ = SYSTEM.recipe(VAE(), 3)
@@ -282,7 +283,7 @@ def test_a_conditional_vae_is_created_for_the_people_of_the_data():
 
 def test_a_study_of_both_stages_in_rounds(tmp_path, monkeypatch):
   """It evaluates each round, computes the metrics at the end, and draws tables and figures from its folder."""
-  monkeypatch.setattr(run, "load_data", lambda config, data_dir: faces())
+  monkeypatch.setattr(trainings, "load_data", lambda config, data_dir: faces())
   monkeypatch.setattr(networks, "_stages", lambda size: 1)  # Shallow networks compile in a third of the time.
   monkeypatch.setattr(networks, "ConvTranspose", Upsampled)
   full = config.load_study(CONFIGS / "table3_synthetic.py")
@@ -298,7 +299,7 @@ def test_a_study_of_both_stages_in_rounds(tmp_path, monkeypatch):
   overrides = ("execution.driver=steps", "execution.devices=1")
   monkeypatch.setattr(SYSTEM, "warnings", lambda model, history, outputs: ["well done"])
   lines = []
-  written = study.run(small, None, overrides, tmp_path, pathlib.Path("nowhere"), say=lines.append)
+  written = study.run(small, None, overrides, tmp_path, pathlib.Path("nowhere"), log=lines.append)
   (result,) = written["rows"]
   history = [
     json.loads(line) for line in next(tmp_path.glob("rows/*/history.jsonl")).read_text().splitlines()
@@ -307,9 +308,9 @@ def test_a_study_of_both_stages_in_rounds(tmp_path, monkeypatch):
   assert [line["stage"] for line in history if line["split"] == "train"] == ["identity", "expression"] * 2
   rounds = table.by_round(result)
   assert rounds[1][0] == pytest.approx(100 * result["mean"])
-  assert result["measures"]["test"] == [pytest.approx(result["mean"])]
+  assert result["metrics"]["test"] == [pytest.approx(result["mean"])]
   assert f"remark: {variant.name}, seed 0, fold 0: well done" in "\n".join(lines)
-  assert result["remarks"] == ["seed 0, fold 0: well done"]
+  assert result["warnings"] == ["seed 0, fold 0: well done"]
   assert f"- remark: {variant.name}, seed 0, fold 0: well done\n" in (tmp_path / "table.md").read_text()
   assert f"{variant.name}, seed 0, fold 0: well done" in (tmp_path / "report.html").read_text()
   titles = [further["title"].split(":")[0].split(",")[0] for further in written["tables"]]

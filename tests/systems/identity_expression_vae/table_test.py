@@ -17,7 +17,7 @@ def variant(name, size=32, on_photographs=0.5, **metrics):
   found |= {f"{target} kept in swaps, {side}": [None] for target in TARGETS for side in SIDES}
   found |= {name: [value] for name, value in metrics.items()}
   described = {"name": name, "folder": f"rows/{name}", "comparable": True, "data": {"image_size": size}}
-  return {**described, "measures": found, "facts": {}}
+  return {**described, "metrics": found, "summaries": {}}
 
 
 def test_accuracies_on_photographs_are_given_once_for_each_image_size():
@@ -72,7 +72,7 @@ def test_summaries_are_accuracies_by_round_in_percent_and_divergences_in_nat():
     "test accuracy (%) after round 2": [75.0],
   }
   pairs = {name: (values[0], None) for name, values in found.items()}
-  assert table.by_round({"facts": pairs}) == [(50.0, None), (75.0, None)]
+  assert table.by_round({"summaries": pairs}) == [(50.0, None), (75.0, None)]
 
 
 def made(method, size=32):

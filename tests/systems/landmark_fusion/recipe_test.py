@@ -13,7 +13,8 @@ from jaxfer.config import Call, Execution
 from jaxfer.data import plan as plans
 from jaxfer.data import stream
 from jaxfer.errors import UserError
-from jaxfer.study import run
+from jaxfer.report import run as report
+from jaxfer.study import trainings
 from jaxfer.study.task import options_of
 from jaxfer.systems.landmark_fusion import SYSTEM, recipe
 from jaxfer.train import groups, state, step, weights
@@ -145,7 +146,7 @@ def test_predictions_are_named_in_the_order_of_the_outputs():
     ("model.agreement=false", twice(*nets)),
     ("model.affinity=ema", ["", *nets, *sweep]),
   ):
-    assert recipe.prediction_names(made(override).model) == names
+    assert [*recipe.prediction_names(made(override).model)] == names
 
 
 def test_predictions_in_batches_of_one_are_those_of_a_record_alone():
@@ -196,7 +197,7 @@ def test_the_predictions_of_single_nets_are_the_answers_of_single_nets():
 @pytest.mark.optimized
 @pytest.mark.parametrize("devices", [1, 4])
 def test_evaluation_is_in_file_order_on_any_number_of_devices(devices):
-  made = run.prepare(dataclasses.replace(BASE, execution=Execution(devices=devices)), records())
+  made = trainings.prepare(dataclasses.replace(BASE, execution=Execution(devices=devices)), records())
   assert type(SYSTEM).test_batch == 64
   indices = np.asarray([3, 20, 7, 11, 12])
   (task,), (member,) = made.tasks.values(), made.training.members
@@ -231,17 +232,18 @@ def test_the_accuracy_is_printed_with_its_batches():
     "accuracy_by_fold": {},
     "published": {},
   }
-  result["read_otherwise"] = {"RGB net": 0.3, "RGB net, batches of one": 0.4}
   printed = {}
   for batches in ("", "in batches of 64, in order"):
-    lines = []
-    run._say_result({**result, "batches": batches}, lines.append)
-    printed[batches] = lines[-3:]
+    others = {
+      "RGB net": {"accuracy": 0.3, "batches": batches},
+      "batches of one": {"accuracy": 0.4, "batches": ""},
+    }
+    printed[batches] = [*report.lines({**result, "batches": batches, "other_predictions": others})][-3:]
   assert printed[""][0].endswith("never saw")
   assert printed["in batches of 64, in order"][0].endswith("never saw, in batches of 64, in order")
   assert printed["in batches of 64, in order"][1:] == [
     "the same net evaluated otherwise, RGB net, in batches of 64, in order: 0.3000",
-    "the same net evaluated otherwise, RGB net, batches of one: 0.4000",
+    "the same net evaluated otherwise, batches of one: 0.4000",
   ]
 
 
@@ -262,7 +264,7 @@ def test_a_converted_net_is_the_rgb_net_and_stays_so_on_four_devices(arm, tmp_pa
     init_from=str(arm),
     execution=Execution(devices=4),
   )
-  made = run.prepare(config, records())
+  made = trainings.prepare(config, records())
   (note,) = made.notes
   assert "rgb" in note
   assert "fresh: head, landmark" in note
@@ -276,7 +278,7 @@ def test_a_converted_net_is_the_rgb_net_and_stays_so_on_four_devices(arm, tmp_pa
 def refused(folder, *overrides):
   config = configuration.override(dataclasses.replace(BASE, init_from=str(folder)), overrides, options_of)
   with pytest.raises(UserError) as error:
-    run.prepare(config, records())
+    trainings.prepare(config, records())
   assert "\n" not in str(error.value)
   return str(error.value)
 
@@ -300,12 +302,14 @@ def test_a_net_that_stays_as_it_is_given_must_be_given(arm):
   with pytest.raises(
     UserError, match=r"recipe\.rgb=given does not train 'rgb', and no trained 'rgb' is given"
   ):
-    run.prepare(alone, records())
-  run.prepare(dataclasses.replace(alone, init_from=str(arm)), records())
+    trainings.prepare(alone, records())
+  trainings.prepare(dataclasses.replace(alone, init_from=str(arm)), records())
 
 
 def test_a_moving_average_that_no_training_wrote_is_refused(arm, tmp_path):
-  run.prepare(dataclasses.replace(BASE, init_from=str(arm), model=Call("landmark_fusion", **EMA)), records())
+  trainings.prepare(
+    dataclasses.replace(BASE, init_from=str(arm), model=Call("landmark_fusion", **EMA)), records()
+  )
   given, meta = weights.load_weights(arm)
   given["affinity"]["arm"]["ema_written"] = np.asarray(False)
   weights.save_weights(tmp_path, given, meta)
@@ -333,7 +337,7 @@ def imagenet(tmp_path):
 def test_the_rgb_net_starts_from_a_resnet18_of_imagenet(imagenet):
   """Only the trunk is loaded; ARM and the dense layer start anew. Without training, such an RGB net is refused."""
   config = dataclasses.replace(BASE, init_from=imagenet)
-  prepared = run.prepare(config, records())
+  prepared = trainings.prepare(config, records())
   (note,), (member,) = prepared.notes, prepared.training.members
   assert "taken over" in note
   assert ": rgb/trunk (" in note

@@ -44,7 +44,7 @@ FOLDERS = ("baseline-rgb-net-alone", "proposed-p-and-w", "w-0-0")
 def done(tmp_path_factory):
   workdir = tmp_path_factory.mktemp("study")
   lines = []
-  table = study.run(STUDY, None, (), workdir, pathlib.Path("nowhere"), say=lines.append)
+  table = study.run(STUDY, None, (), workdir, pathlib.Path("nowhere"), log=lines.append)
   return workdir, table, "\n".join(lines)
 
 
@@ -65,10 +65,10 @@ def test_variants_that_differ_in_w_alone_train_together_from_the_baseline(done):
   # Each seed starts from the RGB net that the baseline trained with this seed, and evaluates it in the same batches.
   for own in (proposed, zero):
     for field in ("predicted", "rank"):
-      assert own["readings"]["RGB net"][field] == baseline[field]
-      assert own["readings"]["RGB net, shuffled"][field] == baseline["readings"]["shuffled"][field]
-  assert proposed["readings"]["w = 0.6 at test"]["rank"] == proposed["rank"]
-  assert zero["readings"]["w = 0.0 at test"]["rank"] == zero["rank"]
+      assert own["predictions"]["RGB net"][field] == baseline[field]
+      assert own["predictions"]["RGB net, shuffled"][field] == baseline["predictions"]["shuffled"][field]
+  assert proposed["predictions"]["w = 0.6 at test"]["rank"] == proposed["rank"]
+  assert zero["predictions"]["w = 0.0 at test"]["rank"] == zero["rank"]
 
 
 def test_a_variant_trained_alone_or_resumed_has_the_same_numbers(done):
@@ -80,7 +80,7 @@ def test_a_variant_trained_alone_or_resumed_has_the_same_numbers(done):
     for name in names:
       (workdir / "rows" / name / "result.json").unlink()
     lines = []
-    found = study.run(STUDY, None, (), workdir, pathlib.Path("nowhere"), resume=True, say=lines.append)
+    found = study.run(STUDY, None, (), workdir, pathlib.Path("nowhere"), resume=True, log=lines.append)
     assert [row["per_seed"] for row in found["rows"]] == [row["per_seed"] for row in table["rows"]]
     return "\n".join(lines)
 
@@ -93,7 +93,7 @@ def test_a_variant_trained_alone_or_resumed_has_the_same_numbers(done):
   alone = result(workdir, FOLDERS[2])
   for field in ("predicted", "correct", "rank"):
     assert alone[field] == before[2][field]
-    assert alone["readings"]["shuffled"][field] == before[2]["readings"]["shuffled"][field]
+    assert alone["predictions"]["shuffled"][field] == before[2]["predictions"]["shuffled"][field]
 
 
 def test_the_tables_show_every_prediction_and_the_figures_are_drawn(done):
@@ -103,14 +103,14 @@ def test_the_tables_show_every_prediction_and_the_figures_are_drawn(done):
     assert any(words in title for title in titles)
     assert words in printed
   # Every prediction is made in batches of each kind. Batches of one are the same in any order.
-  readings = table["rows"][1]["readings"]
+  readings = table["rows"][1]["predictions"]
   assert all(f"RGB net{batches}" in readings for batches in ("", ", shuffled", ", batches of one"))
   assert not [name for name in readings if name.endswith("batches of one, shuffled")]
   agreement = table["rows"][1]["table_summaries"]
   assert len(agreement) == 12
   assert sum(mean for mean, _ in agreement.values()) == 3 * 12
   assert "Mean and standard deviation over the trainings" not in printed
-  assert table["rows"][0]["table_summaries"] == table["rows"][1]["facts"] == {}
+  assert table["rows"][0]["table_summaries"] == table["rows"][1]["summaries"] == {}
   first = {row["name"]: list(row["figures"]) for row in table["rows"]}
   assert first["baseline: RGB net alone"] == first["w = 0.0"] == []
   assert first["proposed: p and w"] == ["cams.png", "cases.png"]
@@ -126,7 +126,7 @@ def test_an_imported_net_with_no_epochs_is_the_baseline_as_it_came(tmp_path):
   """This is the command that `configs/landmark_fusion/ablation.py` gives for RAF-DB."""
   arm = toy.save_arm(tmp_path / "arm")
   given = (f"init_from={arm}", "recipe.rgb_epochs=0", "rows=('baseline: RGB net alone',)", "seeds=1")
-  study.run(STUDY, None, given, tmp_path / "study", pathlib.Path("nowhere"), say=lambda line: None)
+  study.run(STUDY, None, given, tmp_path / "study", pathlib.Path("nowhere"), log=lambda line: None)
   found = result(tmp_path / "study", FOLDERS[0])
   task = made("model.answer=rgb")
   test = task.in_order(np.flatnonzero([key in set(found["key"][0]) for key in records().keys]))

@@ -10,8 +10,16 @@ from jaxfer.systems.system import Prediction
 
 CLASSES = len(published.CLASSES)
 LABEL = np.repeat(np.arange(CLASSES), published.TEST_COUNTS)
-UNUSED = {"data": {}, "parameters": 0, "folds": 1, "tested": "", "members": 1, "failed": [], "readings": {}}
-UNUSED |= {"figures": {}, "measures": {}, "remarks": [], "facts": {}, "table_summaries": {}}
+UNUSED = {
+  "data": {},
+  "parameters": 0,
+  "folds": 1,
+  "tested": "",
+  "members": 1,
+  "failed": [],
+  "predictions": {},
+}
+UNUSED |= {"figures": {}, "metrics": {}, "warnings": [], "summaries": {}, "table_summaries": {}}
 UNUSED |= {"seconds": 0, "compile_seconds": 0}
 
 
@@ -97,7 +105,7 @@ def test_agreement_of_two_nets_is_table_2():
   both, alone, other, neither = published.AGREEMENT
   assert list(found.values()) == [[n, n] for n in (both, alone, other, neither, both, other, alone, neither)]
   assert SYSTEM.table_summaries([], [{"": rgb}]) == {}
-  variant = {"name": "ours", "comparable": True, "readings": {"shuffled": {"any": 0}}}
+  variant = {"name": "ours", "comparable": True, "predictions": {"shuffled": {"any": 0}}}
   variant["table_summaries"] = {name: (mean, 17.0) for name, (mean, _) in found.items()}
   header, (printed, *ours) = table._agreements([variant])
   assert header == ["", "batches", *table.AGREEMENT]
@@ -119,7 +127,7 @@ def test_summaries_of_the_systems_own_tables_are_not_in_the_general_one():
     "correct": [[1.0]] * 2,
     "predicted": [[0]] * 2,
     "rank": None,
-    "facts": {"shown": [1.0, 3.0]},
+    "summaries": {"shown": [1.0, 3.0]},
     "table_summaries": {"neither right": [4.0, 6.0]},
   }
   variant = {"name": "ours", **study.judged(result)}
@@ -151,7 +159,7 @@ def test_every_number_is_given_for_each_kind_of_batches():
       "name": name,
       "comparable": True,
       "label_names": ["a"],
-      "readings": readings,
+      "predictions": readings,
       "table_summaries": counts,
       **numbers(0.5),
     }
@@ -180,7 +188,7 @@ def variant(name, config, accuracy, **readings):
     "config": config,
     "per_seed": list(accuracy),
     "accuracy": pair,
-    "readings": read,
+    "predictions": read,
   }
 
 

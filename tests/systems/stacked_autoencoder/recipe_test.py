@@ -17,8 +17,9 @@ from jaxfer import config
 from jaxfer.config import Call, Row, RunConfig, Split
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
-from jaxfer.study import run, study
-from jaxfer.study.task import options_of, split_of
+from jaxfer.study import study, trainings
+from jaxfer.study.split import split_of
+from jaxfer.study.task import options_of
 from jaxfer.systems import create_model
 from jaxfer.systems.stacked_autoencoder import SYSTEM, published
 from jaxfer.systems.stacked_autoencoder.model import corrupt
@@ -187,7 +188,7 @@ def test_batches_are_grey_in_0_to_1_and_colours_become_their_luma():
 )
 def test_invalid_configs_are_refused_in_one_line(overrides, message):
   with pytest.raises(UserError) as error:
-    run.prepare(config.override(BASE, overrides, options_of), records())
+    trainings.prepare(config.override(BASE, overrides, options_of), records())
   assert message in str(error.value)
   assert "\n" not in str(error.value)
 
@@ -222,8 +223,8 @@ def done(tmp_path_factory):
   workdir = tmp_path_factory.mktemp("study")
   lines = []
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(run, "load_data", lambda config, data_dir: records())
-    table = study.run(STUDY, None, (), workdir, pathlib.Path("nowhere"), say=lines.append)
+    patch.setattr(trainings, "load_data", lambda config, data_dir: records())
+    table = study.run(STUDY, None, (), workdir, pathlib.Path("nowhere"), log=lines.append)
   return workdir, table, "\n".join(lines)
 
 
@@ -278,9 +279,9 @@ def test_a_study_shows_table_2_and_the_error_of_each_layer(done):
   correct = table["rows"][0]["by_class"]["correct"][0]
   assert ours[0][2:9] == [f"{k}/3" for k in correct[::-1]]
   assert [line[0] for line in means["rows"]] == [variant.name for variant in STUDY.rows]
-  errors = table["rows"][0]["facts"]
+  errors = table["rows"][0]["summaries"]
   assert list(errors) == ["error of layer 1", "error of layer 2"]
-  assert table["rows"][1]["facts"] == {}
+  assert table["rows"][1]["summaries"] == {}
   last = [
     epoch["error"]
     for epoch in study_toy.history(workdir / "rows/noise")
@@ -307,10 +308,10 @@ def test_reconstructions_are_drawn_for_pre_trained_models_only(done):
 
 
 def test_members_trained_side_by_side_equal_members_trained_in_turn(done, tmp_path, monkeypatch):
-  monkeypatch.setattr(run, "load_data", lambda config, data_dir: records())
+  monkeypatch.setattr(trainings, "load_data", lambda config, data_dir: records())
   one = dataclasses.replace(STUDY, rows=STUDY.rows[:1], compared=())
   study.run(
-    one, None, ("execution.members=sequential",), tmp_path, pathlib.Path("nowhere"), say=lambda line: None
+    one, None, ("execution.members=sequential",), tmp_path, pathlib.Path("nowhere"), log=lambda line: None
   )
   assert result(tmp_path, "noise")["predicted"] == result(done[0], "noise")["predicted"]
 

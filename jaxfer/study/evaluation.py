@@ -1,0 +1,185 @@
+"""Evaluates trainings on their test records. `jaxfer train`, `jaxfer evaluate` and studies all use these functions."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxfer import files
+from jaxfer.study.task import Task
+from jaxfer.systems.system import ALONE, SHUFFLED, Prediction, in_batches
+from jaxfer.train.members import Result
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluated:
+  """A training and its predictions for its test records.
+
+  Attributes:
+    name: name of the training among those evaluated with it; "" if it is the only one.
+    task: its config with the model and the data.
+    result: result of the training.
+    indices: [n] indices of the test records, in ascending order.
+    outputs: [n, ...] outputs of the model for these records.
+    predictions: predictions for these records, by name. The first one determines the accuracy. If the training failed,
+      every record is wrong.
+    failed: what was not finite, or None if the training succeeded.
+  """
+
+  name: str
+  task: Task
+  result: Result
+  indices: np.ndarray
+  outputs: np.ndarray
+  predictions: Mapping[str, Prediction]
+  failed: str | None
+
+  @property
+  def first(self) -> Prediction:
+    """The prediction that determines the accuracy."""
+    return next(iter(self.predictions.values()))
+
+  @property
+  def seed(self) -> int:
+    """Seed of the training."""
+    return self.task.config.seed
+
+  @property
+  def fold(self) -> int:
+    """Fold of the training, 0 if there are no folds."""
+    return self.task.config.split.fold or 0
+
+  @property
+  def history(self) -> list[dict[str, Any]]:
+    """Metrics of the training with its name, seed and fold."""
+    who = {"member": self.name, "seed": self.seed, "fold": self.fold}
+    return [{**line, **who} for line in self.result.history]
+
+  @property
+  def trained(self) -> np.ndarray:
+    """Indices of the training records, in ascending order."""
+    return np.sort(self.result.member.plan.rows)
+
+  @property
+  def warnings(self) -> list[str]:
+    """What the system warns about, see `System.warnings`."""
+    lines = self.task.system.warnings(self.task.model, self.result.history, self.outputs)
+    return [f"{self.name}: {line}" if self.name else line for line in lines]
+
+  @property
+  def new_people(self) -> bool:
+    """Whether nobody shown in the test records is also shown in the training or validation records."""
+    subjects, member = self.task.records.subjects, self.result.member
+    seen = subjects[np.concatenate([member.plan.rows, member.validation])]
+    return not len(np.intersect1d(seen, subjects[self.indices]))
+
+
+def evaluate(name: str, task: Task, result: Result) -> Evaluated:
+  """Computes the predictions of a training from its outputs for the test records."""
+  assert result.outputs is not None
+  order = np.argsort(result.member.test)
+  indices, outputs = result.member.test[order], result.outputs[order]
+  predictions = dict(task.predictions(outputs, indices))
+  if result.shuffled is not None:
+    shuffled = task.predictions(result.shuffled[order], indices)
+    predictions |= {
+      in_batches(name, SHUFFLED): dataclasses.replace(own, batches=SHUFFLED)
+      for name, own in shuffled.items()
+      if own.batches != ALONE
+    }
+  failed = result.failed
+  if failed is None and not np.isfinite(outputs).all():
+    failed = "the trained net's outputs"
+  if failed is not None:
+    predictions = {name: _all_wrong(own) for name, own in predictions.items()}
+  return Evaluated(name, task, result, indices, outputs, predictions, failed)
+
+
+def _all_wrong(prediction: Prediction) -> Prediction:
+  """Returns the prediction that stands for a failed training."""
+  rank, trials = prediction.rank, prediction.by_trial
+  return dataclasses.replace(
+    prediction,
+    predicted=np.full_like(prediction.predicted, -1),
+    correct=np.zeros_like(prediction.correct),
+    rank=None if rank is None else np.full_like(rank, np.iinfo(rank.dtype).max),
+    loss=None,
+    by_trial=None if trials is None else np.full_like(trials, -1),
+  )
+
+
+def by_seed(trainings: Sequence[Evaluated]) -> dict[str, Any]:
+  """Returns the predictions of trainings for each seed, pooled over folds, as JSON.
+
+  Returns:
+    "label_names"; for each seed, with the test records in ascending order, their "key", "subject" and "label", and of
+    the first prediction what is "predicted", "correct", of which "rank" and "by_trial" (the last two are None if there
+    is none); and "predictions", the same of the other predictions by their name, without "by_trial".
+  """
+  data = trainings[0].task.records
+  seeds = dict.fromkeys(own.seed for own in trainings)
+  of_seed = [[own for own in trainings if own.seed == seed] for seed in seeds]
+  pooled = [np.concatenate([own.indices for own in group]) for group in of_seed]
+  orders = [np.argsort(indices, kind="stable") for indices in pooled]
+  tested = [indices[order] for indices, order in zip(pooled, orders, strict=True)]
+
+  def values(name: str, field: str) -> list[list[Any]] | None:
+    found = []
+    for group, order in zip(of_seed, orders, strict=True):
+      parts = [getattr(own.predictions[name], field) for own in group]
+      if any(part is None for part in parts):
+        return None
+      found.append(np.concatenate(parts)[order].tolist())
+    return found
+
+  first, *others = trainings[0].predictions
+  fields = ("predicted", "correct", "rank")
+  return {
+    "label_names": list(data.label_names),
+    "key": [[data.keys[index] for index in own] for own in tested],
+    "subject": [data.subjects[own].tolist() for own in tested],
+    "label": [data.arrays["label"][own].tolist() for own in tested],
+    **{field: values(first, field) for field in (*fields, "by_trial")},
+    "predictions": {name: {field: values(name, field) for field in fields} for name in others},
+  }
+
+
+def variant(trainings: Sequence[Evaluated], folder: pathlib.Path) -> dict[str, Any]:
+  """Evaluates the trainings of a variant, and draws the system's figures of the first one that did not fail.
+
+  Args:
+    trainings: one training for each seed and fold.
+    folder: folder for the figures.
+
+  Returns:
+    The keys of `by_seed`, and "parameters", "failed", "summaries", "table_summaries", "figures", "metrics" and
+    "warnings" as `report.study.summarize` reads them.
+  """
+  system = trainings[0].task.system
+  histories, predictions = [own.result.history for own in trainings], [own.predictions for own in trainings]
+  finite = [own for own in trainings if own.failed is None]
+  measured = [system.metrics(own.task, own.result.variables, own.trained, own.indices) for own in finite]
+  return {
+    **by_seed(trainings),
+    "parameters": sum(a.size for a in jax.tree.leaves(trainings[0].result.variables["params"])),
+    "failed": [
+      {"member": own.name, "seed": own.seed, "fold": own.fold, "where": own.failed}
+      for own in trainings
+      if own.failed is not None
+    ],
+    "summaries": dict(system.summaries(histories, predictions)),
+    "table_summaries": dict(system.table_summaries(histories, predictions)),
+    "figures": figures(finite[0], folder) if finite else {},
+    "metrics": {name: [own[name] for own in measured] for name in (measured or [{}])[0]},
+    "warnings": [line for own in trainings for line in own.warnings],
+  }
+
+
+def figures(training: Evaluated, folder: pathlib.Path) -> dict[str, str]:
+  """Draws the system's figures of a training into a folder; returns their captions by file name."""
+  files.make_folder(folder)
+  task, result = training.task, training.result
+  return dict(task.system.figures(task, result.variables, training.trained, training.indices, folder))
