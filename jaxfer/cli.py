@@ -187,10 +187,10 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 def _study(args: argparse.Namespace) -> None:
   from jaxfer import config
-  from jaxfer.study import study
+  from jaxfer.study import listing, study
 
   if args.list:
-    print(study.listing(pathlib.Path("configs")))
+    print(listing.studies(pathlib.Path("configs")))
     return
   if args.people is not None or args.score:
     _people(args)
@@ -271,9 +271,9 @@ def _verify(args: argparse.Namespace) -> None:
 
 def _list(args: argparse.Namespace) -> None:
   if args.what == "studies":
-    from jaxfer.study import study
+    from jaxfer.study import listing
 
-    print(study.listing(pathlib.Path("configs")))
+    print(listing.studies(pathlib.Path("configs")))
     return
   for name, line in {"models": _models, "datasets": _datasets, "configs": _configs}[args.what]().items():
     print(f"{name:<50}  {line}" if args.what == "configs" else f"{name:<22}  {line}")

@@ -22,8 +22,9 @@ from jaxfer.data.stream import Stream
 from jaxfer.errors import UserError, unknown
 from jaxfer.train.checkpoint import exists
 from jaxfer.train.devices import divide, requested_devices
-from jaxfer.train.group import Group, Identity, abstract_state
-from jaxfer.train.members import Training, check, digest, identity_of, submodules
+from jaxfer.train.group import Group, abstract_state
+from jaxfer.train.identity import Identity, digest, identity_of
+from jaxfer.train.members import Training, check, submodules
 from jaxfer.train.memory import bytes_needed
 from jaxfer.train.placement import NOTHING, Placement
 from jaxfer.train.stage import Stage, Variables
@@ -98,7 +99,8 @@ def arrange(
   def placed_at(count: int) -> Placement:
     """Returns the placement for `count` members at once."""
     rows, shards = divide(count, batch, len(devices))
-    backend = execution.backend if count == 1 else "jit"
+    # JAX never releases the programs of pmap, and a study would keep those of all its variants.
+    backend = "jit" if members[0].name else execution.backend
     used = tuple(devices[: rows * shards])
     return Placement(used, shards, count // rows, backend, streamed, shared, alike)
 

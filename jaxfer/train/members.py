@@ -1,21 +1,16 @@
 """Members: trainings that share their stages and data, and differ in seeds, training examples and hyperparameters."""
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxfer import files
 from jaxfer.config import Execution
 from jaxfer.data.plan import Plan
 from jaxfer.errors import UserError
-from jaxfer.train import weights
 from jaxfer.train.best import selects
-from jaxfer.train.group import Identity
 from jaxfer.train.placement import Outputs
 from jaxfer.train.stage import Stage, Variables
 
@@ -82,7 +77,7 @@ class Training:
     execution: driver, steps per call, checkpoints, devices, and how members run.
     evaluation: how validation and test examples are evaluated; None evaluates nothing.
     record: everything else that determines the results, as JSON. Resuming with a different record is refused.
-    revision: see `Identity`.
+    revision: see `identity.Identity`.
   """
 
   stages: tuple[Stage, ...]
@@ -160,34 +155,3 @@ def check(training: Training) -> None:
 def submodules(member: Member) -> list[str]:
   """Returns the names of the submodules that a member is given to start from."""
   return sorted(member.initial["params"]) if member.initial is not None else []
-
-
-def digest(plan: Plan) -> str:
-  """Returns a string that identifies a plan by its indices, batch size, remainder and seed."""
-  rows = hashlib.sha256(np.ascontiguousarray(plan.rows, np.int64).tobytes()).hexdigest()
-  return f"{rows[:16]} {plan.batch_size} {plan.remainder} {list(plan.seed)}"
-
-
-def identity_of(training: Training) -> Identity:
-  """Returns the identity of a training, which its checkpoints must have."""
-  stages, members, record, revision = training.stages, training.members, training.record, training.revision
-  digests = {id(m.initial): weights.digest(m.initial) for m in members if m.initial is not None}
-  starts = {m.name: digests.get(id(m.initial)) for m in members}
-  now = {
-    "record": json.loads(files.to_json(record)),
-    "starts": starts,
-    "stages": [[stage.name, stage.epochs] for stage in stages],
-    **{
-      f"member {m.name}": {"seed": m.seed, "plan": digest(m.plan), "hparams": files.plain(m.hparams)}
-      for m in members
-    },
-  }
-
-  def differences(before):
-    other = {m.origin for m in members if before.get("starts", {}).get(m.name) != starts[m.name]}
-    keys = sorted({*before, *now} - {"starts"})
-    return [f"the weights of {origin}" for origin in sorted(other)] + [
-      key for key in keys if before.get(key) != now.get(key)
-    ]
-
-  return Identity(now, differences, revision)

@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jaxfer.train.stage import Batch, Context, Stage, Sums
+from jaxfer.train.stage import Batch, Context, LossOut, PyTree, Stage, Sums, Update, Variables
 from jaxfer.train.state import State, Trainable, merge, subset, with_hparams
 
 
@@ -49,18 +50,11 @@ def step(
   for position, update in enumerate(stage.updates):
     update_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, position)
 
-    def objective(params, trainable=trainable, update=update, update_keys=update_keys, context=context):
-      variables = merge(merge(state.frozen, trainable.variables), {"params": params})
-      out = update.loss(variables, batch, update_keys, context)
-      weights = _all_devices(
-        lax.stop_gradient({name: weight for name, (_, weight) in out.loss.items()}), context.axis_name
-      )
-      share = sum(_ratio(total, weights[name]) for name, (total, _) in out.loss.items())
-      return share, out
-
     params = subset(trainable.variables["params"], update.trainable)
     with jax.named_scope(update.name):
-      (_, out), grads = jax.value_and_grad(objective, has_aux=True)(params)
+      variables = merge(state.frozen, trainable.variables)
+      gradient = jax.value_and_grad(_objective, has_aux=True)
+      (_, out), grads = gradient(params, variables, update, batch, update_keys, context)
       grads = _all_devices(grads, context.axis_name)
       sums = _all_devices({**out.loss, **out.metrics}, context.axis_name)
       with jax.named_scope("optimizer"):
@@ -84,6 +78,16 @@ def step(
   active &= state.trainable.finite
   trainable = jax.tree.map(lambda new, old: jnp.where(active, new, old), trainable, state.trainable)
   return trainable, jax.tree.map(lambda a: jnp.where(active, a, 0), metrics)
+
+
+def _objective(
+  params: PyTree, variables: Variables, update: Update, batch: Batch, keys: jax.Array, context: Context
+) -> tuple[Any, LossOut]:
+  """Returns this device's share of an update's loss, and the outputs of its loss function."""
+  out = update.loss(merge(variables, {"params": params}), batch, keys, context)
+  weights = {name: weight for name, (_, weight) in out.loss.items()}
+  weights = _all_devices(lax.stop_gradient(weights), context.axis_name)
+  return sum(_ratio(total, weights[name]) for name, (total, _) in out.loss.items()), out
 
 
 def example_keys(stage_key: jax.Array, step: jax.Array, positions: jax.Array) -> jax.Array:

@@ -12,7 +12,8 @@ from jaxfer.errors import UserError
 from jaxfer.train import profiling
 from jaxfer.train.checkpoint import Checkpoints, exists
 from jaxfer.train.evaluator import Evaluator
-from jaxfer.train.group import Group, GroupTraining, restored
+from jaxfer.train.group import Group, restored
+from jaxfer.train.group_training import GroupTraining
 from jaxfer.train.groups import Layout, arrange, begun_groups, part_of, read
 from jaxfer.train.members import Result, Training
 from jaxfer.train.placement import Placement
