@@ -65,8 +65,9 @@ def test_train_evaluate_and_study_tell_one_accuracy(name, tmp_path):
   for key in ("correct", "count", "confusion", "trials", "chance"):
     assert trained[key] == row[key], key
   assert trained["average_accuracy"] == row["average_accuracy"][0][0]
-  for reading, accuracy in trained["read_otherwise"].items():
-    assert accuracy == row["predictions"][reading]["accuracy"][0][0], reading
+  assert trained["other_predictions"].keys() == row["predictions"].keys()
+  for name, other in trained["other_predictions"].items():
+    assert other["accuracy"] == row["predictions"][name]["accuracy"][0][0], name
   histories = tmp_path / "train/metrics.jsonl", tmp_path / "study/rows/one/history.jsonl"
   watched = [validation(map(json.loads, path.read_text().splitlines())) for path in histories]
   assert watched[0]

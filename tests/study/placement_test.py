@@ -9,6 +9,7 @@ import pytest
 
 from jaxfer.config import Call, Execution, RunConfig, Split, StudyConfig
 from jaxfer.data import stream
+from jaxfer.data.folds import describe
 from jaxfer.study import run, study, task, trainings
 from jaxfer.study.split import split_of
 from jaxfer.systems import MODELS, SYSTEMS
@@ -126,7 +127,7 @@ def test_kinds_of_splits_reach_the_run(stored, data_dir, split, folds, line):
   for each in every.values():
     sides = split_of(each, data)
     tested += sides.test
-  said = task.folds.describe(data.subjects, data.arrays["label"], data.label_names, sides)
+  said = describe(data.subjects, data.arrays["label"], data.label_names, sides)
   assert line in said
   if folds > 1:
     assert (tested == 1).all()

@@ -295,7 +295,7 @@ def test_after_a_refusal_another_configuration_takes_its_place(tmp_path, monkeyp
 
   other = dataclasses.replace(CONFIG, seed=5)
   with monkeypatch.context() as patched:
-    patched.setattr(run, "prepare", refuse)
+    patched.setattr(trainings, "prepare", refuse)
     with pytest.raises(UserError, match="num_classes=9"):
       train(tmp_path / "w", other)
   train(tmp_path / "w", CONFIG)

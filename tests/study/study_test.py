@@ -1,9 +1,12 @@
 """A study end to end on a toy, and the arithmetic of its table by hand."""
 
 import dataclasses
+import functools
+import gc
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,8 +61,8 @@ def test_a_row_from_scratch_takes_nothing_that_is_given(tmp_path, monkeypatch):
   class Asked(Exception):
     pass
 
-  def train(own, task, seeds, source, *more):
-    raise Asked(source)
+  def train(own, task, seeds, start, *more):
+    raise Asked(start.folder and str(start.folder))
 
   monkeypatch.setattr(study.variants, "train", train)
   for k, (chosen, source) in enumerate(
@@ -104,13 +107,58 @@ def test_a_seed_pools_the_folds_of_its_training(undisturbed, tmp_path):
 
 
 @pytest.mark.optimized
+def test_a_study_on_other_devices_goes_on_and_says_so(killed, tmp_path, undisturbed, capsys):
+  """Its numbers differ by rounding."""
+  workdir = tmp_path / "study"
+  shutil.copytree(killed(ROW // 2 + 1), workdir)
+  table = toy.run_study(workdir, "execution.devices=2", resume=True)
+  assert "not bit-identical from here on (devices 1 -> 2, shards 1 -> 2)" in capsys.readouterr().out
+  for row, want in zip(table["rows"], undisturbed[1]["rows"], strict=True):
+    assert row["per_seed"] == want["per_seed"]
+    for line, other in zip(
+      *(toy.history(at / row["folder"]) for at in (workdir, undisturbed[0])), strict=True
+    ):
+      assert line == pytest.approx(other, rel=1e-5)
+
+
+def test_programs_of_finished_rows_are_dropped(tmp_path, monkeypatch):
+  """A study of many rows in one process does not grow."""
+  programs, store = [], study.variants.store
+
+  def counted(*args):
+    gc.collect()
+    programs.append(len(jax.devices()[0].client.live_executables()))
+    store(*args)
+
+  monkeypatch.setattr(study.variants, "store", counted)
+  rows = tuple(config.Row(f"width {width}", {"model.width": width}) for width in (5, 6, 7))
+  described = dataclasses.replace(toy.STUDY, rows=rows, compared=())
+  toy.run_study(tmp_path, "seeds=1", "recipe.epochs=1", config=described, log=lambda line: None)
+  assert programs[2] == programs[1]
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+  """A function of a number of chunks that returns the folder of a study that was killed after so many."""
+
+  @functools.cache
+  def folder(chunks):
+    workdir = tmp_path_factory.mktemp("killed")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "4"}
+    command = [sys.executable, "-m", "tests.study_toy", str(workdir), str(chunks)]
+    process = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    return workdir
+
+  return folder
+
+
+@pytest.mark.optimized
 @pytest.mark.parametrize("chunks", [ROW // 2 + 1, ROW, ROW + 7])
-def test_a_killed_study_resumes_to_the_same_table(tmp_path, undisturbed, monkeypatch, chunks):
+def test_a_killed_study_resumes_to_the_same_table(killed, tmp_path, undisturbed, monkeypatch, chunks):
   """Within the first row, between the rows, and within the second."""
-  environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "4"}
-  command = [sys.executable, "-m", "tests.study_toy", str(tmp_path), str(chunks)]
-  killed = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True)
-  assert killed.returncode == -signal.SIGKILL, killed.stderr
+  tmp_path = tmp_path / "study"
+  shutil.copytree(killed(chunks), tmp_path)
   assert (tmp_path / "rows/narrow/result.json").exists() == (chunks >= ROW)
   assert not (tmp_path / "table.json").exists()
 
@@ -230,7 +278,7 @@ def test_chance_is_among_the_classes_that_are_tested():
   none = {"data": {}, "parameters": 0, "folds": 1, "tested": "", "members": 1, "failed": [], "figures": {}}
   none |= {"metrics": {}, "warnings": [], "seconds": 0, "compile_seconds": 0}
   none |= {"summaries": {}, "table_summaries": {}, "predictions": {}}
-  assert report.judged({**own, **none, "label_names": ["x", "only trained", "y"]})["chance"] == 0.5
+  assert report.summarize({**own, **none, "label_names": ["x", "only trained", "y"]})["chance"] == 0.5
 
 
 def test_of_several_trials_all_is_the_mean():
@@ -245,7 +293,7 @@ def test_of_several_trials_all_is_the_mean():
   none = {"data": {}, "parameters": 0, "folds": 1, "tested": "", "members": 2, "failed": [], "figures": {}}
   none |= {"metrics": {}, "warnings": [], "seconds": 0, "compile_seconds": 0}
   none |= {"summaries": {}, "table_summaries": {}, "predictions": {}}
-  row = report.judged({**own, **none, "label_names": ["x", "y"]})
+  row = report.summarize({**own, **none, "label_names": ["x", "y"]})
   assert (row["trials"], row["per_seed"], row["correct"], row["count"]) == (4, [0.5, 1.0], 3, 4)
   assert row["confusion"] == [[1.75, 0.25], [0.75, 1.25]]
   assert np.trace(row["confusion"]) == row["correct"]

@@ -9,7 +9,7 @@ import pytest
 from jaxfer import config as configuration
 from jaxfer.config import Row
 from jaxfer.errors import UserError
-from jaxfer.study import variants
+from jaxfer.study import evaluation, variants
 from jaxfer.study.task import options_of, task_of
 from jaxfer.systems.system import Prediction
 from jaxfer.train import weights
@@ -103,10 +103,10 @@ def test_a_start_that_does_not_fit_is_refused(done):
   task = task_of(configs["wide"], toy.records())
   names = ["seed 0, fold 0"]
   with pytest.raises(UserError, match=r"'fc1' of row 'plain' is another net \(2 arrays differ"):
-    variants._starts(task, names, str(workdir / "rows" / "plain"), print)
+    variants._starts(task, names, variants.Start(workdir / "rows" / "plain"), print)
   with pytest.raises(UserError, match="is not a folder of weights"):
-    variants._starts(task, ["seed 7, fold 0"], str(workdir / "rows" / "plain"), print)
-  assert variants._starts(task, names, None, print) == [None]
+    variants._starts(task, ["seed 7, fold 0"], variants.Start(workdir / "rows" / "plain"), print)
+  assert variants._starts(task, names, variants.Start(), print) == [None]
 
 
 def test_one_folder_of_weights_is_one_object_for_all(done):
@@ -117,18 +117,18 @@ def test_one_folder_of_weights_is_one_object_for_all(done):
   task = task_of(configs["plain"], toy.records())
   lines = []
   folder = workdir / "rows" / "plain" / "weights" / "seed 0, fold 0"
-  starts = variants._starts(task, ["a", "b"], str(folder), lines.append)
+  starts = variants._starts(task, ["a", "b"], variants.Start(folder), lines.append)
   assert starts[0] is starts[1]
   assert len(lines) == 1
 
 
 def test_a_failed_training_has_everything_wrong():
   rank = np.asarray([0, 2], np.int32)
-  wrong = variants._wrong(Prediction(np.asarray([1, 2]), np.ones(2), rank))
+  wrong = evaluation._all_wrong(Prediction(np.asarray([1, 2]), np.ones(2), rank))
   assert wrong.predicted.tolist() == [-1, -1]
   assert wrong.correct.tolist() == [0, 0]
   assert (wrong.rank > 3).all()
-  assert variants._wrong(Prediction(np.asarray([1]), np.ones(1))).rank is None
+  assert evaluation._all_wrong(Prediction(np.asarray([1]), np.ones(1))).rank is None
 
 
 def test_a_history_of_another_version_is_refused(tmp_path):

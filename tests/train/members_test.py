@@ -313,7 +313,7 @@ def test_what_was_compiled_to_learn_its_memory_is_what_runs(tmp_path, methods, d
 
   def compilations(limit):
     fresh = counted(stages, [])  # Functions that no program was compiled for.
-    with study_variants._compilations() as seconds:
+    with study_variants.compilations() as seconds:
       results = train(
         folders.pop(), (fresh, init, data, hparams), chosen, limit_bytes=limit, execution=execution
       )

@@ -23,7 +23,7 @@ def judged(name, predicted, history=(), compared=None):
     "summaries": {}, "predictions": {}, "data": {}, "parameters": 0, "folds": 1, "tested": "", "members": 1,
     "failed": [], "figures": {}, "metrics": {}, "warnings": [], "seconds": 0, "compile_seconds": 0,
   }  # fmt: skip
-  row = {**study.judged(result), "name": name, "published": None, "comparable": True}
+  row = {**study.summarize(result), "name": name, "published": None, "comparable": True}
   return {**row, "history": list(history), "compared": compared or {}}
 
 

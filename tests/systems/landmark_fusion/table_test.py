@@ -46,7 +46,7 @@ def evaluated(name, rank):
     "rank": [rank.tolist()],
     "predicted": [np.where(rank == 0, LABEL, (LABEL + 1) % CLASSES).tolist()],
   }
-  return {**study.judged(result), "name": name, "published": None, "comparable": True, "config": config()}
+  return {**study.summarize(result), "name": name, "published": None, "comparable": True, "config": config()}
 
 
 def ranks(counts):
@@ -130,7 +130,7 @@ def test_summaries_of_the_systems_own_tables_are_not_in_the_general_one():
     "summaries": {"shown": [1.0, 3.0]},
     "table_summaries": {"neither right": [4.0, 6.0]},
   }
-  variant = {"name": "ours", **study.judged(result)}
+  variant = {"name": "ours", **study.summarize(result)}
   assert variant["table_summaries"] == {"neither right": [5.0, pytest.approx(2**0.5)]}
   (general,) = study.further_tables({"rows": [variant], "tables": []})
   assert (general["header"], general["rows"]) == (["", "shown"], [["ours", "2 ± 1.4"]])
