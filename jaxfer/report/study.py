@@ -66,7 +66,7 @@ def confusion(result: Mapping[str, Any]) -> list[list[int | float]]:
 
 def _by_trial(result: Mapping[str, Any]) -> list[np.ndarray]:
   """Returns the predictions [records, trials] of each seed."""
-  by_trial = result["by_trial"]
+  by_trial = result.get("by_trial")
   return by_trial or [np.reshape(own, (-1, 1)) for own in result["predicted"]]
 
 

@@ -15,7 +15,8 @@ from jaxfer.layers.face_resnet import FaceResNet, unit
 from jaxfer.layers.margin import HEADS
 from jaxfer.layers.resnet import ResNet
 from jaxfer.study.pretrained import load_pretrained
-from jaxfer.study.task import split_of, task_of
+from jaxfer.study.split import split_of
+from jaxfer.study.task import task_of
 from jaxfer.systems.elderly_transfer import SYSTEM, recipe
 from jaxfer.systems.elderly_transfer.model import FaceClassifier
 from jaxfer.train import state, step
