@@ -25,16 +25,13 @@ TOLERANCE = 2e-3
 CANCELLED = 1e-5
 
 
-def placements() -> list[placement.Placement]:
-  """One device, which the others are compared with; four shards by pmap; two members of two shards by jit."""
+def placements(pmap: bool = True) -> list[placement.Placement]:
+  """One device, which the others are compared with; two members of two shards by jit; four shards by `pmap`."""
   one, *_ = devices = jax.devices()[:4]
   assert len(devices) == 4
   many = tuple(devices)
-  return [
-    placement.Placement((one,)),
-    placement.Placement(many, 4, backend="pmap"),
-    placement.Placement(many, 2),
-  ]
+  by_pmap = [placement.Placement(many, 4, backend="pmap")] * pmap
+  return [placement.Placement((one,)), placement.Placement(many, 2), *by_pmap]
 
 
 def descent(stage: Stage) -> Stage:
@@ -94,10 +91,11 @@ def check_steps(
   data: Mapping[str, np.ndarray],
   plan: Plan,
   hparams: Mapping[str, float],
+  pmap: bool = True,
 ) -> None:
   """The contract of training: each stage's first step is the same on one device and on four."""
   for stage in dict.fromkeys(stages):
-    one, *many = (step(placed, descent(stage), variables, data, plan, hparams) for placed in placements())
+    one, *many = (step(placed, descent(stage), variables, data, plan, hparams) for placed in placements(pmap))
     moved = [
       bool((a != b).any()) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(variables), strict=True)
     ]
@@ -112,11 +110,12 @@ def check_outputs(
   data: Mapping[str, np.ndarray],
   hparams: Mapping[str, float],
   rows: int,
+  pmap: bool = True,
 ) -> None:
   """The contract of evaluation: the outputs of the first rows are the same on one device and on four."""
   row, real = np.arange(rows, dtype=np.int32), np.arange(rows) < rows - 1
   found = []
-  for placed in placements():
+  for placed in placements(pmap):
     count = placed.members
     numbers = placed.stack([{name: np.float32(value) for name, value in hparams.items()}] * count)
     given = placed.stack([variables] * count), numbers, placed.place(data)

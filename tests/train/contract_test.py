@@ -35,6 +35,8 @@ def test_every_system_is_here():
 
 # Compiled as for users, too: the one that compiles fastest of those with BatchNorm.
 AS_USERS = ("elderly_transfer",)
+# The others run by jit alone: a system sees no more than the name of an axis, whether `pmap` or `jit` maps it.
+BY_PMAP = ("classifier", "elderly_transfer")
 
 
 @pytest.mark.parametrize(
@@ -48,8 +50,8 @@ def test_one_device_equals_four_nothing_is_nan_and_no_product_is_reduced(name):
   stages, hparams = task.stages(plan.steps)
   with jax.debug_nans(True):
     variables = drawn.variables(task.init)
-    contract.check_steps(stages, variables, task.data, plan, hparams)
-    contract.check_outputs(task.outputs, variables, task.data, hparams, 16)
+    contract.check_steps(stages, variables, task.data, plan, hparams, name in BY_PMAP)
+    contract.check_outputs(task.outputs, variables, task.data, hparams, 16, name in BY_PMAP)
 
 
 class Forgetful(nn.Module):
