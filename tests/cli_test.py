@@ -25,7 +25,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 TINY = [
   str(ROOT / "configs/quickstart.py"),
   "data.num_subjects=6",
-  "data.num_frames=3",
+  "data.num_frames=4",  # Drawn by the program of tests/data/synthetic_dataset_test.py.
   "data.image_size=16",
   "model.features=(4,)",
   "model.dense=(8, 8)",
@@ -136,7 +136,11 @@ def test_folds_pool_their_counts(tmp_path, data_dir):
 
 
 def process(workdir, data_dir, *more):
-  """Starts a training of its own process, which fails if TensorFlow or PyTorch gets imported on the way."""
+  """Starts a training of its own process, which fails if TensorFlow or PyTorch gets imported on the way.
+
+  What it prints goes to the file `printed` beside the work directory. A pipe that nobody reads would be full after some
+  lines of XLA's, and hold the process up.
+  """
   code = (
     "import sys; from jaxfer import cli; code = cli.main(sys.argv[1:]);"
     "assert not {'tensorflow', 'torch'} & set(sys.modules); sys.exit(code)"
@@ -152,31 +156,31 @@ def process(workdir, data_dir, *more):
   )
   arguments = ["train", *TINY, "--workdir", str(workdir), *more, "--data-dir", str(data_dir)]
   command = [sys.executable, "-c", code, *arguments]
-  return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+  with open(workdir.parent / "printed", "wb") as file:
+    return subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
 
 
 def test_a_stopped_process_resumes_to_the_same_bits(tmp_path, trained, data_dir):
   """Stopped by SIGTERM, then by SIGKILL, it ends as the training that nothing disturbed."""
   often = ("execution.checkpoint_seconds=0", "--resume")
+  workdir, printed = tmp_path / "run", tmp_path / "printed"
   for number in (signal.SIGTERM, signal.SIGKILL):
-    saved = set((tmp_path / "digests").glob("*.json"))
-    running = process(tmp_path, data_dir, *often)  # At first there is nothing to resume yet: begins.
-    while set((tmp_path / "digests").glob("*.json")) <= saved:
-      assert running.poll() is None, running.communicate()
+    saved = set((workdir / "digests").glob("*.json"))
+    running = process(workdir, data_dir, *often)  # At first there is nothing to resume yet: begins.
+    while set((workdir / "digests").glob("*.json")) <= saved:
+      assert running.poll() is None, printed.read_text()
       time.sleep(0.02)
     running.send_signal(number)
-    _, errors = running.communicate()
+    running.wait()
     if number == signal.SIGTERM:
       assert running.returncode == 128 + signal.SIGTERM
-      assert b"stopped by SIGTERM, state saved: go on with --resume" in errors
+      assert "stopped by SIGTERM, state saved: go on with --resume" in printed.read_text()
     else:
       assert running.returncode == -signal.SIGKILL
-    assert not (tmp_path / "evaluation.json").exists()
-  resumed = process(tmp_path, data_dir, *often)
-  _, errors = resumed.communicate()
-  assert resumed.returncode == 0, errors
-  assert (tmp_path / "metrics.jsonl").read_bytes() == (trained / "metrics.jsonl").read_bytes()
-  states = [jax.device_get(final_state(workdir, data_dir)) for workdir in (tmp_path, trained)]
+    assert not (workdir / "evaluation.json").exists()
+  assert process(workdir, data_dir, *often).wait() == 0, printed.read_text()
+  assert (workdir / "metrics.jsonl").read_bytes() == (trained / "metrics.jsonl").read_bytes()
+  states = [jax.device_get(final_state(folder, data_dir)) for folder in (workdir, trained)]
   chex.assert_trees_all_equal(*states)
 
 

@@ -4,6 +4,7 @@
 time.
 """
 
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -11,6 +12,7 @@ import tempfile
 
 # Before JAX is imported, and in the environment, so that the processes that tests start do as this one: a killed and
 # a resumed training must round alike.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # See `jaxfer.cli._quieten_xla`.
 QUICK = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1"
 if QUICK and importlib.metadata.version("jaxlib").startswith("0.10."):
   # Its emitters of fused loops are slow to compile, and optional. A program compiles in a sixth less time as one LLVM
@@ -25,10 +27,20 @@ import pytest  # noqa: E402
 OPTIMIZED = ("invariants_test.py",)
 
 jax.config.update("jax_num_cpu_devices", 4)
-# A fresh folder: nothing is left from an earlier session, but a program that two tests share compiles once.
-_cache = tempfile.TemporaryDirectory()
-jax.config.update("jax_compilation_cache_dir", _cache.name)
+# A fresh folder for each session, shared by its workers and by the processes that tests start: a program that two
+# tests share is compiled once.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+  _cache = tempfile.TemporaryDirectory()
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+
+
+def pytest_collection_finish():
+  """Collects garbage seldom: tracing makes millions of objects that live long, and looking through them takes time."""
+  gc.collect()
+  gc.freeze()
+  gc.set_threshold(200_000, 50, 50)
 
 
 def pytest_collection_modifyitems(config, items):

@@ -1,6 +1,6 @@
 """Small programs that broken jaxlibs get wrong: each compares itself with NumPy, in whole numbers, so without rounding.
 
-python tests/jaxlib_programs.py NAME
+python tests/jaxlib_programs.py NAME...
 """
 
 import itertools
@@ -79,4 +79,8 @@ def _compare(what: str, got: jax.Array, want: np.ndarray) -> None:
 
 
 if __name__ == "__main__":
-  (PROGRAMS | DIRECT)[sys.argv[1]]()
+  for name in sys.argv[1:]:
+    print(
+      f"program {name}:", file=sys.stderr, flush=True
+    )  # The last one named is the one that failed or crashed.
+    (PROGRAMS | DIRECT)[name]()

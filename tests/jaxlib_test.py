@@ -1,6 +1,6 @@
 """The installed jaxlib computes small programs right, and a broken one is named.
 
-The programs run as a user's do, in processes of their own without what tests/conftest.py sets, so that one which
+The programs run as a user's do, in a process of their own without what tests/conftest.py sets, so that one which
 crashes or hangs fails its test alone.
 """
 
@@ -35,15 +35,14 @@ def run(*arguments, **more):
   )
 
 
-@pytest.mark.parametrize("program", jaxlib_programs.PROGRAMS)
-def test_the_installed_jaxlib_computes_it_right(program):
-  done = run("tests/jaxlib_programs.py", program)
+def test_the_installed_jaxlib_computes_the_programs_right():
+  done = run("tests/jaxlib_programs.py", *jaxlib_programs.PROGRAMS)
   assert done.returncode == 0, f"jaxlib {importlib.metadata.version('jaxlib')}: {done.stderr[-1000:]}"
 
 
-@pytest.mark.parametrize("program", jaxlib_programs.PROGRAMS | jaxlib_programs.DIRECT)
-def test_with_the_advised_flag_every_jaxlib_computes_it_right(program):
-  done = run("tests/jaxlib_programs.py", program, XLA_FLAGS=ADVICE)
+def test_with_the_advised_flag_every_jaxlib_computes_them_right():
+  programs = jaxlib_programs.PROGRAMS | jaxlib_programs.DIRECT
+  done = run("tests/jaxlib_programs.py", *programs, XLA_FLAGS=ADVICE)
   assert done.returncode == 0, f"jaxlib {importlib.metadata.version('jaxlib')}: {done.stderr[-1000:]}"
 
 

@@ -8,6 +8,7 @@ same order. What a checkpoint does not have (ARM's `affinity`)
 stays as the model initialises it. Sizes follow from the shapes; everything else must fit exactly.
 """
 
+import functools
 import pathlib
 import re
 from collections.abc import Iterable, Mapping
@@ -28,6 +29,14 @@ from jaxfer.train.weights import save_weights, unsound_values
 _LEAVES = {
   "kernel": "weight", "scale": "weight", "slope": "weight", "mean": "running_mean", "var": "running_var",
 }  # fmt: skip
+
+
+@functools.lru_cache(8)
+def _template(model: str, size: int, **attributes: Any) -> Any:
+  """Shapes of a model's variables, for images of `size` pixels; traced once for all checkpoints of one net."""
+  module = MODELS[model](**attributes)
+  image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+  return jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), image)
 
 
 def torch_name(importer: Importer, path: str, attributes: Mapping[str, Any]) -> str:
@@ -73,9 +82,7 @@ def variables_of(name: str, checkpoint: Checkpoint) -> tuple[dict[str, Any], dic
     tensors, left_out = _of_model(importer, prefix, checkpoint.tensors)
     shapes = {key: tensor.shape for key, tensor in tensors.items()}
     attributes, size = importer.attributes(shapes), importer.input_size(shapes)
-    model = MODELS[importer.model](**attributes)
-    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    template = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
+    template = _template(importer.model, size, **attributes)
   except UserError as error:
     raise UserError(f"{checkpoint.path}: {error}") from None
   flat = traverse_util.flatten_dict(template, sep="/")

@@ -7,7 +7,8 @@ from benchmarks import goldens, harness, quickstart
 from jaxfer.data import records
 from tests.benchmarks.toy import record
 
-OPTIONS = {"num_subjects": 2, "num_frames": 2, "image_size": 16}
+# Drawn by the program that tests/data/synthetic_dataset_test.py compiles too.
+OPTIONS = {"num_subjects": 2, "num_frames": 4, "image_size": 16}
 
 
 def test_drawn_records_are_those_that_the_data_set_stores(tmp_path):

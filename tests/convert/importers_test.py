@@ -1,6 +1,7 @@
 """Each importer puts every tensor where it belongs, and says all that does not fit."""
 
 import errno
+import functools
 import json
 import pathlib
 
@@ -92,6 +93,7 @@ PARAMETERS = {
 }
 
 
+@functools.cache
 def template(name, size=96, **attributes):
   """Shapes of our variables by path."""
   model = importers.MODELS[importers.IMPORTERS[name].model](**attributes)

@@ -31,6 +31,19 @@ def sequences():
   return generate_sequences(num_subjects=2, num_frames=4, image_size=16, seed=7)
 
 
+# As the generators call them, for as many rows at once, so that nothing new is compiled.
+
+
+def cast_stills(seed, *rows):
+  with dataset._precise():
+    return dataset._cast_stills(np.uint32(seed), *rows, studio=False, classes="seven")
+
+
+def cast_sequences(seed, *rows, time_course="onset_apex"):
+  with dataset._precise():
+    return dataset._cast_sequences(np.uint32(seed), *rows, time_course=time_course, num_frames=4)
+
+
 def test_stills_are_what_is_promised(stills):
   assert stills["image"].shape == (42, 16, 16, 1)
   assert stills["image"].dtype == np.uint8
@@ -126,8 +139,9 @@ def test_aligned_faces_have_eyes_and_mouth_where_raf_db_has_them(coordinates):
     np.testing.assert_allclose(points, np.broadcast_to((place + 0.5) * 0.4, points.shape), atol=1e-3)
   # What is seen at a landmark is what lies there on the face.
   rows = aligned["subject"], aligned["take"], aligned["label"]
-  faces = dataset._cast_stills(np.uint32(7), *rows)[0]
-  points = jax.jit(jax.vmap(lambda face: landmarks(face, 2)))(faces) - 1
+  faces = cast_stills(7, *rows)[0]
+  with dataset._precise():
+    points = jax.jit(jax.vmap(lambda face: landmarks(face, 2)))(faces) - 1
   pose = faces.pose
   there = (np.asarray(points) - np.stack([pose.x, pose.y], -1)[:, None]) / np.asarray(pose.scale)[
     :, None, None
@@ -156,20 +170,18 @@ def test_landmarks_err_as_asked_by_picture_and_point(stills):
   np.testing.assert_array_equal(fewer["landmarks"], noisy["landmarks"][:14])
 
 
-def test_the_builder_takes_both_options(coordinates, tmp_path):
-  loaded = records.load("synthetic_faces", tmp_path, **ALIGNED, landmark_noise=1.5)
-  drawn = generate_stills(**ALIGNED, landmark_noise=1.5)
-  for name in ("image", "landmarks"):
+def test_the_builder_takes_all_options(tmp_path):
+  (options,) = (options for _, options, _ in FINGERPRINTS if options.get("aligned"))
+  loaded = records.load("synthetic_faces", tmp_path, image_size=16, **options)
+  drawn = generate_stills(image_size=16, **options)
+  for name in ("image", "landmarks", "label"):
     np.testing.assert_array_equal(loaded.arrays[name], drawn[name])
 
 
 def test_action_units_tell_the_classes_apart_on_people_never_seen():
-  # As many rows at once as the generators cast, so that nothing new is compiled.
   subject, labels = np.arange(224, dtype=np.int32) // 7, np.arange(224, dtype=np.int32) % 7
   chunks = [slice(i, i + 32) for i in range(0, 224, 32)]
-  shown = np.concatenate(
-    [dataset._cast_stills(np.uint32(0), subject[c], labels[c], labels[c])[2] for c in chunks]
-  )
+  shown = np.concatenate([cast_stills(0, subject[c], labels[c], labels[c])[2] for c in chunks])
   moved = shown * action_units.GAINS / (1 + (action_units.GAINS - 1) * shown)
   known = subject < 20
   centres = np.stack([moved[known & (labels == c)].mean(0) for c in range(7)])
@@ -178,14 +190,9 @@ def test_action_units_tell_the_classes_apart_on_people_never_seen():
 
 
 def test_nothing_but_the_expression_depends_on_the_label():
-  def stills(rows, labels):
-    return dataset._cast_stills(np.uint32(3), rows, rows, labels)
-
-  def sequences(rows, labels):
-    return dataset._cast_sequences(np.uint32(3), rows, rows, labels, time_course="onset_apex", num_frames=4)
-
-  for cast, count in ((stills, 32), (sequences, 8)):
-    face, scene, shown = cast(np.zeros(count, np.int32), np.arange(count, dtype=np.int32) % 7)
+  for cast, count in ((cast_stills, 32), (cast_sequences, 8)):
+    rows = np.zeros(count, np.int32)
+    face, scene, shown = cast(3, rows, rows, np.arange(count, dtype=np.int32) % 7)
     scene = scene._replace(noise_key=jax.random.key_data(scene.noise_key))
     for leaf in jax.tree.leaves((face.identity, face.pose, scene)):
       np.testing.assert_array_equal(leaf, np.broadcast_to(np.asarray(leaf)[:1], leaf.shape))
@@ -226,13 +233,13 @@ def test_time_courses():
 
 
 def test_what_follows_a_fleeting_expression_says_nothing_of_the_label():
-  rows = np.zeros(14, np.int32), np.repeat(np.arange(2, dtype=np.int32), 7)
-  labels = np.tile(np.arange(7, dtype=np.int32), 2)
-  _, _, shown = dataset._cast_sequences(np.uint32(3), *rows, labels, time_course="fleeting", num_frames=5)
-  late = np.asarray(shown)[:, 3:].reshape(2, 7, -1)
+  zeros, labels = np.zeros(8, np.int32), np.arange(8, dtype=np.int32) % 7
+  takes = [cast_sequences(3, zeros, zeros + take, labels, time_course="fleeting")[2] for take in (0, 1)]
+  shown = np.asarray(takes)[:, :7]
+  late = shown[:, :, 2:].reshape(2, 7, -1)
   np.testing.assert_allclose(late, np.broadcast_to(late[:, :1], late.shape), atol=1e-6)
   assert np.abs(late[0, 0] - late[1, 0]).max() > 0.05
-  assert len(np.unique(np.asarray(shown)[:7, 1].round(5), axis=0)) == 7
+  assert len(np.unique(shown[0, :, 1].round(5), axis=0)) == 7
 
 
 def test_builders_are_read_like_real_sets(tmp_path, stills):

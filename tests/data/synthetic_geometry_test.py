@@ -8,10 +8,11 @@ import pytest
 from jaxfer.data.synthetic import action_units, geometry
 from jaxfer.data.synthetic.geometry import Face
 from jaxfer.data.synthetic.identity import sample_identity, sample_pose, sample_scene
-from jaxfer.data.synthetic.landmarks import landmarks
+from jaxfer.data.synthetic.landmarks import landmarks as eager_landmarks
 from jaxfer.data.synthetic.render import pixel_grid, render, sensor
 
 SIZE = 64
+landmarks = jax.jit(eager_landmarks, static_argnums=1)
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +53,19 @@ def warped(picture, flow):
 def test_map_and_inverse_agree(face):
   face = showing(face, AU1=0.6, AU6=0.5, AU12=0.4, AU26=0.7, AU45=0.5)
   px, py = pixel_grid(32)
-  x, v = geometry.unplace(face, 0.8 * px, 0.8 * py)
-  there = geometry.place(face, x, v)
+
+  @jax.jit
+  def there_and_back(face, px, py):
+    x, v = geometry.unplace(face, px, py)
+    parted = geometry.unpart(face, x, v)
+    return geometry.place(face, x, v), v, parted, geometry.part(face, x, parted.y)
+
+  there, v, parted, back = jax.device_get(there_and_back(face, 0.8 * px, 0.8 * py))
   np.testing.assert_allclose(there, [0.8 * px, 0.8 * py], atol=2e-3)
-  parted = geometry.unpart(face, x, v)
   skin = (parted.eye < -1e-3) & (parted.mouth < -1e-3)
   assert 0.5 < skin.mean() < 1.0
   # The lids' and lips' reach ends where the two regions meet.
-  np.testing.assert_allclose(geometry.part(face, x, parted.y)[skin], v[skin], atol=2e-3)
+  np.testing.assert_allclose(back[skin], v[skin], atol=2e-3)
 
 
 def test_same_face_has_zero_flow(face, scene):
@@ -97,7 +103,7 @@ def test_flow_is_the_motion_of_landmarks(face, scene):
   before = face
   now = showing(face, AU1=0.7, AU2=0.5, AU12=0.2)._replace(pose=face.pose._replace(yaw=face.pose.yaw + 0.05))
   _, flow = draw(now, scene, before, SIZE)
-  old, new = landmarks(before, SIZE), landmarks(now, SIZE)
+  flow, old, new = jax.device_get((flow, landmarks(before, SIZE), landmarks(now, SIZE)))
   for i in (0, 1, 2, 3, 4, 5, 6, 7):  # brows and the nose's ridge: visible skin away from openings and edges
     x, y = np.floor(np.asarray(new[i])).astype(int)
     np.testing.assert_allclose(flow[y, x], new[i] - old[i], atol=0.25)

@@ -94,9 +94,9 @@ def test_values_and_gradients_equal_the_reference(name):
     ),
     (
       "conv_gru temporal_gate temporal_skip gate_sees_x output",
-      [{"checkpoint_every": 2}, {"checkpoint_every": 9}],
+      [{"checkpoint_every": 9}],
     ),
-    ("conv_lstm temporal_gate temporal_skip input", [{"checkpoint_every": 2}, {"checkpoint_every": 9}]),
+    ("conv_lstm temporal_gate temporal_skip input", [{"checkpoint_every": 9}]),
     ("conv_lstm temporal_gate temporal_skip peephole output", [{"recompute": True}, {"checkpoint_every": 2}]),
   ],
 )
@@ -174,20 +174,24 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_the_cell_state_in_float32(optio
   cell = Cell("conv_lstm", **FULL, **options)
   params, x = params_of(cell), clip()
   cast = jax.tree.map(lambda a: a.astype(jnp.bfloat16), (params, x))
-  outputs, state = recurrence.unroll(cell, *cast)
+  outputs, state = jax.jit(functools.partial(recurrence.unroll, cell))(*cast)
   assert outputs.dtype == state.h.dtype == jnp.bfloat16
   assert state.c.dtype == jnp.float32
-  assert_close(outputs, reference.unroll(cell, params, x)[0], tolerance=3e-2)
+  want, _ = jax.jit(functools.partial(reference.unroll, cell))(params, x)
+  assert_close(outputs, want, tolerance=3e-2)
 
 
 @pytest.mark.parametrize("merge", ["input", "output"])
 def test_steps_one_by_one_equal_the_unrolled_sequence(merge):
   cell = Cell("conv_gru", **FULL, temporal_merge=merge)
   params, x = params_of(cell), clip()
-  want, last = recurrence.unroll(cell, params, x)
-  state = recurrence.initial_state(cell, last.h.shape)
+  want, last = jax.jit(functools.partial(recurrence.unroll, cell))(params, x)
+  state, step = (
+    recurrence.initial_state(cell, last.h.shape),
+    jax.jit(functools.partial(recurrence.step, cell)),
+  )
   for t in range(x.shape[1]):
-    state, y = recurrence.step(cell, params, state, x[:, t])
+    state, y = step(params, state, x[:, t])
     np.testing.assert_allclose(y, want[:, t], rtol=0, atol=1e-6)
   assert_close(state, last, 1e-6)
 
@@ -196,10 +200,10 @@ def test_steps_one_by_one_equal_the_unrolled_sequence(merge):
 def test_members_run_as_they_do_alone(options):
   cell = Cell("conv_lstm", **FULL, **options)
   several = [params_of(cell, seed=seed) for seed in range(3)]
-  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *several)
+  stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *several)
   x = clip()
   run = jax.jit(lambda p: everything(recurrence.unroll, cell, p, x))
-  together = jax.vmap(run)(stacked)
+  together = jax.device_get(jax.jit(jax.vmap(run))(stacked))
   for k, params in enumerate(several):
     assert_close(jax.tree.map(lambda a, k=k: a[k], together), run(params))
 
@@ -239,8 +243,8 @@ def test_the_loops_hold_the_convolution_of_the_state_alone():
 def test_future_frames_do_not_reach_the_past():
   cell = Cell("conv_lstm", **FULL)
   params, x = params_of(cell), clip(time=4)
-  before = recurrence.unroll(cell, params, x)[0]
-  after = recurrence.unroll(cell, params, x.at[:, 2].add(1.0))[0]
+  run = jax.jit(lambda x: recurrence.unroll(cell, params, x)[0])
+  before, after = jax.device_get((run(x), run(x.at[:, 2].add(1.0))))
   np.testing.assert_array_equal(before[:, :2], after[:, :2])
   assert (before[:, 2:] != after[:, 2:]).any((0, 2, 3, 4)).all()
 
@@ -289,8 +293,8 @@ def test_the_temporal_skip_carries_more_gradient_back():
       half = 0.5 * jnp.eye(4)
       params["temporal_skip_kernel"] = jnp.concatenate([half, half])
     x = clip(time=8)
-    grad = jax.grad(lambda x: recurrence.unroll(cell, params, x)[1].h.sum())(x)  # noqa: B023
-    norms.append(float(jnp.linalg.norm(grad[:, 0])))
+    grad = jax.jit(jax.grad(lambda x: recurrence.unroll(cell, params, x)[1].h.sum()))(x)  # noqa: B023
+    norms.append(np.linalg.norm(np.asarray(grad)[:, 0]))
   assert norms[1] > norms[0]
 
 

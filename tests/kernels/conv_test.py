@@ -1,3 +1,4 @@
+import functools
 import json
 import math
 
@@ -90,6 +91,14 @@ def each(cases):
   return pytest.mark.parametrize(("case", "name"), pairs, ids=[" by ".join(pair) for pair in pairs])
 
 
+@functools.cache
+def wanted(case, dtype=jnp.float32):
+  """The reference's value and gradients."""
+  x, w, *settings = arrays(case, dtype)
+  plain = transposed_reference if case in TRANSPOSED else convolution.conv_reference
+  return jax.jit(lambda x, w: value_and_pull(lambda x, w: plain(x, w, *settings), x, w))(x, w)
+
+
 @each(SHAPES)
 def test_values_and_gradients_equal_the_reference(case, name, monkeypatch):
   force(monkeypatch, name)
@@ -97,8 +106,7 @@ def test_values_and_gradients_equal_the_reference(case, name, monkeypatch):
   got = jax.jit(lambda x, w: value_and_pull(lambda x, w: convolution.conv(x, w, strides, padding), x, w))(
     x, w
   )
-  want = value_and_pull(lambda x, w: convolution.conv_reference(x, w, strides, padding), x, w)
-  for g, v in zip(got, want, strict=True):
+  for g, v in zip(got, wanted(case), strict=True):
     close(g, v)
 
 
@@ -109,8 +117,7 @@ def test_transposed_values_and_gradients_equal_the_reference(case, name, monkeyp
   got = jax.jit(lambda x, w: value_and_pull(lambda x, w: convolution.conv_transpose(x, w, *settings), x, w))(
     x, w
   )
-  want = value_and_pull(lambda x, w: transposed_reference(x, w, *settings), x, w)
-  for g, v in zip(got, want, strict=True):
+  for g, v in zip(got, wanted(case), strict=True):
     close(g, v)
 
 
@@ -132,14 +139,9 @@ def test_a_transposed_convolution_by_hand():
 def test_bfloat16(case, name, monkeypatch):
   force(monkeypatch, name)
   x, w, *settings = arrays(case, jnp.bfloat16)
-  ours, plain = (
-    (convolution.conv_transpose, transposed_reference)
-    if case in TRANSPOSED
-    else (convolution.conv, convolution.conv_reference)
-  )
-  got = value_and_pull(lambda x, w: ours(x, w, *settings), x, w)
-  want = value_and_pull(lambda x, w: plain(x, w, *settings), x, w)
-  for g, v in zip(got, want, strict=True):
+  ours = convolution.conv_transpose if case in TRANSPOSED else convolution.conv
+  got = jax.jit(lambda x, w: value_and_pull(lambda x, w: ours(x, w, *settings), x, w))(x, w)
+  for g, v in zip(got, wanted(case, jnp.bfloat16), strict=True):
     assert g.dtype == jnp.bfloat16
     close(g, v, TOLERANCE[jnp.bfloat16])
 
@@ -149,13 +151,25 @@ def test_patch_products_in_blocks_equal_the_reference(case, monkeypatch):
   for limit in ("_BLOCK", "_WEIGHT_BLOCK"):
     monkeypatch.setattr(formulations, limit, 1)  # One image at a time.
   x, w, strides, padding = arrays(case)
-  y, pull = jax.vjp(lambda x, w: convolution.conv_reference(x, w, strides, padding), x, w)
-  close(formulations.patch_conv(x, w, strides, padding), y)
-  if strides == (1, 1):
-    close(formulations.shift_conv(x, w, padding), y)
-    close(formulations.row_conv(x, w, padding), y)
-    close(formulations.weights_by_rows(x, y, w.shape[:2], strides, padding), pull(y)[1])
-  close(formulations.weights_by_patches(x, y, w.shape[:2], strides, padding), pull(y)[1])
+
+  @jax.jit
+  def pairs(x, w):
+    y, pull = jax.vjp(lambda x, w: convolution.conv_reference(x, w, strides, padding), x, w)
+    _, gradient = pull(y)
+    found = [
+      (formulations.patch_conv(x, w, strides, padding), y),
+      (formulations.weights_by_patches(x, y, w.shape[:2], strides, padding), gradient),
+    ]
+    if strides == (1, 1):
+      found += [
+        (formulations.shift_conv(x, w, padding), y),
+        (formulations.row_conv(x, w, padding), y),
+        (formulations.weights_by_rows(x, y, w.shape[:2], strides, padding), gradient),
+      ]
+    return found
+
+  for got, want in pairs(x, w):
+    close(got, want)
 
 
 @pytest.mark.parametrize("way", ["map", "grouped", "batched"])
@@ -170,6 +184,7 @@ def test_members_equal_one_after_another(case, differs, way, monkeypatch):
   f = convolution.conv_transpose if case in TRANSPOSED else convolution.conv
   x, w = (a if axis == 0 else a[0] for a, axis in zip((x, w), differs, strict=True))
 
+  @jax.jit
   def one(x, w):
     return value_and_pull(lambda x, w: f(x, w, *settings), x, w)
 

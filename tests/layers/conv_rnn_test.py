@@ -9,10 +9,15 @@ from conv_rnn_cases import CASES, GOLDEN, LAYERS, from_golden, ours
 from jaxfer.errors import UserError
 from jaxfer.kernels import conv_recurrence
 from jaxfer.layers.conv_rnn import ConvGRU, ConvGRUCell, ConvLSTM, ConvLSTMCell
+from tests import drawn
 
 FULL = {"temporal_gate": True, "temporal_skip": True, "spatial_skip": True}
 # Float32 at the matmul precision of the backend against float64: relative to the largest value.
 TOLERANCE = 1e-5
+
+
+def clip(*shape):
+  return np.random.default_rng(1).standard_normal(shape, np.float32)
 
 
 # The kernels, interpreted, on one cell of each kind: `conv_recurrence_pallas_test` compares all with the reference.
@@ -93,9 +98,9 @@ def test_worked_scalar_table(layer, enhanced):
 @pytest.mark.parametrize("merge", ["input", "output"])
 @pytest.mark.parametrize("layer", [ConvLSTM, ConvGRU])
 def test_identity_merges_reduce_the_enhanced_cell_to_the_plain_one(layer, merge):
-  x = jax.random.normal(jax.random.key(1), (2, 4, 5, 4, 3))
+  x = clip(2, 4, 5, 4, 3)
   enhanced = layer(4, **FULL, temporal_merge=merge)
-  params = enhanced.init(jax.random.key(0), x)["params"]
+  params = jax.jit(enhanced.init)(jax.random.key(0), x)["params"]
   for name in ("temporal_skip_kernel", "spatial_skip_kernel"):
     params[name] = jnp.eye(*params[name].shape)
   plain = {name: p for name, p in params.items() if not name.startswith(("gate", "temporal", "spatial"))}
@@ -105,9 +110,9 @@ def test_identity_merges_reduce_the_enhanced_cell_to_the_plain_one(layer, merge)
 
 
 def test_a_closed_gate_shuts_and_an_open_gate_passes_the_older_state():
-  x = jax.random.normal(jax.random.key(1), (1, 4, 5, 4, 3))
+  x = clip(1, 4, 5, 4, 3)
   gated, raw = ConvLSTM(4, temporal_gate=True, temporal_skip=True), ConvLSTM(4, temporal_skip=True)
-  params = gated.init(jax.random.key(0), x)["params"]
+  params = jax.jit(gated.init)(jax.random.key(0), x)["params"]
   rest = {name: p for name, p in params.items() if not name.startswith("gate")}
   opened = gated.apply({"params": params | {"gate_bias": jnp.full(4, 50.0)}}, x)
   np.testing.assert_allclose(opened, raw.apply({"params": rest}, x), rtol=1e-6, atol=1e-7)
@@ -121,18 +126,18 @@ def test_a_closed_gate_shuts_and_an_open_gate_passes_the_older_state():
 @pytest.mark.parametrize(("layer", "cell"), [(ConvLSTM, ConvLSTMCell), (ConvGRU, ConvGRUCell)])
 def test_the_cell_in_flaxs_own_loop_equals_the_layer(layer, cell, merge):
   options = FULL | {"temporal_merge": merge}
-  x = jax.random.normal(jax.random.key(1), (2, 3, 5, 4, 3))
-  variables = layer(4, **options).init(jax.random.key(0), x)
+  x = clip(2, 3, 5, 4, 3)
+  variables = drawn.variables(layer(4, **options).init, x)
   loop = nn.RNN(cell(4, **options, name="cell"))
   np.testing.assert_allclose(
-    loop.apply({"params": {"cell": variables["params"]}}, x),
-    layer(4, **options).apply(variables, x),
+    jax.jit(loop.apply)({"params": {"cell": variables["params"]}}, x),
+    jax.jit(layer(4, **options).apply)(variables, x),
     atol=1e-6,
   )
 
 
 def test_initial_parameters():
-  params = ConvLSTM(8, **FULL).init(jax.random.key(0), jnp.zeros((1, 1, 4, 4, 3)))["params"]
+  params = jax.jit(ConvLSTM(8, **FULL).init)(jax.random.key(0), jnp.zeros((1, 1, 4, 4, 3)))["params"]
   np.testing.assert_array_equal(params["input_bias"], np.repeat([0, 1, 0, 0], 8))
   limit = np.sqrt(6 / (9 * (3 + 8)))  # Glorot uniform of one gate.
   assert 0.9 * limit < np.abs(params["input_kernel"]).max() <= limit
@@ -143,7 +148,7 @@ def test_initial_parameters():
 @pytest.mark.parametrize("layer", [ConvLSTM, ConvGRU])
 def test_merges_start_as_their_name_says(layer):
   clip = jnp.zeros((1, 1, 4, 4, 3))
-  drawn = {
+  found = {
     name: jax.jit(layer(8, **FULL, merge_init=name).init)(jax.random.key(0), clip)["params"]
     for name in ("identity", "sum", "glorot")
   }
@@ -155,18 +160,18 @@ def test_merges_start_as_their_name_says(layer):
       ("identity", np.concatenate([eye, 0 * second])),
       ("sum", np.concatenate([eye, second])),
     ):
-      noise = np.asarray(drawn[name][kernel]) - mean
+      noise = np.asarray(found[name][kernel]) - mean
       assert 0.005 < noise.std() < 0.02
       assert np.abs(noise).max() < 0.06
-    limit = np.sqrt(6 / sum(drawn["glorot"][kernel].shape))
-    assert 0.9 * limit < np.abs(drawn["glorot"][kernel]).max() <= 1.001 * limit
-  for params in drawn.values():
-    np.testing.assert_allclose(params["input_kernel"], drawn["identity"]["input_kernel"], rtol=1e-5)
+    limit = np.sqrt(6 / sum(found["glorot"][kernel].shape))
+    assert 0.9 * limit < np.abs(found["glorot"][kernel]).max() <= 1.001 * limit
+  for params in found.values():
+    np.testing.assert_allclose(params["input_kernel"], found["identity"]["input_kernel"], rtol=1e-5)
     np.testing.assert_array_equal(params["temporal_skip_bias"], 0)
 
 
 def test_the_sum_of_more_channels_than_features_adds_the_first_of_them():
-  init = ConvLSTM(2, spatial_skip=True, merge_init="sum").init
+  init = jax.jit(ConvLSTM(2, spatial_skip=True, merge_init="sum").init)
   kernel = init(jax.random.key(0), jnp.zeros((1, 1, 4, 4, 5)))["params"]["spatial_skip_kernel"]
   want = np.concatenate([np.eye(2), np.eye(2), np.zeros((3, 2))])
   np.testing.assert_allclose(kernel, want, rtol=0, atol=0.06)
@@ -242,9 +247,9 @@ def test_bfloat16_computes_close_to_float32_with_every_option(layer):
   options = FULL | {"temporal_merge": "output", "merge_init": "sum"}
   if layer is ConvLSTM:
     options["peephole"] = True
-  x = jax.random.normal(jax.random.key(1), (2, 4, 5, 4, 3))
+  x = clip(2, 4, 5, 4, 3)
   mask = jnp.asarray([[True] * 4, [True, True, False, False]])
-  variables = layer(4, **options).init(jax.random.key(0), x)
+  variables = drawn.variables(layer(4, **options).init, x)
   chex.assert_type(jax.tree.leaves(variables), jnp.float32)
 
   def results(dtype):
@@ -282,11 +287,10 @@ def test_values_that_do_not_exist_are_refused(option, value, message):
 @pytest.mark.parametrize("merge", ["input", "output"])
 def test_padding_after_the_end_changes_nothing(merge):
   layer = ConvLSTM(4, **FULL, temporal_merge=merge)
-  x = jax.random.normal(jax.random.key(1), (2, 5, 5, 4, 3))
-  variables = layer.init(jax.random.key(0), x)
-  mask = jnp.arange(5) < jnp.asarray([[5], [3]])
-  padded = layer.apply(variables, x, mask)
-  np.testing.assert_allclose(padded[1, :3], layer.apply(variables, x[1:, :3])[0], atol=1e-6)
+  x = clip(2, 5, 5, 4, 3)
+  variables, apply = drawn.variables(layer.init, x), jax.jit(layer.apply)
+  padded = np.asarray(apply(variables, x, np.arange(5) < np.asarray([[5], [3]])))
+  np.testing.assert_allclose(padded[1, :3], np.asarray(apply(variables, x[1:, :3]))[0], atol=1e-6)
   np.testing.assert_array_equal(padded[1, 3:], 0)
 
 

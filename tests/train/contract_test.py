@@ -35,21 +35,29 @@ def test_every_system_is_here():
 
 # Compiled as for users, too: the one that compiles fastest of those with BatchNorm.
 AS_USERS = ("elderly_transfer",)
+# The default run maps the others by jit alone: a system sees no more than the name of an axis, whoever maps it.
+BY_PMAP = ("classifier", "elderly_transfer")
 
 
-@pytest.mark.parametrize(
-  "name",
-  [pytest.param(name, marks=[pytest.mark.optimized] * (name in AS_USERS)) for name in systems.SYSTEMS],
-)
-def test_one_device_equals_four_nothing_is_nan_and_no_product_is_reduced(name):
+def cases():
+  """Every system by jit and by pmap. All but those of `BY_PMAP` are run by jit alone, and by pmap in the slow tests."""
+  for name in systems.SYSTEMS:
+    marks = [pytest.mark.optimized] * (name in AS_USERS)
+    if name not in BY_PMAP:
+      yield pytest.param(name, False, id=name)
+    yield pytest.param(name, True, id=f"{name} by pmap", marks=marks)
+
+
+@pytest.mark.parametrize(("name", "pmap"), cases())
+def test_one_device_equals_four_nothing_is_nan_and_no_product_is_reduced(name, pmap):
   """Under `jax_debug_nans`, so that a step or an evaluation that makes a NaN on its way fails too."""
   task = systems.made(name)
   plan = task.plan(np.arange(40))
   stages, hparams = task.stages(plan.steps)
   with jax.debug_nans(True):
     variables = drawn.variables(task.init)
-    contract.check_steps(stages, variables, task.data, plan, hparams)
-    contract.check_outputs(task.outputs, variables, task.data, hparams, 16)
+    contract.check_steps(stages, variables, task.data, plan, hparams, pmap)
+    contract.check_outputs(task.outputs, variables, task.data, hparams, 16, pmap)
 
 
 class Forgetful(nn.Module):

@@ -35,8 +35,7 @@ def assert_same(got, want, tolerance=TOLERANCE):
 
 
 @pytest.mark.optimized
-@pytest.mark.parametrize("remainder", ["drop", "wrap"])
-@pytest.mark.parametrize(("batch_size", "devices"), [(8, 4), (10, 2)])
+@pytest.mark.parametrize(("batch_size", "devices", "remainder"), [(8, 4, "drop"), (10, 2, "wrap")])
 def test_pmap_and_jit_on_many_devices_equal_one_device(tmp_path, batch_size, devices, remainder):
   """23 rows: neither 8 nor 10 divides them; 10 rows on four devices run on two."""
   assert divide(1, batch_size, 4) == (1, devices)
@@ -234,7 +233,6 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, damage):
     run(tmp_path, resume=True)
 
 
-@pytest.mark.optimized
 def test_a_checkpoint_restores_on_another_number_of_devices(tmp_path):
   want = run(tmp_path, devices=1)
   execution = Execution(backend="jit", devices=4)

@@ -235,16 +235,11 @@ def test_devices_are_divided_among_members_and_shards():
 
 @pytest.mark.optimized
 def test_the_scan_driver_gives_the_same(tmp_path, methods, alones):
-  for mode in ("vmap", "sequential"):
-    results = train(
-      tmp_path / mode,
-      methods["dense"],
-      folds(methods["dense"][-1]),
-      mode,
-      execution={"driver": "scan", "steps_per_call": 2},
-    )
-    for result, want in zip(results, alones("dense")[0], strict=True):
-      assert_same(result.variables, want)
+  """Members at once. One after another each is a training alone, as in engine_test."""
+  execution = {"driver": "scan", "steps_per_call": 2}
+  results = train(tmp_path, methods["dense"], folds(methods["dense"][-1]), execution=execution)
+  for result, want in zip(results, alones("dense")[0], strict=True):
+    assert_same(result.variables, want)
 
 
 def counted(stages, traces):
@@ -305,7 +300,8 @@ def test_groups_of_what_the_memory_holds(tmp_path, methods, alones):
 @pytest.mark.parametrize(("driver", "alike"), [("steps", False), ("scan", True)])
 def test_what_was_compiled_to_learn_its_memory_is_what_runs(tmp_path, methods, driver, alike):
   """The programs of the groups that fit are not compiled a second time; those that did not fit are in vain."""
-  stages, init, data, hparams = methods["dense"]
+  (_, head), init, data, hparams = methods["dense"]
+  stages = Stage("critic", (CRITIC,), 1), dataclasses.replace(head, epochs=1)
   chosen, execution = variants(hparams) if alike else folds(hparams), {"driver": driver}
   if alike:
     given = jax.device_get(init(jax.random.key(9)))
@@ -352,9 +348,9 @@ def stop_after(monkeypatch, chunks):
 
 
 @pytest.mark.optimized
-@pytest.mark.parametrize(("mode", "cuts"), [("vmap", (2, 8)), ("sequential", (14,))])
+@pytest.mark.parametrize(("mode", "cuts"), [("vmap", (8,)), ("sequential", (14,))])
 def test_killed_members_resume_bit_for_bit(tmp_path, monkeypatch, methods, mode, cuts):
-  """In the first epoch, the second stage, the second of three groups."""
+  """In the second stage, and in the second of three groups."""
   method, chosen = methods["dense"], folds(methods["dense"][-1])
   settings = {"steps_per_call": 2, "checkpoint_seconds": 0.0}
   want = train(tmp_path / "whole", method, chosen, mode, execution=settings)

@@ -27,7 +27,7 @@ def run(folder, streamed, training=None, backend="pmap", devices=1, batch_size=4
 @pytest.mark.optimized
 @pytest.mark.parametrize(
   ("backend", "devices", "driver"),
-  [("pmap", 1, "steps"), ("pmap", 4, "steps"), ("pmap", 4, "scan"), ("jit", 4, "scan")],
+  [("pmap", 1, "steps"), ("pmap", 4, "scan"), ("jit", 4, "scan")],
 )
 def test_streamed_equals_resident(tmp_path, backend, devices, driver):
   """Six steps an epoch in calls of four, two epochs a stage, two stages."""
@@ -50,18 +50,17 @@ def test_other_batches_give_another_net(tmp_path):
 
 @pytest.mark.optimized
 def test_a_killed_streamed_run_resumes_bit_for_bit(tmp_path, monkeypatch):
-  """Three chunks an epoch: stopped within the first epoch, and within the second."""
+  """Three chunks an epoch: stopped within the second epoch."""
   settings = {"driver": "steps", "steps_per_call": 2, "checkpoint_seconds": 0.0}
   want = run(tmp_path / "whole", True, **settings)
-  for chunks in (2, 5):
-    cut = tmp_path / f"cut{chunks}"
-    with monkeypatch.context() as patch:
-      stop_after(patch, chunks)
-      with pytest.raises(Stop):
-        run(cut, True, **settings)
-    got = run(cut, True, resume=True, **settings)
-    chex.assert_trees_all_equal(got, want)
-    assert (cut / "metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+  cut = tmp_path / "cut"
+  with monkeypatch.context() as patch:
+    stop_after(patch, 5)
+    with pytest.raises(Stop):
+      run(cut, True, **settings)
+  got = run(cut, True, resume=True, **settings)
+  chex.assert_trees_all_equal(got, want)
+  assert (cut / "metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
 
 
 def test_resuming_with_another_placement_says_so(tmp_path, capsys):
@@ -78,7 +77,7 @@ def of_three(data, columns, keys):
 
 
 @pytest.mark.optimized
-@pytest.mark.parametrize(("backend", "devices"), [("pmap", 1), ("pmap", 4), ("jit", 4)])
+@pytest.mark.parametrize(("backend", "devices"), [("pmap", 1), ("jit", 4)])
 def test_target_and_partner_columns_are_streamed(backend, devices):
   stage = dataclasses.replace(toy.stages()[0], sample=of_three)
   rng = np.random.default_rng(0)

@@ -54,7 +54,7 @@ def records(size=4):
 def one_step(model, **options):
   data = SYSTEM.to_arrays(records())
   (stage,), hparams = SYSTEM.recipe(model, 4, **options)
-  variables = model.init(jax.random.key(0), jnp.zeros((2, 4, 4, 3)))
+  variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((2, 4, 4, 3)))
   before = state.begin(stage, variables)
   plan = {"row": jnp.arange(8), "position": jnp.arange(8)}
   context = Context({name: jnp.float32(value) for name, value in hparams.items()})

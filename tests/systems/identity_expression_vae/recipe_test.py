@@ -25,14 +25,12 @@ from jaxfer.systems.identity_expression_vae import (
   table,
   updates,
 )
-from jaxfer.systems.identity_expression_vae import model as networks
 from jaxfer.systems.identity_expression_vae.baselines import VAE, ConditionalVAE, condition
 from jaxfer.systems.identity_expression_vae.model import IdentityExpressionVAE
 from jaxfer.train import step as engine
 from jaxfer.train.stage import Context
 from jaxfer.train.state import State, begin, variables_of
-from tests import drawn
-from tests.small_systems import Upsampled
+from tests import drawn, small_systems
 
 MODEL = IdentityExpressionVAE(image_size=32, width=1 / 32, latent=4)
 CONFIGS = pathlib.Path(__file__).parents[3] / "configs/identity_expression_vae"
@@ -42,9 +40,15 @@ def identical(one, other):
   return jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), one, other))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _shallow():
+  with small_systems.shallow():
+    yield
+
+
 @pytest.fixture(scope="module")
 def initial():
-  return jax.jit(MODEL.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+  return jax.device_put(drawn.variables(MODEL.init, jnp.zeros((1, 32, 32, 3))))
 
 
 @pytest.fixture(scope="module")
@@ -284,8 +288,6 @@ def test_a_conditional_vae_is_created_for_the_people_of_the_data():
 def test_a_study_of_both_stages_in_rounds(tmp_path, monkeypatch):
   """It evaluates each round, computes the metrics at the end, and draws tables and figures from its folder."""
   monkeypatch.setattr(trainings, "load_data", lambda config, data_dir: faces())
-  monkeypatch.setattr(networks, "_stages", lambda size: 1)  # Shallow networks compile in a third of the time.
-  monkeypatch.setattr(networks, "ConvTranspose", Upsampled)
   full = config.load_study(CONFIGS / "table3_synthetic.py")
   variant = next(variant for variant in full.rows if variant.name == published.ITERATED)
   small = dataclasses.replace(

@@ -12,7 +12,7 @@ from jaxfer.systems.identity_expression_vae import losses, updates
 from jaxfer.systems.identity_expression_vae.baselines import VAE, ConditionalVAE
 from jaxfer.systems.identity_expression_vae.model import IdentityExpressionVAE
 from jaxfer.train.stage import Context
-from tests import drawn
+from tests import drawn, small_systems
 
 BATCH, LATENT = 3, 4
 SMALL = {"image_size": 32, "width": 1 / 32, "latent": LATENT}
@@ -35,6 +35,12 @@ def noise(keys, number):
 
 def means(pairs):
   return {name: total / count for name, (total, count) in pairs.items()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shallow():
+  with small_systems.shallow():
+    yield
 
 
 @pytest.fixture(scope="module")

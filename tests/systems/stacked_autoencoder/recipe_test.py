@@ -54,12 +54,15 @@ BASE = RunConfig(
 )
 
 
+example_keys = jax.jit(step.example_keys)
+
+
 def trained(model, image, key=0, steps=3, **options):
   """Returns the stages, and the variables before the first and after each one. Every batch is `image`."""
   stages, hparams = SYSTEM.recipe(model, 1, pretrain_epochs=1, epochs=1, **options)
   batch = {"image": image, "label": jnp.arange(len(image)) % 7}
   context = Context({name: jnp.float32(value) for name, value in hparams.items()})
-  variables = model.init(jax.random.key(key), image)
+  variables = jax.jit(model.init)(jax.random.key(key), image)
   after = [variables]
   for number, stage in enumerate(stages):
     begun = state.begin(stage, variables)
@@ -72,7 +75,7 @@ def trained(model, image, key=0, steps=3, **options):
       )[0]
     )
     for k in range(steps):
-      keys = step.example_keys(jax.random.key(number), jnp.int32(k), jnp.arange(len(image)))
+      keys = example_keys(jax.random.key(number), jnp.int32(k), jnp.arange(len(image)))
       trainable = advance(trainable, begun.frozen, keys)
     variables = state.variables_of(state.State(trainable, begun.frozen))
     after.append(variables)
