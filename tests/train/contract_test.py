@@ -48,7 +48,7 @@ def cases():
     yield pytest.param(name, True, id=f"{name} by pmap", marks=marks)
 
 
-@pytest.mark.parametrize(("name", "pmap"), cases())
+@pytest.mark.parametrize(("name", "pmap"), [*cases()])
 def test_one_device_equals_four_nothing_is_nan_and_no_product_is_reduced(name, pmap):
   """Under `jax_debug_nans`, so that a step or an evaluation that makes a NaN on its way fails too."""
   task = systems.made(name)
