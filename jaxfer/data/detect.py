@@ -123,7 +123,7 @@ class Cascade:
   name = CASCADE
 
   def __init__(self) -> None:
-    cv2 = _cv2()
+    cv2 = opencv()
     self._cascade = cv2.CascadeClassifier(str(Path(cv2.__file__).parent / "data" / _CASCADE_FILE))
 
   def find(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
@@ -153,7 +153,7 @@ class YuNet:
     self.name = path
     if not Path(path).is_file():
       raise UserError(f"detector {path} is not a file: give 'cascade' or YuNet's face_detection_yunet_*.onnx")
-    cv2 = _cv2()
+    cv2 = opencv()
     try:
       self._net = cv2.FaceDetectorYN.create(path, "", (320, 320), score_threshold=_LEAST_SCORE)
     except cv2.error as error:
@@ -194,7 +194,8 @@ def largest_first(faces: list[Face]) -> list[Face]:
   return sorted(faces, key=lambda face: -face.size[0] * face.size[1])
 
 
-def _cv2() -> Any:
+def opencv() -> Any:
+  """The module cv2. Raises UserError where it is not installed."""
   try:
     import cv2
   except ImportError as error:
