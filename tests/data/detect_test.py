@@ -62,7 +62,9 @@ def test_yunets_rows_are_read(tmp_path, monkeypatch):
 
 
 def test_detectors_that_are_none(tmp_path):
-  with pytest.raises(UserError, match=r"detector nowhere.onnx is not a file: give 'cascade' or"):
+  with pytest.raises(
+    UserError, match=r"detector nowhere.onnx is not a file: give centerface, cascade or YuNet's"
+  ):
     detect.get("nowhere.onnx")
   (tmp_path / "model.onnx").write_bytes(b"no model")
   with pytest.raises(UserError, match=r"model.onnx cannot be loaded .*: give YuNet's") as caught:
