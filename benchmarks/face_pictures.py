@@ -96,7 +96,7 @@ def _frames(path: Path, every: int, with_faces: int | None, faces: Sequence) -> 
 
 def _scene(rng: np.random.Generator, person: Picture, grounds: Sequence[np.ndarray]) -> Picture:
   """One face of a photograph on another picture: turned, scaled, darkened, noisy, compressed."""
-  x, y, radius = person.faces[rng.integers(len(person.faces))]
+  x, y, radius = person.faces[int(rng.integers(len(person.faces)))]
   height, width = _SCENE
   edge = np.exp(rng.uniform(np.log(16), np.log(110)))  # The radius that the face gets.
   turn = np.clip(rng.normal(0, 15), -40, 40)
@@ -108,14 +108,13 @@ def _scene(rng: np.random.Generator, person: Picture, grounds: Sequence[np.ndarr
   matrix = np.array([[scale.real, -scale.imag, 0], [scale.imag, scale.real, 0]])
   matrix[:, 2] = reach - matrix[:, :2] @ [x, y]
   head = align.warp(person.image, matrix, int(2 * reach))
-  ground = Image.fromarray(grounds[rng.integers(len(grounds))]).resize((width, height))
+  ground = Image.fromarray(grounds[int(rng.integers(len(grounds)))]).resize((width, height))
   rows, columns = np.mgrid[: head.shape[0], : head.shape[1]] + 0.5
   mask = np.clip((1 - np.hypot(rows - reach, columns - reach) / reach) * 8, 0, 1)
   left, top = (int(v) for v in middle - reach)
   ground.paste(Image.fromarray(head), (left, top), Image.fromarray((255 * mask).astype(np.uint8)))
-  values = (np.asarray(ground) / 255) ** rng.uniform(0.6, 1.8) * 255 + rng.normal(
-    0, rng.uniform(0, 12), (*_SCENE, 3)
-  )
+  noise = rng.normal(0, rng.uniform(0, 12), (*_SCENE, 3))
+  values = (np.asarray(ground) / 255) ** rng.uniform(0.6, 1.8) * 255 + noise
   image = _compressed(values, int(rng.integers(40, 96)))
   return Picture(image, [(left + reach, top + reach, edge)])
 

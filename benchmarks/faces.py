@@ -9,6 +9,7 @@ the processor (all threads), over the same pictures in the same order, so that o
 """
 
 import argparse
+import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,13 +26,14 @@ Find = Callable[[np.ndarray], Sequence[detect.Face]]
 
 def contenders(peers: bool) -> dict[str, Find]:
   """The detectors that can be had, by name."""
-  found: dict[str, Find] = {}
-  for name, detector in {
-    "cascade": detect.Cascade(),
-    **{f"centerface, {edge} pixels": centerface.CenterFace(edge) for edge in (320, 448, 640)},
-  }.items():
-    found[name] = lambda image, detector=detector: detector.find([image])[0]
-  return found | (face_peers.installed() if peers else {})
+  detectors: dict[str, detect.Detector] = {"cascade": detect.Cascade()}
+  detectors |= {f"centerface, {edge} pixels": centerface.CenterFace(edge) for edge in (320, 448, 640)}
+  ours: dict[str, Find] = {name: functools.partial(_first, detector) for name, detector in detectors.items()}
+  return ours | (face_peers.installed() if peers else {})
+
+
+def _first(detector: detect.Detector, image: np.ndarray) -> list[detect.Face]:
+  return detector.find([image])[0]
 
 
 def hits(picture: Picture, faces: Sequence[detect.Face]) -> tuple[int, int]:

@@ -65,9 +65,9 @@ class CenterFace:
     height, width = pixels.shape[:2]
     beyond = [(0, -edge % _GRAIN) for edge in (height, width)]
     self._net.setInput(np.pad(pixels.transpose(2, 0, 1)[None].astype(np.float32), [(0, 0), (0, 0), *beyond]))
-    maps = [output[0] for output in self._net.forward(_OUTPUTS)]
+    heat, sizes, offsets, marks = (output[0] for output in self._net.forward(_OUTPUTS))
     faces = []
-    for box, score, points in zip(*decode(*maps, _LEAST_SCORE), strict=True):
+    for box, score, points in zip(*decode(heat, sizes, offsets, marks, _LEAST_SCORE), strict=True):
       left, top, right, bottom = (box * [*scale, *scale]).tolist()
       faces.append(Face((left, top, right, bottom), float(score), points * scale))
     return largest_first(faces)

@@ -282,11 +282,10 @@ def _found_points(pixels: np.ndarray, detector: str) -> np.ndarray:
   """Five points of the largest face. Raises ValueError where no face is found, or the detector gives no points."""
   faces = detect.get(detector).find([pixels])[0]
   if not faces:
-    raise ValueError(f"the template needs points of the face, and {detector} finds no face: choose crop=auto")
+    raise ValueError(f"the template needs points, and {detector} finds no face: choose crop=auto")
   if faces[0].points is None:
     raise ValueError(
-      f"the template needs points of the face, and {detector} gives none: `pip install 'jaxfer[faces]'`, or choose "
-      "crop=auto"
+      f"the template needs points, and {detector} gives none: `pip install 'jaxfer[faces]'`, or choose crop=auto"
     )
   return faces[0].points
 

@@ -27,7 +27,9 @@ FACE, MARKS = faces.draw(3, "surprise", SIZE)
 POINTS = np.stack([MARKS[36:42].mean(0), MARKS[42:48].mean(0), MARKS[30], MARKS[48], MARKS[54]])
 
 
-NO_POINTS = "the template needs points of the face, and cascade gives none: `pip install 'jaxfer[faces]'`, or choose crop=auto"
+NO_POINTS = (
+  "the template needs points, and cascade gives none: `pip install 'jaxfer[faces]'`, or choose crop=auto"
+)
 
 
 def _still(path: Path, image: np.ndarray = FACE, key: str = "", **fields) -> Still:
