@@ -212,11 +212,16 @@ def largest_first(faces: list[Face]) -> list[Face]:
 
 
 def opencv() -> Any:
-  """The module cv2. Raises UserError where it is not installed."""
+  """The module cv2. Raises UserError where it is not installed, or lacks a library of the system."""
   try:
     import cv2
-  except ImportError as error:
+  except ModuleNotFoundError as error:
     raise UserError(
       "finding faces needs OpenCV 4: install it with `pip install 'jaxfer[vision]'`, or choose crop=middle or whole"
+    ) from error
+  except ImportError as error:
+    raise UserError(
+      f"OpenCV cannot be loaded ({error}): on a machine without a display, `pip uninstall opencv-python` and "
+      "`pip install --force-reinstall --no-deps 'opencv-python-headless<5'`"
     ) from error
   return cv2

