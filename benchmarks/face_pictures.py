@@ -67,7 +67,8 @@ def sets(media: Path, every: int, scenes: int) -> dict[str, list[Picture]]:
     "photographs": photographs + portraits,
     "frames": frames,
     "scenes": [_scene(rng, people[i % len(people)], grounds) for i in range(scenes)],
-    "LFW, 25 pixels": _lfw(rng),
+    "LFW": _lfw(rng, 256),
+    "LFW, cut tight": _lfw(rng, 100),
     "no face": faceless,
   }
   return {name: pictures for name, pictures in made.items() if pictures}
@@ -119,14 +120,14 @@ def _scene(rng: np.random.Generator, person: Picture, grounds: Sequence[np.ndarr
   return Picture(image, [(left + reach, top + reach, edge)])
 
 
-def _lfw(rng: np.random.Generator) -> list[Picture]:
-  """scikit-image's 100 faces of 25 x 25 grey pixels, of as many people, enlarged to 100 pixels on a plain ground."""
+def _lfw(rng: np.random.Generator, edge: int) -> list[Picture]:
+  """scikit-image's 100 faces of 25 x 25 grey pixels, of as many people, as 100 pixels on a plain ground of `edge`."""
   path = _bundled("skimage", "data/lfw_subset.npy")
   made = []
   for patch in np.load(path)[:100] if path else ():
-    ground = np.full((256, 256), float(np.median(patch)) * 255)
+    ground = np.full((edge, edge), float(np.median(patch)) * 255)
     large = Image.fromarray((patch * 255).astype(np.uint8)).resize((100, 100), Image.Resampling.BICUBIC)
-    left, top = (int(v) for v in rng.integers(20, 136, 2))
+    left, top = (int(v) for v in rng.integers(0, edge - 99, 2))
     ground[top : top + 100, left : left + 100] = np.asarray(large)
     image = np.repeat(ground.clip(0, 255).astype(np.uint8)[..., None], 3, axis=-1)
     made.append(Picture(image, [(left + 50, top + 50, 30)]))
