@@ -9,8 +9,11 @@ the processor (all threads), over the same pictures in the same order, so that o
 """
 
 import argparse
+import dataclasses
 import functools
+import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -54,42 +57,53 @@ def main() -> None:
   parser.add_argument("--draw", type=Path, help="write what each found to PNGs in this folder")
   args = parser.parse_args()
   sets = face_pictures.sets(args.media, args.every, args.scenes)
-  table = {name: measure(name, find, sets, args.draw) for name, find in contenders(args.peers).items()}
-  cpu = table["cascade"]["cpu"]
-  print("| detector |", " | ".join(sets), "| false alarms | points | processor time |")
-  print("|---|" + "---|" * (len(sets) + 3))
-  for name, row in table.items():
-    shares = [row[key] for key in sets]
-    print(
-      f"| {name} |", " | ".join(shares), f"| {row['alarms']} | {row['points']} | {row['cpu'] / cpu:.2f} |"
-    )
-  print(f"\ncascade: {1e3 * cpu:.0f} ms a picture; {sum(map(len, sets.values()))} pictures")
+  print(table(sets, contenders(args.peers), args.draw))
 
 
-def measure(name: str, find: Find, sets: dict[str, list[Picture]], folder: Path | None) -> dict:
-  """Runs one detector over all pictures."""
-  row: dict = {"alarms": 0, "points": "no"}
-  seconds = count = 0.0
+@dataclasses.dataclass
+class Row:
+  """What one detector did: faces found by set, false alarms, whether it gives points, seconds of the processor."""
+
+  found: Counter[str] = dataclasses.field(default_factory=Counter)
+  alarms: int = 0
+  points: bool = False
+  seconds: float = 0.0
+
+
+def table(sets: dict[str, list[Picture]], finders: dict[str, Find], folder: Path | None) -> str:
+  """Shows each picture to all detectors in turn, so that they are timed under the same load; returns markdown."""
+  rows = {name: Row() for name in finders}
+  for find in finders.values():
+    find(next(iter(sets.values()))[0].image)  # What is set up at the first call is not timed.
   for key, pictures in sets.items():
-    found = 0
     for i, picture in enumerate(pictures):
-      start = time.process_time()
-      faces = find(picture.image)
-      seconds, count = seconds + time.process_time() - start, count + 1
-      right, wrong = hits(picture, faces)
-      found, row["alarms"] = found + right, row["alarms"] + wrong
-      if any(face.points is not None for face in faces):
-        row["points"] = "5"
-      if folder:
-        draw(
-          picture,
-          faces,
-          folder / f"{name.replace(', ', '_').replace(' ', '_')}_{key.replace(' ', '_')}_{i:03d}.png",
-        )
-    faces_there = sum(len(picture.faces) for picture in pictures)
-    row[key] = f"{found} of {faces_there}" if faces_there else "-"
-  row["cpu"] = seconds / count
-  return row
+      for name, find in finders.items():
+        start, row = time.process_time(), rows[name]
+        faces = find(picture.image)
+        row.seconds += time.process_time() - start
+        right, wrong = hits(picture, faces)
+        row.found[key], row.alarms = row.found[key] + right, row.alarms + wrong
+        row.points |= any(face.points is not None for face in faces)
+        if folder:
+          draw(picture, faces, folder / f"{key}_{i:03d}_{name}.png".replace(",", "").replace(" ", "_"))
+    print(f"{key}: {len(pictures)} pictures", file=sys.stderr, flush=True)
+  there = {key: sum(len(picture.faces) for picture in pictures) for key, pictures in sets.items()}
+  shown = [key for key in sets if there[key]]
+  lines = [
+    "| detector | "
+    + " | ".join(f"{key} ({there[key]})" for key in shown)
+    + " | false alarms | points | time |"
+  ]
+  lines.append("|---" * (len(shown) + 4) + "|")
+  for name, row in rows.items():
+    shares = " | ".join(f"{row.found[key] / there[key]:.0%}" for key in shown)
+    ratio = row.seconds / rows["cascade"].seconds
+    lines.append(f"| {name} | {shares} | {row.alarms} | {'5' if row.points else '-'} | {ratio:.2f} |")
+  count = sum(map(len, sets.values()))
+  lines.append(
+    f"\n{count} pictures; cascade: {1e3 * rows['cascade'].seconds / count:.0f} ms of the processor a picture"
+  )
+  return "\n".join(lines)
 
 
 def draw(picture: Picture, faces: Sequence[detect.Face], path: Path) -> None:
