@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -62,12 +62,12 @@ def main() -> None:
 
 @dataclasses.dataclass
 class Row:
-  """What one detector did: faces found by set, false alarms, whether it gives points, seconds of the processor."""
+  """What one detector did: faces found, false alarms and seconds of the processor by set; whether it gives points."""
 
   found: Counter[str] = dataclasses.field(default_factory=Counter)
-  alarms: int = 0
+  alarms: Counter[str] = dataclasses.field(default_factory=Counter)
+  seconds: dict[str, float] = dataclasses.field(default_factory=lambda: defaultdict(float))
   points: bool = False
-  seconds: float = 0.0
 
 
 def table(sets: dict[str, list[Picture]], finders: dict[str, Find], folder: Path | None) -> str:
@@ -80,30 +80,35 @@ def table(sets: dict[str, list[Picture]], finders: dict[str, Find], folder: Path
       for name, find in finders.items():
         start, row = time.process_time(), rows[name]
         faces = find(picture.image)
-        row.seconds += time.process_time() - start
+        seconds = time.process_time() - start
         right, wrong = hits(picture, faces)
-        row.found[key], row.alarms = row.found[key] + right, row.alarms + wrong
+        row.found[key] += right
+        row.alarms[key] += wrong
+        row.seconds[key] += seconds
         row.points |= any(face.points is not None for face in faces)
         if folder:
           draw(picture, faces, folder / f"{key}_{i:03d}_{name}.png".replace(",", "").replace(" ", "_"))
     print(f"{key}: {len(pictures)} pictures", file=sys.stderr, flush=True)
-  there = {key: sum(len(picture.faces) for picture in pictures) for key, pictures in sets.items()}
-  shown = [key for key in sets if there[key]]
-  lines = [
-    "| detector | "
-    + " | ".join(f"{key} ({there[key]})" for key in shown)
-    + " | false alarms | points | time |"
-  ]
-  lines.append("|---" * (len(shown) + 4) + "|")
+  return markdown(sets, rows)
+
+
+def markdown(sets: dict[str, list[Picture]], rows: dict[str, Row]) -> str:
+  """A line a detector, a column a set: share of the faces found, false alarms, time relative to the cascade's."""
+  titles, milliseconds = [], []
+  for key, pictures in sets.items():
+    titles.append(f"{key}: {sum(len(picture.faces) for picture in pictures)} faces, {len(pictures)} pictures")
+    milliseconds.append(f"{key} {1e3 * rows['cascade'].seconds[key] / len(pictures):.0f}")
+  lines = ["| detector | points | " + " | ".join(titles) + " |", "|---" * (len(sets) + 2) + "|"]
   for name, row in rows.items():
-    shares = " | ".join(f"{row.found[key] / there[key]:.0%}" for key in shown)
-    ratio = row.seconds / rows["cascade"].seconds
-    lines.append(f"| {name} | {shares} | {row.alarms} | {'5' if row.points else '-'} | {ratio:.2f} |")
-  count = sum(map(len, sets.values()))
-  lines.append(
-    f"\n{count} pictures; cascade: {1e3 * rows['cascade'].seconds / count:.0f} ms of the processor a picture"
-  )
-  return "\n".join(lines)
+    cells = [name, "5" if row.points else "-"]
+    for key, pictures in sets.items():
+      faces = sum(len(picture.faces) for picture in pictures)
+      parts = [f"{row.found[key] / faces:.0%}"] if faces else []
+      parts += [f"{row.alarms[key]} false"] if row.alarms[key] or not faces else []
+      parts.append(f"{row.seconds[key] / rows['cascade'].seconds[key]:.2f}x")
+      cells.append(", ".join(parts))
+    lines.append("| " + " | ".join(cells) + " |")
+  return "\n".join([*lines, "", "cascade, ms of the processor a picture: " + ", ".join(milliseconds)])
 
 
 def draw(picture: Picture, faces: Sequence[detect.Face], path: Path) -> None:
