@@ -146,6 +146,8 @@ def test_faces_are_aligned_by_their_points():
   upright = detect.Face((0, 0, 120, 120), 1.0, points).aligned(picture, 64)
   straightened = detect.Face((0, 0, 320, 320), 1.0, align.transform(points, matrix)).aligned(turned, 64)
   assert np.abs(upright.astype(float) - straightened).mean() < 3
+  large = Image.fromarray(detect.Face((0, 0, 120, 120), 1.0, points).aligned(picture, 128))
+  assert np.abs(upright.astype(float) - np.asarray(large.resize((64, 64), Image.Resampling.BOX))).mean() < 4
   # The procedure of Umeyama (1991) by a singular value decomposition, independent of `align.similarity`.
   target = align.TEMPLATE_112
   a, b = points - points.mean(0), target - target.mean(0)
