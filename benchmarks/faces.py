@@ -93,10 +93,10 @@ def table(sets: dict[str, list[Picture]], finders: dict[str, Find], folder: Path
 
 
 def markdown(sets: dict[str, list[Picture]], rows: dict[str, Row]) -> str:
-  """A line a detector, a column a set: share of the faces found, false alarms, time relative to the cascade's."""
+  """A line a detector, a column a set (faces in pictures): share found, false alarms, time in that of the cascade."""
   titles, milliseconds = [], []
   for key, pictures in sets.items():
-    titles.append(f"{key}: {sum(len(picture.faces) for picture in pictures)} faces, {len(pictures)} pictures")
+    titles.append(f"{key}: {sum(len(picture.faces) for picture in pictures)} in {len(pictures)}")
     milliseconds.append(f"{key} {1e3 * rows['cascade'].seconds[key] / len(pictures):.0f}")
   lines = ["| detector | points | " + " | ".join(titles) + " |", "|---" * (len(sets) + 2) + "|"]
   for name, row in rows.items():

@@ -28,7 +28,7 @@ def test_the_table_sets_each_detector_beside_the_cascade():
   for key, seconds in (("some", 0.4), ("none", 0.1)):
     rows["cascade"].seconds[key], rows["other"].seconds[key] = seconds, seconds / 2
   assert faces.markdown(sets, rows).splitlines() == [
-    "| detector | points | some: 4 faces, 4 pictures | none: 0 faces, 2 pictures |",
+    "| detector | points | some: 4 in 4 | none: 0 in 2 |",
     "|---|---|---|---|",
     "| cascade | - | 75%, 1.00x | 0 false, 1.00x |",
     "| other | 5 | 100%, 0.50x | 2 false, 0.50x |",
