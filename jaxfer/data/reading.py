@@ -148,9 +148,7 @@ def read(
       findings.notes.append(f"{title}: {most}" + (f" and {others} more" if others > 0 else ""))
   if sought:
     with_face = hows[_found_by(cut)]
-    findings.notes.append(
-      f"the detector of faces was {cut.detector}, which found one in {with_face} pictures"
-    )
+    findings.notes.append(f"the detector, {cut.detector}, found a face in {with_face} pictures")
   if faceless := sum(problem.what == _NO_FACE for problem in findings.odd):
     findings.notes.append(f"no face found in {faceless} pictures: crop=whole would take the whole picture")
   findings.notes += verdict.notes

@@ -460,7 +460,7 @@ def test_another_detector_makes_other_data_and_the_report_names_it(tmp_path, mon
   }
   for name, report in zip(("best", "another"), reports.values(), strict=True):
     assert f"faces cut out: 6 found by {name}, 1 the middle square" in report.findings.notes
-    assert f"the detector of faces was {name}, which found one in 6 pictures" in report.findings.notes
+    assert f"the detector, {name}, found a face in 6 pictures" in report.findings.notes
     assert any("no face found in 1 pictures" in note for note in report.findings.notes)
     assert f"found by {name}" in report.to_json()
   assert reports[""].fingerprint != reports["another"].fingerprint

@@ -75,7 +75,7 @@ def test_points_go_before_box_before_detector_before_middle(tmp_path):
   assert findings.notes[0] == (
     "faces cut out: 1 distributor's points, 1 distributor's box, 1 found by cascade, 1 the middle square"
   )
-  assert findings.notes[3] == "the detector of faces was cascade, which found one in 1 pictures"
+  assert findings.notes[3] == "the detector, cascade, found a face in 1 pictures"
   assert findings.notes[4] == "no face found in 1 pictures: crop=whole would take the whole picture"
 
 
