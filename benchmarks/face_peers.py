@@ -60,7 +60,9 @@ def _mediapipe() -> dict[str, Find]:
       for each in net.process(image).detections or ():
         box = each.location_data.relative_bounding_box
         left, top = box.xmin * width, box.ymin * height
-        faces.append(Face((left, top, left + box.width * width, top + box.height * height), each.score[0]))
+        corners = left, top, left + box.width * width, top + box.height * height
+        points = np.array([[p.x * width, p.y * height] for p in each.location_data.relative_keypoints])
+        faces.append(Face(corners, each.score[0], points))
       return faces
 
     return find

@@ -62,12 +62,12 @@ def main() -> None:
 
 @dataclasses.dataclass
 class Row:
-  """What one detector did: faces found, false alarms and seconds of the processor by set; whether it gives points."""
+  """What one detector did: faces found, false alarms and seconds of the processor by set; points of a face."""
 
   found: Counter[str] = dataclasses.field(default_factory=Counter)
   alarms: Counter[str] = dataclasses.field(default_factory=Counter)
   seconds: dict[str, float] = dataclasses.field(default_factory=lambda: defaultdict(float))
-  points: bool = False
+  points: int = 0
 
 
 def table(sets: dict[str, list[Picture]], finders: dict[str, Find], folder: Path | None) -> str:
@@ -85,7 +85,7 @@ def table(sets: dict[str, list[Picture]], finders: dict[str, Find], folder: Path
         row.found[key] += right
         row.alarms[key] += wrong
         row.seconds[key] += seconds
-        row.points |= any(face.points is not None for face in faces)
+        row.points = max([row.points, *(len(face.points) for face in faces if face.points is not None)])
         if folder:
           draw(picture, faces, folder / f"{key}_{i:03d}_{name}.png".replace(",", "").replace(" ", "_"))
     print(f"{key}: {len(pictures)} pictures", file=sys.stderr, flush=True)
@@ -100,7 +100,7 @@ def markdown(sets: dict[str, list[Picture]], rows: dict[str, Row]) -> str:
     milliseconds.append(f"{key} {1e3 * rows['cascade'].seconds[key] / len(pictures):.0f}")
   lines = ["| detector | points | " + " | ".join(titles) + " |", "|---" * (len(sets) + 2) + "|"]
   for name, row in rows.items():
-    cells = [name, "5" if row.points else "-"]
+    cells = [name, str(row.points or "-")]
     for key, pictures in sets.items():
       faces = sum(len(picture.faces) for picture in pictures)
       parts = [f"{row.found[key] / faces:.0%}"] if faces else []

@@ -24,7 +24,7 @@ def test_the_table_sets_each_detector_beside_the_cascade():
   sets = {"some": [Picture(image, [(20, 20, 8)])] * 4, "none": [Picture(image, [])] * 2}
   rows = {name: faces.Row() for name in ("cascade", "other")}
   rows["cascade"].found["some"], rows["other"].found["some"] = 3, 4
-  rows["other"].alarms["none"], rows["other"].points = 2, True
+  rows["other"].alarms["none"], rows["other"].points = 2, 5
   for key, seconds in (("some", 0.4), ("none", 0.1)):
     rows["cascade"].seconds[key], rows["other"].seconds[key] = seconds, seconds / 2
   assert faces.markdown(sets, rows).splitlines() == [
