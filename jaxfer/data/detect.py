@@ -107,7 +107,7 @@ def default() -> Detector:
 
 
 @functools.cache
-def get(name: str = "") -> Detector:
+def get(name: str) -> Detector:
   """A detector by name.
 
   Args:
