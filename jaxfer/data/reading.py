@@ -49,7 +49,7 @@ class Cut:
     size: edge of the result in pixels.
     channels: 3 (RGB) or 1 (grey, ITU-R 601 luma).
     crop: one of `CROPS`, see `jaxfer.data.stills`.
-    detector: path of YuNet's ONNX file, or "" for the cascade.
+    detector: of `detect.get`: "" for the best that is installed.
   """
 
   size: int
@@ -109,9 +109,9 @@ def read(
   Raises:
     UserError: a detector is needed and cannot be had, or the reading processes die.
   """
-  few = _FEW
-  if any(_needs_detector(still, cut) for still in stills):
-    detect.check(cut.detector)
+  few, sought = _FEW, any(_needs_detector(still, cut) for still in stills)
+  if sought:
+    cut = dataclasses.replace(cut, detector=detect.get(cut.detector).name)
     few = _FEW_DETECTED
   hows: Counter[str] = Counter()
   kinds: Counter[str] = Counter()
@@ -146,15 +146,16 @@ def read(
       most = ", ".join(f"{count} {what}" for what, count in counter.most_common(8))
       others = len(counter) - 8
       findings.notes.append(f"{title}: {most}" + (f" and {others} more" if others > 0 else ""))
+  if sought:
+    with_face = hows[_found_by(cut)]
+    findings.notes.append(f"the detector, {cut.detector}, found a face in {with_face} pictures")
   if faceless := sum(problem.what == _NO_FACE for problem in findings.odd):
     findings.notes.append(f"no face found in {faceless} pictures: crop=whole would take the whole picture")
   findings.notes += verdict.notes
 
 
 def _needs_detector(still: Still, cut: Cut) -> bool:
-  if cut.crop == "template":
-    return still.points is None and bool(cut.detector)
-  return cut.crop == "auto" and still.points is None and still.square is None
+  return still.points is None and (cut.crop == "template" or (cut.crop == "auto" and still.square is None))
 
 
 def _results(stills: Sequence[Still], cut: Cut | None, few: int) -> Iterator[Result]:
@@ -247,10 +248,8 @@ def _cut(still: Still, decoded: Decoded, cut: Cut) -> tuple[np.ndarray, np.ndarr
     if width != height:
       problem = f"not square ({width} x {height}): its aspect was changed"
   elif cut.crop == "template":
-    if points is None and cut.detector and (face := detect.find(pixels, cut.detector)):
-      points, how = face.points, "detector"
     if points is None:
-      raise ValueError("no points of the face for the template: choose crop=auto, or give YuNet as detector")
+      points, how = _found_points(pixels, cut.detector), _found_by(cut)
     matrix = align.similarity(points, align.template_points(len(points))) * (size / 112)
     picture = align.warp(pixels, matrix, size)
   else:
@@ -264,13 +263,29 @@ def _cut(still: Still, decoded: Decoded, cut: Cut) -> tuple[np.ndarray, np.ndarr
         align.Square(*(np.array(dataclasses.astuple(still.square)) / scale[0])),
         "distributor's box",
       )
-    elif face := detect.find(pixels, cut.detector):
-      square, how = face.square if face.points is None else align.points_square(face.points), "detector"
+    elif faces := detect.get(cut.detector).find([pixels])[0]:
+      square, how = faces[0].square, _found_by(cut)
     else:
       how, problem = "the middle square", _NO_FACE
     matrix, picture = align.square_matrix(square, size), align.crop(pixels, square, size)
   landmarks = None if still.landmarks is None else align.transform(still.landmarks / scale, matrix)
   return picture, landmarks, how, problem
+
+
+def _found_by(cut: Cut) -> str:
+  return f"found by {cut.detector}"
+
+
+def _found_points(pixels: np.ndarray, detector: str) -> np.ndarray:
+  """Five points of the largest face. Raises ValueError where no face is found, or the detector gives no points."""
+  faces = detect.get(detector).find([pixels])[0]
+  if not faces:
+    raise ValueError(f"the template needs points, and {detector} finds no face: choose crop=auto")
+  if faces[0].points is None:
+    raise ValueError(
+      f"the template needs points, and {detector} gives none: `pip install 'jaxfer[faces]'`, or choose crop=auto"
+    )
+  return faces[0].points
 
 
 def _check_places(still: Still, crop: str, width: int, height: int) -> None:

@@ -4,7 +4,7 @@ An importer of stills is a folder `datasets/<name>/` with a `scan` that walks an
 decodes nothing), fills the findings and returns one `Still` a picture. All after that is common:
 
 - `stills_builder.Config` and `stills_builder.Builder` are the bases of the set's own `Config` and `Builder`;
-- `reading.read` reads the stills in processes: `decode.decode` checks them, `detect.find` finds the faces that the
+- `reading.read` reads the stills in processes: `decode.decode` checks them, `detect.get` finds the faces that the
   distributor does not place, `align` brings them to size.
 
 Pixel i covers i to i + 1: where a distributor's (0, 0) is the middle of the first pixel, add 0.5. An EXIF rotation is
@@ -14,7 +14,7 @@ How faces are cut out, option `crop`:
 
 - "auto": the square about the distributor's points, else its square, else the detector's, else the middle;
 - "template": points (two, three or five) by a similarity to the 112-pixel template, at any size; a picture without
-  points is bad, unless the detector gives them;
+  points gets them from the detector, and is bad where it gives none;
 - "middle": the largest square in the middle;
 - "whole": all of the picture, its aspect changed where it is not square.
 """

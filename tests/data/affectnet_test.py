@@ -170,7 +170,7 @@ def test_affectnet_2017_prepare_cuts_at_the_box(trees, tmp_path):
 
 def test_affectnet_2017_template_takes_the_landmarks(trees, tmp_path):
   options = {"form": "2017", "image_size": 112, "crop": "template"}
-  with pytest.raises(BadFiles, match="no points of the face for the template"):
+  with pytest.raises(BadFiles, match="the template needs points, and cascade gives none"):
     prepare(
       "affectnet", trees["2017"], tmp_path / "data", **options
     )  # The one without a box has none either.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxfer.data import records
+from jaxfer.data import detect, records
 from jaxfer.data.datasets.image_folder import scan
 from jaxfer.data.prepare import BadFiles, Findings, prepare
 from jaxfer.errors import UserError
@@ -439,3 +439,29 @@ def test_the_same_picture_under_two_labels_or_in_two_splits(tmp_path):
   assert "contradictions: 1 pictures occur 3 times" in notes
   assert "leaks: 1 pictures occur again in the test" in notes
   assert "1 pictures repeat one of the same label and split: kept" in notes
+
+
+def test_another_detector_makes_other_data_and_the_report_names_it(tmp_path, monkeypatch):
+  class Fixed:
+    def __init__(self, name):
+      self.name = name
+
+    def find(self, images):
+      """The left edge of the box depends on the detector; a bright picture has no face."""
+      box = (float(len(self.name)), 2.0, 20.0, 20.0)
+      return [[detect.Face(box, 0.9)] if image.mean() < 120 else [] for image in images]
+
+  monkeypatch.setattr(detect, "get", lambda name: Fixed(name or "best"))
+  source = _tree(tmp_path / "source", {"": range(2)})
+  Image.fromarray(faces.draw(7, "fear", 24)[0] // 4 + 180).save(source / "fear" / "bright.png")
+  reports = {
+    name: prepare("image_folder", source, tmp_path / "data", image_size=16, detector=name)
+    for name in ("", "another")
+  }
+  for name, report in zip(("best", "another"), reports.values(), strict=True):
+    assert f"faces cut out: 6 found by {name}, 1 the middle square" in report.findings.notes
+    assert f"the detector, {name}, found a face in 6 pictures" in report.findings.notes
+    assert any("no face found in 1 pictures" in note for note in report.findings.notes)
+    assert f"found by {name}" in report.to_json()
+  assert reports[""].fingerprint != reports["another"].fingerprint
+  assert f"fingerprint {reports[''].fingerprint}" in reports["another"].replaced

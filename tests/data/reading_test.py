@@ -27,6 +27,11 @@ FACE, MARKS = faces.draw(3, "surprise", SIZE)
 POINTS = np.stack([MARKS[36:42].mean(0), MARKS[42:48].mean(0), MARKS[30], MARKS[48], MARKS[54]])
 
 
+NO_POINTS = (
+  "the template needs points, and cascade gives none: `pip install 'jaxfer[faces]'`, or choose crop=auto"
+)
+
+
 def _still(path: Path, image: np.ndarray = FACE, key: str = "", **fields) -> Still:
   Image.fromarray(image).save(path)
   return Still(key or path.name, "S1", 0, File(path), **fields)
@@ -60,7 +65,7 @@ def test_points_go_before_box_before_detector_before_middle(tmp_path):
   expected = [
     align.points_square(POINTS + np.array([20, 0])),
     square,
-    detect.find(wide).square,
+    detect.default().find([wide])[0][0].square,
     align.centre_square(80, 64),
   ]
   for (still, result), place in zip(read, expected, strict=True):
@@ -68,9 +73,10 @@ def test_points_go_before_box_before_detector_before_middle(tmp_path):
     np.testing.assert_array_equal(_pixels(result), align.crop(image, place, 32))
   assert _reasons(findings.odd)[0] == ("middle.png", "no face found: the square in the middle was taken")
   assert findings.notes[0] == (
-    "faces cut out: 1 distributor's points, 1 distributor's box, 1 detector, 1 the middle square"
+    "faces cut out: 1 distributor's points, 1 distributor's box, 1 found by cascade, 1 the middle square"
   )
-  assert findings.notes[3] == "no face found in 1 pictures: crop=whole would take the whole picture"
+  assert findings.notes[3] == "the detector, cascade, found a face in 1 pictures"
+  assert findings.notes[4] == "no face found in 1 pictures: crop=whole would take the whole picture"
 
 
 def test_template_places_the_points(tmp_path):
@@ -88,9 +94,7 @@ def test_template_places_the_points(tmp_path):
   assert np.abs(upright - turned).mean() < 4
   found = align.transform(POINTS, align.similarity(POINTS, align.TEMPLATE_112))
   np.testing.assert_allclose(read[1][1].landmarks, found, atol=1e-6)
-  assert _reasons(findings.bad) == [
-    ("none.png", "no points of the face for the template: choose crop=auto, or give YuNet as detector")
-  ]
+  assert _reasons(findings.bad) == [("none.png", NO_POINTS)]
 
 
 def test_landmarks_move_with_every_crop(tmp_path):
@@ -295,7 +299,6 @@ def test_no_more_is_read_ahead_than_stated(tmp_path, monkeypatch):
 
 def test_missing_opencv_names_the_extra(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, "cv2", None)
-  detect._detector.cache_clear()
   still = _still(tmp_path / "a.png")
   with pytest.raises(
     UserError, match=r"OpenCV 4: install it with `pip install 'jaxfer\[vision\]'`, or choose crop=middle"
