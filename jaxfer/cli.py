@@ -1,4 +1,4 @@
-"""The command line: `jaxfer train | evaluate | study | prepare | convert | verify | list`."""
+"""The command line: `jaxfer train | evaluate | study | predict | export | prepare | convert | verify | list`."""
 
 import argparse
 import contextlib
@@ -101,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     "--list", action="store_true", help="name every study, what it repeats and which data it needs"
   )
 
+  _add_inference(commands)
   prepare = commands.add_parser(
     "prepare",
     parents=[where],
@@ -136,6 +137,45 @@ def _parser() -> argparse.ArgumentParser:
   listing = commands.add_parser("list", help="show what there is")
   listing.add_argument("what", choices=["models", "datasets", "configs", "studies"])
   return parser
+
+
+def _add_inference(commands) -> None:  # type: ignore[no-untyped-def]
+  model = argparse.ArgumentParser(add_help=False)
+  model.add_argument(
+    "model",
+    metavar="MODEL",
+    help="a run, a fold of it (RUN/weights/fold0), or the output of `jaxfer convert`",
+  )
+  predict = commands.add_parser(
+    "predict",
+    parents=[model],
+    help="classify the faces in photographs and videos",
+    description="Finds every face, cuts it out as the data of MODEL were cut out, and classifies it. A model that "
+    "reads clips classifies windows of a video, and takes a photograph for a clip without motion.",
+  )
+  predict.add_argument(
+    "paths", nargs="+", metavar="PATH", help="photographs, videos, folders, or patterns such as 'in/**/*.jpg'"
+  )
+  predict.add_argument("--csv", type=pathlib.Path, metavar="FILE", help="write one line for each face")
+  predict.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write one object for each face")
+  predict.add_argument(
+    "--draw",
+    type=pathlib.Path,
+    metavar="DIR",
+    help="draw boxes and classes: a PNG for each photograph, and one with up to 16 frames for each video",
+  )
+  predict.add_argument(
+    "--rate",
+    type=float,
+    default=5.0,
+    help="frames per second of a video for a model of still images (default: 5; 0: every frame)",
+  )
+  predict.add_argument(
+    "--window",
+    type=float,
+    default=1.0,
+    help="seconds of a video for one prediction of a model of clips (default: 1)",
+  )
 
 
 def _data_dir(args: argparse.Namespace) -> pathlib.Path:
@@ -227,6 +267,30 @@ def _people(args: argparse.Namespace) -> None:
   )
 
 
+def _predict(args: argparse.Namespace) -> None:
+  import jaxfer
+  from jaxfer.data.interrupt import stopping
+  from jaxfer.inference import predicting
+
+  for name in ("rate", "window"):
+    value = getattr(args, name)
+    if not 0 <= value < float("inf") or (name == "window" and not value):
+      raise UserError(f"--{name} {value:g}: give a number above 0")
+  _cache_compilations()
+  model = jaxfer.load(args.model)
+  with stopping("what was written so far is complete"):
+    predicting.run(
+      model,
+      args.paths,
+      csv=args.csv,
+      json=args.json,
+      draw=args.draw,
+      rate=args.rate,
+      window=args.window,
+      complain=lambda line: print(f"jaxfer: {line}", file=sys.stderr),
+    )
+
+
 def _prepare(args: argparse.Namespace) -> None:
   from jaxfer.data.interrupt import stopping
 
@@ -259,14 +323,14 @@ def _convert(args: argparse.Namespace) -> None:
 
 
 def _verify(args: argparse.Namespace) -> None:
-  from jaxfer import predict, verification
+  from jaxfer import inference, verification
 
-  net = predict.load_face_net(args.weights)
+  net = inference.load_face_net(args.weights)
   _cache_compilations()
   if args.pairs == "embedded":
-    print(verification.verify_drawn(net.predict, net.meta, args.folds), verification.DRAWN, sep="\n")
+    print(verification.verify_drawn(net.outputs, net.meta, args.folds), verification.DRAWN, sep="\n")
   else:
-    print(verification.verify(net.predict, net.meta, pathlib.Path(args.pairs), args.folds))
+    print(verification.verify(net.outputs, net.meta, pathlib.Path(args.pairs), args.folds))
 
 
 def _list(args: argparse.Namespace) -> None:
@@ -376,8 +440,8 @@ def _run(argv: Sequence[str] | None) -> int:
   if late:
     (args.options if args.command == "prepare" else args.overrides).extend(late)
   command = {
-    "train": _train, "evaluate": _evaluate, "study": _study, "prepare": _prepare, "convert": _convert,
-    "verify": _verify, "list": _list,
+    "train": _train, "evaluate": _evaluate, "study": _study, "predict": _predict, "prepare": _prepare,
+    "convert": _convert, "verify": _verify, "list": _list,
   }[args.command]  # fmt: skip
   _quieten_xla()
   try:

@@ -17,7 +17,7 @@ FLOORS = {
   "train": 3, "report": 3, "explain": 3,
   "systems": 4,
   "study": 5, "convert": 5,
-  "predict": 6,
+  "inference": 6,
   "cli": 7,
 }  # fmt: skip
 

@@ -16,7 +16,7 @@ from jaxfer.config import RunConfig
 from jaxfer.data import folds, records, stream
 from jaxfer.errors import UserError
 from jaxfer.report import grids, pages, plots, tables
-from jaxfer.study import given, record
+from jaxfer.study import given, inputs, record
 from jaxfer.study.task import Task, folds_of, options_of, seen, split_of, task_of
 from jaxfer.systems.system import ALONE, Prediction, pooled_confusion, pooled_scores
 from jaxfer.train import groups, members, memory, trainer, weights
@@ -119,16 +119,28 @@ def training_of(
   return training, splits
 
 
-def keep(folder: pathlib.Path, task: Task, variables: Variables) -> None:
-  """Writes the variables of a training to a folder of weights, from which other trainings can start."""
+def keep(
+  folder: pathlib.Path, task: Task, variables: Variables, outputs: np.ndarray, indices: np.ndarray
+) -> None:
+  """Writes a training to a folder of weights, from which other trainings can start and which `jaxfer.load` reads.
+
+  Args:
+    folder: the folder of weights.
+    task: what was trained.
+    variables: the trained variables.
+    outputs: outputs [n, ...] for the test records.
+    indices: [n] indices of the test records.
+  """
   meta = {
+    **inputs.description(task),
     "config": configuration.identity(task.config),
     "data": task.records.fingerprint,
     "label_names": list(task.records.label_names),
     **task.system.input_spec(task.model),
     "revision": revision(),
   }
-  weights.save_weights(folder, jax.device_get(variables), meta)
+  state = task.system.inference_state(task.model, outputs, np.asarray(task.data["label"][indices]))
+  weights.save_weights(folder, inputs.with_state(jax.device_get(variables), state), meta)
 
 
 def revision() -> str:
@@ -317,7 +329,7 @@ class _Pool:
         f"{name}: loss or gradient is not finite in {end.failed}: lower the learning rate, or check the data"
       )
     assert end.outputs is not None
-    keep(workdir / "weights" / name, task, end.variables)
+    keep(workdir / "weights" / name, task, end.variables, end.outputs, end.member.test)
     order = np.argsort(end.member.test)
     rows, outputs = end.member.test[order], end.outputs[order]
     if not self.by_fold:

@@ -154,7 +154,8 @@ def train(
     told.append((result, lines))
   if kept:
     for (row, one), end in zip(every, results, strict=True):
-      runs.keep(row.folder / "weights" / _name(one.config), one, end.variables)
+      assert end.outputs is not None
+      runs.keep(row.folder / "weights" / _name(one.config), one, end.variables, end.outputs, end.member.test)
   return told
 
 
