@@ -49,7 +49,7 @@ class Cut:
     size: edge of the result in pixels.
     channels: 3 (RGB) or 1 (grey, ITU-R 601 luma).
     crop: one of `CROPS`, see `jaxfer.data.stills`.
-    detector: path of YuNet's ONNX file, or "" for the cascade.
+    detector: of `detect.get`: "" for the best that is installed.
   """
 
   size: int
@@ -111,7 +111,7 @@ def read(
   """
   few = _FEW
   if any(_needs_detector(still, cut) for still in stills):
-    detect.check(cut.detector)
+    cut = dataclasses.replace(cut, detector=detect.get(cut.detector).name)
     few = _FEW_DETECTED
   hows: Counter[str] = Counter()
   kinds: Counter[str] = Counter()
@@ -247,8 +247,8 @@ def _cut(still: Still, decoded: Decoded, cut: Cut) -> tuple[np.ndarray, np.ndarr
     if width != height:
       problem = f"not square ({width} x {height}): its aspect was changed"
   elif cut.crop == "template":
-    if points is None and cut.detector and (face := detect.find(pixels, cut.detector)):
-      points, how = face.points, "detector"
+    if points is None and cut.detector and (faces := detect.get(cut.detector).find([pixels])[0]):
+      points, how = faces[0].points, f"found by {cut.detector}"
     if points is None:
       raise ValueError("no points of the face for the template: choose crop=auto, or give YuNet as detector")
     matrix = align.similarity(points, align.template_points(len(points))) * (size / 112)
@@ -264,8 +264,8 @@ def _cut(still: Still, decoded: Decoded, cut: Cut) -> tuple[np.ndarray, np.ndarr
         align.Square(*(np.array(dataclasses.astuple(still.square)) / scale[0])),
         "distributor's box",
       )
-    elif face := detect.find(pixels, cut.detector):
-      square, how = face.square if face.points is None else align.points_square(face.points), "detector"
+    elif faces := detect.get(cut.detector).find([pixels])[0]:
+      square, how = faces[0].square, f"found by {cut.detector}"
     else:
       how, problem = "the middle square", _NO_FACE
     matrix, picture = align.square_matrix(square, size), align.crop(pixels, square, size)

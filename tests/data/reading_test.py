@@ -60,7 +60,7 @@ def test_points_go_before_box_before_detector_before_middle(tmp_path):
   expected = [
     align.points_square(POINTS + np.array([20, 0])),
     square,
-    detect.find(wide).square,
+    detect.default().find([wide])[0][0].square,
     align.centre_square(80, 64),
   ]
   for (still, result), place in zip(read, expected, strict=True):
@@ -68,7 +68,7 @@ def test_points_go_before_box_before_detector_before_middle(tmp_path):
     np.testing.assert_array_equal(_pixels(result), align.crop(image, place, 32))
   assert _reasons(findings.odd)[0] == ("middle.png", "no face found: the square in the middle was taken")
   assert findings.notes[0] == (
-    "faces cut out: 1 distributor's points, 1 distributor's box, 1 detector, 1 the middle square"
+    "faces cut out: 1 distributor's points, 1 distributor's box, 1 found by cascade, 1 the middle square"
   )
   assert findings.notes[3] == "no face found in 1 pictures: crop=whole would take the whole picture"
 
@@ -295,7 +295,7 @@ def test_no_more_is_read_ahead_than_stated(tmp_path, monkeypatch):
 
 def test_missing_opencv_names_the_extra(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, "cv2", None)
-  detect._detector.cache_clear()
+  detect.get.cache_clear()
   still = _still(tmp_path / "a.png")
   with pytest.raises(
     UserError, match=r"OpenCV 4: install it with `pip install 'jaxfer\[vision\]'`, or choose crop=middle"
