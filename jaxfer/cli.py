@@ -176,6 +176,15 @@ def _add_inference(commands) -> None:  # type: ignore[no-untyped-def]
     default=1.0,
     help="seconds of a video for one prediction of a model of clips (default: 1)",
   )
+  export = commands.add_parser(
+    "export",
+    parents=[model],
+    help="write a model for other programs",
+    description="Writes MODEL to the folder OUT: as a StableHLO program from images to probabilities, or its weights "
+    "as safetensors. model.json beside it names the classes and describes the inputs.",
+  )
+  export.add_argument("out", type=pathlib.Path, metavar="OUT", help="a folder")
+  export.add_argument("--format", choices=["stablehlo", "safetensors"], default="stablehlo")
 
 
 def _data_dir(args: argparse.Namespace) -> pathlib.Path:
@@ -289,6 +298,14 @@ def _predict(args: argparse.Namespace) -> None:
       window=args.window,
       complain=lambda line: print(f"jaxfer: {line}", file=sys.stderr),
     )
+
+
+def _export(args: argparse.Namespace) -> None:
+  import jaxfer
+  from jaxfer.inference.export import export
+
+  for path in export(jaxfer.load(args.model), args.out, args.format):
+    print(f"written: {path}")
 
 
 def _prepare(args: argparse.Namespace) -> None:
@@ -440,8 +457,8 @@ def _run(argv: Sequence[str] | None) -> int:
   if late:
     (args.options if args.command == "prepare" else args.overrides).extend(late)
   command = {
-    "train": _train, "evaluate": _evaluate, "study": _study, "predict": _predict, "prepare": _prepare,
-    "convert": _convert, "verify": _verify, "list": _list,
+    "train": _train, "evaluate": _evaluate, "study": _study, "predict": _predict, "export": _export,
+    "prepare": _prepare, "convert": _convert, "verify": _verify, "list": _list,
   }[args.command]  # fmt: skip
   _quieten_xla()
   try:

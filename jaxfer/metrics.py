@@ -31,13 +31,6 @@ def predict(logits: ArrayLike) -> jax.Array:
   return jnp.where(jnp.isnan(logits).any(-1), -1, jnp.argmax(logits, axis=-1).astype(jnp.int32))
 
 
-def softmax(logits: ArrayLike) -> np.ndarray:
-  """Returns probabilities [..., num_classes], float32, of logits [..., num_classes]. A NaN makes its row NaN."""
-  logits = np.asarray(logits, np.float64)
-  shifted = np.exp(logits - logits.max(-1, keepdims=True))
-  return (shifted / shifted.sum(-1, keepdims=True)).astype(np.float32)
-
-
 def rank(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
   """Says how many classes stand before the label by their logits; of equal ones the lower class index goes first.
 

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from jaxfer import metrics
 from jaxfer.convert.importers import MODELS
 from jaxfer.errors import UserError
 from jaxfer.inference.predictor import InputSpec, Predictor, check_images, resize
@@ -82,8 +81,17 @@ class Converted(Predictor):
     """
     self._check_classifier()
     images = arrays["image"]
-    padded, mask = _padded(images, _bucket(len(images), self.batch))
-    return metrics.softmax(np.asarray(self._alone(self.variables, padded, mask)[0])[: len(images)])
+    padded, _ = _padded(
+      images, min(self.batch, 1 << (len(images) - 1).bit_length())
+    )  # Few sizes are compiled.
+    return np.asarray(self._probabilities(self.variables, padded))[: len(images)]
+
+  def program(self, variables: Any, image: jax.Array) -> jax.Array:
+    """The probabilities [batch, classes] of images, uint8 [batch, size, size, 3]; a pure function for `jax.jit`."""
+    affinity = getattr(self.model, "affinity", "")
+    frozen = self._arm and is_written(self.variables["affinity"]["arm"], "frozen")
+    affinity = {"batch": "frozen" if frozen else "alone"}.get(affinity, affinity)
+    return nn.softmax(self._apply(affinity, variables, image, None)[0].astype(jnp.float32))
 
   def outputs(self, images: np.ndarray) -> np.ndarray:
     """Computes logits; a face net computes features, from which faces are told apart.
@@ -152,27 +160,19 @@ class Converted(Predictor):
   @functools.cached_property
   def _outputs(self) -> Any:
     """(variables, uint8 pictures, mask) -> (logits, each picture's own features: nothing of the affinity in them)."""
-    return self._compiled(getattr(self.model, "affinity", ""))
+    return jax.jit(functools.partial(self._apply, getattr(self.model, "affinity", "")))
 
   @functools.cached_property
-  def _alone(self) -> Any:
-    """As `_outputs`, without any influence of batch-mates."""
-    affinity = getattr(self.model, "affinity", "")
-    frozen = self._arm and is_written(self.variables["affinity"]["arm"], "frozen")
-    return self._compiled({"batch": "frozen" if frozen else "alone"}.get(affinity, affinity))
+  def _probabilities(self) -> Any:
+    return jax.jit(self.program)
 
-  def _compiled(self, affinity: str) -> Any:
-    @jax.jit
-    def outputs(variables: Any, x: jax.Array, mask: jax.Array) -> Any:
-      x = self._normalised(x)
-      if not self._arm:
-        return self.model.apply(variables, x, train=False), ()
-      modes = affinity, "none"
-      both: Any = self.model.apply(variables, x, train=False, mask=mask, modes=modes)
-      logits, features = both
-      return logits[0], features[1]
-
-    return outputs
+  def _apply(self, affinity: str, variables: Any, x: jax.Array, mask: jax.Array | None) -> Any:
+    x = self._normalised(x)
+    if not self._arm:
+      return self.model.apply(variables, x, train=False), ()
+    both: Any = self.model.apply(variables, x, train=False, mask=mask, modes=(affinity, "none"))
+    logits, features = both
+    return logits[0], features[1]
 
   def _normalised(self, x: jax.Array) -> jax.Array:
     """Mean and standard deviation are of the channels in the model's order."""
@@ -212,11 +212,6 @@ class Converted(Predictor):
       padded, mask = _padded(part, batch)
       results.append(np.asarray(self._outputs(self.variables, padded, mask)[output])[: len(part)])
     return np.concatenate(results)
-
-
-def _bucket(count: int, most: int) -> int:
-  """A power of two at or above `count`, at most `most`: few batch sizes are compiled."""
-  return min(most, 1 << (count - 1).bit_length())
 
 
 def _padded(array: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ import pathlib
 
 from jaxfer import folders
 from jaxfer.errors import UserError
+from jaxfer.inference import export
 from jaxfer.inference.converted import converted, load_face_net, trained_model
 from jaxfer.inference.predictor import Predictor
 from jaxfer.inference.trained import trained
@@ -18,7 +19,8 @@ def load(path: str | pathlib.Path) -> Predictor:
 
   Args:
     path: the work directory of a run without folds; `WORKDIR/weights/fold0` or the like of a run with folds;
-      `WORKDIR/rows/ROW/weights/MEMBER` of a study that kept its weights; or the output of `jaxfer convert`.
+      `WORKDIR/rows/ROW/weights/MEMBER` of a study that kept its weights; or the output of `jaxfer convert`, or of
+      `jaxfer export --format safetensors`.
 
   Returns:
     The model; see `Predictor` for what it does.
@@ -27,8 +29,12 @@ def load(path: str | pathlib.Path) -> Predictor:
     UserError: the folder holds no weights, or those of several trainings, which the message lists; a file is missing or
       damaged; the weights hold NaN, or are not those of the model that they describe.
   """
-  folder = _weights(pathlib.Path(path))
-  variables, meta = load_weights(folder)
+  folder = pathlib.Path(path)
+  if (exported := folder / "model.safetensors").exists():
+    variables, meta = export.read_safetensors(exported)
+  else:
+    folder = _weights(folder)
+    variables, meta = load_weights(folder)
   if trained_model(meta) and "model" not in meta:
     return trained(folder, variables, meta)
   return converted(folder, variables, meta)

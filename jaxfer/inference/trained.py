@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
@@ -16,7 +17,7 @@ from jaxfer.config import Execution, RunConfig
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
 from jaxfer.inference.predictor import InputSpec, Predictor
-from jaxfer.study.inputs import STATE
+from jaxfer.study.inputs import ARRAYS, STATE
 from jaxfer.study.task import Task, assemble, options_of
 
 _AGAIN = "write it again with `jaxfer evaluate RUN`, or train anew"
@@ -60,43 +61,46 @@ class Trained(Predictor):
     """Number of inputs that are computed at a time."""
     return _CLIPS if self.input_spec.kind == "sequence" else 64
 
+  @functools.cached_property
+  def input_names(self) -> dict[str, str]:
+    """The arrays of records that the model reads, each with the name that `System.to_arrays` gives it."""
+    records = self.task.records.arrays
+    named = {of: name for name, array in self.task.data.items() for of in ARRAYS if records.get(of) is array}
+    unused = {"landmarks"} - ({"landmarks"} if self.input_spec.landmarks else set())
+    return {of: name for of, name in named.items() if of not in unused}
+
   def probabilities(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     """See `Predictor`."""
-    return self.task.system.probabilities(self.task, self.outputs(arrays), self.state)
-
-  def outputs(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Returns the outputs [n, ...] of `System.outputs` for at most `batch` inputs; see `Predictor.probabilities`."""
+    self.task.system.to_arrays(
+      dataclasses.replace(self.task.records, arrays={**self.task.records.arrays, **arrays})
+    )
+    arrays = {name: arrays[name] for name in self.input_names}
     count = len(next(iter(arrays.values())))
     size = min(self.batch, 1 << (count - 1).bit_length())  # Few batch sizes are compiled.
-    data = self.data(arrays, size)
-    return np.asarray(self._compiled(self.variables, data, np.arange(size) < count))[:count]
-
-  def data(self, arrays: Mapping[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
-    """Returns the arrays [size, ...] of `System.to_arrays` for inputs, filled up with copies of the first one."""
-    empty = self.task.records.arrays
-    count = len(next(iter(arrays.values())))
-    arrays = {name: arrays[name] if name in arrays else _missing(empty[name], count) for name in empty}
     filled = {
       name: np.concatenate([array, array[:1].repeat(size - count, 0)]) for name, array in arrays.items()
     }
-    records = dataclasses.replace(self.task.records, arrays=filled)
-    return {name: np.asarray(array) for name, array in self.task.system.to_arrays(records).items()}
+    return np.asarray(self._compiled(self.variables, filled))[:count]
 
-  def apply(self, variables: Mapping[str, Any], data: Mapping[str, jax.Array], real: jax.Array) -> jax.Array:
-    """The outputs [batch, ...] for arrays of `data`, of which those are padding where `real` [batch] is False."""
+  def program(self, variables: Mapping[str, Any], arrays: Mapping[str, jax.Array]) -> jax.Array:
+    """The probabilities [batch, classes] for prepared inputs of `input_names`; a pure function for `jax.jit`.
+
+    It computes the outputs as evaluation does.
+    """
     _, hparams = self.task.stages(1)
-    plan = {"row": jax.numpy.arange(real.shape[0]), "real": real}
-    return self.task.outputs(variables, hparams, data, plan, None)
+    count = next(iter(arrays.values())).shape[0]
+    data = {
+      name: jnp.full((count, *array.shape[1:]), np.nan if array.dtype.kind == "f" else 0, array.dtype)
+      for name, array in self.task.data.items()
+    }
+    data |= {name: arrays[of] for of, name in self.input_names.items()}
+    plan = {"row": jnp.arange(count), "real": jnp.ones(count, bool)}
+    outputs = self.task.outputs(variables, hparams, data, plan, None)
+    return self.task.system.probabilities(self.task, outputs, self.state)
 
   @functools.cached_property
   def _compiled(self) -> Any:
-    return jax.jit(self.apply)
-
-
-def _missing(empty: np.ndarray, count: int) -> np.ndarray:
-  """A stand-in for an array of records that the prediction does not depend on: NaN for floats, else zeros."""
-  value = np.nan if empty.dtype.kind == "f" else 0
-  return np.full((count, *empty.shape[1:]), value, empty.dtype)
+    return jax.jit(self.program)
 
 
 def trained(folder: pathlib.Path, variables: Mapping[str, Any], meta: Mapping[str, Any]) -> Trained:

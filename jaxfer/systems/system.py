@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -255,10 +256,10 @@ class System:
     del model, outputs, labels
     return {}
 
-  def probabilities(self, task: "Task", outputs: np.ndarray, state: Mapping[str, np.ndarray]) -> np.ndarray:
+  def probabilities(self, task: Task, outputs: jax.Array, state: Mapping[str, np.ndarray]) -> jax.Array:
     """Returns the class probabilities [n, classes], float32, of the first prediction of `predictions`.
 
-    The default is the softmax of the outputs.
+    It is called in compiled functions. The default is the softmax of the outputs.
 
     Args:
       task: the config with its model; its data are empty.
@@ -266,7 +267,7 @@ class System:
       state: the arrays of `inference_state`.
     """
     del task, state
-    return metrics.softmax(outputs)
+    return nn.softmax(outputs.astype(jnp.float32))
 
   def for_single_records(self, model: Any, variables: Variables) -> Any:
     """Returns the model whose outputs for a record do not depend on the other records of the batch.

@@ -39,13 +39,15 @@ class Clusters(NamedTuple):
   centres: np.ndarray
   labels: np.ndarray
 
-  def predict(self, features: Any) -> np.ndarray:
+  def predict(self, features: jax.Array) -> jax.Array:
     """Returns the labels [trials, n] of the clusters nearest to features [n, d]. Ties go to the first cluster."""
-    features, centres = np.asarray(features, np.float64), np.asarray(self.centres, np.float64)
-    nearest = np.empty((len(centres), len(features)), int)
-    for trial, own in enumerate(centres):
-      nearest[trial] = np.square(features[:, None] - own).sum(-1).argmin(-1)
-    return np.take_along_axis(np.asarray(self.labels), nearest, axis=1)
+
+    def of_trial(trial: tuple[jax.Array, jax.Array]) -> jax.Array:
+      centres, labels = trial
+      return labels[jnp.square(features[:, None] - centres).sum(-1).argmin(-1)]
+
+    # One trial after another, so that the memory needed does not grow with their number.
+    return lax.map(of_trial, (jnp.asarray(self.centres), jnp.asarray(self.labels)))
 
 
 def recognise(

@@ -50,7 +50,7 @@ def codes(model: Model, variables: Variables, images: jax.Array, subjects: jax.A
   return posterior[0]
 
 
-def expression_of(model: nn.Module, outputs: np.ndarray) -> np.ndarray:
+def expression_of(model: nn.Module, outputs: Any) -> Any:
   """Returns the part of the codes [n, ...] that is clustered: z_e [n, latent], or the whole code of a baseline."""
   return outputs[:, model.latent :] if isinstance(model, IdentityExpressionVAE) else outputs
 

@@ -217,7 +217,7 @@ class IdentityExpressionSystem(System):
     found, _ = code_metrics.clusters(code_metrics.expression_of(model, outputs), labels)
     return {"centres": found.centres, "labels": found.labels}
 
-  def probabilities(self, task: Task, outputs: np.ndarray, state: Mapping[str, np.ndarray]) -> np.ndarray:
+  def probabilities(self, task: Task, outputs: jax.Array, state: Mapping[str, np.ndarray]) -> jax.Array:
     """The share of the trials in which the cluster nearest to an image's expression code has a class's label.
 
     For the test records of the training, these are the votes that `predictions` counts.
@@ -232,7 +232,7 @@ class IdentityExpressionSystem(System):
     found = clustering.Clusters(state["centres"], state["labels"])
     by_trial = found.predict(code_metrics.expression_of(task.model, outputs))
     classes = np.arange(len(task.records.label_names))
-    return (by_trial[:, :, None] == classes).mean(0, dtype=np.float32)
+    return (by_trial[:, :, None] == classes).mean(0, dtype=jnp.float32)
 
   def warnings(self, model: IdentityExpressionVAE | VAE, history: History, outputs: np.ndarray) -> list[str]:
     """Warns about a collapsed code, a discriminator with almost no loss, and codes with too few distinct values."""

@@ -311,7 +311,7 @@ class LandmarkFusionSystem(System):
     """The model's answer and the further predictions of `prediction_names`."""
     return {name: from_logits(outputs[:, k], labels) for k, name in enumerate(prediction_names(model))}
 
-  def probabilities(self, task: Task, outputs: np.ndarray, state: Mapping[str, np.ndarray]) -> np.ndarray:
+  def probabilities(self, task: Task, outputs: jax.Array, state: Mapping[str, np.ndarray]) -> jax.Array:
     """The softmax of the model's answer, which is the first of `prediction_names`."""
     return super().probabilities(task, outputs[:, 0], state)
 

@@ -182,11 +182,11 @@ class StackedAutoencoderSystem(System):
 
     return loss
 
-  def probabilities(self, task: Task, outputs: np.ndarray, state: Mapping[str, np.ndarray]) -> np.ndarray:
+  def probabilities(self, task: Task, outputs: jax.Array, state: Mapping[str, np.ndarray]) -> jax.Array:
     """The softmax of the outputs; for `output="sigmoid"` the sigmoids, divided by their sum."""
     if task.config.recipe.options.get("output") != "sigmoid":
       return super().probabilities(task, outputs, state)
-    units = np.asarray(jax.nn.sigmoid(outputs))
+    units = jax.nn.sigmoid(outputs)
     return units / units.sum(-1, keepdims=True)
 
   def summaries(
