@@ -139,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
-def _add_inference(commands) -> None:  # type: ignore[no-untyped-def]
+def _add_inference(commands) -> None:
   model = argparse.ArgumentParser(add_help=False)
   model.add_argument(
     "model",

@@ -42,7 +42,7 @@ def annotated(pixels: np.ndarray, rows: Sequence[Row], longest: int = _LONGEST) 
   return image
 
 
-def _label(draw, text, edges, size, font, colour) -> None:  # type: ignore[no-untyped-def]
+def _label(draw, text, edges, size, font, colour) -> None:
   """A label above the box, or below it or inside it where there is no room, and never beyond the picture."""
   left, top, bottom = edges
   x0, y0, x1, y1 = draw.textbbox((0, 0), text, font=font)

@@ -12,7 +12,7 @@ README, section 4, shows how to read both.
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -122,7 +122,7 @@ def _safetensors(model: Trained | Converted) -> bytes:
   return save(arrays, {"jaxfer": json.dumps(files.plain(model.meta))})
 
 
-def read_safetensors(path: pathlib.Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
+def read_safetensors(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
   """Reads `model.safetensors` of an export as `train.weights.load_weights` reads a folder of weights.
 
   Raises:

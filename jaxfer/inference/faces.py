@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from jaxfer.data import reading
+from jaxfer.data import reading, video
 from jaxfer.data.stills import File, Still
 from jaxfer.errors import UserError
 from jaxfer.inference.predictor import InputSpec
@@ -26,9 +26,7 @@ def read(path: pathlib.Path, spec: InputSpec) -> np.ndarray:
     UserError: the file cannot be read.
   """
   if spec.kind == "sequence":
-    from jaxfer.inference import video
-
-    return video.clip(path, spec)
+    return video.clip(path, spec.frames, spec.size, spec.crop)[0]
   still = Still(str(path), "", 0, File(path))
   result = reading.read_one(still, reading.Cut(spec.size, spec.shape[-1], spec.crop))
   if result.image is None:

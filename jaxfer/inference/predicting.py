@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from jaxfer import files
-from jaxfer.data import align, decode, detect
+from jaxfer.data import align, decode, detect, video
 from jaxfer.data.datasets.image_folder.layout import is_picture
 from jaxfer.data.stills import File
 from jaxfer.errors import UserError
-from jaxfer.inference import drawing, video
-from jaxfer.inference.predictor import InputSpec, Predictor
+from jaxfer.inference import drawing
+from jaxfer.inference.predictor import InputSpec, Predictor, resize
 from jaxfer.inference.rows import Row, Sink, sinks
 
 _TOGETHER = 16  # Faces that are predicted at a time; as many rows may wait.
@@ -253,8 +253,10 @@ def _places(pixels: np.ndarray, spec: InputSpec) -> Iterator[tuple[Any, float | 
 
 def _cut(pixels: np.ndarray, square: align.Square | None, face: Any, spec: InputSpec) -> np.ndarray:
   if spec.crop == "template" and face is not None:
-    return video.cut(face.aligned(pixels, spec.size), None, spec)
-  return video.cut(pixels, square, spec)
+    crop = face.aligned(pixels, spec.size)
+  else:
+    crop = video.cut(pixels, square, spec.size)
+  return resize(crop[None], spec)[0]
 
 
 class _Session:

@@ -87,7 +87,7 @@ class Trained(Predictor):
 
     It computes the outputs as evaluation does.
     """
-    _, hparams = self.task.stages(1)
+    hparams = {name: jnp.float32(value) for name, value in self.task.stages(1)[1].items()}
     count = next(iter(arrays.values())).shape[0]
     data = {
       name: jnp.full((count, *array.shape[1:]), np.nan if array.dtype.kind == "f" else 0, array.dtype)

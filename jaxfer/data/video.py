@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from jaxfer.data import align, detect
 from jaxfer.errors import UserError
-from jaxfer.inference.predictor import InputSpec, resize
 
 SUFFIXES = frozenset(
   {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv"}
@@ -57,15 +57,17 @@ def frames(path: pathlib.Path, step: float = 0.0) -> Iterator[Frame]:
         yield Frame(number, seconds, _upright(frame))
 
 
-def clip(path: pathlib.Path, spec: InputSpec) -> np.ndarray:
+def clip(path: pathlib.Path, num_frames: int, size: int, crop: str = "auto") -> tuple[np.ndarray, bool]:
   """Reads frames at equal steps, from the first to the last; one square about the face serves all of them.
 
   Args:
     path: of the file. It is decoded twice, since its length is known only at its end.
-    spec: the inputs of a model that reads clips.
+    num_frames: number of frames; some repeat where the video has fewer.
+    size: edge of the result in pixels.
+    crop: "auto" for the largest face of the first frame, "middle" for its middle square, "whole" for all of each frame.
 
   Returns:
-    uint8 [frames, size, size, 3]. Where the first frame shows no face, its middle square is taken.
+    (uint8 [num_frames, size, size, 3], whether a face was looked for and not found: then the middle square is taken)
 
   Raises:
     UserError: see `frames`; or a video without frames.
@@ -74,38 +76,31 @@ def clip(path: pathlib.Path, spec: InputSpec) -> np.ndarray:
     count = sum(1 for _ in container.decode(video=0))
   if not count:
     raise UserError(f"{path} holds no frames: give another video")
-  chosen = align.onset_to_peak(count, spec.frames)
+  chosen = align.onset_to_peak(count, num_frames)
   taken: dict[int, np.ndarray] = {}
-  square = None
+  square, missing = None, False
   for frame in frames(path):
-    if square is None:
-      square = _square(frame.pixels, spec)
+    if frame.number == 0 and crop != "whole":
+      square = align.centre_square(*frame.pixels.shape[1::-1])
+      if crop != "middle":
+        found = detect.default().find([frame.pixels])[0]
+        square, missing = (found[0].square, False) if found else (square, True)
     if frame.number in chosen:
-      taken[frame.number] = cut(frame.pixels, square, spec)
-  return np.stack([taken[number] for number in chosen])
+      taken[frame.number] = cut(frame.pixels, square, size)
+  if len(taken) < len(set(chosen.tolist())):
+    raise UserError(f"{path} breaks off before frame {chosen[len(taken)]} of {count}: give another video")
+  return np.stack([taken[number] for number in chosen.tolist()]), missing
 
 
-def cut(pixels: np.ndarray, square: align.Square | None, spec: InputSpec) -> np.ndarray:
-  """Cuts a face out: uint8 [size, size, channels]. Without a square the whole picture is resized.
-
-  Args:
-    pixels: uint8 [H, W, 3], RGB.
-    square: of the face in pixels, or None.
-    spec: the inputs of a model.
+def cut(pixels: np.ndarray, square: align.Square | None, size: int) -> np.ndarray:
+  """Cuts a square out of an image, uint8 [H, W, 3] -> [size, size, 3]; None takes the whole image.
 
   Raises:
-    UserError: the square lies outside the picture.
+    UserError: the square lies outside the image.
   """
-  face = pixels if square is None else align.crop(pixels, square, spec.size)
-  return resize(np.ascontiguousarray(face)[None], spec)[0]
-
-
-def _square(pixels: np.ndarray, spec: InputSpec) -> align.Square | None:
-  if spec.crop == "whole":
-    return None
-  if spec.crop != "middle" and (found := detect.default().find([pixels])[0]):
-    return found[0].square
-  return align.centre_square(*pixels.shape[1::-1])
+  if square is not None:
+    return align.crop(pixels, square, size)
+  return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC))
 
 
 @contextlib.contextmanager
