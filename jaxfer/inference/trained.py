@@ -37,6 +37,7 @@ class Trained(Predictor):
     variables: the variables of the model.
     state: arrays of `System.inference_state`.
     meta: the description of the weights.
+    input_names: the arrays of records that the answer depends on, each with the name that `System.to_arrays` gives it.
     input_spec: see `Predictor`.
   """
 
@@ -44,6 +45,7 @@ class Trained(Predictor):
   variables: Mapping[str, Any]
   state: Mapping[str, np.ndarray]
   meta: Mapping[str, Any]
+  input_names: Mapping[str, str]
   input_spec: InputSpec
 
   @property
@@ -60,14 +62,6 @@ class Trained(Predictor):
   def batch(self) -> int:  # type: ignore[override]
     """Number of inputs that are computed at a time."""
     return _CLIPS if self.input_spec.kind == "sequence" else 64
-
-  @functools.cached_property
-  def input_names(self) -> dict[str, str]:
-    """The arrays of records that the model reads, each with the name that `System.to_arrays` gives it."""
-    records = self.task.records.arrays
-    named = {of: name for name, array in self.task.data.items() for of in ARRAYS if records.get(of) is array}
-    unused = {"landmarks"} - ({"landmarks"} if self.input_spec.landmarks else set())
-    return {of: name for of, name in named.items() if of not in unused}
 
   def probabilities(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     """See `Predictor`."""
@@ -127,7 +121,8 @@ def trained(folder: pathlib.Path, variables: Mapping[str, Any], meta: Mapping[st
     raise UserError(f"{folder}: model {config.model.name} cannot be built ({said}); {_AGAIN}") from None
   _check_shapes(folder, config, want, variables)
   task = dataclasses.replace(task, model=task.system.for_single_records(task.model, variables))
-  return Trained(task, variables, state, meta, _input_spec(task, meta))
+  names = _input_names(task)
+  return Trained(task, variables, state, meta, names, _input_spec(task, names, meta))
 
 
 def _config(folder: pathlib.Path, meta: Mapping[str, Any]) -> RunConfig:
@@ -172,14 +167,22 @@ def _check_shapes(
     )
 
 
-def _input_spec(task: Task, meta: Mapping[str, Any]) -> InputSpec:
+def _input_names(task: Task) -> dict[str, str]:
+  """See `Trained`."""
+  records = task.records.arrays
+  named = {of: name for name, array in task.data.items() for of in ARRAYS if records.get(of) is array}
+  if not task.system.needs_landmarks(task.model):
+    named.pop("landmarks", None)
+  return named
+
+
+def _input_spec(task: Task, names: Mapping[str, str], meta: Mapping[str, Any]) -> InputSpec:
   arrays, preparation = task.records.arrays, meta.get("preparation") or {}
-  kind = "sequence" if "frames" in arrays else "image"
-  needed = "landmarks" in arrays and task.system.needs_landmarks(task.model)
+  clips = "frames" in names
   return InputSpec(
-    kind,  # type: ignore[arg-type]
-    arrays["frames" if kind == "sequence" else "image"].shape[1:],
+    "sequence" if clips else "image",
+    arrays["frames" if clips else "image"].shape[1:],
     crop=preparation.get("crop", "auto"),
-    landmarks=arrays["landmarks"].shape[1] if needed else 0,
-    flow=kind == "sequence" and "flow" in arrays,
+    landmarks=arrays["landmarks"].shape[1] if "landmarks" in names else 0,
+    flow="flow" in names,
   )

@@ -46,7 +46,9 @@ def codes(model: Model, variables: Variables, images: jax.Array, subjects: jax.A
   if isinstance(model, IdentityExpressionVAE):
     both = [model.apply(variables, images, method=f"encode_{code}") for code in ("identity", "expression")]
     return jnp.concatenate([mean for mean, _ in both], -1)
-  posterior: Any = model.apply(variables, images, condition(model, len(images), subjects), method="encode")
+  posterior: Any = model.apply(
+    variables, images, condition(model, images.shape[0], subjects), method="encode"
+  )
   return posterior[0]
 
 
