@@ -7,13 +7,14 @@ import sys
 import warnings
 
 import flax.linen as nn
+import jax
 import numpy as np
 import pytest
 
 import jaxfer
 from jaxfer.convert.importers import convert
 from jaxfer.errors import UserError
-from jaxfer.inference import converted
+from jaxfer.inference import converted, export
 from jaxfer.layers.amend import is_written
 from jaxfer.train.weights import load_weights, save_weights
 
@@ -58,6 +59,20 @@ def test_a_frozen_affinity(loaded, golden):
   assert is_written(frozen.variables["affinity"]["arm"], "frozen")
   with pytest.raises(UserError, match="no pictures"):
     loaded.frozen(golden["images"][:0])
+
+
+def test_probabilities_do_not_depend_on_batch_mates(loaded, golden, tmp_path):
+  """Each picture as if it came alone; with a frozen affinity, that one. An export keeps it."""
+  images = golden["images"]
+  alone = np.concatenate([loaded.outputs(images[k : k + 1]) for k in range(len(images))])
+  np.testing.assert_allclose(loaded.predict_proba(images), jax.nn.softmax(alone), rtol=0, atol=TOLERANCE)
+  assert list(loaded.predict(images)) == [loaded.label_names[k] for k in alone.argmax(1)]
+  frozen = loaded.frozen(images)
+  want = jax.nn.softmax(golden["one_batch"])
+  np.testing.assert_allclose(frozen.predict_proba(images), want, rtol=0, atol=TOLERANCE)
+  assert np.abs(loaded.predict_proba(images) - want).max() > 10 * TOLERANCE
+  export.export(frozen, tmp_path, "safetensors")
+  np.testing.assert_allclose(jaxfer.load(tmp_path).predict_proba(images), want, rtol=0, atol=TOLERANCE)
 
 
 def test_a_batch_of_one_is_answered_with_a_warning(loaded, golden):
@@ -112,6 +127,8 @@ def test_face_nets_give_features_of_aligned_faces(tmp_path, family, file):
   assert f"left out    {left_out[family]}\n" in said
   net = jaxfer.load(tmp_path / "out")
   assert net.label_names is None
+  with pytest.raises(UserError, match=r"FaceResNet is a face net without classes: take \.outputs"):
+    net.predict(np.zeros((1, 112, 112, 3), np.uint8))
   assert net.outputs(np.zeros((0, 112, 112, 3), np.uint8)).shape == (0, 8)
   with pytest.raises(UserError, match="are of 224 x 112 pixels: FaceResNet takes faces aligned to 112 x 112"):
     net.outputs(np.zeros((2, 224, 112, 3), np.uint8))
@@ -222,7 +239,8 @@ def test_colours_are_put_into_the_order_of_the_model():
   ],
 )
 def test_other_pictures(loaded, images, match):
-  for function in (loaded.outputs, loaded.predict_proba, loaded.frozen):
+  more = [] if isinstance(images, list) else [loaded.predict_proba]  # It takes lists of images.
+  for function in (loaded.outputs, loaded.frozen, *more):
     with pytest.raises(UserError, match=match):
       function(images)
 

@@ -243,7 +243,7 @@ def test_calibrated_records_have_a_small_error():
   logits = rng.normal(0, 2, (20_000, 4))
   softmax = np.asarray(jax.nn.softmax(logits))
   labels = (softmax.cumsum(1) < rng.random((len(logits), 1))).sum(1)
-  assert metrics.calibration_error(softmax, labels) < 0.01
+  assert metrics.calibration_error(softmax, labels) < 0.02
   assert metrics.calibration_error(np.asarray(jax.nn.softmax(2 * logits)), labels) > 0.05
   assert metrics.temperature(logits, labels) == pytest.approx(1, rel=0.03)
   assert metrics.temperature(3 * logits, labels) == pytest.approx(3 * metrics.temperature(logits, labels))

@@ -117,7 +117,7 @@ def _safetensors(model: Trained | Converted) -> bytes:
 
   state = model.state if isinstance(model, Trained) else {}
   flat = traverse_util.flatten_dict(with_state(model.variables, state), sep="/")
-  arrays = {path: np.ascontiguousarray(leaf) for path, leaf in flat.items()}
+  arrays = {path: np.asarray(leaf, order="C") for path, leaf in flat.items()}
   # The metadata of the format are texts; what `jaxfer.load` needs is one of them.
   return save(arrays, {"jaxfer": json.dumps(files.plain(model.meta))})
 
