@@ -85,8 +85,8 @@ def test_every_face_gets_a_row(tmp_path, capsys):
   out = ["--csv", files[0], "--json", files[1], "--draw", str(tmp_path / "drawn")]
   assert cli.main(["predict", "image", *wanted, *out]) == 0
   said = capsys.readouterr()
-  assert said.out == "4 faces in 3 files; 1 pictures without a face; 2 files that cannot be read\n"
-  assert "1 files are neither photographs nor videos" in said.err
+  assert said.out == "4 faces in 3 files, 1 picture without a face, 2 files unreadable\n"
+  assert "left out 1 file whose names" in said.err
   assert "broken.jpg: not an image" in said.err
   assert "none.png: no such file or folder" in said.err
   with open(files[0], newline="") as file:
@@ -107,7 +107,7 @@ def test_every_face_gets_a_row(tmp_path, capsys):
 def test_nothing_that_can_be_read(tmp_path, capsys):
   (tmp_path / "a.jpg").write_bytes(b"x")
   assert cli.main(["predict", "image", str(tmp_path / "a.jpg"), "--json", str(tmp_path / "r.json")]) == 2
-  assert "none of the 1 files can be read" in capsys.readouterr().err
+  assert "of 1 file, none can be read" in capsys.readouterr().err
   assert json.loads((tmp_path / "r.json").read_text()) == []
 
 
@@ -172,7 +172,7 @@ def test_a_video_that_breaks_off_keeps_its_rows(tmp_path, capsys):
   assert cli.main(["predict", "image", str(tmp_path), "--csv", str(tmp_path / "r.csv")]) == 0
   said = capsys.readouterr()
   assert "b.avi: no video can be read from it" in said.err
-  assert said.out.endswith("1 files that cannot be read\n")
+  assert said.out.endswith("1 file unreadable\n")
 
 
 def test_what_is_stopped_leaves_whole_files(tmp_path, capsys, monkeypatch):

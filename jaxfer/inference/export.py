@@ -22,6 +22,7 @@ from flax import traverse_util
 from jaxfer import files
 from jaxfer.convert import safetensors_file
 from jaxfer.convert.kinds import Refused
+from jaxfer.data import flow as optical_flow
 from jaxfer.errors import UserError, unknown
 from jaxfer.inference.converted import Converted
 from jaxfer.inference.predictor import Predictor
@@ -62,8 +63,13 @@ def export(model: Predictor, out: pathlib.Path, form: str) -> list[pathlib.Path]
 
 def description(model: Predictor) -> dict[str, Any]:
   """What a program must know to use a model: classes, inputs, and how faces are cut out."""
-  spec = model.input_spec
-  names = model.label_names
+  spec, names = model.input_spec, model.label_names
+  flow = {
+    "method": "Farneback (OpenCV 4), between successive frames after cutting out and resizing; the first is zero",
+    "parameters": optical_flow.FARNEBACK,
+    "unit": f"pixels, clipped to {optical_flow.MAX_DISPLACEMENT:g}, times {optical_flow.INT16_MAX} / "
+    f"{optical_flow.MAX_DISPLACEMENT:g}, as int16",
+  }
   return {
     "label_names": list(names) if names else [str(k) for k in range(model.num_classes)],
     "inputs": {
@@ -73,6 +79,7 @@ def description(model: Predictor) -> dict[str, Any]:
     "outputs": {"probabilities": {"shape": ["batch", model.num_classes], "dtype": "float32"}},
     "preparation": {
       **dataclasses.asdict(spec),
+      "flow": flow if spec.flow else None,
       "normalisation": "none: the model reads values from 0 to 255 and normalises them itself",
     },
   }

@@ -62,10 +62,14 @@ class Counts:
 
   def summary(self) -> str:
     """One line."""
-    parts = [f"{self.faces} faces in {self.files - self.unreadable} files"]
-    parts += [f"{self.faceless} pictures without a face"] if self.faceless else []
-    parts += [f"{self.unreadable} files that cannot be read"] if self.unreadable else []
-    return "; ".join(parts)
+    parts = [f"{_count(self.faces, 'face')} in {_count(self.files - self.unreadable, 'file')}"]
+    parts += [f"{_count(self.faceless, 'picture')} without a face"] if self.faceless else []
+    parts += [f"{_count(self.unreadable, 'file')} unreadable"] if self.unreadable else []
+    return ", ".join(parts)
+
+
+def _count(number: int, noun: str) -> str:
+  return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def run(
@@ -125,7 +129,7 @@ def run(
     session.flush()
   say(counts.summary())
   if counts.unreadable == counts.files:
-    raise UserError(f"none of the {counts.files} files can be read: give photographs or videos")
+    raise UserError(f"of {_count(counts.files, 'file')}, none can be read: give photographs or videos")
   return counts
 
 
@@ -154,9 +158,8 @@ def expand(given: Iterable[str], complain: Callable[[str], None], counts: Counts
       inside = sorted(p for p in match.rglob("*") if p.is_file() and not files.clutter(p.name))
       known = [p for p in inside if is_picture(p) or video.is_video(p)]
       if len(known) < len(inside):
-        complain(
-          f"{match}: {len(inside) - len(known)} files are neither photographs nor videos by their names"
-        )
+        rest = _count(len(inside) - len(known), "file")
+        complain(f"{match}: left out {rest} whose names are neither those of photographs nor of videos")
       yield from known
 
 
