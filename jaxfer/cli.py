@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
-from jaxfer import files
+from jaxfer import cli_inference, files
 from jaxfer.errors import Interrupted, UserError
 
 # Faults of the machine or of how it is set up. Any other OSError is a bug of ours and shows its traceback.
@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     "--list", action="store_true", help="name every study, what it repeats and which data it needs"
   )
 
-  _add_inference(commands)
+  cli_inference.add_parsers(commands)
   prepare = commands.add_parser(
     "prepare",
     parents=[where],
@@ -137,54 +137,6 @@ def _parser() -> argparse.ArgumentParser:
   listing = commands.add_parser("list", help="show what there is")
   listing.add_argument("what", choices=["models", "datasets", "configs", "studies"])
   return parser
-
-
-def _add_inference(commands) -> None:
-  model = argparse.ArgumentParser(add_help=False)
-  model.add_argument(
-    "model",
-    metavar="MODEL",
-    help="a run, a fold of it (RUN/weights/fold0), or the output of `jaxfer convert`",
-  )
-  predict = commands.add_parser(
-    "predict",
-    parents=[model],
-    help="classify the faces in photographs and videos",
-    description="Finds every face, cuts it out as the data of MODEL were cut out, and classifies it. A model that "
-    "reads clips classifies windows of a video, and takes a photograph for a clip without motion.",
-  )
-  predict.add_argument(
-    "paths", nargs="+", metavar="PATH", help="photographs, videos, folders, or patterns such as 'in/**/*.jpg'"
-  )
-  predict.add_argument("--csv", type=pathlib.Path, metavar="FILE", help="write one line for each face")
-  predict.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write one object for each face")
-  predict.add_argument(
-    "--draw",
-    type=pathlib.Path,
-    metavar="DIR",
-    help="draw boxes and classes: a PNG for each photograph, and one with up to 16 frames for each video",
-  )
-  predict.add_argument(
-    "--rate",
-    type=float,
-    default=5.0,
-    help="frames per second of a video for a model of still images (default: 5; 0: every frame)",
-  )
-  predict.add_argument(
-    "--window",
-    type=float,
-    default=1.0,
-    help="seconds of a video for one prediction of a model of clips (default: 1)",
-  )
-  export = commands.add_parser(
-    "export",
-    parents=[model],
-    help="write a model for other programs",
-    description="Writes MODEL to the folder OUT: as a StableHLO program from images to probabilities, or its weights "
-    "as safetensors. model.json beside it names the classes and describes the inputs.",
-  )
-  export.add_argument("out", type=pathlib.Path, metavar="OUT", help="a folder")
-  export.add_argument("--format", choices=["stablehlo", "safetensors"], default="stablehlo")
 
 
 def _data_dir(args: argparse.Namespace) -> pathlib.Path:
@@ -277,35 +229,8 @@ def _people(args: argparse.Namespace) -> None:
 
 
 def _predict(args: argparse.Namespace) -> None:
-  import jaxfer
-  from jaxfer.data.interrupt import stopping
-  from jaxfer.inference import predicting
-
-  for name in ("rate", "window"):
-    value = getattr(args, name)
-    if not 0 <= value < float("inf") or (name == "window" and not value):
-      raise UserError(f"--{name} {value:g}: give a number above 0")
   _cache_compilations()
-  model = jaxfer.load(args.model)
-  with stopping("what was written so far is complete"):
-    predicting.run(
-      model,
-      args.paths,
-      csv=args.csv,
-      json=args.json,
-      draw=args.draw,
-      rate=args.rate,
-      window=args.window,
-      complain=lambda line: print(f"jaxfer: {line}", file=sys.stderr),
-    )
-
-
-def _export(args: argparse.Namespace) -> None:
-  import jaxfer
-  from jaxfer.inference.export import export
-
-  for path in export(jaxfer.load(args.model), args.out, args.format):
-    print(f"written: {path}")
+  cli_inference.predict(args)
 
 
 def _prepare(args: argparse.Namespace) -> None:
@@ -457,7 +382,7 @@ def _run(argv: Sequence[str] | None) -> int:
   if late:
     (args.options if args.command == "prepare" else args.overrides).extend(late)
   command = {
-    "train": _train, "evaluate": _evaluate, "study": _study, "predict": _predict, "export": _export,
+    "train": _train, "evaluate": _evaluate, "study": _study, "predict": _predict, "export": cli_inference.export,
     "prepare": _prepare, "convert": _convert, "verify": _verify, "list": _list,
   }[args.command]  # fmt: skip
   _quieten_xla()

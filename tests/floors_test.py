@@ -18,7 +18,8 @@ FLOORS = {
   "systems": 4,
   "study": 5, "convert": 5,
   "inference": 6,
-  "cli": 7,
+  "cli_inference": 7,
+  "cli": 8,
 }  # fmt: skip
 
 

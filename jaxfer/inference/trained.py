@@ -144,6 +144,8 @@ def _records(folder: pathlib.Path, meta: Mapping[str, Any]) -> Records:
   try:
     arrays = {name: np.zeros((0, *array["shape"]), array["dtype"]) for name, array in meta["inputs"].items()}
     names, count = tuple(meta["label_names"]), int(meta["subjects"])
+    if not {"image", "frames"} & set(arrays):
+      raise KeyError("image")
   except (KeyError, TypeError, ValueError, AttributeError):
     raise UserError(f"{folder} does not describe the inputs of its model: {_AGAIN}") from None
   arrays |= {name: np.zeros(0, np.int32) for name in ("label", "subject")}
