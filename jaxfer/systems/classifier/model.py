@@ -16,7 +16,7 @@ class SmallCNN(nn.Module):
   """
 
   num_classes: int
-  features: tuple[int, ...] = (32, 64, 128)
+  features: tuple[int, ...] = (32, 64, 128, 128)
   dropout: float = 0.3
 
   @nn.compact
