@@ -17,7 +17,7 @@ BROKEN_JAXLIB = {
 def __getattr__(name: str) -> Any:
   """Imports `load` when it is asked for: `import jaxfer` alone stays light."""
   if name == "load":
-    from jaxfer.predict import load
+    from jaxfer.inference import load
 
     return load
   raise AttributeError(f"module 'jaxfer' has no attribute '{name}'")

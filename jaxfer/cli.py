@@ -1,4 +1,4 @@
-"""The command line: `jaxfer train | evaluate | study | prepare | convert | verify | list`."""
+"""The command line: `jaxfer train | evaluate | study | predict | export | prepare | convert | verify | list`."""
 
 import argparse
 import contextlib
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
-from jaxfer import files
+from jaxfer import cli_inference, files
 from jaxfer.errors import Interrupted, UserError
 
 # Faults of the machine or of how it is set up. Any other OSError is a bug of ours and shows its traceback.
@@ -101,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     "--list", action="store_true", help="name every study, what it repeats and which data it needs"
   )
 
+  cli_inference.add_parsers(commands)
   prepare = commands.add_parser(
     "prepare",
     parents=[where],
@@ -227,6 +228,11 @@ def _people(args: argparse.Namespace) -> None:
   )
 
 
+def _predict(args: argparse.Namespace) -> None:
+  _cache_compilations()
+  cli_inference.predict(args)
+
+
 def _prepare(args: argparse.Namespace) -> None:
   from jaxfer.data.interrupt import stopping
 
@@ -259,14 +265,14 @@ def _convert(args: argparse.Namespace) -> None:
 
 
 def _verify(args: argparse.Namespace) -> None:
-  from jaxfer import predict, verification
+  from jaxfer import inference, verification
 
-  net = predict.load_face_net(args.weights)
+  net = inference.load_face_net(args.weights)
   _cache_compilations()
   if args.pairs == "embedded":
-    print(verification.verify_drawn(net.predict, net.meta, args.folds), verification.DRAWN, sep="\n")
+    print(verification.verify_drawn(net.outputs, net.meta, args.folds), verification.DRAWN, sep="\n")
   else:
-    print(verification.verify(net.predict, net.meta, pathlib.Path(args.pairs), args.folds))
+    print(verification.verify(net.outputs, net.meta, pathlib.Path(args.pairs), args.folds))
 
 
 def _list(args: argparse.Namespace) -> None:
@@ -376,8 +382,8 @@ def _run(argv: Sequence[str] | None) -> int:
   if late:
     (args.options if args.command == "prepare" else args.overrides).extend(late)
   command = {
-    "train": _train, "evaluate": _evaluate, "study": _study, "prepare": _prepare, "convert": _convert,
-    "verify": _verify, "list": _list,
+    "train": _train, "evaluate": _evaluate, "study": _study, "predict": _predict, "export": cli_inference.export,
+    "prepare": _prepare, "convert": _convert, "verify": _verify, "list": _list,
   }[args.command]  # fmt: skip
   _quieten_xla()
   try:

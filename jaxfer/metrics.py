@@ -200,6 +200,66 @@ def wilson_interval(correct: float, n: float, z: float = 1.96) -> tuple[float, f
   return max(0.0, middle - half), min(1.0, middle + half)
 
 
+def calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
+  """Returns the expected calibration error (Guo et al. 2017, eq. 3), in [0, 1].
+
+  Records are grouped by the probability of the predicted class into bins of equal width, (0, 1/bins], (1/bins, 2/bins],
+  and so on. The error is the mean over records of |accuracy - mean probability| of their bin.
+
+  Args:
+    probabilities: [n, num_classes], rows of sum 1, n at least 1.
+    labels: int [n].
+    bins: number of bins.
+
+  Raises:
+    ValueError: no records, or probabilities that are not in [0, 1].
+  """
+  probabilities, labels = np.asarray(probabilities, np.float64), np.asarray(labels, int)
+  if not len(labels) or probabilities.shape[:1] != labels.shape:
+    raise ValueError(
+      f"probabilities {probabilities.shape} and labels {labels.shape}: give [n, K] and [n], n > 0"
+    )
+  if not ((probabilities >= 0) & (probabilities <= 1 + 1e-6)).all():
+    raise ValueError("probabilities must lie in [0, 1]")
+  confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
+  index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+  gaps = np.bincount(index, correct, bins) - np.bincount(index, confidence, bins)
+  return float(np.abs(gaps).sum() / len(labels))
+
+
+def temperature(logits: ArrayLike, labels: ArrayLike) -> float:
+  """Returns the temperature T that minimizes the mean cross-entropy of softmax(logits / T) (Guo et al. 2017, 4.2).
+
+  The loss is convex in 1 / T, so its minimum is found by bisection of its derivative. Fit it to validation records,
+  and divide the logits of new records by it: predictions do not change, only their probabilities do.
+
+  Args:
+    logits: [n, num_classes], finite, n at least 1.
+    labels: int [n].
+
+  Returns:
+    T in [1/1000, 1000]. The lower end means that all records are classified correctly, so the loss has no minimum.
+
+  Raises:
+    ValueError: no records, or logits that are not finite.
+  """
+  logits, labels = np.asarray(logits, np.float64), np.asarray(labels, int)
+  if not len(labels) or logits.shape[:1] != labels.shape or not np.isfinite(logits).all():
+    raise ValueError(f"logits {logits.shape} and labels {labels.shape}: give finite [n, K] and [n], n > 0")
+  own = np.take_along_axis(logits, labels[:, None], 1)[:, 0]
+
+  def slope(inverse: float) -> float:
+    """The derivative of the loss with respect to 1 / T: mean expected logit minus mean logit of the label."""
+    weights = np.exp(inverse * (logits - logits.max(1, keepdims=True)))
+    return float(((weights * logits).sum(1) / weights.sum(1) - own).mean())
+
+  low, high = math.log(1e-3), math.log(1e3)
+  for _ in range(60):
+    middle = (low + high) / 2
+    low, high = (middle, high) if slope(math.exp(middle)) <= 0 else (low, middle)
+  return math.exp(-(low + high) / 2)
+
+
 def whole(number: float) -> int | float:
   """The number as an int where it is whole."""
   return int(number) if float(number).is_integer() else float(number)

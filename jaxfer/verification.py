@@ -185,7 +185,7 @@ def verify(
 
   Args:
     predict: maps RGB images, uint8 [n, S, S, 3], to features that are not normalised, such as
-      `predict.load_face_net(OUT).predict`, which changes the colours to the order that the model was trained with.
+      `inference.load_face_net(OUT).outputs`, which changes the colours to the order that the model was trained with.
     meta: the `meta` of the same model, with "model", "output" and "input_size" S.
     path: the .bin file, with faces aligned to S x S pixels.
     folds: number of parts, see `judge`.

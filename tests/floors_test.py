@@ -17,8 +17,9 @@ FLOORS = {
   "train": 3, "report": 3, "explain": 3,
   "systems": 4,
   "study": 5, "convert": 5,
-  "predict": 6,
-  "cli": 7,
+  "inference": 6,
+  "cli_inference": 7,
+  "cli": 8,
 }  # fmt: skip
 
 

@@ -48,7 +48,8 @@ SMALL = (7, 5, 11, 13, 3, 4)
 REAL = (2, 8, 16, 16, 4, 32)
 
 ROOT = pathlib.Path(__file__).parents[1]
-CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
+# Without those for users' own data: own_images trains a stock network, and own_video the one of the quickstart.
+CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.py") if not path.stem.startswith("own_"))
 QUICKSTART = ROOT / "configs/quickstart.py"
 TINY = (
   "model.features=(8, 32)",

@@ -222,3 +222,44 @@ def test_wilson_interval():
   assert metrics.wilson_interval(0, 0) == (0, 1)
   with pytest.raises(ValueError, match="11"):
     metrics.wilson_interval(11, 10)
+
+
+def test_calibration_error_of_a_few_records():
+  """Two bins: 0.9 and 0.8 with one of two correct, 0.4 with one correct."""
+  probabilities = [[0.9, 0.1, 0], [0.1, 0.8, 0.1], [0.3, 0.4, 0.3]]
+  got = metrics.calibration_error(probabilities, [0, 2, 1], bins=2)
+  assert got == pytest.approx((abs(1 - 1.7) + abs(1 - 0.4)) / 3)
+  assert metrics.calibration_error([[1.0, 0.0]], [0]) == 0
+  assert metrics.calibration_error([[0.0, 1.0]], [0]) == 1
+  with pytest.raises(ValueError, match=r"n > 0"):
+    metrics.calibration_error(np.zeros((0, 3)), [])
+  with pytest.raises(ValueError, match=r"in \[0, 1\]"):
+    metrics.calibration_error([[2.0, -1.0]], [0])
+
+
+def test_calibrated_records_have_a_small_error():
+  """Labels that are drawn from the probabilities; doubling the logits makes the error large."""
+  rng = np.random.default_rng(0)
+  logits = rng.normal(0, 2, (20_000, 4))
+  softmax = np.asarray(jax.nn.softmax(logits))
+  labels = (softmax.cumsum(1) < rng.random((len(logits), 1))).sum(1)
+  assert metrics.calibration_error(softmax, labels) < 0.02
+  assert metrics.calibration_error(np.asarray(jax.nn.softmax(2 * logits)), labels) > 0.05
+  assert metrics.temperature(logits, labels) == pytest.approx(1, rel=0.03)
+  assert metrics.temperature(3 * logits, labels) == pytest.approx(3 * metrics.temperature(logits, labels))
+
+
+def test_the_temperature_minimizes_the_loss():
+  logits = np.array([[2.0, 0, 0], [0, 1, 3], [1, 4, 0], [2, 1, 0]])
+  labels = np.array([0, 1, 1, 2])
+
+  def loss(t):
+    scores = logits / t
+    return (np.log(np.exp(scores).sum(1)) - scores[np.arange(4), labels]).mean()
+
+  best = metrics.temperature(logits, labels)
+  assert loss(best) < min(loss(best * 1.01), loss(best / 1.01))
+  assert metrics.temperature(logits[:1], [0]) == pytest.approx(1e-3)
+  assert metrics.temperature(logits[:1], [2]) == pytest.approx(1e3)
+  with pytest.raises(ValueError, match="finite"):
+    metrics.temperature([[np.nan, 0]], [0])

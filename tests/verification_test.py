@@ -7,8 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-import jaxfer
-from jaxfer import cli, predict, verification
+from jaxfer import cli, inference, verification
 from jaxfer.convert.importers import convert
 from jaxfer.data import synthetic
 from jaxfer.data.encode import png
@@ -237,7 +236,7 @@ def test_the_weights_of_a_training_give_what_its_head_reads(attributes, features
   """The stored head makes the net's logits of it, of pictures in the stored order and normalisation."""
   model, variables, _ = trained(tmp_path / "net", **attributes)
   images = np.random.default_rng(1).integers(0, 256, (3, 16, 16, 3), np.uint8)
-  got = predict.load_face_net(tmp_path / "net").predict(images)
+  got = inference.load_face_net(tmp_path / "net").outputs(images)
   assert got.shape == (3, features)
   head = variables["params"]["head"]
   _, logits = jax.jit(lambda v, x: model.apply(v, model.normalised(x)))(variables, images.astype(np.float32))
@@ -247,7 +246,7 @@ def test_the_weights_of_a_training_give_what_its_head_reads(attributes, features
   with pytest.raises(
     UserError, match="images are of 24 x 24 pixels: face_classifier takes faces aligned to 16"
   ):
-    predict.load_face_net(tmp_path / "net").predict(np.zeros((1, 24, 24, 3), np.uint8))
+    inference.load_face_net(tmp_path / "net").outputs(np.zeros((1, 24, 24, 3), np.uint8))
 
 
 def test_drawn_people_judge_a_training(tmp_path, capsys, monkeypatch):
@@ -281,8 +280,6 @@ def test_drawn_people_judge_a_training(tmp_path, capsys, monkeypatch):
 
 def test_weights_that_cannot_be_judged(tmp_path, capsys):
   _, variables, meta = trained(tmp_path / "net", net="face_resnet18")
-  with pytest.raises(UserError, match=r"holds weights of 'face_classifier': jaxfer\.load reads"):
-    jaxfer.load(tmp_path / "net")
 
   def complaint(**changes):
     save_weights(tmp_path / "other", variables, {**meta, **changes})
@@ -292,7 +289,7 @@ def test_weights_that_cannot_be_judged(tmp_path, capsys):
     return said
 
   assert "says colour_order None: convert the weights again" in complaint(colour_order=None)
-  assert "holds weights of 'vae': jaxfer.load reads" in complaint(
+  assert "holds weights of 'vae': converted weights are of" in complaint(
     config={"model": {"name": "vae", "options": {}}}
   )
   assert "holds weights of None" in complaint(config={})

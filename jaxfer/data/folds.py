@@ -178,7 +178,8 @@ def describe(
 ) -> str:
   """Says in a line how many records of how many people stand on each side, and what is out of the ordinary.
 
-  Where every record has a subject of its own, nobody knows who is who, and no people are counted.
+  Where every record has a subject of its own, nobody knows who is who: no people are counted, and the line warns that
+  the accuracy may be too high.
   """
   subjects, labels = np.asarray(subjects), np.asarray(labels)
   named = not anonymous(subjects)
@@ -207,6 +208,8 @@ def describe(
   elif unused:
     counts = [f"{name} {count}" for name, count in zip(label_names, tested, strict=True)]
     parts.append(f"tested {', '.join(counts)}")
+  if not named:
+    parts.append("nobody knows who is who: a person may be in training and test, and the accuracy too high")
   return ", ".join(parts)
 
 

@@ -4,6 +4,8 @@ RAF-DB gives landmarks on the original pictures only. The aligned ones are 100 x
 middle of the mouth in fixed places, so the affine map of these three points carries any others over.
 """
 
+import math
+
 import numpy as np
 
 from jaxfer.errors import UserError
@@ -55,7 +57,8 @@ def checked(landmarks: np.ndarray) -> int:
   Raises:
     UserError: a picture with landmarks of which some are not finite.
   """
-  flat = np.asarray(landmarks).reshape(len(landmarks), -1)
+  count, *shape = np.shape(landmarks)
+  flat = np.asarray(landmarks).reshape(count, math.prod(shape))  # -1 is no shape of an empty array.
   missing, whole = np.isnan(flat).all(1), np.isfinite(flat).all(1)
   if not (missing | whole).all():
     first = int(np.argmin(missing | whole))

@@ -148,7 +148,7 @@ class Amend(nn.Module):
     modes: tuple[str, ...],
   ) -> dict[str, jax.Array]:
     """G by mode, [n, n] or one per example, from xbar [batch, n, n]. In training, this moves the average."""
-    real = jnp.ones(len(own), bool) if mask is None else mask
+    real = jnp.ones(own.shape[0], bool) if mask is None else mask
     total = jnp.where(real[:, None, None], own, 0).sum(0)
     sums = total, real.sum().astype(jnp.float32)
     total, count = sums if axis_name is None else lax.psum(sums, axis_name)

@@ -171,7 +171,7 @@ class FaceResNet(nn.Module):
       stage = _Stage(blocks, features << k, *settings, name=f"layer{k + 1}")
       x = stage(x, train=train, axis_name=axis_name)
     x = norm(name="bn2")(x).transpose(0, 3, 1, 2)
-    x = x.reshape(len(x), -1)
+    x = x.reshape(x.shape[0], -1)
     rate = _DROPOUT[self.family] if self.dropout is None else self.dropout
     x = Dropout(rate, name="dropout")(x, keys, train=train)
     uniform, adaface = fan_in_uniform(x.shape[-1]), self.family == "adaface"

@@ -158,9 +158,10 @@ def _evaluate(
   """
   evaluated = []
   for (name, task), result in zip(tasks.items(), results, strict=True):
-    evaluated.append(evaluation.evaluate(name, task, result))
-    _check_finite(evaluated[-1], workdir)
-    trainings.keep(workdir / "weights" / name, task, result.variables)
+    own = evaluation.evaluate(name, task, result)
+    _check_finite(own, workdir)
+    trainings.keep(workdir / "weights" / name, task, result.variables, own.outputs, own.indices)
+    evaluated.append(own)
   contents = _contents(config, evaluated)
   history = [{**line, "fold": k} for k, own in enumerate(evaluated) for line in own.result.history]
   report.write(workdir, contents, [line for own in evaluated for line in _lines(own)], history)

@@ -12,7 +12,7 @@ import jaxfer
 from jaxfer import config as configuration
 from jaxfer.config import RunConfig
 from jaxfer.data import folds, records, stream
-from jaxfer.study import pretrained
+from jaxfer.study import inputs, pretrained
 from jaxfer.study.split import folds_of, split_of
 from jaxfer.study.task import Task, options_of, task_of
 from jaxfer.train import members, memory, weights
@@ -113,16 +113,28 @@ def training_of(
   return training, splits
 
 
-def keep(folder: pathlib.Path, task: Task, variables: Variables) -> None:
-  """Writes the variables of a training to a folder of weights, from which other trainings can start."""
+def keep(
+  folder: pathlib.Path, task: Task, variables: Variables, outputs: np.ndarray, indices: np.ndarray
+) -> None:
+  """Writes a training to a folder of weights, from which other trainings can start and which `jaxfer.load` reads.
+
+  Args:
+    folder: the folder of weights.
+    task: what was trained.
+    variables: the trained variables.
+    outputs: outputs [n, ...] for the test records.
+    indices: [n] indices of the test records.
+  """
   meta = {
+    **inputs.description(task),
     "config": configuration.identity(task.config),
     "data": task.records.fingerprint,
     "label_names": list(task.records.label_names),
     **task.system.input_spec(task.model),
     "revision": revision(),
   }
-  weights.save_weights(folder, jax.device_get(variables), meta)
+  state = task.system.inference_state(task.model, outputs, np.asarray(task.data["label"][indices]))
+  weights.save_weights(folder, inputs.with_state(jax.device_get(variables), state), meta)
 
 
 def revision() -> str:

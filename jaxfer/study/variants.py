@@ -149,7 +149,8 @@ def train(
     told.append((result, [line for each in evaluated for line in each.history]))
     if keep:
       for each in evaluated:
-        trainings.keep(variant.folder / "weights" / each.name, each.task, each.result.variables)
+        folder = variant.folder / "weights" / each.name
+        trainings.keep(folder, each.task, each.result.variables, each.outputs, each.indices)
   return told
 
 

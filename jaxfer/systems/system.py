@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -210,6 +211,43 @@ class System:
     """
     del model
     return {"": from_logits(outputs, labels)}
+
+  def inference_state(self, model: Any, outputs: np.ndarray, labels: np.ndarray) -> Mapping[str, np.ndarray]:
+    """Returns arrays that `probabilities` needs besides the outputs. They are stored with the weights of a training.
+
+    Args:
+      model: the model.
+      outputs: outputs [n, ...] for the test records.
+      labels: their labels [n].
+    """
+    del model, outputs, labels
+    return {}
+
+  def probabilities(self, task: Task, outputs: jax.Array, state: Mapping[str, np.ndarray]) -> jax.Array:
+    """Returns the class probabilities [n, classes], float32, of the first prediction of `predictions`.
+
+    It is called in compiled functions. The default is the softmax of the outputs.
+
+    Args:
+      task: the config with its model; its data are empty.
+      outputs: outputs [n, ...] for new records.
+      state: the arrays of `inference_state`.
+    """
+    del task, state
+    return nn.softmax(outputs.astype(jnp.float32))
+
+  def for_single_records(self, model: Any, variables: Variables) -> Any:
+    """Returns the model whose outputs for a record do not depend on the other records of the batch.
+
+    The default is the model itself. A system that is `batch_dependent` must override this.
+    """
+    del variables
+    return model
+
+  def needs_landmarks(self, model: Any) -> bool:
+    """Returns whether the model's answer depends on landmarks, which new images come without."""
+    del model
+    return False
 
   def load_pretrained(self, model: Any, given: Variables) -> Variables:
     """Selects the pretrained submodules from which a training starts, under the names of this model.

@@ -48,14 +48,14 @@ def check(importer, net, counts, folder):
       continue
     first = loaded
     for count, want in wants.items():
-      got = loaded.predict(pictures[:count])
+      got = loaded.outputs(pictures[:count])
       difference = np.abs(got - want).max()
       print(
         f"{importer} {count} pictures: differs by {difference:.2g}, largest logit {np.abs(want).max():.3g}"
       )
       worst = max(worst, difference / np.abs(want).max())
       if importer == "arm":
-        shuffled = loaded.predict(pictures[:count][::-1])[::-1]
+        shuffled = loaded.outputs(pictures[:count][::-1])[::-1]
         print(f"  in reverse order ours differ by {np.abs(shuffled - got).max():.2g}")
   return worst
 

@@ -2,7 +2,7 @@
 
 Run as `PYTHONPATH=. python tests/golden/check_faces.py`. Needs PyTorch beside jaxfer; not part of the test suite (100
 to 180 MB a checkpoint). Prints the largest difference of every stage, relative to its largest value, and fails above
-1e-4. Weights go through `jaxfer convert`, pictures through `jaxfer.load(...).predict`.
+1e-4. Weights go through `jaxfer convert`, pictures through `jaxfer.load(...).outputs`.
 """
 
 import pathlib
@@ -59,7 +59,7 @@ def check(family, depth, folder):
     )
 
   _, found = stages(loaded.variables, x)
-  pairs = {"feature": (loaded.predict(images), want)}
+  pairs = {"feature": (loaded.outputs(images), want)}
   for name in face_cases.TAPS:
     tap = taps[name].transpose(0, 2, 3, 1) if taps[name].ndim == 4 else taps[name]
     pairs[name] = found["intermediates"][name]["__call__"][0], tap

@@ -142,4 +142,9 @@ DATASETS: dict[str, Dataset] = {
     licence="drawn by jaxfer, free",
     generated=True,
   ),
+  "video_folder": Dataset(
+    module=_module("video_folder"),
+    description="your own short videos in folders of classes, <class>/*.mp4, each of one expression",
+    licence="whatever holds for your videos",
+  ),
 }

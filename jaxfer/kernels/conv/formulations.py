@@ -46,7 +46,12 @@ def _window(x: jax.Array, first: int, stride: int, size: int, axis: int) -> jax.
 
 
 def _blocks(batch: int, elements: int, limit: int) -> int:
-  """Into how many equal blocks a batch is split: the fewest that hold at most `limit`, at `elements` an image."""
+  """Into how many equal blocks a batch is split: the fewest that hold at most `limit`, at `elements` an image.
+
+  A batch of symbolic size, as `jax.export` has it, is not split.
+  """
+  if not isinstance(batch, int):
+    return 1
   return next(
     n for n in range(1, batch + 1) if batch % n == 0 and (batch // n * elements <= limit or n == batch)
   )

@@ -6,7 +6,7 @@ because there are more clusters (9) than emotions. The paper repeats this 100 ti
 mean and the standard deviation.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,10 +28,39 @@ def _nearest(points: jax.Array, centres: jax.Array) -> jax.Array:
   return lax.map(lambda of_trial: kmeans.nearest_points(points, of_trial), centres)
 
 
+class Clusters(NamedTuple):
+  """The clusters of all trials.
+
+  Attributes:
+    centres: [trials, clusters, d], float32.
+    labels: [trials, clusters], the label that each cluster predicts.
+  """
+
+  centres: np.ndarray
+  labels: np.ndarray
+
+  def predict(self, features: jax.Array) -> jax.Array:
+    """Returns the labels [trials, n] of the clusters nearest to features [n, d]. Ties go to the first cluster."""
+
+    def of_trial(trial: tuple[jax.Array, jax.Array]) -> jax.Array:
+      centres, labels = trial
+      return labels[jnp.square(features[:, None] - centres).sum(-1).argmin(-1)]
+
+    # One trial after another, so that the memory needed does not grow with their number.
+    return lax.map(of_trial, (jnp.asarray(self.centres), jnp.asarray(self.labels)))
+
+
 def recognise(
   features: Any, labels: Any, key: jax.Array, *, clusters: int = CLUSTERS, trials: int = TRIALS
 ) -> np.ndarray:
-  """Predicts labels by clustering, once per trial. Call it outside of compiled functions.
+  """Predicts labels [trials, n] by clustering, once per trial; arguments and errors are those of `fit`."""
+  return fit(features, labels, key, clusters=clusters, trials=trials)[1]
+
+
+def fit(
+  features: Any, labels: Any, key: jax.Array, *, clusters: int = CLUSTERS, trials: int = TRIALS
+) -> tuple[Clusters, np.ndarray]:
+  """Clusters features once per trial, and names each cluster. Call it outside of compiled functions.
 
   Args:
     features: [n, d] numbers, such as posterior means. They are clustered without scaling.
@@ -41,8 +70,8 @@ def recognise(
     trials: number of trials.
 
   Returns:
-    [trials, n] predicted labels, of the dtype of `labels`. If several points are equally near to a centroid, the first
-    one gives the label.
+    (clusters, predicted labels [trials, n] of the dtype of `labels`). If several points are equally near to a centroid,
+    the first one gives the label.
 
   Raises:
     UserError: the numbers of features and labels differ, there are fewer distinct points than clusters, a feature is
@@ -57,7 +86,8 @@ def recognise(
     raise UserError(f"clustering: trials={trials}: set it to 1 or more; the paper has {TRIALS}")
   found = kmeans.kmeans(jax.random.split(key, trials), features, clusters)
   cluster_labels = labels[np.asarray(_nearest(jnp.asarray(features), found.centres))]
-  return np.take_along_axis(cluster_labels, np.asarray(found.assignment), axis=1)
+  predicted = np.take_along_axis(cluster_labels, np.asarray(found.assignment), axis=1)
+  return Clusters(np.asarray(found.centres), cluster_labels), predicted
 
 
 def accuracy(predicted: np.ndarray, labels: Any) -> np.ndarray:

@@ -46,11 +46,13 @@ def codes(model: Model, variables: Variables, images: jax.Array, subjects: jax.A
   if isinstance(model, IdentityExpressionVAE):
     both = [model.apply(variables, images, method=f"encode_{code}") for code in ("identity", "expression")]
     return jnp.concatenate([mean for mean, _ in both], -1)
-  posterior: Any = model.apply(variables, images, condition(model, len(images), subjects), method="encode")
+  posterior: Any = model.apply(
+    variables, images, condition(model, images.shape[0], subjects), method="encode"
+  )
   return posterior[0]
 
 
-def expression_of(model: nn.Module, outputs: np.ndarray) -> np.ndarray:
+def expression_of(model: nn.Module, outputs: Any) -> Any:
   """Returns the part of the codes [n, ...] that is clustered: z_e [n, latent], or the whole code of a baseline."""
   return outputs[:, model.latent :] if isinstance(model, IdentityExpressionVAE) else outputs
 
@@ -61,7 +63,12 @@ def distinct(features: np.ndarray) -> int:
 
 
 def recognise(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
-  """Predicts labels by clustering, once per trial; see `clustering.recognise`.
+  """Predicts labels [trials, n] by clustering, once per trial; arguments and errors are those of `clusters`."""
+  return clusters(features, labels)[1]
+
+
+def clusters(features: np.ndarray, labels: np.ndarray) -> tuple[clustering.Clusters, np.ndarray]:
+  """Clusters codes, once per trial; see `clustering.fit`.
 
   A collapsed code may have fewer distinct values than there should be clusters. Each value is then a cluster.
 
@@ -70,7 +77,7 @@ def recognise(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     labels: [n] true labels.
 
   Returns:
-    [trials, n] predicted labels.
+    (clusters, predicted labels [trials, n])
 
   Raises:
     UserError: there are at most as many images as clusters, so that each image would get its own label.
@@ -80,8 +87,8 @@ def recognise(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
       f"{len(features)} images to recognise by {clustering.CLUSTERS} clusters: each image would be its own cluster, "
       "and every prediction correct; test more people (split.test), or add images"
     )
-  clusters = min(clustering.CLUSTERS, distinct(features))
-  return clustering.recognise(features, labels, jax.random.key(0), clusters=clusters)
+  count = min(clustering.CLUSTERS, distinct(features))
+  return clustering.fit(features, labels, jax.random.key(0), clusters=count)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))

@@ -208,6 +208,32 @@ class IdentityExpressionSystem(System):
     votes = (by_trial[:, :, None] == np.arange(labels.max() + 1)).sum(0)
     return {"": Prediction(votes.argmax(-1), (by_trial == labels).mean(0), by_trial=by_trial.T)}
 
+  def inference_state(
+    self, model: IdentityExpressionVAE | VAE, outputs: np.ndarray, labels: np.ndarray
+  ) -> dict[str, np.ndarray]:
+    """The clusters of the test records in every trial, by which `predictions` classifies them."""
+    if not np.isfinite(outputs).all():
+      return {}
+    found, _ = code_metrics.clusters(code_metrics.expression_of(model, outputs), labels)
+    return {"centres": found.centres, "labels": found.labels}
+
+  def probabilities(self, task: Task, outputs: jax.Array, state: Mapping[str, np.ndarray]) -> jax.Array:
+    """The share of the trials in which the cluster nearest to an image's expression code has a class's label.
+
+    For the test records of the training, these are the votes that `predictions` counts.
+
+    Raises:
+      UserError: the weights hold no clusters.
+    """
+    if not state:
+      raise UserError(
+        "the weights hold no clusters of codes: `jaxfer evaluate` the run again with this version"
+      )
+    found = clustering.Clusters(state["centres"], state["labels"])
+    by_trial = found.predict(code_metrics.expression_of(task.model, outputs))
+    classes = np.arange(len(task.records.label_names))
+    return (by_trial[:, :, None] == classes).mean(0, dtype=jnp.float32)
+
   def warnings(self, model: IdentityExpressionVAE | VAE, history: History, outputs: np.ndarray) -> list[str]:
     """Warns about a collapsed code, a discriminator with almost no loss, and codes with too few distinct values."""
     lines = []

@@ -318,6 +318,19 @@ class LandmarkFusionSystem(System):
       for k, (name, batches) in enumerate(prediction_names(model).items())
     }
 
+  def probabilities(self, task: Task, outputs: jax.Array, state: Mapping[str, np.ndarray]) -> jax.Array:
+    """The softmax of the model's answer, which is the first of `prediction_names`."""
+    return super().probabilities(task, outputs[:, 0], state)
+
+  def for_single_records(self, model: LandmarkFusion, variables: Variables) -> LandmarkFusion:
+    """The model with affinity "alone" in place of "batch": evaluation reports it as predictions in batches of one."""
+    del variables
+    return model.clone(affinity="alone") if model.affinity == "batch" else model
+
+  def needs_landmarks(self, model: LandmarkFusion) -> bool:
+    """Whether the answer is not that of the RGB net alone."""
+    return model.answer != "rgb"
+
   def load_pretrained(self, model: LandmarkFusion, given: Variables) -> Variables:
     """The RGB net of a training of this system or of `jaxfer convert arm`, or the trunk of a converted ResNet18.
 

@@ -120,7 +120,7 @@ class StackedAutoencoder(nn.Module):
     """
     if image.ndim != 4 or image.shape[-1] != 1:
       raise UserError(f"images of shape {image.shape}: give grey images, [batch, height, width, 1]")
-    units = image.reshape(len(image), -1)
+    units = image.reshape(image.shape[0], -1)
     for encoder in self.encoders[:depth]:
       units = self.activation(encoder(units))
     return units

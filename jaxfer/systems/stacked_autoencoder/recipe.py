@@ -182,6 +182,13 @@ class StackedAutoencoderSystem(System):
 
     return loss
 
+  def probabilities(self, task: Task, outputs: jax.Array, state: Mapping[str, np.ndarray]) -> jax.Array:
+    """The softmax of the outputs; for `output="sigmoid"` the sigmoids, divided by their sum."""
+    if task.config.recipe.options.get("output") != "sigmoid":
+      return super().probabilities(task, outputs, state)
+    units = jax.nn.sigmoid(outputs)
+    return units / units.sum(-1, keepdims=True)
+
   def summaries(
     self, histories: Sequence[History], predictions: Sequence[Mapping[str, Prediction]]
   ) -> dict[str, list[float]]:

@@ -7,13 +7,14 @@ import sys
 import warnings
 
 import flax.linen as nn
+import jax
 import numpy as np
 import pytest
 
 import jaxfer
-from jaxfer import predict
 from jaxfer.convert.importers import convert
 from jaxfer.errors import UserError
+from jaxfer.inference import converted, export
 from jaxfer.layers.amend import is_written
 from jaxfer.train.weights import load_weights, save_weights
 
@@ -38,12 +39,12 @@ def golden():
 
 @pytest.fixture(autouse=True)
 def _batches_of_two(monkeypatch):
-  monkeypatch.setattr(predict, "BATCH", 2)
+  monkeypatch.setattr(converted, "BATCH", 2)
 
 
 def test_the_last_batch_reads_only_its_own_pictures(loaded, golden):
   assert np.abs(golden["batches_of_two"] - golden["one_batch"]).max() > 0.01
-  got = loaded.predict(golden["images"])
+  got = loaded.outputs(golden["images"])
   assert got.dtype == np.float32
   np.testing.assert_allclose(got, golden["batches_of_two"], rtol=0, atol=TOLERANCE)
   assert loaded.label_names == ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
@@ -52,7 +53,7 @@ def test_the_last_batch_reads_only_its_own_pictures(loaded, golden):
 def test_a_frozen_affinity(loaded, golden):
   """Over the same pictures it is that of one batch of them, whatever the batches are then."""
   frozen = loaded.frozen(golden["images"])
-  np.testing.assert_allclose(frozen.predict(golden["images"]), golden["one_batch"], rtol=0, atol=TOLERANCE)
+  np.testing.assert_allclose(frozen.outputs(golden["images"]), golden["one_batch"], rtol=0, atol=TOLERANCE)
   assert loaded.model.affinity == "batch"
   assert not is_written(loaded.variables["affinity"]["arm"], "frozen")
   assert is_written(frozen.variables["affinity"]["arm"], "frozen")
@@ -60,20 +61,34 @@ def test_a_frozen_affinity(loaded, golden):
     loaded.frozen(golden["images"][:0])
 
 
+def test_probabilities_do_not_depend_on_batch_mates(loaded, golden, tmp_path):
+  """Each picture as if it came alone; with a frozen affinity, that one. An export keeps it."""
+  images = golden["images"]
+  alone = np.concatenate([loaded.outputs(images[k : k + 1]) for k in range(len(images))])
+  np.testing.assert_allclose(loaded.predict_proba(images), jax.nn.softmax(alone), rtol=0, atol=TOLERANCE)
+  assert list(loaded.predict(images)) == [loaded.label_names[k] for k in alone.argmax(1)]
+  frozen = loaded.frozen(images)
+  want = jax.nn.softmax(golden["one_batch"])
+  np.testing.assert_allclose(frozen.predict_proba(images), want, rtol=0, atol=TOLERANCE)
+  assert np.abs(loaded.predict_proba(images) - want).max() > 10 * TOLERANCE
+  export.export(frozen, tmp_path, "safetensors")
+  np.testing.assert_allclose(jaxfer.load(tmp_path).predict_proba(images), want, rtol=0, atol=TOLERANCE)
+
+
 def test_a_batch_of_one_is_answered_with_a_warning(loaded, golden):
   images = np.concatenate([golden["images"]] * 2)
   for count in (1, 3):
     with pytest.warns(UserWarning, match=r"a batch of one picture.*`\.frozen"):
-      loaded.predict(images[:count])
+      loaded.outputs(images[:count])
   with warnings.catch_warnings(record=True) as said:
     warnings.simplefilter("always")
-    loaded.predict(images[:2])
-    loaded.frozen(images[:2]).predict(images[:1])
+    loaded.outputs(images[:2])
+    loaded.frozen(images[:2]).outputs(images[:1])
   assert {str(warning.message).partition(":")[0] for warning in said} == {"images are of 40 x 48 pixels"}
 
 
 def test_no_pictures(loaded, golden):
-  assert loaded.predict(golden["images"][:0]).shape == (0, 7)
+  assert loaded.outputs(golden["images"][:0]).shape == (0, 7)
 
 
 class Mean(nn.Module):
@@ -89,10 +104,10 @@ def test_pictures_are_resized_and_normalised():
   meta |= {"colour_order": "RGB", "output": "logits"}
   images = np.zeros((3, 8, 6, 3), np.uint8)
   images[1], images[2, :, :3] = (51, 102, 153), 255
-  net = predict.Loaded(Mean(), {}, None, meta)
+  net = converted.Converted(Mean(), {}, None, meta)
   black, half = np.array([-0.4, -1.6, -4.8]), np.array([0.6, 0.4, -0.8])
   with pytest.warns(UserWarning, match="images are of 8 x 6 pixels: they are distorted to 4 x 4"):
-    np.testing.assert_allclose(net.predict(images), [black, np.zeros(3), half], atol=1e-5)
+    np.testing.assert_allclose(net.outputs(images), [black, np.zeros(3), half], atol=1e-5)
   with pytest.raises(UserError, match="Mean has no affinity"):
     net.frozen(images)
 
@@ -112,11 +127,13 @@ def test_face_nets_give_features_of_aligned_faces(tmp_path, family, file):
   assert f"left out    {left_out[family]}\n" in said
   net = jaxfer.load(tmp_path / "out")
   assert net.label_names is None
-  assert net.predict(np.zeros((0, 112, 112, 3), np.uint8)).shape == (0, 8)
+  with pytest.raises(UserError, match=r"FaceResNet is a face net without classes: take \.outputs"):
+    net.predict(np.zeros((1, 112, 112, 3), np.uint8))
+  assert net.outputs(np.zeros((0, 112, 112, 3), np.uint8)).shape == (0, 8)
   with pytest.raises(UserError, match="are of 224 x 112 pixels: FaceResNet takes faces aligned to 112 x 112"):
-    net.predict(np.zeros((2, 224, 112, 3), np.uint8))
+    net.outputs(np.zeros((2, 224, 112, 3), np.uint8))
   with np.load(FIXTURES / "faces.npz") as golden:
-    got = net.predict(golden["images"])
+    got = net.outputs(golden["images"])
     np.testing.assert_allclose(got, golden[family], rtol=0, atol=1e-4)  # Of features up to 9.
     assert np.abs(got[0] - got[1]).max() > 0.1
 
@@ -205,7 +222,7 @@ def test_colours_are_put_into_the_order_of_the_model():
   meta = {"model": "Mean", "mean": [0.0, 0.0, 0.2], "std": [1.0, 1.0, 0.5], "input_size": 4}
   meta |= {"colour_order": "BGR", "output": "logits"}
   images = np.broadcast_to(np.uint8([255, 0, 51]), (1, 4, 4, 3))
-  got = predict.Loaded(Mean(), {}, None, meta).predict(images)
+  got = converted.Converted(Mean(), {}, None, meta).outputs(images)
   np.testing.assert_allclose(got, [[0.2, 0, 1.6]], atol=1e-5)
 
 
@@ -222,7 +239,8 @@ def test_colours_are_put_into_the_order_of_the_model():
   ],
 )
 def test_other_pictures(loaded, images, match):
-  for function in (loaded.predict, loaded.frozen):
+  more = [] if isinstance(images, list) else [loaded.predict_proba]  # It takes lists of images.
+  for function in (loaded.outputs, loaded.frozen, *more):
     with pytest.raises(UserError, match=match):
       function(images)
 

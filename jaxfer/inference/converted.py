@@ -1,4 +1,4 @@
-"""Converted weights at work: `jaxfer.load(FOLDER).predict(images)`."""
+"""Weights of `jaxfer convert`, and the features of faces that a face model computes."""
 
 import dataclasses
 import functools
@@ -13,15 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
-from PIL import Image
 
 from jaxfer.convert.importers import MODELS
 from jaxfer.errors import UserError
-from jaxfer.layers.amend import flagged, freeze
+from jaxfer.inference.predictor import InputSpec, Predictor, check_images, resize
+from jaxfer.layers.amend import flagged, freeze, is_written
 from jaxfer.systems.elderly_transfer.model import FaceFeature
 from jaxfer.train.weights import load_weights
 
-BATCH = 64  # Of the authors' tests of ARM, whose predictions depend on it.
+BATCH = 64  # Images per batch in the authors' tests of ARM, whose outputs depend on it.
 
 # What a model's pictures must be; nothing is guessed: a wrong order of colours costs accuracy without a word.
 _META: dict[str, Callable[[Any], bool]] = {
@@ -47,8 +47,8 @@ def _texts(value: Any) -> bool:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Loaded:
-  """A trained model and what belongs to it.
+class Converted(Predictor):
+  """A model with converted weights.
 
   Attributes:
     model: the Flax module.
@@ -62,16 +62,47 @@ class Loaded:
   label_names: tuple[str, ...] | None
   meta: dict[str, Any]
 
-  def predict(self, images: np.ndarray) -> np.ndarray:
-    """Classifies pictures; a face net gives their features instead, from which faces are told apart.
+  @property
+  def input_spec(self) -> InputSpec:  # type: ignore[override]
+    """The inputs of the model. The published recipes resize bilinearly."""
+    return InputSpec("image", (self.meta["input_size"],) * 2 + (3,), resample="bilinear")
+
+  @property
+  def num_classes(self) -> int:
+    """Number of columns of `predict_proba`; raises `UserError` for a face net."""
+    self._check_classifier()
+    return self._shape[-1]
+
+  def probabilities(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """Softmax of the logits.
+
+    An ARM whose affinity is the mean over the batch at hand takes each image's own affinity here, as if it came alone.
+    `frozen` gives it the mean over a set of images instead.
+    """
+    self._check_classifier()
+    images = arrays["image"]
+    padded, _ = _padded(
+      images, min(self.batch, 1 << (len(images) - 1).bit_length())
+    )  # Few sizes are compiled.
+    return np.asarray(self._probabilities(self.variables, padded))[: len(images)]
+
+  def program(self, variables: Any, image: jax.Array) -> jax.Array:
+    """The probabilities [batch, classes] of images, uint8 [batch, size, size, 3]; a pure function for `jax.jit`."""
+    affinity = getattr(self.model, "affinity", "")
+    frozen = self._arm and is_written(self.variables["affinity"]["arm"], "frozen")
+    affinity = {"batch": "frozen" if frozen else "alone"}.get(affinity, affinity)
+    return nn.softmax(self._apply(affinity, variables, image, None)[0].astype(jnp.float32))
+
+  def outputs(self, images: np.ndarray) -> np.ndarray:
+    """Computes logits; a face net computes features, from which faces are told apart.
 
     Classifiers resize bilinearly (Pillow's, as the recipe does). A face net reads an aligned face of exactly its
     input size, 112 px in the published ones, and its features are not normalised: `layers.face_resnet.unit` splits
     them into direction and length. Channels are put into the order that the model was trained with, and normalised.
-    Pictures are taken in batches of 64 in the order given. Affinity `batch` of ARM, the released code's, reads the
-    batch-mates: one picture's logits depend on those that come with it and on their order; the last batch holds what
-    is left over. `frozen` removes that; a batch that holds one picture is answered with a warning. So are pictures that
-    are not square, which the resizing distorts.
+    Pictures are taken in batches of 64 in the order given, as in the authors' tests. Affinity `batch` of ARM, the
+    released code's, reads the batch-mates: one picture's logits depend on those that come with it and on their order;
+    the last batch holds what is left over. `frozen` removes that, and `predict_proba` never depends on it; a batch that
+    holds one picture is answered with a warning. So are pictures that are not square, which the resizing distorts.
 
     Args:
       images: uint8 [n, height, width, 3], RGB.
@@ -90,12 +121,10 @@ class Loaded:
         stacklevel=2,
       )
     if not len(images):
-      size = self.meta["input_size"]
-      shape, _ = jax.eval_shape(self._outputs, self.variables, np.zeros((1, size, size, 3)), np.ones(1, bool))
-      return np.zeros((0, *shape.shape[1:]), np.float32)
+      return np.zeros((0, *self._shape[1:]), np.float32)
     return self._over_batches(images, 0)
 
-  def frozen(self, images: np.ndarray) -> "Loaded":
+  def frozen(self, images: np.ndarray) -> "Converted":
     """An ARM whose affinity is the mean over `images`, such as its training set, whatever it is then given.
 
     The logits are not those of affinity `batch`; in exchange one picture alone can be classified.
@@ -122,20 +151,28 @@ class Loaded:
     return "affinity" in self.variables
 
   @functools.cached_property
+  def _shape(self) -> tuple[int, ...]:
+    """Shape of the outputs for one image."""
+    size = self.meta["input_size"]
+    shape, _ = jax.eval_shape(self._outputs, self.variables, np.zeros((1, size, size, 3)), np.ones(1, bool))
+    return shape.shape
+
+  @functools.cached_property
   def _outputs(self) -> Any:
     """(variables, uint8 pictures, mask) -> (logits, each picture's own features: nothing of the affinity in them)."""
+    return jax.jit(functools.partial(self._apply, getattr(self.model, "affinity", "")))
 
-    @jax.jit
-    def outputs(variables: Any, x: jax.Array, mask: jax.Array) -> Any:
-      x = self._normalised(x)
-      if not self._arm:
-        return self.model.apply(variables, x, train=False), ()
-      modes = self.model.affinity, "none"
-      both: Any = self.model.apply(variables, x, train=False, mask=mask, modes=modes)
-      logits, features = both
-      return logits[0], features[1]
+  @functools.cached_property
+  def _probabilities(self) -> Any:
+    return jax.jit(self.program)
 
-    return outputs
+  def _apply(self, affinity: str, variables: Any, x: jax.Array, mask: jax.Array | None) -> Any:
+    x = self._normalised(x)
+    if not self._arm:
+      return self.model.apply(variables, x, train=False), ()
+    both: Any = self.model.apply(variables, x, train=False, mask=mask, modes=(affinity, "none"))
+    logits, features = both
+    return logits[0], features[1]
 
   def _normalised(self, x: jax.Array) -> jax.Array:
     """Mean and standard deviation are of the channels in the model's order."""
@@ -144,8 +181,15 @@ class Loaded:
       x = x[..., ::-1]
     return (x.astype(jnp.float32) / 255 - mean) / std
 
+  def _check_classifier(self) -> None:
+    if self.meta["output"] == "embedding":
+      raise UserError(
+        f"{self.meta['model']} is a face net without classes: take .outputs(images), the features of aligned faces, or "
+        "`jaxfer verify`"
+      )
+
   def _check(self, images: np.ndarray) -> None:
-    _check(images)
+    check_images(images, self.input_spec)
     size = self.meta["input_size"]
     if self.meta["output"] == "embedding" and images.shape[1:3] != (size, size):
       raise UserError(
@@ -161,44 +205,38 @@ class Loaded:
 
   def _over_batches(self, images: np.ndarray, output: int) -> np.ndarray:
     """One of the outputs, [n, ...], of batches in order, the last one filled up with masked zeros."""
-    size, results = self.meta["input_size"], []
+    results = []
     batch = min(BATCH, len(images))
     for start in range(0, len(images), batch):
-      part = images[start : start + batch]
-      x = np.zeros((batch, size, size, 3), np.uint8)
-      for row, image in enumerate(part):
-        x[row] = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)
-      mask = np.arange(batch) < len(part)
-      results.append(np.asarray(self._outputs(self.variables, x, mask)[output])[: len(part)])
+      part = resize(images[start : start + batch], self.input_spec)
+      padded, mask = _padded(part, batch)
+      results.append(np.asarray(self._outputs(self.variables, padded, mask)[output])[: len(part)])
     return np.concatenate(results)
 
 
-def _check(images: np.ndarray) -> None:
-  """Refuses everything but uint8 [n, height, width, 3]."""
-  fix = "give RGB pictures, uint8 [n, height, width, 3]"
-  if not isinstance(images, np.ndarray):
-    raise UserError(f"images is a {type(images).__name__}: {fix} in one numpy array")
-  if images.dtype != np.uint8:
-    raise UserError(f"images is an array of {images.dtype}: {fix}, 0 to 255")
-  if images.ndim == 4 and images.shape[1] == 3 != images.shape[3]:
-    raise UserError(f"images has shape {list(images.shape)}, channels first: {fix}")
-  if images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape[1:]:
-    raise UserError(f"images has shape {list(images.shape)}: {fix}; repeat a grey channel three times")
+def _padded(array: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+  """`array` [n, ...] filled up with zeros to [count, ...], and a mask [count] that is True for its rows."""
+  padded = np.zeros((count, *array.shape[1:]), array.dtype)
+  padded[: len(array)] = array
+  return padded, np.arange(count) < len(array)
 
 
-def load(folder: str | pathlib.Path) -> Loaded:
-  """Reads a folder that `jaxfer convert` wrote.
+def converted(folder: str | pathlib.Path, variables: dict[str, Any], meta: dict[str, Any]) -> Converted:
+  """Builds the model of a folder that `jaxfer convert` wrote.
+
+  Args:
+    folder: for messages.
+    variables: of `load_weights`.
+    meta: of `load_weights`.
 
   Raises:
-    UserError: a file is missing, damaged, or of a model that is not known; the weights hold NaN, or are not those of
-      the model that they name.
+    UserError: the model is not known, or the weights are not those of the model that they name.
   """
-  variables, meta = load_weights(pathlib.Path(folder))
   variables = flagged(variables)
   kind = meta.get("model")
   if not isinstance(kind, str) or kind not in MODELS:
-    named = kind or _trained(meta).get("name")
-    raise UserError(f"{folder} holds weights of {named!r}: jaxfer.load reads {', '.join(MODELS)}")
+    named = kind or trained_model(meta).get("name")
+    raise UserError(f"{folder} holds weights of {named!r}: converted weights are of {', '.join(MODELS)}")
   _check_meta(folder, meta)
   model = _model(folder, MODELS[kind], meta.get("attributes"), variables, meta["input_size"])
   names = meta.get("label_names")
@@ -206,13 +244,13 @@ def load(folder: str | pathlib.Path) -> Loaded:
     raise UserError(
       f"{folder} names {len(names)} classes, and its model has another number: convert them again"
     )
-  return Loaded(model, variables, tuple(names) if names else None, meta)
+  return Converted(model, variables, tuple(names) if names else None, meta)
 
 
-def load_face_net(folder: str | pathlib.Path) -> Loaded:
+def load_face_net(folder: str | pathlib.Path) -> Converted:
   """Loads a model that computes features of faces: converted weights, or a trained `face_classifier`.
 
-  For a trained model, `predict` returns the input of its head: the feature of a Face-ResNet, or for a ResNet the
+  For a trained model, `outputs` returns the input of its head: the feature of a Face-ResNet, or for a ResNet the
   embedding, or the mean of the last maps over space if it has no embedding. Images must have the size that the model
   was trained on.
 
@@ -220,21 +258,21 @@ def load_face_net(folder: str | pathlib.Path) -> Loaded:
     folder: the output of `jaxfer convert`, the `weights` of a run, or `sources/NAME/weights/TRAINING` of a study.
 
   Raises:
-    UserError: as for `load`.
+    UserError: as for `converted`, and `load_weights`.
   """
   variables, meta = load_weights(pathlib.Path(folder))
-  trained = _trained(meta)
+  trained = trained_model(meta)
   if trained.get("name") != "face_classifier":
-    return load(folder)
+    return converted(folder, variables, meta)
   meta = {**meta, "model": "face_classifier", "output": "embedding"}
   _check_meta(folder, meta)
   attributes = {"num_classes": len(meta.get("label_names") or ()), **_dict(trained.get("options"))}
   kept = {c: {name: tree[name] for name in tree if name != "head"} for c, tree in variables.items()}
   model = _model(folder, FaceFeature, attributes, kept, meta["input_size"])
-  return Loaded(model, kept, None, meta)
+  return Converted(model, kept, None, meta)
 
 
-def _trained(meta: dict[str, Any]) -> dict[str, Any]:
+def trained_model(meta: dict[str, Any]) -> dict[str, Any]:
   """The model as the config of a training has it; {} where the weights are of no training."""
   return _dict(_dict(meta.get("config")).get("model"))
 

@@ -1,0 +1,21 @@
+"""A small network on pictures of your own, in one folder per class.
+
+jaxfer prepare image_folder --source path/to/pictures
+jaxfer train configs/own_images.py --workdir runs/own
+jaxfer predict runs/own photo.jpg
+
+If file or folder names say who is in a picture, tell both commands, and nobody will be in training and test at once:
+subject_pattern='(S[0-9]+)_' for prepare, and data.subject_pattern='(S[0-9]+)_' for train.
+"""
+
+from jaxfer.config import Call, RunConfig, Split
+
+
+def get_config() -> RunConfig:
+  return RunConfig(
+    recipe=Call("classifier", epochs=40, learning_rate=2e-3, select="best_on_validation"),
+    model=Call("jaxfer.systems.classifier.model:SmallCNN"),
+    data=Call("image_folder"),  # Options given to `jaxfer prepare`, such as image_size=96, belong here too.
+    split=Split(test=0.2, validation=0.15),
+    batch_size=32,
+  )

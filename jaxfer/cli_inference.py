@@ -1,0 +1,90 @@
+"""The commands that use a trained model: `jaxfer predict | export`. Nothing heavy is imported before one runs."""
+
+import argparse
+import pathlib
+import sys
+from typing import Any
+
+from jaxfer.errors import UserError
+
+
+def add_parsers(commands: Any) -> None:
+  """Adds the commands to the subparsers of `jaxfer`."""
+  model = argparse.ArgumentParser(add_help=False)
+  model.add_argument(
+    "model",
+    metavar="MODEL",
+    help="a run, a fold of it (RUN/weights/fold0), or the output of `jaxfer convert`",
+  )
+  predict = commands.add_parser(
+    "predict",
+    parents=[model],
+    help="classify the faces in photographs and videos",
+    description="Finds every face, cuts it out as the data of MODEL were cut out, and classifies it. A model that "
+    "reads clips classifies windows of a video, and takes a photograph for a clip without motion.",
+  )
+  predict.add_argument(
+    "paths", nargs="+", metavar="PATH", help="photographs, videos, folders, or patterns such as 'in/**/*.jpg'"
+  )
+  predict.add_argument("--csv", type=pathlib.Path, metavar="FILE", help="write one line for each face")
+  predict.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write one object for each face")
+  predict.add_argument(
+    "--draw",
+    type=pathlib.Path,
+    metavar="DIR",
+    help="draw boxes and classes: a PNG for each photograph, and one with up to 16 frames for each video",
+  )
+  predict.add_argument(
+    "--rate",
+    type=float,
+    default=5.0,
+    help="frames per second of a video for a model of still images (default: 5; 0: every frame)",
+  )
+  predict.add_argument(
+    "--window",
+    type=float,
+    default=1.0,
+    help="seconds of a video for one prediction of a model of clips (default: 1)",
+  )
+  export = commands.add_parser(
+    "export",
+    parents=[model],
+    help="write a model for other programs",
+    description="Writes MODEL to the folder OUT: as a StableHLO program from images to probabilities, or its weights "
+    "as safetensors. model.json beside it names the classes and describes the inputs.",
+  )
+  export.add_argument("out", type=pathlib.Path, metavar="OUT", help="a folder")
+  export.add_argument("--format", choices=["stablehlo", "safetensors"], default="stablehlo")
+
+
+def predict(args: argparse.Namespace) -> None:
+  """Runs `jaxfer predict`."""
+  import jaxfer
+  from jaxfer.data.interrupt import stopping
+  from jaxfer.inference import predicting
+
+  for name in ("rate", "window"):
+    value = getattr(args, name)
+    if not 0 <= value < float("inf") or (name == "window" and not value):
+      raise UserError(f"--{name} {value:g}: give a number above 0")
+  model = jaxfer.load(args.model)
+  with stopping("what was written so far is complete"):
+    predicting.run(
+      model,
+      args.paths,
+      csv=args.csv,
+      json=args.json,
+      draw=args.draw,
+      rate=args.rate,
+      window=args.window,
+      complain=lambda line: print(f"jaxfer: {line}", file=sys.stderr),
+    )
+
+
+def export(args: argparse.Namespace) -> None:
+  """Runs `jaxfer export`."""
+  import jaxfer
+  from jaxfer.inference.export import export as write
+
+  for path in write(jaxfer.load(args.model), args.out, args.format):
+    print(f"written: {path}")

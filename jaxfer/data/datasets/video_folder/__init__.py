@@ -1,0 +1,1 @@
+"""Short videos in folders of classes."""

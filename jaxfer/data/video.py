@@ -1,0 +1,131 @@
+"""Frames of videos, decoded one after another with PyAV. Memory does not grow with the length of a video."""
+
+import contextlib
+import pathlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from jaxfer.data import align, detect
+from jaxfer.errors import UserError
+
+SUFFIXES = frozenset(
+  {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv"}
+)
+
+
+class Frame(NamedTuple):
+  """A frame of a video.
+
+  Attributes:
+    number: its number, from 0.
+    seconds: its time.
+    pixels: uint8 [H, W, 3], RGB, upright.
+  """
+
+  number: int
+  seconds: float
+  pixels: np.ndarray
+
+
+def is_video(path: pathlib.Path) -> bool:
+  """Whether a file is a video by its name."""
+  return path.suffix.lower() in SUFFIXES
+
+
+def frames(path: pathlib.Path, step: float = 0.0) -> Iterator[Frame]:
+  """Decodes a video in one pass.
+
+  Args:
+    path: of the file.
+    step: at least so many seconds lie between two frames that are yielded; 0 yields every frame.
+
+  Raises:
+    UserError: PyAV is not installed, or the file cannot be decoded. Frames before the damage have been yielded.
+  """
+  with _opened(path) as container:
+    stream = container.streams.video[0]
+    stream.thread_type = "AUTO"
+    due = 0.0
+    for number, frame in enumerate(container.decode(stream)):
+      seconds = _seconds(frame, number, stream)
+      # Times are rounded to the time base of the file, so a frame may be a little early.
+      if seconds + 1e-3 >= due:
+        due = seconds + step
+        yield Frame(number, seconds, _upright(frame))
+
+
+def clip(path: pathlib.Path, num_frames: int, size: int, crop: str = "auto") -> tuple[np.ndarray, bool]:
+  """Reads frames at equal steps, from the first to the last; one square about the face serves all of them.
+
+  Args:
+    path: of the file. It is decoded twice, since its length is known only at its end.
+    num_frames: number of frames; some repeat where the video has fewer.
+    size: edge of the result in pixels.
+    crop: "auto" for the largest face of the first frame, "middle" for its middle square, "whole" for all of each frame.
+
+  Returns:
+    (uint8 [num_frames, size, size, 3], whether a face was looked for and not found: then the middle square is taken)
+
+  Raises:
+    UserError: see `frames`; or a video without frames.
+  """
+  with _opened(path) as container:
+    count = sum(1 for _ in container.decode(video=0))
+  if not count:
+    raise UserError(f"{path} holds no frames: give another video")
+  chosen = align.onset_to_peak(count, num_frames)
+  taken: dict[int, np.ndarray] = {}
+  square, missing = None, False
+  for frame in frames(path):
+    if frame.number == 0 and crop != "whole":
+      square = align.centre_square(*frame.pixels.shape[1::-1])
+      if crop != "middle":
+        found = detect.default().find([frame.pixels])[0]
+        square, missing = (found[0].square, False) if found else (square, True)
+    if frame.number in chosen:
+      taken[frame.number] = cut(frame.pixels, square, size)
+  if len(taken) < len(set(chosen.tolist())):
+    raise UserError(f"{path} breaks off before frame {chosen[len(taken)]} of {count}: give another video")
+  return np.stack([taken[number] for number in chosen.tolist()]), missing
+
+
+def cut(pixels: np.ndarray, square: align.Square | None, size: int) -> np.ndarray:
+  """Cuts a square out of an image, uint8 [H, W, 3] -> [size, size, 3]; None takes the whole image.
+
+  Raises:
+    UserError: the square lies outside the image.
+  """
+  if square is not None:
+    return align.crop(pixels, square, size)
+  return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC))
+
+
+@contextlib.contextmanager
+def _opened(path: pathlib.Path) -> Iterator[Any]:
+  try:
+    import av
+  except ImportError:
+    raise UserError("reading video needs PyAV: install it with `pip install 'jaxfer[vision]'`") from None
+  try:
+    with av.open(str(path)) as container:
+      if not container.streams.video:
+        raise UserError(f"{path} has no pictures, only sound: give a video")
+      yield container
+  except (av.error.FFmpegError, OSError, ValueError) as error:
+    reason = getattr(error, "strerror", None) or type(error).__name__
+    raise UserError(f"{path}: no video can be read from it ({reason})") from None
+
+
+def _seconds(frame: Any, number: int, stream: Any) -> float:
+  if frame.time is not None:
+    return float(frame.time - (stream.start_time or 0) * stream.time_base)
+  return number / float(stream.average_rate or 25)
+
+
+def _upright(frame: Any) -> np.ndarray:
+  """The pixels, turned as the file says: telephones store how they were held."""
+  turns = round(getattr(frame, "rotation", 0) / 90) % 4
+  return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))

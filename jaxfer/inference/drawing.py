@@ -1,0 +1,110 @@
+"""Pictures with boxes and labels about the faces."""
+
+import math
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from jaxfer import files
+from jaxfer.inference.rows import Row
+
+_LONGEST = 1280  # Pixels; larger photographs are reduced to it.
+_THUMBNAIL = 480  # Longer side of a frame in the sheet of a video, pixels.
+_MOST = 16  # Frames in the sheet of a video.
+_COLOURS = ("#00a676", "#e07a00", "#3a78d4", "#c2317f", "#8a6d00", "#6b4fc8")
+
+
+def annotated(pixels: np.ndarray, rows: Sequence[Row], longest: int = _LONGEST) -> Image.Image:
+  """Draws the box, the class and its probability of every face.
+
+  Args:
+    pixels: uint8 [H, W, 3], RGB.
+    rows: the faces in it.
+    longest: longer side of the result in pixels, at most.
+  """
+  height, width = pixels.shape[:2]
+  scale = min(1.0, longest / max(height, width))
+  image = Image.fromarray(pixels)
+  if scale < 1:
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2)
+  draw, longer = ImageDraw.Draw(image), max(image.size)
+  font = ImageFont.load_default(max(11, round(longer / 45)))
+  line = max(2, round(longer / 300))
+  for row in rows:
+    colour = _COLOURS[row.face % len(_COLOURS)]
+    left, top, right, bottom = (edge * scale for edge in row.box)
+    draw.rectangle((left, top, right, bottom), outline=colour, width=line)
+    text = f"{row.predicted} {row.probabilities[row.predicted]:.0%}"
+    _label(draw, text, (left, top, bottom), image.size, font, colour)
+  return image
+
+
+def _label(draw, text, edges, size, font, colour) -> None:
+  """A label above the box, or below it or inside it where there is no room, and never beyond the picture."""
+  left, top, bottom = edges
+  x0, y0, x1, y1 = draw.textbbox((0, 0), text, font=font)
+  width, height = x1 - x0 + 8, y1 - y0 + 8
+  x = min(max(0, left), max(0, size[0] - width))
+  y = top - height if top >= height else bottom if bottom + height <= size[1] else max(0, top)
+  draw.rectangle((x, y, x + width, y + height), fill=colour)
+  draw.text((x + 4 - x0, y + 4 - y0), text, font=font, fill="white")
+
+
+class Sheet:
+  """Frames of a video at equal steps, at most 16 of them, however long the video is."""
+
+  def __init__(self) -> None:
+    self._every, self._seen = 1, 0
+    self._frames: list[Image.Image] = []
+
+  def wants(self) -> bool:
+    """Whether the next frame would be kept."""
+    return self._seen % self._every == 0
+
+  def add(self, pixels: np.ndarray, rows: Sequence[Row], seconds: float) -> None:
+    """Takes the next frame. Where there are too many, every second one is dropped."""
+    if self.wants():
+      image = annotated(pixels, rows, _THUMBNAIL)
+      draw, font = ImageDraw.Draw(image), ImageFont.load_default(14)
+      text = f"{seconds:.1f} s" if rows else f"{seconds:.1f} s, no face"
+      _label(draw, text, (0, -1, image.size[1] - 26), image.size, font, "#303030")
+      self._frames.append(image)
+    self._seen += 1
+    if len(self._frames) > _MOST:
+      self._frames, self._every = self._frames[::2], 2 * self._every
+
+  def save(self, path: pathlib.Path) -> None:
+    """Writes the frames as a grid; nothing if there are none."""
+    if not self._frames:
+      return
+    columns = math.ceil(math.sqrt(len(self._frames)))
+    width, height = (max(image.size[axis] for image in self._frames) for axis in (0, 1))
+    rows = math.ceil(len(self._frames) / columns)
+    grid = Image.new("RGB", (columns * (width + 4) - 4, rows * (height + 4) - 4), "white")
+    for k, image in enumerate(self._frames):
+      grid.paste(image, (k % columns * (width + 4), k // columns * (height + 4)))
+    save(grid, path)
+
+
+def save(image: Image.Image, path: pathlib.Path) -> None:
+  """Writes a PNG; raises `UserError` if it cannot be written."""
+  files.write_atomic(path, lambda file: image.save(file, "png"))
+
+
+class Names:
+  """Names for the drawings of files, each once."""
+
+  def __init__(self, folder: pathlib.Path) -> None:
+    self._folder, self._taken = folder, set[str]()
+
+  def of(self, path: pathlib.Path) -> pathlib.Path:
+    """The path of a file's drawing: its name, and a number where another file of that name came before."""
+    name, number = path.stem, 1
+    while name in self._taken:
+      number += 1
+      name = f"{path.stem}-{number}"
+    self._taken.add(name)
+    return self._folder / f"{name}.png"
