@@ -13,7 +13,7 @@ import jaxfer
 from jaxfer import cli, inference
 from jaxfer.data import align, plan
 from jaxfer.errors import UserError
-from jaxfer.study import run
+from jaxfer.study import trainings
 from jaxfer.systems.system import ALONE
 from jaxfer.train.weights import load_weights, save_weights
 from tests import small_systems
@@ -41,7 +41,7 @@ def keep(name, folder, *overrides):
   compute = jax.jit(lambda columns: task.outputs(variables, hparams, task.data, columns, None))
   batches = plan.evaluation(indices, min(count, task.test_batch))
   outputs = np.concatenate([np.asarray(compute(batch)) for batch in batches])[: len(indices)]
-  run.keep(folder, task, variables, outputs, indices)
+  trainings.keep(folder, task, variables, outputs, indices)
   return task, indices, outputs
 
 

@@ -203,7 +203,7 @@ def test_classifiers_have_no_say(tmp_path, capsys):
 
 
 def trained(folder, **attributes):
-  """What a training of random weights leaves (`run.keep`): net, variables, folder."""
+  """What a training of random weights leaves (`trainings.keep`): net, variables, folder."""
   options = {"width": 1 / 32, "image_size": 16, **attributes}
   model = FaceClassifier(num_classes=3, **options)
   shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32))

@@ -81,7 +81,7 @@ def run(
   draw: pathlib.Path | None = None,
   rate: float = 5.0,
   window: float = 1.0,
-  say: Callable[[str], None] = print,
+  log: Callable[[str], None] = print,
   complain: Callable[[str], None] = print,
 ) -> Counts:
   """Predicts every face in files.
@@ -94,7 +94,7 @@ def run(
     draw: folder for PNGs with boxes and labels, one for a photograph, and one for up to 16 frames of a video; or None.
     rate: frames per second that a model of still images looks at in a video; 0 for every frame.
     window: seconds of a video that a model of clips looks at for one prediction. Windows do not overlap.
-    say: called with each line of the result, if it goes to no file, and with the summary.
+    log: called with each line of the result, if it goes to no file, and with the summary.
     complain: called with a line for each file that cannot be read.
 
   Raises:
@@ -112,7 +112,7 @@ def run(
   counts = Counts()
   with sinks(csv, json, names) as opened:
     session = _Session(model, names, opened, None if draw is None else drawing.Names(draw), counts)
-    session.say = say if not opened else lambda line: None
+    session.log = log if not opened else lambda line: None
     for path in expand(given, complain, counts):
       counts.files += 1
       session.begin(path)
@@ -127,7 +127,7 @@ def run(
         complain(text if str(path) in text else f"{path}: {text}")
       session.end()
     session.flush()
-  say(counts.summary())
+  log(counts.summary())
   if counts.unreadable == counts.files:
     raise UserError(f"of {_count(counts.files, 'file')}, none can be read: give photographs or videos")
   return counts
@@ -274,7 +274,7 @@ class _Session:
     counts: Counts,
   ):
     self.model, self.names, self.opened, self.drawings, self.counts = model, names, opened, drawings, counts
-    self.say: Callable[[str], None] = print
+    self.log: Callable[[str], None] = print
     self.waiting: list[Picture] = []
     self.sheet: drawing.Sheet | None = None
     self.target: pathlib.Path | None = None
@@ -319,9 +319,9 @@ class _Session:
     for row in rows:
       for sink in self.opened:
         sink.write(row)
-      self.say(line(row))
+      self.log(line(row))
     if not rows and picture.frame is None:
-      self.say(f"{picture.file}  no face found")
+      self.log(f"{picture.file}  no face found")
     if picture.pixels is None or self.target is None:
       return
     scaled = [
