@@ -133,7 +133,7 @@ class Autoencoder(nn.Module):
 
 
 def inputs_of(problem: Problem) -> dict[str, Any]:
-  """Random float32 arrays on the host.
+  """Random arrays on the host: float32, and False where the net has bools.
 
   Returns:
     "variables" of the net, "x" its inputs (a tuple), and "weights": labels [batch] of a training step, of the other
@@ -152,6 +152,8 @@ def inputs_of(problem: Problem) -> dict[str, Any]:
 
   def draw(path, leaf):
     name, shape = path[-1].key, leaf.shape
+    if leaf.dtype == bool:  # Whether a moving average holds a value yet.
+      return np.zeros(shape, bool)
     if name in ("scale", "var"):
       # The last norm of a residual branch is small, as in a trained net: a deep stack of random branches of full size
       # turns rounding in bfloat16 into gradients that have nothing in common, whoever computes them.

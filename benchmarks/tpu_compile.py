@@ -36,6 +36,7 @@ for _name, _value in {
 import jax  # noqa: E402
 from jax.experimental import topologies  # noqa: E402
 
+import jaxfer  # noqa: E402
 from benchmarks import machine  # noqa: E402
 
 CACHE = machine.ROOT / "runs" / "tpu_compile"
@@ -110,7 +111,8 @@ def devices(topology: str) -> tuple[jax.Device, ...]:
 def _place(lowered: jax.stages.Lowered, topology: str) -> pathlib.Path:
   """Where a program is kept."""
   _, given = _dumps()
-  flags = f"{given} {os.environ.get('XLA_FLAGS', '')}"
+  own = os.environ.get("XLA_FLAGS", "").replace(jaxfer.RIGHT_REDUCTIONS, "").strip()  # That is about CPUs.
+  flags = f"{given} {own}"
   # Functions are numbered anew whenever something else was traced before them.
   symbols: dict[str, str] = {}
   text = re.sub(

@@ -1,6 +1,7 @@
 """Facial-expression recognition on accelerators: five published methods as pure Flax modules."""
 
 import importlib.metadata
+import os
 import sys
 from typing import Any
 
@@ -12,6 +13,13 @@ BROKEN_JAXLIB = {
   "0.10.2": "computes wrong numbers and crashes on CPU (jax-ml/jax#39103, jax-ml/jax#39257)",
   "0.11.0": "crashes on CPU (jax-ml/jax#39257)",
 }
+# These compute sums and maxima of matrix products wrongly on CPU (CHANGELOG, "Known faults of jaxlib"). All kinds of
+# fusion but the faulty one, "reduce", are right.
+FAULTY_REDUCTIONS = ("0.10.0", "0.10.1")
+_FUSIONS = "--xla_cpu_experimental_ynn_fusion_type"
+RIGHT_REDUCTIONS = f"{_FUSIONS}=" + ",".join(
+  f"LIBRARY_FUSION_TYPE_{kind}" for kind in ("INDIVIDUAL_DOT", "INDIVIDUAL_CONVOLUTION", "DOT")
+)
 
 
 def __getattr__(name: str) -> Any:
@@ -23,15 +31,22 @@ def __getattr__(name: str) -> Any:
   raise AttributeError(f"module 'jaxfer' has no attribute '{name}'")
 
 
-def _name_a_broken_jaxlib() -> None:
-  """Prints one line, not a `Warning`: the tests, where warnings are errors, shall run and show what is broken."""
+def _guard_against_jaxlib() -> None:
+  """Sets the XLA flag with which a faulty jaxlib computes right numbers, and names a jaxlib that has no such flag.
+
+  XLA reads the flag when JAX first uses a device, so jaxfer must be imported before that. A flag of the user's stays.
+  The name goes to stderr and is no `Warning`, because the tests turn warnings into errors and must still run.
+  """
   try:
     version = importlib.metadata.version("jaxlib")
   except importlib.metadata.PackageNotFoundError:
     return
+  flags = os.environ.get("XLA_FLAGS", "")
+  if version in FAULTY_REDUCTIONS and _FUSIONS not in flags:
+    os.environ["XLA_FLAGS"] = f"{flags} {RIGHT_REDUCTIONS}".strip()
   if version in BROKEN_JAXLIB:
     advice = "install jax 0.10.1 on Python 3.11, the newest JAX on a newer Python"
     print(f"jaxfer: warning: jaxlib {version} {BROKEN_JAXLIB[version]}: {advice}", file=sys.stderr)
 
 
-_name_a_broken_jaxlib()
+_guard_against_jaxlib()

@@ -20,9 +20,6 @@ from tests import jaxlib_programs
 ROOT = pathlib.Path(__file__).parents[1]
 # A healthy program takes seconds. Only one that hangs takes so long.
 HANGS_AFTER_SECONDS = 300
-# The advice for other programs than ours with jaxlib 0.10: products and convolutions go to that library alone.
-SINGLY = ("LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT", "LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION")
-ADVICE = f"--xla_cpu_experimental_ynn_fusion_type={','.join(SINGLY)}"
 
 
 def run(*arguments, **more):
@@ -40,32 +37,43 @@ def test_the_installed_jaxlib_computes_the_programs_right():
   assert done.returncode == 0, f"jaxlib {importlib.metadata.version('jaxlib')}: {done.stderr[-1000:]}"
 
 
-def test_with_the_advised_flag_every_jaxlib_computes_them_right():
+def test_with_the_flag_that_jaxfer_sets_every_jaxlib_computes_them_right():
   programs = jaxlib_programs.PROGRAMS | jaxlib_programs.DIRECT
-  done = run("tests/jaxlib_programs.py", *programs, XLA_FLAGS=ADVICE)
+  done = run("tests/jaxlib_programs.py", *programs, XLA_FLAGS=jaxfer.RIGHT_REDUCTIONS)
   assert done.returncode == 0, f"jaxlib {importlib.metadata.version('jaxlib')}: {done.stderr[-1000:]}"
 
 
-def imported(tmp_path, version):
-  """What `import jaxfer` prints where the installed jaxlib has this version."""
+def imported(tmp_path, version, **more):
+  """What `import jaxfer` prints, and the flags of XLA after it, where the installed jaxlib has this version."""
   metadata = tmp_path / f"jaxlib-{version}.dist-info" / "METADATA"
-  metadata.parent.mkdir()
+  metadata.parent.mkdir(parents=True)
   metadata.write_text(f"Metadata-Version: 2.1\nName: jaxlib\nVersion: {version}\n")
   code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import jaxfer; assert 'jax' not in sys.modules"
-  done = run("-W", "error", "-c", code)
-  assert (done.returncode, done.stdout) == (0, ""), done.stderr
-  return done.stderr
+  done = run("-W", "error", "-c", f"{code}; import os; print(os.environ.get('XLA_FLAGS', ''))", **more)
+  assert done.returncode == 0, done.stderr
+  return done.stderr, done.stdout.strip()
 
 
 @pytest.mark.parametrize("version", jaxfer.BROKEN_JAXLIB)
 def test_a_broken_jaxlib_is_named_in_one_line(tmp_path, version):
-  (line,) = imported(tmp_path, version).splitlines()
+  (line,) = imported(tmp_path, version)[0].splitlines()
   assert line.startswith(f"jaxfer: warning: jaxlib {version} ")
 
 
 @pytest.mark.parametrize("version", ["0.10.0", "0.10.1", "0.11.1", "0.12.0.1"])
 def test_a_jaxlib_that_is_admitted_is_not_named(tmp_path, version):
-  assert imported(tmp_path, version) == ""
+  said, flags = imported(tmp_path, version)
+  assert said == ""
+  assert flags == (jaxfer.RIGHT_REDUCTIONS if version.startswith("0.10.") else "")
+
+
+def test_flags_of_the_users_stay(tmp_path):
+  other, own = (
+    "--xla_cpu_use_fusion_emitters=false",
+    jaxfer.RIGHT_REDUCTIONS.replace(",LIBRARY_FUSION_TYPE_DOT", ""),
+  )
+  assert imported(tmp_path, "0.10.1", XLA_FLAGS=own)[1] == own
+  assert imported(tmp_path / "other", "0.10.1", XLA_FLAGS=other)[1] == f"{other} {jaxfer.RIGHT_REDUCTIONS}"
 
 
 def test_the_requirements_exclude_what_is_broken_and_nothing_else():

@@ -34,8 +34,7 @@ def keep(name, folder, *overrides):
   """Keeps an untrained model as a run does; returns its task, test records, and outputs as evaluation computes them."""
   task = small_systems.made(name, *overrides)
   variables = jax.device_get(jax.jit(task.init)(jax.random.key(3)))
-  # jaxlib 0.10.1 computes larger batches of the landmark net wrong on CPU (CHANGELOG, "Known faults of jaxlib").
-  count = 8 if name == "landmark_fusion" else 54
+  count = 54
   indices = np.arange(0, 2 * count, 2)
   _, hparams = task.stages(1)
   compute = jax.jit(lambda columns: task.outputs(variables, hparams, task.data, columns, None))
@@ -73,7 +72,7 @@ def test_a_prediction_is_that_of_evaluation_and_needs_no_batch_mates(name, kept)
   folder, task, indices, outputs = kept(name)
   model = jaxfer.load(folder)
   assert model.label_names == CLASSES
-  predictions = task.read(outputs, indices)
+  predictions = task.predictions(outputs, indices)
   evaluated = predictions[ALONE if ALONE in predictions else ""]
   images, more = given(task, indices)
   found = model.predict_proba(images, **more)
