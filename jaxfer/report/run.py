@@ -28,6 +28,8 @@ def write(
   files.write_json(workdir / "evaluation.json", result)
   several = ("predicted_by_most_trials", "fold", "share_right")
   header = ["key", "subject", "label", *(several if result["trials"] > 1 else ("predicted", "fold"))]
+  if result["confusion"] is not None:
+    header += [f"probability of {name}" for name in names]
   files.write_atomic(workdir / "predictions.csv", files.csv_text(header, predictions))
   if result["confusion"] is not None:
     table = tables.text(*tables.confusion_table(result["confusion"], names))
@@ -73,6 +75,12 @@ def lines(result: Mapping[str, Any]) -> Iterator[str]:
     f"{result['chance']:.3f}) on {result['unseen']} that the training never saw"
     + (f", {result['batches']}" if result["batches"] else "")
   )
+  if calibration := result["calibration"]:
+    line = f"expected calibration error {calibration['error']:.3f}"
+    if calibration["temperature"] is not None:
+      scaled = f"{calibration['error_scaled']:.3f} with temperature {calibration['temperature']:.2f}"
+      line += f"; {scaled}, fitted to validation records"
+    yield line
   if len(result["accuracy_by_fold"]) > 1:
     values = list(result["accuracy_by_fold"].values())
     yield f"pooled over {len(values)} folds; single folds {min(values):.3f} to {max(values):.3f}"

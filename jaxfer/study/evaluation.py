@@ -1,14 +1,16 @@
 """Evaluates trainings on their test records. `jaxfer train`, `jaxfer evaluate` and studies all use these functions."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxfer import files
+from jaxfer import files, metrics
 from jaxfer.study.task import Task
 from jaxfer.systems.system import ALONE, SHUFFLED, Prediction, in_batches
 from jaxfer.train.members import Result
@@ -69,6 +71,21 @@ class Evaluated:
     lines = self.task.system.warnings(self.task.model, self.result.history, self.outputs)
     return [f"{self.name}: {line}" if self.name else line for line in lines]
 
+  @functools.cached_property
+  def probabilities(self) -> np.ndarray:
+    """Probabilities [n, classes] of the first prediction, float32; see `System.probabilities`."""
+    labels = np.asarray(self.task.data["label"][self.indices])
+    state = self.task.system.inference_state(self.task.model, self.outputs, labels)
+    return np.asarray(self.task.system.probabilities(self.task, jnp.asarray(self.outputs), state))
+
+  @property
+  def validation_probabilities(self) -> np.ndarray | None:
+    """As `probabilities`, but for the validation records; None without them, or if the classes are not learned."""
+    outputs = self.result.validation
+    if outputs is None or not len(outputs) or self.first.by_trial is not None:
+      return None
+    return np.asarray(self.task.system.probabilities(self.task, jnp.asarray(outputs), {}))
+
   @property
   def new_people(self) -> bool:
     """Whether nobody shown in the test records is also shown in the training or validation records."""
@@ -109,6 +126,41 @@ def _all_wrong(prediction: Prediction) -> Prediction:
     loss=None,
     by_trial=None if trials is None else np.full_like(trials, -1),
   )
+
+
+def calibration(trainings: Sequence[Evaluated]) -> dict[str, float | None]:
+  """Returns how well the probabilities of the first prediction agree with its accuracy, pooled over trainings.
+
+  Returns:
+    "error", the expected calibration error for the test records; "temperature", the mean over trainings of the
+    temperature that is fitted to each one's validation records; and "error_scaled", the error for the test records if
+    the logits of each training are divided by its temperature. The last two are None without validation records.
+  """
+  labels = [own.task.records.arrays["label"][own.indices] for own in trainings]
+  test = np.concatenate([own.probabilities for own in trainings])
+  pooled = np.concatenate(labels)
+  found: dict[str, float | None] = {"error": metrics.calibration_error(test, pooled)}
+  validation = [own.validation_probabilities for own in trainings]
+  if any(own is None for own in validation):
+    return {**found, "temperature": None, "error_scaled": None}
+  temperatures, scaled = [], []
+  for own, probabilities in zip(trainings, validation, strict=True):
+    assert probabilities is not None
+    true = own.task.records.arrays["label"][own.result.member.validation]
+    temperatures.append(metrics.temperature(_logits(probabilities), true))
+    scaled.append(_softmax(_logits(own.probabilities) / temperatures[-1]))
+  error = metrics.calibration_error(np.concatenate(scaled), pooled)
+  return {**found, "temperature": float(np.mean(temperatures)), "error_scaled": error}
+
+
+def _logits(probabilities: np.ndarray) -> np.ndarray:
+  """Returns logits whose softmax is `probabilities`."""
+  return np.log(np.maximum(np.asarray(probabilities, np.float64), np.finfo(np.float32).tiny))
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+  weights = np.exp(logits - logits.max(1, keepdims=True))
+  return weights / weights.sum(1, keepdims=True)
 
 
 def by_seed(trainings: Sequence[Evaluated]) -> dict[str, Any]:

@@ -5,18 +5,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxfer import config as configuration
 from jaxfer import files, folders
 from jaxfer.config import RunConfig
 from jaxfer.data import folds, records
 from jaxfer.errors import UserError
-from jaxfer.report import pages
+from jaxfer.report import model_card, pages
 from jaxfer.report import run as report
 from jaxfer.report import study as scores
 from jaxfer.study import evaluation, given, record, trainings
 from jaxfer.study.evaluation import Evaluated
-from jaxfer.study.split import folds_of
+from jaxfer.study.inputs import description
+from jaxfer.study.split import folds_of, split_of
 from jaxfer.study.task import Task, options_of, relabelled
 from jaxfer.train.checkpoint import exists
 from jaxfer.train.members import Result
@@ -110,12 +112,13 @@ def evaluate(
 
   The accuracy is that of `metrics.score`, as in a study. If a protocol has several trials, the accuracy, the counts and
   the confusion matrix are means over the trials. `predictions.csv` then contains, for each record, the class that most
-  trials predict and the share of trials that are correct.
+  trials predict and the share of trials that are correct. Its last columns are the probabilities of the classes.
 
-  Writes these files to `workdir`: `evaluation.json`, `predictions.csv`, `confusion.txt`, `report.html`, the figures
-  `confusion.png`, `curves.png` and `examples.png` (one test record of each class), and the system's own figures for the
-  first fold. The weights of the training, or of each fold, are written to the folder `weights`. With more than `MANY`
-  classes, such as people or ImageNet's objects, nothing is drawn per class or pair of classes, and "confusion" is None.
+  Writes these files to `workdir`: `evaluation.json`, `predictions.csv`, `confusion.txt`, `report.html`,
+  `model_card.md`, the figures `confusion.png`, `curves.png` and `examples.png` (one test record of each class), and the
+  system's own figures for the first fold. The weights of the training, or of each fold, are written to the folder
+  `weights`. With more than `MANY` classes, such as people or ImageNet's objects, nothing is drawn or listed per class,
+  and "confusion" and "calibration" are None.
 
   Args:
     workdir: folder of the run.
@@ -168,6 +171,7 @@ def _evaluate(
   if contents["confusion"] is not None:
     _write_examples(workdir / "examples.png", evaluated)
   pages.write_run(workdir, contents, device, evaluation.figures(evaluated[0], workdir))
+  _write_card(workdir / "model_card.md", config, contents, evaluated)
   for line in report.lines(contents):
     log(line)
   for line in (line for own in evaluated for line in own.warnings):
@@ -193,11 +197,14 @@ def _fold(own: Evaluated) -> str:
 def _lines(own: Evaluated) -> list[list[str]]:
   """Returns the rows of predictions.csv for a training."""
   data, first, lines = own.task.records, own.first, []
-  for index, predicted, share in zip(own.indices, first.predicted, first.correct, strict=True):
+  every = own.probabilities if len(data.label_names) <= MANY else np.zeros((len(own.indices), 0))
+  for index, predicted, share, probabilities in zip(
+    own.indices, first.predicted, first.correct, every, strict=True
+  ):
     label = data.label_names[data.arrays["label"][index]]
     shares = [f"{share:g}"] if first.trials > 1 else []
     row = [data.keys[index], str(data.subjects[index]), label, data.label_names[predicted], _fold(own)]
-    lines.append([*row, *shares])
+    lines.append([*row, *shares, *(f"{value:.6g}" for value in probabilities)])
   return lines
 
 
@@ -215,6 +222,24 @@ def _write_examples(path: pathlib.Path, evaluated: Sequence[Evaluated]) -> None:
   )
   names = data.label_names
   report.write_examples(path, frames, [names[k] for k in labels], [names[examples[k][1]] for k in labels])
+
+
+def _write_card(
+  path: pathlib.Path, config: RunConfig, contents: Mapping[str, Any], evaluated: Sequence[Evaluated]
+) -> None:
+  """Writes the model card of a run."""
+  task = evaluated[0].task
+  data = task.records
+  options = ", ".join(f"{name}={value!r}" for name, value in config.model.options.items())
+  splits = {
+    own.name: folds.describe(
+      data.subjects, data.arrays["label"], data.label_names, split_of(own.task.config, data)
+    )
+    for own in evaluated
+  }
+  shapes = {name: f"{shape['dtype']} {shape['shape']}" for name, shape in description(task)["inputs"].items()}
+  inputs = {**shapes, **task.system.input_spec(task.model)}
+  model_card.write(path, contents, f"{config.model.name}({options})", splits, inputs)
 
 
 def _contents(config: RunConfig, evaluated: Sequence[Evaluated]) -> dict[str, Any]:
@@ -236,6 +261,7 @@ def _contents(config: RunConfig, evaluated: Sequence[Evaluated]) -> dict[str, An
     else "records",
     "batches": in_order,
     "average_accuracy": found["average_accuracy"][0][0],
+    "calibration": evaluation.calibration(evaluated) if len(names) <= MANY else None,
     "recall": dict(zip(names, (mean for mean, _ in found["recall"]), strict=True)),
     "accuracy_by_fold": {
       _fold(own): task.score(own.first.correct, own.indices).accuracy for own in evaluated

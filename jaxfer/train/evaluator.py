@@ -52,9 +52,13 @@ class Evaluator:
     members, own = self.members, variables_of(state)
     outputs: Sequence[np.ndarray | None] = [None] * len(members)
     shuffled: Sequence[np.ndarray | None] = [None] * len(members)
+    validation: Sequence[np.ndarray | None] = [None] * len(members)
     if self.evaluation is not None:
       indices = [m.test for m in members]
       outputs = _outputs(self.evaluation, self.placement, own, self.hparams, self.data, indices)
+      if any(len(m.validation) for m in members):
+        validated = [m.validation for m in members]
+        validation = _outputs(self.evaluation, self.placement, own, self.hparams, self.data, validated)
       if self.evaluation.shuffled:
         orders = [np.random.default_rng(0).permutation(len(own)) for own in indices]
         drawn = [own[order] for own, order in zip(indices, orders, strict=True)]
@@ -68,6 +72,7 @@ class Evaluator:
         [row for row in history if row.get("member", "") == member.name],
         outputs[k],
         shuffled[k],
+        validation[k],
       )
       for k, (member, variables) in enumerate(
         zip(members, self.placement.unstack(own, len(members)), strict=True)

@@ -102,6 +102,7 @@ class Result:
     history: its metric rows, as in metrics.jsonl.
     outputs: outputs [test examples, ...], in the order of `member.test`. None without an evaluation.
     shuffled: outputs like `outputs`, computed in batches of a random order. None unless the evaluation asks for them.
+    validation: outputs [validation examples, ...], in the order of `member.validation`. None without an evaluation.
   """
 
   member: Member
@@ -110,6 +111,7 @@ class Result:
   history: list[dict[str, Any]]
   outputs: np.ndarray | None
   shuffled: np.ndarray | None = None
+  validation: np.ndarray | None = None
 
 
 def check(training: Training) -> None:

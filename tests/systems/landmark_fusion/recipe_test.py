@@ -229,6 +229,7 @@ def test_the_accuracy_is_printed_with_its_batches():
     "label_names": ["x", "y"],
     "accuracy_by_fold": {},
     "published": {},
+    "calibration": None,
   }
   printed = {}
   for batches in ("", "in batches of 64, in order"):
