@@ -6,6 +6,7 @@ from typing import Any
 
 from jaxfer import files
 from jaxfer.data.datasets import DATASETS
+from jaxfer.report import tables
 
 LIMITS = (
   "The classes are labels that people gave to pictures of faces. They describe how a face looks, and not what a person "
@@ -49,9 +50,7 @@ def _text(result: Mapping[str, Any], model: str, splits: Mapping[str, str], inpu
     *([f"Expected calibration error: {calibration['error']:.3f}."] if calibration else []),
     *(f"{name or 'Split'}: {line}." for name, line in splits.items()),
   ]
-  recall = [
-    f"| {name} | {'-' if value is None else f'{value:.1%}'} |" for name, value in result["recall"].items()
-  ]
+  recall = tables.markdown(["class", "recall"], [[*pair] for pair in result["recall"].items()], digits=3)
   described = f"{known.description[0].upper()}{known.description[1:]} ({known.licence})." if known else ""
   sections = {
     "Model": [f"`{model}`, trained by jaxfer {result['revision']}.", *_list(inputs)],
@@ -59,7 +58,7 @@ def _text(result: Mapping[str, Any], model: str, splits: Mapping[str, str], inpu
       f"`{data['name']}`, fingerprint `{data['fingerprint']}`. {described}".strip(),
       *_list(options),
     ],
-    "Test": [*(f"- {line}" for line in tested), "", "| class | recall |", "|---|---|", *recall],
+    "Test": [*(f"- {line}" for line in tested), "", recall.rstrip()],
     "Limits": [f"- {line}" for line in LIMITS],
   }
   body = [f"## {title}\n\n" + "\n".join(lines) for title, lines in sections.items()]

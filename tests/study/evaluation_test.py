@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import pathlib
+import re
 import types
 
 import numpy as np
@@ -73,6 +74,6 @@ def test_the_card_names_data_test_and_limits(trained):
   assert result["data"]["fingerprint"] in card
   assert f"({result['correct']} of 21; 95 % interval" in card
   for name, value in result["recall"].items():
-    assert f"| {name} | {value:.1%} |" in card
+    assert re.search(rf"^\| {name} +\| +{value:.3f} \|$", card, re.MULTILINE)
   assert "fold0: train" in card
   assert "not what a person feels" in card

@@ -308,15 +308,25 @@ def test_names_that_need_quoting_leave_files_that_other_programs_read(tmp_path, 
   data = hostile(first)
   monkeypatch.setattr(trainings, "load_data", lambda config, data_dir: data)
   train(tmp_path / "w", dataclasses.replace(CONFIG, recipe=config.Call("toy", epochs=1)))
-  assert assert_all_read(tmp_path / "w") == {".json", ".jsonl", ".csv", ".html", ".png", ".npz", ".txt"}
+  assert assert_all_read(tmp_path / "w") == {
+    ".json",
+    ".jsonl",
+    ".csv",
+    ".html",
+    ".png",
+    ".npz",
+    ".txt",
+    ".md",
+  }
   rows = csv.reader(
     io.StringIO((tmp_path / "w/predictions.csv").read_bytes().decode(), newline=""), strict=True
   )
   header, *rows = rows
-  assert header == ["key", "subject", "label", "predicted", "fold"]
+  probabilities = [f"probability of {name}" for name in data.label_names]
+  assert header == ["key", "subject", "label", "predicted", "fold", *probabilities]
   labels = dict(zip(data.keys, (data.label_names[label] for label in data.arrays["label"]), strict=True))
   assert rows
-  assert all(labels[key] == label and predicted in data.label_names for key, _, label, predicted, _ in rows)
+  assert all(labels[key] == label and predicted in data.label_names for key, _, label, predicted, *_ in rows)
   # A row of a table is one line, whatever its class is called.
   lines = (tmp_path / "w/confusion.txt").read_text(encoding="utf-8").splitlines()
   assert len(lines) == 2 + len(data.label_names)
