@@ -52,7 +52,7 @@ def rank(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-  """How many records are right. The accuracy of runs, of rows of studies and of watched epochs comes from here.
+  """Counts of correct records. The accuracy of runs, of studies and of validation is computed from it.
 
   Attributes:
     right: [K] float64, right records of each class; a fraction where the answers of several trials differ.

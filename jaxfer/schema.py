@@ -53,23 +53,24 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Execution:
-  """How a run is carried out; changes its numbers by rounding alone.
+  """How trainings are run. These options change the numbers by rounding only.
 
   Attributes:
-    backend: what maps a single training's step over devices: "pmap", or "jit" of `shard_map`. Several trainings side by
-      side are always mapped by "jit".
-    devices: how many; None takes as many as can be used: one training by shards of its batch, those of a study also
-      side by side.
-    driver: "scan" compiles many steps into one program; "steps" calls one step from the host, a third slower on two CPU
-      cores for the nets of paper 001.
-    steps_per_call: at most so many steps between two looks of the host at metrics, signals and checkpoints.
-    checkpoint_seconds: least time between two checkpoints within a stage.
-    keep: how many checkpoints stay.
-    members: of a study, how the trainings of a row run: "vmap" makes one program of as many as the memory holds,
-      "sequential" runs one after another through one program; "auto" takes "sequential" on CPU and "vmap" elsewhere.
-    placement: of the data: "resident" on the devices, or "streamed" to them, a study's trainings then "sequential".
-      "auto" streams what does not fit into half of a device's free memory, and leaves on disk what does not fit into
-      half of the host's.
+    backend: maps the step of a single training over devices: "pmap", or "jit" of `shard_map`. The folds of a run and the
+      trainings of a study always use "jit".
+    devices: number of devices. None uses as many as possible: they share the batches of a training, and the trainings of
+      a study also run side by side.
+    driver: "scan" compiles many steps into one program. "steps" calls a program of one step from the host, which is a
+      third slower on two CPU cores for the networks of paper 001.
+    steps_per_call: largest number of steps between two checks of metrics, signals and checkpoints by the host.
+    checkpoint_seconds: shortest time between two checkpoints within a stage, in seconds.
+    keep: number of checkpoints to keep.
+    members: how the folds of a run and the trainings of a study's row are run. "vmap" makes one program of as many as
+      fit into memory. "sequential" runs one after another with the same program. "auto" means "sequential" on CPU and
+      "vmap" elsewhere.
+    placement: "resident" keeps the data on the devices. "streamed" sends each batch to them, and then trainings run
+      "sequential". "auto" streams data that do not fit into half of a device's free memory, and leaves on disk what does
+      not fit into half of the host's.
   """
 
   backend: Literal["pmap", "jit"] = "pmap"

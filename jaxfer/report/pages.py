@@ -81,8 +81,8 @@ def write_study(
     shown.append(html.folded("Who was tested", html.pairs(tested)))
   if failed:
     shown.append(html.element("ul", *(html.element("li", line) for line in failed), class_="failed"))
-  if remarks := [f"{row['name']}, {line}" for row in rows for line in row.get("warnings", ())]:
-    shown.append(html.element("ul", *(html.element("li", line) for line in remarks)))
+  if warnings := [f"{row['name']}, {line}" for row in rows for line in row.get("warnings", ())]:
+    shown.append(html.element("ul", *(html.element("li", line) for line in warnings)))
   overrides = {row["name"]: " ".join(row["overrides"]) or "-" for row in rows if "overrides" in row}
   configured = [html.folded("Rows", html.pairs(overrides))] if overrides else []
   timing = table["timing"]

@@ -205,8 +205,7 @@ def write(
   ]
   for row in table["rows"]:
     at = workdir / row["folder"]
-    judged = int(np.sum(row["confusion"]))
-    if judged:
+    if np.sum(row["confusion"]):
       title = f"{row['name']}: {round(row['correct'], 1)} of {row['count']} correct ({row['mean']:.1%})"
       plots.confusion_png(row["confusion"], row["label_names"], at / "confusion.png", title)
       figures.append((at / "confusion.png", f"{row['name']}: tested records, rows are the true classes."))
