@@ -56,10 +56,10 @@ class Execution:
   """How trainings are run. These options change the numbers by rounding only.
 
   Attributes:
-    backend: maps the step of a single training over devices: "pmap", or "jit" of `shard_map`. The folds of a run and the
-      trainings of a study always use "jit".
-    devices: number of devices. None uses as many as possible: they share the batches of a training, and the trainings of
-      a study also run side by side.
+    backend: maps the step of a single training over devices: "pmap", or "jit" of `shard_map`. The folds of a run and
+      the trainings of a study always use "jit".
+    devices: number of devices. None uses as many as possible: they share the batches of a training, and the trainings
+      of a study also run side by side.
     driver: "scan" compiles many steps into one program. "steps" calls a program of one step from the host, which is a
       third slower on two CPU cores for the networks of paper 001.
     steps_per_call: largest number of steps between two checks of metrics, signals and checkpoints by the host.
@@ -69,8 +69,8 @@ class Execution:
       fit into memory. "sequential" runs one after another with the same program. "auto" means "sequential" on CPU and
       "vmap" elsewhere.
     placement: "resident" keeps the data on the devices. "streamed" sends each batch to them, and then trainings run
-      "sequential". "auto" streams data that do not fit into half of a device's free memory, and leaves on disk what does
-      not fit into half of the host's.
+      "sequential". "auto" streams data that do not fit into half of a device's free memory, and leaves on disk what
+      does not fit into half of the host's.
   """
 
   backend: Literal["pmap", "jit"] = "pmap"
