@@ -120,13 +120,12 @@ def _safetensors(model: Trained | Converted) -> bytes:
     from safetensors.numpy import save
   except ImportError:
     raise UserError("exporting safetensors needs safetensors: pip install 'jaxfer[export]'") from None
-  import json
 
   state = model.state if isinstance(model, Trained) else {}
   flat = traverse_util.flatten_dict(with_state(model.variables, state), sep="/")
   arrays = {path: np.asarray(leaf, order="C") for path, leaf in flat.items()}
   # The metadata of the format are texts; what `jaxfer.load` needs is one of them.
-  return save(arrays, {"jaxfer": json.dumps(files.plain(model.meta))})
+  return save(arrays, {"jaxfer": files.to_json(model.meta, None)})
 
 
 def read_safetensors(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -4,7 +4,6 @@ import contextlib
 import csv
 import dataclasses
 import io
-import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, TextIO
@@ -88,7 +87,7 @@ class JsonSink:
   def write(self, row: Row) -> None:
     """See `Sink`."""
     probabilities = {name: round(float(p), 6) for name, p in row.probabilities.items()}
-    text = json.dumps({**row.fields(), "probabilities": probabilities}, ensure_ascii=False)
+    text = files.to_json({**row.fields(), "probabilities": probabilities}, None)
     _write(self._file, f"{self._separator}{text}")
     self._separator = ",\n"
 
