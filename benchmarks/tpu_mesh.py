@@ -118,6 +118,7 @@ def _image_step(system: Any, model: Any, size: int, which: int = 0) -> Step:
   data = {
     "image": jax.ShapeDtypeStruct((ROWS, size, size, 3), jnp.uint8),
     "label": jax.ShapeDtypeStruct((ROWS,), jnp.int32),
+    "subject": jax.ShapeDtypeStruct((ROWS,), jnp.int32),
   }
   one = {name: np.zeros((1, *array.shape[1:]), array.dtype) for name, array in data.items()}
   variables = jax.eval_shape(lambda key: system.init(model, one, key), jax.random.key(0))
