@@ -65,11 +65,11 @@ class Predictor:
   - the path of a photograph, or a list of paths. The largest face of each photograph is cut out in the same way as by
     `jaxfer prepare`. A model that reads clips takes paths of videos, and reads equally spaced frames of each.
   - a list of arrays, each with one face [height, width, 3] or one clip [frames, height, width, 3].
-  - an iterator over paths or over such single arrays. The result is then an iterator that yields one array per batch, and
-    memory use does not grow with the number of images.
+  - an iterator over paths or over such single arrays. The result is then an iterator that yields one array per batch,
+    and memory use does not grow with the number of images.
 
-  The prediction for an image never depends on the other images. For an image of the data set that is cut out in the same
-  way, it equals the prediction of `jaxfer evaluate` up to rounding.
+  The prediction for an image never depends on the other images. For an image of the data set that is cut out in the
+  same way, it equals the prediction of `jaxfer evaluate` up to rounding.
 
   Attributes:
     label_names: names of the classes, in the order of the columns of `predict_proba`; None if the source of converted
@@ -133,13 +133,12 @@ class Predictor:
     """Returns the probabilities [n, classes] of at most `batch` prepared inputs.
 
     Args:
-      arrays: "image" uint8 [n, *input_spec.shape] or "frames" likewise, and where the model reads them "flow" and
-        "landmarks".
+      arrays: "image" or "frames", uint8 [n, *input_spec.shape]; also "flow" and "landmarks" if the model reads them.
     """
     raise NotImplementedError
 
   def prepared(self, images: np.ndarray, landmarks: Any = None, flow: Any = None) -> dict[str, np.ndarray]:
-    """Checks and resizes images; arguments are those of `predict_proba`, the result that of `probabilities`."""
+    """Checks the arguments of `predict_proba`, resizes the images, and returns the argument of `probabilities`."""
     spec = self.input_spec
     check_images(images, spec)
     size, height, width = spec.size, *images.shape[-3:-1]
