@@ -21,7 +21,8 @@ _CELL = 4  # Edge of an output cell, in pixels of the picture.
 _GRAIN = 32  # The height and width of the network's input are multiples of this.
 _LOOKS = (320, 640)
 _LEAST_SCORE = 0.5
-_MOST_OVERLAP = 0.3  # Intersection over union. If two boxes overlap more than this, the one with the lower score is dropped.
+# Intersection over union. If two boxes overlap more than this, the one with the lower score is dropped.
+_MOST_OVERLAP = 0.3
 
 
 def model() -> Path | None:

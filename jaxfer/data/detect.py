@@ -201,7 +201,7 @@ class YuNet:
 
 
 def reduced(image: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
-  """Reduces an image [H, W, 3] to a longer side of at most `longest` pixels; also returns the scale back, [2] (x, y)."""
+  """Reduces an image [H, W, 3] to at most `longest` pixels per side; also returns the scale back, [2] (x, y)."""
   height, width = image.shape[:2]
   ratio = min(1.0, longest / max(height, width))
   if ratio < 1:
