@@ -237,8 +237,8 @@ def _people(args: argparse.Namespace) -> None:
   study = config.load_study(args.config)
   count = people.write_test(study, args.preset, args.overrides, args.people, _data_dir(args))
   print(
-    f"written to {args.people}: sheet.html, to print; answers.csv, to fill in for its {count} pictures, one copy a "
-    f"person; key.csv, to keep from them. Then: jaxfer study --people {args.people} --score CSV [CSV ...]"
+    f"written to {args.people}: sheet.html, to print; answers.csv, to fill in for its {count} pictures, one copy per "
+    f"person; key.csv, which they must not see. Then: jaxfer study --people {args.people} --score CSV [CSV ...]"
   )
 
 

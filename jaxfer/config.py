@@ -183,7 +183,9 @@ def sources_of(study: StudyConfig, options_of: OptionsOf) -> dict[str, RunConfig
   for source in study.sources:
     config = _variant(study.base, source, options_of)
     if config.split.fold is None and (config.split.folds or config.split.kind == "leave_one_out"):
-      raise UserError(f"source '{source.name}' would be a training a fold: give it split.folds=0, or a fold")
+      raise UserError(
+        f"source '{source.name}' would be one training per fold: set split.folds=0, or choose a fold with split.fold"
+      )
     configs[source.name] = config
   return configs
 
@@ -345,12 +347,12 @@ def from_tree(tree: Any) -> RunConfig:
   def build(kind, tree, where):
     names = [field.name for field in dataclasses.fields(kind)]
     if not isinstance(tree, dict):
-      raise ValueError(f"'{where}' is no object")
+      raise ValueError(f"'{where}' is not an object")
     if odd := [name for name in (*names, *tree) if (name in names) != (name in tree)]:
       raise ValueError(f"{where} {'lacks' if odd[0] in names else 'has an unknown'} '{odd[0]}'")
     if kind is Call:
       if not isinstance(tree["name"], str) or not isinstance(tree["options"], dict):
-        raise ValueError(f"{where} is no call with a name and options")
+        raise ValueError(f"{where} is not a call with a name and options")
       return Call(tree["name"], **tree["options"])
     hints = typing.get_type_hints(kind)
     return kind(**{

@@ -145,7 +145,9 @@ class Converted(Predictor):
       )
     self._check(images)
     if not len(images):
-      raise UserError("no pictures to take the affinity from: give the training set, or a part of it")
+      raise UserError(
+        "there are no images from which to compute the affinity: give the training set, or a part of it"
+      )
     generic = self._over_batches(images, 1).mean(0, np.float64).astype(np.float32)
     variables = freeze(self.variables, {"arm": generic})
     return dataclasses.replace(self, model=self.model.clone(affinity="frozen"), variables=variables)

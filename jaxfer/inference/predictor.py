@@ -102,7 +102,9 @@ class Predictor:
       parts = self._of_array(images, landmarks, flow)
       return np.concatenate([np.zeros((0, self.num_classes), np.float32), *parts])
     if landmarks is not None or flow is not None:
-      raise UserError("landmarks and flow belong to images in one numpy array: give the images so")
+      raise UserError(
+        "landmarks and flow can only be given with images in one numpy array: give the images in that form"
+      )
     if isinstance(images, Path):
       images = [images]
     if not isinstance(images, Iterable):

@@ -20,9 +20,9 @@ NOT_COMPARED = "the data are not the paper's: its published numbers are left out
 _STUDY = ("title", "source", "rows", "config", "environment", "timing")
 _ROW = ("name", "published", "mean", "std", "per_seed", "interval", "failed", "data")
 _FIGURES = {
-  "confusion.png": "Confusion matrix of the tested records: rows are the true classes.",
-  "curves.png": "Learning curves; over folds the mean, and the range as a band.",
-  "examples.png": "One tested record of each class, and what it was taken for where that is wrong.",
+  "confusion.png": "Confusion matrix of the test records. Rows are the true classes.",
+  "curves.png": "Learning curves. With several folds, the line is their mean and the band their range.",
+  "examples.png": "One test record of each class. Where the prediction is wrong, the predicted class is given.",
 }
 
 
@@ -122,7 +122,7 @@ def write_run(
   rows = [{"name": name, "published": value, **ours} for name, value in published.items()]
   shown = [_beside(rows, "per fold")]
   if result["published"]:
-    other = "" if result["papers_data"] else " Ours are other data than the paper's."
+    other = "" if result["papers_data"] else " Our numbers are on other data than the paper's."
     shown.append(html.remark(f"In %. Published: {result['source']}.{other}"))
   by_class = html.remark(f"{len(result['label_names'])} classes are too many for a table.")
   if result["confusion"] is not None:

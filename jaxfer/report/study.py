@@ -210,8 +210,8 @@ def write(
   figures = [
     (
       workdir / "accuracy.png",
-      "Accuracy by row: ours with its 95 % interval and seeds"
-      + (", and as published." if table["source"] else "."),
+      "Accuracy of each row: ours with 95 % interval and single seeds"
+      + (", and the published value." if table["source"] else "."),
     ),
     *((workdir / name, caption) for name, caption in (own or {}).items()),
   ]
@@ -220,11 +220,19 @@ def write(
     if np.sum(row["confusion"]):
       title = f"{row['name']}: {round(row['correct'], 1)} of {row['count']} correct ({row['mean']:.1%})"
       plots.confusion_png(row["confusion"], row["label_names"], at / "confusion.png", title)
-      figures.append((at / "confusion.png", f"{row['name']}: tested records, rows are the true classes."))
+      figures.append(
+        (
+          at / "confusion.png",
+          f"{row['name']}: confusion matrix of the test records. Rows are the true classes.",
+        )
+      )
     if histories[row["name"]]:
       plots.learning_curves_png(histories[row["name"]], at / "curves.png", row["name"])
       figures.append(
-        (at / "curves.png", f"{row['name']}: the mean of its trainings, and their range as a band.")
+        (
+          at / "curves.png",
+          f"{row['name']}: learning curves. The line is the mean of the trainings, the band their range.",
+        )
       )
     figures += [(at / name, f"{row['name']}: {caption}") for name, caption in row["figures"].items()]
   pages.write_study(workdir / "report.html", {**table, "tables": further_tables(table)}, figures)
