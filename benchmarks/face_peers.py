@@ -1,4 +1,4 @@
-"""Other packages' detectors for `benchmarks.faces`, at the settings that their documentation gives for photographs."""
+"""Detectors of other packages for `benchmarks.faces`, with the settings that their documentation recommends."""
 
 import importlib.util
 from collections.abc import Callable
@@ -11,7 +11,7 @@ Find = Callable[[np.ndarray], list[Face]]
 
 
 def installed() -> dict[str, Find]:
-  """The peers that can be imported, by name."""
+  """Returns the peers that can be imported, by name."""
   parts = {"deface": _deface, "facenet_pytorch": _mtcnn, "mediapipe": _mediapipe}
   found: dict[str, Find] = {}
   for package, make in parts.items():
@@ -24,7 +24,7 @@ def _deface() -> dict[str, Find]:
   from deface.centerface import CenterFace
 
   def find(image: np.ndarray) -> list[Face]:
-    # A new net for each picture: one that sees pictures of several sizes gives wrong outputs.
+    # Each picture needs a new network, because one that has seen pictures of several sizes gives wrong outputs.
     boxes, points = CenterFace(backend="opencv")(image)
     return [Face(tuple(b[:4]), float(b[4]), p.reshape(5, 2)) for b, p in zip(boxes, points, strict=True)]
 
@@ -48,7 +48,7 @@ def _mtcnn() -> dict[str, Find]:
 def _mediapipe() -> dict[str, Find]:
   import mediapipe
 
-  if not hasattr(mediapipe, "solutions"):  # 0.10.30 and newer bring no model.
+  if not hasattr(mediapipe, "solutions"):  # Version 0.10.30 and newer ones include no model.
     return {}
 
   def make(selection: int) -> Find:

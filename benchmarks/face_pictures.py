@@ -1,4 +1,4 @@
-"""The pictures that `benchmarks.faces` shows to detectors, and where the faces in them are."""
+"""The pictures for `benchmarks.faces`, and the positions of the faces in them."""
 
 import dataclasses
 import importlib.util
@@ -11,8 +11,8 @@ from PIL import Image
 
 from jaxfer.data import align
 
-# Faces by file: x, y and radius in pixels, marked by eye. A detection counts where its middle lies within the radius.
-# Of a clip: the first frames that have them, None for all.
+# Faces by file: x, y and radius in pixels, marked by eye. A detection counts if its centre lies within the radius.
+# Clips also have the number of leading frames that show the faces; None means all frames.
 PHOTOGRAPHS = {
   "single_face.jpg": [(290, 280, 80)],
   "multi_face.jpg": [(262, 120, 45), (363, 295, 50), (478, 270, 45), (580, 370, 50), (738, 355, 55)],
@@ -23,7 +23,7 @@ CLIPS = {
   "face_noface.mov": (72, [(445, 318, 90)]),
   "no_face.mp4": (0, []),
 }
-# Pictures inside other packages: public domain or CC0.
+# Pictures in other packages, which are in the public domain or CC0.
 _PORTRAITS = {
   ("skimage", "data/astronaut.png"): [(225, 122, 40)],
   ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"): [(261, 228, 70)],
@@ -40,19 +40,19 @@ _SCENE = (480, 640)
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-  """An image uint8 [H, W, 3] in RGB, and its faces: x, y and radius in pixels."""
+  """An RGB image, uint8 [H, W, 3], and its faces as x, y and radius in pixels."""
 
   image: np.ndarray
   faces: Sequence[tuple[float, float, float]]
 
 
 def sets(media: Path, every: int, scenes: int) -> dict[str, list[Picture]]:
-  """All sets by name; those whose package is not installed are left out.
+  """Returns the sets of pictures by name. Pictures of packages that are not installed are left out.
 
   Args:
     media: folder of `PHOTOGRAPHS` and `CLIPS`.
-    every: one frame in so many is taken of a clip.
-    scenes: how many pictures are composed.
+    every: distance between the frames that are taken from a clip.
+    scenes: number of composed pictures.
   """
   photographs = [Picture(_open(media / name), faces) for name, faces in PHOTOGRAPHS.items()]
   portraits = [Picture(_open(path), faces) for part, faces in _PORTRAITS.items() if (path := _bundled(*part))]
@@ -96,12 +96,12 @@ def _frames(path: Path, every: int, with_faces: int | None, faces: Sequence) -> 
 
 
 def _scene(rng: np.random.Generator, person: Picture, grounds: Sequence[np.ndarray]) -> Picture:
-  """One face of a photograph on another picture: turned, scaled, darkened, noisy, compressed."""
+  """Pastes a rotated and scaled face onto another picture, then changes brightness, adds noise and compresses it."""
   x, y, radius = person.faces[int(rng.integers(len(person.faces)))]
   height, width = _SCENE
-  edge = np.exp(rng.uniform(np.log(20), np.log(105)))  # The radius that the face gets.
+  edge = np.exp(rng.uniform(np.log(20), np.log(105)))  # Radius of the face in the scene.
   turn = np.clip(rng.normal(0, 15), -40, 40)
-  reach = 2.2 * edge  # Of the part that is pasted: the head.
+  reach = 2.2 * edge  # Radius of the pasted part, which shows the head.
   middle = np.array(
     [rng.uniform(reach, width - reach), rng.uniform(min(reach, 239), max(height - reach, 241))]
   )
@@ -121,7 +121,7 @@ def _scene(rng: np.random.Generator, person: Picture, grounds: Sequence[np.ndarr
 
 
 def _lfw(rng: np.random.Generator, edge: int) -> list[Picture]:
-  """scikit-image's 100 faces of 25 x 25 grey pixels, of as many people, as 100 pixels on a plain ground of `edge`."""
+  """Enlarges scikit-image's 100 grey faces of 100 people from 25 to 100 pixels, on a background of `edge` pixels."""
   path = _bundled("skimage", "data/lfw_subset.npy")
   made = []
   for patch in np.load(path)[:100] if path else ():

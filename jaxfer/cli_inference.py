@@ -1,4 +1,4 @@
-"""The commands that use a trained model: `jaxfer predict | export`. Nothing heavy is imported before one runs."""
+"""The commands that use a trained model: `jaxfer predict | export`. Heavy imports wait until a command runs."""
 
 import argparse
 import pathlib
@@ -20,8 +20,8 @@ def add_parsers(commands: Any) -> None:
     "predict",
     parents=[model],
     help="classify the faces in photographs and videos",
-    description="Finds every face, cuts it out as the data of MODEL were cut out, and classifies it. A model that "
-    "reads clips classifies windows of a video, and takes a photograph for a clip without motion.",
+    description="Finds every face, cuts it out in the same way as the training data of MODEL, and classifies it. A "
+    "model that reads clips classifies windows of a video, and treats a photograph as a clip without motion.",
   )
   predict.add_argument(
     "paths", nargs="+", metavar="PATH", help="photographs, videos, folders, or patterns such as 'in/**/*.jpg'"
@@ -38,20 +38,20 @@ def add_parsers(commands: Any) -> None:
     "--rate",
     type=float,
     default=5.0,
-    help="frames per second of a video for a model of still images (default: 5; 0: every frame)",
+    help="frames per second that a model of still images reads from a video (default: 5; 0: every frame)",
   )
   predict.add_argument(
     "--window",
     type=float,
     default=1.0,
-    help="seconds of a video for one prediction of a model of clips (default: 1)",
+    help="seconds of a video that a model of clips reads for one prediction (default: 1)",
   )
   export = commands.add_parser(
     "export",
     parents=[model],
     help="write a model for other programs",
-    description="Writes MODEL to the folder OUT: as a StableHLO program from images to probabilities, or its weights "
-    "as safetensors. model.json beside it names the classes and describes the inputs.",
+    description="Writes MODEL to the folder OUT, either as a StableHLO program from images to probabilities, or as "
+    "weights in safetensors. The file model.json names the classes and describes the inputs.",
   )
   export.add_argument("out", type=pathlib.Path, metavar="OUT", help="a folder")
   export.add_argument("--format", choices=["stablehlo", "safetensors"], default="stablehlo")

@@ -1,6 +1,7 @@
-"""The configuration of a run or a study: frozen dataclasses, one Python file each, `a.b=value` overrides, JSON.
+"""Reads, overrides and checks the configuration of a run or a study, and converts it to and from JSON.
 
-A config names callables and their keyword arguments and never restates their defaults:
+A configuration is a frozen dataclass that a Python file returns. It names callables and their keyword arguments, and
+does not repeat their defaults:
 
   def get_config() -> RunConfig:
     return RunConfig(
@@ -24,7 +25,7 @@ from jaxfer.schema import Call, Execution, Row, RunConfig, Split, SplitKind, Stu
 
 __all__ = ["Call", "Execution", "Row", "RunConfig", "Split", "SplitKind", "StudyConfig"]
 
-# (field, call) -> the keyword arguments that the callable takes, with their types
+# (field, call) -> keyword arguments of the callable, with their types
 OptionsOf = Callable[[str, Call], Mapping[str, Any]]
 
 
@@ -32,7 +33,7 @@ def read(path: str | pathlib.Path) -> RunConfig | StudyConfig:
   """Returns what `get_config()` of the Python file at `path` returns.
 
   Raises:
-    UserError: as `config_file.run`, or it returns neither a run's config nor a study's.
+    UserError: as `config_file.run`; or the file returns neither a `RunConfig` nor a `StudyConfig`.
   """
   config, where = config_file.run(path)
   if not isinstance(config, RunConfig | StudyConfig):
@@ -44,7 +45,7 @@ def read(path: str | pathlib.Path) -> RunConfig | StudyConfig:
 
 
 def load(path: str | pathlib.Path) -> RunConfig:
-  """Reads a run's config; raises `UserError` as `read` does, and where the file describes a study."""
+  """Reads the config of a run; raises `UserError` as `read` does, or if the file describes a study."""
   config = read(path)
   if isinstance(config, StudyConfig):
     raise UserError(f"{path} describes a study: run it by `jaxfer study {path}`")
@@ -52,7 +53,7 @@ def load(path: str | pathlib.Path) -> RunConfig:
 
 
 def load_study(path: str | pathlib.Path) -> StudyConfig:
-  """Reads a study; raises `UserError` as `read` does, and where the file describes a run."""
+  """Reads a study; raises `UserError` as `read` does, or if the file describes a run."""
   study = read(path)
   if isinstance(study, RunConfig):
     raise UserError(f"{path} describes a single run: train it by `jaxfer train {path}`")
@@ -65,14 +66,15 @@ def override(
   """Returns the config with each override applied.
 
   Args:
-    config: to start from.
-    assignments: of a config file, {"batch_size": 8, "split.fold": 3, "model.temporal_gate": False}, the last of which
-      is an option of the model; or of the command line, "batch_size=8", whose values are read by the type of what they
-      are given to. "model.name" gives another model the same options, "data" another data set none.
-    options_of: says which options a `Call` takes.
+    config: the config to change.
+    assignments: either a mapping, as in config files, such as {"batch_size": 8, "model.temporal_gate": False}, where
+      the latter is an option of the model; or strings of the command line, such as "batch_size=8", whose values are
+      parsed by the type of the field or option. "model.name" changes the model and keeps its options. "data" changes
+      the data set and drops its options.
+    options_of: returns the options that a `Call` accepts.
 
   Raises:
-    UserError: an unknown name (with the nearest valid one), a value that is not of its type, no "=".
+    UserError: a name is unknown (the message has the nearest valid one), a value has a wrong type, or "=" is missing.
   """
   for key, value in _pairs(assignments):
     config = _assign(config, key.split("."), value, key, options_of)
@@ -80,7 +82,7 @@ def override(
 
 
 def _pairs(assignments: Iterable[str] | Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-  """Key and value of each override."""
+  """Yields the key and value of each override."""
   if isinstance(assignments, Mapping):
     yield from assignments.items()
     return
@@ -94,22 +96,22 @@ def _pairs(assignments: Iterable[str] | Mapping[str, Any]) -> Iterator[tuple[str
 def resolve(
   study: StudyConfig, preset: str | None, assignments: Iterable[str], options_of: OptionsOf
 ) -> tuple[StudyConfig, dict[str, RunConfig]]:
-  """Applies a preset, then overrides, to a study's base and to `seeds`.
+  """Applies a preset and then overrides to a study.
 
   Args:
-    study: as its file describes it.
-    preset: one of its presets, or None for its own choice.
-    assignments: of the command line, as for `override`; also "seeds=3" or "seeds=(0, 10, 20)", "rows=('one',
-      'another')" for some rows alone, and those of sources, see `StudyConfig`.
+    study: the study, as read from its file.
+    preset: one of its presets, or None for its default.
+    assignments: overrides from the command line. They may name keys of the base, as for `override`; "seeds=3" or
+      "seeds=(0, 10, 20)"; "rows=('one', 'another')" to keep only some rows; and keys of sources, see `StudyConfig`.
     options_of: as for `override`.
 
   Returns:
-    The study, without further presets and with the sources that its rows need, which hold what was assigned to them;
-    and each row's config by the row's name.
+    The study, with the overrides applied, without presets, and with only the sources that its rows need; and the config
+    of each row by the row's name.
 
   Raises:
-    UserError: no such preset; as `override`, `check` and `StudyConfig.named_seeds`; an override of what a row sets;
-      rows or sources of one name, or a source that is no single training.
+    UserError: the preset is unknown, an override changes a key that a row sets, two rows or sources have the same name,
+      or a source is more than one training; also as `override`, `check` and `StudyConfig.named_seeds`.
   """
   _check_study(study)
   preset = study.preset if preset is None else preset
@@ -163,10 +165,11 @@ def resolve(
 
 
 def sources_of(study: StudyConfig, options_of: OptionsOf) -> dict[str, RunConfig]:
-  """The config of each source of a resolved study, by its name.
+  """Returns the config of each source of a resolved study by name.
 
   Raises:
-    UserError: as `override` and `check`; a name that is not its own, more than one training, a base with `init_from`.
+    UserError: the name of a source is not unique, a source is more than one training, or the base has `init_from`; also
+      as `override` and `check`.
   """
   names = [each.name for each in (*study.sources, *study.rows)]
   if repeated := [source.name for source in study.sources if names.count(source.name) > 1]:
@@ -180,26 +183,28 @@ def sources_of(study: StudyConfig, options_of: OptionsOf) -> dict[str, RunConfig
   for source in study.sources:
     config = _variant(study.base, source, options_of)
     if config.split.fold is None and (config.split.folds or config.split.kind == "leave_one_out"):
-      raise UserError(f"source '{source.name}' would be a training a fold: give it split.folds=0, or a fold")
+      raise UserError(
+        f"source '{source.name}' would be one training per fold: set split.folds=0, or choose a fold with split.fold"
+      )
     configs[source.name] = config
   return configs
 
 
 def _variant(base: RunConfig, row: Row, options_of: OptionsOf) -> RunConfig:
-  """The config of a row or source of a study; raises as `override` and `check`."""
+  """Returns the config of a row or source of a study; raises as `override` and `check`."""
   return check(override(base, row.overrides, options_of), options_of)
 
 
 def _assign_sources(study: StudyConfig, pattern: str, value: Any) -> StudyConfig:
-  """Gives every source whose name matches an override more, or a folder of weights in its place.
+  """Adds an override to every source that matches a pattern, or replaces these sources by a folder of weights.
 
   Args:
-    study: whose sources.
-    pattern: name and key ("faces*.data.seed"), or the name alone.
-    value: of the key, or the folder.
+    study: the study.
+    pattern: name pattern and key, such as "faces*.data.seed"; or only the name pattern, to set a folder.
+    value: value of the key, or the folder.
 
   Raises:
-    UserError: no source matches, or the folder is no text.
+    UserError: no source matches, or the folder is not a string.
   """
   name, _, key = pattern.partition(".")
   if not any(fnmatch.fnmatchcase(source.name, name) for source in study.sources):
@@ -210,7 +215,7 @@ def _assign_sources(study: StudyConfig, pattern: str, value: Any) -> StudyConfig
       return source
     if not key:
       return dataclasses.replace(source, init_from=values.read(value, str, f"sources.{name}"))
-    # Another data set has none of the options that the source gives to its own.
+    # Options for the previous data set do not apply to a new one.
     kept = {each: old for each, old in source.overrides.items() if not each.startswith(f"{key}.")}
     return dataclasses.replace(source, overrides={**kept, key: value})
 
@@ -218,10 +223,10 @@ def _assign_sources(study: StudyConfig, pattern: str, value: Any) -> StudyConfig
 
 
 def _some_rows(study: StudyConfig, names: Sequence[str]) -> StudyConfig:
-  """The study with these of its rows, and the comparisons among them.
+  """Returns the study with only the named rows, and the comparisons between them.
 
   Raises:
-    UserError: no such row, or one that starts from a row that is left out.
+    UserError: a row does not exist, or starts from a row that is left out.
   """
   every = {row.name: row for row in study.rows}
   for name in names:
@@ -236,11 +241,11 @@ def _some_rows(study: StudyConfig, names: Sequence[str]) -> StudyConfig:
 
 
 def check(config: RunConfig, options_of: OptionsOf) -> RunConfig:
-  """Returns the config.
+  """Checks a config and returns it.
 
   Raises:
-    UserError: a value is not of its type or outside its range, a call names an option that its callable does not take,
-      or the split a number that its kind does not.
+    UserError: a value has a wrong type or is outside its range, a call has an option that its callable does not accept,
+      or the split sets an option that its kind does not use.
   """
   values.check(config, RunConfig, "")
   _check_split(config.split)
@@ -269,7 +274,7 @@ def _check_split(split: Split) -> None:
 
 
 def _check_study(study: StudyConfig) -> None:
-  """Refuses values of a wrong type or outside their range; the base is checked as a part of every row."""
+  """Checks types and ranges of the fields. The base is checked as part of each row's config."""
   for name, kind in typing.get_type_hints(StudyConfig, include_extras=True).items():
     if name != "base":
       values.check(getattr(study, name), kind, name)
@@ -287,7 +292,7 @@ def _assign(node, path, given, whole, options_of):
   if isinstance(value, Call):
     if not rest:
       call = Call(values.read(given, str, whole))
-      options_of(name, call)  # Refuses an unknown one.
+      options_of(name, call)  # Raises an error for an unknown name.
       return dataclasses.replace(node, **{name: call})
     return dataclasses.replace(
       node, **{name: _assign_option(name, value, ".".join(rest), given, whole, options_of)}
@@ -313,7 +318,7 @@ def _assign_option(
 
 
 def _owners(node, option: str, options_of: OptionsOf) -> list[str]:
-  """The full keys of an option whose part, such as "recipe.", was left out."""
+  """Returns the full keys of an option that was given without its prefix, such as "recipe."."""
   calls = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
   return [
     f"{name}.{option}"
@@ -327,27 +332,27 @@ def _keys(node, prefix: str) -> list[str]:
 
 
 def to_json(config: RunConfig) -> str:
-  """The config as JSON text."""
+  """Returns a config as JSON text."""
   return files.to_json(dataclasses.asdict(config))
 
 
 def from_json(text: str) -> RunConfig:
-  """The config that `to_json` wrote; raises ValueError for text that this version of jaxfer did not write."""
+  """Reads a config from `to_json`; raises ValueError for text that this version of jaxfer did not write."""
   return from_tree(json.loads(text))
 
 
 def from_tree(tree: Any) -> RunConfig:
-  """The config of a tree of JSON; raises ValueError where a key is missing or unknown, or a part has another form."""
+  """Makes a config from parsed JSON; raises ValueError if a key is missing or unknown, or a part has a wrong form."""
 
   def build(kind, tree, where):
     names = [field.name for field in dataclasses.fields(kind)]
     if not isinstance(tree, dict):
-      raise ValueError(f"'{where}' is no object")
+      raise ValueError(f"'{where}' is not an object")
     if odd := [name for name in (*names, *tree) if (name in names) != (name in tree)]:
       raise ValueError(f"{where} {'lacks' if odd[0] in names else 'has an unknown'} '{odd[0]}'")
     if kind is Call:
       if not isinstance(tree["name"], str) or not isinstance(tree["options"], dict):
-        raise ValueError(f"{where} is no call with a name and options")
+        raise ValueError(f"{where} is not a call with a name and options")
       return Call(tree["name"], **tree["options"])
     hints = typing.get_type_hints(kind)
     return kind(**{
@@ -359,21 +364,21 @@ def from_tree(tree: Any) -> RunConfig:
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
-  """What a run's numbers follow from, as JSON: all but `execution`."""
+  """Returns the part of a config that determines its numbers, as parsed JSON: everything except `execution`."""
   tree = json.loads(to_json(config))
   del tree["execution"]
   return tree
 
 
 def differences(one: RunConfig, other: RunConfig) -> list[str]:
-  """Keys in which two configs differ, `execution` aside."""
+  """Returns the keys in which two configs differ, without those of `execution`."""
   return tree_differences(identity(one), identity(other))
 
 
 def tree_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-  """Keys in which two trees of JSON differ, as overrides name them.
+  """Returns the keys in which two trees of JSON differ, in the form of overrides.
 
-  Two folders that `init_from` names are no difference: `study.given` compares the weights in them.
+  Different folders in `init_from` do not count as a difference, because `study.given` compares the weights in them.
   """
 
   def flat(tree):

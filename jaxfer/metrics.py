@@ -1,9 +1,9 @@
-"""What a classifier is judged by: predictions, confusion matrices and their summaries.
+"""Metrics of classifiers: predictions, confusion matrices and their summaries, intervals and calibration.
 
-`predict` and `rank` are jax functions, for use inside jit, vmap and pmap; all others work on the host. The confusion
-matrices of folds add up.
+`predict` and `rank` are JAX functions for use inside jit, vmap and pmap. All other functions run on the host. The
+confusion matrices of folds can be added.
 
-A row that cannot be judged is never counted as some class: `predict` gives -1 for logits with a NaN.
+Invalid outputs are never counted as a class: `predict` returns -1 if a logit is NaN.
 """
 
 import dataclasses
@@ -18,28 +18,27 @@ from jax.typing import ArrayLike
 
 
 def predict(logits: ArrayLike) -> jax.Array:
-  """Returns the class of the largest logit, the lower index where two are equal.
+  """Returns the class with the largest logit. Ties go to the class with the lower index.
 
   Args:
     logits: [..., num_classes].
 
   Returns:
-    int32 [...]; -1, which is no class, where a logit is NaN. A caller that turns predictions into names must
-    have caught that before.
+    int32 [...]; -1, which is no class, if a logit is NaN. Check for -1 before you use predictions as indices of names.
   """
   logits = jnp.asarray(logits)
   return jnp.where(jnp.isnan(logits).any(-1), -1, jnp.argmax(logits, axis=-1).astype(jnp.int32))
 
 
 def rank(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
-  """Says how many classes stand before the label by their logits; of equal ones the lower class index goes first.
+  """Returns the number of classes that rank before the label by their logits. Ties go to the lower class index.
 
   Args:
     logits: [..., num_classes].
     labels: int [...], 0 .. num_classes - 1.
 
   Returns:
-    int32 [...]: 0 where the label is predicted; num_classes where a logit is NaN.
+    int32 [...]: 0 if the label is predicted; num_classes if a logit is NaN.
   """
   logits, labels = jnp.asarray(logits), jnp.asarray(labels)
   num_classes = logits.shape[-1]
@@ -52,11 +51,12 @@ def rank(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-  """Counts of correct records. The accuracy of runs, of studies and of validation is computed from it.
+  """Counts of correct records. The accuracies of runs, studies and validation are computed from it.
 
   Attributes:
-    right: [K] float64, right records of each class; a fraction where the answers of several trials differ.
-    support: [K] int, records of each class.
+    right: [K] float64, number of correct records of each class. It is not an integer if only some of several trials
+      are correct.
+    support: [K] int, number of records of each class.
   """
 
   right: np.ndarray
@@ -64,22 +64,22 @@ class Score:
 
   @property
   def correct(self) -> int | float:
-    """How many are right over all classes, an int where it is whole."""
+    """Number of correct records over all classes, an int if it is whole."""
     return whole(math.fsum(self.right))
 
   @property
   def count(self) -> int:
-    """How many records there are."""
+    """Number of records."""
     return int(self.support.sum())
 
   @property
   def accuracy(self) -> float:
-    """Share of the records that are right; NaN of no records."""
+    """Fraction of the records that are correct; NaN without records."""
     return self.correct / self.count if self.count else math.nan
 
   @property
   def recall(self) -> np.ndarray:
-    """[K] share of each class that is right; NaN of a class without records."""
+    """[K] fraction of each class that is correct; NaN for a class without records."""
     with np.errstate(invalid="ignore"):
       return self.right / self.support
 
@@ -90,13 +90,13 @@ class Score:
 
 
 def score(labels: ArrayLike, correct: ArrayLike, num_classes: int) -> Score:
-  """Adds up what is right.
+  """Counts the correct records of each class.
 
-  Sums are rounded once, so the result does not depend on the order of the records, even of fractions.
+  Sums are rounded only once, so the result does not depend on the order of the records, even for fractions.
 
   Args:
     labels: int [n], 0 .. num_classes - 1.
-    correct: [n] in 0..1: 0 or 1, or the share of several trials whose answer is right.
+    correct: [n] in [0, 1]: 0 or 1, or the fraction of several trials that are correct.
     num_classes: K.
   """
   labels, correct = np.asarray(labels, int), np.asarray(correct, np.float64)
@@ -106,11 +106,11 @@ def score(labels: ArrayLike, correct: ArrayLike, num_classes: int) -> Score:
 
 
 def mean_confusion(labels: ArrayLike, by_trial: ArrayLike, num_classes: int) -> np.ndarray:
-  """C[true, predicted], the mean over several trials; its diagonal adds up to `Score.correct`.
+  """Returns the confusion matrix C[true, predicted] as a mean over trials. Its diagonal sums to `Score.correct`.
 
   Args:
     labels: int [n], 0 .. num_classes - 1.
-    by_trial: int [n, trials], what each trial predicts; records with -1, which is no class, are left out.
+    by_trial: int [n, trials], the predictions of each trial. Predictions of -1, which is no class, are left out.
     num_classes: K.
 
   Returns:
@@ -126,21 +126,21 @@ def mean_confusion(labels: ArrayLike, by_trial: ArrayLike, num_classes: int) -> 
 def summarize(confusion: ArrayLike) -> dict[str, Any]:
   """Summarizes a confusion matrix C[true, predicted]: precision, recall and F1 of each class and their means.
 
-  Recall_k = C_kk / sum C_k., precision_k = C_kk / sum C_.k, F1_k = 2 P R / (P + R); a zero denominator gives
-  0, except that the recall of a class without an example is NaN and is left out of the average accuracy, with
-  a warning. Macro averages are over all K classes, such a class counting 0; macro F1 is the mean of the F1_k,
-  not the F1 of the means.
+  Recall_k = C_kk / sum C_k., precision_k = C_kk / sum C_.k, F1_k = 2 P R / (P + R). A zero denominator gives 0, with
+  one exception: the recall of a class without examples is NaN. Such a class is left out of the average accuracy, with a
+  warning. Macro averages are over all K classes, and such a class counts as 0 in them. Macro F1 is the mean of the
+  F1_k, not the F1 of the means.
 
   Args:
     confusion: [K, K], counts or weights, finite and not negative.
 
   Returns:
-    dict of floats `count` (sum C), `correct` (trace), `accuracy`, `average_accuracy` (mean recall; "UAR"),
-    `macro_precision`, `macro_recall`, `macro_f1`, and of float64 arrays [K] `support` (sum C_k.), `predicted`
-    (sum C_.k), `true_positives` (C_kk), `precision`, `recall`, `f1`.
+    The floats `count` (sum C), `correct` (trace), `accuracy`, `average_accuracy` (mean recall; "UAR"),
+    `macro_precision`, `macro_recall` and `macro_f1`; and the float64 arrays [K] `support` (sum C_k.), `predicted`
+    (sum C_.k), `true_positives` (C_kk), `precision`, `recall` and `f1`.
 
   Raises:
-    ValueError: the matrix is not square, holds a NaN or a negative number, or counts nothing.
+    ValueError: the matrix is not square, contains a NaN or a negative number, or sums to 0.
   """
   matrix = np.asarray(confusion, np.float64)
   if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
@@ -180,11 +180,11 @@ def summarize(confusion: ArrayLike) -> dict[str, Any]:
 
 
 def wilson_interval(correct: float, n: float, z: float = 1.96) -> tuple[float, float]:
-  """Returns Wilson's score interval of the proportion `correct / n`, by default the one of 95 %.
+  """Returns Wilson's score interval for the proportion `correct / n`, by default at 95 %.
 
   Args:
     correct: 0 .. n.
-    n: how many were judged. 0 gives (0, 1): nothing is known.
+    n: number of records. The interval for 0 records is (0, 1).
     z: half-width in standard deviations of the normal distribution.
 
   Raises:
@@ -207,7 +207,7 @@ def calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 1
   and so on. The error is the mean over records of |accuracy - mean probability| of their bin.
 
   Args:
-    probabilities: [n, num_classes], rows of sum 1, n at least 1.
+    probabilities: [n, num_classes], n at least 1; each row sums to 1.
     labels: int [n].
     bins: number of bins.
 
@@ -261,10 +261,10 @@ def temperature(logits: ArrayLike, labels: ArrayLike) -> float:
 
 
 def whole(number: float) -> int | float:
-  """The number as an int where it is whole."""
+  """Returns a number as an int if it is whole, otherwise as a float."""
   return int(number) if float(number).is_integer() else float(number)
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-  """Divides, with 0 where the denominator is 0."""
+  """Divides elementwise; the result is 0 where the denominator is 0."""
   return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)

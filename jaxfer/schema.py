@@ -1,4 +1,4 @@
-"""The dataclasses of a config: of a run, and of a study. `jaxfer.config` reads, changes and checks them."""
+"""The dataclasses of the config of a run and of a study. `jaxfer.config` reads, changes and checks them."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from jaxfer.values import check, frozen
 
 @dataclasses.dataclass(frozen=True, init=False)
 class Call:
-  """A callable by its name in a registry, and keyword arguments for it."""
+  """The name of a callable in a registry, and keyword arguments for it."""
 
   name: str
   options: Mapping[str, Any]
@@ -26,20 +26,21 @@ SplitKind = Literal["people", "leave_one_out", "per_class", "per_class_people", 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Split:
-  """Who trains and who is tested, as masks over the records of `jaxfer.data.folds` and `.per_class`.
+  """How records are split into training, validation and test; see `jaxfer.data.folds` and `jaxfer.data.per_class`.
 
   Attributes:
-    kind: "people": no subject is on both sides, by `folds` or `test`. "leave_one_out": a fold a subject. "per_class":
-      `per_class` records of each class are tested, whoever they show (paper 000). "per_class_people": as many, of
-      subjects whom no training saw. "distributed": as the distributor divided the set.
-    folds: number of person-independent folds, 2 or more; 0 divides the subjects once, by `test`.
-    fold: the fold that is tested, 0 to folds - 1; None trains one run a fold.
-    test: share of the subjects that is tested where there are no folds, above 0 and below 1.
-    per_class: how many records of each class are tested.
-    validation: share of the other subjects (with "per_class": records) that is held back to watch the training, from
-      0 to below 1.
-    seed: of the division; None draws it anew for each seed of the run, so that a study's seeds are tested on different
-      records. Folds are dealt in the order of the subjects' names and need none.
+    kind: "people" puts each subject on one side only, by `folds` or `test`. "leave_one_out" makes one fold per subject.
+      "per_class" tests `per_class` records of each class, whoever they show (paper 000). "per_class_people" also tests
+      `per_class` records of each class, but only of subjects who are not in the training records. "distributed" uses
+      the split of the distributor.
+    folds: number of person-independent folds, at least 2; 0 splits the subjects once, by `test`.
+    fold: the fold to test, 0 to folds - 1; None trains one model per fold.
+    test: fraction of the subjects to test if there are no folds, above 0 and below 1.
+    per_class: number of test records per class.
+    validation: fraction of the remaining subjects (with "per_class": of the remaining records) that is used for
+      validation, at least 0 and below 1.
+    seed: seed of the split. None draws a new split for each seed of the run, so that the seeds of a study are tested on
+      different records. Folds follow the order of the subjects' names and do not depend on the seed.
   """
 
   kind: SplitKind = "people"
@@ -85,19 +86,20 @@ class Execution:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
-  """One training and how it is judged.
+  """One training and its evaluation.
 
   Attributes:
-    recipe: the system (a key of `jaxfer.systems.SYSTEMS`) and its stages' numbers.
-    model: a key of `jaxfer.systems.MODELS` and its attributes.
-    data: a key of `jaxfer.data.datasets.DATASETS` and its options.
-    split: who trains and who is tested.
-    batch_size: rows of a training batch, over all devices.
-    remainder: "wrap" completes the last batch of an epoch with rows from its start, "drop" leaves the rest out.
-    dtype: of the model's computation; parameters are float32.
-    seed: of the parameters, the order of the rows, and every other draw.
-    init_from: a folder of weights to start from, as `jaxfer convert` or a finished training (its folder `weights`)
-      leaves it; the system says what it takes over. None starts from initial values.
+    recipe: the system (a key of `jaxfer.systems.SYSTEMS`) and the options of its stages.
+    model: a key of `jaxfer.systems.MODELS`, and attributes of the model.
+    data: a key of `jaxfer.data.datasets.DATASETS`, and options of the data set.
+    split: how records are split into training, validation and test.
+    batch_size: number of examples in a training batch, over all devices.
+    remainder: what happens to the last batch of an epoch: "wrap" fills it with examples from the start of the epoch,
+      "drop" leaves it out.
+    dtype: dtype of the model's computation. Parameters are float32.
+    seed: seed of the initial parameters, the order of the examples, and all other random numbers.
+    init_from: folder of weights to start from: the output of `jaxfer convert`, or the folder `weights` of a finished
+      training. The system determines which submodules are loaded. None starts from initial values.
     execution: devices, driver, checkpoints.
   """
 
@@ -115,17 +117,17 @@ class RunConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """A row of a study's table: a variant of its base.
+  """A row of a study's table, which is a variant of the study's base.
 
   Attributes:
-    name: as the table shows it.
-    overrides: of the base, key -> value, such as {"model.cell": "conv_gru"}.
-    published: the paper's accuracy, 0 to 1; None where it gives none.
-    init_from: the name of an earlier row: each training starts from that of its seed and fold there. A folder that the
-      base's `init_from` names takes the place of what they share: that row starts from it, and so do these. Or the name
-      of one of the study's `sources`: then all trainings start from that one. Of a source itself: a folder of weights
-      that takes the place of its training.
-    scratch: whether it starts from initial values even where the base's `init_from` names a folder.
+    name: name of the row in the table.
+    overrides: overrides of the base, key -> value, such as {"model.cell": "conv_gru"}.
+    published: accuracy in the paper, 0 to 1; None if the paper gives none.
+    init_from: the weights to start from. The name of an earlier row: each training starts from that row's training of
+      the same seed and fold. But if the `init_from` of the base names a folder, both rows start from that folder. The
+      name of one of the study's `sources`: all trainings start from that pre-training. For a source itself, this is a
+      folder of weights to use instead of training it.
+    scratch: whether the row starts from initial values even if the `init_from` of the base names a folder.
   """
 
   name: str
@@ -137,21 +139,22 @@ class Row:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StudyConfig:
-  """A published table, or one like it: rows x folds x seeds of one training.
+  """A study reproduces a published table, or makes a similar one, with rows x folds x seeds trainings.
 
   Attributes:
-    title: of the table.
-    source: of the published accuracies, and what they were measured on.
-    base: what the rows are variants of; its split says which folds.
-    rows: of the table.
-    seeds: of the trainings of each fold; or how many, counted on from the base's.
-    compared: pairs of rows (one, other) whose paired difference, one minus other, the table reads.
-    sources: trainings that rows start from without standing in the table: each once, with the first seed, before the
-      first row that asks for it. `sources.NAME.data.seed=1` overrides a source's config, `sources.NAME=FOLDER` puts
-      weights in its place, converted ones or those of another training; NAME may have wildcards, as file names do.
-    presets: name -> overrides of the base, of `seeds`, of `rows` (the names of those that are kept), and of sources.
-    preset: the one that holds where none is asked for.
-    note: what a reader must know of the data or the comparison.
+    title: title of the table.
+    source: source of the published accuracies, and the data on which they were measured.
+    base: config from which the rows are derived; its split determines the folds.
+    rows: rows of the table.
+    seeds: seeds with which each fold is trained; or their number, in which case they count up from the base's seed.
+    compared: pairs of rows (one, other) whose paired difference, one minus other, the table reports.
+    sources: pre-trainings, from which rows start. They are not rows of the table. Each is trained once, with the first
+      seed, before the first row that needs it. `sources.NAME.data.seed=1` overrides the config of a source.
+      `sources.NAME=FOLDER` uses the weights in a folder instead, either converted ones or those of another training.
+      NAME may contain wildcards, as in file names.
+    presets: name -> overrides of the base, of `seeds`, of `rows` (names of the rows to keep), and of sources.
+    preset: name of the default preset.
+    note: what a reader must know about the data or the comparison.
   """
 
   title: str
@@ -167,11 +170,11 @@ class StudyConfig:
 
   @property
   def named_seeds(self) -> tuple[int, ...]:
-    """The seeds themselves.
+    """The seeds as a tuple.
 
     Raises:
-      UserError: there is none, or one twice, or one beyond 32 bits; or the base has a seed too, which would mean
-        nothing.
+      UserError: there are no seeds, a seed occurs twice or needs more than 32 bits, or the base also sets a seed, which
+        would have no effect.
     """
     if isinstance(self.seeds, int):
       named = tuple(range(self.base.seed, self.base.seed + self.seeds))

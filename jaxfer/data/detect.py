@@ -1,18 +1,18 @@
-"""Finds faces in pictures whose source does not say where they are. Nothing is downloaded.
+"""Finds faces in pictures that come without face positions. Nothing is downloaded.
 
-`default()` returns the best detector that is installed, `get(name)` a chosen one. All have one method:
+`default()` returns the best installed detector, and `get(name)` a specific one. All detectors have one method:
 
 ```python
 detector = detect.default()
 for image, faces in zip(images, detector.find(images)):  # uint8 [H, W, 3], RGB, of any size
   for face in faces:  # The largest first.
     crop = align.crop(image, face.square, 112)  # Upright.
-    crop = face.aligned(image, 112)  # Turned to the template; only where the detector gives points.
+    crop = face.aligned(image, 112)  # Aligned to the template; only if the detector gives points.
 ```
 
-- "centerface" (`jaxfer.data.centerface`) finds faces on photographs, with five points. It needs the extra `faces`.
-- "cascade" ships in OpenCV's wheel (Lienhart & Maydt 2002): frontal, upright faces, boxes only.
-- The path of a file face_detection_yunet_*.onnx is YuNet (Wu, Peng & Yu 2023), with five points.
+- "centerface" (`jaxfer.data.centerface`) finds faces in photographs, with five points each. It needs the extra `faces`.
+- "cascade" is part of OpenCV's wheel (Lienhart & Maydt 2002). It finds frontal, upright faces and gives only boxes.
+- The path of a file face_detection_yunet_*.onnx selects YuNet (Wu, Peng & Yu 2023), which gives five points.
 """
 
 import dataclasses
@@ -30,10 +30,14 @@ from jaxfer.errors import UserError
 
 CASCADE = "cascade"
 _CASCADE_FILE = "haarcascade_frontalface_alt2.xml"
-_LONGEST = 640  # Pixels; larger pictures are reduced to it first.
-_LEAST_SHARE = 0.1  # Of the picture's shorter side: what the cascade finds below is background.
-_MARGIN = 0.1  # Added to each side of the cascade's box, which runs from the brows to the lower lip.
-_LEAST_SCORE = 0.6  # YuNet's, of 1.
+_LONGEST = 640  # Longer side in pixels to which larger pictures are reduced first.
+_LEAST_SHARE = (
+  0.1  # Smallest face relative to the picture's shorter side; smaller finds of the cascade are background.
+)
+_MARGIN = (
+  0.1  # Relative margin on each side of the cascade's box, which reaches from the brows to the lower lip.
+)
+_LEAST_SCORE = 0.6  # Threshold for YuNet's scores, which are 0 to 1.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +46,9 @@ class Face:
 
   Attributes:
     box: left, top, right, bottom; may reach beyond the picture.
-    score: how sure the detector is, 0 to 1; the cascade gives no scores, and says 1.
+    score: confidence of the detector, 0 to 1; always 1 for the cascade, which gives no scores.
     points: float64 [5, 2] of (x, y): eyes, nose tip, corners of the mouth, each pair from image-left to image-right.
-      None where the detector gives none.
+      None if the detector gives no points.
   """
 
   box: tuple[float, float, float, float]
@@ -59,23 +63,23 @@ class Face:
 
   @property
   def square(self) -> align.Square:
-    """The upright square to cut out: as the 112-pixel template has it where there are points, else about the box."""
+    """The upright square to cut out: by the 112-pixel template if there are points, otherwise around the box."""
     if self.points is not None:
       return align.points_square(self.points)
     return align.box_square(*self.box[:2], *self.size)
 
   def aligned(self, image: np.ndarray, size: int) -> np.ndarray:
-    """The face turned and scaled so that its points come nearest to those of the 112-pixel template.
+    """Returns the face, rotated and scaled so that its points best match those of the 112-pixel template.
 
     Args:
-      image: uint8 [H, W, C] or [H, W], the picture that the face was found in.
+      image: uint8 [H, W, C] or [H, W], the picture in which the face was found.
       size: edge of the result in pixels.
 
     Returns:
       uint8 [size, size, C] or [size, size].
 
     Raises:
-      ValueError: a face without points, or whose points do not place it.
+      ValueError: the face has no points, or its points do not determine the alignment.
     """
     if self.points is None:
       raise ValueError("this detector gives no points to align a face by")
@@ -84,31 +88,31 @@ class Face:
 
 
 class Detector(Protocol):
-  """What finds faces.
+  """A face detector.
 
   Attributes:
-    name: as `get` takes it; reports name it so.
+    name: name of the detector for `get` and for reports.
   """
 
   name: str
 
   def find(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
-    """The faces of each image (uint8 [H, W, 3], RGB, of any size), the largest box first."""
+    """Returns the faces in each image (uint8 [H, W, 3], RGB, of any size), largest box first."""
     ...
 
 
 def default() -> Detector:
-  """The best detector that is installed; logs once, as a warning, where that is the cascade.
+  """Returns the best installed detector. If that is the cascade, a warning is logged once.
 
   Raises:
-    UserError: none is.
+    UserError: no detector is installed.
   """
   return get("")
 
 
 @functools.cache
 def get(name: str) -> Detector:
-  """A detector by name.
+  """Returns a detector by name.
 
   Args:
     name: "" for `default()`, "centerface", "cascade", or the path of YuNet's ONNX file.
@@ -116,7 +120,7 @@ def get(name: str) -> Detector:
   Raises:
     UserError: the detector is not installed, or there is no such file.
   """
-  from jaxfer.data import centerface  # It imports this module.
+  from jaxfer.data import centerface  # Imported here because it imports this module.
 
   if not name and centerface.model() is not None:
     return get(centerface.NAME)
@@ -133,7 +137,7 @@ def get(name: str) -> Detector:
 
 
 class Cascade:
-  """OpenCV's cascade of Haar features; a face's box is widened to a square from the forehead to the chin."""
+  """OpenCV's cascade of Haar features. The box of a face is widened to a square from the forehead to the chin."""
 
   name = CASCADE
 
@@ -162,7 +166,7 @@ class Cascade:
 
 
 class YuNet:
-  """YuNet through OpenCV, from a file that the user brings."""
+  """YuNet, run by OpenCV from a file that the user provides."""
 
   def __init__(self, path: str):
     self.name = path
@@ -186,7 +190,7 @@ class YuNet:
   def _find(self, image: np.ndarray) -> list[Face]:
     pixels, scale = reduced(image, _LONGEST)
     self._net.setInputSize(pixels.shape[1::-1])
-    # It takes BGR. A row is x, y, w, h, the points (image-left first) and the score.
+    # The input is BGR. Each row of the output is x, y, w, h, the points (image-left first) and the score.
     _, found = self._net.detect(np.ascontiguousarray(pixels[..., ::-1]))
     faces = []
     for row in np.zeros((0, 15)) if found is None else np.asarray(found, float):
@@ -197,7 +201,7 @@ class YuNet:
 
 
 def reduced(image: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
-  """An image [H, W, 3] with at most `longest` pixels on its longer side, and the [2] (x, y) that brings it back."""
+  """Reduces an image [H, W, 3] to at most `longest` pixels per side; also returns the scale back, [2] (x, y)."""
   height, width = image.shape[:2]
   ratio = min(1.0, longest / max(height, width))
   if ratio < 1:
@@ -207,12 +211,12 @@ def reduced(image: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def largest_first(faces: list[Face]) -> list[Face]:
-  """Sorted by the area of the box, descending."""
+  """Sorts faces by the area of their boxes, largest first."""
   return sorted(faces, key=lambda face: -face.size[0] * face.size[1])
 
 
 def opencv() -> Any:
-  """The module cv2. Raises UserError where it is not installed, or lacks a library of the system."""
+  """Returns the module cv2; raises `UserError` if it is not installed or a system library is missing."""
   try:
     import cv2
   except ModuleNotFoundError as error:

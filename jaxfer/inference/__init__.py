@@ -1,4 +1,4 @@
-"""Trained and converted models at work: `jaxfer.load(PATH).predict(images)`."""
+"""Prediction with trained and converted models: `jaxfer.load(PATH).predict(images)`."""
 
 from jaxfer.inference.loading import load, load_face_net
 from jaxfer.inference.predictor import InputSpec, Predictor

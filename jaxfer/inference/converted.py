@@ -1,4 +1,4 @@
-"""Weights of `jaxfer convert`, and the features of faces that a face model computes."""
+"""Prediction with weights from `jaxfer convert`, and face networks, which compute features of faces."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ from jaxfer.train.weights import load_weights
 
 BATCH = 64  # Images per batch in the authors' tests of ARM, whose outputs depend on it.
 
-# What a model's pictures must be; nothing is guessed: a wrong order of colours costs accuracy without a word.
+# Required metadata and their checks. Nothing is guessed, because a wrong colour order would silently cost accuracy.
 _META: dict[str, Callable[[Any], bool]] = {
   "colour_order": lambda value: value in ("RGB", "BGR"),
   "mean": lambda value: _three_numbers(value),
@@ -53,8 +53,9 @@ class Converted(Predictor):
   Attributes:
     model: the Flax module.
     variables: its collections.
-    label_names: of the logits, in order; None where the source does not say, and of a face net.
-    meta: where the weights come from and what pictures they expect, see `convert.importers.variables_of`.
+    label_names: names of the classes, in the order of the logits; None for a face network, or if the source of the
+      weights does not name them.
+    meta: the source of the weights and the preprocessing of the images, see `convert.importers.variables_of`.
   """
 
   model: nn.Module
@@ -74,10 +75,10 @@ class Converted(Predictor):
     return self._shape[-1]
 
   def probabilities(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """Softmax of the logits.
+    """Returns the softmax of the logits.
 
-    An ARM whose affinity is the mean over the batch at hand takes each image's own affinity here, as if it came alone.
-    `frozen` gives it the mean over a set of images instead.
+    An ARM with affinity `batch` uses the affinity of each image alone here, as in a batch of one. `frozen` makes it use
+    the mean over a set of images instead.
     """
     self._check_classifier()
     images = arrays["image"]
@@ -87,22 +88,24 @@ class Converted(Predictor):
     return np.asarray(self._probabilities(self.variables, padded))[: len(images)]
 
   def program(self, variables: Any, image: jax.Array) -> jax.Array:
-    """The probabilities [batch, classes] of images, uint8 [batch, size, size, 3]; a pure function for `jax.jit`."""
+    """Computes probabilities [batch, classes] of images uint8 [batch, size, size, 3]. A pure function for `jax.jit`."""
     affinity = getattr(self.model, "affinity", "")
     frozen = self._arm and is_written(self.variables["affinity"]["arm"], "frozen")
     affinity = {"batch": "frozen" if frozen else "alone"}.get(affinity, affinity)
     return nn.softmax(self._apply(affinity, variables, image, None)[0].astype(jnp.float32))
 
   def outputs(self, images: np.ndarray) -> np.ndarray:
-    """Computes logits; a face net computes features, from which faces are told apart.
+    """Computes the logits of a classifier, or the features with which a face network distinguishes faces.
 
-    Classifiers resize bilinearly (Pillow's, as the recipe does). A face net reads an aligned face of exactly its
-    input size, 112 px in the published ones, and its features are not normalised: `layers.face_resnet.unit` splits
-    them into direction and length. Channels are put into the order that the model was trained with, and normalised.
-    Pictures are taken in batches of 64 in the order given, as in the authors' tests. Affinity `batch` of ARM, the
-    released code's, reads the batch-mates: one picture's logits depend on those that come with it and on their order;
-    the last batch holds what is left over. `frozen` removes that, and `predict_proba` never depends on it; a batch that
-    holds one picture is answered with a warning. So are pictures that are not square, which the resizing distorts.
+    Classifiers resize images bilinearly with Pillow, as in the published recipe. A face network needs aligned faces of
+    exactly its input size, 112 pixels for the published ones. Its features are not normalised:
+    `layers.face_resnet.unit` splits them into direction and length. Channels are reordered and normalised as in the
+    model's training.
+
+    Images are processed in batches of 64 in the given order, as in the authors' tests. The last batch may be smaller.
+    With affinity `batch`, which the released code of ARM uses, the logits of an image depend on the other images of its
+    batch. After `frozen` they do not, and `predict_proba` never depends on other images. A batch with a single image
+    causes a warning, and so do images that are not square, because resizing distorts them.
 
     Args:
       images: uint8 [n, height, width, 3], RGB.
@@ -111,7 +114,7 @@ class Converted(Predictor):
       Logits [n, num_classes] or features [n, features], float32, on the host.
 
     Raises:
-      UserError: pictures of another type or layout; for a face net, of another size.
+      UserError: the images have another type or layout, or for a face network another size.
     """
     self._check(images)
     if self._arm and getattr(self.model, "affinity", "") == "batch" and len(images) % BATCH == 1:
@@ -125,15 +128,16 @@ class Converted(Predictor):
     return self._over_batches(images, 0)
 
   def frozen(self, images: np.ndarray) -> "Converted":
-    """An ARM whose affinity is the mean over `images`, such as its training set, whatever it is then given.
+    """Returns an ARM that always uses the mean affinity over `images`, for example over its training set.
 
-    The logits are not those of affinity `batch`; in exchange one picture alone can be classified.
+    Its logits differ from those of affinity `batch`, but they do not depend on the other images of a batch, so that
+    single images can be classified.
 
     Args:
       images: uint8 [n, height, width, 3], RGB, n at least 1.
 
     Raises:
-      UserError: pictures of another type or layout, or none; a model without an affinity.
+      UserError: there are no images, they have another type or layout, or the model has no affinity.
     """
     if not self._arm:
       raise UserError(
@@ -141,7 +145,9 @@ class Converted(Predictor):
       )
     self._check(images)
     if not len(images):
-      raise UserError("no pictures to take the affinity from: give the training set, or a part of it")
+      raise UserError(
+        "there are no images from which to compute the affinity: give the training set, or a part of it"
+      )
     generic = self._over_batches(images, 1).mean(0, np.float64).astype(np.float32)
     variables = freeze(self.variables, {"arm": generic})
     return dataclasses.replace(self, model=self.model.clone(affinity="frozen"), variables=variables)
@@ -159,7 +165,7 @@ class Converted(Predictor):
 
   @functools.cached_property
   def _outputs(self) -> Any:
-    """(variables, uint8 pictures, mask) -> (logits, each picture's own features: nothing of the affinity in them)."""
+    """Function (variables, uint8 images, mask) -> (logits, features of each image without the affinity)."""
     return jax.jit(functools.partial(self._apply, getattr(self.model, "affinity", "")))
 
   @functools.cached_property
@@ -175,7 +181,7 @@ class Converted(Predictor):
     return logits[0], features[1]
 
   def _normalised(self, x: jax.Array) -> jax.Array:
-    """Mean and standard deviation are of the channels in the model's order."""
+    """Normalises images. The mean and standard deviation are in the model's order of channels."""
     mean, std = (jnp.asarray(self.meta[name], jnp.float32) for name in ("mean", "std"))
     if self.meta["colour_order"] == "BGR":
       x = x[..., ::-1]
@@ -204,7 +210,7 @@ class Converted(Predictor):
       )
 
   def _over_batches(self, images: np.ndarray, output: int) -> np.ndarray:
-    """One of the outputs, [n, ...], of batches in order, the last one filled up with masked zeros."""
+    """Computes one of the outputs, [n, ...], in batches; the last batch is padded with masked zeros."""
     results = []
     batch = min(BATCH, len(images))
     for start in range(0, len(images), batch):
@@ -215,7 +221,7 @@ class Converted(Predictor):
 
 
 def _padded(array: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-  """`array` [n, ...] filled up with zeros to [count, ...], and a mask [count] that is True for its rows."""
+  """Returns `array` [n, ...] padded with zeros to [count, ...], and a mask [count] that is True for its rows."""
   padded = np.zeros((count, *array.shape[1:]), array.dtype)
   padded[: len(array)] = array
   return padded, np.arange(count) < len(array)
@@ -225,12 +231,12 @@ def converted(folder: str | pathlib.Path, variables: dict[str, Any], meta: dict[
   """Builds the model of a folder that `jaxfer convert` wrote.
 
   Args:
-    folder: for messages.
-    variables: of `load_weights`.
-    meta: of `load_weights`.
+    folder: folder of the weights, for error messages.
+    variables: variables returned by `load_weights`.
+    meta: metadata returned by `load_weights`.
 
   Raises:
-    UserError: the model is not known, or the weights are not those of the model that they name.
+    UserError: the model is unknown, or the weights do not fit the model that the metadata name.
   """
   variables = flagged(variables)
   kind = meta.get("model")
@@ -250,9 +256,9 @@ def converted(folder: str | pathlib.Path, variables: dict[str, Any], meta: dict[
 def load_face_net(folder: str | pathlib.Path) -> Converted:
   """Loads a model that computes features of faces: converted weights, or a trained `face_classifier`.
 
-  For a trained model, `outputs` returns the input of its head: the feature of a Face-ResNet, or for a ResNet the
-  embedding, or the mean of the last maps over space if it has no embedding. Images must have the size that the model
-  was trained on.
+  For a trained model, `outputs` returns the input of the classification head. This is the feature of a Face-ResNet, and
+  for a ResNet the embedding or, if it has none, the spatial mean of the last feature maps. Images must have the size
+  that the model was trained on.
 
   Args:
     folder: the output of `jaxfer convert`, the `weights` of a run, or `sources/NAME/weights/TRAINING` of a study.
@@ -273,7 +279,7 @@ def load_face_net(folder: str | pathlib.Path) -> Converted:
 
 
 def trained_model(meta: dict[str, Any]) -> dict[str, Any]:
-  """The model as the config of a training has it; {} where the weights are of no training."""
+  """Returns the model of the training's config; {} if the weights do not come from a training."""
   return _dict(_dict(meta.get("config")).get("model"))
 
 
@@ -284,7 +290,7 @@ def _dict(value: Any) -> dict[str, Any]:
 def _model(
   folder: str | pathlib.Path, kind: type[nn.Module], attributes: Any, variables: dict[str, Any], size: int
 ) -> nn.Module:
-  """Builds the model, and compares the shapes of its variables with those given."""
+  """Builds the model, and checks that the given variables have the shapes that it needs."""
   image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
   try:
     model = kind(**attributes)

@@ -1,4 +1,4 @@
-"""Pictures with boxes and labels about the faces."""
+"""Draws boxes and labels around faces."""
 
 import math
 import pathlib
@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw, ImageFont
 from jaxfer import files
 from jaxfer.inference.rows import Row
 
-_LONGEST = 1280  # Pixels; larger photographs are reduced to it.
-_THUMBNAIL = 480  # Longer side of a frame in the sheet of a video, pixels.
-_MOST = 16  # Frames in the sheet of a video.
+_LONGEST = 1280  # Longer side in pixels to which larger photographs are reduced.
+_THUMBNAIL = 480  # Longer side in pixels of a frame in the sheet of a video.
+_MOST = 16  # Maximum number of frames in the sheet of a video.
 _COLOURS = ("#00a676", "#e07a00", "#3a78d4", "#c2317f", "#8a6d00", "#6b4fc8")
 
 
@@ -22,7 +22,7 @@ def annotated(pixels: np.ndarray, rows: Sequence[Row], longest: int = _LONGEST) 
   Args:
     pixels: uint8 [H, W, 3], RGB.
     rows: the faces in it.
-    longest: longer side of the result in pixels, at most.
+    longest: maximum length of the result's longer side, in pixels.
   """
   height, width = pixels.shape[:2]
   scale = min(1.0, longest / max(height, width))
@@ -43,7 +43,7 @@ def annotated(pixels: np.ndarray, rows: Sequence[Row], longest: int = _LONGEST) 
 
 
 def _label(draw, text, edges, size, font, colour) -> None:
-  """A label above the box, or below it or inside it where there is no room, and never beyond the picture."""
+  """Draws a label above the box, or below or inside it if there is no room, and always within the picture."""
   left, top, bottom = edges
   x0, y0, x1, y1 = draw.textbbox((0, 0), text, font=font)
   width, height = x1 - x0 + 8, y1 - y0 + 8
@@ -54,7 +54,7 @@ def _label(draw, text, edges, size, font, colour) -> None:
 
 
 class Sheet:
-  """Frames of a video at equal steps, at most 16 of them, however long the video is."""
+  """Collects at most 16 equally spaced frames of a video of any length."""
 
   def __init__(self) -> None:
     self._every, self._seen = 1, 0
@@ -65,7 +65,7 @@ class Sheet:
     return self._seen % self._every == 0
 
   def add(self, pixels: np.ndarray, rows: Sequence[Row], seconds: float) -> None:
-    """Takes the next frame. Where there are too many, every second one is dropped."""
+    """Takes the next frame. If there are too many frames, every second one is dropped."""
     if self.wants():
       image = annotated(pixels, rows, _THUMBNAIL)
       draw, font = ImageDraw.Draw(image), ImageFont.load_default(14)
@@ -77,7 +77,7 @@ class Sheet:
       self._frames, self._every = self._frames[::2], 2 * self._every
 
   def save(self, path: pathlib.Path) -> None:
-    """Writes the frames as a grid; nothing if there are none."""
+    """Writes the frames as a grid. Without frames, nothing is written."""
     if not self._frames:
       return
     columns = math.ceil(math.sqrt(len(self._frames)))
@@ -95,13 +95,13 @@ def save(image: Image.Image, path: pathlib.Path) -> None:
 
 
 class Names:
-  """Names for the drawings of files, each once."""
+  """Chooses a unique file name for each drawing."""
 
   def __init__(self, folder: pathlib.Path) -> None:
     self._folder, self._taken = folder, set[str]()
 
   def of(self, path: pathlib.Path) -> pathlib.Path:
-    """The path of a file's drawing: its name, and a number where another file of that name came before."""
+    """Returns the path of a file's drawing: its name, followed by a number if the name is already taken."""
     name, number = path.stem, 1
     while name in self._taken:
       number += 1

@@ -1,11 +1,10 @@
-"""`jaxfer export`: a model for programs that know nothing of jaxfer, or for archives of weights.
+"""`jaxfer export`: writes a model for programs that do not use jaxfer.
 
-Both formats write a folder with `model.json`, which holds the names of the classes and says what the inputs are:
+Both formats write a folder with `model.json`, which has the names of the classes and describes the inputs:
 
-- "stablehlo": `model.stablehlo`, a program from uint8 images to probabilities with the weights and the normalisation in
-  it, for any number of images. `jax.export` reads it; so do other programs that compile StableHLO.
-- "safetensors": `model.safetensors`, the weights under the paths that they have in Flax. `jaxfer.load` reads the
-  folder.
+- "stablehlo": `model.stablehlo`, a program from uint8 images to probabilities. It contains the weights and the
+  normalisation, and takes any number of images. `jax.export` and other programs that compile StableHLO can read it.
+- "safetensors": `model.safetensors`, the weights under their Flax paths. `jaxfer.load` reads the folder.
 
 README, section 4, shows how to read both.
 """
@@ -38,8 +37,8 @@ def export(model: Predictor, out: pathlib.Path, form: str) -> list[pathlib.Path]
   """Writes a model to a folder.
 
   Args:
-    model: of `jaxfer.load`.
-    out: a folder, created if it does not exist. Files of an earlier export in it are replaced.
+    model: model returned by `jaxfer.load`.
+    out: folder for the files, created if it does not exist. Files of an earlier export are replaced.
     form: one of `FORMATS`.
 
   Returns:
@@ -62,7 +61,7 @@ def export(model: Predictor, out: pathlib.Path, form: str) -> list[pathlib.Path]
 
 
 def description(model: Predictor) -> dict[str, Any]:
-  """What a program must know to use a model: classes, inputs, and how faces are cut out."""
+  """Returns what a program needs to use a model: its classes, its inputs, and how faces are cut out."""
   spec, names = model.input_spec, model.label_names
   flow = {
     "method": "Farneback (OpenCV 4), between successive frames after cutting out and resizing; the first is zero",
@@ -86,7 +85,7 @@ def description(model: Predictor) -> dict[str, Any]:
 
 
 def _shapes(model: Trained | Converted | Predictor) -> dict[str, Any]:
-  """Shape and dtype of each input of one image, with a leading axis of length 0."""
+  """Returns an array for each input, whose dtype and trailing axes are those of the input."""
   if isinstance(model, Trained):
     return {name: model.task.records.arrays[name] for name in model.input_names}
   return {"image": np.zeros((0, *model.input_spec.shape), np.uint8)}
@@ -124,15 +123,15 @@ def _safetensors(model: Trained | Converted) -> bytes:
   state = model.state if isinstance(model, Trained) else {}
   flat = traverse_util.flatten_dict(with_state(model.variables, state), sep="/")
   arrays = {path: np.asarray(leaf, order="C") for path, leaf in flat.items()}
-  # The metadata of the format are texts; what `jaxfer.load` needs is one of them.
+  # The metadata of the format are strings, so what `jaxfer.load` needs is stored as JSON.
   return save(arrays, {"jaxfer": files.to_json(model.meta, None)})
 
 
 def read_safetensors(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
-  """Reads `model.safetensors` of an export as `train.weights.load_weights` reads a folder of weights.
+  """Reads `model.safetensors` of an export; returns the same as `train.weights.load_weights`.
 
   Raises:
-    UserError: the file is damaged, or no export of jaxfer.
+    UserError: the file is damaged or was not exported by jaxfer.
   """
   import json
 

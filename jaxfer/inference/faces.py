@@ -1,4 +1,4 @@
-"""Faces cut out of files as `jaxfer prepare` cuts them out."""
+"""Reads files and cuts out faces in the same way as `jaxfer prepare`."""
 
 import io
 import pathlib
@@ -13,14 +13,14 @@ from jaxfer.inference.predictor import InputSpec
 
 
 def read(path: pathlib.Path, spec: InputSpec) -> np.ndarray:
-  """Reads the largest face of a photograph, or frames at equal steps of a video.
+  """Reads the largest face of a photograph, or equally spaced frames of a video.
 
   Args:
-    path: of the file.
-    spec: the inputs of the model; `spec.kind` says which of the two is read.
+    path: path of the file.
+    spec: inputs of the model; `spec.kind` determines whether a photograph or a video is read.
 
   Returns:
-    uint8, of shape `spec.shape`. Where no face is found, the square in the middle is taken, as in `jaxfer prepare`.
+    uint8 array of shape `spec.shape`. If no face is found, the central square is used, as in `jaxfer prepare`.
 
   Raises:
     UserError: the file cannot be read.

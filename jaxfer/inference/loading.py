@@ -1,4 +1,4 @@
-"""`load`: finds the weights in a folder, and builds the model that they belong to."""
+"""`load` finds the weights in a folder and builds the model that they belong to."""
 
 import pathlib
 
@@ -11,7 +11,7 @@ from jaxfer.inference.trained import trained
 from jaxfer.train.weights import load_weights
 
 __all__ = ["load", "load_face_net"]
-_LISTED = 6  # Folders that an error names.
+_LISTED = 6  # Maximum number of folders that an error message lists.
 
 
 def load(path: str | pathlib.Path) -> Predictor:
@@ -23,11 +23,11 @@ def load(path: str | pathlib.Path) -> Predictor:
       `jaxfer export --format safetensors`.
 
   Returns:
-    The model; see `Predictor` for what it does.
+    The model; see `Predictor` for its methods.
 
   Raises:
-    UserError: the folder holds no weights, or those of several trainings, which the message lists; a file is missing or
-      damaged; the weights hold NaN, or are not those of the model that they describe.
+    UserError: the folder holds no weights, or the weights of several trainings, which the message lists; a file is
+      missing or damaged; the weights contain NaN, or do not fit the model that they describe.
   """
   folder = pathlib.Path(path)
   if (exported := folder / "model.safetensors").exists():
@@ -41,11 +41,11 @@ def load(path: str | pathlib.Path) -> Predictor:
 
 
 def _weights(path: pathlib.Path) -> pathlib.Path:
-  """The folder of weights at or below a path."""
+  """Returns the folder of weights at or below a path."""
   for folder in (path, path / "weights"):
     if (folder / "weights.json").exists():
       return folder
-  # A run with folds, a row of a study, or a whole study.
+  # The path may be a run with folds, a row of a study, or a whole study.
   patterns = ("*/weights.json", "weights/*/weights.json", "rows/*/weights/*/weights.json")
   found = sorted(file.parent for pattern in patterns for file in path.glob(pattern))
   if len(found) == 1:
@@ -56,4 +56,4 @@ def _weights(path: pathlib.Path) -> pathlib.Path:
     raise UserError(f"{path} holds the weights of {len(found)} trainings: give one of {listed}{more}")
   if (path / folders.RUN).exists():
     raise UserError(f"{path} is a run without weights: finish it with `jaxfer train ... --resume`")
-  return path  # Reading it says what is missing.
+  return path  # The error of reading it says what is missing.

@@ -1,4 +1,4 @@
-"""`jaxfer predict`: faces in photographs and videos, one row for each, written while they come."""
+"""`jaxfer predict`: predicts each face in photographs and videos, and writes one row per face as it goes."""
 
 import dataclasses
 import glob
@@ -17,13 +17,13 @@ from jaxfer.inference import drawing
 from jaxfer.inference.predictor import InputSpec, Predictor, resize
 from jaxfer.inference.rows import Row, Sink, sinks
 
-_TOGETHER = 16  # Faces that are predicted at a time; as many rows may wait.
-_SHOWN = 3  # Classes in a printed line.
+_TOGETHER = 16  # Number of faces per prediction; up to this many faces wait for it.
+_SHOWN = 3  # Number of classes in a printed line.
 
 
 @dataclasses.dataclass(frozen=True)
 class Face:
-  """A face in a picture: its box in pixels of the file, the score of its detection, and what the model reads."""
+  """A face in a picture: its box in pixels of the file, its detection score, and its crop as input of the model."""
 
   box: tuple[float, float, float, float]
   score: float | None
@@ -37,8 +37,8 @@ class Picture:
   Attributes:
     file: path of the file.
     pixels: uint8 [H, W, 3]; None if nothing is drawn.
-    faces: the largest first.
-    scale: pixels of the file for one of `pixels`, (x, y).
+    faces: faces in the picture, largest first.
+    scale: number of pixels of the file per pixel of `pixels`, (x, y).
     frame: number of the frame; None for a photograph.
     seconds: time of the frame; None for a photograph.
   """
@@ -53,7 +53,7 @@ class Picture:
 
 @dataclasses.dataclass
 class Counts:
-  """What was read: files, those that could not be read, pictures without a face, and faces."""
+  """Counts of files, of unreadable files, of pictures without a face, and of faces."""
 
   files: int = 0
   unreadable: int = 0
@@ -61,7 +61,7 @@ class Counts:
   faces: int = 0
 
   def summary(self) -> str:
-    """One line."""
+    """Returns the counts as one line of text."""
     parts = [f"{_count(self.faces, 'face')} in {_count(self.files - self.unreadable, 'file')}"]
     parts += [f"{_count(self.faceless, 'picture')} without a face"] if self.faceless else []
     parts += [f"{_count(self.unreadable, 'file')} unreadable"] if self.unreadable else []
@@ -84,17 +84,18 @@ def run(
   log: Callable[[str], None] = print,
   complain: Callable[[str], None] = print,
 ) -> Counts:
-  """Predicts every face in files.
+  """Predicts the class of every face in photographs and videos.
 
   Args:
-    model: of `jaxfer.load`.
+    model: model returned by `jaxfer.load`.
     given: photographs, videos, folders and glob patterns.
-    csv: file for rows as CSV, or None.
-    json: file for rows as a JSON array, or None.
-    draw: folder for PNGs with boxes and labels, one for a photograph, and one for up to 16 frames of a video; or None.
-    rate: frames per second that a model of still images looks at in a video; 0 for every frame.
-    window: seconds of a video that a model of clips looks at for one prediction. Windows do not overlap.
-    log: called with each line of the result, if it goes to no file, and with the summary.
+    csv: CSV file for the rows, or None.
+    json: file for the rows as a JSON array, or None.
+    draw: folder for PNGs with boxes and labels, or None. There is one PNG per photograph, and one per video with up to
+      16 of its frames.
+    rate: frames per second that a model of still images reads from a video; 0 reads every frame.
+    window: seconds of a video that a model of clips reads for one prediction. Windows do not overlap.
+    log: called with the summary, and with each row if no file is written.
     complain: called with a line for each file that cannot be read.
 
   Raises:
@@ -138,12 +139,12 @@ def _names(model: Predictor) -> tuple[str, ...]:
 
 
 def expand(given: Iterable[str], complain: Callable[[str], None], counts: Counts) -> Iterator[pathlib.Path]:
-  """Yields files, those of folders and patterns in the order of their names.
+  """Yields the given files, and the files in folders and patterns, sorted by name.
 
   Args:
     given: files, folders and glob patterns.
-    complain: called with a line for what is not there, and with the number of other files in a folder.
-    counts: what is not there is counted as unreadable.
+    complain: called with a line for each path that does not exist, and with the number of other files in a folder.
+    counts: updated; a path that does not exist counts as an unreadable file.
   """
   for text in given:
     path = pathlib.Path(text)
@@ -169,8 +170,8 @@ def pictures(
   """Reads a photograph or a video.
 
   Args:
-    path: of the file.
-    spec: the inputs of the model.
+    path: path of the file.
+    spec: inputs of the model.
     rate: see `run`.
     window: see `run`.
     keep: whether to keep the pixels, to draw on them.
@@ -192,7 +193,7 @@ def pictures(
 
 
 def _photograph(path: pathlib.Path, spec: InputSpec, keep: bool) -> Picture:
-  """A model of clips is given a clip without motion."""
+  """Reads a photograph. For a model of clips, each crop is repeated to a clip without motion."""
   decoded = decode.decode(File(path).read())
   pixels, faces = decoded.pixels, []
   for box, score, square, face in _places(pixels, spec):
@@ -204,7 +205,7 @@ def _photograph(path: pathlib.Path, spec: InputSpec, keep: bool) -> Picture:
 
 
 def _windows(path: pathlib.Path, spec: InputSpec, window: float, keep: bool) -> Iterator[Picture]:
-  """Windows of a video; the faces of a window are those of its first frame, cut out at the same place in all frames."""
+  """Yields windows of a video. Faces are found in the first frame, and cut out at the same place in all frames."""
   places: list[Any] = []
   crops: list[list[np.ndarray]] = []
   first: video.Frame | None = None
@@ -212,7 +213,7 @@ def _windows(path: pathlib.Path, spec: InputSpec, window: float, keep: bool) -> 
 
   def picture(count: int) -> Picture:
     assert first is not None
-    # A window that the video's end cuts short is stretched.
+    # The last window is stretched if the video ends before it is complete.
     chosen = align.onset_to_peak(count, spec.frames)
     faces = [
       Face(box, score, np.stack([own[k] for k in chosen]))
@@ -236,7 +237,7 @@ def _windows(path: pathlib.Path, spec: InputSpec, window: float, keep: bool) -> 
 
 
 def _places(pixels: np.ndarray, spec: InputSpec) -> Iterator[tuple[Any, float | None, Any, Any]]:
-  """Box, score, square and detection of every face, cut out as the model's data were."""
+  """Yields the box, score, square and detection of every face, for cutting it out like the training data."""
   height, width = pixels.shape[:2]
   if spec.crop == "whole":
     yield (0.0, 0.0, float(width), float(height)), None, None, None
@@ -263,7 +264,7 @@ def _cut(pixels: np.ndarray, square: align.Square | None, face: Any, spec: Input
 
 
 class _Session:
-  """Collects faces, predicts some at a time, and passes their rows on in order."""
+  """Collects faces, predicts them in batches, and writes their rows in order."""
 
   def __init__(
     self,
@@ -288,7 +289,7 @@ class _Session:
   def add(self, picture: Picture) -> None:
     """Takes the next picture of the file."""
     self.waiting.append(picture)
-    # Where there is a drawing to make, pictures do not wait: they are large.
+    # Pictures that are drawn do not wait, because their pixels take much memory.
     if self.drawings is not None or sum(len(each.faces) for each in self.waiting) >= _TOGETHER:
       self.flush()
 
@@ -298,7 +299,7 @@ class _Session:
       self.sheet.save(self.target)
 
   def flush(self) -> None:
-    """Predicts what is waiting."""
+    """Predicts the faces of the waiting pictures."""
     waiting, self.waiting = self.waiting, []
     crops = [face.crop for picture in waiting for face in picture.faces]
     found = self.model.predict_proba(crops) if crops else ()
@@ -335,7 +336,7 @@ class _Session:
 
 
 def line(row: Row) -> str:
-  """A row in words: file, time, place of the face, score, and the most probable classes."""
+  """Returns a row as text: file, time, position of the face, score, and the most probable classes."""
   left, top, right, bottom = row.box
   most = sorted(row.probabilities, key=lambda name: -row.probabilities[name])[:_SHOWN]
   parts = [row.file if row.seconds is None else f"{row.file} at {row.seconds:.2f} s"]

@@ -1,4 +1,4 @@
-"""`Predictor`, the interface of every loaded model, and the preparation of the images that it is given."""
+"""`Predictor`, the interface of every loaded model, and the preparation of its input images."""
 
 import dataclasses
 import itertools
@@ -26,11 +26,11 @@ class InputSpec:
 
   Attributes:
     kind: "image", or "sequence" for models that read clips.
-    shape: of one input: (size, size, channels), or (frames, size, size, 3). Other sizes are resized to it.
-    crop: how faces are cut out of photographs, see `jaxfer.data.stills`.
-    landmarks: number of landmarks per face that the model needs besides the image; 0 for none.
-    flow: whether the model reads optical flow. It is computed from the frames unless it is given.
-    resample: the filter with which images of another size are resized: "bicubic" or "bilinear".
+    shape: shape of one input: (size, size, channels), or (frames, size, size, 3). Other sizes are resized to it.
+    crop: how faces are cut out of photographs; see `jaxfer.data.stills`.
+    landmarks: number of landmarks per face that the model needs in addition to the image; 0 for none.
+    flow: whether the model reads optical flow. The flow is computed from the frames unless it is given.
+    resample: filter used to resize images of other sizes: "bicubic" or "bilinear".
     colour_order: "RGB".
     dtype: "uint8".
   """
@@ -56,26 +56,26 @@ class InputSpec:
 
 
 class Predictor:
-  """A model that classifies faces, as `jaxfer.load` returns it.
+  """A model that classifies faces. `jaxfer.load` returns one.
 
-  Its methods take one of:
+  Its methods accept:
 
-  - an array of faces that are cut out already: uint8 RGB [n, height, width, 3], or [n, frames, height, width, 3] for a
-    model that reads clips. Faces of another size than `input_spec.shape` are resized.
-  - the path of a photograph, or a list of paths. The largest face of each is cut out as `jaxfer prepare` does it. A
-    model that reads clips takes paths of videos, of each of which it reads frames at equal steps.
-  - a list of arrays, each of one face [height, width, 3] or one clip [frames, height, width, 3].
-  - an iterator over paths or over such single arrays. The result is then an iterator too, over one array per batch, and
-    memory does not grow with the number of images.
+  - an array of faces that are already cut out: uint8 RGB [n, height, width, 3], or [n, frames, height, width, 3] for a
+    model that reads clips. Faces of other sizes are resized to `input_spec.shape`.
+  - the path of a photograph, or a list of paths. The largest face of each photograph is cut out in the same way as by
+    `jaxfer prepare`. A model that reads clips takes paths of videos, and reads equally spaced frames of each.
+  - a list of arrays, each with one face [height, width, 3] or one clip [frames, height, width, 3].
+  - an iterator over paths or over such single arrays. The result is then an iterator that yields one array per batch,
+    and memory use does not grow with the number of images.
 
-  The prediction for an image never depends on the other images. For images of the data set, cut out in the same way, it
-  is the one of `jaxfer evaluate`.
+  The prediction for an image never depends on the other images. For an image of the data set that is cut out in the
+  same way, it equals the prediction of `jaxfer evaluate` up to rounding.
 
   Attributes:
     label_names: names of the classes, in the order of the columns of `predict_proba`; None if the source of converted
       weights does not name them.
-    input_spec: the inputs of the model.
-    batch: number of images that are computed at a time.
+    input_spec: inputs of the model.
+    batch: number of images per batch.
   """
 
   label_names: tuple[str, ...] | None
@@ -88,21 +88,23 @@ class Predictor:
     Args:
       images: see the class.
       landmarks: float [n, K, 2] (x right, y down) in pixels of `images`, for a model whose `input_spec.landmarks` is
-        K. All NaN for a face without landmarks. Only with an array of images.
-      flow: int16 [n, frames, size, size, 2], see `jaxfer.data.flow.quantize`; None computes it from the frames. Only
-        with an array of images.
+        K. All values are NaN for a face without landmarks. Accepted only with an array of images.
+      flow: int16 [n, frames, size, size, 2], see `jaxfer.data.flow.quantize`; None computes it from the frames.
+        Accepted only with an array of images.
 
     Returns:
-      float32 [n, classes], rows of sum 1; for an iterator an iterator over such arrays.
+      float32 [n, classes]; each row sums to 1. If `images` is an iterator, an iterator over such arrays.
 
     Raises:
-      UserError: images of another type or layout, a file that cannot be read, or landmarks that are missing.
+      UserError: the images have another type or layout, a file cannot be read, or landmarks are missing.
     """
     if isinstance(images, np.ndarray):
       parts = self._of_array(images, landmarks, flow)
       return np.concatenate([np.zeros((0, self.num_classes), np.float32), *parts])
     if landmarks is not None or flow is not None:
-      raise UserError("landmarks and flow belong to images in one numpy array: give the images so")
+      raise UserError(
+        "landmarks and flow can only be given with images in one numpy array: give the images in that form"
+      )
     if isinstance(images, Path):
       images = [images]
     if not isinstance(images, Iterable):
@@ -133,13 +135,12 @@ class Predictor:
     """Returns the probabilities [n, classes] of at most `batch` prepared inputs.
 
     Args:
-      arrays: "image" uint8 [n, *input_spec.shape] or "frames" likewise, and where the model reads them "flow" and
-        "landmarks".
+      arrays: "image" or "frames", uint8 [n, *input_spec.shape]; also "flow" and "landmarks" if the model reads them.
     """
     raise NotImplementedError
 
   def prepared(self, images: np.ndarray, landmarks: Any = None, flow: Any = None) -> dict[str, np.ndarray]:
-    """Checks and resizes images; arguments are those of `predict_proba`, the result that of `probabilities`."""
+    """Checks the arguments of `predict_proba`, resizes the images, and returns the argument of `probabilities`."""
     spec = self.input_spec
     check_images(images, spec)
     size, height, width = spec.size, *images.shape[-3:-1]
@@ -171,7 +172,7 @@ class Predictor:
 
   def _of_array(self, images: np.ndarray, landmarks: Any, flow: Any) -> Iterator[np.ndarray]:
     check_images(images, self.input_spec, warn=True)
-    if not len(images):  # What is wrong with the other arguments is told all the same.
+    if not len(images):  # Check the other arguments even without images.
       self.prepared(images, landmarks, flow)
     for start in range(0, len(images), self.batch):
       part = slice(start, start + self.batch)
@@ -207,24 +208,24 @@ class Predictor:
 
 
 def batched(items: Iterable[Any], count: int) -> Iterator[list[Any]]:
-  """Yields lists of `count` items, and a shorter last one. (`itertools.batched` needs Python 3.12.)"""
+  """Yields lists of `count` items; the last one may be shorter. (`itertools.batched` needs Python 3.12.)"""
   items = iter(items)
   while batch := list(itertools.islice(items, count)):
     yield batch
 
 
 def check_images(images: Any, spec: InputSpec, *, warn: bool = False) -> None:
-  """Refuses everything but uint8 images [n, height, width, 3] or clips [n, frames, height, width, 3].
+  """Checks that images are uint8 [n, height, width, 3], or clips uint8 [n, frames, height, width, 3].
 
-  A model for grey images takes [n, height, width, 1] too.
+  A model of grey images also accepts [n, height, width, 1].
 
   Args:
-    images: what the user gave.
-    spec: the inputs of the model.
-    warn: whether to warn of images that are not square.
+    images: argument of the user.
+    spec: inputs of the model.
+    warn: whether to warn about images that are not square.
 
   Raises:
-    UserError: images of another type, dtype or shape.
+    UserError: the images have another type, dtype or shape.
   """
   fix, dims = _FIX[spec.kind], len(spec.shape) + 1
   if not isinstance(images, np.ndarray):
@@ -247,7 +248,7 @@ def check_images(images: Any, spec: InputSpec, *, warn: bool = False) -> None:
 
 
 def resize(images: np.ndarray, spec: InputSpec) -> np.ndarray:
-  """Brings checked images [n, ..., height, width, channels] to the size and channels of the model, with Pillow."""
+  """Converts checked images [n, ..., height, width, channels] to the size and channels of the model with Pillow."""
   size, channels = spec.size, spec.shape[-1]
   if images.shape[-3:] == (size, size, channels):
     return images

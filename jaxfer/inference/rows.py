@@ -1,4 +1,4 @@
-"""Rows of predictions, written to files while they come. Whatever ends the program, the files can be read."""
+"""Writes rows of predictions to files as they are computed. The files stay readable after an error or a signal."""
 
 import contextlib
 import csv
@@ -17,12 +17,13 @@ class Row:
 
   Attributes:
     file: path of the photograph or video.
-    face: number of the face in its picture, from 0, by size.
-    box: left, top, right, bottom in pixels; the whole picture where no face was looked for.
-    score: of the detection, 0 to 1; None where no face was looked for.
+    face: number of the face in its picture; the largest face has number 0.
+    box: left, top, right, bottom in pixels; if no detector was used, the part of the picture that was cut out.
+    score: score of the detection, 0 to 1; None if no detector was used.
     predicted: the class with the highest probability.
-    probabilities: by class.
-    frame: number of the frame, from 0, for a model that reads clips the first one of the window; None for photographs.
+    probabilities: probability of each class, by name.
+    frame: number of the frame, from 0; None for photographs. For a model that reads clips, it is the first frame of the
+      window.
     seconds: time of that frame; None for photographs.
   """
 
@@ -36,7 +37,7 @@ class Row:
   seconds: float | None = None
 
   def fields(self) -> dict[str, Any]:
-    """The columns that stand before the probabilities."""
+    """Returns the columns before the probabilities."""
     edges = zip(("left", "top", "right", "bottom"), self.box, strict=True)
     return {
       "file": self.file,
@@ -50,14 +51,14 @@ class Row:
 
 
 class Sink(Protocol):
-  """Where rows go."""
+  """A file that receives rows."""
 
   def write(self, row: Row) -> None:
     """Writes one row."""
 
 
 class CsvSink:
-  """One line for each face, with a column `p_CLASS` for each class."""
+  """Writes CSV: one line per face, with a column `p_CLASS` for each class."""
 
   def __init__(self, file: TextIO, classes: Sequence[str]):
     """Writes the header."""
@@ -77,7 +78,7 @@ class CsvSink:
 
 
 class JsonSink:
-  """An array with one object for each face; `close` ends it."""
+  """Writes a JSON array with one object per face; `close` ends the array."""
 
   def __init__(self, file: TextIO):
     """Begins the array."""
@@ -97,7 +98,7 @@ class JsonSink:
 
 
 def _write(file: TextIO, text: str) -> None:
-  """One call for each row, so that a signal falls between rows."""
+  """Writes a row and flushes it, so that the file holds whole rows if a signal arrives."""
   file.write(text)
   file.flush()
 
@@ -106,7 +107,7 @@ def _write(file: TextIO, text: str) -> None:
 def sinks(
   csv_path: pathlib.Path | None, json_path: pathlib.Path | None, classes: Sequence[str]
 ) -> Iterator[list[Sink]]:
-  """Opens the files of rows, and closes them properly even after an error or a signal.
+  """Opens the files for rows, and closes them properly even after an error or a signal.
 
   Args:
     csv_path: file for CSV, or None.

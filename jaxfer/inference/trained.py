@@ -1,4 +1,4 @@
-"""The result of a training at work: of a run, a fold of it, or a member of a study."""
+"""Prediction with trained weights: those of a run, of a fold of a run, or of a member of a study."""
 
 import dataclasses
 import functools
@@ -21,23 +21,23 @@ from jaxfer.study.inputs import ARRAYS, STATE
 from jaxfer.study.task import Task, assemble, options_of
 
 _AGAIN = "write it again with `jaxfer evaluate RUN`, or train anew"
-_CLIPS = 8  # Clips in a batch.
+_CLIPS = 8  # Number of clips per batch.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trained(Predictor):
   """A trained model.
 
-  The outputs are computed by the functions that `jaxfer evaluate` uses. If those of a model depend on the other images
-  of a batch (landmark_fusion with affinity "batch"), each image is computed as in a batch of one, which `evaluate`
-  reports as well.
+  The outputs are computed by the functions that `jaxfer evaluate` uses. If a model's outputs depend on the other images
+  of a batch (landmark_fusion with affinity "batch"), each image is computed as in a batch of one. `evaluate` also
+  reports that result.
 
   Attributes:
-    task: the config with its model; its data are empty.
-    variables: the variables of the model.
+    task: config and model of the training, without data.
+    variables: variables of the model.
     state: arrays of `System.inference_state`.
-    meta: the description of the weights.
-    input_names: the arrays of records that the answer depends on, each with the name that `System.to_arrays` gives it.
+    meta: metadata stored with the weights.
+    input_names: name of each array of records that the model reads -> the name that `System.to_arrays` gives it.
     input_spec: see `Predictor`.
   """
 
@@ -77,9 +77,10 @@ class Trained(Predictor):
     return np.asarray(self._compiled(self.variables, filled))[:count]
 
   def program(self, variables: Mapping[str, Any], arrays: Mapping[str, jax.Array]) -> jax.Array:
-    """The probabilities [batch, classes] for prepared inputs of `input_names`; a pure function for `jax.jit`.
+    """Computes the probabilities [batch, classes] of prepared inputs. This is a pure function for `jax.jit`.
 
-    It computes the outputs as evaluation does.
+    The outputs of the model are computed in the same way as by `jaxfer evaluate`. The keys of `arrays` are those of
+    `input_names`.
     """
     hparams = {name: jnp.float32(value) for name, value in self.task.stages(1)[1].items()}
     count = next(iter(arrays.values())).shape[0]
@@ -101,13 +102,13 @@ def trained(folder: pathlib.Path, variables: Mapping[str, Any], meta: Mapping[st
   """Builds the model of a folder of weights that a training or a study wrote.
 
   Args:
-    folder: for messages.
-    variables: of `load_weights`.
-    meta: of `load_weights`.
+    folder: folder of the weights, for error messages.
+    variables: variables returned by `load_weights`.
+    meta: metadata returned by `load_weights`.
 
   Raises:
-    UserError: the description is damaged or of another version, its model cannot be built, or the weights are not those
-      of the model.
+    UserError: the metadata are damaged or from another version, the model cannot be built, or the weights do not fit
+      the model.
   """
   config = _config(folder, meta)
   state = dict(variables.get(STATE, {}))
@@ -129,7 +130,7 @@ def _config(folder: pathlib.Path, meta: Mapping[str, Any]) -> RunConfig:
   execution = files.plain(dataclasses.asdict(Execution(placement="resident", devices=1)))
 
   def options(field: str, call: configuration.Call) -> Mapping[str, Any]:
-    # The data are not read, so nothing is asked of their builder.
+    # The data are not read, so their options are accepted as they are.
     return dict.fromkeys(call.options, Any) if field == "data" else options_of(field, call)
 
   try:
@@ -140,7 +141,7 @@ def _config(folder: pathlib.Path, meta: Mapping[str, Any]) -> RunConfig:
 
 
 def _records(folder: pathlib.Path, meta: Mapping[str, Any]) -> Records:
-  """Records of the kind that the model was trained on, none of them."""
+  """Returns an empty `Records` with the arrays and classes that the model was trained on."""
   try:
     arrays = {name: np.zeros((0, *array["shape"]), array["dtype"]) for name, array in meta["inputs"].items()}
     names, count = tuple(meta["label_names"]), int(meta["subjects"])
@@ -149,7 +150,7 @@ def _records(folder: pathlib.Path, meta: Mapping[str, Any]) -> Records:
   except (KeyError, TypeError, ValueError, AttributeError):
     raise UserError(f"{folder} does not describe the inputs of its model: {_AGAIN}") from None
   arrays |= {name: np.zeros(0, np.int32) for name in ("label", "subject")}
-  # Where the classes are the people, their names are the same.
+  # If the classes are the people themselves, both have the same names.
   subjects = names if count == len(names) else tuple(map(str, range(count)))
   return Records(arrays, (), names, subjects, "")
 
@@ -170,7 +171,7 @@ def _check_shapes(
 
 
 def _input_names(task: Task) -> dict[str, str]:
-  """See `Trained`."""
+  """Returns `Trained.input_names` of a task."""
   records = task.records.arrays
   named = {of: name for name, array in task.data.items() for of in ARRAYS if records.get(of) is array}
   if not task.system.needs_landmarks(task.model):

@@ -1,4 +1,4 @@
-"""Writes the model card of a run: what was trained on which data, how it was tested, and what it is not for."""
+"""Writes the model card of a run: the model, its data, its test results, and the limits of its use."""
 
 import pathlib
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""`report.html` of a run and of a study: what was run, published beside ours, figures, data, environment."""
+"""Writes `report.html` of a run or a study: command, results beside published ones, figures, data and environment."""
 
 import importlib.metadata
 import json
@@ -15,14 +15,14 @@ from jaxfer.data.datasets import DATASETS
 from jaxfer.report import html, tables
 from jaxfer.report.html import Html, Section
 
-# What stands in the place of published numbers beside other data than the paper's or embedded ones.
+# Replaces published numbers if the data are neither the paper's nor embedded.
 NOT_COMPARED = "the data are not the paper's: its published numbers are left out"
 _STUDY = ("title", "source", "rows", "config", "environment", "timing")
 _ROW = ("name", "published", "mean", "std", "per_seed", "interval", "failed", "data")
 _FIGURES = {
-  "confusion.png": "Confusion matrix of the tested records: rows are the true classes.",
-  "curves.png": "Learning curves; over folds the mean, and the range as a band.",
-  "examples.png": "One tested record of each class, and what it was taken for where that is wrong.",
+  "confusion.png": "Confusion matrix of the test records. Rows are the true classes.",
+  "curves.png": "Learning curves. With several folds, the line is their mean and the band their range.",
+  "examples.png": "One test record of each class. Where the prediction is wrong, the predicted class is given.",
 }
 
 
@@ -32,23 +32,23 @@ def write_study(
   """Writes the page of a study.
 
   Args:
-    path: of the HTML file.
-    table: what came out, as `jaxfer.study.study.run` returns it and table.json holds it; of its keys the page needs
+    path: path of the HTML file.
+    table: the table, as `jaxfer.study.study.run` returns it and table.json contains it. These keys are required:
       title: the heading.
-      source: where the published numbers stand; "" where the data are not to be compared with published ones.
-      rows: mappings of `name`; `published` (or None), `mean`, `std` over seeds (or None), all shares in 0..1;
-        `per_seed`, a list of them; `interval` (low, high), or None; `failed`, see `tables.not_finite`;
-        `data`: `name`, `fingerprint` and options.
-      config: what the rows share, a mapping.
-      environment: names to values: versions, device, commit.
-      timing: `seconds` and `compile_seconds`, of all trainings.
-      It shows besides, where they are there: `note`, a line; `preset`; `seeds`; `comparisons`, mappings with a
-      `sentence`; `tables`, mappings of `title`, `header` and `rows`; of a row, `overrides`, `members`, `correct`,
-      `count` and, in words, who was `tested`, and the `warnings` on its trainings.
+      source: source of the published numbers; "" if the data must not be compared with published numbers.
+      rows: for each row a mapping with `name`; `published` (or None), `mean`, and `std` over seeds (or None), all in
+        [0, 1]; `per_seed`, the accuracy of each seed; `interval` (low, high), or None; `failed`, see
+        `tables.not_finite`; and `data` with `name`, `fingerprint` and options.
+      config: configuration that the rows share.
+      environment: versions, device and commit, by name.
+      timing: `seconds` and `compile_seconds` of all trainings.
+      These keys are optional: `note`, a line; `preset`; `seeds`; `comparisons`, mappings with a `sentence`; and
+      `tables`, mappings with `title`, `header` and `rows`. A row may also have `overrides`, `members`, `correct`,
+      `count`, `tested` (a description of the test records) and `warnings` about its trainings.
     figures: pairs of the path of a PNG and its caption.
 
   Raises:
-    ValueError: a key that the page needs is absent.
+    ValueError: a required key is missing.
   """
   _require(table, _STUDY, "study")
   rows = table["rows"]
@@ -101,13 +101,13 @@ def write_study(
 def write_run(
   workdir: pathlib.Path, result: Mapping[str, Any], device: str, own: Mapping[str, str] | None = None
 ) -> None:
-  """Writes `report.html` of a run into its work directory, with the figures that lie there.
+  """Writes `report.html` of a run to its work directory, with the figures in that folder.
 
   Args:
-    workdir: of the run: its config.json and figures, and timing.jsonl of it or of its folds.
-    result: the contents of evaluation.json.
-    device: where it was judged, in words.
-    own: the system's figures in `workdir`, name -> caption.
+    workdir: folder of the run, with its config.json and figures, and timing.jsonl of the run or of its folds.
+    result: contents of evaluation.json.
+    device: description of the device on which the run was evaluated.
+    own: figures in `workdir` that the system has drawn, file name -> caption.
   """
   config = files.read_json(workdir / "config.json", "train again in another --workdir", ["model", "data"])
   by_fold = list(result["accuracy_by_fold"].values())
@@ -122,7 +122,7 @@ def write_run(
   rows = [{"name": name, "published": value, **ours} for name, value in published.items()]
   shown = [_beside(rows, "per fold")]
   if result["published"]:
-    other = "" if result["papers_data"] else " Ours are other data than the paper's."
+    other = "" if result["papers_data"] else " Our numbers are on other data than the paper's."
     shown.append(html.remark(f"In %. Published: {result['source']}.{other}"))
   by_class = html.remark(f"{len(result['label_names'])} classes are too many for a table.")
   if result["confusion"] is not None:
@@ -152,14 +152,14 @@ def write_run(
 
 
 def counts(result: Mapping[str, Any]) -> str:
-  """How many of the tested records in evaluation.json are correct, such as "13 of 20 correct"."""
+  """Returns how many test records are correct according to evaluation.json, such as "13 of 20 correct"."""
   trials = result.get("trials", 1)
   mean = f" on average over {trials} trials" if trials > 1 else ""
   return f"{round(result['correct'], 1)} of {result['count']} correct{mean}"
 
 
 def versions() -> dict[str, str]:
-  """Of Python and of the packages that the numbers depend on, and the machine's kind."""
+  """Returns the versions of Python and of the packages that affect the numbers, and the kind of machine."""
   packages = ("jax", "jaxlib", "flax", "optax", "numpy")
   return {
     "python": platform.python_version(),
@@ -169,7 +169,7 @@ def versions() -> dict[str, str]:
 
 
 def _beside(rows: Sequence[Mapping[str, Any]], single: str) -> Html:
-  """Published numbers and ours, in percent; a column that no row fills is left out."""
+  """Returns a table of published numbers and ours, in percent, without empty columns."""
   columns: dict[str, Sequence[Any]] = {
     "published": [_percent(row["published"]) for row in rows],
     "ours": [html.element("strong", _percent(row["mean"])) for row in rows],
@@ -189,13 +189,13 @@ def _beside(rows: Sequence[Mapping[str, Any]], single: str) -> Html:
 
 
 def _typed() -> Html:
-  """The command that writes this page."""
+  """Returns the command that writes this page."""
   command = shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]])
   return Html(html.remark("This page was written by") + html.element("pre", html.element("code", command)))
 
 
 def _data(rows: Sequence[Mapping[str, Any]]) -> list[Html]:
-  """The data sets of the rows, and where they come from."""
+  """Returns descriptions of the rows' data sets."""
   names: dict[str, list[str]] = {}
   for row in rows:
     names.setdefault(files.to_json(row["data"]), []).append(row["name"])
@@ -211,7 +211,7 @@ def _data(rows: Sequence[Mapping[str, Any]]) -> list[Html]:
 
 
 def _times(workdir: pathlib.Path) -> dict[str, str]:
-  """How long the training took, by the logs of the run or of its folds."""
+  """Returns how long the training took, according to the logs of the run or of its folds."""
   logs = [files.read_rows(path)[0] for path in sorted(workdir.glob("**/timing.jsonl"))]
   seconds = [[row["seconds"] for row in rows] for rows in logs if rows]
   if not seconds:

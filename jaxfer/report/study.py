@@ -1,4 +1,4 @@
-"""A study's table: its rows and comparisons from what was predicted, and its text, Markdown, JSON, page and figures."""
+"""Makes the rows and comparisons of a study's table from its predictions, and writes the table in several formats."""
 
 import math
 import pathlib
@@ -131,11 +131,23 @@ def _spread(values: Sequence[float] | np.ndarray) -> float | None:
 
 
 def compare(one: str, ours: Mapping[str, Any], other: str, theirs: Mapping[str, Any]) -> dict[str, Any]:
-  """The accuracy of one row minus that of another, record by record and seed by seed.
+  """Compares two rows by the paired difference of their accuracies, record by record and seed by seed.
 
-  The 95 % interval is that of a mean over people (normal, people drawn at random): the records of a person stand or
-  fall together, whichever seeds test them, and folds and seeds are averaged over. It knows the trainings at hand alone;
-  so one row is called ahead only where the interval leaves 0 out and every seed agrees.
+  The 95 % interval is a normal interval of a mean over people, who are assumed to be drawn at random. All records of a
+  person, in all seeds, count as one observation, because they are not independent. Folds and seeds are averaged. The
+  interval holds for these trainings only and does not cover the variation between trainings. Therefore, one row is
+  reported as ahead only if the interval excludes 0 and all seeds agree on the sign.
+
+  Args:
+    one: name of the first row.
+    ours: result of the first row, see `scores`.
+    other: name of the second row.
+    theirs: result of the second row.
+
+  Returns:
+    The names "one" and "other"; "difference", the accuracy of `one` minus that of `other`, over all seeds; the
+    difference "per_seed"; its "interval"; the number of "people"; "told_apart", whether one row is ahead; and
+    "sentence", the result in words.
 
   Raises:
     UserError: the rows were tested on different records.
@@ -148,10 +160,10 @@ def compare(one: str, ours: Mapping[str, Any], other: str, theirs: Mapping[str, 
   by_seed = np.asarray([part.mean() for part in np.split(difference, ends)])
   mean = float(by_seed.mean())
   people, person = np.unique(np.concatenate(ours["subject"]), return_inverse=True)
-  # Every seed weighs the same, however many records it tests.
+  # All seeds have the same weight, even if they test different numbers of records.
   weight = 1 / (len(counts) * np.repeat(counts, counts))
   excess = np.bincount(person, weight * (difference - mean))
-  # Where each record is somebody else, nobody knows who is who.
+  # If each record has a subject of its own, the data do not tell people apart.
   drawn = "records" if len(people) == len(set(np.concatenate(ours["key"]))) else "people"
   half = math.inf
   if len(people) > 1:
@@ -184,13 +196,13 @@ def write(
   workdir: pathlib.Path,
   own: Mapping[str, str] | None = None,
 ) -> None:
-  """Writes `table.json`, `table.md`, `accuracy.png`, a row's `confusion.png` and `curves.png`, and `report.html`.
+  """Writes `table.json`, `table.md`, `accuracy.png` and `report.html`, and each row's `confusion.png` and `curves.png`.
 
   Args:
-    table: as `jaxfer.study.study.run` returns it.
-    histories: rows of metrics of each row's trainings, with a "member" each, by the row's name.
-    workdir: where to write; each row's own "folder" lies in it.
-    own: the system's figures of the table in `workdir`, name -> caption.
+    table: the table, as returned by `jaxfer.study.study.run`.
+    histories: name of a row -> metrics of its trainings, each with the name of the "member".
+    workdir: folder of the study, which contains the "folder" of each row.
+    own: figures in `workdir` that the system has drawn, file name -> caption.
   """
   files.write_json(workdir / "table.json", table)
   files.write_atomic(workdir / "table.md", markdown(table))
@@ -198,8 +210,8 @@ def write(
   figures = [
     (
       workdir / "accuracy.png",
-      "Accuracy by row: ours with its 95 % interval and seeds"
-      + (", and as published." if table["source"] else "."),
+      "Accuracy of each row: ours with 95 % interval and single seeds"
+      + (", and the published value." if table["source"] else "."),
     ),
     *((workdir / name, caption) for name, caption in (own or {}).items()),
   ]
@@ -208,18 +220,26 @@ def write(
     if np.sum(row["confusion"]):
       title = f"{row['name']}: {round(row['correct'], 1)} of {row['count']} correct ({row['mean']:.1%})"
       plots.confusion_png(row["confusion"], row["label_names"], at / "confusion.png", title)
-      figures.append((at / "confusion.png", f"{row['name']}: tested records, rows are the true classes."))
+      figures.append(
+        (
+          at / "confusion.png",
+          f"{row['name']}: confusion matrix of the test records. Rows are the true classes.",
+        )
+      )
     if histories[row["name"]]:
       plots.learning_curves_png(histories[row["name"]], at / "curves.png", row["name"])
       figures.append(
-        (at / "curves.png", f"{row['name']}: the mean of its trainings, and their range as a band.")
+        (
+          at / "curves.png",
+          f"{row['name']}: learning curves. The line is the mean of the trainings, the band their range.",
+        )
       )
     figures += [(at / name, f"{row['name']}: {caption}") for name, caption in row["figures"].items()]
   pages.write_study(workdir / "report.html", {**table, "tables": further_tables(table)}, figures)
 
 
 def text(table: Mapping[str, Any]) -> str:
-  """The table as plain text, with what a reader must know below it."""
+  """Returns the table as plain text, followed by notes."""
   lines = "\n".join(_lines(table))
   whole = f"{table['title']}\n\n{tables.text(*_cells(table), digits=2)}\n"
   for further in further_tables(table):
@@ -228,7 +248,7 @@ def text(table: Mapping[str, Any]) -> str:
 
 
 def markdown(table: Mapping[str, Any]) -> str:
-  """The same as Markdown."""
+  """Returns the table and its notes as Markdown."""
   whole = f"# {table['title']}\n\n{tables.markdown(*_cells(table), digits=2)}\n"
   for further in further_tables(table):
     whole += f"## {further['title']}\n\n{tables.markdown(further['header'], further['rows'], digits=2)}\n"
@@ -236,7 +256,7 @@ def markdown(table: Mapping[str, Any]) -> str:
 
 
 def further_tables(table: Mapping[str, Any]) -> list[dict[str, Any]]:
-  """What stands below the table: further numbers of its rows, and the system's own tables; title, header, rows."""
+  """Returns the further tables below the main one (title, header, rows): the system's own, and further numbers."""
   names = list(dict.fromkeys(name for row in table["rows"] for name in row["summaries"]))
   if not names:
     return list(table["tables"])
@@ -255,7 +275,7 @@ def _with_spread(mean: float | None, spread: float | None) -> str | None:
 
 
 def _cells(table: Mapping[str, Any]) -> tables.Table:
-  """Percent, as papers print them."""
+  """Returns the header and the cells of the table, with accuracies in percent."""
   header = ["", "published %", "ours %", "sd", "95 % interval", "by seed", "correct", "failed"]
   rows: list[list[tables.Cell]] = []
   for row in table["rows"]:
@@ -316,7 +336,7 @@ def _lines(table: Mapping[str, Any]) -> list[str]:
 
 
 def _by_rows(table: Mapping[str, Any], words: Callable[[Mapping[str, Any]], str], what: str) -> list[str]:
-  """A line for each thing said of rows, naming them where it is not said of all."""
+  """Returns a line for each distinct description of rows. It names the rows unless it applies to all of them."""
   names: dict[str, list[str]] = {}
   for row in table["rows"]:
     names.setdefault(words(row), []).append(row["name"])
@@ -327,7 +347,7 @@ def _by_rows(table: Mapping[str, Any], words: Callable[[Mapping[str, Any]], str]
 
 
 def _data(row: Mapping[str, Any]) -> str:
-  """A row's data, in words."""
+  """Describes the data of a row in words."""
   data = row["data"]
   apart = ("name", "embedded_version", "fingerprint")
   options = ", ".join(f"{name} {value}" for name, value in data.items() if name not in apart)

@@ -67,7 +67,7 @@ class Evaluated:
 
   @property
   def warnings(self) -> list[str]:
-    """What the system warns about, see `System.warnings`."""
+    """The system's warnings about the training, see `System.warnings`."""
     lines = self.task.system.warnings(self.task.model, self.result.history, self.outputs)
     return [f"{self.name}: {line}" if self.name else line for line in lines]
 
@@ -80,7 +80,7 @@ class Evaluated:
 
   @property
   def validation_probabilities(self) -> np.ndarray | None:
-    """As `probabilities`, but for the validation records; None without them, or if the classes are not learned."""
+    """Like `probabilities`, for the validation records; None without them, or if the classes are not learned."""
     outputs = self.result.validation
     if outputs is None or not len(outputs) or self.first.by_trial is not None:
       return None
@@ -167,9 +167,9 @@ def by_seed(trainings: Sequence[Evaluated]) -> dict[str, Any]:
   """Returns the predictions of trainings for each seed, pooled over folds, as JSON.
 
   Returns:
-    "label_names"; for each seed, with the test records in ascending order, their "key", "subject" and "label", and of
-    the first prediction what is "predicted", "correct", of which "rank" and "by_trial" (the last two are None if there
-    is none); and "predictions", the same of the other predictions by their name, without "by_trial".
+    "label_names"; "key", "subject" and "label" of the test records; "predicted", "correct", "rank" and "by_trial" of
+    the first prediction, see `Prediction` (the last two may be None); and "predictions", the same fields except
+    "by_trial" of the other predictions, by name. Each value has one list per seed, with the records in ascending order.
   """
   data = trainings[0].task.records
   seeds = dict.fromkeys(own.seed for own in trainings)

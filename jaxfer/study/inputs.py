@@ -1,4 +1,4 @@
-"""What `jaxfer.load` must know of a training besides its config and weights: the inputs of its model."""
+"""Describes the inputs of a model, which `jaxfer.load` needs in addition to the config and the weights."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from jaxfer.data.records import make_config, option_fields
 from jaxfer.study.task import Task
 from jaxfer.train.stage import Variables
 
-# Arrays of records that a system may read. All others hold labels and further facts.
+# Arrays of records that a system may read. All other arrays hold labels and further information.
 ARRAYS = ("image", "frames", "flow", "landmarks")
 STATE = "inference"  # Collection of the arrays of `System.inference_state`.
 

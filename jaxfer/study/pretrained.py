@@ -1,4 +1,4 @@
-"""Weights of another training from which a training starts: selects the submodules that fit, and checks them."""
+"""Loads weights of another training, from which a training starts: selects submodules and checks that they fit."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Pre-trainings: trainings that rows of a study start from. Each is run once, and is not a row of the study's table.
+"""Pre-trainings of a study, whose weights rows start from. Each is run once, and is not a row of the study's table.
 
 A pre-training counts as failed if its loss was not finite, or if its training accuracy in the last epoch is less than
 twice the chance level. This rule is our choice: paper 004 prints "- (Pretraining Failed)" and does not define it.

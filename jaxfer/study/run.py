@@ -154,7 +154,7 @@ def _evaluate(
   device: str,
   log: Callable[[str], None],
 ) -> dict[str, Any]:
-  """Evaluates the evaluated of a run together; see `evaluate`.
+  """Evaluates the trainings of a run together, and writes all results; see `evaluate`.
 
   Raises:
     UserError: a training failed.

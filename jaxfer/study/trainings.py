@@ -41,7 +41,7 @@ def prepare(config: RunConfig, data: records.Records, *, trains: bool = True) ->
 
   Args:
     config: config of the run.
-    data: records, as returned by `seen`.
+    data: records of the config, with the classes that its recipe learns; see `task.relabelled`.
     trains: whether the run will be trained. If so, the weights that it starts from are read.
   """
   return set_up(task_of(config, data), trains=trains)

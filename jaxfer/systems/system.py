@@ -237,7 +237,7 @@ class System:
     return nn.softmax(outputs.astype(jnp.float32))
 
   def for_single_records(self, model: Any, variables: Variables) -> Any:
-    """Returns the model whose outputs for a record do not depend on the other records of the batch.
+    """Returns a version of the model whose outputs for a record do not depend on the other records of the batch.
 
     The default is the model itself. A system that is `batch_dependent` must override this.
     """
@@ -245,7 +245,7 @@ class System:
     return model
 
   def needs_landmarks(self, model: Any) -> bool:
-    """Returns whether the model's answer depends on landmarks, which new images come without."""
+    """Returns whether the outputs depend on landmarks, which the user must then provide for new images."""
     del model
     return False
 
@@ -339,7 +339,7 @@ class System:
   def table_summaries(
     self, histories: Sequence[History], predictions: Sequence[Mapping[str, Prediction]]
   ) -> Mapping[str, Sequence[float]]:
-    """As `summaries`, but only for the system's own `tables`: the study's general table does not show them."""
+    """Like `summaries`, but for the system's own `tables` only. The general table of a study does not show them."""
     del histories, predictions
     return {}
 
@@ -370,7 +370,7 @@ class System:
     """Returns further tables of a study as (title, table).
 
     Args:
-      variants: the trained variants. Each has the fields of `report.study.judged`, its "name", its comparisons with
+      variants: the trained variants. Each has the fields of `report.study.summarize`, its "name", its comparisons with
         other variants ("compared"), the metrics of its trainings ("history"), its `RunConfig` ("config"), and
         "comparable": whether published numbers may be shown beside it.
       seeds: seeds of the study.

@@ -195,7 +195,7 @@ def test_a_source_has_overrides_of_its_own():
     (made(Row("a", {}, None, "people")), ("sources.x.batch_size=1",), "unknown source 'x'"),
     (made(Row("a", {}, None, "people")), ("sources.people.recipe.rat=1",), "did you mean 'recipe.rate'"),
     (made(Row("a", {}, None, "people")), ("init_from=there",), "'sources.people=there'"),
-    (made(Row("a", {}, None, "people")), ("sources.people.split.folds=2",), "a training a fold"),
+    (made(Row("a", {}, None, "people")), ("sources.people.split.folds=2",), "one training per fold"),
     (made(Row("a", {}, None, "people")), ("sources.people.data=nowhere",), "unknown data set 'nowhere'"),
   ],
 )

@@ -201,7 +201,7 @@ def test_members_equal_their_trainings_alone(tmp_path, methods, alones, name, mo
   ("mode", "count", "groups", "placed"),
   [
     ("vmap", 5, 1, "jit, 5 members on each device, each batch divided among 4"),
-    ("sequential", 5, 5, "pmap"),
+    ("sequential", 5, 5, "jit"),
     ("vmap", 6, 1, "jit, 2 members side by side, 3 members on each device, each batch divided among 2"),
     ("sequential", 6, 3, "jit, 2 members side by side, each batch divided among 2"),
   ],

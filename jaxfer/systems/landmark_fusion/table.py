@@ -83,7 +83,7 @@ def tables(
 
 
 def _numbers(variant: Variant, prediction: str, batches: str) -> Mapping[str, Any]:
-  """The numbers of a prediction in batches of one kind, as `report.study.judged` gives them; empty if not made."""
+  """Returns the scores of a prediction in one kind of batches, see `report.study.scores`; empty if not made."""
   name = in_batches(prediction, batches)
   return variant["predictions"].get(name, {}) if name else variant
 
