@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from jaxfer import cli, config
-from jaxfer.study import run, trainings
+from jaxfer.study import trainings
 from jaxfer.systems import SYSTEMS
 from jaxfer.train.trainer import Trainer
 
@@ -93,7 +93,7 @@ def test_what_the_system_remarks_is_said(trained, data_dir, capsys, monkeypatch)
 
 
 def test_of_many_classes_no_matrix_is_written(trained, data_dir, tmp_path, capsys, monkeypatch):
-  monkeypatch.setattr(run, "MANY", 6)
+  monkeypatch.setattr(trainings, "MANY", 6)
   before = json.loads((trained / "evaluation.json").read_text())
   shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("confusion.*", "examples.png"))
   assert jaxfer("evaluate", tmp_path / "run", "--data-dir", data_dir) == 0

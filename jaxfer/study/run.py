@@ -24,9 +24,6 @@ from jaxfer.train.checkpoint import exists
 from jaxfer.train.members import Result
 from jaxfer.train.trainer import Trainer
 
-# Number of classes above which no confusion matrix is written. That of CASIA-WebFace's 10,572 people would take a GB.
-MANY = 200
-
 
 def train(
   config: RunConfig,
@@ -117,8 +114,8 @@ def evaluate(
   Writes these files to `workdir`: `evaluation.json`, `predictions.csv`, `confusion.txt`, `report.html`,
   `model_card.md`, the figures `confusion.png`, `curves.png` and `examples.png` (one test record of each class), and the
   system's own figures for the first fold. The weights of the training, or of each fold, are written to the folder
-  `weights`. With more than `MANY` classes, such as people or ImageNet's objects, nothing is drawn or listed per class,
-  and "confusion" and "calibration" are None.
+  `weights`. With more than `trainings.MANY` classes, such as people or ImageNet's objects, nothing is drawn or listed
+  per class, and "confusion" and "calibration" are None.
 
   Args:
     workdir: folder of the run.
@@ -197,7 +194,7 @@ def _fold(own: Evaluated) -> str:
 def _lines(own: Evaluated) -> list[list[str]]:
   """Returns the rows of predictions.csv for a training."""
   data, first, lines = own.task.records, own.first, []
-  every = own.probabilities if len(data.label_names) <= MANY else np.zeros((len(own.indices), 0))
+  every = own.probabilities if len(data.label_names) <= trainings.MANY else np.zeros((len(own.indices), 0))
   for index, predicted, share, probabilities in zip(
     own.indices, first.predicted, first.correct, every, strict=True
   ):
@@ -261,7 +258,7 @@ def _contents(config: RunConfig, evaluated: Sequence[Evaluated]) -> dict[str, An
     else "records",
     "batches": in_order,
     "average_accuracy": found["average_accuracy"][0][0],
-    "calibration": evaluation.calibration(evaluated) if len(names) <= MANY else None,
+    "calibration": evaluation.calibration(evaluated) if len(names) <= trainings.MANY else None,
     "recall": dict(zip(names, (mean for mean, _ in found["recall"]), strict=True)),
     "accuracy_by_fold": {
       _fold(own): task.score(own.first.correct, own.indices).accuracy for own in evaluated
@@ -273,7 +270,7 @@ def _contents(config: RunConfig, evaluated: Sequence[Evaluated]) -> dict[str, An
       }
       for name, batches in others.items()
     },
-    "confusion": scores.confusion(pooled) if len(names) <= MANY else None,
+    "confusion": scores.confusion(pooled) if len(names) <= trainings.MANY else None,
     "label_names": list(names),
     "published": published,
     "source": task.system.citation if published else "",

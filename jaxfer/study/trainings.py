@@ -18,6 +18,10 @@ from jaxfer.study.task import Task, options_of, task_of
 from jaxfer.train import members, memory, weights
 from jaxfer.train.stage import Variables
 
+# Number of classes above which nothing is written per class. A confusion matrix of CASIA-WebFace's 10,572 people would
+# take a GB.
+MANY = 200
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -61,6 +65,11 @@ def set_up(task: Task, *, trains: bool = True) -> Run:
   if trains:
     pretrained.check_pretrained(task, initial)
   training, splits = training_of(tasks, dict.fromkeys(tasks, initial), config.init_from or "")
+  # Runs are calibrated on their validation records. Outputs for thousands of classes would not fit into memory twice.
+  assert training.evaluation is not None
+  if len(task.records.label_names) <= MANY:
+    own = dataclasses.replace(training.evaluation, validation=True)
+    training = dataclasses.replace(training, evaluation=own)
   return Run(tasks, splits, training, notes)
 
 

@@ -56,7 +56,7 @@ class Evaluator:
     if self.evaluation is not None:
       indices = [m.test for m in members]
       outputs = _outputs(self.evaluation, self.placement, own, self.hparams, self.data, indices)
-      if any(len(m.validation) for m in members):
+      if self.evaluation.validation:
         validated = [m.validation for m in members]
         validation = _outputs(self.evaluation, self.placement, own, self.hparams, self.data, validated)
       if self.evaluation.shuffled:

@@ -56,12 +56,14 @@ class Evaluation:
     batch_size: number of examples per call and member.
     shuffled: whether to compute the outputs of the test examples a second time, in batches of a random order. Members
       with equally many test examples use the same order.
+    validation: whether to compute the outputs of the validation examples at the end.
   """
 
   outputs: Outputs
   evaluate: Callable[[np.ndarray, np.ndarray], Mapping[str, float]]
   batch_size: int
   shuffled: bool = False
+  validation: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +104,8 @@ class Result:
     history: its metric rows, as in metrics.jsonl.
     outputs: outputs [test examples, ...], in the order of `member.test`. None without an evaluation.
     shuffled: outputs like `outputs`, computed in batches of a random order. None unless the evaluation asks for them.
-    validation: outputs [validation examples, ...], in the order of `member.validation`. None without an evaluation.
+    validation: outputs [validation examples, ...], in the order of `member.validation`. None unless the evaluation asks
+      for them.
   """
 
   member: Member
