@@ -57,7 +57,7 @@ def test_a_frozen_affinity(loaded, golden):
   assert loaded.model.affinity == "batch"
   assert not is_written(loaded.variables["affinity"]["arm"], "frozen")
   assert is_written(frozen.variables["affinity"]["arm"], "frozen")
-  with pytest.raises(UserError, match="no pictures"):
+  with pytest.raises(UserError, match="there are no images"):
     loaded.frozen(golden["images"][:0])
 
 
