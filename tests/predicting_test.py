@@ -1,6 +1,7 @@
 """`jaxfer predict` on photographs, folders and videos, with a model and a detector that need no weights."""
 
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -102,6 +103,17 @@ def test_every_face_gets_a_row(tmp_path, capsys):
   assert sorted(os.listdir(tmp_path / "drawn")) == ["a-2.png", "a.png", "b.png"]
   with Image.open(tmp_path / "drawn/a.png") as drawn:
     assert drawn.size == (40, 20)
+
+
+def test_a_model_of_whole_pictures_says_that_it_looks_for_no_faces(tmp_path, capsys, monkeypatch):
+  model = Brightness()
+  model.input_spec = dataclasses.replace(model.input_spec, crop="whole")
+  monkeypatch.setattr(jaxfer, "load", lambda path: model)
+  photograph(tmp_path / "a.png", 255, 51)
+  assert cli.main(["predict", "image", str(tmp_path / "a.png"), "--json", str(tmp_path / "r.json")]) == 0
+  assert "prepared with crop=whole: each picture counts as one face" in capsys.readouterr().err
+  (row,) = json.loads((tmp_path / "r.json").read_text())
+  assert (row["left"], row["right"], row["score"]) == (0, 40, None)
 
 
 def test_nothing_that_can_be_read(tmp_path, capsys):

@@ -107,6 +107,8 @@ def run(
       f"this model needs {spec.landmarks} landmarks of each face, which no detector here gives: call "
       "jaxfer.load(MODEL).predict_proba(images, landmarks=...) from Python, or train with model.answer=rgb"
     )
+  if spec.crop == "whole":
+    complain("the data of this model were prepared with crop=whole: each picture counts as one face")
   names = _names(model)
   if draw is not None:
     files.make_folder(draw)
