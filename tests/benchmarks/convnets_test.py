@@ -92,3 +92,10 @@ def work(problem):
   x = [np.zeros(shape, np.float32) for shape in (shapes if problem.net == FUSION else shapes[:1])]
   variables = jax.eval_shape(lambda *x: net.init(jax.random.key(0), *x, **problem.trained), *x)
   return flops(problem, {"variables": variables, "x": x})
+
+
+def test_variables_have_the_dtypes_of_the_net():
+  """A flag that is drawn as a float is a bool after the first step, and the compiled step then refuses its own state."""
+  drawn = inputs_of(Problem(FUSION, "train_step", 2, 32, "float32", 0.125, 7))
+  flags = jax.tree.leaves(drawn["variables"]["affinity"])
+  assert {leaf.dtype.name for leaf in flags} == {"float32", "bool"}
