@@ -95,7 +95,7 @@ def work(problem):
 
 
 def test_variables_have_the_dtypes_of_the_net():
-  """A flag that is drawn as a float is a bool after the first step, and the compiled step then refuses its own state."""
-  drawn = inputs_of(Problem(FUSION, "train_step", 2, 32, "float32", 0.125, 7))
+  """A flag drawn as a float would be a bool after the first step, and the compiled step would refuse its own state."""
+  drawn = inputs_of(Problem(FUSION, "train_step", 2, 112, "float32", 0.125, 7))
   flags = jax.tree.leaves(drawn["variables"]["affinity"])
   assert {leaf.dtype.name for leaf in flags} == {"float32", "bool"}
