@@ -30,6 +30,7 @@ from jaxfer.kernels.conv.choices import Shape
 from jaxfer.kernels.conv.formulations import Padding, same_padding
 
 _LOOP, _MEMBERS, _GAIN, _BUDGET = 2, 4, 1.05, 1.0
+_SCAN = choices.DEFAULTS["recurrence"]
 _OPERATIONS = ("forward", "transpose", "weight_gradient")
 
 
@@ -244,12 +245,12 @@ def table_of(rows: Iterable[records.Record]) -> dict[str, list[dict[str, Any]]]:
   return found
 
 
-def recurrences_of(rows: Iterable[records.Record]) -> list[dict[str, Any]]:
-  """Shapes of conv-RNN layers with the choice and the costs it was made from.
+def recurrences_of(rows: Iterable[records.Record]) -> dict[str, list[dict[str, Any]]]:
+  """Operation -> shapes of conv-RNN layers with the choice and the costs it was made from.
 
-  An implementation takes the place of the default where every gradient and training step of the shape is cheaper with
-  it. If nothing was timed, compiled programs are compared instead. They never choose the Pallas kernels, because no TPU
-  has run those.
+  An implementation takes the place of the default where every gradient and training step of the operation and the shape
+  is cheaper with it. If nothing was timed, compiled programs are compared instead; they never choose the Pallas
+  kernels, because no TPU has run those.
 
   Args:
     rows: records of `benchmarks.conv_rnn`, or of the same cases in `benchmarks.tpu`.
@@ -260,12 +261,17 @@ def recurrences_of(rows: Iterable[records.Record]) -> list[dict[str, Any]]:
   for record in rows:
     if timed == (record["status"] == "ok"):
       cases.setdefault(record["case"], {})[record["implementation"].removeprefix("jaxfer_")] = record
-  shapes: dict[Shape, list[dict[str, records.Record]]] = {}
+  shapes: dict[str, dict[Shape, list[dict[str, records.Record]]]] = {}
   for found in cases.values():
-    if len(found) > 1 and choices.DEFAULTS["recurrence"] in found:
-      s = found[choices.DEFAULTS["recurrence"]]["settings"]
-      shapes.setdefault(shape_of(3, 1, s["channels"], s["features"][0], s["size"]), []).append(found)
-  return [_recurrence(shape, of_shape) for shape, of_shape in shapes.items()]
+    if len(found) > 1 and _SCAN in found:
+      s = found[_SCAN]["settings"]
+      shape = shape_of(3, 1, s["channels"], s["features"][0], s["size"])
+      operation = "enhanced_recurrence" if s["enhanced"] else "recurrence"
+      shapes.setdefault(operation, {}).setdefault(shape, []).append(found)
+  return {
+    operation: [_recurrence(shape, of_shape) for shape, of_shape in found.items()]
+    for operation, found in shapes.items()
+  }
 
 
 def _is_training_layer(record: records.Record) -> bool:
@@ -287,11 +293,11 @@ def _recurrence(shape: Shape, cases: Sequence[Mapping[str, records.Record]]) -> 
     for name in conv_recurrence.IMPLEMENTATIONS
     if all(name in case for case in cases)
   }
-  estimate = cases[0][choices.DEFAULTS["recurrence"]]["status"] == "compiled"
+  estimate = cases[0][_SCAN]["status"] == "compiled"
   allowed = {name: cost for name, cost in costs.items() if not (estimate and name == "pallas")}
   return {
     **dataclasses.asdict(shape),
-    "formulation": _best(allowed, choices.DEFAULTS["recurrence"]),
+    "formulation": _best(allowed, _SCAN),
     "thousand_cycles" if estimate else "milliseconds": {
       name: [float(f"{c:.3g}") for c in cost] for name, cost in costs.items()
     },
@@ -317,8 +323,7 @@ def write(paths: Sequence[pathlib.Path]) -> None:
   latest = [r for r in every if r["benchmark"] == "choose"]
   platform = {"gpu": "cuda"}.get(environment["platform"], environment["platform"])
   found = table_of(latest)
-  if recurrences := recurrences_of(every):
-    found["recurrence"] = recurrences
+  found |= recurrences_of(every)
   table = json.loads(choices.TABLE.read_text())
   table["platforms"][platform] = {
     "source": ", ".join(f"benchmarks/results/{path.name}" for path in paths),

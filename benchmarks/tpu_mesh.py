@@ -32,9 +32,10 @@ import numpy as np
 
 from benchmarks import harness, records, tpu_compile
 from jaxfer.kernels.conv_recurrence import Implementation
-from jaxfer.systems import elderly_transfer, identity_expression_vae, two_stream_conv_rnn
+from jaxfer.systems import elderly_transfer, identity_expression_vae, landmark_fusion, two_stream_conv_rnn
 from jaxfer.systems.elderly_transfer.model import FaceClassifier
 from jaxfer.systems.identity_expression_vae.model import IdentityExpressionVAE
+from jaxfer.systems.landmark_fusion.model import LandmarkFusion
 from jaxfer.systems.two_stream_conv_rnn.model import TwoStreamConvRNN
 from jaxfer.train.placement import Placement
 from jaxfer.train.stage import Stage
@@ -91,6 +92,8 @@ CASES = {
     "jaxfer_pallas",
   ),
   "elderly_transfer, ResNet18": ("resnet18/train_step/b128-s112/bfloat16", "jaxfer"),
+  "elderly_transfer, ResNet50": ("resnet50/train_step/b128-s112/bfloat16", "jaxfer"),
+  "landmark_fusion": ("landmark_fusion/train_step/b64-s224/bfloat16", "jaxfer"),
   "identity_expression_vae, identity": ("identity_expression_vae/identity_step/b64-s64/bfloat16", "jaxfer"),
   "identity_expression_vae, expression": (
     "identity_expression_vae/expression_step/b64-s64/bfloat16",
@@ -119,6 +122,7 @@ def _image_step(system: Any, model: Any, size: int, which: int = 0) -> Step:
     "image": jax.ShapeDtypeStruct((ROWS, size, size, 3), jnp.uint8),
     "label": jax.ShapeDtypeStruct((ROWS,), jnp.int32),
     "subject": jax.ShapeDtypeStruct((ROWS,), jnp.int32),
+    "landmarks": jax.ShapeDtypeStruct((ROWS, 37, 2), jnp.float32),
   }
   one = {name: np.zeros((1, *array.shape[1:]), array.dtype) for name, array in data.items()}
   variables = jax.eval_shape(lambda key: system.init(model, one, key), jax.random.key(0))
@@ -127,12 +131,21 @@ def _image_step(system: Any, model: Any, size: int, which: int = 0) -> Step:
 
 def steps() -> dict[str, Any]:
   """What makes each step, by name."""
-  resnet = lambda: FaceClassifier(7, net="resnet18", image_size=64, dtype=jnp.bfloat16)  # noqa: E731
+
+  def resnet(net):
+    return _image_step(
+      elderly_transfer.SYSTEM, FaceClassifier(7, net=net, image_size=64, dtype=jnp.bfloat16), 64
+    )
+
+  # The stage of the landmark net and the head, as in `benchmarks.convnets`. Other sizes need other kernels.
+  fusion = lambda: LandmarkFusion(7, dtype=jnp.bfloat16)  # noqa: E731
   vae = lambda: IdentityExpressionVAE(64, dtype=jnp.bfloat16)  # noqa: E731
   return {
     "two_stream_conv_rnn, scan": lambda: two_stream("auto"),
     "two_stream_conv_rnn, Pallas": lambda: two_stream("pallas"),
-    "elderly_transfer, ResNet18": lambda: _image_step(elderly_transfer.SYSTEM, resnet(), 64),
+    "elderly_transfer, ResNet18": lambda: resnet("resnet18"),
+    "elderly_transfer, ResNet50": lambda: resnet("resnet50"),
+    "landmark_fusion": lambda: _image_step(landmark_fusion.SYSTEM, fusion(), 224, 1),
     "identity_expression_vae, identity": lambda: _image_step(identity_expression_vae.SYSTEM, vae(), 64),
     "identity_expression_vae, expression": lambda: _image_step(identity_expression_vae.SYSTEM, vae(), 64, 1),
   }

@@ -92,13 +92,14 @@ class _Recurrent(nn.RNNCellBase):
 
   kind: ClassVar[Kind] = "conv_lstm"
 
-  def _cell(self) -> Cell:
+  def switches(self) -> Cell:
+    """The kind of cell and its switches; an error if the kernel's size is not odd."""
     if any(k % 2 == 0 or k < 1 for k in self.kernel_size):
       raise UserError(
         f"kernel_size {self.kernel_size} of a conv-RNN must be odd, so that the state keeps its size"
       )
-    switches = {f.name for f in dataclasses.fields(Cell)} - {"kind"}
-    return Cell(self.kind, **{name: getattr(self, name) for name in switches if hasattr(self, name)})
+    names = {f.name for f in dataclasses.fields(Cell)} - {"kind"}
+    return Cell(self.kind, **{name: getattr(self, name) for name in names if hasattr(self, name)})
 
   def _params(self, cell: Cell, x: jax.Array | Packed) -> dict[str, jax.Array]:
     """Declares the parameters for x [..., height, width, channels] and casts them to the dtype of computation."""
@@ -144,7 +145,7 @@ class _Layer(_Recurrent):
     """
     if x.ndim != 5 or x.shape[1] < 1:
       raise UserError(f"a conv-RNN reads [batch, time >= 1, height, width, channels], not {x.shape}")
-    cell = self._cell()
+    cell = self.switches()
     params = self._params(cell, x)
     if self.checkpoint_every is not None and self.checkpoint_every < 1:
       raise UserError(f"checkpoint_every={self.checkpoint_every}: take a number of steps, 1 or more, or None")
@@ -165,7 +166,7 @@ class _StepCell(_Recurrent):
   @nn.compact
   def __call__(self, carry: State, inputs: jax.Array) -> tuple[State, jax.Array]:
     """One step on inputs [batch, height, width, channels]; returns the new carry and Y of the equations."""
-    cell = self._cell()
+    cell = self.switches()
     params = self._params(cell, inputs)
     return conv_recurrence.step(cell, params, carry, inputs.astype(self._dtype(inputs)))
 
@@ -174,7 +175,7 @@ class _StepCell(_Recurrent):
     """Zeros for inputs of `input_shape` [batch, height, width, channels]."""
     del rng
     dtype = self.dtype or self.param_dtype
-    return conv_recurrence.initial_state(self._cell(), (*input_shape[:-1], self.features), dtype)
+    return conv_recurrence.initial_state(self.switches(), (*input_shape[:-1], self.features), dtype)
 
   @property
   def num_feature_axes(self) -> int:

@@ -73,7 +73,8 @@ def test_an_implementation_of_the_recurrence_is_chosen_where_it_is_faster_in_eve
   enhanced, wide = {"enhanced": True}, {"channels": 128, "features": (128,)}
   rows = [
     layer("scan", 3.0), layer("pallas", 1.0), layer("scan_folded2", 2.0),
-    layer("scan", 5.0, **enhanced), layer("pallas", 4.0, **enhanced),  # Folded was not timed.
+    layer("scan", 6.0, batch=16), layer("pallas", 4.0, batch=16), layer("scan_folded2", 4.5, batch=16),
+    layer("scan", 5.0, **enhanced), layer("pallas", 4.0, **enhanced),
     layer("scan", 1.0, operation="forward"), layer("pallas", 2.0, operation="forward"),
     layer("scan", 3.0, **wide), layer("pallas", 1.0, **wide),
     layer("scan", 3.0, **wide, **enhanced), layer("pallas", 4.0, **wide, **enhanced),
@@ -86,8 +87,14 @@ def test_an_implementation_of_the_recurrence_is_chosen_where_it_is_faster_in_eve
     layer("scan", 3.0, dtype="bfloat16") | {"status": "failed"}, layer("pallas", 1.0, dtype="bfloat16"),
   ]  # fmt: skip
   found = choose.recurrences_of([*failed, *rows])
-  assert [(row["features"], row["formulation"]) for row in found] == [(32, "pallas"), (128, "scan")]
-  assert found[0]["milliseconds"] == {"scan": [3000, 5000], "pallas": [1000, 4000]}
+  plain, skips = found["recurrence"], found["enhanced_recurrence"]
+  assert [(row["features"], row["formulation"]) for row in plain] == [(32, "pallas"), (128, "pallas")]
+  assert plain[0]["milliseconds"] == {
+    "scan": [3000, 6000],
+    "pallas": [1000, 4000],
+    "scan_folded2": [2000, 4500],
+  }
+  assert [(row["features"], row["formulation"]) for row in skips] == [(32, "pallas"), (128, "scan")]
 
 
 def test_an_estimate_folds_pixels_and_does_not_choose_the_kernels():
@@ -95,7 +102,7 @@ def test_an_estimate_folds_pixels_and_does_not_choose_the_kernels():
     layer("scan", None, (8000, 3000)), layer("scan_folded2", None, (6000, 2000)), layer("pallas", None, (1, 1)),
     layer("scan_folded4", None, (5000, 2900)),
   ]  # fmt: skip
-  (row,) = choose.recurrences_of(rows)
+  (row,) = choose.recurrences_of(rows)["recurrence"]
   assert row["formulation"] == "scan_folded2"  # The other is no better by the schedule.
   assert row["thousand_cycles"]["pallas"] == [0.001, 0.001]
 
@@ -154,4 +161,5 @@ def test_the_committed_table_of_a_tpu_is_what_its_committed_results_give(tmp_pat
 
 def test_the_committed_table_covers_every_operation_of_the_measured_platforms():
   for entry in json.loads(choices.TABLE.read_text())["platforms"].values():
-    assert set(entry["choices"]) - {"recurrence"} == set(choices.DEFAULTS) - {"recurrence"}
+    recurrences = {"recurrence", "enhanced_recurrence"}
+    assert set(entry["choices"]) - recurrences == set(choices.DEFAULTS) - recurrences

@@ -23,7 +23,9 @@ DEFAULTS = {
   "forward_members": "grouped",
   "transpose_members": "grouped",
   "weight_gradient_members": "grouped",
-  "recurrence": "scan",  # Implementation of a conv-RNN layer; channels and features are the layer's.
+  # Implementations of a conv-RNN layer, plain, and with gates or skips; channels and features are the layer's.
+  "recurrence": "scan",
+  "enhanced_recurrence": "scan",
 }
 
 

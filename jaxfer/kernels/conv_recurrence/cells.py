@@ -106,6 +106,11 @@ class Cell:
     """Whether the cell reads the state of two steps ago."""
     return self.temporal_gate or self.temporal_skip
 
+  @property
+  def operation(self) -> str:
+    """The cell's operation in the choice table. What is fastest for a plain cell need not be for one with skips."""
+    return "enhanced_recurrence" if self.looks_back or self.spatial_skip else "recurrence"
+
 
 def parameter_shapes(
   cell: Cell, channels: int, features: int, kernel_size: tuple[int, int], size: tuple[int, int]
@@ -308,7 +313,7 @@ def unroll(
     options: dict[str, Callable] = {name: functools.partial(_suited, again, name) for name in IMPLEMENTATIONS}
     kernel_height, kernel_width, *_ = params["input_kernel"].shape
     at = layer_shape((height, width), channels, features, (kernel_height, kernel_width))
-    return by_platform("recurrence", at, options, params, x, first, mask)
+    return by_platform(cell.operation, at, options, params, x, first, mask)
   run = functools.partial(_unroll, cell, recompute)
   if (pixels := folded_pixels(implementation)) > 1:
     run = functools.partial(run, plus=folding.plus)
@@ -404,9 +409,9 @@ def layer_shape(
   return choices.Shape(kernel_size, (1, 1), channels, features, size[0] * size[1])
 
 
-def chosen(platform: str, shape: choices.Shape) -> Implementation:
+def chosen(platform: str, cell: Cell, shape: choices.Shape) -> Implementation:
   """The implementation that "auto" stands for on a platform."""
-  return cast(Implementation, choices.choose(platform, "recurrence", shape, IMPLEMENTATIONS))
+  return cast(Implementation, choices.choose(platform, cell.operation, shape, IMPLEMENTATIONS))
 
 
 def _suited(again: Callable, implementation: Implementation, *arguments) -> tuple[jax.Array, State]:

@@ -113,9 +113,10 @@ class Stream(nn.Module):
       return False
     *_, height, width, channels = shape
     kernel_size = self.settings.get("kernel_size", (3, 3))
+    cell = _CELLS[self.cell](self.features[0], **self.settings, parent=None).switches()
     for k, features in enumerate(self.features):
       at = layer_shape((height >> k, width >> k), channels, features, kernel_size)
-      if chosen("tpu", at) != "pallas":
+      if chosen("tpu", cell, at) != "pallas":
         return False
       channels = features
     return True
