@@ -46,11 +46,13 @@ class Mixture:
     label_names: class names by label.
     parts: in order.
     source: of the expected numbers.
+    draw_seed: seed of a draw that reduces each class of each part to its expected number; None keeps all records.
   """
 
   label_names: tuple[str, ...]
   parts: tuple[Part, ...]
   source: str
+  draw_seed: int | None = None
 
 
 def load(name: str, data_dir: str | Path, options: Mapping[str, Any]) -> records.Records:
@@ -79,7 +81,7 @@ def compose(mixture: Mixture, loaded: Sequence[records.Records]) -> records.Reco
 
   Returns:
     Their `image`s and labels; keys and subjects as "prefix/key"; where parts have purposes the text `purpose`. `notes`
-    counts each part's records by class, found of expected, and what was dropped.
+    counts each part's records by class, found of expected, what was dropped, and what a draw left out.
 
   Raises:
     UserError: pictures of different shapes.
@@ -88,11 +90,11 @@ def compose(mixture: Mixture, loaded: Sequence[records.Records]) -> records.Reco
   if len(set(shapes.values())) > 1:
     raise UserError(f"pictures of different shapes cannot be mixed: {shapes}")
   images, labels, keys, subjects, purposes, notes = [], [], [], [], [], []
-  for part, own in zip(mixture.parts, loaded, strict=True):
+  for number, (part, own) in enumerate(zip(mixture.parts, loaded, strict=True)):
     taken = {name: name for name in mixture.label_names} if part.labels is None else part.labels
     index = [mixture.label_names.index(taken[name]) if name in taken else -1 for name in own.label_names]
     label = np.asarray(index, np.int32)[own.arrays["label"]]
-    rows = np.flatnonzero(label >= 0)
+    rows = _drawn(mixture, number, label)
     images.append(own.arrays["image"][rows])
     labels.append(label[rows])
     ending = f"/{part.purpose}" if part.purpose else ""
@@ -100,12 +102,32 @@ def compose(mixture: Mixture, loaded: Sequence[records.Records]) -> records.Reco
     purposes += [part.purpose] * len(rows)
     subjects += [f"{part.prefix}/{name}" for name in own.subjects[rows]]
     notes += [_counts(mixture, part, label[rows]), *_dropped(part, own, label < 0)]
+    if left := int((label >= 0).sum()) - len(rows):
+      notes.append(f"{part.name}: {left} records left out by a draw (seed {mixture.draw_seed})")
   total = sum(sum(part.expected.values()) for part in mixture.parts if part.expected)
   whole = f"{len(keys)} records" + (f", expected {total} ({mixture.source})" if total else "")
   arrays = {"image": np.concatenate(images), "label": np.concatenate(labels)}
   texts = {"purpose": purposes} if any(purposes) else None
   made = records.Records.from_arrays(arrays, keys, mixture.label_names, subjects, texts)
   return dataclasses.replace(made, notes=(*notes, whole))
+
+
+def _drawn(mixture: Mixture, number: int, label: np.ndarray) -> np.ndarray:
+  """The rows of a part that are taken, in ascending order.
+
+  Args:
+    mixture: the mixture.
+    number: index of the part.
+    label: [n] the mixture's label of each record of the part, -1 for records of other classes.
+  """
+  expected = mixture.parts[number].expected
+  if mixture.draw_seed is None or expected is None:
+    return np.flatnonzero(label >= 0)
+  taken = []
+  for k, name in enumerate(mixture.label_names):
+    rows, rng = np.flatnonzero(label == k), np.random.default_rng((mixture.draw_seed, number, k))
+    taken.append(rng.permutation(rows)[: expected.get(name, 0)])
+  return np.sort(np.concatenate(taken))
 
 
 def _counts(mixture: Mixture, part: Part, label: np.ndarray) -> str:
