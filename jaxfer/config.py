@@ -252,12 +252,17 @@ def check(config: RunConfig, options_of: OptionsOf) -> RunConfig:
   for field in dataclasses.fields(config):
     call = getattr(config, field.name)
     if isinstance(call, Call):
-      valid = options_of(field.name, call)
-      for name, value in call.options.items():
-        if name not in valid:
-          raise unknown(f"option of {field.name} '{call.name}'", name, valid)
-        values.check(value, valid[name], f"{field.name}.{name}")
+      _check_options(field.name, call, call.options, options_of)
+  _check_options("figures", config.recipe, config.figures, options_of)
   return config
+
+
+def _check_options(field: str, call: Call, options: Mapping[str, Any], options_of: OptionsOf) -> None:
+  valid = options_of(field, call) if options else {}
+  for name, value in options.items():
+    if name not in valid:
+      raise unknown(f"option of {field} '{call.name}'", name, valid)
+    values.check(value, valid[name], f"{field}.{name}")
 
 
 def _check_split(split: Split) -> None:
@@ -289,6 +294,9 @@ def _assign(node, path, given, whole, options_of):
     valid = _keys(node, whole.removesuffix(".".join(path)))
     raise unknown("config key", whole, valid + _owners(node, name, options_of))
   value = getattr(node, name)
+  if name == "figures":
+    call = _assign_option(name, Call(node.recipe.name, **value), ".".join(rest), given, whole, options_of)
+    return dataclasses.replace(node, figures=call.options)
   if isinstance(value, Call):
     if not rest:
       call = Call(values.read(given, str, whole))
@@ -309,11 +317,12 @@ def _assign(node, path, given, whole, options_of):
 def _assign_option(
   field: str, call: Call, option: str, given: Any, whole: str, options_of: OptionsOf
 ) -> Call:
-  if option == "name":
+  if option == "name" and field != "figures":
     return Call(values.read(given, str, whole), **call.options)
   valid = options_of(field, call)
   if option not in valid:
-    raise unknown("config key", whole, [f"{field}.{name}" for name in ("name", *valid)])
+    names = valid if field == "figures" else ("name", *valid)
+    raise unknown("config key", whole, [f"{field}.{name}" for name in names])
   return Call(call.name, **{**call.options, option: values.read(given, valid[option], whole)})
 
 
@@ -364,14 +373,14 @@ def from_tree(tree: Any) -> RunConfig:
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
-  """Returns the part of a config that determines its numbers, as parsed JSON: everything except `execution`."""
+  """Returns the part of a config that determines its numbers, as parsed JSON: all but `execution` and `figures`."""
   tree = json.loads(to_json(config))
-  del tree["execution"]
+  del tree["execution"], tree["figures"]
   return tree
 
 
 def differences(one: RunConfig, other: RunConfig) -> list[str]:
-  """Returns the keys in which two configs differ, without those of `execution`."""
+  """Returns the keys in which two configs differ, without those of `execution` and `figures`."""
   return tree_differences(identity(one), identity(other))
 
 

@@ -101,6 +101,8 @@ class RunConfig:
     init_from: folder of weights to start from: the output of `jaxfer convert`, or the folder `weights` of a finished
       training. The system determines which submodules are loaded. None starts from initial values.
     execution: devices, driver, checkpoints.
+    figures: options of the figures that the system draws of a training, see `System.figure_options`. They change no
+      training: `jaxfer train ... --resume` draws the figures of a finished run again with other options.
   """
 
   recipe: Call
@@ -113,6 +115,7 @@ class RunConfig:
   seed: Seed = 0
   init_from: str | None = None
   execution: Execution = Execution()
+  figures: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

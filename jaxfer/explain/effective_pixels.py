@@ -92,6 +92,26 @@ def effective_pixels(
   return paths > 0, paths
 
 
+def most_paths(paths: np.ndarray, share: float) -> np.ndarray:
+  """Returns the inputs with the most effective paths to each output, a given share of all inputs.
+
+  Args:
+    paths: [outputs, inputs] numbers of paths, see `effective_pixels`.
+    share: share of the inputs to take for each output, above 0 and at most 1. Inputs with equally many paths are taken
+      or left out together, and inputs without a path are never taken, so this is the nearest share that is possible.
+
+  Returns:
+    [outputs, inputs] bool.
+  """
+  mask = np.zeros(paths.shape, bool)
+  for own, taken in zip(paths, mask, strict=True):
+    numbers, counts = np.unique(own[own > 0], return_counts=True)
+    if len(numbers):
+      sizes = counts[::-1].cumsum()[::-1]  # Number of inputs with at least so many paths.
+      taken[:] = own >= numbers[np.abs(sizes - share * len(own)).argmin()]
+  return mask
+
+
 def part_regions(landmarks: np.ndarray, height: int, width: int) -> dict[str, np.ndarray]:
   """Where the parts of the face lie in a set of pictures: boxes around brows, eyes and mouth.
 

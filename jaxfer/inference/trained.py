@@ -134,7 +134,7 @@ def _config(folder: pathlib.Path, meta: Mapping[str, Any]) -> RunConfig:
     return dict.fromkeys(call.options, Any) if field == "data" else options_of(field, call)
 
   try:
-    config = configuration.from_tree({**meta["config"], "execution": execution})
+    config = configuration.from_tree({**meta["config"], "execution": execution, "figures": {}})
     return configuration.check(config, options)
   except (UserError, ValueError, TypeError, KeyError) as error:
     raise UserError(f"{folder} was written by another version of jaxfer ({error}): {_AGAIN}") from None

@@ -28,8 +28,8 @@ def options_of(field: str, call: Call) -> Mapping[str, Any]:
   """Returns the options that a call in a config accepts.
 
   Args:
-    field: "recipe", "model" or "data".
-    call: the call.
+    field: "recipe", "model" or "data"; or "figures" for the options of the figures of a recipe's system.
+    call: the call. For "figures" it is that of the recipe.
 
   Returns:
     Option name -> annotation with its type and range.
@@ -40,6 +40,8 @@ def options_of(field: str, call: Call) -> Mapping[str, Any]:
   if field == "recipe":
     parameters = inspect.signature(_system(call.name).recipe).parameters.values()
     return {p.name: p.annotation for p in parameters if p.kind is p.KEYWORD_ONLY}
+  if field == "figures":
+    return _system(call.name).figure_options
   if field == "model":
     model = model_class(call.name)
     hints = typing.get_type_hints(model, include_extras=True)

@@ -143,6 +143,7 @@ class System:
       drawn at random.
     label_free: names of submodules that do not depend on the classes, so that they can be loaded from a training with
       other classes. A path such as "rgb/trunk" names a part that can be loaded without the rest of its submodule.
+    figure_options: options of `figures` that a config may set, by name, with their types and ranges.
   """
 
   models: Mapping[str, type[nn.Module]]
@@ -153,6 +154,7 @@ class System:
   test_batch: int | None = None
   batch_dependent: bool = False
   label_free: Sequence[str] = ()
+  figure_options: Options = {}
 
   # A method (model, steps, *, options) -> (stages, hyperparameters by name), where `steps` is the number of batches per
   # epoch. Each subclass declares its options as keyword-only arguments with types and defaults, so no signature is
@@ -313,7 +315,7 @@ class System:
     """Draws figures of a training as PNG files, and returns their captions by file name.
 
     Args:
-      task: the config with its model and data.
+      task: the config with its model and data. `task.config.figures` holds the options of the figures.
       variables: the trained variables.
       train_indices: indices of the training records.
       test_indices: indices of the test records.

@@ -100,6 +100,14 @@ def test_a_background_that_never_changes_keeps_its_first_weights_and_drops_out_b
   assert scaled.tolist() == [True, False, False, False]
 
 
+def test_the_inputs_with_the_most_paths_are_those_of_the_nearest_share():
+  paths = np.array([[4.0, 3, 3, 2, 1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1, 1, 0, 0], [0] * 10])
+  for share, first, second in ((0.1, 1, 8), (0.19, 1, 8), (0.21, 3, 8), (0.3, 3, 8), (0.4, 4, 8), (1, 5, 8)):
+    mask = effective_pixels.most_paths(paths, share)
+    assert mask.sum(1).tolist() == [first, second, 0], share
+    assert mask[0, :first].all()
+
+
 def test_what_does_not_fit_is_refused():
   with pytest.raises(ValueError, match="do not follow one another"):
     effective_pixels.effective_pixels([np.ones((3, 2)), np.ones((3, 1))])

@@ -17,17 +17,21 @@ def draw(
   folder: pathlib.Path,
   *,
   percentile: float = 97.7,
+  kappa: float | None = None,
   signed: bool = True,
+  share: float = 0.05,
+  constant_pixels: bool = True,
 ) -> dict[str, str]:
-  """Draws `effective_pixels.png`: the effective pixels of each class over the mean face.
+  """Draws `effective_pixels.png`: for each class its effective pixels, and beside them the number of paths.
 
-  A pixel is effective for a class if a path of large weights connects them (`explain.effective_pixels`). The paper does
-  not state its threshold. By our choice the largest 2.3 % of the weights into each unit count as large. This is the
-  share of a normal distribution that lies more than two standard deviations above the mean. Each unit has its own
-  threshold, so that every class has paths. Like the paper, we compare the raw weights. But we leave out pixels that are
-  constant over the training images, because their weights may never have received a gradient.
+  A path connects a pixel to a class by large weights (`explain.effective_pixels`). The paper puts one threshold on the
+  weights and does not state it. With one threshold for each layer (`kappa`), a class of the nets that we looked at has
+  either no path or paths from most pixels, because the smallest weights of a path decide about many pixels at once. By
+  our choice the largest 2.3 % of the
+  weights into each unit count as large, so that every class has paths. This is the share of a normal distribution that
+  lies more than two standard deviations above the mean. A pixel is effective if it is among those with the most paths.
 
-  If the records have landmarks, the caption also gives the share of paths and pixels on brows, eyes and mouth.
+  If the records have landmarks, the caption also gives the shares on brows, eyes and mouth.
 
   Args:
     weights: W1, W2, ... of the model, [inputs, outputs] each. The inputs are the pixels in row-major order.
@@ -35,39 +39,99 @@ def draw(
     indices: indices of the training records, from which the mean face and the parts of the face are computed.
     folder: an existing folder.
     percentile: percentile in [0, 100] of a unit's weights above which a weight is large.
-    signed: whether to compare the signed weights. Otherwise their magnitudes are compared.
+    kappa: if it is given, a weight is large if it is more than so many standard deviations above the mean of its layer.
+      This is one threshold for each layer, and replaces `percentile`.
+    signed: whether to compare the signed weights, like the paper. Otherwise their magnitudes are compared.
+    share: share of the pixels that are effective for each class, see `most_paths`. 1 takes every pixel with a path, as
+      in the paper.
+    constant_pixels: whether pixels that are constant over the training images can be effective. Their weights stay as
+      they were drawn if the pixels are black.
 
   Returns:
     The caption by file name.
   """
   images = np.asarray(records.arrays["image"][indices])
   face, varies = images.mean((0, -1)), np.ptp(images, axis=0).any(-1).ravel()
-  used = [weights[0] * varies[:, None], *weights[1:]]
-  limits = effective_pixels.thresholds(used, percentile=percentile, signed=signed, by_unit=True)
-  mask, paths = (
-    values.reshape(-1, *face.shape)
-    for values in effective_pixels.effective_pixels(used, limits, signed=signed)
+  kept = np.ones_like(varies) if constant_pixels else varies
+  used = [weights[0][kept], *weights[1:]]
+  limits = (
+    effective_pixels.thresholds(used, percentile=percentile, signed=signed, by_unit=True)
+    if kappa is None
+    else effective_pixels.thresholds(used, kappa=kappa, signed=signed)
   )
-  names = list(records.label_names)
-  caption = (
-    f"Pixels from which a path of large {'weights' if signed else 'magnitudes'} leads to a class (the largest "
-    f"{100 - percentile:.3g} % of each unit), over the mean face. A darker pixel has more paths."
-  )
-  if constant := int((~varies).sum()):
-    caption += f" {constant} of {varies.size} pixels are constant and are left out."
+  paths = np.zeros((len(records.label_names), face.size))
+  paths[:, kept] = effective_pixels.effective_pixels(used, limits, signed=signed)[1]
+  maps = {"set": effective_pixels.most_paths(paths, share), "paths": paths}
+  maps = {name: values.reshape(-1, *face.shape) for name, values in maps.items()}
   regions = {}
   if "landmarks" in records.arrays:
     regions = effective_pixels.part_regions(records.arrays["landmarks"][indices], *face.shape)
-    path_shares, chance = inside(paths, regions)
-    names = [f"{name}\n{_percent(share)}" for name, share in zip(names, path_shares, strict=True)]
-    pixel_shares, _ = inside(mask, regions)
-    caption += (
-      f" On average over the classes that have paths, {_mean(path_shares)} of the paths and {_mean(pixel_shares)} of "
-      f"the pixels lie on brows, eyes and mouth. By chance it would be {100 * chance:.0f} %."
-    )
+  large = (
+    f"the largest {100 - percentile:.3g} % of each unit"
+    if kappa is None
+    else f"more than {kappa:.3g} standard deviations above the mean of a layer"
+  )
+  sentences = [
+    f"The set of effective pixels of each class, with its share of all pixels, and beside it the paths of large "
+    f"{'weights' if signed else 'magnitudes'} ({large}) from each pixel to the class. A darker pixel has more paths.",
+    _shares(maps["set"], share),
+    _constant(maps["set"], varies, constant_pixels),
+    _on_parts(maps, regions),
+  ]
   title = "Pixels on which the classes depend"
-  grids.over_face_png(face, paths, names, folder / "effective_pixels.png", title, regions)
-  return {"effective_pixels.png": caption}
+  drawn, names = _panels(maps, records.label_names, regions)
+  grids.over_face_png(face, drawn, names, folder / "effective_pixels.png", title, regions)
+  return {"effective_pixels.png": " ".join(filter(None, sentences))}
+
+
+def _shares(mask: np.ndarray, share: float) -> str:
+  """Says how large the sets [classes, height, width] are."""
+  found = 100 * mask.mean((1, 2))
+  rule = (
+    "Every pixel with a path is effective" if share == 1 else "The pixels with the most paths are effective"
+  )
+  told = f"{rule}: {found.mean():.1f} % of the pixels on average ({found.min():.1f} to {found.max():.1f} % by class)."
+  return told + (f" {n} of {len(mask)} classes have no path." if (n := int((found == 0).sum())) else "")
+
+
+def _constant(mask: np.ndarray, varies: np.ndarray, counted: bool) -> str:
+  """Says how many pixels are constant over the training images, and how many of the effective ones are."""
+  if varies.all():
+    return ""
+  constant = f"{(~varies).sum()} of {varies.size} pixels are constant over the training images"
+  if not counted:
+    return f"{constant} and are left out."
+  among = mask.reshape(len(mask), -1)[:, ~varies].sum()
+  return f"{constant}; {among} of the {mask.sum()} effective pixels are."
+
+
+def _on_parts(maps: Mapping[str, np.ndarray], regions: Mapping[str, np.ndarray]) -> str:
+  """Says how much of the sets and of the paths lies on the parts of the face."""
+  if not regions:
+    return ""
+  (sets, chance), (paths, _) = (inside(values, regions) for values in maps.values())
+  return (
+    f"On average over the classes that have paths, {_mean(sets)} of the effective pixels and {_mean(paths)} of the "
+    f"paths lie on brows, eyes and mouth. By chance it would be {100 * chance:.0f} %."
+  )
+
+
+def _panels(
+  maps: Mapping[str, np.ndarray], label_names: Sequence[str], regions: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, list[str]]:
+  """Returns the maps [2 * classes, height, width] in the order in which they are drawn, and a title for each."""
+  drawn, names = [], []
+  for k, label in enumerate(label_names):
+    for name, values in maps.items():
+      own = values[k : k + 1]
+      told = f"set, {100 * own.mean():.1f} %" if name == "set" else "paths"
+      if not own.any():
+        told = "no path"
+      elif regions:
+        told += f"\n{100 * inside(own, regions)[0][0]:.0f} % on the parts"
+      drawn.append(own[0].astype(np.float64))
+      names.append(f"{label}: {told}")
+  return np.stack(drawn), names
 
 
 def inside(maps: np.ndarray, regions: Mapping[str, np.ndarray]) -> tuple[np.ndarray, float]:
@@ -78,10 +142,6 @@ def inside(maps: np.ndarray, regions: Mapping[str, np.ndarray]) -> tuple[np.ndar
     regions: [height, width] bool, by name. The union of all regions counts.
   """
   return effective_pixels.share_inside(maps, np.any(list(regions.values()), axis=0))
-
-
-def _percent(share: float) -> str:
-  return "no path" if np.isnan(share) else f"{100 * share:.0f} % on the parts"
 
 
 def _mean(shares: np.ndarray) -> str:

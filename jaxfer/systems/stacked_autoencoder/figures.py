@@ -30,7 +30,11 @@ def draw(
   params: Any = variables["params"]
   layers = [*(f"encoder{k + 1}" for k in range(len(task.model.sizes))), "classifier"]
   drawn |= effective_pixels.draw(
-    [params[name]["kernel"] for name in layers], task.records, train_indices, folder
+    [params[name]["kernel"] for name in layers],
+    task.records,
+    train_indices,
+    folder,
+    **task.config.figures,
   )
   if task.config.recipe.options.get("pretrain", True):
     path = folder / "reconstructions.png"

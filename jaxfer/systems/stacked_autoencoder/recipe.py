@@ -12,7 +12,7 @@ has softmax outputs and cross-entropy. An incomplete last batch is filled up wit
 
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
@@ -65,6 +65,13 @@ class StackedAutoencoderSystem(System):
   citation = "paper 000, Table 2: JAFFE, CK, MSFDE and KDEF mixed, 70 of 1611 images tested, six seeds"
   paper_data = "paper000"
   paper_options = {"jaffe_labels": "rated"}
+  figure_options = {
+    "percentile": Annotated[float, Range(0, 100)],
+    "kappa": Annotated[float, Range(-100, 100)] | None,
+    "signed": bool,
+    "share": Annotated[float, Range(0, 1, above=True)],
+    "constant_pixels": bool,
+  }
   published = (
     (
       "stacked denoising autoencoders",
