@@ -17,6 +17,7 @@ from jaxfer.study.split import folds_of, split_of
 from jaxfer.study.task import Task, options_of, task_of
 from jaxfer.train import members, memory, weights
 from jaxfer.train.stage import Variables
+from jaxfer.train.state import SNAPSHOT
 
 # Number of classes above which nothing is written per class. A confusion matrix of CASIA-WebFace's 10,572 people would
 # take a GB.
@@ -130,7 +131,7 @@ def keep(
   Args:
     folder: the folder of weights.
     task: what was trained.
-    variables: the trained variables.
+    variables: the trained variables. Their snapshot is left out.
     outputs: outputs [n, ...] for the test records.
     indices: [n] indices of the test records.
   """
@@ -142,6 +143,7 @@ def keep(
     **task.system.input_spec(task.model),
     "revision": revision(),
   }
+  variables = {name: tree for name, tree in variables.items() if name != SNAPSHOT}
   state = task.system.inference_state(task.model, outputs, np.asarray(task.data["label"][indices]))
   weights.save_weights(folder, inputs.with_state(jax.device_get(variables), state), meta)
 

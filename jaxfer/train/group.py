@@ -12,7 +12,7 @@ from jaxfer.errors import UserError
 from jaxfer.train.checkpoint import Checkpoints
 from jaxfer.train.placement import Placement
 from jaxfer.train.stage import Stage, Variables
-from jaxfer.train.state import State, begin
+from jaxfer.train.state import State, begin, with_snapshot
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +85,7 @@ def abstract_state(
   def make(key):
     variables = group.init(key)
     for stage in group.stages[: number + 1]:
-      variables = placement.joined(stage, variables)
+      variables = with_snapshot(stage, placement.joined(stage, variables))
     return begin(group.stages[number], variables)
 
   return placement.abstract(jax.eval_shape(make, initial_key(0)), saved)

@@ -93,6 +93,8 @@ class Stage:
     evaluated: whether members are also evaluated on their test examples at the end of the stage, for the metrics log.
     select: the variables that the stage ends with. "last" takes those of the last epoch; "best_on_validation" takes
       those of the epoch with the highest validation accuracy, and ties go to the earlier epoch.
+    snapshot: submodules that the stage trains and whose parameters at its start are kept, in the collection
+      `state.SNAPSHOT` of the variables. They are for figures; no training or evaluation reads them.
   """
 
   name: str
@@ -102,6 +104,7 @@ class Stage:
   columns: tuple[str, ...] = ("row",)
   evaluated: bool = False
   select: Literal["last", "best_on_validation"] = "last"
+  snapshot: tuple[str, ...] = ()
 
   @property
   def trainable(self) -> tuple[str, ...]:

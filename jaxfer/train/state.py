@@ -11,6 +11,8 @@ import optax
 from jaxfer.errors import unknown
 from jaxfer.train.stage import PyTree, Stage, Variables
 
+SNAPSHOT = "snapshot"  # Collection of parameters as they were at the start of a stage, see `Stage.snapshot`.
+
 
 @flax.struct.dataclass
 class Trainable:
@@ -78,9 +80,17 @@ def subset(params: PyTree, names: tuple[str, ...]) -> dict[str, PyTree]:
   return {name: params[name] for name in names}
 
 
+def with_snapshot(stage: Stage, variables: Variables) -> Variables:
+  """Returns the variables with copies of the parameters that the stage keeps from its start; see `Stage.snapshot`."""
+  if not stage.snapshot:
+    return variables
+  copies = jax.tree.map(jnp.copy, subset(variables["params"], stage.snapshot))
+  return merge(variables, {SNAPSHOT: copies})
+
+
 def begin(stage: Stage, variables: Variables) -> State:
-  """Returns the state at the start of a stage: the given variables, and fresh optimizers."""
-  trainable, frozen = split(variables, stage.trainable)
+  """Returns the state at the start of a stage: the given variables, its snapshot, and fresh optimizers."""
+  trainable, frozen = split(with_snapshot(stage, variables), stage.trainable)
   optimizers = {u.name: u.optimizer.init(subset(trainable["params"], u.trainable)) for u in stage.updates}
   return State(Trainable(trainable, optimizers, jnp.zeros((), jnp.int32), jnp.ones((), bool)), frozen)
 

@@ -1,8 +1,6 @@
 """Draws the first layer's weights and reconstructions, and the pixels on which the classes depend."""
 
-import dataclasses
 import pathlib
-import tempfile
 from typing import Any
 
 import jax
@@ -12,8 +10,8 @@ from jaxfer.report import grids
 from jaxfer.systems.stacked_autoencoder import effective_pixels
 from jaxfer.systems.stacked_autoencoder.model import corrupt
 from jaxfer.systems.system import Task
-from jaxfer.train import members, trainer
 from jaxfer.train.stage import Variables
+from jaxfer.train.state import SNAPSHOT
 
 
 def draw(
@@ -38,7 +36,7 @@ def draw(
   )
   if task.config.recipe.options.get("pretrain", True):
     path = folder / "reconstructions.png"
-    drawn["reconstructions.png"] = _draw_reconstructions(task, train_indices, test_indices, path)
+    drawn["reconstructions.png"] = _draw_reconstructions(task, variables, test_indices, path)
   return drawn
 
 
@@ -55,7 +53,7 @@ def _draw_filters(task: Task, variables: Variables, path: pathlib.Path) -> str:
 
 
 def _draw_reconstructions(
-  task: Task, train_indices: np.ndarray, test_indices: np.ndarray, path: pathlib.Path
+  task: Task, variables: Variables, test_indices: np.ndarray, path: pathlib.Path
 ) -> str:
   """Draws the first test image of each class: clean, corrupted and reconstructed. Returns the caption."""
   rate = task.config.recipe.options.get("noise_rate", 0.3)
@@ -66,8 +64,9 @@ def _draw_reconstructions(
   clean = batch["image"]
   units = corrupt(clean.reshape(len(clean), -1), jax.random.split(jax.random.key(0), len(clean)), rate)
   model: Any = task.model
-  variables = _after_first_stage(task, train_indices)
-  restored = model.activation(model.apply(variables, units, 1, method="reconstruct"))
+  # Fine-tuning changes the encoder but not its decoder.
+  pretrained = {"params": {**variables["params"], **variables[SNAPSHOT]}}
+  restored = model.activation(model.apply(pretrained, units, 1, method="reconstruct"))
   shown = [np.asarray(values).reshape(clean.shape) for values in (clean, units, restored)]
   images = (255 * np.clip(np.stack(shown), 0, 1)).round().astype(np.uint8)
   grids.rows_png(images, ["clean", "corrupted", "reconstructed"], path, "Reconstructions by the first layer")
@@ -76,18 +75,3 @@ def _draw_reconstructions(
     f"One test image of each class ({names}), the same images with {rate:.0%} of the pixels set to zero, and their "
     "reconstructions by the first layer after its pre-training, before fine-tuning."
   )
-
-
-def _after_first_stage(task: Task, train_indices: np.ndarray) -> Variables:
-  """Returns the variables after pre-training the first layer.
-
-  This stage is run again here, because fine-tuning changes the encoder but not its decoder.
-  """
-  plan = task.plan(train_indices)
-  (stage, *_), hparams = task.stages(plan.steps)
-  member = members.Member("first layer", task.config.seed, plan, hparams)
-  with tempfile.TemporaryDirectory() as folder:
-    execution = dataclasses.replace(task.config.execution, devices=1)
-    training = members.Training((stage,), [member], task.init, task.data, execution)
-    (result,) = trainer.Trainer(training, pathlib.Path(folder), log=lambda line: None).fit()
-  return result.variables

@@ -161,7 +161,8 @@ class StackedAutoencoderSystem(System):
         stages.append(Stage(f"layer {layer}", (update,), pretrain_epochs, self._sample))
     trainable = (*(f"encoder{layer}" for layer in layers), "classifier")
     update = Update("net", self._class_loss(model, output), trainable, _descent(optimizer, "learning_rate"))
-    stages.append(Stage("fine-tuning", (update,), epochs, self._sample))
+    snapshot = ("encoder1",) if pretrain else ()  # For the figure of reconstructions.
+    stages.append(Stage("fine-tuning", (update,), epochs, self._sample, snapshot=snapshot))
     rates = {"learning_rate": learning_rate} | ({"pretrain_rate": pretrain_rate} if pretrain else {})
     return tuple(stages), rates
 

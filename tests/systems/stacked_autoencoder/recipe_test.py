@@ -23,7 +23,7 @@ from jaxfer.study.task import options_of
 from jaxfer.systems import create_model
 from jaxfer.systems.stacked_autoencoder import SYSTEM, published
 from jaxfer.systems.stacked_autoencoder.model import corrupt
-from jaxfer.train import state, step
+from jaxfer.train import state, step, trainer, weights
 from jaxfer.train.stage import Context
 from tests import study_toy
 
@@ -67,7 +67,7 @@ def trained(model, image, key=0, steps=3, **options):
   for number, stage in enumerate(stages):
     begun = state.begin(stage, variables)
     # A stage starts exactly from the variables of the stage before.
-    jax.tree.map(np.testing.assert_array_equal, state.variables_of(begun), variables)
+    jax.tree.map(np.testing.assert_array_equal, state.variables_of(begun)["params"], variables["params"])
     trainable = begun.trainable
     advance = jax.jit(
       lambda trainable, frozen, keys, stage=stage: step.step(
@@ -317,6 +317,35 @@ def test_members_trained_side_by_side_equal_members_trained_in_turn(done, tmp_pa
     one, None, ("execution.members=sequential",), tmp_path, pathlib.Path("nowhere"), log=lambda line: None
   )
   assert result(tmp_path, "noise")["predicted"] == result(done[0], "noise")["predicted"]
+
+
+def test_a_training_keeps_the_first_layer_as_it_was_before_fine_tuning(tmp_path, monkeypatch):
+  """The reference trains the first layer alone. The figures of a restored training need no training."""
+  small = dataclasses.replace(
+    BASE,
+    recipe=Call("stacked_autoencoder", pretrain_epochs=2, epochs=2, noise_layers=(1,)),
+    model=Call("stacked_autoencoder", sizes=(12,)),
+    execution=config.Execution(devices=1, driver="steps"),
+  )
+  prepared = trainings.prepare(small, records())
+  first = dataclasses.replace(prepared.training, stages=prepared.training.stages[:1])
+  whole = trainer.Trainer(prepared.training, tmp_path / "run", log=lambda line: None)
+  (fitted,) = whole.fit()
+  (alone,) = trainer.Trainer(first, tmp_path / "first", log=lambda line: None).fit()
+  (restored,) = whole.restore()
+  jax.tree.map(np.testing.assert_array_equal, restored.variables, fitted.variables)
+  kept, before = restored.variables[state.SNAPSHOT], alone.variables["params"]
+  assert list(kept) == ["encoder1"]
+  jax.tree.map(np.testing.assert_array_equal, kept["encoder1"], before["encoder1"])
+  after = restored.variables["params"]
+  jax.tree.map(np.testing.assert_array_equal, after["decoder1"], before["decoder1"])
+  assert changed({"params": kept}, {"params": after}) == {"encoder1"}
+  task, indices = prepared.tasks[""], restored.member.test
+  trainings.keep(tmp_path / "weights", task, restored.variables, restored.outputs, indices)
+  assert set(weights.load_weights(tmp_path / "weights")[0]) == {"params"}
+  monkeypatch.setattr(trainer.Trainer, "fit", None)
+  SYSTEM.figures(task, restored.variables, restored.member.plan.rows, indices, tmp_path)
+  assert (tmp_path / "reconstructions.png").exists()
 
 
 @pytest.mark.parametrize("name", ["table2", "table2_synthetic"])
