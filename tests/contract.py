@@ -14,7 +14,7 @@ import optax
 from jaxfer.data.plan import Plan
 from jaxfer.train import placement
 from jaxfer.train.stage import Stage, Variables
-from jaxfer.train.state import State, variables_of
+from jaxfer.train.state import State, variables_of, with_snapshot
 from tests.compiled import reduced_products, watched
 
 RATE = 0.1
@@ -98,12 +98,11 @@ def check_steps(
   """The contract of training: each stage's first step is the same on one device and on four."""
   for stage in dict.fromkeys(stages):
     one, *many = (step(placed, descent(stage), variables, data, plan, hparams) for placed in placements(pmap))
-    moved = [
-      bool((a != b).any()) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(variables), strict=True)
-    ]
+    before = with_snapshot(stage, variables)
+    moved = [bool((a != b).any()) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(before), strict=True)]
     assert any(moved), f"stage '{stage.name}' moves nothing"
     for other in many:
-      compare(other, one, variables)
+      compare(other, one, before)
 
 
 def check_outputs(

@@ -206,7 +206,10 @@ def _data(rows: Sequence[Mapping[str, Any]]) -> list[Html]:
       blocks.append(html.element("h3", ", ".join(users)))
     if known := DATASETS.get(data["name"]):
       blocks.append(html.prose(f"{known.description[0].upper()}{known.description[1:]} ({known.licence})."))
+    notes = data.pop("notes", ())
     blocks.append(html.pairs(data))
+    if notes:
+      blocks.append(html.element("ul", *(html.element("li", note) for note in notes)))
   return blocks
 
 

@@ -321,6 +321,10 @@ def _lines(table: Mapping[str, Any]) -> list[str]:
   lines += [f"remark: {row['name']}, {line}" for row in table["rows"] for line in row["warnings"]]
   lines += [f"not trained: {row['name']}, its pre-training {row['why']}" for row in table["not_trained"]]
   lines += _by_rows(table, _data, "data")
+  lines += [
+    f"data: {note}"
+    for note in dict.fromkeys(n for row in table["rows"] for n in row["data"].get("notes", ()))
+  ]
   versions = ", ".join(f"{name} {value}" for name, value in environment.items() if name != "device")
   lines.append(f"{environment['device']}; {versions}")
   lines.append(
@@ -349,7 +353,7 @@ def _by_rows(table: Mapping[str, Any], words: Callable[[Mapping[str, Any]], str]
 def _data(row: Mapping[str, Any]) -> str:
   """Describes the data of a row in words."""
   data = row["data"]
-  apart = ("name", "embedded_version", "fingerprint")
+  apart = ("name", "embedded_version", "fingerprint", "notes")
   options = ", ".join(f"{name} {value}" for name, value in data.items() if name not in apart)
   version = data.get("embedded_version")
   drawn = f"; embedded data, version {version}" if version else ""

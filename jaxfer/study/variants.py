@@ -307,7 +307,7 @@ def compilations() -> Iterator[list[float]]:
 
 
 def _data(config: RunConfig, data: records.Records) -> dict[str, Any]:
-  """Returns the name and all options of the data set, and the version, counts and fingerprint that identify it."""
+  """Returns the name and all options of a data set, its notes, and what identifies it: version, counts, fingerprint."""
   made = records.make_config(config.data.name, config.data.options)
   options = {name: getattr(made, name) for name in options_of("data", config.data)}
   return {
@@ -317,4 +317,5 @@ def _data(config: RunConfig, data: records.Records) -> dict[str, Any]:
     "people": len(data.subject_names),
     "embedded_version": records.embedded_version(config.data.name),
     "fingerprint": data.fingerprint,
+    **({"notes": list(data.notes)} if data.notes else {}),
   }

@@ -26,10 +26,9 @@ def draw(
 
   A path connects a pixel to a class by large weights (`explain.effective_pixels`). The paper puts one threshold on the
   weights and does not state it. With one threshold for each layer (`kappa`), a class of the nets that we looked at has
-  either no path or paths from most pixels, because the smallest weights of a path decide about many pixels at once. By
-  our choice the largest 2.3 % of the
-  weights into each unit count as large, so that every class has paths. This is the share of a normal distribution that
-  lies more than two standard deviations above the mean. A pixel is effective if it is among those with the most paths.
+  either no path or paths from most pixels (README, section 4). By our choice the largest 2.3 % of the weights into each
+  unit count as large, so that every class has paths. This is the share of a normal distribution that lies more than two
+  standard deviations above the mean. A pixel is effective if it is among those with the most paths.
 
   If the records have landmarks, the caption also gives the shares on brows, eyes and mouth.
 

@@ -1,4 +1,4 @@
-"""Draws the first layer's weights and reconstructions, and the pixels on which the classes depend."""
+"""Draws examples of the data, the first layer's weights and reconstructions, and the pixels that classes depend on."""
 
 import pathlib
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxfer.data.datasets import DATASETS
 from jaxfer.report import grids
 from jaxfer.systems.stacked_autoencoder import effective_pixels
 from jaxfer.systems.stacked_autoencoder.model import corrupt
@@ -19,12 +20,18 @@ def draw(
 ) -> dict[str, str]:
   """Draws the figures of a training, and returns their captions by file name.
 
-  `filters.png` shows weights of the first layer, and `effective_pixels.png` the pixels on which the classes depend.
-  `reconstructions.png` shows what the first layer reconstructs; it is drawn if the layers were pre-trained.
+  - `data_sets.png`: examples of the training images.
+  - `filters.png`: weights of the first layer.
+  - `effective_pixels.png`: the pixels on which the classes depend, see `effective_pixels.draw`. The options in
+    `task.config.figures` are its arguments.
+  - `reconstructions.png`: what the first layer reconstructs. It is drawn if the layers were pre-trained.
 
   Arguments are those of `System.figures`.
   """
-  drawn = {"filters.png": _draw_filters(task, variables, folder / "filters.png")}
+  drawn = {
+    "data_sets.png": draw_examples(task, train_indices, folder / "data_sets.png"),
+    "filters.png": _draw_filters(task, variables, folder / "filters.png"),
+  }
   params: Any = variables["params"]
   layers = [*(f"encoder{k + 1}" for k in range(len(task.model.sizes))), "classifier"]
   drawn |= effective_pixels.draw(
@@ -38,6 +45,33 @@ def draw(
     path = folder / "reconstructions.png"
     drawn["reconstructions.png"] = _draw_reconstructions(task, variables, test_indices, path)
   return drawn
+
+
+def draw_examples(task: Task, indices: np.ndarray, path: pathlib.Path) -> str:
+  """Draws one image of each class, a row for each data set of a mixture (paper 000, Fig. 4). Returns the caption.
+
+  Args:
+    task: the training.
+    indices: indices of the records to choose from. The first one of a class and data set is drawn.
+    path: path of the PNG.
+  """
+  name, records = task.config.data.name, task.records
+  sets = np.asarray(
+    [records.keys[k].partition("/")[0] if DATASETS[name].parts else name for k in np.sort(indices)]
+  )
+  image, label = (records.arrays[array][np.sort(indices)] for array in ("image", "label"))
+  names = list(dict.fromkeys(sets.tolist()))
+  pictures = np.full((len(names), len(records.label_names), *image.shape[1:]), 255, np.uint8)
+  missing = False
+  for row, column in np.ndindex(pictures.shape[:2]):
+    found = np.flatnonzero((sets == names[row]) & (label == column))
+    missing |= not len(found)
+    pictures[row, column] = image[found[0]] if len(found) else 255
+  grids.rows_png(pictures, names, path, "Training images")
+  return (
+    f"Fig. 4: one training image of each class and data set. From left to right: {', '.join(records.label_names)}."
+    + (" White: the data set has no such image." if missing else "")
+  )
 
 
 def _draw_filters(task: Task, variables: Variables, path: pathlib.Path) -> str:

@@ -55,19 +55,34 @@ PEOPLE: dict[int, Answers] = {
 }
 PEOPLE_MEAN = 0.6601
 
-# Some printed numbers disagree:
-# - The mean of Table 2, 68.35 %, is the mean of the six rounded accuracies. The counts give 287 of 420, 68.33 %.
-# - Person 3 of Table 3 has a printed accuracy of 72.9 %. The counts give 46 of 70, 65.7 %.
-# - Person 9 of Table 3 has a printed accuracy of 50 %. The counts give 33 of 70, 47.1 %.
-# - The mean of Table 3, 66.01 %, is the mean of the ten printed accuracies, including those two. The counts give 455 of
-#   700, 65.00 %. The text puts both people and model at about 68 %.
-# - The abstract states about 75 % for five emotions (without fear and sadness). The counts of Table 2 give 229 of 300,
-#   76.33 %.
+FIVE_PRINTED = 0.75  # The abstract: "about 75%". The text puts both people and model at about 68 %.
 
 
 def counts(table: Mapping[int, Answers]) -> np.ndarray:
   """Returns the correct answers of Table 2 or 3 as [rows, 7 classes], in the order of `CLASSES`."""
   return np.array([row.correct for row in table.values()])
+
+
+def disagreements() -> list[tuple[str, float, int, int]]:
+  """Returns the printed accuracies that disagree with the printed counts.
+
+  Both means are those of the printed, rounded accuracies.
+
+  Returns:
+    (name, printed accuracy in [0, 1], correct, count) of each.
+  """
+  found: list[tuple[str, float, int, int]] = []
+  tested = PER_CLASS * len(CLASSES)
+  for title, who, table, mean in (
+    ("Table 2", "seed", NET, NET_MEAN),
+    ("Table 3", "person", PEOPLE, PEOPLE_MEAN),
+  ):
+    rows = [(f"{title}, {who} {key}", row.printed, sum(row.correct), tested) for key, row in table.items()]
+    found += [row for row in rows if round(row[2] / row[3], 3) != row[1]]
+    found.append((f"{title}, mean", mean, int(counts(table).sum()), tested * len(table)))
+  five = accuracy(NET, FIVE)
+  count = PER_CLASS * len(FIVE) * len(NET)
+  return [*found, ("abstract, five emotions", FIVE_PRINTED, round(five * count), count)]
 
 
 def accuracy(table: Mapping[int, Answers], classes: Sequence[str] = CLASSES) -> float:

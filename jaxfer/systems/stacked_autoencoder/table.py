@@ -1,11 +1,17 @@
-"""Table 2 of paper 000 as printed, with our results below it, and the accuracies by class of people and models."""
+"""The tables of paper 000 in the report of a study, and the accuracies by class of people and models.
 
+Table 2 has our results below the printed ones. Tables 4 and 5, and the printed numbers that disagree with each other,
+are shown as they are printed. Table 1 and Table 3 are in `data.datasets.paper000` and in `figures`.
+"""
+
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from jaxfer.data.synthetic import action_units
 from jaxfer.report import rates
 from jaxfer.report.tables import Cell, Table
 from jaxfer.systems.stacked_autoencoder import published
@@ -13,10 +19,10 @@ from jaxfer.systems.system import Variants
 
 
 def tables(variants: Variants, seeds: Sequence[int]) -> list[tuple[str, Table]]:
-  """Returns two tables of correct answers by class, with their titles.
+  """Returns two tables of correct answers by class, with their titles, and the paper's other tables.
 
-  The first is Table 2 of the paper, with the first variant below it in the same form. The published rows are left out
-  unless every variant is comparable with the paper. The second table has the mean over seeds of each variant.
+  The first is Table 2 of the paper, with the first variant below it in the same form. The second table has the mean
+  over seeds of each variant. Unless every variant is comparable with the paper, all that is published is left out.
 
   Returns nothing if the classes are not the seven of the paper.
 
@@ -38,6 +44,37 @@ def tables(variants: Variants, seeds: Sequence[int]) -> list[tuple[str, Table]]:
   return [
     (title, (header, lines)),
     ("Correct by class, mean over seeds, of every variant", (header, means)),
+    *(_printed() if comparable else []),
+  ]
+
+
+def _printed() -> list[tuple[str, Table]]:
+  """The paper's printed numbers that disagree with each other, and its Tables 4 and 5."""
+  disagreeing: list[list[Cell]] = [
+    [name, 100 * printed, 100 * correct / count, f"{correct}/{count}"]
+    for name, printed, correct, count in published.disagreements()
+  ]
+  emotions: list[list[Cell]] = [
+    [emotion, ", ".join(f"{unit} ({value})" for unit, value in units.items())]
+    for emotion, units in action_units.EMOTIONS.items()
+    if units
+  ]
+  units = [f"{unit} {name}" for unit, name in action_units.ACTION_UNITS.items()]
+  rows = -(-len(units) // 3)
+  columns = [units[rows * k : rows * (k + 1)] for k in range(3)]
+  return [
+    (
+      "Printed accuracies that disagree with the printed counts",
+      (["", "printed %", "counts %", "counts"], disagreeing),
+    ),
+    (
+      "Table 4, published: action units of six emotions (values out of 100, the full range of motion)",
+      (["emotion", "action units (value)"], emotions),
+    ),
+    (
+      "Table 5, published: examples of action units",
+      (["action units", "", ""], [list(row) for row in itertools.zip_longest(*columns, fillvalue="")]),
+    ),
   ]
 
 

@@ -18,6 +18,16 @@ def test_each_printed_accuracy_except_those_of_two_people_follows_from_its_count
   assert sum(published.PEOPLE[9].correct) == 33
 
 
+def test_the_printed_numbers_that_disagree_with_the_counts_are_listed():
+  assert published.disagreements() == [
+    ("Table 2, mean", 0.6835, 287, 420),
+    ("Table 3, person 3", 0.729, 46, 70),
+    ("Table 3, person 9", 0.5, 33, 70),
+    ("Table 3, mean", 0.6601, 455, 700),
+    ("abstract, five emotions", 0.75, 229, 300),
+  ]
+
+
 def test_the_printed_means_are_the_means_of_the_printed_accuracies():
   for table, mean in ((published.NET, published.NET_MEAN), (published.PEOPLE, published.PEOPLE_MEAN)):
     assert np.mean([row.printed for row in table.values()]) == pytest.approx(mean, abs=5e-5)

@@ -17,11 +17,12 @@ from jaxfer import config
 from jaxfer.config import Call, Row, RunConfig, Split
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
+from jaxfer.report import grids
 from jaxfer.study import study, trainings
 from jaxfer.study.split import split_of
 from jaxfer.study.task import options_of
 from jaxfer.systems import create_model
-from jaxfer.systems.stacked_autoencoder import SYSTEM, published
+from jaxfer.systems.stacked_autoencoder import SYSTEM, figures, published
 from jaxfer.systems.stacked_autoencoder.model import corrupt
 from jaxfer.train import state, step, trainer, weights
 from jaxfer.train.stage import Context
@@ -226,7 +227,8 @@ def done(tmp_path_factory):
   workdir = tmp_path_factory.mktemp("study")
   lines = []
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(trainings, "load_data", lambda config, data_dir: records())
+    noted = dataclasses.replace(records(), notes=("jaffe: 3 records, expected 4",))
+    patch.setattr(trainings, "load_data", lambda config, data_dir: noted)
     table = study.run(STUDY, None, (), workdir, pathlib.Path("nowhere"), log=lines.append)
   return workdir, table, "\n".join(lines)
 
@@ -261,7 +263,7 @@ def test_seeds_differ_in_their_test_records_and_variants_of_one_seed_do_not(done
 
 def test_a_study_shows_table_2_and_the_error_of_each_layer(done):
   workdir, table, printed = done
-  first, means = table["tables"]
+  first, means, disagreeing, emotions, units = table["tables"]
   assert first["title"].startswith("Table 2")
   printed_lines = [line for line in first["rows"] if line[0].startswith("published")]
   assert [f"{line[1]:.1f}" for line in printed_lines] == [
@@ -282,6 +284,26 @@ def test_a_study_shows_table_2_and_the_error_of_each_layer(done):
   correct = table["rows"][0]["by_class"]["correct"][0]
   assert ours[0][2:9] == [f"{k}/3" for k in correct[::-1]]
   assert [line[0] for line in means["rows"]] == [variant.name for variant in STUDY.rows]
+  assert disagreeing["rows"][1] == [
+    "Table 3, person 3",
+    pytest.approx(72.9),
+    pytest.approx(65.714, abs=1e-3),
+    "46/70",
+  ]
+  assert [row[0] for row in emotions["rows"]] == [
+    "anger",
+    "disgust",
+    "fear",
+    "happiness",
+    "sadness",
+    "surprise",
+  ]
+  assert emotions["rows"][3][1] == "1 (65), 6 (70), 12 (10), 14 (10)"
+  assert [len(units["rows"]), units["rows"][0][0], units["rows"][-1][-1]] == [
+    11,
+    "1 inner brow raiser",
+    "46 wink",
+  ]
   errors = table["rows"][0]["summaries"]
   assert list(errors) == ["error of layer 1", "error of layer 2"]
   assert table["rows"][1]["summaries"] == {}
@@ -297,17 +319,44 @@ def test_a_study_shows_table_2_and_the_error_of_each_layer(done):
       "published, seed 40",
       "error of layer 2",
       "whoever they show",
+      "Table 4, published",
+      "4 brow lowerer",
+      "jaffe: 3 records, expected 4",
     ):
       assert words in text
 
 
 def test_reconstructions_are_drawn_for_pre_trained_models_only(done):
   workdir, table, _ = done
-  always = ["filters.png", "effective_pixels.png"]
+  always = ["data_sets.png", "filters.png", "effective_pixels.png"]
   pretrained = [*always, "reconstructions.png"]
   assert [list(variant["figures"]) for variant in table["rows"]] == [pretrained, always, pretrained]
   for name in ("filters.png", "reconstructions.png"):
     assert (workdir / "rows/noise" / name).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_examples_have_one_image_of_each_class_and_data_set(tmp_path, monkeypatch):
+  """Two data sets of a mixture, of which the second has no images of the first class."""
+  data = records(people=2)
+  keys = tuple(("jaffe/" if k < 7 else "kdef/") + key for k, key in enumerate(data.keys))
+  mixed = dataclasses.replace(data, keys=keys)
+  task = trainings.prepare(dataclasses.replace(BASE, split=Split(test=0.5)), mixed).tasks[""]
+  task = dataclasses.replace(task, config=dataclasses.replace(BASE, data=Call("paper000")))
+  drawn = []
+  monkeypatch.setattr(grids, "rows_png", lambda *given: drawn.append(given))
+  caption = figures.draw_examples(
+    task, np.asarray([8, 9, 10, 11, 12, 13, 6, 5, 4, 3, 2, 1, 0]), tmp_path / "x.png"
+  )
+  ((pictures, names, *_),) = drawn
+  assert names == ["jaffe", "kdef"]
+  np.testing.assert_array_equal(pictures[0], data.arrays["image"][:7])
+  np.testing.assert_array_equal(pictures[1, 1:], data.arrays["image"][8:])
+  assert (pictures[1, 0] == 255).all()
+  assert ", ".join(published.CLASSES[::-1]) in caption
+  assert "White: the data set has no such image." in caption
+  task = dataclasses.replace(task, config=BASE)
+  figures.draw_examples(task, np.arange(14), tmp_path / "x.png")
+  assert drawn[1][1] == ["synthetic_faces"]
 
 
 def test_members_trained_side_by_side_equal_members_trained_in_turn(done, tmp_path, monkeypatch):
