@@ -38,7 +38,8 @@ class Page:
 def page_of(path):
   text = (ROOT / path).read_text()
   if path.suffix == ".md":
-    return Page(blocks(text))
+    rows = re.findall(r"^\|.*$", text, re.MULTILINE)
+    return Page("\n".join([blocks(text), *rows]))
   readme = ROOT / "jaxfer/systems" / path.parent.name / "README.md"
   fallback = blocks(readme.read_text()) if readme.exists() else ""
   return Page(ast.get_docstring(ast.parse(text)) or "", fallback)
@@ -50,13 +51,15 @@ def blocks(text):
 
 
 def commands(text):
-  """The arguments of every line that begins with `jaxfer`, without a comment.
+  """The arguments of every line that begins with `jaxfer`, without a comment, and of every command in a table's cell.
 
   A comment begins with # or after three spaces. A placeholder such as <folder> becomes one word. Lines with [...] or
   a|b describe a command and are left out.
   """
   joined = re.sub(r"\s*\\\n\s*", " ", text)
   lines = re.findall(r"^ *(?:\.venv/bin/)?jaxfer (.+)$", joined, re.MULTILINE)
+  rows = re.findall(r"^\|.*$", text, re.MULTILINE)
+  lines += [line for row in rows for line in re.findall(r"`jaxfer ([^`]+)`", row)]
   plain = [re.sub(r"<[^>]*>", "PLACEHOLDER", re.sub(r" {3}.*", "", line)) for line in lines]
   found = [shlex.split(line, comments=True) for line in plain]
   return [words for words in found if not any(mark in word for word in words for mark in "[|")]
@@ -179,5 +182,5 @@ def test_what_does_not_fit_is_found():
 
 def test_descriptions_and_prose_are_no_commands():
   text = "jaxfer list models|datasets\njaxfer train X [a=b]\nsee `jaxfer train y`\n  jaxfer evaluate runs/a  # again"
-  text += "\njaxfer evaluate runs/b    evaluate again"
-  assert commands(text) == [["evaluate", "runs/a"], ["evaluate", "runs/b"]]
+  text += "\njaxfer evaluate runs/b    evaluate again\n| Table 1 | `jaxfer list models`, or `y` |"
+  assert commands(text) == [["evaluate", "runs/a"], ["evaluate", "runs/b"], ["list", "models"]]
