@@ -13,7 +13,7 @@ from PIL import Image
 import jaxfer
 from jaxfer import cli
 from jaxfer.data import detect, video
-from jaxfer.inference import drawing, predicting, rows
+from jaxfer.inference import drawing, pictures, rows
 from jaxfer.inference.predictor import InputSpec, Predictor
 
 av = pytest.importorskip("av")
@@ -133,7 +133,7 @@ def test_rows_are_printed_where_no_file_is_given(tmp_path, capsys):
 def test_a_video_for_a_model_of_images(tmp_path):
   """At 5 frames per second every second frame of 10, each once and in order."""
   film(tmp_path / "a.mp4", [200] * 6 + [0] * 3 + [60] * 3)
-  found = list(predicting.pictures(tmp_path / "a.mp4", InputSpec("image", (8, 8, 3)), 5.0, 1.0, keep=False))
+  found = list(pictures.pictures(tmp_path / "a.mp4", InputSpec("image", (8, 8, 3)), 5.0, 1.0, keep=False))
   assert [picture.frame for picture in found] == [0, 2, 4, 6, 8, 10]
   assert [round(picture.seconds, 3) for picture in found] == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
   assert [len(picture.faces) for picture in found] == [2, 2, 2, 0, 0, 2]
@@ -145,7 +145,7 @@ def test_windows_of_a_video_for_a_model_of_clips(tmp_path, count, starts):
   """Four frames in 0.8 s are every second one of 10 per second; the last window is left out below its half."""
   film(tmp_path / "a.mp4", [10 * k + 20 for k in range(count)])
   spec = InputSpec("sequence", (4, 8, 8, 3))
-  found = list(predicting.pictures(tmp_path / "a.mp4", spec, 5.0, 0.8, keep=False))
+  found = list(pictures.pictures(tmp_path / "a.mp4", spec, 5.0, 0.8, keep=False))
   assert [picture.frame for picture in found] == starts
   crop = found[0].faces[1].crop
   assert crop.shape == (4, 8, 8, 3)
@@ -156,7 +156,7 @@ def test_windows_of_a_video_for_a_model_of_clips(tmp_path, count, starts):
 def test_a_photograph_is_a_clip_without_motion_and_a_clip_is_read_at_equal_steps(tmp_path):
   photograph(tmp_path / "a.png", 255, 51)
   spec = InputSpec("sequence", (4, 8, 8, 3))
-  (picture,) = predicting.pictures(tmp_path / "a.png", spec, 5.0, 1.0, keep=False)
+  (picture,) = pictures.pictures(tmp_path / "a.png", spec, 5.0, 1.0, keep=False)
   assert np.ptp(picture.faces[0].crop, axis=0).max() == 0
   film(tmp_path / "b.mp4", [20, 30, 40, 50, 60, 70, 80])
   clip, _ = video.clip(tmp_path / "b.mp4", 4, 8)
