@@ -167,7 +167,7 @@ def test_a_photograph_is_a_clip_without_motion_and_a_clip_is_read_at_equal_steps
 def test_the_drawing_of_a_video_has_sixteen_frames_at_most(tmp_path, kind, monkeypatch):
   film(tmp_path / "a.mp4", [100] * 70)
   sheets = []
-  monkeypatch.setattr(drawing.Sheet, "save", lambda sheet, path: sheets.append((sheet._frames, path)))
+  monkeypatch.setattr(drawing.Sheet, "save", lambda sheet, path: sheets.append((sheet._frames.items, path)))
   path = str(tmp_path / "a.mp4")
   assert (
     cli.main(["predict", kind, path, "--draw", str(tmp_path / "d"), "--rate", "0", "--window", "0.4"]) == 0

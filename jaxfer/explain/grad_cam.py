@@ -69,6 +69,36 @@ def class_activations(
   return activations.astype(jnp.float32), gradients
 
 
+def layers_with_maps(logits_of: Callable[..., jax.Array], inputs: tuple[Any, ...]) -> list[str]:
+  """Returns the submodules whose output is a map of more than one pixel for each channel, in the order they finish in.
+
+  Only submodules that the model calls once are returned, because only they can be given to `class_activations`.
+
+  Args:
+    logits_of: see `class_activations`.
+    inputs: its arguments.
+
+  Returns:
+    Paths from the root, such as "trunk/layer4/block1". A block finishes after the layers inside it.
+  """
+  shapes: list[tuple[tuple[str, ...], Any]] = []
+
+  def look(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+    output = call(*args, **kwargs)
+    if context.method_name == "__call__":
+      shapes.append((context.module.path, getattr(output, "shape", ())))
+    return output
+
+  with nn.intercept_methods(look):
+    jax.eval_shape(lambda *given: logits_of(*given), *inputs)  # A new function is always traced.
+  paths = [path for path, _ in shapes]
+  return [
+    "/".join(path)
+    for path, shape in shapes
+    if path and paths.count(path) == 1 and len(shape) == 4 and shape[1] * shape[2] > 1
+  ]
+
+
 def grad_cam_plus_plus(activations: jax.Array, gradients: jax.Array) -> jax.Array:
   """The maps L = ReLU(sum_k w_k A_k) with w_k = sum_ij alpha_kij ReLU(g_kij), where
 
