@@ -135,12 +135,12 @@ class _Session:
 def _chosen(pictures: Sequence[Picture], most: int) -> list[tuple[Picture, int, Face]]:
   """Chooses at most `most` faces, with their pictures and their numbers in them.
 
-  If there are more, it chooses the largest ones of a single picture, and of several pictures the largest faces of
-  equally spaced ones.
+  If there are more, it chooses the largest ones of a single picture. Of several pictures it chooses equally spaced ones
+  from all faces of photographs and the largest face of each frame.
   """
   faces = [(picture, number, face) for picture in pictures for number, face in enumerate(picture.faces)]
   if len(faces) <= most or len(pictures) == 1:
     return faces[:most]
-  largest = [(picture, 0, picture.faces[0]) for picture in pictures]
-  places = np.unique(np.linspace(0, len(largest) - 1, min(most, len(largest))).round().astype(int))
-  return [largest[place] for place in places]
+  faces = [(picture, number, face) for picture, number, face in faces if picture.frame is None or not number]
+  places = np.unique(np.linspace(0, len(faces) - 1, min(most, len(faces))).round().astype(int))
+  return [faces[place] for place in places]

@@ -100,8 +100,8 @@ def faces_png(faces: Sequence[FaceMap], path: str | pathlib.Path, title: str) ->
   if not 1 <= len(faces) <= _MOST:
     raise ValueError(f"{len(faces)} faces to draw, expected 1 to {_MOST}")
   with plots.style():
-    figure = plots.new_figure(1.35 + 1.75 * len(faces))
-    axes_of = figure.subplots(len(faces), 3, squeeze=False, gridspec_kw={"width_ratios": [1, 1, 1.35]})
+    figure = plots.new_figure(1.4 + 1.62 * len(faces))
+    axes_of = figure.subplots(len(faces), 3, squeeze=False, gridspec_kw={"width_ratios": [1, 1, 1.45]})
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)
     for row, face in zip(axes_of, faces, strict=True):
       picture = np.broadcast_to(face.picture, (*face.picture.shape[:2], 3)) / 255
@@ -117,8 +117,8 @@ def faces_png(faces: Sequence[FaceMap], path: str | pathlib.Path, title: str) ->
 def _write_probabilities(axes: Any, face: FaceMap) -> None:
   """Writes the name of a face, and bars for its three most probable classes."""
   shown = face.probabilities[:_CLASSES]
-  axes.set(xlim=(0, 1), ylim=(_CLASSES + 0.6, -0.9))
-  axes.text(0.02, -0.4, face.name, color=plots.GREY, fontsize=9, va="center")
+  axes.set(xlim=(-0.04, 1), ylim=(_CLASSES + 0.5, -0.85))
+  axes.text(0.02, -0.45, face.name, color=plots.GREY, fontsize=9, va="center")
   for k, (name, probability) in enumerate(shown):
     weight = "normal" if k else "bold"
     axes.text(0.02, k + 0.35, f"{name}  {probability:.0%}", fontsize=9.5, fontweight=weight, va="center")
@@ -133,7 +133,10 @@ def _add_scale(figure: Any, axes: Any) -> None:
 
   scale = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, 1), "jet")
   bar = figure.colorbar(scale, ax=axes, location="bottom", fraction=0.03, pad=0.01, aspect=45)
-  bar.set_ticks([0, 1], labels=["least", "most sensitive"])
+  bar.set_ticks([])
+  for at, words in enumerate(("least sensitive", "most sensitive")):
+    side = "right" if at else "left"
+    bar.ax.annotate(words, (at, 0), (0, -4), "axes fraction", "offset points", ha=side, va="top", fontsize=9)
   bar.outline.set_visible(False)
 
 

@@ -29,7 +29,7 @@ class Explanation:
   """
 
   kind: Literal["image", "sequence"] = "image"
-  most: int = 8
+  most: int = 6
   least: int = 1
   together: bool = False
   note: str = ""
@@ -92,7 +92,8 @@ class ClassMaps(Explanation):
     for crop, name, map_, row in zip(crops, names, maps, probabilities, strict=True):
       order = np.argsort(-row, kind="stable")
       rows.append(cams.FaceMap(name, crop, map_, [(self.label_names[k], float(row[k])) for k in order]))
-    cams.faces_png(rows, target, f"{title}\nGrad-CAM++ of the predicted class, layer {layer}")
+    cells = " x ".join(map(str, maps.shape[1:]))
+    cams.faces_png(rows, target, f"{title}\nGrad-CAM++ of the predicted class\n{layer}, {cells} cells")
     return [target]
 
   def compute(self, batch: Batch) -> tuple[jax.Array, jax.Array]:

@@ -129,7 +129,7 @@ class Swaps(Explanation):
     grid = SwapGrid(crops, crops, examples.decode_swaps(self.model, self.variables, codes, codes))
     between = examples.decode_between(self.model, self.variables, codes[0], codes[-1])
     paths = target / "swaps.png", target / "interpolation.png"
-    _draw_swaps({"decoded": grid}, paths[0], "Swapped expressions")
+    _draw_swaps({"expression of": grid}, paths[0], "Swapped expressions")
     _draw_interpolations({"decoded": Interpolation(crops[0], crops[-1], between)}, paths[1])
     return paths
 
