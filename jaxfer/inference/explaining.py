@@ -58,7 +58,7 @@ def run(
   counts = Counts()
   session = _Session(model, explanation, out, counts, log)
   visit(given, model.input_spec, session, counts, rate=rate, window=window, keep=False, complain=complain)
-  if explanation.together and counts.faces:
+  if explanation.together and counts.unreadable < counts.files:
     session.draw()
   log(counts.summary())
   counts.check()
@@ -112,7 +112,7 @@ class _Session:
     least, most = self.explanation.least, self.explanation.most
     if self.faces < least:
       raise UserError(
-        f"{count_of(self.faces, 'face')} found, but at least {least} are needed: give more photographs"
+        f"{count_of(self.faces, 'face')} found, but {least} or more are needed: give more photographs"
       )
     chosen = _chosen(self.pictures.items, most)
     crops = np.stack([face.crop for _, _, face in chosen])

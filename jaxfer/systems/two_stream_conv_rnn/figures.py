@@ -17,6 +17,8 @@ from jaxfer.systems.system import Task
 from jaxfer.systems.two_stream_conv_rnn.model import TwoStreamConvRNN
 from jaxfer.train.stage import Batch, Variables
 
+_STREAMS = ("rgb", "flow")
+
 
 @dataclasses.dataclass(frozen=True)
 class Gates(Explanation):
@@ -39,7 +41,7 @@ class Gates(Explanation):
   ) -> Sequence[pathlib.Path]:
     """Draws the frames of each clip, and the gates of both streams below them. See `Explanation`."""
     of_stream = self._maps(self.variables, batch["frames"], batch["flow"])
-    maps = {f"{name} gate": np.asarray(array)[: len(crops)] for name, array in of_stream.items()}
+    maps = {f"{stream} gate": np.asarray(of_stream[stream])[: len(crops)] for stream in _STREAMS}
     grids.gate_streams_png(crops, maps, names, target, f"{title}\ntemporal gates of {self.layer}")
     return [target]
 
@@ -48,7 +50,7 @@ class Gates(Explanation):
     def maps(variables: Variables, frames: jax.Array, flow: jax.Array) -> dict[str, jax.Array]:
       return {
         stream: gates.gate_maps(self.model, variables, frames, flow, stream, self.layer)
-        for stream in ("rgb", "flow")
+        for stream in _STREAMS
       }
 
     return jax.jit(maps)
