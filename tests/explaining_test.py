@@ -1,5 +1,6 @@
 """`jaxfer explain` on photographs and videos, with untrained models of every system and a detector without weights."""
 
+import dataclasses
 import functools
 import os
 
@@ -19,6 +20,7 @@ from jaxfer.inference import explaining
 from jaxfer.inference.converted import Converted
 from jaxfer.inference.drawing import Thinned
 from jaxfer.inference.pictures import Face, Picture
+from jaxfer.inference.predictor import InputSpec
 from jaxfer.report import cams, grids, swaps
 from jaxfer.study import trainings
 from jaxfer.systems.explanation import ClassMaps
@@ -226,6 +228,11 @@ def test_swaps_need_two_faces(kept, tmp_path, capsys, drawn):
   folder = kept("identity_expression_vae")
   photograph(tmp_path / "a.png", 255, 51)
   assert explain(folder, tmp_path, tmp_path / "a.png") == 0
+  assert capsys.readouterr().out.splitlines() == [
+    f"written: {tmp_path / 'out/swaps.png'}  (2 faces)",
+    f"written: {tmp_path / 'out/interpolation.png'}  (2 faces)",
+    "2 faces in 1 file",
+  ]
   assert [name for name, _ in drawn] == ["swap_grid_png", "interpolation_png"]
   identities, expressions, swapped = drawn[0][1][:3]
   np.testing.assert_array_equal(identities, expressions)
@@ -259,6 +266,15 @@ def test_swaps_need_two_faces(kept, tmp_path, capsys, drawn):
 def test_what_cannot_be_explained(kept, name, overrides, layer, match):
   with pytest.raises(UserError, match=match):
     jaxfer.load(kept(name, *overrides)).explanation(layer)
+
+
+def test_a_classifier_of_clips_is_refused(kept, tmp_path):
+  model = jaxfer.load(kept("classifier"))
+  model = dataclasses.replace(model, input_spec=InputSpec("sequence", (3, 4, 4, 3)))
+  with pytest.raises(
+    UserError, match="reads clips: of such models, only a two_stream_conv_rnn with a temporal"
+  ):
+    explaining.run(model, ["a.mp4"], tmp_path)
 
 
 def test_a_net_without_maps(kept, tmp_path, capsys):

@@ -120,10 +120,10 @@ class _Session:
     # Landmarks are left out: no detector gives them, and no explanation needs them.
     arrays = self.model.prepared(padded) if self.explanation.kind == "sequence" else {"image": padded}
     names = [self._name(picture, number) for picture, number, _ in chosen]
-    shown = len(chosen) if len(chosen) == self.faces else f"{len(chosen)} of {self.faces}"
     batch = self.model.eval_batch(arrays)
-    for path in self.explanation.draw(crops, batch, names, self.target, self.path.name):
-      self.log(f"written: {path}  ({shown} {'face' if self.faces == 1 else 'faces'})")
+    for path, count in self.explanation.draw(crops, batch, names, self.target, self.path.name):
+      shown = f"{count} of " if count < self.faces else ""
+      self.log(f"written: {path}  ({shown}{count_of(self.faces, 'face')})")
 
   def _name(self, picture: Picture, number: int) -> str:
     face = f"face {number}"

@@ -76,7 +76,7 @@ class FaceMap(NamedTuple):
   Attributes:
     name: name of the face.
     picture: [height, width, 1 or 3] uint8.
-    map: [rows, columns] in [0, 1]; stretched over the face. Zeros if there is no map.
+    map: [rows, columns] in [0, 1]; stretched over the face. Zeros if no region stands out.
     probabilities: classes and their probabilities, the predicted one first.
   """
 
@@ -124,7 +124,7 @@ def _write_probabilities(axes: Any, face: FaceMap) -> None:
     axes.text(0.02, k + 0.35, f"{name}  {probability:.0%}", fontsize=9.5, fontweight=weight, va="center")
     axes.barh(k + 0.75, probability, height=0.22, color=plots.COLOURS[0], alpha=0.45 if k else 1, left=0.02)
   if not np.any(face.map):
-    axes.text(0.02, _CLASSES + 0.3, "no region raises this score", fontsize=8.5, style="italic", va="center")
+    axes.text(0.02, _CLASSES + 0.3, "no region stands out", fontsize=8.5, style="italic", va="center")
 
 
 def _add_scale(figure: Any, axes: Any) -> None:

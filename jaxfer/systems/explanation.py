@@ -36,7 +36,7 @@ class Explanation:
 
   def draw(
     self, crops: np.ndarray, batch: Batch, names: Sequence[str], target: pathlib.Path, title: str
-  ) -> Sequence[pathlib.Path]:
+  ) -> Sequence[tuple[pathlib.Path, int]]:
     """Draws faces.
 
     Args:
@@ -47,7 +47,7 @@ class Explanation:
       title: first line of the title.
 
     Returns:
-      The files that were written.
+      The files that were written, each with the number of faces in it.
     """
     raise NotImplementedError
 
@@ -84,7 +84,7 @@ class ClassMaps(Explanation):
 
   def draw(
     self, crops: np.ndarray, batch: Batch, names: Sequence[str], target: pathlib.Path, title: str
-  ) -> Sequence[pathlib.Path]:
+  ) -> Sequence[tuple[pathlib.Path, int]]:
     """Draws a row for each face: the face, the map over it, and the most probable classes. See `Explanation`."""
     layer = self.chosen(batch)
     probabilities, maps = (np.asarray(array)[: len(crops)] for array in self._compute(layer, batch))
@@ -94,7 +94,7 @@ class ClassMaps(Explanation):
       rows.append(cams.FaceMap(name, crop, map_, [(self.label_names[k], float(row[k])) for k in order]))
     cells = " x ".join(map(str, maps.shape[1:]))
     cams.faces_png(rows, target, f"{title}\nGrad-CAM++ of the predicted class\n{layer}, {cells} cells")
-    return [target]
+    return [(target, len(crops))]
 
   def compute(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
     """Returns the probabilities [batch, classes], and the maps [batch, rows, columns] of the predicted classes.

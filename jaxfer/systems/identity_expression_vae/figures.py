@@ -118,7 +118,7 @@ class Swaps(Explanation):
 
   def draw(
     self, crops: np.ndarray, batch: Batch, names: Sequence[str], target: pathlib.Path, title: str
-  ) -> Sequence[pathlib.Path]:
+  ) -> Sequence[tuple[pathlib.Path, int]]:
     """Draws `swaps.png` with every identity and expression, and `interpolation.png` from the first to the last face.
 
     See `Explanation`.
@@ -128,10 +128,10 @@ class Swaps(Explanation):
     codes = np.asarray(encode(self.model, self.variables, batch["image"], None))[: len(crops)]
     grid = SwapGrid(crops, crops, examples.decode_swaps(self.model, self.variables, codes, codes))
     between = examples.decode_between(self.model, self.variables, codes[0], codes[-1])
-    paths = target / "swaps.png", target / "interpolation.png"
-    _draw_swaps({"expression of": grid}, paths[0], "Swapped expressions")
-    _draw_interpolations({"decoded": Interpolation(crops[0], crops[-1], between)}, paths[1])
-    return paths
+    first, second = target / "swaps.png", target / "interpolation.png"
+    _draw_swaps({"expression of": grid}, first, "Swapped expressions")
+    _draw_interpolations({"decoded": Interpolation(crops[0], crops[-1], between)}, second)
+    return [(first, len(crops)), (second, 2)]
 
 
 def explanation(model: nn.Module, variables: Variables, layer: str | None) -> Swaps:

@@ -110,7 +110,7 @@ class EffectivePixels(Explanation):
 
   def draw(
     self, crops: np.ndarray, batch: Batch, names: Sequence[str], target: pathlib.Path, title: str
-  ) -> Sequence[pathlib.Path]:
+  ) -> Sequence[tuple[pathlib.Path, int]]:
     """Draws `effective_pixels.png` into the folder `target`. See `Explanation`."""
     del batch, title
     face, path = crops.mean((0, -1)), target / "effective_pixels.png"
@@ -118,7 +118,7 @@ class EffectivePixels(Explanation):
     over = names[0] if len(names) == 1 else f"the mean of {len(names)} faces"
     title = f"Pixels on which the classes depend\nover {over}"
     grids.over_face_png(face, paths.reshape(-1, *face.shape), list(self.label_names), path, title)
-    return [path]
+    return [(path, len(crops))]
 
 
 def inside(maps: np.ndarray, regions: Mapping[str, np.ndarray]) -> tuple[np.ndarray, float]:

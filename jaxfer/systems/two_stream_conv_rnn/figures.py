@@ -38,12 +38,12 @@ class Gates(Explanation):
 
   def draw(
     self, crops: np.ndarray, batch: Batch, names: Sequence[str], target: pathlib.Path, title: str
-  ) -> Sequence[pathlib.Path]:
+  ) -> Sequence[tuple[pathlib.Path, int]]:
     """Draws the frames of each clip, and the gates of both streams below them. See `Explanation`."""
     of_stream = self._maps(self.variables, batch["frames"], batch["flow"])
     maps = {f"{stream} gate": np.asarray(of_stream[stream])[: len(crops)] for stream in _STREAMS}
     grids.gate_streams_png(crops, maps, names, target, f"{title}\ntemporal gates of {self.layer}")
-    return [target]
+    return [(target, len(crops))]
 
   @functools.cached_property
   def _maps(self) -> Any:
