@@ -159,6 +159,17 @@ def test_a_layer_can_be_named(kept, tmp_path, capsys, drawn):
   assert len(faces) == 2
 
 
+def test_a_transferred_net_shows_its_trunk(kept, tmp_path, drawn):
+  """Its images are resized to 64 pixels, which gives maps of 2 x 2."""
+  model = jaxfer.load(kept("elderly_transfer", "model.image_size=64"))
+  photograph(tmp_path / "a.png", 255, 51)
+  explaining.run(model, [str(tmp_path / "a.png")], tmp_path, log=lambda line: None)
+  ((_, (faces, _, title)),) = drawn
+  assert title.endswith("trunk, 2 x 2 cells")
+  found = model.predict_proba(np.stack([face.picture for face in faces]))
+  np.testing.assert_allclose([face.probabilities[0][1] for face in faces], found.max(1), rtol=0, atol=1e-5)
+
+
 def test_landmark_fusion_shows_its_rgb_net(kept, tmp_path, capsys, drawn):
   folder = kept("landmark_fusion")
   photograph(tmp_path / "a.png", 255, 51)
@@ -187,7 +198,7 @@ def test_a_landmark_net_is_refused(kept):
 
 
 def test_effective_pixels_lie_over_the_mean_face(kept, tmp_path, capsys, drawn):
-  folder = kept("stacked_autoencoder")
+  folder = kept("stacked_autoencoder", "model.sizes=(60, 50)")
   photograph(tmp_path / "a.png", 200, 100)
   photograph(tmp_path / "b.png", 50, 30)
   assert explain(folder, tmp_path, tmp_path / "a.png", tmp_path / "b.png") == 0
@@ -198,6 +209,7 @@ def test_effective_pixels_lie_over_the_mean_face(kept, tmp_path, capsys, drawn):
   weights = [params[name]["kernel"] for name in ("encoder1", "encoder2", "classifier")]
   limits = effective_pixels.thresholds(weights, percentile=97.7, by_unit=True)
   want = effective_pixels.effective_pixels(weights, limits)[1]
+  assert want.max() > 1
   np.testing.assert_array_equal(paths, want.reshape(4, 32, 32))
   assert names == list(small_systems.CLASSES)
   assert title.endswith("over the mean of 4 faces")

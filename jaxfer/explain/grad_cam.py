@@ -51,7 +51,8 @@ def class_activations(
       return x if change is None else x + change.astype(x.dtype)
 
     def tap(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
-      if not _is_call(context) or context.module.path != path:
+      # Other methods may be called on modules that are not bound, and then have no path.
+      if context.method_name != "__call__" or context.module.path != path:
         return call(*args, **kwargs)
       if side == "input":
         return call(add(args[0]), *args[1:], **kwargs)
@@ -85,7 +86,7 @@ def layers_with_maps(logits_of: Callable[..., jax.Array], inputs: tuple[Any, ...
 
   def look(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
     output = call(*args, **kwargs)
-    if _is_call(context):
+    if context.method_name == "__call__":
       shapes.append((context.module.path, getattr(output, "shape", ())))
     return output
 
@@ -97,11 +98,6 @@ def layers_with_maps(logits_of: Callable[..., jax.Array], inputs: tuple[Any, ...
     for path, shape in shapes
     if path and paths.count(path) == 1 and len(shape) == 4 and shape[1] * shape[2] > 1
   ]
-
-
-def _is_call(context: nn.module.InterceptorContext) -> bool:
-  """Whether a submodule that belongs to the model is called, not another method or a module that is not bound."""
-  return context.method_name == "__call__" and context.module.scope is not None
 
 
 def grad_cam_plus_plus(activations: jax.Array, gradients: jax.Array) -> jax.Array:
