@@ -122,6 +122,11 @@ def test_maps_are_those_of_grad_cam_for_every_face(kept, tmp_path, capsys, drawn
     assert [name for name, _ in face.probabilities] == [model.label_names[k] for k in np.argsort(-row)]
     np.testing.assert_allclose([p for _, p in face.probabilities], np.sort(row)[::-1], rtol=0, atol=1e-5)
   assert np.abs(faces[0].map - faces[2].map).max() > 0.1  # The map depends on the face.
+  own, direct = model.explanation().compute(
+    model.eval_batch({"image": crops})
+  )  # As inference/README.md shows.
+  np.testing.assert_allclose(own, probabilities, rtol=0, atol=1e-5)
+  np.testing.assert_allclose(direct, want, rtol=0, atol=1e-4)
   assert [face.name for face in faces[-6:]] == [f"face 0 at {0.2 * k:.1f} s" for k in range(6)]
   assert drawn[0][1][2] == "a.png\nGrad-CAM++ of the predicted class\nBatchNorm_0, 8 x 8 cells"
 
