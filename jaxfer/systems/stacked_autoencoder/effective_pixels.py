@@ -116,7 +116,7 @@ class EffectivePixels(Explanation):
     face, path = crops.mean((0, -1)), target / "effective_pixels.png"
     _, paths = effective(self.weights)
     over = names[0] if len(names) == 1 else f"the mean of {len(names)} faces"
-    title = f"Pixels on which the classes depend\nover {over}"
+    title = f"Pixels on which the classes depend,\nover {over}"
     grids.over_face_png(face, paths.reshape(-1, *face.shape), list(self.label_names), path, title)
     return [(path, len(crops))]
 
