@@ -163,7 +163,7 @@ def _steps_png(
         axes.set_ylabel(names[row], rotation=0, ha="right", va="center")
       if row == 0:
         axes.set_title(f"step {steps[0] + 1}" if column == 0 else str(steps[column] + 1), fontsize=10)
-    for label, scale in reversed(scales.items()):  # A later bar lies above an earlier one.
+    for label, scale in reversed(list(scales.items())):  # A later bar lies above an earlier one.
       bar = figure.colorbar(scale, ax=axes_of, location="bottom", fraction=0.05, pad=0.02, aspect=50)
       bar.set_label(label)
       bar.outline.set_visible(False)
