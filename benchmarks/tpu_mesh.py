@@ -1,6 +1,6 @@
 """What chips say to each other: the engine's own training steps, compiled for four TPU chips, with their collectives.
 
-  python -m benchmarks.tpu_mesh [--only TEXT] [--topology v5e:2x2]
+  python -m benchmarks.tpu_mesh [--only TEXT] [--topology v5e:2x2] [--output FILE]
 
 Each step is the program that `jaxfer.train` runs with the driver `steps`: sampling and augmentation, the gradients'
 sums, statistics over the batch, the optimizer, the guard against what is not finite. It is compiled three ways for
@@ -10,7 +10,7 @@ its bytes are those of its operands on one chip. What they take on more chips is
 bandwidth.
 
 The models have the parameters that `benchmarks.tpu` uses. Images and batches are small, since neither changes what is
-exchanged. Results go to standard output.
+exchanged. Results go to standard output and, as records of the common schema, to a file.
 
 The estimate for more chips makes four assumptions. Each chip has the batch of the committed case of
 `benchmarks.tpu` and computes for as long as that case says, in cycles of the static schedule, the lower of the two
@@ -21,7 +21,9 @@ computing.
 
 import argparse
 import dataclasses
+import datetime
 import math
+import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,7 +32,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import harness, records, tpu_compile
+from benchmarks import harness, records, tpu, tpu_compile
 from jaxfer.kernels.conv_recurrence import Implementation
 from jaxfer.systems import elderly_transfer, identity_expression_vae, landmark_fusion, two_stream_conv_rnn
 from jaxfer.systems.elderly_transfer.model import FaceClassifier
@@ -193,14 +195,54 @@ def efficiency(found: Sequence[Collective], cycles: float, chips: int) -> float:
   return cycles / CLOCK / (cycles / CLOCK + waiting)
 
 
+def record(name: str, division: str, topology: str, compiled: tpu_compile.Compiled) -> records.Record:
+  """What a compiled step exchanges, in the common schema; where one training has all chips, with the estimates."""
+  found = collectives(compiled.text)
+  about: dict[str, Any] = {
+    "collectives": [dataclasses.asdict(one) for one in found],
+    "pallas_kernels": compiled.text.count('custom_call_target="tpu_custom_call"'),
+  }
+  if DIVISIONS[division] == len(tpu_compile.devices(topology)):
+    cycles = committed_cycles(name)
+    about["cycles_on_one_chip"] = cycles
+    about["efficiency"] = {str(chips): efficiency(found, cycles, chips) for chips in CHIPS}
+  return {
+    "schema": records.SCHEMA,
+    "benchmark": "tpu_mesh",
+    "case": f"{topology}/{name}/{division}",
+    "implementation": "jaxfer",
+    "status": "compiled",
+    "reason": None,
+    "quick": False,
+    "settings": {"topology": topology, "shards": DIVISIONS[division], "batch": BATCH},
+    "dtype": "bfloat16",
+    "matmul_precision": "default",
+    "seconds": None,
+    "lower_seconds": compiled.lower_seconds,
+    "compile_seconds": compiled.compile_seconds,
+    "first_call_seconds": None,
+    "memory": compiled.memory,
+    "work": {"samples": BATCH},
+    "rates": {},
+    "shares": {},
+    "agreement": None,
+    "environment": tpu.environment(topology),
+    "ceilings": tpu.ceilings(tpu.chip(topology)),
+    "compiled": about,
+  }
+
+
 def main() -> None:
   flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   flags.add_argument("--only", default="", metavar="TEXT", help="steps whose name contains this")
   flags.add_argument("--topology", default=TOPOLOGY, help="of four chips")
+  flags.add_argument("--output", type=pathlib.Path, help="JSON lines to append to")
   arguments = flags.parse_args()
   jax.config.update("jax_enable_compilation_cache", False)
   jax.config.update("jax_disable_most_optimizations", False)
   devices = tpu_compile.devices(arguments.topology)
+  date = datetime.datetime.now(datetime.UTC).date()
+  path = arguments.output or harness.RESULTS / f"tpu-mesh-compiled-jax{jax.__version__}-{date}.jsonl"
   for name, make in steps().items():
     if arguments.only not in name:
       continue
@@ -216,15 +258,23 @@ def main() -> None:
           return lower(step, placement)
 
       compiled = tpu_compile.compile_program(lowered, arguments.topology)
-      found = collectives(compiled.text)
-      kernels = compiled.text.count('custom_call_target="tpu_custom_call"')
-      print(f"  {division}: {summary(found)}; {kernels} Pallas kernels", flush=True)
-      if shards == len(devices):
-        cycles = committed_cycles(name)
-        shares = ", ".join(f"{efficiency(found, cycles, chips):.1%} of {chips}" for chips in CHIPS)
-        print(
-          f"    estimated on paper, not run: {cycles / 1e6:.1f} M cycles a step; efficiency {shares} chips"
-        )
+      made = record(name, division, arguments.topology, compiled)
+      records.append(path, [made])
+      print(line(made), flush=True)
+
+
+def line(made: records.Record) -> str:
+  """A record for people."""
+  about = made["compiled"]
+  found = [Collective(**one) for one in about["collectives"]]
+  text = f"  {made['case']}: {summary(found)}; {about['pallas_kernels']} Pallas kernels"
+  if "efficiency" in about:
+    shares = ", ".join(f"{share:.1%} of {chips}" for chips, share in about["efficiency"].items())
+    cycles = about["cycles_on_one_chip"]
+    text += (
+      f"\n    estimated on paper, not run: {cycles / 1e6:.1f} M cycles a step; efficiency {shares} chips"
+    )
+  return text
 
 
 def summary(found: Sequence[Collective]) -> str:

@@ -1,4 +1,4 @@
-"""The command line: `jaxfer train | evaluate | study | predict | export | prepare | convert | verify | list`."""
+"""The command line: `jaxfer train | evaluate | study | predict | explain | export | prepare | ...`."""
 
 import argparse
 import contextlib
@@ -247,6 +247,11 @@ def _predict(args: argparse.Namespace) -> None:
   cli_inference.predict(args)
 
 
+def _explain(args: argparse.Namespace) -> None:
+  _cache_compilations()
+  cli_inference.explain(args)
+
+
 def _prepare(args: argparse.Namespace) -> None:
   from jaxfer.data.interrupt import stopping
 
@@ -396,7 +401,8 @@ def _run(argv: Sequence[str] | None) -> int:
   if late:
     (args.options if args.command == "prepare" else args.overrides).extend(late)
   command = {
-    "train": _train, "evaluate": _evaluate, "study": _study, "predict": _predict, "export": cli_inference.export,
+    "train": _train, "evaluate": _evaluate, "study": _study, "predict": _predict, "explain": _explain,
+    "export": cli_inference.export,
     "prepare": _prepare, "convert": _convert, "verify": _verify, "list": _list,
   }[args.command]  # fmt: skip
   _quieten_xla()

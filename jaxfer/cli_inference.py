@@ -1,4 +1,4 @@
-"""The commands that use a trained model: `jaxfer predict | export`. Heavy imports wait until a command runs."""
+"""The commands that use a trained model: `jaxfer predict | explain | export`. Heavy imports wait for a command."""
 
 import argparse
 import pathlib
@@ -16,15 +16,28 @@ def add_parsers(commands: Any) -> None:
     metavar="MODEL",
     help="a run, a fold of it (RUN/weights/fold0), or the output of `jaxfer convert`",
   )
+  given = argparse.ArgumentParser(add_help=False)
+  given.add_argument(
+    "paths", nargs="+", metavar="PATH", help="photographs, videos, folders, or patterns such as 'in/**/*.jpg'"
+  )
+  given.add_argument(
+    "--rate",
+    type=float,
+    default=5.0,
+    help="frames per second that a model of still images reads from a video (default: 5; 0: every frame)",
+  )
+  given.add_argument(
+    "--window",
+    type=float,
+    default=1.0,
+    help="seconds of a video that a model of clips reads at a time (default: 1)",
+  )
   predict = commands.add_parser(
     "predict",
-    parents=[model],
+    parents=[model, given],
     help="classify the faces in photographs and videos",
     description="Finds every face, cuts it out in the same way as the training data of MODEL, and classifies it. A "
     "model that reads clips classifies windows of a video, and treats a photograph as a clip without motion.",
-  )
-  predict.add_argument(
-    "paths", nargs="+", metavar="PATH", help="photographs, videos, folders, or patterns such as 'in/**/*.jpg'"
   )
   predict.add_argument("--csv", type=pathlib.Path, metavar="FILE", help="write one line for each face")
   predict.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write one object for each face")
@@ -34,17 +47,21 @@ def add_parsers(commands: Any) -> None:
     metavar="DIR",
     help="draw boxes and classes: a PNG for each photograph, and one with up to 16 frames for each video",
   )
-  predict.add_argument(
-    "--rate",
-    type=float,
-    default=5.0,
-    help="frames per second that a model of still images reads from a video (default: 5; 0: every frame)",
+  explain = commands.add_parser(
+    "explain",
+    parents=[model, given],
+    help="draw what a model looks at in photographs and videos",
+    description="Finds faces as `jaxfer predict` does, and draws what MODEL looks at: Grad-CAM++ of the predicted "
+    "class for a convolutional network, effective pixels for a stacked autoencoder, temporal gates for a two-stream "
+    "model, and swapped codes for an identity/expression VAE.",
   )
-  predict.add_argument(
-    "--window",
-    type=float,
-    default=1.0,
-    help="seconds of a video that a model of clips reads for one prediction (default: 1)",
+  explain.add_argument(
+    "--out", type=pathlib.Path, required=True, metavar="DIR", help="folder for the PNG files"
+  )
+  explain.add_argument(
+    "--layer",
+    metavar="NAME",
+    help="layer of the maps, such as trunk/layer3, or of the gates, such as layer2; a wrong name lists the layers",
   )
   export = commands.add_parser(
     "export",
@@ -63,10 +80,7 @@ def predict(args: argparse.Namespace) -> None:
   from jaxfer.data.interrupt import stopping
   from jaxfer.inference import predicting
 
-  for name in ("rate", "window"):
-    value = getattr(args, name)
-    if not 0 <= value < float("inf") or (name == "window" and not value):
-      raise UserError(f"--{name} {value:g}: give a number above 0")
+  _check_numbers(args)
   model = jaxfer.load(args.model)
   with stopping("what was written so far is complete"):
     predicting.run(
@@ -77,8 +91,39 @@ def predict(args: argparse.Namespace) -> None:
       draw=args.draw,
       rate=args.rate,
       window=args.window,
-      complain=lambda line: print(f"jaxfer: {line}", file=sys.stderr),
+      complain=_complain,
     )
+
+
+def explain(args: argparse.Namespace) -> None:
+  """Runs `jaxfer explain`."""
+  import jaxfer
+  from jaxfer.data.interrupt import stopping
+  from jaxfer.inference import explaining
+
+  _check_numbers(args)
+  model = jaxfer.load(args.model)
+  with stopping("the files written so far are complete"):
+    explaining.run(
+      model,
+      args.paths,
+      args.out,
+      layer=args.layer,
+      rate=args.rate,
+      window=args.window,
+      complain=_complain,
+    )
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+  for name in ("rate", "window"):
+    value = getattr(args, name)
+    if not 0 <= value < float("inf") or (name == "window" and not value):
+      raise UserError(f"--{name} {value:g}: give a number above 0")
+
+
+def _complain(line: str) -> None:
+  print(f"jaxfer: {line}", file=sys.stderr)
 
 
 def export(args: argparse.Namespace) -> None:

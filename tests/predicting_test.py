@@ -13,10 +13,11 @@ from PIL import Image
 import jaxfer
 from jaxfer import cli
 from jaxfer.data import detect, video
-from jaxfer.inference import drawing, predicting, rows
+from jaxfer.inference import drawing, pictures, rows
 from jaxfer.inference.predictor import InputSpec, Predictor
+from tests.halves import Detector, film, photograph
 
-av = pytest.importorskip("av")
+pytest.importorskip("av")
 CLASSES = ("bright", "dark, or so")
 
 
@@ -35,45 +36,11 @@ class Brightness(Predictor):
     return np.stack([bright, 1 - bright], 1).astype(np.float32)
 
 
-class Detector:
-  """Finds a face in each half of a picture, unless the picture is dark."""
-
-  name = "halves"
-
-  def find(self, images):
-    found = []
-    for image in images:
-      height, width = image.shape[:2]
-      boxes = [(0, 0, width / 2, height), (width / 2, 0, width, height)]
-      found.append([detect.Face(box, 0.9) for box in boxes] if image.mean() > 17 else [])
-    return found
-
-
 @pytest.fixture(autouse=True)
 def _parts(monkeypatch):
   monkeypatch.setattr(detect, "default", Detector)
   monkeypatch.setattr(jaxfer, "load", lambda path: Brightness(str(path)))
   monkeypatch.setattr(cli, "_cache_compilations", lambda: None)
-
-
-def photograph(path, left, right):
-  """A photograph of two halves, 40 x 20 pixels, with a little noise."""
-  pixels = np.full((20, 40, 3), left, np.uint8)
-  pixels[:, 20:] = right
-  pixels[::3, ::3] ^= 1
-  path.parent.mkdir(parents=True, exist_ok=True)
-  Image.fromarray(pixels).save(path)
-
-
-def film(path, levels, rate=10):
-  """A video with one grey frame for each level."""
-  with av.open(str(path), "w") as container:
-    stream = container.add_stream("mpeg4", rate=rate)
-    stream.width, stream.height, stream.pix_fmt = 32, 16, "yuv420p"
-    for level in levels:
-      pixels = np.full((16, 32, 3), level, np.uint8)
-      container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-    container.mux(stream.encode())
 
 
 def test_every_face_gets_a_row(tmp_path, capsys):
@@ -133,7 +100,7 @@ def test_rows_are_printed_where_no_file_is_given(tmp_path, capsys):
 def test_a_video_for_a_model_of_images(tmp_path):
   """At 5 frames per second every second frame of 10, each once and in order."""
   film(tmp_path / "a.mp4", [200] * 6 + [0] * 3 + [60] * 3)
-  found = list(predicting.pictures(tmp_path / "a.mp4", InputSpec("image", (8, 8, 3)), 5.0, 1.0, keep=False))
+  found = list(pictures.pictures(tmp_path / "a.mp4", InputSpec("image", (8, 8, 3)), 5.0, 1.0, keep=False))
   assert [picture.frame for picture in found] == [0, 2, 4, 6, 8, 10]
   assert [round(picture.seconds, 3) for picture in found] == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
   assert [len(picture.faces) for picture in found] == [2, 2, 2, 0, 0, 2]
@@ -145,7 +112,7 @@ def test_windows_of_a_video_for_a_model_of_clips(tmp_path, count, starts):
   """Four frames in 0.8 s are every second one of 10 per second; the last window is left out below its half."""
   film(tmp_path / "a.mp4", [10 * k + 20 for k in range(count)])
   spec = InputSpec("sequence", (4, 8, 8, 3))
-  found = list(predicting.pictures(tmp_path / "a.mp4", spec, 5.0, 0.8, keep=False))
+  found = list(pictures.pictures(tmp_path / "a.mp4", spec, 5.0, 0.8, keep=False))
   assert [picture.frame for picture in found] == starts
   crop = found[0].faces[1].crop
   assert crop.shape == (4, 8, 8, 3)
@@ -156,7 +123,7 @@ def test_windows_of_a_video_for_a_model_of_clips(tmp_path, count, starts):
 def test_a_photograph_is_a_clip_without_motion_and_a_clip_is_read_at_equal_steps(tmp_path):
   photograph(tmp_path / "a.png", 255, 51)
   spec = InputSpec("sequence", (4, 8, 8, 3))
-  (picture,) = predicting.pictures(tmp_path / "a.png", spec, 5.0, 1.0, keep=False)
+  (picture,) = pictures.pictures(tmp_path / "a.png", spec, 5.0, 1.0, keep=False)
   assert np.ptp(picture.faces[0].crop, axis=0).max() == 0
   film(tmp_path / "b.mp4", [20, 30, 40, 50, 60, 70, 80])
   clip, _ = video.clip(tmp_path / "b.mp4", 4, 8)
@@ -167,7 +134,7 @@ def test_a_photograph_is_a_clip_without_motion_and_a_clip_is_read_at_equal_steps
 def test_the_drawing_of_a_video_has_sixteen_frames_at_most(tmp_path, kind, monkeypatch):
   film(tmp_path / "a.mp4", [100] * 70)
   sheets = []
-  monkeypatch.setattr(drawing.Sheet, "save", lambda sheet, path: sheets.append((sheet._frames, path)))
+  monkeypatch.setattr(drawing.Sheet, "save", lambda sheet, path: sheets.append((sheet._frames.items, path)))
   path = str(tmp_path / "a.mp4")
   assert (
     cli.main(["predict", kind, path, "--draw", str(tmp_path / "d"), "--rate", "0", "--window", "0.4"]) == 0

@@ -40,11 +40,8 @@ def gate_maps(
   Raises:
     UserError: the model has no temporal gate, or no such stream or layer.
   """
+  check(model)
   settings: Any = model
-  if not getattr(settings, "temporal_gate", False):
-    raise UserError(
-      f"{type(model).__name__} has no temporal gate to show: train with model.temporal_gate=true"
-    )
   params = variables["params"]
   streams = {name: layers for name, layers in params.items() if "layer1" in layers}
   if stream not in streams:
@@ -68,6 +65,14 @@ def gate_maps(
   if settings.gate_sees_x:
     gate = gate + _over_time(x, own["gate_input_kernel"])
   return jax.nn.sigmoid(gate).mean(-1)
+
+
+def check(model: nn.Module) -> None:
+  """Raises `UserError` if the model has no temporal gate."""
+  if not getattr(model, "temporal_gate", False):
+    raise UserError(
+      f"{type(model).__name__} has no temporal gate to show: train with model.temporal_gate=true"
+    )
 
 
 def _over_time(x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -51,7 +51,8 @@ def class_activations(
       return x if change is None else x + change.astype(x.dtype)
 
     def tap(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
-      if context.module.path != path or context.method_name != "__call__":
+      # Other methods may be called on modules that are not bound, and then have no path.
+      if context.method_name != "__call__" or context.module.path != path:
         return call(*args, **kwargs)
       if side == "input":
         return call(add(args[0]), *args[1:], **kwargs)
@@ -67,6 +68,36 @@ def class_activations(
   shape = jax.eval_shape(lambda: run(None)[1]).shape
   gradients, activations = jax.grad(run, has_aux=True)(jnp.zeros(shape))
   return activations.astype(jnp.float32), gradients
+
+
+def layers_with_maps(logits_of: Callable[..., jax.Array], inputs: tuple[Any, ...]) -> list[str]:
+  """Returns the submodules whose output is a map of more than one pixel for each channel, in the order they finish in.
+
+  Only submodules that the model calls once are returned, because only they can be given to `class_activations`.
+
+  Args:
+    logits_of: see `class_activations`.
+    inputs: its arguments.
+
+  Returns:
+    Paths from the root, such as "trunk/layer4/block1". A block finishes after the layers inside it.
+  """
+  shapes: list[tuple[tuple[str, ...], Any]] = []
+
+  def look(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+    output = call(*args, **kwargs)
+    if context.method_name == "__call__":
+      shapes.append((context.module.path, getattr(output, "shape", ())))
+    return output
+
+  with nn.intercept_methods(look):
+    jax.eval_shape(lambda *given: logits_of(*given), *inputs)  # A new function is always traced.
+  paths = [path for path, _ in shapes]
+  return [
+    "/".join(path)
+    for path, shape in shapes
+    if path and paths.count(path) == 1 and len(shape) == 4 and shape[1] * shape[2] > 1
+  ]
 
 
 def grad_cam_plus_plus(activations: jax.Array, gradients: jax.Array) -> jax.Array:

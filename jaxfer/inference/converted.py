@@ -5,7 +5,7 @@ import functools
 import math
 import pathlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -19,6 +19,8 @@ from jaxfer.errors import UserError
 from jaxfer.inference.predictor import InputSpec, Predictor, check_images, resize
 from jaxfer.layers.amend import flagged, freeze, is_written
 from jaxfer.systems.elderly_transfer.model import FaceFeature
+from jaxfer.systems.explanation import ClassMaps
+from jaxfer.train.stage import Batch
 from jaxfer.train.weights import load_weights
 
 BATCH = 64  # Images per batch in the authors' tests of ARM, whose outputs depend on it.
@@ -89,10 +91,27 @@ class Converted(Predictor):
 
   def program(self, variables: Any, image: jax.Array) -> jax.Array:
     """Computes probabilities [batch, classes] of images uint8 [batch, size, size, 3]. A pure function for `jax.jit`."""
+    return nn.softmax(self._logits_alone(variables, image).astype(jnp.float32))
+
+  def explanation(self, layer: str | None = None) -> ClassMaps:
+    """See `Predictor`. For an ARM, the default layer is the trunk, whose last layer is layer4."""
+    self._check_classifier()
+    names = self.label_names or tuple(map(str, range(self.num_classes)))
+    trunk, part = ("trunk", "trunk") if self._arm else (None, "")
+    return ClassMaps(
+      lambda batch: self._logits_alone(self.variables, batch["image"]), names, layer, trunk, part=part
+    )
+
+  def eval_batch(self, arrays: Mapping[str, Any]) -> Batch:
+    """See `Predictor`."""
+    return {"image": jnp.asarray(arrays["image"])}
+
+  def _logits_alone(self, variables: Any, image: jax.Array) -> jax.Array:
+    """Computes logits that do not depend on the other images of the batch."""
     affinity = getattr(self.model, "affinity", "")
     frozen = self._arm and is_written(self.variables["affinity"]["arm"], "frozen")
     affinity = {"batch": "frozen" if frozen else "alone"}.get(affinity, affinity)
-    return nn.softmax(self._apply(affinity, variables, image, None)[0].astype(jnp.float32))
+    return self._apply(affinity, variables, image, None)[0]
 
   def outputs(self, images: np.ndarray) -> np.ndarray:
     """Computes the logits of a classifier, or the features with which a face network distinguishes faces.

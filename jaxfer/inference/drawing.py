@@ -3,6 +3,7 @@
 import math
 import pathlib
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -10,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from jaxfer import files
 from jaxfer.inference.rows import Row
 
+T = TypeVar("T")
 _LONGEST = 1280  # Longer side in pixels to which larger photographs are reduced.
 _THUMBNAIL = 480  # Longer side in pixels of a frame in the sheet of a video.
 _MOST = 16  # Maximum number of frames in the sheet of a video.
@@ -53,38 +55,62 @@ def _label(draw, text, edges, size, font, colour) -> None:
   draw.text((x + 4 - x0, y + 4 - y0), text, font=font, fill="white")
 
 
+class Thinned(Generic[T]):
+  """Collects equally spaced items of a sequence of any length.
+
+  Attributes:
+    items: the items that are kept.
+  """
+
+  def __init__(self, most: int) -> None:
+    """Makes an empty collection that keeps at most `most` items."""
+    self._most, self._every, self._seen = most, 1, 0
+    self.items: list[T] = []
+
+  def wants(self) -> bool:
+    """Whether the next item would be kept."""
+    return self._seen % self._every == 0
+
+  def add(self, item: T) -> None:
+    """Takes the next item. If there are too many, every second one is dropped."""
+    if self.wants():
+      self.items.append(item)
+    self.skip()
+    if len(self.items) > self._most:
+      self.items, self._every = self.items[::2], 2 * self._every
+
+  def skip(self) -> None:
+    """Counts an item that is not wanted."""
+    self._seen += 1
+
+
 class Sheet:
   """Collects at most 16 equally spaced frames of a video of any length."""
 
   def __init__(self) -> None:
-    self._every, self._seen = 1, 0
-    self._frames: list[Image.Image] = []
-
-  def wants(self) -> bool:
-    """Whether the next frame would be kept."""
-    return self._seen % self._every == 0
+    self._frames = Thinned[Image.Image](_MOST)
 
   def add(self, pixels: np.ndarray, rows: Sequence[Row], seconds: float) -> None:
-    """Takes the next frame. If there are too many frames, every second one is dropped."""
-    if self.wants():
+    """Takes the next frame."""
+    if self._frames.wants():
       image = annotated(pixels, rows, _THUMBNAIL)
       draw, font = ImageDraw.Draw(image), ImageFont.load_default(14)
       text = f"{seconds:.1f} s" if rows else f"{seconds:.1f} s, no face"
       _label(draw, text, (0, -1, image.size[1] - 26), image.size, font, "#303030")
-      self._frames.append(image)
-    self._seen += 1
-    if len(self._frames) > _MOST:
-      self._frames, self._every = self._frames[::2], 2 * self._every
+      self._frames.add(image)
+    else:
+      self._frames.skip()
 
   def save(self, path: pathlib.Path) -> None:
     """Writes the frames as a grid. Without frames, nothing is written."""
-    if not self._frames:
+    frames = self._frames.items
+    if not frames:
       return
-    columns = math.ceil(math.sqrt(len(self._frames)))
-    width, height = (max(image.size[axis] for image in self._frames) for axis in (0, 1))
-    rows = math.ceil(len(self._frames) / columns)
+    columns = math.ceil(math.sqrt(len(frames)))
+    width, height = (max(image.size[axis] for image in frames) for axis in (0, 1))
+    rows = math.ceil(len(frames) / columns)
     grid = Image.new("RGB", (columns * (width + 4) - 4, rows * (height + 4) - 4), "white")
-    for k, image in enumerate(self._frames):
+    for k, image in enumerate(frames):
       grid.paste(image, (k % columns * (width + 4), k // columns * (height + 4)))
     save(grid, path)
 

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import pathlib
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +12,8 @@ from PIL import Image
 
 from jaxfer.data import flow as optical_flow
 from jaxfer.errors import UserError
+from jaxfer.systems.explanation import Explanation
+from jaxfer.train.stage import Batch
 
 Path = str | pathlib.Path
 _FIX = {
@@ -137,6 +139,21 @@ class Predictor:
     Args:
       arrays: "image" or "frames", uint8 [n, *input_spec.shape]; also "flow" and "landmarks" if the model reads them.
     """
+    raise NotImplementedError
+
+  def explanation(self, layer: str | None = None) -> Explanation:
+    """Returns what `jaxfer explain` draws of the model.
+
+    Args:
+      layer: name of a layer, or None for the default.
+
+    Raises:
+      UserError: the model cannot be explained, or has no such layer.
+    """
+    raise NotImplementedError
+
+  def eval_batch(self, arrays: Mapping[str, Any]) -> Batch:
+    """Returns the batch that `explanation` reads, from arrays as for `probabilities`; landmarks may be left out."""
     raise NotImplementedError
 
   def prepared(self, images: np.ndarray, landmarks: Any = None, flow: Any = None) -> dict[str, np.ndarray]:

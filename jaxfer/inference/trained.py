@@ -19,6 +19,8 @@ from jaxfer.errors import UserError
 from jaxfer.inference.predictor import InputSpec, Predictor
 from jaxfer.study.inputs import ARRAYS, STATE
 from jaxfer.study.task import Task, assemble, options_of
+from jaxfer.systems.explanation import Explanation
+from jaxfer.train.stage import Batch
 
 _AGAIN = "write it again with `jaxfer evaluate RUN`, or train anew"
 _CLIPS = 8  # Number of clips per batch.
@@ -83,15 +85,23 @@ class Trained(Predictor):
     `input_names`.
     """
     hparams = {name: jnp.float32(value) for name, value in self.task.stages(1)[1].items()}
+    system, model, batch = self.task.system, self.task.model, self.eval_batch(arrays)
+    outputs = system.outputs(model, variables, batch, hparams, None)
+    return system.probabilities(self.task, outputs, self.state)
+
+  def explanation(self, layer: str | None = None) -> Explanation:
+    """See `Predictor`."""
+    return self.task.system.explanation(self.task, self.variables, layer)
+
+  def eval_batch(self, arrays: Mapping[str, jax.Array]) -> Batch:
+    """See `Predictor`. Values that the arrays do not contain, such as labels, are NaN or 0."""
     count = next(iter(arrays.values())).shape[0]
     data = {
       name: jnp.full((count, *array.shape[1:]), np.nan if array.dtype.kind == "f" else 0, array.dtype)
       for name, array in self.task.data.items()
     }
-    data |= {name: arrays[of] for of, name in self.input_names.items()}
-    plan = {"row": jnp.arange(count), "real": jnp.ones(count, bool)}
-    outputs = self.task.outputs(variables, hparams, data, plan, None)
-    return self.task.system.probabilities(self.task, outputs, self.state)
+    data |= {name: arrays[of] for of, name in self.input_names.items() if of in arrays}
+    return {**self.task.system.eval_batch(data, jnp.arange(count)), "real": jnp.ones(count, bool)}
 
   @functools.cached_property
   def _compiled(self) -> Any:

@@ -1,4 +1,4 @@
-"""Where two nets look, over the pictures they look at (paper 002, Tables 9, 10 and 11)."""
+"""Where nets look, over the pictures they look at: any net, and the two of paper 002 (its Tables 9, 10 and 11)."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from jaxfer.report import plots
 
 _COLUMNS = ("picture", "where the\nRGB net looks", "landmarks", "where the\nlandmark net looks")
 _SHARE = 0.45  # Of the colour in a blend.
+_CLASSES = 3  # Classes whose probabilities are written beside a face.
 _MOST = 12  # Rows that a figure of this width holds.
 
 
@@ -67,6 +68,76 @@ def cams_png(cases: Sequence[Case], path: str | pathlib.Path, title: str) -> Non
     for axes in axes_of.flat:
       axes.set_axis_off()
     plots.write_png(figure, path, title)
+
+
+class FaceMap(NamedTuple):
+  """A face, a map over it, and the prediction that the map belongs to.
+
+  Attributes:
+    name: name of the face.
+    picture: [height, width, 1 or 3] uint8.
+    map: [rows, columns] in [0, 1]; stretched over the face. Zeros if no region stands out.
+    probabilities: classes and their probabilities, the predicted one first.
+  """
+
+  name: str
+  picture: np.ndarray
+  map: np.ndarray
+  probabilities: Sequence[tuple[str, float]]
+
+
+def faces_png(faces: Sequence[FaceMap], path: str | pathlib.Path, title: str) -> None:
+  """Draws a row for each face: the face, the map over it, and the three most probable classes.
+
+  Args:
+    faces: 1 to 12.
+    path: of the PNG.
+    title: above the figure.
+
+  Raises:
+    ValueError: no faces, or too many.
+  """
+  if not 1 <= len(faces) <= _MOST:
+    raise ValueError(f"{len(faces)} faces to draw, expected 1 to {_MOST}")
+  with plots.style():
+    figure = plots.new_figure(1.4 + 1.62 * len(faces))
+    axes_of = figure.subplots(len(faces), 3, squeeze=False, gridspec_kw={"width_ratios": [1, 1, 1.45]})
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)
+    for row, face in zip(axes_of, faces, strict=True):
+      picture = np.broadcast_to(face.picture, (*face.picture.shape[:2], 3)) / 255
+      row[0].imshow(picture, interpolation="antialiased")
+      row[1].imshow(_blended(picture, face.map), interpolation="antialiased")
+      _write_probabilities(row[2], face)
+    for axes in axes_of.flat:
+      axes.set_axis_off()
+    _add_scale(figure, axes_of[:, :2])
+    plots.write_png(figure, path, title)
+
+
+def _write_probabilities(axes: Any, face: FaceMap) -> None:
+  """Writes the name of a face, and bars for its three most probable classes."""
+  shown = face.probabilities[:_CLASSES]
+  axes.set(xlim=(-0.04, 1), ylim=(_CLASSES + 0.5, -0.85))
+  axes.text(0.02, -0.45, face.name, color=plots.GREY, fontsize=9, va="center")
+  for k, (name, probability) in enumerate(shown):
+    weight = "normal" if k else "bold"
+    axes.text(0.02, k + 0.35, f"{name}  {probability:.0%}", fontsize=9.5, fontweight=weight, va="center")
+    axes.barh(k + 0.75, probability, height=0.22, color=plots.COLOURS[0], alpha=0.45 if k else 1, left=0.02)
+  if not np.any(face.map):
+    axes.text(0.02, _CLASSES + 0.3, "no region stands out", fontsize=8.5, style="italic", va="center")
+
+
+def _add_scale(figure: Any, axes: Any) -> None:
+  """Adds the scale of the maps below these axes."""
+  import matplotlib
+
+  scale = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, 1), "jet")
+  bar = figure.colorbar(scale, ax=axes, location="bottom", fraction=0.03, pad=0.01, aspect=45)
+  bar.set_ticks([])
+  for at, words in enumerate(("least sensitive", "most sensitive")):
+    side = "right" if at else "left"
+    bar.ax.annotate(words, (at, 0), (0, -4), "axes fraction", "offset points", ha=side, va="top", fontsize=9)
+  bar.outline.set_visible(False)
 
 
 def _blended(under: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -77,34 +78,95 @@ def gates_png(
   Raises:
     ValueError: the number of clips, steps or names disagrees.
   """
-  import matplotlib
-
   if maps.shape[:2] != frames.shape[:2] or len(names) != len(frames):
     raise ValueError(f"{len(names)} names and maps {maps.shape} for frames {frames.shape}")
-  clips, time, height, width, _ = frames.shape
-  steps = np.unique(np.linspace(0, time - 1, min(time, 8)).round().astype(int))
+  steps = _steps(frames)
+  scale, drawn = _over_frames(frames[:, steps], maps[:, steps])
+  _steps_png(drawn, names, steps, {"share let through, mean over features": scale}, path, title)
+
+
+def gate_streams_png(
+  frames: np.ndarray,
+  maps: Mapping[str, np.ndarray],
+  names: Sequence[str],
+  path: str | pathlib.Path,
+  title: str,
+) -> None:
+  """Draws clips with the maps of several streams below their frames, one row for each stream.
+
+  Each stream has its own colour scale, see `gates_png`.
+
+  Args:
+    frames: see `gates_png`.
+    maps: stream -> [clips, time, rows, columns], in [0, 1]; stretched over the frames.
+    names: one for each clip.
+    path: of the PNG.
+    title: above the grid.
+
+  Raises:
+    ValueError: the number of clips, steps or names disagrees.
+  """
+  for of_stream in maps.values():
+    if of_stream.shape[:2] != frames.shape[:2] or len(names) != len(frames):
+      raise ValueError(f"{len(names)} names and maps {of_stream.shape} for frames {frames.shape}")
+  steps = _steps(frames)
+  rows, scales = [frames[:, steps] / 255], {}
+  for stream, of_stream in maps.items():
+    scale, drawn = _over_frames(frames[:, steps], of_stream[:, steps])
+    rows.append(drawn)
+    scales[f"{stream}: share let through, mean over features"] = scale
+  labels = [label for name in names for label in (name, *maps)]
+  interleaved = np.stack(rows, 1).reshape(-1, *rows[0].shape[1:])
+  _steps_png(interleaved, labels, steps, scales, path, title)
+
+
+def _steps(frames: np.ndarray) -> np.ndarray:
+  """The steps of clips [clips, time, ...] that are drawn: all, or eight evenly spaced ones."""
+  time = frames.shape[1]
+  return np.unique(np.linspace(0, time - 1, min(time, 8)).round().astype(int))
+
+
+def _over_frames(frames: np.ndarray, maps: np.ndarray) -> tuple[Any, np.ndarray]:
+  """The colour scale of maps, and the maps over their frames, [clips, steps, height, width, 3] in [0, 1]."""
+  import matplotlib
+
+  height, width = frames.shape[2:4]
   rows, columns = (np.arange(n) * m // n for n, m in zip((height, width), maps.shape[2:], strict=True))
-  values = np.asarray(maps, np.float64)[:, steps][:, :, rows][:, :, :, columns]
+  values = np.asarray(maps, np.float64)[:, :, rows][:, :, :, columns]
   low, high = np.floor(100 * values.min()) / 100, np.ceil(100 * values.max()) / 100
   low, high = (low, high) if high > low else (max(low - 0.05, 0.0), min(high + 0.05, 1.0))
   scale = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(low, high), "coolwarm")
-  brightness = 0.35 + 0.65 * frames[:, steps].mean(-1, keepdims=True) / 255
-  drawn = scale.to_rgba(values.reshape(-1, width))[:, :, :3].reshape(*values.shape, 3) * brightness
+  brightness = 0.35 + 0.65 * frames.mean(-1, keepdims=True) / 255
+  return scale, scale.to_rgba(values.reshape(-1, width))[:, :, :3].reshape(*values.shape, 3) * brightness
+
+
+def _steps_png(
+  rows: np.ndarray,
+  names: Sequence[str],
+  steps: np.ndarray,
+  scales: Mapping[str, Any],
+  path: str | pathlib.Path,
+  title: str,
+) -> None:
+  """Draws rows [rows, steps, height, width, 3], in [0, 1], with colour bars by their labels."""
+  count, _, height, width, _ = rows.shape
   with plots.style():
-    figure = plots.new_figure(1.5 + plots.WIDTH * 0.8 * clips * height / (len(steps) * width))
-    axes_of = figure.subplots(clips, len(steps), squeeze=False)
+    bars = 0.75 * len(scales)
+    figure = plots.new_figure(0.75 + bars + plots.WIDTH * 0.8 * count * height / (len(steps) * width))
+    axes_of = figure.subplots(count, len(steps), squeeze=False)
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.05, wspace=0, hspace=0)
     for (row, column), axes in np.ndenumerate(axes_of):
-      axes.imshow(drawn[row, column], interpolation="nearest")
+      axes.imshow(rows[row, column], interpolation="nearest")
       axes.set(xticks=[], yticks=[])
       axes.spines[:].set_visible(False)
       if column == 0:
         axes.set_ylabel(names[row], rotation=0, ha="right", va="center")
       if row == 0:
         axes.set_title(f"step {steps[0] + 1}" if column == 0 else str(steps[column] + 1), fontsize=10)
-    bar = figure.colorbar(scale, ax=axes_of, location="bottom", fraction=0.05, pad=0.02, aspect=50)
-    bar.set_label("share let through, mean over features")
-    bar.outline.set_visible(False)
+    for label, scale in reversed(list(scales.items())):  # A later bar lies above an earlier one.
+      bar = figure.colorbar(scale, ax=axes_of, location="bottom", fraction=0.05, pad=0.02, aspect=50)
+      bar.set_label(label)
+      bar.outline.set_visible(False)
     plots.write_png(figure, path, title)
 
 

@@ -18,6 +18,7 @@ from jaxfer.data.plan import Plan
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
 from jaxfer.report.tables import Table
+from jaxfer.systems.explanation import ClassMaps, Explanation
 from jaxfer.train.stage import Batch, Stage, Variables
 
 Options = Mapping[str, Any]
@@ -323,6 +324,24 @@ class System:
     """
     del task, variables, train_indices, test_indices, folder
     return {}
+
+  def explanation(self, task: Task, variables: Variables, layer: str | None) -> Explanation:
+    """Returns what `jaxfer explain` draws of a trained model. The default is Grad-CAM++ of the predicted class.
+
+    Args:
+      task: the config with its model; its data are empty.
+      variables: the trained variables.
+      layer: the layer that the user has named, or None.
+
+    Raises:
+      UserError: the model cannot be explained, or has no such layer.
+    """
+    hparams = {name: jnp.float32(value) for name, value in task.stages(1)[1].items()}
+
+    def logits_of(batch: Batch) -> jax.Array:
+      return self.outputs(task.model, variables, batch, hparams, None)
+
+    return ClassMaps(logits_of, task.records.label_names, layer)
 
   def summaries(
     self, histories: Sequence[History], predictions: Sequence[Mapping[str, Prediction]]

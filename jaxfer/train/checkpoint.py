@@ -121,21 +121,52 @@ class Checkpoints:
     self.wait()
     return min([number, *self._manager.all_steps()])
 
-  def _verify(self, number: int) -> None:
-    earlier = [n for n in self._whole() if n < number]
-    fix = "train again in another --workdir"
-    if earlier:
-      fix = f"remove {self._digest(number)} and go on with --resume, from checkpoint {earlier[-1]}"
+  def discard_damaged(self) -> list[str]:
+    """Removes the newest checkpoints if they are damaged and an older one is intact. Call it before continuing.
+
+    Returns:
+      One line for each removed checkpoint. Nothing is removed if no checkpoint is intact; `meta` then says what is
+      damaged.
+    """
+    damaged = []
+    for number in reversed(self._whole()):
+      damage, _ = self._compare(number)
+      if damage is None:
+        break
+      damaged.append((number, damage))
+    else:
+      return []
+    for removed, _ in damaged:
+      self._manager.delete(removed)
+    self._prune()
+    return [f"{damage}: checkpoint {removed} is removed, go on from {number}" for removed, damage in damaged]
+
+  def _compare(self, number: int) -> tuple[str | None, list[pathlib.Path]]:
+    """Returns what is damaged in a checkpoint, or None, and the files in its folder that were not saved with it."""
     root, found = self._directory / str(number), self._files(number)
-    recorded = files.read_json(self._digest(number), f"checkpoint {number} cannot be verified; {fix}")
+    try:
+      recorded = files.read_json(self._digest(number), f"checkpoint {number} cannot be verified")
+    except UserError as error:
+      return str(error), []
+    if not recorded:
+      return f"{self._digest(number)} is damaged (it names no file)", []
+    strangers = [root / name for name in sorted(set(found) - set(recorded))]
     for name in sorted(recorded):
       if recorded[name] != found.get(name):
         what = "has changed" if name in found else "is missing"
-        raise UserError(f"{root / name} {what} since it was saved: {fix}")
-    if not recorded:
-      raise UserError(f"{self._digest(number)} is damaged (it names no file): {fix}")
-    if strangers := sorted(set(found) - set(recorded)):
-      raise UserError(f"{root / strangers[0]} is not part of the checkpoint that was saved: remove that file")
+        return f"{root / name} {what} since it was saved", strangers
+    return None, strangers
+
+  def _verify(self, number: int) -> None:
+    damage, strangers = self._compare(number)
+    if damage is not None:
+      earlier = [n for n in self._whole() if n < number]
+      fix = "train again in another --workdir"
+      if earlier:
+        fix = f"remove {self._digest(number)} and go on with --resume, from checkpoint {earlier[-1]}"
+      raise UserError(f"{damage}: {fix}")
+    if strangers:
+      raise UserError(f"{strangers[0]} is not part of the checkpoint that was saved: remove that file")
 
   def meta(self, number: int) -> dict[str, Any]:
     """Verifies every file of a checkpoint, and returns its metadata.

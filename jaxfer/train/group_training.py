@@ -66,7 +66,7 @@ class GroupTraining:
       self.checkpoints = stack.enter_context(
         contextlib.closing(Checkpoints(self.workdir, self.execution.keep))
       )
-      notes = self.checkpoints.discard_unfinished()
+      notes = self.checkpoints.discard_unfinished() + self.checkpoints.discard_damaged()
       restored_state, sizes, more = self._restore()
       notes += more
       self.metrics = stack.enter_context(

@@ -128,3 +128,25 @@ def test_the_nets_of_paper_002_are_looked_at_where_it_says():
 
     a, g = jax.eval_shape(run, variables, images, dots)
     assert a.shape == g.shape == (2, 4 + (side == "input"), 4 + (side == "input"), 64)
+
+
+class Branches(nn.Module):
+  """Modules of every kind that `layers_with_maps` tells apart."""
+
+  @nn.compact
+  def __call__(self, x):
+    x = nn.Conv(2, (3, 3), name="once")(x)
+    twice = nn.Conv(2, (3, 3), name="twice")
+    x = twice(twice(x))
+    small = nn.Conv(2, (4, 4), padding="VALID", name="pixel")(x)
+    x = nn.Conv(2, (3, 3), name="last")(x)
+    return nn.Dense(3, name="head")(jnp.concatenate([x.mean((1, 2)), small[:, 0, 0]], -1))
+
+
+def test_layers_with_maps_are_those_with_several_pixels_that_are_called_once():
+  x = jnp.zeros((2, 4, 4, 3))
+  variables = jax.eval_shape(Branches().init, jax.random.key(0), x)
+  logits_of = lambda x: Branches().apply(variables, x)  # noqa: E731
+  variables = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), variables)
+  for _ in range(2):  # Not only when JAX traces the function for the first time.
+    assert grad_cam.layers_with_maps(logits_of, (x,)) == ["once", "last"]

@@ -71,3 +71,34 @@ def test_right_predictions_are_green_and_wrong_ones_red_and_crossed(tmp_path):
 def test_no_cases_and_too_many_are_refused(tmp_path, count):
   with pytest.raises(ValueError, match=f"{count} cases to draw, expected 1 to 12"):
     cams.cams_png([case()] * count, tmp_path / "cams.png", "title")
+
+
+def test_a_face_stands_beside_its_map_and_its_three_most_probable_classes(tmp_path, monkeypatch):
+  import matplotlib.axes
+
+  written, write = [], matplotlib.axes.Axes.text
+  monkeypatch.setattr(
+    matplotlib.axes.Axes,
+    "text",
+    lambda axes, x, y, words, **k: written.append(words) or write(axes, x, y, words, **k),
+  )
+  grey = np.full((20, 20, 1), 255, np.uint8)
+  probabilities = [("anger", 0.6), ("fear", 0.25), ("happiness", 0.1), ("sadness", 0.05)]
+  faces = [cams.FaceMap("face 0", grey, np.ones((2, 2)), probabilities)]
+  faces.append(cams.FaceMap("face 1", grey.repeat(3, -1), np.zeros((2, 2)), probabilities[:2]))
+  cams.faces_png(faces, tmp_path / "faces.png", "title")
+  assert written == [
+    *("face 0", "anger  60%", "fear  25%", "happiness  10%"),
+    *("face 1", "anger  60%", "fear  25%", "no region stands out"),
+  ]
+  image = np.asarray(Image.open(tmp_path / "faces.png").convert("RGB"), int)
+  assert image.shape[1] == 900
+  red, blue = (
+    np.argwhere(np.abs(image - (0.55 * 255 + 0.45 * np.array(jet))).max(-1) < 3)
+    for jet in ((127.5, 0, 0), (0, 0, 127.5))
+  )
+  assert len(red) > 200**2
+  assert len(blue) > 200**2
+  assert red[:, 0].max() < blue[:, 0].min()
+  with pytest.raises(ValueError, match="0 faces to draw, expected 1 to 12"):
+    cams.faces_png([], tmp_path / "faces.png", "title")

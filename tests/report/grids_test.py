@@ -57,6 +57,31 @@ def test_gates_colour_the_frame_by_the_map_and_shade_it_by_the_frame(tmp_path):
     np.testing.assert_allclose(bottom[block[len(block) // 2]], 0.35 * top[block[len(block) // 2]], atol=2)
 
 
+def test_gates_of_streams_lie_below_their_frames_with_a_scale_each(tmp_path):
+  """Two clips: the frames, then the maps of two streams, whose lowest values are equally blue."""
+  import matplotlib.axes
+
+  frames = np.zeros((2, 2, 4, 4, 3), np.uint8)
+  frames[1] = 255
+  maps = {"one": np.zeros((2, 2, 2, 2)), "other": np.full((2, 2, 4, 4), 0.5)}
+  maps["one"][:, 1], maps["other"][:, 1] = 1, 0.6
+  drawn, labels = [], []
+  show, label = matplotlib.axes.Axes.imshow, matplotlib.axes.Axes.set_ylabel
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(matplotlib.axes.Axes, "imshow", lambda axes, x, **k: drawn.append(x) or show(axes, x, **k))
+    patch.setattr(
+      matplotlib.axes.Axes, "set_ylabel", lambda axes, x, **k: labels.append(x) or label(axes, x, **k)
+    )
+    grids.gate_streams_png(frames, maps, ["dark", "bright"], tmp_path / "gates.png", "title")
+  assert [x for x in labels if x] == ["dark", "one", "other", "bright", "one", "other"]
+  low, high = (np.array(matplotlib.colormaps["coolwarm"](end)[:3]) for end in (0.0, 1.0))
+  wanted = [[k, k, *[(0.35 + 0.65 * k) * colour for colour in (low, high, low, high)]] for k in (0, 1)]
+  for found, want in zip(drawn, [row for clip in wanted for row in clip], strict=True):
+    np.testing.assert_allclose(found, np.broadcast_to(want, (4, 4, 3)), atol=0.01)
+  with pytest.raises(ValueError, match="1 names and maps"):
+    grids.gate_streams_png(frames, maps, ["dark"], tmp_path / "gates.png", "title")
+
+
 def test_gates_of_long_clips_are_drawn_at_eight_steps(tmp_path):
   import matplotlib.axes
 

@@ -98,10 +98,42 @@ def test_a_damaged_digest_says_how_to_go_back(copy, content):
   assert restored(copy) == 2
 
 
+def flip(path):
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 1
+  path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+  "harm", [flip, lambda path: path.write_bytes(path.read_bytes()[:-1]), lambda path: path.unlink()]
+)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(copy, harm):
+  largest = max((copy / "checkpoints/2").rglob("*"), key=lambda path: path.is_file() and path.stat().st_size)
+  harm(largest)
+  with opened(copy) as checkpoints:
+    (note,) = checkpoints.discard_damaged()
+  assert note.startswith(str(largest))
+  assert note.endswith(": checkpoint 2 is removed, go on from 1")
+  assert restored(copy) == 1
+  with opened(copy) as checkpoints:
+    assert checkpoints.discard_damaged() == []
+  save(copy, 2)
+  assert restored(copy) == 2
+
+
+def test_nothing_is_removed_if_no_checkpoint_is_intact(copy):
+  for number in (1, 2):
+    flip(copy / f"checkpoints/{number}/meta/metadata")
+  with opened(copy) as checkpoints:
+    assert checkpoints.discard_damaged() == []
+  with pytest.raises(UserError, match="checkpoints/2/meta/metadata has changed since it was saved"):
+    restored(copy)
+
+
 def test_without_an_earlier_checkpoint_the_advice_is_to_train_again(tmp_path):
   save(tmp_path, 1)
   (tmp_path / "digests/1.json").write_text("")
-  with pytest.raises(UserError, match="cannot be verified; train again in another --workdir"):
+  with pytest.raises(UserError, match="cannot be verified: train again in another --workdir"):
     restored(tmp_path)
 
 

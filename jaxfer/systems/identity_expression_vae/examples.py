@@ -15,6 +15,7 @@ import numpy as np
 from jaxfer import files
 from jaxfer.errors import UserError
 from jaxfer.systems.identity_expression_vae import code_metrics
+from jaxfer.systems.identity_expression_vae.model import IdentityExpressionVAE
 from jaxfer.systems.system import Options, Task
 from jaxfer.train.stage import Variables
 
@@ -182,13 +183,49 @@ def _swap(task: Task, variables: Variables, indices: np.ndarray) -> SwapGrid:
   ]
   of_identities = code_metrics.encode(task, variables, np.asarray(identities), told=False)
   of_expressions = code_metrics.encode(task, variables, np.asarray(expressions), told=False)
+  swaps = decode_swaps(model, variables, of_identities, of_expressions)
+  return SwapGrid(images_of(task, identities), images_of(task, expressions), swaps)
+
+
+def decode_swaps(
+  model: IdentityExpressionVAE, variables: Variables, identities: np.ndarray, expressions: np.ndarray
+) -> np.ndarray:
+  """Decodes every expression with every identity.
+
+  Args:
+    model: the model.
+    variables: its variables.
+    identities: [columns, z_i | z_e] codes that give the identity.
+    expressions: [rows, z_i | z_e] codes that give the expression.
+
+  Returns:
+    [rows, columns, S, S, 3] images, uint8.
+  """
   codes = [
-    code_metrics.swapped(model, of_identities, np.broadcast_to(code, of_identities.shape))
-    for code in of_expressions
+    code_metrics.swapped(model, identities, np.broadcast_to(code, identities.shape)) for code in expressions
   ]
   images = code_metrics.decode(model, variables, np.concatenate(codes))
-  swaps = to_bytes(images).reshape(len(expressions), len(identities), *images.shape[1:])
-  return SwapGrid(images_of(task, identities), images_of(task, expressions), swaps)
+  return to_bytes(images).reshape(len(expressions), len(identities), *images.shape[1:])
+
+
+def decode_between(
+  model: IdentityExpressionVAE, variables: Variables, source: np.ndarray, target: np.ndarray
+) -> np.ndarray:
+  """Decodes z_e = (1 - t) source + t target with z_i of the source, for `STEPS` values of t from 0 to 1.
+
+  Args:
+    model: the model.
+    variables: its variables.
+    source: [z_i | z_e] code.
+    target: [z_i | z_e] code.
+
+  Returns:
+    [steps, S, S, 3] images, uint8.
+  """
+  t = np.linspace(0, 1, STEPS)[:, None]
+  both = (1 - t) * source + t * target
+  codes = code_metrics.swapped(model, np.broadcast_to(source, both.shape), both).astype(np.float32)
+  return to_bytes(code_metrics.decode(model, variables, codes))
 
 
 def _interpolate(task: Task, variables: Variables, indices: np.ndarray) -> Interpolation:
@@ -198,11 +235,8 @@ def _interpolate(task: Task, variables: Variables, indices: np.ndarray) -> Inter
   start, end = _labels(task, ENDS)
   ends = [_first(people[0], labels, start), _first(people[-1], labels, end)]
   source, target = code_metrics.encode(task, variables, np.asarray(ends), told=False)
-  t = np.linspace(0, 1, STEPS)[:, None]
-  both = (1 - t) * source + t * target
-  codes = code_metrics.swapped(model, np.broadcast_to(source, both.shape), both).astype(np.float32)
   source_image, target_image = images_of(task, ends)
-  return Interpolation(source_image, target_image, to_bytes(code_metrics.decode(model, variables, codes)))
+  return Interpolation(source_image, target_image, decode_between(model, variables, source, target))
 
 
 def by_label(named: Sequence[tuple[str, Examples]]) -> Mapping[str, Examples]:

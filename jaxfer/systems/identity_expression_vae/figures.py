@@ -4,19 +4,24 @@ Each training draws its own figures. A study also draws Figs. 4 and 5 for all it
 trainings store.
 """
 
+import dataclasses
 import importlib.util
 import pathlib
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import flax.linen as nn
+import jax
 import numpy as np
 
+from jaxfer.errors import UserError
 from jaxfer.report import grids, swaps
+from jaxfer.systems.explanation import Explanation, no_layers
 from jaxfer.systems.identity_expression_vae import code_metrics, examples
 from jaxfer.systems.identity_expression_vae.examples import Interpolation, SwapGrid
 from jaxfer.systems.identity_expression_vae.model import IdentityExpressionVAE
 from jaxfer.systems.system import Task, Variants
-from jaxfer.train.stage import Variables
+from jaxfer.train.stage import Batch, Variables
 
 _LABEL = 24  # Characters in a line of the label of a variant.
 
@@ -94,6 +99,55 @@ def side_by_side(variants: Variants, folder: pathlib.Path) -> dict[str, str]:
     "is that of the source."
   )
   return captions
+
+
+@dataclasses.dataclass(frozen=True)
+class Swaps(Explanation):
+  """Swapped and interpolated expressions of the given faces.
+
+  Attributes:
+    model: the model.
+    variables: its variables.
+  """
+
+  model: IdentityExpressionVAE
+  variables: Variables
+  most = 6
+  least = 2
+  together = True
+
+  def draw(
+    self, crops: np.ndarray, batch: Batch, names: Sequence[str], target: pathlib.Path, title: str
+  ) -> Sequence[tuple[pathlib.Path, int]]:
+    """Draws `swaps.png` with every identity and expression, and `interpolation.png` from the first to the last face.
+
+    See `Explanation`.
+    """
+    del names, title
+    encode = jax.jit(code_metrics.codes, static_argnums=0)
+    codes = np.asarray(encode(self.model, self.variables, batch["image"], None))[: len(crops)]
+    grid = SwapGrid(crops, crops, examples.decode_swaps(self.model, self.variables, codes, codes))
+    between = examples.decode_between(self.model, self.variables, codes[0], codes[-1])
+    first, second = target / "swaps.png", target / "interpolation.png"
+    _draw_swaps({"expression of": grid}, first, "Swapped expressions")
+    _draw_interpolations({"decoded": Interpolation(crops[0], crops[-1], between)}, second)
+    return [(first, len(crops)), (second, 2)]
+
+
+def explanation(model: nn.Module, variables: Variables, layer: str | None) -> Swaps:
+  """Returns what `jaxfer explain` draws.
+
+  Raises:
+    UserError: a layer is named, or the model has a single code.
+  """
+  if not isinstance(model, IdentityExpressionVAE):
+    raise UserError(
+      f"{type(model).__name__} has one code for identity and expression, and no class score: only "
+      "identity_expression_vae can be explained, by swapping its two codes"
+    )
+  if layer is not None:
+    raise no_layers(layer, "swapping its two codes")
+  return Swaps(model, variables)
 
 
 def _draw_swaps(by_label: Mapping[str, SwapGrid], path: pathlib.Path, title: str) -> None:

@@ -28,6 +28,7 @@ from jaxfer.data.records import Records
 from jaxfer.errors import UserError
 from jaxfer.ranges import Count, Factor, Rate, Weight
 from jaxfer.report.tables import Table
+from jaxfer.systems.explanation import Explanation
 from jaxfer.systems.identity_expression_vae import clustering, code_metrics, figures, table, updates
 from jaxfer.systems.identity_expression_vae.baselines import VAE, ConditionalVAE, condition
 from jaxfer.systems.identity_expression_vae.model import IdentityExpressionVAE
@@ -268,6 +269,10 @@ class IdentityExpressionSystem(System):
   ) -> Mapping[str, str]:
     """Reconstructions, maps of codes, and swapped and interpolated faces; see `figures.figures`."""
     return figures.figures(task, variables, train_indices, test_indices, folder)
+
+  def explanation(self, task: Task, variables: Variables, layer: str | None) -> Explanation:
+    """Swapped and interpolated expressions of given faces; see `figures.explanation`."""
+    return figures.explanation(task.model, variables, layer)
 
   def summaries(
     self, histories: Sequence[History], predictions: Sequence[Mapping[str, Prediction]]

@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfer.data.plan import evaluation
+from jaxfer.errors import UserError
 from jaxfer.explain import grad_cam
 from jaxfer.report import cams
+from jaxfer.systems.explanation import ClassMaps
 from jaxfer.systems.landmark_fusion import published, table
 from jaxfer.systems.landmark_fusion.model import LandmarkFusion, Outputs
 from jaxfer.systems.system import Task
@@ -188,6 +190,31 @@ def _drawings(
     )
     for k in range(len(indices))
   ]
+
+
+def explanation(task: Task, variables: Variables, layer: str | None) -> ClassMaps:
+  """Returns Grad-CAM++ of the class that the RGB net predicts, at the output of layer4 if no layer is named.
+
+  The landmark net is not shown, because photographs come without landmarks.
+
+  Raises:
+    UserError: the model answers with the landmark net.
+  """
+  model = task.system.for_single_records(task.model, variables)
+  if model.answer == "landmark":
+    raise UserError(
+      "this model answers with its landmark net, and no detector here gives landmarks: to explain photographs, train "
+      "with model.answer=fused or rgb"
+    )
+  note = "no detector here gives the landmarks that this model needs: shown is its RGB net alone, with its own classes"
+
+  def logits_of(batch: Batch) -> jax.Array:
+    outputs: Outputs = model.apply(variables, *task.system.inputs(model, batch))
+    return outputs.rgb
+
+  default = "/".join(_LOOKED_AT["rgb"][0])
+  note = "" if model.answer == "rgb" else note
+  return ClassMaps(logits_of, task.records.label_names, layer, default, part="rgb", note=note)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -52,6 +52,7 @@ from jaxfer.kernels import heatmap as kernels
 from jaxfer.layers.amend import Affinity, flagged, is_written
 from jaxfer.ranges import Count, CountOrZero, Factor, Rate, Share, Variance
 from jaxfer.report.tables import Table
+from jaxfer.systems.explanation import Explanation
 from jaxfer.systems.landmark_fusion import figures, table
 from jaxfer.systems.landmark_fusion.model import LandmarkFusion, Outputs, normalised
 from jaxfer.systems.landmark_fusion.published import BEST_W, CONDITIONS
@@ -390,6 +391,10 @@ class LandmarkFusionSystem(System):
   ) -> Mapping[str, str]:
     """Grad-CAM++ maps of both nets for some test images, see `figures.figures`."""
     return figures.figures(task, variables, tested, folder)
+
+  def explanation(self, task: Task, variables: Variables, layer: str | None) -> Explanation:
+    """Grad-CAM++ of the class that the RGB net predicts, see `figures.explanation`."""
+    return figures.explanation(task, variables, layer)
 
   def tables(
     self, variants: Variants, seeds: Sequence[int], not_trained: Variants = ()

@@ -1,13 +1,20 @@
 """Draws the pixels on which each class depends, over the mean face (paper 000, section 3.5, Fig. 6)."""
 
+import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from jaxfer.data.records import Records
 from jaxfer.explain import effective_pixels
 from jaxfer.report import grids
+from jaxfer.systems.explanation import Explanation
+from jaxfer.systems.stacked_autoencoder.model import StackedAutoencoder
+from jaxfer.train.stage import Batch, Variables
+
+PERCENTILE = 97.7  # Percentile of a unit's weights above which a weight is large.
 
 
 def draw(
@@ -16,7 +23,7 @@ def draw(
   indices: np.ndarray,
   folder: pathlib.Path,
   *,
-  percentile: float = 97.7,
+  percentile: float = PERCENTILE,
   kappa: float | None = None,
   signed: bool = True,
   share: float = 0.05,
@@ -52,14 +59,9 @@ def draw(
   images = np.asarray(records.arrays["image"][indices])
   face, varies = images.mean((0, -1)), np.ptp(images, axis=0).any(-1).ravel()
   kept = np.ones_like(varies) if constant_pixels else varies
-  used = [weights[0][kept], *weights[1:]]
-  limits = (
-    effective_pixels.thresholds(used, percentile=percentile, signed=signed, by_unit=True)
-    if kappa is None
-    else effective_pixels.thresholds(used, kappa=kappa, signed=signed)
-  )
   paths = np.zeros((len(records.label_names), face.size))
-  paths[:, kept] = effective_pixels.effective_pixels(used, limits, signed=signed)[1]
+  used = [weights[0][kept], *weights[1:]]
+  paths[:, kept] = effective(used, percentile=percentile, kappa=kappa, signed=signed)[1]
   maps = {"set": effective_pixels.most_paths(paths, share), "paths": paths}
   maps = {name: values.reshape(-1, *face.shape) for name, values in maps.items()}
   regions = {}
@@ -131,6 +133,59 @@ def _panels(
       drawn.append(own[0].astype(np.float64))
       names.append(f"{label}: {told}")
   return np.stack(drawn), names
+
+
+def weights_of(model: StackedAutoencoder, variables: Variables) -> list[np.ndarray]:
+  """Returns the weights W1, W2, ... from the pixels to the classes, [inputs, outputs] each."""
+  params: Any = variables["params"]
+  layers = [*(f"encoder{k + 1}" for k in range(len(model.sizes))), "classifier"]
+  return [np.asarray(params[name]["kernel"]) for name in layers]
+
+
+def effective(
+  weights: Sequence[np.ndarray],
+  *,
+  percentile: float = PERCENTILE,
+  kappa: float | None = None,
+  signed: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns where paths lead and their number, [classes, inputs] each; see `draw` for the arguments."""
+  limits = (
+    effective_pixels.thresholds(weights, percentile=percentile, signed=signed, by_unit=True)
+    if kappa is None
+    else effective_pixels.thresholds(weights, kappa=kappa, signed=signed)
+  )
+  return effective_pixels.effective_pixels(weights, limits, signed=signed)
+
+
+@dataclasses.dataclass(frozen=True)
+class EffectivePixels(Explanation):
+  """The paths from the pixels to each class, over the mean of the given faces.
+
+  They depend on the weights only, not on the faces.
+
+  Attributes:
+    weights: see `weights_of`.
+    label_names: names of the classes.
+  """
+
+  weights: Sequence[np.ndarray]
+  label_names: Sequence[str]
+  most = 64
+  together = True
+  note = "effective pixels depend on the weights only: they are the same for every face"
+
+  def draw(
+    self, crops: np.ndarray, batch: Batch, names: Sequence[str], target: pathlib.Path, title: str
+  ) -> Sequence[tuple[pathlib.Path, int]]:
+    """Draws `effective_pixels.png` into the folder `target`. See `Explanation`."""
+    del batch, title
+    face, path = crops.mean((0, -1)), target / "effective_pixels.png"
+    _, paths = effective(self.weights)
+    over = names[0] if len(names) == 1 else f"the mean of {len(names)} faces"
+    title = f"Pixels on which the classes depend,\nover {over}"
+    grids.over_face_png(face, paths.reshape(-1, *face.shape), list(self.label_names), path, title)
+    return [(path, len(crops))]
 
 
 def inside(maps: np.ndarray, regions: Mapping[str, np.ndarray]) -> tuple[np.ndarray, float]:

@@ -32,15 +32,9 @@ def draw(
     "data_sets.png": draw_examples(task, train_indices, folder / "data_sets.png"),
     "filters.png": _draw_filters(task, variables, folder / "filters.png"),
   }
-  params: Any = variables["params"]
-  layers = [*(f"encoder{k + 1}" for k in range(len(task.model.sizes))), "classifier"]
-  drawn |= effective_pixels.draw(
-    [params[name]["kernel"] for name in layers],
-    task.records,
-    train_indices,
-    folder,
-    **task.config.figures,
-  )
+  model: Any = task.model
+  weights = effective_pixels.weights_of(model, variables)
+  drawn |= effective_pixels.draw(weights, task.records, train_indices, folder, **task.config.figures)
   if task.config.recipe.options.get("pretrain", True):
     path = folder / "reconstructions.png"
     drawn["reconstructions.png"] = _draw_reconstructions(task, variables, test_indices, path)

@@ -26,7 +26,9 @@ from jaxfer.data.records import Records
 from jaxfer.errors import UserError
 from jaxfer.ranges import Count, Range, Rate, ShareBelowOne
 from jaxfer.report.tables import Table
+from jaxfer.systems.explanation import Explanation, no_layers
 from jaxfer.systems.stacked_autoencoder import figures, published, table
+from jaxfer.systems.stacked_autoencoder.effective_pixels import EffectivePixels, weights_of
 from jaxfer.systems.stacked_autoencoder.model import StackedAutoencoder, corrupt
 from jaxfer.systems.system import History, Prediction, System, Task, Variants
 from jaxfer.train import optim
@@ -219,6 +221,13 @@ class StackedAutoencoderSystem(System):
   ) -> dict[str, str]:
     """Draws the first layer's weights and reconstructions and the effective pixels; see `figures.draw`."""
     return figures.draw(task, variables, train_indices, test_indices, folder)
+
+  def explanation(self, task: Task, variables: Variables, layer: str | None) -> Explanation:
+    """The effective pixels of each class; there are no layers to name."""
+    if layer is not None:
+      raise no_layers(layer, "effective pixels, which depend on all layers")
+    model: Any = task.model
+    return EffectivePixels(weights_of(model, variables), task.records.label_names)
 
   def tables(
     self, variants: Variants, seeds: Sequence[int], not_trained: Variants = ()

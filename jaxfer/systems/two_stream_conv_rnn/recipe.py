@@ -20,6 +20,7 @@ from jaxfer.data.augment import random_affine
 from jaxfer.data.records import Records
 from jaxfer.kernels import warp
 from jaxfer.ranges import Count, Degrees, Norm, Rate, Share
+from jaxfer.systems.explanation import Explanation
 from jaxfer.systems.system import System, Task
 from jaxfer.systems.two_stream_conv_rnn import figures, published
 from jaxfer.systems.two_stream_conv_rnn.model import TwoStreamConvRNN
@@ -104,6 +105,11 @@ class TwoStreamSystem(System):
     return (Stage("train", (Update("net", loss, model.parts, optimizer),), epochs, sample),), {
       "learning_rate": learning_rate
     }
+
+  def explanation(self, task: Task, variables: Variables, layer: str | None) -> Explanation:
+    """The temporal gates of both streams over time; see `figures.explanation`."""
+    model: Any = task.model
+    return figures.explanation(model, variables, layer)
 
   def figures(
     self,
