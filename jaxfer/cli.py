@@ -42,7 +42,10 @@ def _parser() -> argparse.ArgumentParser:
     "people that the training never saw.",
   )
   train.add_argument(
-    "config", type=pathlib.Path, metavar="CONFIG", help="a Python file, such as configs/quickstart.py"
+    "config",
+    type=pathlib.Path,
+    metavar="CONFIG",
+    help="a Python file, or one that comes with jaxfer, such as configs/quickstart.py",
   )
   train.add_argument(
     "overrides",
@@ -201,19 +204,17 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _study(args: argparse.Namespace) -> None:
-  from jaxfer import config
+  from jaxfer import config, config_file
   from jaxfer.study import listing, study
 
   if args.list:
-    print(listing.studies(pathlib.Path("configs")))
+    print(listing.studies(config_file.folder()))
     return
   if args.people is not None or args.score:
     _people(args)
     return
   if args.config is None or args.workdir is None:
-    raise UserError(
-      "a study needs CONFIG and --workdir: `jaxfer study --list` names the configs of this directory"
-    )
+    raise UserError("a study needs CONFIG and --workdir: `jaxfer study --list` names those that there are")
   _cache_compilations()
   configured = config.load_study(args.config)
   study.run(configured, args.preset, args.overrides, args.workdir, _data_dir(args), resume=args.resume)
@@ -233,7 +234,7 @@ def _people(args: argparse.Namespace) -> None:
     print(people.scored(args.people, args.score), end="")
     return
   if args.config is None:
-    raise UserError("a people's test needs CONFIG: `jaxfer study --list` names the configs of this directory")
+    raise UserError("a people's test needs CONFIG: `jaxfer study --list` names those that there are")
   study = config.load_study(args.config)
   count = people.write_test(study, args.preset, args.overrides, args.people, _data_dir(args))
   print(
@@ -296,9 +297,10 @@ def _verify(args: argparse.Namespace) -> None:
 
 def _list(args: argparse.Namespace) -> None:
   if args.what == "studies":
+    from jaxfer import config_file
     from jaxfer.study import listing
 
-    print(listing.studies(pathlib.Path("configs")))
+    print(listing.studies(config_file.folder()))
     return
   for name, line in {"models": _models, "datasets": _datasets, "configs": _configs}[args.what]().items():
     print(f"{name:<50}  {line}" if args.what == "configs" else f"{name:<22}  {line}")
@@ -320,15 +322,15 @@ def _configs() -> dict[str, str]:
   from jaxfer import config_file
 
   lines, broken = {}, 0
-  for path in sorted(pathlib.Path("configs").rglob("*.py")):
+  root = config_file.folder()
+  for path in sorted(root.rglob("*.py")):
+    name = str(root.name / path.relative_to(root))
     try:
-      lines[str(path)] = config_file.summary(path)
+      lines[name] = config_file.summary(path)
     except UserError as error:
-      lines[str(path)], broken = f"cannot be read: {error}", broken + 1
+      lines[name], broken = f"cannot be read: {error}", broken + 1
   if not lines:
-    raise UserError(
-      "no configs/ in this directory: run from a checkout of jaxfer, or name a config file to train"
-    )
+    raise UserError(f"no config in {root}: leave that folder, or name a config file to train")
   if broken:
     lines[f"{broken} of {len(lines)} configs cannot be read"] = ""
   return lines

@@ -32,6 +32,12 @@ def add_parsers(commands: Any) -> None:
     default=1.0,
     help="seconds of a video that a model of clips reads at a time (default: 1)",
   )
+  given.add_argument(
+    "--crop",
+    choices=("auto", "middle", "whole"),
+    help="find faces (auto), or take the middle square or the whole picture for a face (default: as in the training "
+    "data of MODEL)",
+  )
   predict = commands.add_parser(
     "predict",
     parents=[model, given],
@@ -91,6 +97,7 @@ def predict(args: argparse.Namespace) -> None:
       draw=args.draw,
       rate=args.rate,
       window=args.window,
+      crop=args.crop,
       complain=_complain,
     )
 
@@ -111,6 +118,7 @@ def explain(args: argparse.Namespace) -> None:
       layer=args.layer,
       rate=args.rate,
       window=args.window,
+      crop=args.crop,
       complain=_complain,
     )
 

@@ -6,6 +6,7 @@ While the file runs, its folder is a package, so that a config takes what it sha
 
 import ast
 import contextlib
+import os
 import pathlib
 import sys
 import traceback
@@ -19,8 +20,36 @@ _LONGEST = 300  # Characters of an error's text.
 _PACKAGE = "config_folder"  # The name of the folder as a package; a message may show it.
 
 
+def folder() -> pathlib.Path:
+  """Returns the folder of the configs: `configs` in the current directory, or else the one that comes with jaxfer."""
+  here = pathlib.Path("configs")
+  return here if here.is_dir() else shipped()
+
+
+def shipped() -> pathlib.Path:
+  """Returns the folder of the configs that come with jaxfer: in the installed package, or in its checkout."""
+  package = pathlib.Path(__file__).resolve().parent
+  installed = package / "configs"
+  return installed if installed.is_dir() else package.parent / "configs"
+
+
+def found(path: pathlib.Path) -> pathlib.Path:
+  """Returns where a config is.
+
+  A path that does not exist may name a config that comes with jaxfer: `configs/own_images.py`, or only `own_images`.
+  If there is none either, the path is returned unchanged.
+  """
+  if path.is_absolute() or os.path.exists(path) or ".." in path.parts:
+    return path
+  inside = pathlib.Path(*path.parts[1:]) if path.parts[:1] == ("configs",) else path
+  candidate = shipped() / inside
+  if inside.suffix != ".py":
+    candidate = candidate.with_name(f"{candidate.name}.py")
+  return candidate if os.path.isfile(candidate) else path
+
+
 def run(path: str | pathlib.Path) -> tuple[Any, str]:
-  """Runs the file at `path` and its `get_config()`.
+  """Runs the file at `path`, or the config of this name that comes with jaxfer, and its `get_config()`.
 
   Returns:
     What `get_config()` returns, and where it is defined: file and line.
@@ -29,7 +58,7 @@ def run(path: str | pathlib.Path) -> tuple[Any, str]:
     UserError: there is no such file, it cannot be read, it defines no `get_config`, or it raises; names the file and,
       where the error has one, the line.
   """
-  path = pathlib.Path(path)
+  path = found(pathlib.Path(path))
   _readable(path)
   with _package(path.parent):
     function = _called(path, lambda: _module(path).get("get_config"))
@@ -102,7 +131,7 @@ def _readable(path: pathlib.Path) -> None:
     if path.is_dir():
       raise UserError(f"{path} is a folder: name a config in it, such as {path / 'config.py'}")
     if not path.is_file():
-      raise UserError(f"no config at {path}: `jaxfer list configs` names those of this directory")
+      raise UserError(f"no config at {path}: `jaxfer list configs` names those that there are")
     path.read_bytes()
   except OSError as error:
     raise UserError(f"config {path} cannot be read: {error.strerror}") from error

@@ -81,6 +81,18 @@ def test_a_model_of_whole_pictures_says_that_it_looks_for_no_faces(tmp_path, cap
   assert "prepared with crop=whole: each picture counts as one face" in capsys.readouterr().err
   (row,) = json.loads((tmp_path / "r.json").read_text())
   assert (row["left"], row["right"], row["score"]) == (0, 40, None)
+  arguments = [
+    "predict",
+    "image",
+    str(tmp_path / "a.png"),
+    "--crop",
+    "auto",
+    "--json",
+    str(tmp_path / "s.json"),
+  ]
+  assert cli.main(arguments) == 0
+  assert "prepared with crop=whole" not in capsys.readouterr().err
+  assert [row["score"] for row in json.loads((tmp_path / "s.json").read_text())] == [0.9, 0.9]
 
 
 def test_nothing_that_can_be_read(tmp_path, capsys):

@@ -8,7 +8,7 @@ import numpy as np
 from jaxfer import files
 from jaxfer.errors import UserError
 from jaxfer.inference import drawing
-from jaxfer.inference.pictures import Counts, Face, Picture, count_of, visit
+from jaxfer.inference.pictures import Counts, Face, Picture, count_of, visit, with_crop
 from jaxfer.inference.predictor import Predictor
 from jaxfer.systems.explanation import Explanation
 
@@ -23,6 +23,7 @@ def run(
   layer: str | None = None,
   rate: float = 5.0,
   window: float = 1.0,
+  crop: str | None = None,
   log: Callable[[str], None] = print,
   complain: Callable[[str], None] = print,
 ) -> Counts:
@@ -40,6 +41,7 @@ def run(
     layer: name of the layer to show, or None for the default.
     rate: frames per second that a model of still images reads from a video; 0 reads every frame.
     window: seconds of a video that a model of clips reads at a time.
+    crop: how faces are cut out, "auto", "middle" or "whole"; None does it in the same way as in the training data.
     log: called with a line for each file that is written, and the summary.
     complain: called with a line for each file that cannot be read, and each limit of what is shown.
 
@@ -57,7 +59,8 @@ def run(
   files.make_folder(out)
   counts = Counts()
   session = _Session(model, explanation, out, counts, log)
-  visit(given, model.input_spec, session, counts, rate=rate, window=window, keep=False, complain=complain)
+  spec = with_crop(model.input_spec, crop)
+  visit(given, spec, session, counts, rate=rate, window=window, keep=False, complain=complain)
   if explanation.together and counts.unreadable < counts.files:
     session.draw()
   log(counts.summary())

@@ -86,6 +86,11 @@ class Visitor(Protocol):
     """Ends a file, which may have become unreadable after some of its pictures."""
 
 
+def with_crop(spec: InputSpec, crop: str | None) -> InputSpec:
+  """Returns the inputs of a model with another way to cut out faces, or unchanged for None."""
+  return spec if crop is None else dataclasses.replace(spec, crop=crop)
+
+
 def visit(
   given: Iterable[str],
   spec: InputSpec,
@@ -110,7 +115,9 @@ def visit(
     complain: called with a line for each file that cannot be read, and if no faces are looked for.
   """
   if spec.crop == "whole":
-    complain("the data of this model were prepared with crop=whole: each picture counts as one face")
+    complain(
+      "the data of this model were prepared with crop=whole: each picture counts as one face; --crop auto finds faces"
+    )
   for path in expand(given, complain, counts):
     counts.files += 1
     visitor.begin(path)

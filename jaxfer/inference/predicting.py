@@ -10,7 +10,7 @@ from jaxfer import files
 from jaxfer.data import video
 from jaxfer.errors import UserError
 from jaxfer.inference import drawing
-from jaxfer.inference.pictures import Counts, Face, Picture, visit
+from jaxfer.inference.pictures import Counts, Face, Picture, visit, with_crop
 from jaxfer.inference.predictor import Predictor
 from jaxfer.inference.rows import Row, Sink, sinks
 
@@ -27,6 +27,7 @@ def run(
   draw: pathlib.Path | None = None,
   rate: float = 5.0,
   window: float = 1.0,
+  crop: str | None = None,
   log: Callable[[str], None] = print,
   complain: Callable[[str], None] = print,
 ) -> Counts:
@@ -41,13 +42,14 @@ def run(
       16 of its frames.
     rate: frames per second that a model of still images reads from a video; 0 reads every frame.
     window: seconds of a video that a model of clips reads for one prediction. Windows do not overlap.
+    crop: how faces are cut out, "auto", "middle" or "whole"; None does it in the same way as in the training data.
     log: called with the summary, and with each row if no file is written.
     complain: called with a line for each file that cannot be read.
 
   Raises:
     UserError: the model is a face net or needs landmarks, a file cannot be written, or no file can be read.
   """
-  spec = model.input_spec
+  spec = with_crop(model.input_spec, crop)
   if spec.landmarks:
     raise UserError(
       f"this model needs {spec.landmarks} landmarks of each face, which no detector here gives: call "

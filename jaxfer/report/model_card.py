@@ -51,6 +51,7 @@ def _text(result: Mapping[str, Any], model: str, splits: Mapping[str, str], inpu
     *(f"{name or 'Split'}: {line}." for name, line in splits.items()),
   ]
   recall = tables.markdown(["class", "recall"], [[*pair] for pair in result["recall"].items()], digits=3)
+  groups = [tables.markdown(*table, digits=3) for table in tables.group_tables(result["accuracy_by_group"])]
   described = f"{known.description[0].upper()}{known.description[1:]} ({known.licence})." if known else ""
   sections = {
     "Model": [f"`{model}`, trained by jaxfer {result['revision']}.", *_list(inputs)],
@@ -58,7 +59,7 @@ def _text(result: Mapping[str, Any], model: str, splits: Mapping[str, str], inpu
       f"`{data['name']}`, fingerprint `{data['fingerprint']}`. {described}".strip(),
       *_list(options),
     ],
-    "Test": [*(f"- {line}" for line in tested), "", recall.rstrip()],
+    "Test": [*(f"- {line}" for line in tested), "", "\n".join([recall, *groups]).rstrip()],
     "Limits": [f"- {line}" for line in LIMITS],
   }
   body = [f"## {title}\n\n" + "\n".join(lines) for title, lines in sections.items()]

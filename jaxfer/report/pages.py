@@ -128,6 +128,7 @@ def write_run(
   if result["confusion"] is not None:
     each = tables.class_table(metrics.summarize(result["confusion"]), result["label_names"])
     by_class = html.table(*each, digits=3)
+  by_group = [html.table(*each, digits=3) for each in tables.group_tables(result["accuracy_by_group"])]
   low, high = result["interval_95"]
   summary = (
     f"{counts(result)} on {result.get('unseen', 'people')} that the training never "
@@ -143,6 +144,7 @@ def write_run(
     ("What was run", [_typed(), html.folded("Configuration", html.pairs(config))]),
     ("Published beside ours" if result["published"] else "Accuracy", shown),
     ("By class", [by_class]),
+    ("By group", by_group),
     ("Figures", [html.figures(figures)] if figures else []),
     ("Data", _data([{"name": "", "data": result["data"]}])),
     ("Environment", [html.pairs(environment)]),

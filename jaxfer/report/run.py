@@ -81,6 +81,9 @@ def lines(result: Mapping[str, Any]) -> Iterator[str]:
       scaled = f"{calibration['error_scaled']:.3f} with temperature {calibration['temperature']:.2f}"
       line += f"; {scaled}, fitted to validation records"
     yield line
+  for name, groups in result["accuracy_by_group"].items():
+    each = (f"{group} {own['accuracy']:.3f} ({own['count']})" for group, own in groups.items())
+    yield f"accuracy by {name} (number of records): {', '.join(each)}"
   if len(result["accuracy_by_fold"]) > 1:
     values = list(result["accuracy_by_fold"].values())
     yield f"pooled over {len(values)} folds; single folds {min(values):.3f} to {max(values):.3f}"

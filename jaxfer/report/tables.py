@@ -73,6 +73,14 @@ def confusion_table(confusion: ArrayLike, label_names: Sequence[str]) -> Table:
   return ["true \\ predicted", *label_names, "sum", "recall"], rows
 
 
+def group_tables(accuracy_by_group: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[Table]:
+  """Returns a (header, rows) for each column of "accuracy_by_group" in evaluation.json: one row per group."""
+  return [
+    ([column, "accuracy", "records"], [[name, own["accuracy"], own["count"]] for name, own in groups.items()])
+    for column, groups in accuracy_by_group.items()
+  ]
+
+
 def class_table(summary: Mapping[str, Any], label_names: Sequence[str]) -> Table:
   """Returns (header, rows) of what `metrics.summarize` returned: one row a class, then the macro averages."""
   columns = [summary[name] for name in ("precision", "recall", "f1", "support")]

@@ -11,9 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfer import files, metrics
+from jaxfer.data.datasets import DATASETS
 from jaxfer.study.task import Task
 from jaxfer.systems.system import ALONE, SHUFFLED, Prediction, in_batches
 from jaxfer.train.members import Result
+
+GROUPS = ("gender", "age", "race")  # Texts of records that name a group of people.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +164,38 @@ def _logits(probabilities: np.ndarray) -> np.ndarray:
 def _softmax(logits: np.ndarray) -> np.ndarray:
   weights = np.exp(logits - logits.max(1, keepdims=True))
   return weights / weights.sum(1, keepdims=True)
+
+
+def by_group(trainings: Sequence[Evaluated]) -> dict[str, dict[str, dict[str, float]]]:
+  """Returns the accuracy of the first prediction for each group of test records, pooled over trainings.
+
+  Groups are read from the texts `GROUPS` of the records, and for a mixture from the data set that a record is from.
+  Records without a text count as "not stated". A column whose test records are all of one group is left out.
+
+  Returns:
+    Column -> group -> "accuracy", from 0 to 1, and "count", the number of test records.
+  """
+  columns: dict[str, list[str]] = {}
+  for own in trainings:
+    for name, values in _groups(own.task).items():
+      columns.setdefault(name, []).extend(values[index] or "not stated" for index in own.indices)
+  correct, found = np.concatenate([own.first.correct for own in trainings]), {}
+  for name, values in columns.items():
+    groups = sorted(set(values))
+    rows = {group: correct[np.asarray(values) == group] for group in groups}
+    if len(groups) > 1:
+      found[name] = {group: {"accuracy": float(own.mean()), "count": len(own)} for group, own in rows.items()}
+  return found
+
+
+def _groups(task: Task) -> dict[str, Sequence[str]]:
+  """Returns the groups of all records by column."""
+  groups: dict[str, Sequence[str]] = {
+    name: task.records.texts[name] for name in GROUPS if name in task.records.texts
+  }
+  if task.config.data.name in DATASETS and DATASETS[task.config.data.name].parts:
+    groups["data set"] = [key.partition("/")[0] for key in task.records.keys]
+  return groups
 
 
 def by_seed(trainings: Sequence[Evaluated]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Lists the studies of a checkout."""
+"""Lists the studies of a folder of configs."""
 
 import pathlib
 
@@ -19,15 +19,16 @@ def studies(root: pathlib.Path) -> str:
   """
   lines, broken, paths = [], 0, sorted(root.rglob("*.py"))
   for path in paths:
+    name = f"{root.name / path.relative_to(root)}"
     try:
       study = configuration.read(path)
       if isinstance(study, StudyConfig):
-        lines += [f"{path}", *_described(study)]
+        lines += [name, *_described(study)]
     except UserError as error:
-      lines += [f"{path}", f"  cannot be read: {error}"]
+      lines += [name, f"  cannot be read: {error}"]
       broken += 1
   if not lines:
-    raise UserError(f"no study below {root}: run from a checkout of jaxfer")
+    raise UserError(f"no study below {root}: leave that folder, or name a config file")
   if broken:
     lines.append(f"{broken} of {len(paths)} configs cannot be read")
   return "\n".join(lines)

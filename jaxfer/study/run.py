@@ -260,6 +260,7 @@ def _contents(config: RunConfig, evaluated: Sequence[Evaluated]) -> dict[str, An
     "average_accuracy": found["average_accuracy"][0][0],
     "calibration": evaluation.calibration(evaluated) if len(names) <= trainings.MANY else None,
     "recall": dict(zip(names, (mean for mean, _ in found["recall"]), strict=True)),
+    "accuracy_by_group": evaluation.by_group(evaluated),
     "accuracy_by_fold": {
       _fold(own): task.score(own.first.correct, own.indices).accuracy for own in evaluated
     },

@@ -132,6 +132,17 @@ class Task:
     """
     return self.system.recipe(self.model, steps, **self.config.recipe.options)
 
+  def hparams(self, steps: int, indices: np.ndarray) -> Mapping[str, float]:
+    """Returns the hyperparameters of a training by name.
+
+    Args:
+      steps: number of steps per epoch.
+      indices: indices of the training examples.
+    """
+    labels = np.asarray(self.data["label"][indices])
+    own = self.system.data_hparams(self.config.recipe.options, labels, len(self.records.label_names))
+    return {**self.stages(steps)[1], **own}
+
   def init(self, key: jax.Array) -> Variables:
     """Returns the initial variables."""
     one = {name: np.zeros((1, *array.shape[1:]), array.dtype) for name, array in self.data.items()}

@@ -99,7 +99,7 @@ def training_of(
       name,
       one.config.seed,
       plans[name],
-      one.stages(steps)[1],
+      one.hparams(steps, np.flatnonzero(splits[name].train)),
       validation=one.in_order(np.flatnonzero(splits[name].validation)),
       test=one.in_order(np.flatnonzero(splits[name].test)),
       initial=initial[name],

@@ -185,6 +185,17 @@ class System:
     """Returns the positional arguments of the model for a batch of `eval_batch`."""
     raise NotImplementedError
 
+  def data_hparams(self, options: Options, labels: np.ndarray, classes: int) -> Mapping[str, float]:
+    """Returns the hyperparameters that depend on a training's records, by name. The default has none.
+
+    Args:
+      options: options of the recipe that the config sets.
+      labels: [n] classes of the training records.
+      classes: number of classes.
+    """
+    del options, labels, classes
+    return {}
+
   def outputs(
     self,
     model: Any,

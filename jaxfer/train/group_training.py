@@ -25,7 +25,7 @@ from jaxfer.train.prefetch import placed, prefetch
 from jaxfer.train.progress import Progress, averaged, title
 from jaxfer.train.signals import caught_signals
 from jaxfer.train.stage import PyTree, Stage
-from jaxfer.train.state import State, merge, variables_of
+from jaxfer.train.state import State, kept_variables, merge, variables_of, with_variables
 
 
 class GroupTraining:
@@ -317,7 +317,7 @@ class GroupTraining:
     }
     better = [member for member, accuracy in found.items() if self.best.better(member, accuracy)]
     if better:
-      every = self._members(self.state.trainable.variables)
+      every = self._members(kept_variables(self.state.trainable))
       for member in better:
         self.best.keep(member, self.position.epoch + 1, found[member], every[member])
       self.position.best = dict(self.best.chosen)
@@ -331,7 +331,7 @@ class GroupTraining:
       who = {} if names is None else {"member": names[int(member)]}
       row = {"stage": stage.name, "epoch": epoch, "split": "selected", "accuracy": accuracy}
       self.metrics.write([{**who, **row}])
-    ends = self._members(self.state.trainable.variables)
+    ends = self._members(kept_variables(self.state.trainable))
     chosen = [self.best.of(member, end) for member, end in enumerate(ends)]
-    trainable = dataclasses.replace(self.state.trainable, variables=self.placement.stack(chosen))
+    trainable = with_variables(self.state.trainable, lambda: self.placement.stack(chosen))
     return dataclasses.replace(self.state, trainable=trainable)

@@ -1,6 +1,7 @@
 """The state of a training: the variables that a stage trains, and the frozen ones, which stay bit for bit the same."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax
@@ -12,6 +13,7 @@ from jaxfer.errors import unknown
 from jaxfer.train.stage import PyTree, Stage, Variables
 
 SNAPSHOT = "snapshot"  # Collection of parameters as they were at the start of a stage, see `Stage.snapshot`.
+AVERAGE = "average of the variables"  # A key of `Trainable.optimizers` beside the names of the updates.
 
 
 @flax.struct.dataclass
@@ -20,7 +22,8 @@ class Trainable:
 
   Attributes:
     variables: collection -> submodule -> tree, for the submodules that the stage trains.
-    optimizers: update name -> optimizer state.
+    optimizers: update name -> optimizer state. A stage with `ema` also has the moving average of `variables` here,
+      under `AVERAGE`.
     step: [] int32, number of steps that the training has taken within the stage.
     finite: [] bool, False after the first step whose loss or gradient was not finite. Nothing changes from then on.
   """
@@ -92,12 +95,51 @@ def begin(stage: Stage, variables: Variables) -> State:
   """Returns the state at the start of a stage: the given variables, its snapshot, and fresh optimizers."""
   trainable, frozen = split(with_snapshot(stage, variables), stage.trainable)
   optimizers = {u.name: u.optimizer.init(subset(trainable["params"], u.trainable)) for u in stage.updates}
+  if stage.ema:
+    optimizers[AVERAGE] = jax.tree.map(jnp.copy, trainable)  # A copy, because the step donates both buffers.
   return State(Trainable(trainable, optimizers, jnp.zeros((), jnp.int32), jnp.ones((), bool)), frozen)
 
 
 def variables_of(state: State) -> dict[str, Any]:
-  """Returns all variables of a state, ready for `apply`."""
-  return merge(state.frozen, state.trainable.variables)
+  """Returns all variables of a state as they are evaluated and kept: averaged, if the stage averages them."""
+  return merge(state.frozen, kept_variables(state.trainable))
+
+
+def kept_variables(trainable: Trainable) -> Variables:
+  """Returns the moving average of the variables, or the variables themselves if the stage keeps no average."""
+  average: Variables = trainable.optimizers.get(AVERAGE, trainable.variables)
+  return average
+
+
+def with_variables(trainable: Trainable, make: Callable[[], Variables]) -> Trainable:
+  """Replaces the variables, and their average if there is one, each by what a call of `make` returns."""
+  optimizers = trainable.optimizers
+  if AVERAGE in optimizers:
+    optimizers = {**optimizers, AVERAGE: make()}
+  return dataclasses.replace(trainable, variables=make(), optimizers=optimizers)
+
+
+def moved_average(average: Variables, variables: Variables, decay: float, step: jax.Array) -> Variables:
+  """Returns the moving average after a step, without the bias towards its start.
+
+  After step t the average of x_1, ..., x_t weighs x_i with decay^(t - i), as `optax.ema` with `debias` does. Numbers
+  that are no floats, such as counters, take their newest value.
+
+  Args:
+    average: the average before the step.
+    variables: the variables after the step.
+    decay: decay of the weights, in (0, 1).
+    step: [] number of the step, from 1.
+  """
+  decay32 = jnp.float32(decay)
+  share = (1 - decay32) / (1 - decay32 ** step.astype(jnp.float32))
+
+  def move(new: jax.Array, old: jax.Array) -> jax.Array:
+    if not jnp.issubdtype(new.dtype, jnp.inexact):
+      return new
+    return jnp.asarray(optax.incremental_update(new, old, share)).astype(new.dtype)
+
+  return jax.tree.map(move, variables, average)
 
 
 def with_hparams(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:

@@ -10,7 +10,16 @@ import optax
 from jax import lax
 
 from jaxfer.train.stage import Batch, Context, LossOut, PyTree, Stage, Sums, Update, Variables
-from jaxfer.train.state import State, Trainable, merge, subset, with_hparams
+from jaxfer.train.state import (
+  AVERAGE,
+  State,
+  Trainable,
+  kept_variables,
+  merge,
+  moved_average,
+  subset,
+  with_hparams,
+)
 
 
 def _all_devices(tree, axis_name):
@@ -71,6 +80,10 @@ def step(
     )
     context = dataclasses.replace(context, aux=lax.stop_gradient(out.aux))
   trainable = dataclasses.replace(trainable, step=state.trainable.step + 1)
+  if stage.ema:
+    with jax.named_scope("average"):
+      moved = moved_average(kept_variables(trainable), trainable.variables, stage.ema, trainable.step)
+    trainable = dataclasses.replace(trainable, optimizers={**trainable.optimizers, AVERAGE: moved})
   kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), trainable, state.trainable)
   trainable = dataclasses.replace(kept, finite=finite)
   if active is None:

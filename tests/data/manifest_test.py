@@ -58,9 +58,10 @@ def test_every_column(folder, tmp_path):
   marks = {name: faces.draw(PEOPLE[name], EMOTIONS[name], 48)[1] for name in NAMES}
   rows = [
     f"img/{name}.png,{EMOTIONS[name]},P{PEOPLE[name]},{split},film{PEOPLE[name]},{i},1,2,40,44,{_text(marks[name])}"
+    f",{'female' if i % 2 else 'male'},2{i},"
     for i, (name, split) in enumerate(zip(NAMES, ("train", "Val", "TEST", ""), strict=True))
   ]
-  path = _write(folder, "path,label,subject,split,sequence,frame,x,y,w,h,landmarks", *rows)
+  path = _write(folder, "path,label,subject,split,sequence,frame,x,y,w,h,landmarks,gender,age,race", *rows)
   report = prepare("manifest", path, tmp_path / "data", landmarks=68, **OPTIONS)
   loaded = records.load("manifest", tmp_path / "data", landmarks=68, **OPTIONS)
   assert loaded.keys == tuple(f"img/{name}.png" for name in NAMES)
@@ -70,6 +71,9 @@ def test_every_column(folder, tmp_path):
   assert loaded.texts == {
     "sequence": ("film1", "film1", "film2", "film3"),
     "split": ("train", "validation", "test", ""),
+    "gender": ("male", "female", "male", "female"),
+    "age": ("20", "21", "22", "23"),
+    "race": ("", "", "", ""),
   }
   assert loaded.arrays["frame"].tolist() == [0, 1, 2, 3]
   for i, name in enumerate(NAMES):

@@ -63,6 +63,9 @@ def test_raf_db_prepared(whole_tree, tmp_path):
   for i, key in enumerate(loaded.keys):
     assert loaded.arrays["label"][i] == listed[key] - 1
     assert loaded.subjects[i] == key  # Nobody knows who is who.
+  for name, words in annotations.ATTRIBUTES.items():  # The tree gives codes in turn.
+    in_order = [loaded.texts[name][loaded.keys.index(key)] for key, _ in raf_db_tree.names("basic")]
+    assert in_order == [words[i % {"gender": 3, "race": 2, "age": 5}[name]] for i in range(28)]
   assert loaded.texts["split"] == tuple(key.partition("_")[0] for key in loaded.keys)
 
 
@@ -153,8 +156,9 @@ def test_raf_db_manual_separators_and_sides(whole_tree):
   for still, (name, code) in zip(stills, raf_db_tree.names("basic"), strict=True):
     _, _, five = raf_db_tree.original("basic", name, code)
     np.testing.assert_allclose(still.points - 0.5, five, atol=1e-5)
-  points = annotations.read_manual("30 40\r\n70\t40\n  50   60 \n40\t80\n60 80\n2\n0\n4\n")
+  points, attributes = annotations.read_manual("30 40\r\n70\t40\n  50   60 \n40\t80\n60 80\n2\n0\n4\n")
   np.testing.assert_array_equal(points, [[30, 40], [70, 40], [50, 60], [40, 80], [60, 80]])
+  assert attributes == {"gender": "unsure", "race": "Caucasian", "age": "70+"}
 
 
 def test_raf_db_boxes_with_trailing_space(tree):

@@ -185,6 +185,7 @@ def test_a_run_shows_its_result_and_the_figures_that_are_there(tmp_path, picture
     "count": 4,
     "interval_95": [0.3, 0.95],
     "chance": 0.5,
+    "accuracy_by_group": {},
     "accuracy_by_fold": {f"fold{k}": 0.75 for k in range(folds)},
     "confusion": [[2, 0], [1, 1]],
     "label_names": ["calm", "glad"],

@@ -12,7 +12,7 @@ import pytest
 
 from jaxfer import metrics
 from jaxfer.config import Split
-from jaxfer.study import evaluation, run
+from jaxfer.study import evaluation, run, trainings
 from tests import study_toy as toy
 
 
@@ -77,3 +77,58 @@ def test_the_card_names_data_test_and_limits(trained):
     assert re.search(rf"^\| {name} +\| +{value:.3f} \|$", card, re.MULTILINE)
   assert "fold0: train" in card
   assert "not what a person feels" in card
+
+
+def of_groups(texts, correct, keys=(), data="absent"):
+  """A training on four records, all tested, with the given texts."""
+  return types.SimpleNamespace(
+    indices=np.arange(4),
+    first=types.SimpleNamespace(correct=np.asarray(correct, float)),
+    task=types.SimpleNamespace(
+      records=types.SimpleNamespace(texts=texts, keys=keys),
+      config=types.SimpleNamespace(data=types.SimpleNamespace(name=data)),
+    ),
+  )
+
+
+def test_the_accuracy_of_groups_is_pooled_over_trainings():
+  texts = {"gender": ("female", "male", "male", ""), "race": ("x",) * 4, "split": ("train", "test") * 2}
+  found = evaluation.by_group([of_groups(texts, [1, 0, 1, 0]), of_groups(texts, [1, 0, 0, 1])])
+  assert found == {
+    "gender": {
+      "female": {"accuracy": 1, "count": 2},
+      "male": {"accuracy": 0.25, "count": 4},
+      "not stated": {"accuracy": 0.5, "count": 2},
+    }
+  }
+
+
+def test_the_parts_of_a_mixture_are_groups():
+  keys = ("jaffe/a", "jaffe/b", "kdef/a", "kdef/b")
+  found = evaluation.by_group([of_groups({}, [1, 1, 0, 1], keys, "paper000")])
+  assert found == {"data set": {"jaffe": {"accuracy": 1, "count": 2}, "kdef": {"accuracy": 0.5, "count": 2}}}
+  assert evaluation.by_group([of_groups({}, [1, 1, 0, 1], keys)]) == {}
+
+
+def test_a_run_reports_groups_everywhere(tmp_path):
+  """In evaluation.json, the log, the page and the card."""
+  ages = [("young", "old")[k % 2] for k in range(len(toy.records()))]
+  data = dataclasses.replace(toy.records(), texts={"age": tuple(ages)})
+  lines = []
+  with pytest.MonkeyPatch.context() as patch:
+    toy.install(patch)
+    patch.setattr(trainings, "load_data", lambda config, data_dir: data)
+    config = dataclasses.replace(toy.STUDY.base, split=Split(folds=2))
+    result = run.train(config, tmp_path / "run", pathlib.Path("nowhere"), log=lines.append)
+  groups = json.loads((tmp_path / "run/evaluation.json").read_text())["accuracy_by_group"]["age"]
+  assert groups == result["accuracy_by_group"]["age"]
+  assert sum(own["count"] for own in groups.values()) == 21
+  assert sum(own["accuracy"] * own["count"] for own in groups.values()) == pytest.approx(result["correct"])
+  old = groups["old"]
+  said = f"accuracy by age (number of records): old {old['accuracy']:.3f} ({old['count']}), young "
+  assert any(said in line for line in lines)
+  page = (tmp_path / "run/report.html").read_text()
+  assert "By group" in page
+  assert f"{old['accuracy']:.3f}" in page.partition("By group")[2].partition("Figures")[0]
+  card = (tmp_path / "run/model_card.md").read_text()
+  assert re.search(rf"^\| old +\| +{old['accuracy']:.3f} \| +{old['count']} \|$", card, re.MULTILINE)

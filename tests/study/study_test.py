@@ -369,7 +369,10 @@ def test_listing_says_what_each_study_needs(command, monkeypatch, capsys, tmp_pa
     assert f"configs/two_stream_conv_rnn/{name}.py\n" in printed
   assert "data: ckplus: signed agreement, no redistribution; ask at " in printed
   assert "published: paper 001, Table 1: CK+" in printed
-  monkeypatch.chdir(tmp_path)
+  monkeypatch.chdir(tmp_path)  # A folder without configs lists those that come with jaxfer.
+  assert cli.main(list(command)) == 0
+  assert capsys.readouterr().out == printed
+  (tmp_path / "configs").mkdir()
   assert cli.main(list(command)) == 2
   assert "no study below configs" in capsys.readouterr().err
 

@@ -22,8 +22,8 @@ from jaxfer import losses, metrics
 from jaxfer.data import augment
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
-from jaxfer.ranges import Count, Rate
-from jaxfer.systems.system import System
+from jaxfer.ranges import Count, Rate, ShareBelowOne
+from jaxfer.systems.system import Options, System
 from jaxfer.train import optim
 from jaxfer.train.stage import Batch, Context, LossOut, Stage, Update, Variables
 
@@ -55,6 +55,29 @@ def check_norms(next_call: Any, args: Any, kwargs: Any, context: nn.module.Inter
       f'its own share of each batch; give it axis_name="{AXIS}", or set execution.devices=1'
     )
   return next_call(*args, **kwargs)
+
+
+def _class_weight(k: int) -> str:
+  """The name of a class's weight among the hyperparameters."""
+  return f"class_weight/{k}"
+
+
+def balanced(labels: np.ndarray, classes: int) -> np.ndarray:
+  """Returns weights of classes that give every class the same total weight, as scikit-learn's "balanced" does.
+
+  A class of c among n records gets n / (K c), where K is the number of classes that have records. The mean weight of
+  the records is therefore 1. A class without records gets 0.
+
+  Args:
+    labels: [n] classes of the training records.
+    classes: number of classes.
+
+  Returns:
+    [classes].
+  """
+  counts = np.bincount(labels, minlength=classes)
+  present = counts > 0
+  return np.where(present, len(labels) / (present.sum() * np.maximum(counts, 1)), 0.0)
 
 
 def apply_in_training(
@@ -110,6 +133,9 @@ class ClassifierSystem(System):
     weight_decay: Rate = 1e-4,
     mirror: bool = True,
     select: Literal["last", "best_on_validation"] = "last",
+    label_smoothing: ShareBelowOne = 0.0,
+    class_weights: Literal["none", "balanced"] = "none",
+    ema: ShareBelowOne = 0.0,
   ) -> tuple[tuple[Stage, ...], dict[str, float]]:
     """One stage of AdamW and cross-entropy.
 
@@ -123,6 +149,11 @@ class ClassifierSystem(System):
       mirror: mirror images and sequences from left to right with probability one half.
       select: "last" keeps the weights of the last epoch, "best_on_validation" those of the epoch with the highest
         validation accuracy; ties go to the earlier epoch.
+      label_smoothing: share of each target that is spread evenly over all classes.
+      class_weights: "balanced" weighs the loss of a record by the inverse frequency of its class among the training
+        records, see `balanced`.
+      ema: decay of a moving average of the weights, such as 0.99. The average is what is evaluated and kept. 0 keeps
+        none.
     """
 
     def sample(data, columns, keys):
@@ -142,16 +173,26 @@ class ClassifierSystem(System):
         logits, changed = forward(batch["x"])
       count = jnp.float32(len(logits))
       correct = (metrics.predict(logits) == batch["label"]).sum(dtype=jnp.float32)
+      each = losses.cross_entropy(logits, batch["label"], label_smoothing)
+      if class_weights == "balanced":
+        weights = [context.hparams[_class_weight(k)] for k in range(logits.shape[-1])]
+        each = each * jnp.stack(weights)[batch["label"]]
       return LossOut(
-        loss={"loss": (losses.cross_entropy(logits, batch["label"]).sum(), count)},
+        loss={"loss": (each.sum(), count)},
         metrics={"accuracy": (correct, count)},
         collections=outside(changed),
       )
 
     rate = optim.schedule(schedule, epochs * steps)
     optimizer = optim.adamw("learning_rate", rate, {}, weight_decay=weight_decay)
-    stage = Stage("train", (Update("net", loss, (NET,), optimizer),), epochs, sample, select=select)
+    stage = Stage("train", (Update("net", loss, (NET,), optimizer),), epochs, sample, select=select, ema=ema)
     return (stage,), {"learning_rate": learning_rate}
+
+  def data_hparams(self, options: Options, labels: np.ndarray, classes: int) -> dict[str, float]:
+    """The weights of the classes, if the recipe weighs them."""
+    if options.get("class_weights", "none") == "none":
+      return {}
+    return {_class_weight(k): float(weight) for k, weight in enumerate(balanced(labels, classes))}
 
   def outputs(
     self,

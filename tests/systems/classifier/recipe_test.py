@@ -1,6 +1,8 @@
 """A stock Flax module trains as a system: statistics over all devices, masks of their own, its own initial draws."""
 
+import csv
 import dataclasses
+import json
 import sys
 
 import flax.linen as nn
@@ -10,15 +12,16 @@ import numpy as np
 import optax
 import pytest
 
+import jaxfer
 from jaxfer import config as configuration
 from jaxfer.config import Call
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
-from jaxfer.study import run
+from jaxfer.study import run, trainings
 from jaxfer.study.task import options_of, task_of
 from jaxfer.systems import model_class
 from jaxfer.systems.classifier import SYSTEM
-from jaxfer.systems.classifier.recipe import NET, inside
+from jaxfer.systems.classifier.recipe import NET, balanced, inside
 from jaxfer.train import placement
 from jaxfer.train.stage import Context
 from tests import cnn, contract, small_systems
@@ -176,3 +179,107 @@ def test_records_without_images_are_refused():
   arrays = {name: array for name, array in records.arrays.items() if name not in ("image", "frames")}
   with pytest.raises(UserError, match="a classifier reads images or frames of uint8"):
     SYSTEM.to_arrays(dataclasses.replace(records, arrays=arrays))
+
+
+def gradient_step(task, hparams=()):
+  """The loss that a step reports, and that of its logits by hand: (reported, logits, labels)."""
+  (stage,), own = task.stages(1)
+  variables = jax.jit(task.init)(jax.random.key(1))
+  batch = SYSTEM.eval_batch(task.data, np.arange(8))
+  context = Context({name: jnp.float32(value) for name, value in {**own, **dict(hparams)}.items()})
+  out = jax.jit(stage.updates[0].loss)(variables, batch, jax.random.split(jax.random.key(0), 8), context)
+  logits, _ = inside_apply(task.model, variables, batch["x"])
+  total, count = out.loss["loss"]
+  return float(total / count), np.asarray(logits, np.float64), np.asarray(batch["label"])
+
+
+def inside_apply(model, variables, x):
+  plain = dataclasses.replace(model, axis_name=None)
+  return plain.apply(inside(variables), x, train=True, mutable=["batch_stats"])
+
+
+def log_softmax(logits):
+  return logits - np.log(np.exp(logits).sum(1, keepdims=True))
+
+
+def test_label_smoothing_spreads_a_share_of_the_target():
+  reported, logits, label = gradient_step(made("recipe.label_smoothing=0.2"))
+  logp = log_softmax(logits)
+  want = -(0.8 * logp[np.arange(8), label] + 0.2 * logp.mean(1)).mean()
+  assert reported == pytest.approx(want, rel=1e-5)
+  assert reported != pytest.approx(-logp[np.arange(8), label].mean(), rel=1e-3)
+
+
+def test_class_weights_weigh_each_record_by_its_class():
+  task = made("recipe.class_weights=balanced")
+  rows = np.concatenate([np.flatnonzero(task.data["label"] == k)[: k + 1] for k in range(4)])
+  hparams = task.hparams(1, rows)
+  weights = [hparams[f"class_weight/{k}"] for k in range(4)]
+  np.testing.assert_allclose(weights, [10 / 4, 10 / 8, 10 / 12, 10 / 16])
+  reported, logits, label = gradient_step(task, hparams)
+  own = -log_softmax(logits)[np.arange(8), label]
+  assert reported == pytest.approx((np.array(weights)[label] * own).mean(), rel=1e-5)
+
+
+def test_balanced_weights_have_a_mean_of_one_and_take_classes_without_records():
+  labels = np.array([0, 0, 0, 2])
+  weights = balanced(labels, 4)
+  np.testing.assert_allclose(weights, [4 / 6, 0, 4 / 2, 0])
+  assert weights[labels].mean() == pytest.approx(1)
+
+
+def test_every_fold_has_weights_from_its_own_training_records():
+  config = configuration.override(
+    small_systems.SYSTEMS["classifier"], ["recipe.class_weights=balanced", "split.folds=2"], options_of
+  )
+  data = small_systems.records()
+  label = data.arrays["label"].copy()
+  label[:12] = 0  # The first person shows a single class.
+  data = Records.from_arrays(
+    {**data.arrays, "label": label}, data.keys, data.label_names, data.subjects.tolist()
+  )
+  ready = trainings.prepare(config, data)
+  found = []
+  for member in ready.training.members:
+    own = balanced(label[np.flatnonzero(ready.splits[member.name].train)], 4)
+    found.append([member.hparams[f"class_weight/{k}"] for k in range(4)])
+    np.testing.assert_allclose(found[-1], own)
+  assert found[0] != found[1]
+
+
+def test_by_default_nothing_is_weighed_smoothed_or_averaged():
+  task = made()
+  (stage,), hparams = task.stages(1)
+  assert stage.ema == 0
+  assert task.hparams(1, np.arange(8)) == hparams == {"learning_rate": 1e-3}
+  reported, logits, label = gradient_step(task)
+  assert reported == pytest.approx(-log_softmax(logits)[np.arange(8), label].mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+  "override",
+  ["recipe.label_smoothing=1.0", "recipe.ema=1.0", "recipe.ema=-0.1", "recipe.class_weights=equal"],
+)
+def test_options_outside_their_range_are_refused(override):
+  with pytest.raises(UserError, match=override.partition("=")[0]):
+    made(override)
+
+
+def test_what_is_averaged_is_loaded(tmp_path):
+  """The weights of a run with all three options: `jaxfer.load` predicts what the run has measured."""
+  config = configuration.override(
+    small_systems.SYSTEMS["classifier"],
+    ["recipe.epochs=2", "recipe.ema=0.9", "recipe.label_smoothing=0.1", "recipe.class_weights=balanced"],
+    options_of,
+  )
+  with small_systems.installed():
+    run.train(config, tmp_path / "run", tmp_path / "data", log=lambda line: None)
+    again = run.evaluate(tmp_path / "run", tmp_path / "data", log=lambda line: None)
+  with open(tmp_path / "run/predictions.csv", newline="") as file:
+    _, *rows = csv.reader(file)
+  data = small_systems.records()
+  images = data.arrays["image"][[data.keys.index(row[0]) for row in rows]]
+  got = jaxfer.load(tmp_path / "run").predict_proba(images)
+  want = [[float(value) for value in row[-4:]] for row in rows]
+  np.testing.assert_allclose(got, want, atol=2e-5)
+  assert again["accuracy"] == json.loads((tmp_path / "run/evaluation.json").read_text())["accuracy"]

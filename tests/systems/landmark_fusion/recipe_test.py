@@ -227,6 +227,7 @@ def test_the_accuracy_is_printed_with_its_batches():
   result |= {
     "confusion": [[1, 4], [4, 1]],
     "label_names": ["x", "y"],
+    "accuracy_by_group": {},
     "accuracy_by_fold": {},
     "published": {},
     "calibration": None,

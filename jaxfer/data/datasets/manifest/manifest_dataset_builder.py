@@ -30,13 +30,16 @@ class Config(stills_builder.Config):
 class Builder(stills_builder.Builder):
   """Pictures named in a csv or tsv; see `scan` for its columns."""
 
+  VERSION = tfds.core.Version("1.1.0")  # 1.0.0 had no gender, age and race.
+
   def num_landmarks(self) -> int:
     """As the option says."""
     return self.builder_config.landmarks
 
   def extras(self) -> Mapping[str, Any]:
-    """`sequence`, "" where there is none, and `frame`, -1 where there is none."""
-    return {"sequence": tfds.features.Text(), "frame": tfds.features.Scalar(np.int32)}
+    """`sequence` and the groups, "" where there is none, and `frame`, -1 where there is none."""
+    groups = {name: tfds.features.Text() for name in scan.GROUPS}
+    return {"sequence": tfds.features.Text(), "frame": tfds.features.Scalar(np.int32), **groups}
 
   def scan(self, source: Path, findings: Findings) -> list[Still]:
     """See `scan.scan`."""

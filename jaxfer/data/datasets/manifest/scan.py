@@ -9,6 +9,7 @@
 | sequence, frame | the film a picture is from, and its number in it |
 | x, y, w, h | the face's box in pixels, all four or none |
 | landmarks | `x0 y0 x1 y1 ...` in pixels: 2, 3 or 5 points (`Still.points`), 37 (RAF-DB's order) or 68 (iBUG's) |
+| gender, age, race | a group of people in your own words, such as `female` or `20-39`, to report the accuracy by |
 
 The first two must be there. People, sequences and splits may be left out as columns; a subject column left empty in
 places is an error, since who is unknown cannot be kept apart from the others.
@@ -30,7 +31,8 @@ from jaxfer.data.stills import File, Still
 from jaxfer.errors import UserError
 
 REQUIRED = ("path", "label")
-OPTIONAL = ("subject", "split", "sequence", "frame", "x", "y", "w", "h", "landmarks")
+GROUPS = ("gender", "age", "race")  # Columns that the accuracy is also reported by.
+OPTIONAL = ("subject", "split", "sequence", "frame", "x", "y", "w", "h", "landmarks", *GROUPS)
 POINTS = (2, 3, 5, 37, 68)  # Landmarks that are understood.
 
 
@@ -174,7 +176,11 @@ def _still(
     square=square,
     points=None if landmarks is None else face_points(landmarks),
     split=split,
-    extras={"sequence": row["sequence"], "frame": int(frame) if frame else -1},
+    extras={
+      "sequence": row["sequence"],
+      "frame": int(frame) if frame else -1,
+      **{name: row[name] for name in GROUPS},
+    },
     landmarks=landmarks if kept else None,
   )
 

@@ -5,6 +5,12 @@ import re
 import numpy as np
 
 NUM_LANDMARKS = 37
+# What the manual annotations say of a person, by code from 0, as the distributor's readme lists them.
+ATTRIBUTES = {
+  "gender": ("male", "female", "unsure"),
+  "race": ("Caucasian", "African-American", "Asian"),
+  "age": ("0-3", "4-19", "20-39", "40-69", "70+"),
+}
 _LINE = re.compile(r"((?:train|test)_\d{3,5})(?:_aligned)?\.jpe?g\s+(\d{1,2})", re.IGNORECASE)
 
 
@@ -36,27 +42,29 @@ def read_automatic(text: str) -> np.ndarray:
   return _numbers(text.split(), 2 * NUM_LANDMARKS, "landmarks").reshape(NUM_LANDMARKS, 2)
 
 
-def read_manual(text: str) -> np.ndarray:
+def read_manual(text: str) -> tuple[np.ndarray, dict[str, str]]:
   """Reads the manual points: eyes, nose tip and corners of the mouth, separated by tabs or spaces.
 
-  Three more numbers follow: gender (0 to 2), race (0 to 2) and age group (0 to 4). They are checked, not used.
+  Three more numbers follow: the codes of gender, race and age group.
 
   Returns:
-    float64 [5, 2], pixels of the original picture; each pair ordered by x, as the distributor does not say
-    whose left is meant.
+    (points, attributes). The points are float64 [5, 2], in pixels of the original picture. Each pair is ordered by x,
+    because the distributor does not say whose left is meant. The attributes have the keys of `ATTRIBUTES`.
 
   Raises:
     ValueError: anything else.
   """
   values = _numbers(text.split(), 13, "manual points and attributes")
-  for name, value, most in zip(("gender", "race", "age group"), values[10:], (2, 2, 4), strict=True):
-    if value not in range(most + 1):
-      raise ValueError(f"{name} is {value:g}: expected 0 to {most}")
+  attributes = {}
+  for (name, words), value in zip(ATTRIBUTES.items(), values[10:], strict=True):
+    if value not in range(len(words)):
+      raise ValueError(f"{name} is {value:g}: expected 0 to {len(words) - 1}")
+    attributes[name] = words[int(value)]
   points = values[:10].reshape(5, 2)
   for first in (0, 3):
     pair = slice(first, first + 2)
     points[pair] = points[pair][np.argsort(points[pair, 0], kind="stable")]
-  return points
+  return points, attributes
 
 
 def read_box(text: str) -> tuple[float, float, float, float]:

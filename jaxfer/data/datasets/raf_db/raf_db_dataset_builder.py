@@ -47,6 +47,7 @@ class Builder(stills_builder.Builder):
   `frame` = image_size. `order` is the picture's place in the distributor's list.
   """
 
+  VERSION = tfds.core.Version("1.1.0")  # 1.0.0 had no gender, race and age.
   HOMEPAGE = "http://www.whdeng.cn/RAF/model1.html"
   LANDMARKS = annotations.NUM_LANDMARKS
 
@@ -55,8 +56,9 @@ class Builder(stills_builder.Builder):
     return scan.LABELS[self.builder_config.subset]
 
   def extras(self) -> Mapping[str, Any]:
-    """The place in the list."""
-    return {"order": tfds.features.Scalar(np.int32)}
+    """The place in the list, and gender, race and age group, "" where the copy has no manual annotation."""
+    attributes = {name: tfds.features.Text() for name in annotations.ATTRIBUTES}
+    return {"order": tfds.features.Scalar(np.int32), **attributes}
 
   def scan(self, source: Path, findings: Findings) -> list[Still]:
     """See `scan.scan`."""

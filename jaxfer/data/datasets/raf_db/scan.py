@@ -93,7 +93,8 @@ def scan(source: Path, subset: str, image: str, findings: Findings) -> list[Stil
       continue
     try:
       automatic = _annotation(places, name, "auto_attri", annotations.read_automatic)
-      manual = _annotation(places, name, "manu_attri", annotations.read_manual)
+      read = _annotation(places, name, "manu_attri", annotations.read_manual)
+      manual, attributes = (None, dict.fromkeys(annotations.ATTRIBUTES, "")) if read is None else read
       box = _annotation(places, name, "boundingbox", annotations.read_box)
       landmarks = automatic
       if image == "aligned" and automatic is not None:
@@ -113,7 +114,7 @@ def scan(source: Path, subset: str, image: str, findings: Findings) -> list[Stil
         square=align.box_square(*box) if box and image == "original" else None,
         points=manual + _HALF if manual is not None and image == "original" else None,
         split=name.partition("_")[0],
-        extras={"order": order},
+        extras={"order": order, **attributes},
         landmarks=None if landmarks is None else landmarks + _HALF,
         where=_where(places, name, box),
       )
