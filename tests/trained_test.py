@@ -40,7 +40,8 @@ def keep(name, folder, *overrides):
   compute = jax.jit(lambda columns: task.outputs(variables, hparams, task.data, columns, None))
   batches = plan.evaluation(indices, min(count, task.test_batch))
   outputs = np.concatenate([np.asarray(compute(batch)) for batch in batches])[: len(indices)]
-  trainings.keep(folder, task, variables, outputs, indices)
+  state = task.system.inference_state(task.model, outputs, np.asarray(task.data["label"][indices]))
+  trainings.keep(folder, task, variables, state)
   return task, indices, outputs
 
 

@@ -75,11 +75,16 @@ class Evaluated:
     return [f"{self.name}: {line}" if self.name else line for line in lines]
 
   @functools.cached_property
+  def inference_state(self) -> Mapping[str, np.ndarray]:
+    """Arrays besides the variables that predictions for other images need; see `System.inference_state`."""
+    labels = np.asarray(self.task.data["label"][self.indices])
+    return self.task.system.inference_state(self.task.model, self.outputs, labels)
+
+  @functools.cached_property
   def probabilities(self) -> np.ndarray:
     """Probabilities [n, classes] of the first prediction, float32; see `System.probabilities`."""
-    labels = np.asarray(self.task.data["label"][self.indices])
-    state = self.task.system.inference_state(self.task.model, self.outputs, labels)
-    return np.asarray(self.task.system.probabilities(self.task, jnp.asarray(self.outputs), state))
+    outputs = jnp.asarray(self.outputs)
+    return np.asarray(self.task.system.probabilities(self.task, outputs, self.inference_state))
 
   @property
   def validation_probabilities(self) -> np.ndarray | None:

@@ -18,8 +18,8 @@ from jaxfer.report import study as scores
 from jaxfer.study import evaluation, given, record, trainings
 from jaxfer.study.evaluation import Evaluated
 from jaxfer.study.inputs import description
-from jaxfer.study.split import folds_of, split_of
-from jaxfer.study.task import Task, options_of, relabelled
+from jaxfer.study.split import folds_of
+from jaxfer.study.task import options_of, relabelled
 from jaxfer.train.checkpoint import exists
 from jaxfer.train.members import Result
 from jaxfer.train.trainer import Trainer
@@ -59,7 +59,7 @@ def train(
     _describe(run, data, log)
     trainer = Trainer(run.training, workdir, profile=profile, log=log)
     results = trainer.fit(resume=resume)
-    return _evaluate(config, workdir, run.tasks, results, trainer.description, log)
+    return _evaluate(config, workdir, run, results, trainer.description, log)
 
 
 def _begin(config: RunConfig, workdir: pathlib.Path, data_dir: pathlib.Path, resume: bool) -> records.Records:
@@ -140,13 +140,13 @@ def evaluate(
     run = trainings.prepare(config, relabelled(config, data), trains=folds_share)
     trainer = Trainer(run.training, workdir, log=log)
     results = trainer.restore()
-    return _evaluate(config, workdir, run.tasks, results, trainer.description, log)
+    return _evaluate(config, workdir, run, results, trainer.description, log)
 
 
 def _evaluate(
   config: RunConfig,
   workdir: pathlib.Path,
-  tasks: Mapping[str, Task],
+  run: trainings.Run,
   results: Sequence[Result],
   device: str,
   log: Callable[[str], None],
@@ -157,10 +157,10 @@ def _evaluate(
     UserError: a training failed.
   """
   evaluated = []
-  for (name, task), result in zip(tasks.items(), results, strict=True):
+  for (name, task), result in zip(run.tasks.items(), results, strict=True):
     own = evaluation.evaluate(name, task, result)
     _check_finite(own, workdir)
-    trainings.keep(workdir / "weights" / name, task, result.variables, own.outputs, own.indices)
+    trainings.keep(workdir / "weights" / name, task, result.variables, own.inference_state)
     evaluated.append(own)
   contents = _contents(config, evaluated)
   history = [{**line, "fold": k} for k, own in enumerate(evaluated) for line in own.result.history]
@@ -168,7 +168,7 @@ def _evaluate(
   if contents["confusion"] is not None:
     _write_examples(workdir / "examples.png", evaluated)
   pages.write_run(workdir, contents, device, evaluation.figures(evaluated[0], workdir))
-  _write_card(workdir / "model_card.md", config, contents, evaluated)
+  _write_card(workdir / "model_card.md", run, contents)
   for line in report.lines(contents):
     log(line)
   for line in (line for own in evaluated for line in own.warnings):
@@ -221,22 +221,18 @@ def _write_examples(path: pathlib.Path, evaluated: Sequence[Evaluated]) -> None:
   report.write_examples(path, frames, [names[k] for k in labels], [names[examples[k][1]] for k in labels])
 
 
-def _write_card(
-  path: pathlib.Path, config: RunConfig, contents: Mapping[str, Any], evaluated: Sequence[Evaluated]
-) -> None:
+def _write_card(path: pathlib.Path, run: trainings.Run, contents: Mapping[str, Any]) -> None:
   """Writes the model card of a run."""
-  task = evaluated[0].task
-  data = task.records
-  options = ", ".join(f"{name}={value!r}" for name, value in config.model.options.items())
+  task = next(iter(run.tasks.values()))
+  data, model = task.records, task.config.model
+  options = ", ".join(f"{name}={value!r}" for name, value in model.options.items())
   splits = {
-    own.name: folds.describe(
-      data.subjects, data.arrays["label"], data.label_names, split_of(own.task.config, data)
-    )
-    for own in evaluated
+    name: folds.describe(data.subjects, data.arrays["label"], data.label_names, split)
+    for name, split in run.splits.items()
   }
   shapes = {name: f"{shape['dtype']} {shape['shape']}" for name, shape in description(task)["inputs"].items()}
   inputs = {**shapes, **task.system.input_spec(task.model)}
-  model_card.write(path, contents, f"{config.model.name}({options})", splits, inputs)
+  model_card.write(path, contents, f"{model.name}({options})", splits, inputs)
 
 
 def _contents(config: RunConfig, evaluated: Sequence[Evaluated]) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def training_of(
 
 
 def keep(
-  folder: pathlib.Path, task: Task, variables: Variables, outputs: np.ndarray, indices: np.ndarray
+  folder: pathlib.Path, task: Task, variables: Variables, inference_state: Mapping[str, np.ndarray]
 ) -> None:
   """Writes a training to a folder of weights, from which other trainings can start and which `jaxfer.load` reads.
 
@@ -132,8 +132,7 @@ def keep(
     folder: the folder of weights.
     task: what was trained.
     variables: the trained variables. Their snapshot is left out.
-    outputs: outputs [n, ...] for the test records.
-    indices: [n] indices of the test records.
+    inference_state: the arrays of `System.inference_state`.
   """
   meta = {
     **inputs.description(task),
@@ -144,8 +143,7 @@ def keep(
     "revision": revision(),
   }
   variables = {name: tree for name, tree in variables.items() if name != SNAPSHOT}
-  state = task.system.inference_state(task.model, outputs, np.asarray(task.data["label"][indices]))
-  weights.save_weights(folder, inputs.with_state(jax.device_get(variables), state), meta)
+  weights.save_weights(folder, inputs.with_state(jax.device_get(variables), inference_state), meta)
 
 
 def revision() -> str:

@@ -150,7 +150,7 @@ def train(
     if keep:
       for each in evaluated:
         folder = variant.folder / "weights" / each.name
-        trainings.keep(folder, each.task, each.result.variables, each.outputs, each.indices)
+        trainings.keep(folder, each.task, each.result.variables, each.inference_state)
   return told
 
 
