@@ -60,7 +60,7 @@ ROWS = {
 }
 # The printed accuracies, with the options that a training must have to be compared with them (`System.published`).
 CONDITIONS: tuple[tuple[str, Mapping[str, Any], float], ...] = (
-  ("baseline (RGB net)", {"answer": "rgb", "affinity": "batch"}, BASELINE.accuracy),
+  ("baseline (RGB net)", {"answer": "rgb", "affinity": "batch", "recipe.rgb": "first"}, BASELINE.accuracy),
   *(
     (
       "proposed",

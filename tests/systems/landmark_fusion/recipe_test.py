@@ -65,6 +65,7 @@ def of(*names):
       {"fusion/landmark", "fusion/overall"},
     ),
     (("recipe.rgb=given", "model.answer=landmark"), "fusion", ("landmark",), {"fusion/landmark"}),
+    (("recipe.rgb=further", "model.answer=rgb"), "further", ("rgb",), {"further/rgb"}),
   ],
 )
 def test_three_steps_change_the_trainable_submodules_and_nothing_else(overrides, stage, who, terms):
@@ -355,7 +356,8 @@ def test_published_accuracies_depend_on_the_recipe_too():
     == made("recipe.rgb=given").published()
     == {"proposed": pytest.approx(0.9231, abs=1e-4)}
   )
-  assert made("recipe.w=0.2").published() == made("recipe.rgb=along").published() == {}
+  further = made("recipe.rgb=further", "model.answer=rgb")
+  assert made("recipe.w=0.2").published() == made("recipe.rgb=along").published() == further.published() == {}
   assert list(made("model.answer=rgb").published()) == ["baseline (RGB net)"]
 
 
@@ -371,6 +373,10 @@ def test_published_accuracies_depend_on_the_recipe_too():
     (("recipe.rgb=fixed",), "unknown value of recipe.rgb 'fixed'"),
     (("model.affinity=frozen",), "model.affinity=frozen cannot be trained: give batch, alone or ema"),
     (("model.answer=rgb", "recipe.rgb=given"), "take rgb=first, rgb_epochs=0"),
+    (
+      ("recipe.rgb=further",),
+      "recipe.rgb=further trains the RGB net alone: take model.answer=rgb, not fused",
+    ),
     *(
       (
         ("recipe.rgb=along", f"model.answer={answer}"),

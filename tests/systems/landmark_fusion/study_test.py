@@ -168,6 +168,28 @@ def test_raf_db_sweeps_w_by_tenths_and_the_embedded_faces_by_fifths():
 
 
 @pytest.mark.parametrize("name", ["ablation", "ablation_synthetic"])
+def test_each_failure_of_the_paper_is_a_row_that_trains_as_it_says(name):
+  """Even where the baseline is given and not trained: `recipe.rgb_epochs=0` must not stop the further training."""
+  described = configuration.load_study(ROOT / f"configs/landmark_fusion/{name}.py")
+  _, rows = configuration.resolve(described, None, ("recipe.rgb_epochs=0",), options_of)
+  starts = {row.name: (row.init_from, row.scratch) for row in described.rows}
+  found = {}
+  for key, row in rows.items():
+    model = models.LandmarkFusion(7, **row.model.options)
+    trained = {part for stage in SYSTEM.recipe(model, 2, **row.recipe.options)[0] if stage.epochs
+               for part in stage.trainable}  # fmt: skip
+    found[key] = trained, model.confidence or model.agreement, starts[key]
+  first, every = ("baseline: RGB net alone", False), {"rgb", "landmark", "head"}
+  assert found["RGB net alone, trained further"] == ({"rgb"}, True, first)
+  assert found["RGB net fine-tuned along, no weights"] == (every, False, first)
+  assert found["all from scratch, no weights"] == (every, False, (None, True))
+  assert found["RGB net fine-tuned along"] == (every, True, first)
+  assert {pair for pair in described.compared if pair[1] == first[0]} >= {
+    (key, first[0]) for key in found if key.startswith(("RGB net", "all from scratch", "no weights", "sum"))
+  }
+
+
+@pytest.mark.parametrize("name", ["ablation", "ablation_synthetic"])
 def test_variants_of_the_configs_are_the_papers(name):
   described = configuration.load_study(ROOT / f"configs/landmark_fusion/{name}.py")
   for preset in described.presets:
