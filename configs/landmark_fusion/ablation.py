@@ -42,6 +42,7 @@ def rows(swept: Sequence[float]) -> tuple[Row, ...]:
   """
   given = {"recipe.rgb": "given"}
   printed = {name: counts.accuracy for name, counts in published.ROWS.items()}
+  printed["landmark net alone"] = published.LANDMARK_ACCURACY
 
   def row(name: str, overrides: dict[str, Any], start: bool = True) -> Row:
     return Row(name, overrides, printed.get(name), BASELINE if start else None)

@@ -83,10 +83,15 @@ def _modes(model: LandmarkFusion) -> dict[str, Affinity]:
 def _decoders(model: LandmarkFusion) -> dict[str, Callable[[Outputs, Variables], jax.Array]]:
   """Functions that compute a prediction's logits from outputs and variables, by name; the model's answer comes first.
 
-  They accept outputs with any leading axes.
+  They accept outputs with any leading axes. A landmark net that answers alone is also compared with the RGB net, for
+  Table 2.
   """
+  nets: dict[str, Callable[[Outputs, Variables], jax.Array]] = {
+    table.RGB_NET: lambda out, variables: out.rgb,
+    table.LANDMARK_NET: lambda out, variables: out.landmark,
+  }
   if model.answer != "fused":
-    return {"": lambda out, variables: model.logits(out)}
+    return {"": lambda out, variables: model.logits(out), **(nets if model.answer == "landmark" else {})}
 
   def with_weight(w: float, out: Outputs, variables: Variables) -> jax.Array:
     nets = out.rgb, out.rgb_features, out.landmark, out.landmark_features
@@ -95,8 +100,7 @@ def _decoders(model: LandmarkFusion) -> dict[str, Callable[[Outputs, Variables],
 
   return {
     "": lambda out, variables: out.fused,
-    table.RGB_NET: lambda out, variables: out.rgb,
-    table.LANDMARK_NET: lambda out, variables: out.landmark,
+    **nets,
     table.SUM: lambda out, variables: model.clone(answer="sum").logits(out),
     **{table.at_test(w): functools.partial(with_weight, w) for w in table.WEIGHTS if model.agreement},
   }
@@ -376,8 +380,8 @@ class LandmarkFusionSystem(System):
   ) -> dict[str, list[float]]:
     """The counts of Table 2 for each training, by column of the table and kind of batches.
 
-    They say how many test records both nets, one net alone, and neither net classify correctly. A model without a head
-    has no predictions of both nets, and so no counts.
+    They say how many test records both nets, one net alone, and neither net classify correctly. A model that answers
+    with the RGB net or the sum has no predictions of both nets, and so no counts.
     """
     del histories
     found = {}

@@ -144,6 +144,8 @@ def test_predictions_are_named_in_the_order_of_the_outputs():
   assert list(evaluator()(INDICES)) == twice(*nets, *sweep)
   for override, names in (
     ("model.answer=rgb", twice()),
+    ("model.answer=landmark", twice(*nets[:2])),
+    ("model.answer=sum", twice()),
     ("model.agreement=false", twice(*nets)),
     ("model.affinity=ema", ["", *nets, *sweep]),
   ):
@@ -189,8 +191,12 @@ def test_another_w_at_test_is_the_same_model_with_that_w():
 
 def test_the_predictions_of_single_nets_are_the_answers_of_single_nets():
   found = evaluator()(INDICES)
-  for answer, name in (("rgb", "RGB net"), ("sum", "sum of both")):
-    np.testing.assert_allclose(evaluator(f"model.answer={answer}")(INDICES)[""], found[name], atol=1e-6)
+  for answer, name in (("rgb", "RGB net"), ("sum", "sum of both"), ("landmark", "landmark net")):
+    alone = evaluator(f"model.answer={answer}")(INDICES)
+    np.testing.assert_allclose(alone[""], found[name], atol=1e-6)
+    if answer == "landmark":  # For Table 2, the RGB net of the same training is evaluated too.
+      for net in ("RGB net", "landmark net"):
+        np.testing.assert_allclose(alone[net], found[net], atol=1e-6)
   rgb, landmark = (nn.softmax(found[name]) for name in ("RGB net", "landmark net"))
   np.testing.assert_allclose(np.exp(found["sum of both"]), (rgb + landmark) / 2, rtol=1e-5)
 
