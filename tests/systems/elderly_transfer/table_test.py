@@ -87,6 +87,14 @@ def test_every_variant_of_a_config_is_known_with_its_net_and_initialisation(name
     assert row.published == variant.published
 
 
+@pytest.mark.parametrize(("name", "kind"), [("table", "imagenet"), ("table_synthetic", None)])
+def test_pretraining_on_imagenet_crops_and_that_on_drawn_objects_does_not(name, kind):
+  described = config.read(pathlib.Path(__file__).parents[3] / f"configs/elderly_transfer/{name}.py")
+  kinds = {row.name: row.overrides.get("recipe.augmentation") for row in described.sources}
+  assert {found for source, found in kinds.items() if source.startswith("objects-")} == {kind}
+  assert {found for source, found in kinds.items() if source.startswith("expressions-")} == {None}
+
+
 def test_every_variant_of_the_paper_has_its_accuracy():
   assert len(table.VARIANTS) == 24
   assert table.VARIANTS["ResNet50, adaface"] == table.Variant("ResNet50", "adaface")
