@@ -23,6 +23,7 @@ class Case(NamedTuple):
     landmark_map: [rows, columns] in [0, 1], of the landmark net; stretched over the heatmap.
     truth: the label's name.
     predicted: name of a net -> name of the class it predicts, in the order to be written.
+    further: name of a net -> its next classes with their probabilities, to be written below the predicted one.
   """
 
   picture: np.ndarray
@@ -31,6 +32,7 @@ class Case(NamedTuple):
   landmark_map: np.ndarray
   truth: str
   predicted: Mapping[str, str]
+  further: Mapping[str, Sequence[tuple[str, float]]] = {}
 
 
 def cams_png(cases: Sequence[Case], path: str | pathlib.Path, title: str) -> None:
@@ -92,3 +94,6 @@ def _write_predictions(axes: Any, case: Case) -> None:
     axes.text(
       0.47, k + 1.5, words, color=plots.COLOURS[2] if right else plots.COLOURS[1], fontsize=9, va="center"
     )
+    if more := case.further.get(name):
+      listed = ", ".join(f"{label} {share:.0%}".replace("%", " %") for label, share in more)
+      axes.text(0.04, k + 1.98, listed, color=plots.GREY, fontsize=6.5, va="center")

@@ -10,7 +10,7 @@ from jaxfer import config as configuration
 from jaxfer.config import Row, StudyConfig
 from jaxfer.study import study
 from jaxfer.study.task import options_of
-from jaxfer.systems.landmark_fusion import SYSTEM
+from jaxfer.systems.landmark_fusion import SYSTEM, figures
 from jaxfer.systems.landmark_fusion import model as models
 from tests import landmark_toy as toy
 from tests.landmark_toy import BASE, evaluator, made, records
@@ -117,9 +117,25 @@ def test_the_tables_show_every_prediction_and_the_figures_are_drawn(done):
   for name in ("cams.png", "cases.png"):
     assert (workdir / "rows" / FOLDERS[1] / name).read_bytes()[:4] == b"\x89PNG"
   assert (workdir / "sweep.png").read_bytes()[:4] == b"\x89PNG"
+  assert "second and third" in table["rows"][1]["figures"]["cases.png"]
   page = (workdir / "report.html").read_text()
   assert "Grad-CAM++ of test images" in page
   assert "Table 11" in page
+
+
+def test_the_second_and_third_classes_follow_the_first():
+  logits = np.log(np.asarray([[0.1, 0.6, 0.05, 0.25], [0.7, 0.1, 0.2, 0.0001]]))
+  found = figures.further(logits, ("a", "b", "c", "d"))
+  assert [[name for name, _ in own] for own in found] == [["d", "a"], ["c", "b"]]
+  np.testing.assert_allclose([share for _, share in found[0]], [0.25, 0.1], rtol=1e-5)
+  assert [len(own) for own in figures.further(logits[:, :2], ("a", "b"))] == [1, 1]
+
+
+@pytest.mark.parametrize(("cam", "side"), [("conv5", "conv6"), ("conv6", "arm")])
+def test_the_map_of_the_landmark_net_is_that_of_the_convolution_asked_for(cam, side):
+  task = made("recipe.rgb=given", f"model.cam={cam}")
+  assert figures.looked_at(task.model, "landmark") == (("landmark", side), "input")
+  assert figures.looked_at(task.model, "rgb") == (("rgb", "trunk"), "output")
 
 
 def test_an_imported_net_with_no_epochs_is_the_baseline_as_it_came(tmp_path):
@@ -153,6 +169,7 @@ def test_the_choices_are_variants_that_start_from_the_baselines_rgb_net():
     "gaussian dots": {"dot": "gaussian"},
     "affinity by running mean": {"affinity": "ema"},
     "affinity alone": {"affinity": "alone"},
+    "moving average in training too": {"affinity": "ema", "train_affinity": "ema"},
   }
   assert {row.init_from for row in described.rows[1:]} == {"baseline: RGB net alone"}
 
