@@ -19,7 +19,8 @@ prediction depends on its batch-mates; the figure and the paper speak of a movin
 
 Our choices: in training every one of them takes the batch's G, unless `train_affinity` is "ema": then G is the moving
 average after this batch has moved it, and gradients flow through the batch's share of it alone. The moving average
-starts from the first batch's G and moves by `ema_rate` 0.1. Features that read `ema` or `frozen` before it is written are NaN.
+starts from the first batch's G and moves by `ema_rate` 0.1. Features that read `ema` or `frozen` before it is written
+are NaN.
 
 Deviation: BatchNorm's running variance, see `layers.resnet`. The code also takes maximum and minimum over the planes,
 uses neither, and has dropout of rate 0: both are left out.

@@ -267,9 +267,13 @@ class ElderlyTransferSystem(System):
   def metrics(
     self, task: Task, variables: Variables, trained: np.ndarray, tested: np.ndarray
   ) -> Mapping[str, float | None]:
-    """Rates of human raters on the test images; see `classes.rater_metrics`."""
+    """Rates of human raters on the test images and on all images; see `classes.rater_metrics`."""
     del variables, trained
-    return classes.rater_metrics(task.records, tested)
+    whole = np.arange(len(task.records.keys))
+    return {
+      **classes.rater_metrics(task.records, tested),
+      **classes.rater_metrics(task.records, whole, classes.ALL),
+    }
 
   def tables(
     self, variants: Variants, seeds: Sequence[int], not_trained: Variants = ()

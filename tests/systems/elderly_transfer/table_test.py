@@ -134,6 +134,7 @@ def test_the_papers_counts_give_the_papers_numbers(rows):
   ]
   notes = next(found for title, found in by_title.items() if title.startswith("Notes"))
   assert any("a tenth answer" in note for (note,) in notes[1])
+  assert any("12 batches of 64" in note and "22 x 36 = 792" in note for (note,) in notes[1])
 
 
 def test_epochs_until_scratchs_best_are_counted_by_seed(rows):
