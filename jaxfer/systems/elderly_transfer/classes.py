@@ -12,7 +12,6 @@ from jaxfer.data.records import Records
 from jaxfer.report.tables import Cell, Table
 from jaxfer.systems.elderly_transfer import published
 
-
 # Which images the answers of people are counted on, as the names of the metrics begin: those of the test, or all.
 TESTED, ALL = "people", "all images"
 

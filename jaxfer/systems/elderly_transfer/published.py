@@ -70,8 +70,8 @@ PEOPLE = Rates(
 
 # Remarks on the tables by class, and on the lead of the best model.
 NOTES: tuple[str, ...] = (
-  "The 768 test images are 12 batches of 64. A fifth of the 111 people is 22, who have 22 x 36 = 792 images: probably an "
-  "incomplete last batch of 24 images was dropped.",
+  "The 768 test images are 12 batches of 64. A fifth of the 111 people is 22, who have 22 x 36 = 792 images: an "
+  "incomplete last batch of 24 images was probably dropped.",
   "The model's macro averages are means over the nine classes; its macro F1 is the mean of the nine F1 scores.",
   "The raters' printed averages are not such means, which would be .331, .340 and .323. The model's .380, .384 and "
   ".355 should be compared with these.",
