@@ -362,6 +362,7 @@ def test_published_accuracies_depend_on_the_recipe_too():
     == made("recipe.rgb=given").published()
     == {"proposed": pytest.approx(0.9231, abs=1e-4)}
   )
+  assert made("model.train_affinity=ema").published() == {}
   further = made("recipe.rgb=further", "model.answer=rgb")
   assert made("recipe.w=0.2").published() == made("recipe.rgb=along").published() == further.published() == {}
   assert list(made("model.answer=rgb").published()) == ["baseline (RGB net)"]
