@@ -19,13 +19,18 @@ Face-ResNets. Convert them with `jaxfer convert` and name the folder, for exampl
 
   sources.adaface-face_resnet18=FOLDER
 
-Torchvision's models were trained on images of 224 x 224 pixels. Their variants need a study of their own, since all
-variants of a study read images of one size:
+Torchvision's models were trained on images of 224 x 224 pixels. A ResNet pools globally, so that they can enter the
+table at 112 pixels, with a warning:
+
+  sources.objects-resnet18=FOLDER
+
+A study of their own compares them at 224 pixels, since all variants of a study read images of one size:
 
   jaxfer study configs/elderly_transfer/table.py --workdir runs/elderly_224 "rows=('ResNet18, objects',)" \\
     model.image_size=224 sources.objects-resnet18=FOLDER
 
-Weights that were trained on images of another size, normalisation or colour order are refused.
+Weights that were trained on images of another normalisation or colour order are refused, and those of a Face-ResNet of
+another size too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,7 +53,13 @@ _PEOPLE = {
 }
 _LABELS = {**_WATCH_NOBODY, "recipe.learning_rate": 1e-3}
 _DATA = {
-  "objects": {"data": "imagenet", "data.image_size": 112, "split.kind": "distributed", "batch_size": 512},
+  "objects": {
+    "data": "imagenet",
+    "data.image_size": 112,
+    "split.kind": "distributed",
+    "batch_size": 512,
+    "recipe.augmentation": "imagenet",
+  },
   "expressions": {"data": "affectnet", "split.kind": "distributed", "batch_size": 256},
   "people": {"data": "casia_webface", "recipe.label": "label", "recipe.epochs": 26, "batch_size": 512},
 }

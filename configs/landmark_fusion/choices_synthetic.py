@@ -7,9 +7,11 @@
   gaussian dots                landmarks are drawn as discs            landmarks are drawn as Gaussians
   affinity by running mean     mean of the batch, as in the code       moving average, as in the paper's figure
   affinity alone               mean of the batch, as in the code       each image by itself
+  moving average in training   mean of the batch, as in the code       moving average in training and evaluation
+  too
 
-Every row starts from the baseline's RGB net. This works for all of them: in training, the affinity is always the mean
-of the batch, and the moving average is updated whether it is used or not (`layers.amend`).
+Every row starts from the baseline's RGB net. This works for all of them: the baseline is trained with the mean of the
+batch, and the moving average is updated whether it is used or not (`layers.amend`).
 """
 
 import dataclasses
@@ -25,6 +27,7 @@ CHOICES: dict[str, dict[str, Any]] = {
   "gaussian dots": {"model.dot": "gaussian"},
   "affinity by running mean": {"model.affinity": "ema"},
   "affinity alone": {"model.affinity": "alone"},
+  "moving average in training too": {"model.affinity": "ema", "model.train_affinity": "ema"},
 }
 _SMOKE = (BASELINE, "gaussian dots", "affinity by running mean")
 

@@ -164,6 +164,41 @@ def random_erasing(
   return jax.vmap(one)(keys, images)
 
 
+def random_resized_crop(
+  keys: jax.Array, images: jax.Array, *, scale: tuple[float, float] = (0.08, 1.0)
+) -> jax.Array:
+  """Resizes a random box of each image to the size of the image (torchvision's RandomResizedCrop).
+
+  The box is drawn as in `crop_on_black`. Like Pillow's bilinear filter, the interpolation reads only pixels of the box.
+
+  Args:
+    keys: [batch] typed keys of the examples.
+    images: [batch, height, width, channels] float.
+    scale: the box's area as a share of the image's, smallest and largest, in (0, 1]; drawn uniformly.
+
+  Returns:
+    As `images`.
+  """
+  size = images.shape[1:3]
+
+  def one(key, image):
+    key = jax.random.fold_in(key, zlib.crc32(b"resized crop"))
+    inside, found, _ = _box(key, size, scale, (3 / 4, 4 / 3), wide=True, spare=0)
+    inside |= ~found
+    rows, columns = _enlarging(inside.any(1)), _enlarging(inside.any(0))
+    return jnp.einsum("ay,yxc,bx->abc", rows, image, columns, precision="highest")
+
+  return jax.vmap(one)(keys, images)
+
+
+def _enlarging(inside: jax.Array) -> jax.Array:
+  """The weights [n, n], result by source, that enlarge an interval of n pixels, marked by `inside` [n], to all n."""
+  count = len(inside)
+  at = jnp.argmax(inside) + (jnp.arange(count) + 0.5) * inside.sum() / count - 0.5
+  weights = jnp.where(inside, jax.nn.relu(1 - jnp.abs(at[:, None] - jnp.arange(count))), 0)
+  return weights / weights.sum(1, keepdims=True)
+
+
 def crop_on_black(keys: jax.Array, images: jax.Array, *, probability: float = 0.2) -> jax.Array:
   """Leaves a random box of some images where it is and makes the rest black (AdaFace's training code).
 

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-_LEAST = 1e-7  # A denominator nearer to zero counts as zero.
+_LEAST = 1e-7  # A denominator of 2 + sum(A) g that is nearer to zero counts as zero.
 
 
 def class_activations(
@@ -103,7 +103,10 @@ def layers_with_maps(logits_of: Callable[..., jax.Array], inputs: tuple[Any, ...
 def grad_cam_plus_plus(activations: jax.Array, gradients: jax.Array) -> jax.Array:
   """The maps L = ReLU(sum_k w_k A_k) with w_k = sum_ij alpha_kij ReLU(g_kij), where
 
-      alpha = g^2 / (2 g^2 + (sum_ab A_ab) g^3), and 0 where the denominator is (nearer than 1e-7).
+      alpha = g^2 / (2 g^2 + (sum_ab A_ab) g^3) = 1 / (2 + (sum_ab A_ab) g),
+
+  and alpha is 0 where g is 0, or where the last denominator is nearer to 0 than 1e-7. This limit does not depend on the
+  scale of the gradients: a net with small gradients has a map too.
 
   A are the activations of channel k and g the gradients of the class logit S. The paper's derivatives are those of
   exp(S), taken as if the net between A and S were piecewise linear; its positive factor exp(S) is left out, as it
@@ -116,10 +119,9 @@ def grad_cam_plus_plus(activations: jax.Array, gradients: jax.Array) -> jax.Arra
   Returns:
     [batch, height, width], at least 0; zeros where no gradient is positive.
   """
-  squared = jnp.square(gradients)
-  denominator = 2 * squared + activations.sum((1, 2), keepdims=True) * squared * gradients
-  zero = jnp.abs(denominator) < _LEAST
-  alpha = jnp.where(zero, 0, squared / jnp.where(zero, 1, denominator))
+  denominator = 2 + activations.sum((1, 2), keepdims=True) * gradients
+  zero = (gradients == 0) | (jnp.abs(denominator) < _LEAST)
+  alpha = jnp.where(zero, 0, 1 / jnp.where(zero, 1, denominator))
   weights = (alpha * jax.nn.relu(gradients)).sum((1, 2), keepdims=True)
   return jax.nn.relu((weights * activations).sum(-1))
 

@@ -17,8 +17,10 @@ prediction depends on its batch-mates; the figure and the paper speak of a movin
   frozen   mean over the training set, written once by `freeze`
   none     zero, F_n = xbar_n: what `freeze` takes the mean of
 
-Our choices: in training every one of them takes the batch's G; the moving average starts from the first batch's G and
-moves by `ema_rate` 0.1. Features that read `ema` or `frozen` before it is written are NaN.
+Our choices: in training every one of them takes the batch's G, unless `train_affinity` is "ema": then G is the moving
+average after this batch has moved it, and gradients flow through the batch's share of it alone. The moving average
+starts from the first batch's G and moves by `ema_rate` 0.1. Features that read `ema` or `frozen` before it is written
+are NaN.
 
 Deviation: BatchNorm's running variance, see `layers.resnet`. The code also takes maximum and minimum over the planes,
 uses neither, and has dropout of rate 0: both are left out.
@@ -38,6 +40,7 @@ from jaxfer.layers.conv import Conv, fan_in_uniform
 
 Affinity = Literal["batch", "alone", "ema", "frozen", "none"]
 AFFINITIES: tuple[str, ...] = get_args(Affinity)
+TrainAffinity = Literal["batch", "ema"]
 _WRITTEN = "_written"  # Follows the name of a mean in the name of its flag.
 
 
@@ -73,6 +76,7 @@ class Amend(nn.Module):
   Attributes:
     block: side of the arrangement's blocks, even; 16 in the paper, for 512 channels.
     affinity: where G comes from in evaluation, see above.
+    train_affinity: where G comes from in training, "batch" or "ema", see above.
     ema_rate: how far the moving average goes to each batch's G, in [0, 1].
     dtype: of the convolution and the norm; affinity and result are float32.
     param_dtype: of de-albino's kernel and alpha.
@@ -80,6 +84,7 @@ class Amend(nn.Module):
 
   block: int = 16
   affinity: Affinity = "batch"
+  train_affinity: TrainAffinity = "batch"
   ema_rate: float = 0.1
   dtype: Any = None
   param_dtype: Any = jnp.float32
@@ -98,7 +103,7 @@ class Amend(nn.Module):
 
     Args:
       x: [batch, m, m, channels], m at least 2, channels a multiple of block^2.
-      train: whether the norm takes the batch's statistics, G is the batch's, and the moving average moves.
+      train: whether the norm takes the batch's statistics, G is that of `train_affinity`, and the moving average moves.
       mask: [batch], False in rows that are padding: G leaves them out. The norm does not: training pads nothing.
       axis_name: mapped axis over which the batch lies, if any.
       modes: affinities to use instead of the attribute, all in one pass.
@@ -113,6 +118,8 @@ class Amend(nn.Module):
     for mode in modes or (self.affinity,):
       if mode not in AFFINITIES:
         raise unknown("affinity", mode, AFFINITIES)
+    if self.train_affinity not in get_args(TrainAffinity):
+      raise unknown("value of train_affinity", self.train_affinity, get_args(TrainAffinity))
     if height != width or height < 2:
       raise UserError(f"features of {height} x {width} pixels: ARM takes square ones, 2 x 2 or more")
     if self.block % 2 or self.block < 2:
@@ -158,11 +165,11 @@ class Amend(nn.Module):
       for suffix, shape, dtype in (("", own.shape[1:], jnp.float32), (_WRITTEN, (), bool))
     )
     if train:
+      moved = (1 - self.ema_rate) * held["ema"].value + self.ema_rate * batch
+      moved = jnp.where(written["ema"].value, moved, batch)
       if not self.is_initializing() and self.is_mutable_collection("affinity"):
-        moved = (1 - self.ema_rate) * held["ema"].value + self.ema_rate * batch
-        moved = jnp.where(written["ema"].value, moved, batch)
         held["ema"].value, written["ema"].value = lax.stop_gradient(moved), jnp.ones((), bool)
-      return dict.fromkeys(modes, batch)
+      return dict.fromkeys(modes, moved if self.train_affinity == "ema" else batch)
 
     def read(mode: str) -> jax.Array:
       if mode not in held:

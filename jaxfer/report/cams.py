@@ -24,6 +24,7 @@ class Case(NamedTuple):
     landmark_map: [rows, columns] in [0, 1], of the landmark net; stretched over the heatmap.
     truth: the label's name.
     predicted: name of a net -> name of the class it predicts, in the order to be written.
+    further: name of a net -> its next classes with their probabilities, to be written below the predicted one.
   """
 
   picture: np.ndarray
@@ -32,6 +33,7 @@ class Case(NamedTuple):
   landmark_map: np.ndarray
   truth: str
   predicted: Mapping[str, str]
+  further: Mapping[str, Sequence[tuple[str, float]]] = {}
 
 
 def cams_png(cases: Sequence[Case], path: str | pathlib.Path, title: str) -> None:
@@ -155,11 +157,14 @@ def _write_predictions(axes: Any, case: Case) -> None:
   """Writes the truth and below it what each net says."""
   axes.set(xlim=(0, 1), ylim=(len(case.predicted) + 1.4, -0.4))
   axes.text(0.04, 0.5, "truth", color=plots.GREY, fontsize=8, va="center")
-  axes.text(0.47, 0.5, case.truth, fontsize=9, fontweight="bold", va="center")
+  axes.text(0.5, 0.5, case.truth, fontsize=9, fontweight="bold", va="center")
   for k, (name, said) in enumerate(case.predicted.items()):
     right = said == case.truth
     axes.text(0.04, k + 1.5, name, color=plots.GREY, fontsize=8, va="center")
     words = said if right else f"{said} ×"
     axes.text(
-      0.47, k + 1.5, words, color=plots.COLOURS[2] if right else plots.COLOURS[1], fontsize=9, va="center"
+      0.5, k + 1.5, words, color=plots.COLOURS[2] if right else plots.COLOURS[1], fontsize=9, va="center"
     )
+    if more := case.further.get(name):
+      listed = ", ".join(f"{label} {share:.0%}".replace("%", " %") for label, share in more)
+      axes.text(0.04, k + 1.92, listed, color=plots.GREY, fontsize=6.5, va="center")

@@ -18,12 +18,13 @@ def load_pretrained(
   Args:
     task: the task that starts from them.
     given: variables of another training, or converted ones.
-    meta: the metadata stored with them. Their input specification must be that of this model. If a submodule is
-      selected that depends on the classes, their `label_names` must be those of the data.
+    meta: the metadata stored with them. Their input specification must be that of this model, except for the
+      "input_size" of a model that takes any size (`System.takes_any_size`). If a submodule is selected that depends on
+      the classes, their `label_names` must be those of the data.
     source: description of where the variables come from.
 
   Returns:
-    (variables, line), where the line describes for the log what was selected.
+    (variables, line), where the line describes for the log what was selected, and warns of another "input_size".
 
   Raises:
     UserError: the variables do not fit this model.
@@ -36,7 +37,7 @@ def load_pretrained(
       f"init_from: {source} names its classes {', '.join(names)}, the data {', '.join(task.records.label_names)}: "
       "give data of the same classes in the same order"
     )
-  _check_images(task, meta, source)
+  warning = _check_images(task, meta, source)
   fresh = jax.eval_shape(task.init, jax.random.key(0))
   for name in taken["params"]:
     if name not in fresh["params"]:
@@ -57,7 +58,7 @@ def load_pretrained(
     rest = {f"{name}/{part}": tree for part, tree in fresh["params"][name].items()}
     left |= {part: tree for part, tree in rest.items() if part not in modules}
   line = f"taken over from {source}: {_named({name: _at(taken['params'], name) for name in modules})}"
-  return taken, line + (f"; fresh: {_named(left)}" if left else "")
+  return taken, line + (f"; fresh: {_named(left)}" if left else "") + warning
 
 
 def _modules(task: Task, taken: Mapping[str, Any]) -> list[str]:
@@ -90,8 +91,15 @@ def check_pretrained(task: Task, initial: Variables | None) -> None:
       )
 
 
-def _check_images(task: Task, meta: Mapping[str, Any], source: str) -> None:
-  """Raises `UserError` if weights were trained on other inputs than this model's, or do not specify their inputs."""
+def _check_images(task: Task, meta: Mapping[str, Any], source: str) -> str:
+  """Returns a warning if weights were trained on images of another size than this model's, and it takes any size.
+
+  Returns "" if they were trained on the same inputs.
+
+  Raises:
+    UserError: they were trained on other inputs, or do not specify their inputs.
+  """
+  warning = ""
   for name, want in task.system.input_spec(task.model).items():
     if name not in meta:
       raise UserError(
@@ -99,10 +107,14 @@ def _check_images(task: Task, meta: Mapping[str, Any], source: str) -> None:
       )
     have = meta[name]
     if (list(have) if isinstance(have, list | tuple) else have) != want:
+      if name == "input_size" and task.system.takes_any_size(task.model):
+        warning = f"; warning: it was trained with {name} {have}, this training reads {want}"
+        continue
       raise UserError(
         f"init_from: {source} was trained with {name} {have}, this training reads {want}: set model.pictures or "
         "model.image_size as in that training"
       )
+  return warning
 
 
 def _at(tree: Any, path: str) -> Any:

@@ -304,6 +304,11 @@ class System:
     del model
     return {}
 
+  def takes_any_size(self, model: Any) -> bool:
+    """Returns whether weights fit that were trained on images of another "input_size"; there is a warning if so."""
+    del model
+    return False
+
   def relabel(self, records: Records, options: Options) -> Records:
     """Returns the records with the classes that the recipe learns, for example one class per person.
 

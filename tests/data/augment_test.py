@@ -44,6 +44,7 @@ def test_an_example_depends_on_its_own_key_alone():
 KEYS = jax.random.split(jax.random.key(1), 800)
 flip_or_noise = jax.jit(augment.flip_or_noise, static_argnames=("flip", "variance"))
 low_resolution = jax.jit(augment.low_resolution, static_argnames="probability")
+random_resized_crop = jax.jit(augment.random_resized_crop, static_argnames=("scale",))
 crop_on_black = jax.jit(augment.crop_on_black, static_argnames="probability")
 colour_jitter = jax.jit(augment.colour_jitter, static_argnames=("strength", "probability"))
 erasing = jax.jit(augment.random_erasing, static_argnames=("probability", "scale", "ratio", "value"))
@@ -153,6 +154,49 @@ def test_each_transform_depends_on_the_example_s_key_alone(pictures):
 
 def several(count=200, size=12):
   return jnp.asarray(np.random.default_rng(0).uniform(1, 255, (count, size, size, 3)), jnp.float32)
+
+
+def test_a_resized_crop_is_a_box_of_the_picture_at_full_size():
+  """On a picture whose values are the coordinates, the crop's first and last pixels say which box it was."""
+  size, count = 32, 300
+  rows, columns = np.mgrid[:size, :size]
+  image = np.stack([rows + 0.5, columns + 0.5, np.zeros_like(rows)], -1).astype(np.float32)
+  keys, images = (
+    jax.random.split(jax.random.key(0), count),
+    jnp.asarray(np.broadcast_to(image, (count, *image.shape))),
+  )
+  cropped = np.asarray(random_resized_crop(keys, images))
+  assert cropped.shape == images.shape
+  high, wide = np.ptp(cropped[..., 0], (1, 2)), np.ptp(cropped[..., 1], (1, 2))
+  # Upsampling repeats the border, so that the coordinates span the box less one pixel.
+  areas, ratios = (high + 1) * (wide + 1) / size**2, (wide + 1) / (high + 1)
+  assert 0.07 < areas.min() < 0.15
+  assert 0.85 < areas.max() <= 1
+  assert 0.45 < areas.mean() < 0.6
+  assert ratios.min() > 0.6
+  assert ratios.max() < 1.6
+  assert (np.diff(cropped[..., 0], axis=1) >= -1e-4).all()
+  assert (np.diff(cropped[..., 1], axis=2) >= -1e-4).all()
+  assert len({own.tobytes() for own in cropped}) > 0.9 * count
+  np.testing.assert_allclose(
+    random_resized_crop(keys[:4], images[:4], scale=(1.0, 1.0)), images[:4], atol=1e-4
+  )
+
+
+def test_a_resized_crop_is_pillows():
+  """Each result is Pillow's bilinear resize of its box, to within the rounding of bytes."""
+  keys = jax.random.split(jax.random.key(1), 6)
+  y, x = np.mgrid[:24, :24]
+  smooth = 120 + 60 * np.sin(x / 4) + 50 * np.cos(y / 5)
+  picture = np.repeat(np.round(smooth)[..., None], 3, -1).astype(np.float32)
+  cropped = np.asarray(random_resized_crop(keys, jnp.asarray(np.stack([picture] * 6))))
+  place = np.stack([y, x, 0 * x], -1).astype(np.float32)
+  placed = np.asarray(random_resized_crop(keys, jnp.asarray(np.stack([place] * 6))))
+  for own, at in zip(cropped, placed, strict=True):
+    top, left, bottom, right = *at[..., :2].min((0, 1)), *at[..., :2].max((0, 1))
+    box = [round(float(edge)) for edge in (left, top, right + 1, bottom + 1)]
+    expected = Image.fromarray(picture.astype(np.uint8)).crop(box).resize((24, 24), Image.Resampling.BILINEAR)
+    np.testing.assert_allclose(own, np.asarray(expected, np.float32), atol=1.5)
 
 
 def test_crops_stay_where_they_are_on_black():

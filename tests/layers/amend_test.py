@@ -163,6 +163,32 @@ def test_the_moving_average_starts_from_the_first_batch_and_frozen_is_written():
     freeze(net, {"landmarks/arm": jnp.zeros(25)})
 
 
+def test_training_can_take_the_moving_average():
+  """G is then the average after its move, and gradients flow through the batch's share of it alone."""
+  x, given, rate = maps(4), variables(), 0.25
+  alpha = float(given["params"]["alpha"][0])
+
+  def features(x, alpha=alpha, train_affinity="ema"):
+    net, params = Amend(4, train_affinity=train_affinity, ema_rate=rate), {**given["params"]}
+    params["alpha"] = jnp.full(1, alpha)
+    return net.apply({**given, "params": params}, x, train=True, mutable=["affinity", "batch_stats"])
+
+  (averaged, after), (own, _) = features(x), features(x, 0.0)
+  moved, held = (tree["affinity"]["ema"].reshape(-1) for tree in (after, given))
+  np.testing.assert_allclose(moved, (1 - rate) * held + rate * own.mean(0), rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(averaged, own + alpha * moved, rtol=1e-4, atol=1e-5)
+  assert np.abs(averaged - features(x, train_affinity="batch")[0]).max() > 1e-3
+  # The sum over the batch weighs each xbar by 1 + rate alpha, and by 1 + alpha with the batch's mean.
+  weights = jnp.asarray(np.random.default_rng(0).normal(size=own.shape[1]), jnp.float32)
+  slope, plain = (
+    jax.grad(lambda x, kind=kind: (features(x, train_affinity=kind)[0] @ weights).sum())(x)
+    for kind in ("ema", "batch")
+  )
+  np.testing.assert_allclose(slope / (1 + rate * alpha), plain / (1 + alpha), rtol=1e-3, atol=1e-5)
+  with pytest.raises(UserError, match="unknown value of train_affinity 'alone'"):
+    features(x, train_affinity="alone")
+
+
 @pytest.mark.parametrize("mode", ["ema", "frozen"])
 def test_a_mean_that_is_missing_does_not_pass_for_zero(mode):
   x = maps()

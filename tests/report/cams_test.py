@@ -39,7 +39,8 @@ def test_maps_run_from_blue_to_red_over_their_own_picture(tmp_path):
   assert np.flatnonzero(dark.sum(0) > 80).max() < np.flatnonzero(red.any(0)).min()
 
 
-def test_right_predictions_are_green_and_wrong_ones_red_and_crossed(tmp_path):
+def texts_of(own, path):
+  """The texts beside a case's pictures, each with its colour."""
   drawn = []
   import matplotlib.axes
 
@@ -52,7 +53,12 @@ def test_right_predictions_are_green_and_wrong_ones_red_and_crossed(tmp_path):
         drawn.append((words, look.get("color"))) or write(axes, x, y, words, **look)
       ),
     )
-    cams.cams_png([case()], tmp_path / "cams.png", "title")
+    cams.cams_png([own], path, "title")
+  return drawn
+
+
+def test_right_predictions_are_green_and_wrong_ones_red_and_crossed(tmp_path):
+  drawn = texts_of(case(), tmp_path / "cams.png")
   assert [words for words, _ in drawn] == [
     "truth",
     "fear",
@@ -65,6 +71,13 @@ def test_right_predictions_are_green_and_wrong_ones_red_and_crossed(tmp_path):
   ]
   colours = dict(zip(("landmark", "RGB", "both"), (drawn[k][1] for k in (3, 5, 7)), strict=True))
   assert colours["landmark"] == colours["both"] != colours["RGB"]
+
+
+def test_further_labels_are_written_below_the_first(tmp_path):
+  more = case(further={"RGB": (("fear", 0.304), ("joy", 0.02))})
+  words = [words for words, _ in texts_of(more, tmp_path / "cams.png")]
+  assert words[words.index("anger ×") + 1] == "fear 30 %, joy 2 %"
+  assert len(words) == len(texts_of(case(), tmp_path / "cams.png")) + 1
 
 
 @pytest.mark.parametrize("count", [0, 13])

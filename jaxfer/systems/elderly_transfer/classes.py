@@ -12,19 +12,23 @@ from jaxfer.data.records import Records
 from jaxfer.report.tables import Cell, Table
 from jaxfer.systems.elderly_transfer import published
 
+# Which images the answers of people are counted on, as the names of the metrics begin: those of the test, or all.
+TESTED, ALL = "people", "all images"
 
-def metric_names(label_names: Sequence[str]) -> list[str]:
+
+def metric_names(label_names: Sequence[str], which: str = TESTED) -> list[str]:
   """Names of the metrics of `rater_metrics`: the number of answers, their accuracy, and three rates per class."""
-  rates = [f"people, {rate} of {name}" for name in label_names for rate in ("precision", "recall", "F1")]
-  return ["people, answers", "people, accuracy", *rates]
+  rates = [f"{which}, {rate} of {name}" for name in label_names for rate in ("precision", "recall", "F1")]
+  return [f"{which}, answers", f"{which}, accuracy", *rates]
 
 
-def rater_metrics(records: Records, indices: np.ndarray) -> dict[str, float | None]:
+def rater_metrics(records: Records, indices: np.ndarray, which: str = TESTED) -> dict[str, float | None]:
   """Accuracy, precision, recall and F1 of human raters on some records, as `raters.judge` counts them.
 
   Args:
     records: images of the paper's classes, with the array "votes" [n, 10] of the Nagoya data set.
-    indices: the records to count, usually the test records of a training.
+    indices: the records to count: the test records of a training, or all.
+    which: `TESTED` or `ALL`, for the names.
 
   Returns:
     The number of answers, and rates between 0 and 1, by the names of `metric_names`. A value is None where nobody
@@ -35,12 +39,13 @@ def rater_metrics(records: Records, indices: np.ndarray) -> dict[str, float | No
     return {}
   votes = votes[indices]
   if not votes.any():
-    return dict.fromkeys(metric_names(names))
+    return dict.fromkeys(metric_names(names, which))
   rated = raters.judge(votes, records.arrays["label"][indices])
   rates = np.stack([rated.precision, rated.recall, rated.f1], 1).ravel().tolist()
   values = [float(rated.answers), rated.accuracy, *rates]
   return {
-    name: None if np.isnan(value) else value for name, value in zip(metric_names(names), values, strict=True)
+    name: None if np.isnan(value) else value
+    for name, value in zip(metric_names(names, which), values, strict=True)
   }
 
 
@@ -56,6 +61,8 @@ def order(names: Sequence[str]) -> list[int]:
 def table(row: Mapping[str, Any]) -> Table:
   """Precision, recall and F1 by class, in %, for one variant, the paper's best model and human raters.
 
+  Where the data have answers, people stand below the variant on the images that it was tested on, and on all images.
+
   Three averages precede the classes: the mean of the nine values; their sum divided by ten, which seems to be how the
   paper averages its raters (see `published.NOTES`); and the average that the paper prints.
 
@@ -66,12 +73,13 @@ def table(row: Mapping[str, Any]) -> Table:
   places = order(row["label_names"])
   ours = metrics.summarize(np.asarray(row["confusion"])[np.ix_(places, places)])
   groups = {f"ours: {row['name']}": np.stack([ours[name] for name in ("precision", "recall", "f1")])}
-  found = [row["metrics"].get(name, []) for name in metric_names(row["label_names"])]
-  known = [[value for value in values if value is not None] for values in found]
-  answers, accuracy, *rates = [float(np.mean(values or 0)) for values in known]
-  if answers:
-    what = f"people, same images ({answers:.0f} answers per training, {100 * accuracy:.1f} % correct)"
-    groups[what] = np.reshape(rates, (-1, 3)).T[:, places]
+  for which, words in ((TESTED, "same images (%.0f answers per training"), (ALL, "all images (%.0f answers")):
+    found = [row["metrics"].get(name, []) for name in metric_names(row["label_names"], which)]
+    known = [[value for value in values if value is not None] for values in found]
+    answers, accuracy, *rates = [float(np.mean(values or 0)) for values in known]
+    if answers:
+      what = f"people, {words % answers}, {100 * accuracy:.1f} % correct)"
+      groups[what] = np.reshape(rates, (-1, 3)).T[:, places]
   macro: dict[str, tuple[float, ...]] = {}
   for who, printed in (("model", published.MODEL), ("people", published.PEOPLE)):
     what = f"paper's {who} ({100 * printed.accuracy:.1f} % correct)"

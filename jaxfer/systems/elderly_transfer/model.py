@@ -12,8 +12,8 @@ the same in both tasks (README, section 3).
 
 Images are RGB with values from 0 to 255. They are resized to `image_size`, and the attribute `pictures` sets their
 colour order and normalisation. Both are stored with trained weights, and weights are refused by a model whose images
-differ. `pictures` also sets the family of a Face-ResNet (see `layers.face_resnet`): "insightface" for "insightface",
-and "adaface" for anything else.
+differ. Only the size may differ in a ResNet, which pools globally. `pictures` also sets the family of a Face-ResNet
+(see `layers.face_resnet`): "insightface" for "insightface", and "adaface" for anything else.
 """
 
 from collections.abc import Mapping

@@ -3,6 +3,9 @@
 The paper prints no counts. We recovered them from its rates: 21 of the 23 accuracies are whole multiples of 1 / 768 to
 four digits, and no other number of images up to 1,500 fits nearly as well. With 768 images, of which 281 are correct,
 only one set of counts gives the printed precision, recall and F1 of every class.
+
+768 is 12 x 64. A fifth of the 111 people is 22, who have 22 x 36 = 792 images: 12 batches of 64, and 24 images more. So
+the paper's evaluation probably dropped an incomplete last batch.
 """
 
 import dataclasses
@@ -67,6 +70,8 @@ PEOPLE = Rates(
 
 # Remarks on the tables by class, and on the lead of the best model.
 NOTES: tuple[str, ...] = (
+  "The 768 test images are 12 batches of 64. A fifth of the 111 people is 22, who have 22 x 36 = 792 images: an "
+  "incomplete last batch of 24 images was probably dropped.",
   "The model's macro averages are means over the nine classes; its macro F1 is the mean of the nine F1 scores.",
   "The raters' printed averages are not such means, which would be .331, .340 and .323. The model's .380, .384 and "
   ".355 should be compared with these.",

@@ -12,8 +12,8 @@ are our choice (README, section 3):
   weight decay   0.01                            0.01                        5e-4, except normalisations
   epochs         30                              30                          26
   augmentation   mirroring, light colour         mirroring, light colour     AdaFace's: crop on black, low
-                 jitter                          jitter                      resolution and colour jitter, with
-                                                                             probability 0.2 each; mirroring
+                 jitter                          jitter; on ImageNet random  resolution and colour jitter, with
+                                                 resized crops and mirroring probability 0.2 each; mirroring
   kept epoch     best on the validation          last                        last
                  people, ties to the earlier
 
@@ -98,12 +98,14 @@ def augmented(images: jax.Array, keys: jax.Array, kind: str) -> jax.Array:
   Args:
     images: the images.
     keys: [batch] typed keys, one per image.
-    kind: "none", "light" or "adaface".
+    kind: "none", "light", "imagenet" or "adaface".
   """
   if kind == "adaface":
     images = augment.crop_on_black(keys, images, probability=0.2)
     images = augment.low_resolution(keys, images, probability=0.2)
     images = augment.colour_jitter(keys, images, strength=0.5, probability=0.2)
+  elif kind == "imagenet":
+    images = augment.random_resized_crop(keys, images)
   elif kind == "light":
     images = augment.colour_jitter(keys, images, strength=0.2)
   return images if kind == "none" else augment.mirror(keys, images)
@@ -169,7 +171,7 @@ class ElderlyTransferSystem(System):
     head_learning_rate: Rate | None = None,
     weight_decay: Rate = 1e-2,
     milestones: tuple[CountOrZero, ...] | None = None,
-    augmentation: Literal["none", "light", "adaface"] = "light",
+    augmentation: Literal["none", "light", "imagenet", "adaface"] = "light",
     select: Literal["last", "best_on_validation"] = "best_on_validation",
     label: Literal["label", "subject"] = "label",
   ) -> tuple[tuple[Stage, ...], dict[str, float]]:
@@ -258,12 +260,20 @@ class ElderlyTransferSystem(System):
     """Colour order, mean, standard deviation and size of the images that the model reads."""
     return model.seen
 
+  def takes_any_size(self, model: FaceClassifier) -> bool:
+    """Whether the trunk pools globally, as that of a ResNet. A Face-ResNet has a dense layer over its last maps."""
+    return not model.net.startswith("face_")
+
   def metrics(
     self, task: Task, variables: Variables, trained: np.ndarray, tested: np.ndarray
   ) -> Mapping[str, float | None]:
-    """Rates of human raters on the test images; see `classes.rater_metrics`."""
+    """Rates of human raters on the test images and on all images; see `classes.rater_metrics`."""
     del variables, trained
-    return classes.rater_metrics(task.records, tested)
+    whole = np.arange(len(task.records.keys))
+    return {
+      **classes.rater_metrics(task.records, tested),
+      **classes.rater_metrics(task.records, whole, classes.ALL),
+    }
 
   def tables(
     self, variants: Variants, seeds: Sequence[int], not_trained: Variants = ()

@@ -38,18 +38,29 @@ _CASES = {
   )
 }
 
+# The nets by the fields of `Outputs`, as the figures call them.
+_TITLES = {"landmark": "landmarks", "rgb": "image", "fused": "both"}
+
 # Where Grad-CAM++ looks at each net: a submodule, and its output or its input.
 _LOOKED_AT: Mapping[str, tuple[tuple[str, ...], Literal["input", "output"]]] = {
   "rgb": (("rgb", "trunk"), "output"),  # The output of layer4.
-  "landmark": (("landmark", "conv6"), "input"),  # The output of conv5 after its ReLU.
+  "conv5": (("landmark", "conv6"), "input"),  # After the ReLU.
+  "conv6": (("landmark", "arm"), "input"),
 }
+
+
+def looked_at(model: LandmarkFusion, net: str) -> tuple[tuple[str, ...], Literal["input", "output"]]:
+  """Where Grad-CAM++ looks at the net "rgb" or "landmark", as the arguments of `grad_cam.class_activations`."""
+  return _LOOKED_AT[model.cam if net == "landmark" else net]
 
 
 def figures(task: Task, variables: Variables, indices: np.ndarray, folder: pathlib.Path) -> Mapping[str, str]:
   """Draws `cams.png` (Tables 9 and 10) and `cases.png` (Table 11) for a training of the proposed fusion.
 
   Both show Grad-CAM++ maps (`explain.grad_cam`) of the class that each net predicts: at the output of layer4 of the RGB
-  net, and at the fifth convolution of the landmark net, which the paper's footnote names. The gradient takes each image
+  net, and at the fifth convolution of the landmark net, which the paper's footnote names, or at the sixth
+  (`model.cam`). `cases.png` also names the second and third classes of each net, by which the paper explains a case:
+  two nets whose second class is the true one may find it together. The gradient takes each image
   as a batch of one, since images of one batch would mix (`layers.amend`). The predictions are those of the evaluation.
 
   Args:
@@ -79,6 +90,8 @@ def figures(task: Task, variables: Variables, indices: np.ndarray, folder: pathl
   at = np.asarray(chosen)
   own = {net: classes[at] for net, classes in predicted.items()}
   drawings = dict(zip(chosen, _drawings(task, variables, indices[at], own), strict=True))
+  names = task.records.label_names
+  more = {title: further(getattr(outputs, net), names) for net, title in _TITLES.items()}
   captions = {}
   if examples:
     title = "Where both nets look: correct predictions, then mistakes"
@@ -88,7 +101,10 @@ def figures(task: Task, variables: Variables, indices: np.ndarray, folder: pathl
       "that it mistakes, if possible as in the paper's Table 10. Red marks where a net finds the class it predicts."
     )
   if cases:
-    cams.cams_png([drawings[k] for k in cases.values()], folder / "cases.png", "Cases of Table 11")
+    rows = [
+      drawings[k]._replace(further={title: own[k] for title, own in more.items()}) for k in cases.values()
+    ]
+    cams.cams_png(rows, folder / "cases.png", "Cases of Table 11")
     captions["cases.png"] = _cases_caption(list(cases))
   return captions
 
@@ -96,7 +112,8 @@ def figures(task: Task, variables: Variables, indices: np.ndarray, folder: pathl
 def _cases_caption(found: Sequence[str]) -> str:
   """The caption of `cases.png` from the descriptions of the cases that were found."""
   missing = [description for description in _CASES.values() if description not in found]
-  shown = f"The first test image of each case of the paper's Table 11: {'; '.join(found)}."
+  shown = f"The first test image of each case of the paper's Table 11: {'; '.join(found)}. "
+  shown += "Below the class that a net predicts are its second and third classes, with their probabilities."
   return shown + (f" No test image shows these cases: {'; '.join(missing)}." if missing else "")
 
 
@@ -116,6 +133,20 @@ def _cases(predicted: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str,
     if case in _CASES:
       first.setdefault(_CASES[case], k)
   return {description: first[description] for description in _CASES.values() if description in first}
+
+
+def further(logits: np.ndarray, names: Sequence[str]) -> list[list[tuple[str, float]]]:
+  """The second and third most likely classes of each record, if there are as many, with their probabilities.
+
+  Args:
+    logits: [n, classes].
+    names: name of each class.
+  """
+  probabilities = np.asarray(jax.nn.softmax(logits))
+  places = np.argsort(-probabilities, -1, kind="stable")[:, 1:3]
+  return [
+    [(names[k], float(own[k])) for k in order] for own, order in zip(probabilities, places, strict=True)
+  ]
 
 
 def _batch(task: Task, indices: np.ndarray) -> Batch:
@@ -178,7 +209,6 @@ def _drawings(
     np.asarray(_cam(alone, net, variables, image, heatmap, jnp.asarray(predicted[net])))
     for net in ("rgb", "landmark")
   )
-  titles = {"landmark": "landmarks", "rgb": "image", "fused": "both"}
   return [
     cams.Case(
       np.asarray(batch["image"][k]).astype(np.uint8),
@@ -186,7 +216,7 @@ def _drawings(
       over_image[k],
       over_heatmap[k],
       names[int(batch["label"][k])],
-      {title: names[predicted[net][k]] for net, title in titles.items()},
+      {title: names[predicted[net][k]] for net, title in _TITLES.items()},
     )
     for k in range(len(indices))
   ]
@@ -232,6 +262,6 @@ def _cam(
     outputs: Any = model.apply(variables, image, heatmap)
     return getattr(outputs, net)
 
-  path, side = _LOOKED_AT[net]
+  path, side = looked_at(model, net)
   found = grad_cam.class_activations(logits_of, (image, heatmap), path, classes, side=side)
   return grad_cam.over_picture(grad_cam.grad_cam_plus_plus(*found), *image.shape[1:3])

@@ -31,7 +31,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxfer.errors import UserError, unknown
-from jaxfer.layers.amend import Affinity, Amend
+from jaxfer.layers.amend import Affinity, Amend, TrainAffinity
 from jaxfer.layers.conv import Conv, fan_in_uniform
 from jaxfer.layers.resnet import ResNetTrunk
 from jaxfer.ranges import Block, Classes, ImageSize, Kernel, Width
@@ -84,6 +84,7 @@ class ArmNet(nn.Module):
     width: multiplier of the numbers of channels, see `ResNetTrunk`.
     block: side of a block in the arrangement, see `Amend`; 512 * width must be a multiple of its square.
     affinity: see `Amend`.
+    train_affinity: see `Amend`.
     dtype: dtype of the computation. Logits and features are always float32.
     param_dtype: dtype of the parameters.
   """
@@ -92,6 +93,7 @@ class ArmNet(nn.Module):
   width: float = 1.0
   block: int = 16
   affinity: Affinity = "batch"
+  train_affinity: TrainAffinity = "batch"
   dtype: Any = None
   param_dtype: Any = jnp.float32
 
@@ -120,7 +122,7 @@ class ArmNet(nn.Module):
     """
     settings = {"dtype": self.dtype, "param_dtype": self.param_dtype}
     x = ResNetTrunk(18, self.width, **settings, name="trunk")(x, train=train, axis_name=axis_name)
-    arm = Amend(self.block, self.affinity, **settings, name="arm")
+    arm = Amend(self.block, self.affinity, self.train_affinity, **settings, name="arm")
     features = arm(x, train=train, mask=mask, axis_name=axis_name, modes=modes)
     return _dense(self, features.shape[-1], "fc")(features).astype(jnp.float32), features
 
@@ -134,6 +136,7 @@ class LandmarkNet(nn.Module):
     block: side of a block in the arrangement, see `Amend`.
     kernel_sizes: sizes of the six kernels. The paper's sizes, which are the default, reduce 224 px to 7 x 7.
     affinity: see `Amend`.
+    train_affinity: see `Amend`.
     dtype: dtype of the computation. Logits and features are always float32.
     param_dtype: dtype of the parameters.
   """
@@ -143,6 +146,7 @@ class LandmarkNet(nn.Module):
   block: int = 16
   kernel_sizes: tuple[int, ...] = (5, 3, 3, 3, 3, 4)
   affinity: Affinity = "batch"
+  train_affinity: TrainAffinity = "batch"
   dtype: Any = None
   param_dtype: Any = jnp.float32
 
@@ -186,7 +190,7 @@ class LandmarkNet(nn.Module):
         raise UserError(f"heatmaps of {size} px are too small for kernel_sizes {self.kernel_sizes}")
       x = nn.relu(Conv(wide, kernel_size, **settings, name=f"conv{k + 1}")(x))
       x = nn.max_pool(x, (2, 2), (2, 2)) if k < _POOLED else x
-    arm = Amend(self.block, self.affinity, **settings, name="arm")
+    arm = Amend(self.block, self.affinity, self.train_affinity, **settings, name="arm")
     features = arm(x, train=train, mask=mask, axis_name=axis_name, modes=modes)
     return _dense(self, features.shape[-1], "fc")(features).astype(jnp.float32), features
 
@@ -202,12 +206,15 @@ class LandmarkFusion(nn.Module):
     confidence: whether the landmark features are weighted by p.
     agreement: whether the landmark features are weighted by w.
     affinity: affinity of both nets, see `Amend`.
+    train_affinity: affinity of both nets in training, see `Amend`.
     stop_gradient_p: whether the gradient treats p as a constant.
     answer: the logits that classify: those of the head ("fused") or those of one net ("rgb", "landmark"). "sum" takes
       the mean of both nets' probabilities, which the paper found worse than the RGB net alone (section 1).
-    image_size: height and width of images and heatmaps in pixels. The module itself reads neither `image_size` nor
-      `dot`; `LandmarkFusionSystem` prepares its inputs with them.
+    image_size: height and width of images and heatmaps in pixels. The module itself reads none of `image_size`, `dot`
+      and `cam`; `LandmarkFusionSystem` prepares its inputs with the first two, and its figures with the last.
     dot: shape of a landmark in the heatmaps, see `kernels.heatmap.draw`.
+    cam: the convolution of the landmark net whose Grad-CAM++ map is drawn. The paper's footnote names the fifth, and
+      also says "before the ARM block", where the sixth is.
     dtype: dtype of the computation. Logits and features are always float32.
     param_dtype: dtype of the parameters.
   """
@@ -219,16 +226,19 @@ class LandmarkFusion(nn.Module):
   confidence: bool = True
   agreement: bool = True
   affinity: Affinity = "batch"
+  train_affinity: TrainAffinity = "batch"
   stop_gradient_p: bool = False
   answer: Literal["fused", "rgb", "landmark", "sum"] = "fused"
   image_size: ImageSize = 224
   dot: Literal["disc", "gaussian"] = "disc"
+  cam: Literal["conv5", "conv6"] = "conv5"
   dtype: Any = None
   param_dtype: Any = jnp.float32
 
   def setup(self):
     """Creates both nets, whose names are part of the checkpoint format. `fuse` creates the head."""
-    settings = {"affinity": self.affinity, "dtype": self.dtype, "param_dtype": self.param_dtype}
+    settings: dict[str, Any] = {"affinity": self.affinity, "train_affinity": self.train_affinity}
+    settings |= {"dtype": self.dtype, "param_dtype": self.param_dtype}
     self.rgb = ArmNet(self.num_classes, self.width, self.block, **settings, name="rgb")
     self.landmark = LandmarkNet(
       self.num_classes, self.width, self.block, self.kernel_sizes, **settings, name="landmark"

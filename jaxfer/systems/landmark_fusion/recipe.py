@@ -5,10 +5,10 @@ released code; weights converted by `jaxfer convert arm` can take its place. The
 head with AdaBelief. In it the RGB net is in evaluation mode, and stays bit for bit as it is, running statistics
 included.
 
-Options of the recipe and the model cover the paper's negative results: training the RGB net along with the others, from
-trained or from initial weights, and summing the two nets' probabilities. If the RGB net is trained along, Equation 3
-has no term for its classifier `fc`. This layer then gets no gradient, only weight decay, but w still depends on its
-predictions.
+Options of the recipe and the model cover the paper's negative results: training the RGB net further by itself, training
+it along with the others, from trained or from initial weights, and summing the two nets' probabilities. If the RGB net
+is trained along, Equation 3 has no term for its classifier `fc`. This layer then gets no gradient, only weight decay,
+but w still depends on its predictions; with `confidence=False, agreement=False` nothing depends on them.
 
 From the released code:
 
@@ -84,10 +84,15 @@ def _modes(model: LandmarkFusion) -> dict[str, Affinity]:
 def _decoders(model: LandmarkFusion) -> dict[str, Callable[[Outputs, Variables], jax.Array]]:
   """Functions that compute a prediction's logits from outputs and variables, by name; the model's answer comes first.
 
-  They accept outputs with any leading axes.
+  They accept outputs with any leading axes. A landmark net that answers alone is also compared with the RGB net, for
+  Table 2.
   """
+  nets: dict[str, Callable[[Outputs, Variables], jax.Array]] = {
+    table.RGB_NET: lambda out, variables: out.rgb,
+    table.LANDMARK_NET: lambda out, variables: out.landmark,
+  }
   if model.answer != "fused":
-    return {"": lambda out, variables: model.logits(out)}
+    return {"": lambda out, variables: model.logits(out), **(nets if model.answer == "landmark" else {})}
 
   def with_weight(w: float, out: Outputs, variables: Variables) -> jax.Array:
     nets = out.rgb, out.rgb_features, out.landmark, out.landmark_features
@@ -96,8 +101,7 @@ def _decoders(model: LandmarkFusion) -> dict[str, Callable[[Outputs, Variables],
 
   return {
     "": lambda out, variables: out.fused,
-    table.RGB_NET: lambda out, variables: out.rgb,
-    table.LANDMARK_NET: lambda out, variables: out.landmark,
+    **nets,
     table.SUM: lambda out, variables: model.clone(answer="sum").logits(out),
     **{table.at_test(w): functools.partial(with_weight, w) for w in table.WEIGHTS if model.agreement},
   }
@@ -117,6 +121,10 @@ def _check(model: LandmarkFusion, rgb: str) -> None:
     raise UserError(
       f"model.affinity={model.affinity} cannot be trained: give batch, alone or ema; `jaxfer.load(...).frozen` is "
       "for converted weights"
+    )
+  if rgb == "further" and model.answer != "rgb":
+    raise UserError(
+      f"recipe.rgb=further trains the RGB net alone: take model.answer=rgb, not {model.answer}, or rgb=along"
     )
   if rgb == "along" and model.answer != "fused":
     raise UserError(
@@ -235,7 +243,7 @@ class LandmarkFusionSystem(System):
     model: LandmarkFusion,
     steps: int,
     *,
-    rgb: Literal["first", "given", "along"] = "first",
+    rgb: Literal["first", "given", "along", "further"] = "first",
     rgb_epochs: CountOrZero = 70,
     rgb_learning_rate: Rate = 1e-3,
     epochs: Count = 70,
@@ -249,11 +257,12 @@ class LandmarkFusionSystem(System):
     """A stage for the RGB net, followed by one for the landmark net and the head.
 
     Args:
-      model: the model. With `answer` "rgb" there is only the first stage; with "landmark" and "sum" the second stage
-        trains the landmark net alone.
+      model: the model. With `answer` "rgb" there is only the first stage, unless `rgb` is "further"; with "landmark"
+        and "sum" the second stage trains the landmark net alone.
       steps: batches per epoch.
       rgb: "first" trains the RGB net in a stage of its own. "given" keeps the RGB net of `init_from`. "along" trains it
-        together with the landmark net and the head, starting from `init_from` if there is one.
+        together with the landmark net and the head, starting from `init_from` if there is one. "further" trains only
+        the RGB net, in the second stage, starting from `init_from` if there is one.
       rgb_epochs: epochs of the first stage. 0 leaves the RGB net as `init_from` gives it, or at its initial values.
       rgb_learning_rate: initial learning rate of Adam in the first stage.
       epochs: epochs of the second stage.
@@ -265,8 +274,8 @@ class LandmarkFusionSystem(System):
       erasing: share of the training images from which a box is erased, in [0, 1].
 
     Raises:
-      UserError: an affinity that cannot be trained; `rgb` "along" without a head; `rgb` "given" if nothing else is left
-        to train.
+      UserError: an affinity that cannot be trained; `rgb` "along" without a head; `rgb` "further" with one, or with a
+        landmark net; `rgb` "given" if nothing else is left to train.
     """
     _check(model, rgb)
     sample = _sampler(self, model, flip=flip, noise=noise, erasing=erasing)
@@ -276,15 +285,16 @@ class LandmarkFusionSystem(System):
       adam = optim.adam("rgb_learning_rate", factor, weight_decay=1e-4)
       loss = _loss(model, ("rgb",), {"rgb": "rgb"}, lambda out: out.rgb)
       stages.append(Stage("rgb", (Update("rgb", loss, ("rgb",), adam),), rgb_epochs, sample))
-    if model.answer != "rgb":
-      trainable: tuple[str, ...] = ("landmark",)
-      terms = {"landmark": "landmark"}
+    if model.answer != "rgb" or rgb == "further":
+      name, only = ("further", "rgb") if rgb == "further" else ("fusion", "landmark")
+      trainable: tuple[str, ...] = (only,)
+      terms = {only: only}
       if model.answer == "fused":
         trainable += ("head", "rgb") if rgb == "along" else ("head",)
         terms["overall"] = "fused"
       belief = optim.adabelief("learning_rate", factor)
-      update = Update("fusion", _loss(model, trainable, terms, model.logits), trainable, belief)
-      stages.append(Stage("fusion", (update,), epochs, sample))
+      update = Update(name, _loss(model, trainable, terms, model.logits), trainable, belief)
+      stages.append(Stage(name, (update,), epochs, sample))
     return tuple(stages), {"rgb_learning_rate": rgb_learning_rate, "learning_rate": learning_rate, "w": w}
 
   def outputs(
@@ -371,8 +381,8 @@ class LandmarkFusionSystem(System):
   ) -> dict[str, list[float]]:
     """The counts of Table 2 for each training, by column of the table and kind of batches.
 
-    They say how many test records both nets, one net alone, and neither net classify correctly. A model without a head
-    has no predictions of both nets, and so no counts.
+    They say how many test records both nets, one net alone, and neither net classify correctly. A model that answers
+    with the RGB net or the sum has no predictions of both nets, and so no counts.
     """
     del histories
     found = {}

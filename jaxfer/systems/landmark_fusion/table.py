@@ -49,7 +49,8 @@ def tables(
   """The paper's tables with their titles, see `System.tables`.
 
   They show accuracy by kind of batches, recall by class (Tables 5 and 7), top-k and average accuracy (Tables 6 and 8),
-  the two nets of a model with a head (Table 2), and accuracy by w (Fig. 4) if the study has several values of w.
+  the two nets of a model with a head or of a landmark net that was trained alone (Table 2), and accuracy by w (Fig. 4)
+  if the study has several values of w.
   """
   del seeds, not_trained
   own = [
@@ -63,14 +64,15 @@ def tables(
       _tops(variants),
     ),
   ]
-  if with_head := [variant for variant in variants if LANDMARK_NET in variant["predictions"]]:
+  if both := [variant for variant in variants if LANDMARK_NET in variant["predictions"]]:
     own.append(
       (
         "Number of test records that both nets of a training classify correctly, or only one of them, or neither: "
         "Table 2 (in order: batches of 64)",
-        _agreements(with_head),
+        _agreements(both),
       )
     )
+  if with_head := [variant for variant in variants if SUM in variant["predictions"]]:
     own.append(
       (
         "Accuracy in % of the two nets of a training and of the sum of their probabilities (in order: batches of 64)",

@@ -38,11 +38,15 @@ def test_only_answers_to_test_images_count(votes):
   assert [found[f"people, {rate} of joy"] for rate in ("precision", "recall", "F1")] == [
     pytest.approx(2 / 3)
   ] * 3
+  assert found["all images, answers"] == 5
+  assert found["all images, accuracy"] == 0.6
+  assert found["all images, recall of joy"] == pytest.approx(3 / 4)
   assert found["people, recall of sadness"] == 0
   assert found["people, recall of neutral"] is None  # Nobody was asked.
   nobody = MEASURES(asked(votes), {}, np.arange(2), np.arange(2, 9))
   assert nobody.keys() == found.keys()
-  assert set(nobody.values()) == {None}
+  assert {value for name, value in nobody.items() if name.startswith("people")} == {None}
+  assert nobody["all images, answers"] == 5
 
 
 def test_nothing_is_measured_where_nobody_was_asked(votes):
@@ -77,8 +81,10 @@ def test_people_stand_below_the_model_on_the_same_images():
   _, lines = by_class({**row, "metrics": {name: [value, None] for name, value in found.items()}})
   what = "people, same images (768 answers per training, 36.6 % correct)"
   assert [line[0] for line in lines[3:6]] == [f"{what}, {rate}" for rate in "PRF"]
-  own, printed = ([line[1:3] + line[4:] for line in lines[k : k + 3]] for k in (3, 6))
-  assert own == printed
+  everyone = "people, all images (768 answers, 36.6 % correct)"
+  assert [line[0] for line in lines[6:9]] == [f"{everyone}, {rate}" for rate in "PRF"]
+  own, whole, printed = ([line[1:3] + line[4:] for line in lines[k : k + 3]] for k in (3, 6, 9))
+  assert own == whole == printed
 
 
 def test_classes_of_other_names_or_number():

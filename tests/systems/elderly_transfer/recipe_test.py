@@ -104,7 +104,7 @@ def test_fine_tuning_trains_the_head_at_ten_times_the_rate():
   assert moved == {"trunk": pytest.approx(1e-4, rel=0.02), "head": pytest.approx(1e-3, rel=0.02)}
 
 
-@pytest.mark.parametrize("kind", ["none", "light", "adaface"])
+@pytest.mark.parametrize("kind", ["none", "light", "imagenet", "adaface"])
 def test_the_augmentation_of_an_example_depends_only_on_its_own_key(kind):
   keys = jax.random.split(jax.random.key(0), 16)
   images = SYSTEM.eval_batch(SYSTEM.to_arrays(records(8)), np.arange(16))["image"]
@@ -188,6 +188,12 @@ def test_trunks_are_loaded_from_trainings_and_from_converted_weights():
   converted = empty(FaceResNet(family="insightface", width=0.125, image_size=32), 32)
   taken, _ = load_pretrained(other, converted, {**other.model.seen, "label_names": None}, "InsightFace")
   assert taken["params"]["trunk"].keys() == converted["params"].keys()
+  larger = {**plain.model.seen, "input_size": 224}  # A ResNet pools globally, a Face-ResNet does not.
+  taken, line = load_pretrained(plain, empty(ResNet(1000, width=0.125), 32), larger, "torchvision")
+  assert taken["params"].keys() == {"trunk"}
+  assert line.endswith("; warning: it was trained with input_size 224, this training reads 32")
+  with pytest.raises(UserError, match=r"std \[1, 1, 1\], this training reads"):
+    load_pretrained(plain, own, {**meta, "input_size": 224, "std": [1, 1, 1]}, "there")
   with pytest.raises(UserError, match="input_size 112, this training reads 32"):
     load_pretrained(face, converted, {**face.model.seen, "input_size": 112}, "AdaFace")
   with pytest.raises(UserError, match="hold no trunk of this system"):

@@ -87,6 +87,14 @@ def test_every_variant_of_a_config_is_known_with_its_net_and_initialisation(name
     assert row.published == variant.published
 
 
+@pytest.mark.parametrize(("name", "kind"), [("table", "imagenet"), ("table_synthetic", None)])
+def test_pretraining_on_imagenet_crops_and_that_on_drawn_objects_does_not(name, kind):
+  described = config.read(pathlib.Path(__file__).parents[3] / f"configs/elderly_transfer/{name}.py")
+  kinds = {row.name: row.overrides.get("recipe.augmentation") for row in described.sources}
+  assert {found for source, found in kinds.items() if source.startswith("objects-")} == {kind}
+  assert {found for source, found in kinds.items() if source.startswith("expressions-")} == {None}
+
+
 def test_every_variant_of_the_paper_has_its_accuracy():
   assert len(table.VARIANTS) == 24
   assert table.VARIANTS["ResNet50, adaface"] == table.Variant("ResNet50", "adaface")
@@ -126,6 +134,7 @@ def test_the_papers_counts_give_the_papers_numbers(rows):
   ]
   notes = next(found for title, found in by_title.items() if title.startswith("Notes"))
   assert any("a tenth answer" in note for (note,) in notes[1])
+  assert any("12 batches of 64" in note and "22 x 36 = 792" in note for (note,) in notes[1])
 
 
 def test_epochs_until_scratchs_best_are_counted_by_seed(rows):

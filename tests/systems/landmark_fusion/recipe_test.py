@@ -65,6 +65,7 @@ def of(*names):
       {"fusion/landmark", "fusion/overall"},
     ),
     (("recipe.rgb=given", "model.answer=landmark"), "fusion", ("landmark",), {"fusion/landmark"}),
+    (("recipe.rgb=further", "model.answer=rgb"), "further", ("rgb",), {"further/rgb"}),
   ],
 )
 def test_three_steps_change_the_trainable_submodules_and_nothing_else(overrides, stage, who, terms):
@@ -143,6 +144,8 @@ def test_predictions_are_named_in_the_order_of_the_outputs():
   assert list(evaluator()(INDICES)) == twice(*nets, *sweep)
   for override, names in (
     ("model.answer=rgb", twice()),
+    ("model.answer=landmark", twice(*nets[:2])),
+    ("model.answer=sum", twice()),
     ("model.agreement=false", twice(*nets)),
     ("model.affinity=ema", ["", *nets, *sweep]),
   ):
@@ -188,8 +191,12 @@ def test_another_w_at_test_is_the_same_model_with_that_w():
 
 def test_the_predictions_of_single_nets_are_the_answers_of_single_nets():
   found = evaluator()(INDICES)
-  for answer, name in (("rgb", "RGB net"), ("sum", "sum of both")):
-    np.testing.assert_allclose(evaluator(f"model.answer={answer}")(INDICES)[""], found[name], atol=1e-6)
+  for answer, name in (("rgb", "RGB net"), ("sum", "sum of both"), ("landmark", "landmark net")):
+    alone = evaluator(f"model.answer={answer}")(INDICES)
+    np.testing.assert_allclose(alone[""], found[name], atol=1e-6)
+    if answer == "landmark":  # For Table 2, the RGB net of the same training is evaluated too.
+      for net in ("RGB net", "landmark net"):
+        np.testing.assert_allclose(alone[net], found[net], atol=1e-6)
   rgb, landmark = (nn.softmax(found[name]) for name in ("RGB net", "landmark net"))
   np.testing.assert_allclose(np.exp(found["sum of both"]), (rgb + landmark) / 2, rtol=1e-5)
 
@@ -356,7 +363,9 @@ def test_published_accuracies_depend_on_the_recipe_too():
     == made("recipe.rgb=given").published()
     == {"proposed": pytest.approx(0.9231, abs=1e-4)}
   )
-  assert made("recipe.w=0.2").published() == made("recipe.rgb=along").published() == {}
+  assert made("model.train_affinity=ema").published() == {}
+  further = made("recipe.rgb=further", "model.answer=rgb")
+  assert made("recipe.w=0.2").published() == made("recipe.rgb=along").published() == further.published() == {}
   assert list(made("model.answer=rgb").published()) == ["baseline (RGB net)"]
 
 
@@ -372,6 +381,10 @@ def test_published_accuracies_depend_on_the_recipe_too():
     (("recipe.rgb=fixed",), "unknown value of recipe.rgb 'fixed'"),
     (("model.affinity=frozen",), "model.affinity=frozen cannot be trained: give batch, alone or ema"),
     (("model.answer=rgb", "recipe.rgb=given"), "take rgb=first, rgb_epochs=0"),
+    (
+      ("recipe.rgb=further",),
+      "recipe.rgb=further trains the RGB net alone: take model.answer=rgb, not fused",
+    ),
     *(
       (
         ("recipe.rgb=along", f"model.answer={answer}"),

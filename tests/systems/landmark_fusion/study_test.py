@@ -10,7 +10,7 @@ from jaxfer import config as configuration
 from jaxfer.config import Row, StudyConfig
 from jaxfer.study import study
 from jaxfer.study.task import options_of
-from jaxfer.systems.landmark_fusion import SYSTEM
+from jaxfer.systems.landmark_fusion import SYSTEM, figures
 from jaxfer.systems.landmark_fusion import model as models
 from tests import landmark_toy as toy
 from tests.landmark_toy import BASE, evaluator, made, records
@@ -117,9 +117,25 @@ def test_the_tables_show_every_prediction_and_the_figures_are_drawn(done):
   for name in ("cams.png", "cases.png"):
     assert (workdir / "rows" / FOLDERS[1] / name).read_bytes()[:4] == b"\x89PNG"
   assert (workdir / "sweep.png").read_bytes()[:4] == b"\x89PNG"
+  assert "second and third" in table["rows"][1]["figures"]["cases.png"]
   page = (workdir / "report.html").read_text()
   assert "Grad-CAM++ of test images" in page
   assert "Table 11" in page
+
+
+def test_the_second_and_third_classes_follow_the_first():
+  logits = np.log(np.asarray([[0.1, 0.6, 0.05, 0.25], [0.7, 0.1, 0.2, 0.0001]]))
+  found = figures.further(logits, ("a", "b", "c", "d"))
+  assert [[name for name, _ in own] for own in found] == [["d", "a"], ["c", "b"]]
+  np.testing.assert_allclose([share for _, share in found[0]], [0.25, 0.1], rtol=1e-5)
+  assert [len(own) for own in figures.further(logits[:, :2], ("a", "b"))] == [1, 1]
+
+
+@pytest.mark.parametrize(("cam", "side"), [("conv5", "conv6"), ("conv6", "arm")])
+def test_the_map_of_the_landmark_net_is_that_of_the_convolution_asked_for(cam, side):
+  task = made("recipe.rgb=given", f"model.cam={cam}")
+  assert figures.looked_at(task.model, "landmark") == (("landmark", side), "input")
+  assert figures.looked_at(task.model, "rgb") == (("rgb", "trunk"), "output")
 
 
 def test_an_imported_net_with_no_epochs_is_the_baseline_as_it_came(tmp_path):
@@ -153,6 +169,7 @@ def test_the_choices_are_variants_that_start_from_the_baselines_rgb_net():
     "gaussian dots": {"dot": "gaussian"},
     "affinity by running mean": {"affinity": "ema"},
     "affinity alone": {"affinity": "alone"},
+    "moving average in training too": {"affinity": "ema", "train_affinity": "ema"},
   }
   assert {row.init_from for row in described.rows[1:]} == {"baseline: RGB net alone"}
 
@@ -168,6 +185,28 @@ def test_raf_db_sweeps_w_by_tenths_and_the_embedded_faces_by_fifths():
 
 
 @pytest.mark.parametrize("name", ["ablation", "ablation_synthetic"])
+def test_each_failure_of_the_paper_is_a_row_that_trains_as_it_says(name):
+  """Even where the baseline is given and not trained: `recipe.rgb_epochs=0` must not stop the further training."""
+  described = configuration.load_study(ROOT / f"configs/landmark_fusion/{name}.py")
+  _, rows = configuration.resolve(described, None, ("recipe.rgb_epochs=0",), options_of)
+  starts = {row.name: (row.init_from, row.scratch) for row in described.rows}
+  found = {}
+  for key, row in rows.items():
+    model = models.LandmarkFusion(7, **row.model.options)
+    trained = {part for stage in SYSTEM.recipe(model, 2, **row.recipe.options)[0] if stage.epochs
+               for part in stage.trainable}  # fmt: skip
+    found[key] = trained, model.confidence or model.agreement, starts[key]
+  first, every = ("baseline: RGB net alone", False), {"rgb", "landmark", "head"}
+  assert found["RGB net alone, trained further"] == ({"rgb"}, True, first)
+  assert found["RGB net fine-tuned along, no weights"] == (every, False, first)
+  assert found["all from scratch, no weights"] == (every, False, (None, True))
+  assert found["RGB net fine-tuned along"] == (every, True, first)
+  assert {pair for pair in described.compared if pair[1] == first[0]} >= {
+    (key, first[0]) for key in found if key.startswith(("RGB net", "all from scratch", "no weights", "sum"))
+  }
+
+
+@pytest.mark.parametrize("name", ["ablation", "ablation_synthetic"])
 def test_variants_of_the_configs_are_the_papers(name):
   described = configuration.load_study(ROOT / f"configs/landmark_fusion/{name}.py")
   for preset in described.presets:
@@ -180,6 +219,7 @@ def test_variants_of_the_configs_are_the_papers(name):
     "confidence p": 0.9198,
     "agreement w": 0.9214,
     "proposed: p and w": 0.9231,
+    "landmark net alone": 0.678,
   }
   paper = {"width": 1.0, "block": 16, "kernel_sizes": (5, 3, 3, 3, 3, 4), "image_size": 224}
   for row in rows.values():

@@ -118,6 +118,22 @@ def test_agreement_of_two_nets_is_table_2():
   assert table._agreements([{**variant, "comparable": False}]) == (header, ours)
 
 
+def test_a_landmark_net_alone_has_table_2_but_no_head():
+  """It counts with the RGB net of its training; the table of heads and sums leaves it out."""
+  pair = {"accuracy": [[0.5, None]], "top": [[0.5, None]] * 3, "average_accuracy": [[0.5, None]]}
+  pair["recall"] = [[0.5, None]]
+  lone = {"name": "landmark net alone", "comparable": True, "label_names": ["a"], "config": config(), **pair}
+  lone["predictions"] = {"RGB net": pair, "landmark net": pair}
+  lone["table_summaries"] = {name: (n, None) for name, n in zip(table.AGREEMENT, (5, 3, 1, 1), strict=True)}
+  titles = {title: own for title, own in table.tables([lone], (0,))}
+  ((_, lines),) = (own for title, own in titles.items() if "Table 2" in title)
+  assert [line[:3] for line in lines] == [
+    ["published", "in order", "2018 (65.8 %)"],
+    ["landmark net alone", "in order", "5 (50.0 %)"],
+  ]
+  assert not [title for title in titles if "sum of their probabilities" in title]
+
+
 def test_summaries_of_the_systems_own_tables_are_not_in_the_general_one():
   result = {
     **UNUSED,
