@@ -9,8 +9,8 @@ import pathlib
 import select
 import signal
 import sys
-from collections.abc import Sequence
-from typing import TextIO
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
 
 from jaxfer import cli_inference, files
 from jaxfer.errors import Interrupted, UserError
@@ -121,7 +121,12 @@ def _parser() -> argparse.ArgumentParser:
     "options", nargs="*", metavar="option=value", help="options of the data set, such as num_frames=8"
   )
   prepare.add_argument(
-    "--source", type=pathlib.Path, required=True, metavar="DIR", help="folder of the data set"
+    "--source",
+    nargs="+",
+    required=True,
+    metavar="DIR",
+    help="folder of the data set; for a data set that is composed of others, the folder of each, such as "
+    "mug=DIR ckplus=DIR ravdess=DIR",
   )
   prepare.add_argument("--skip-bad", action="store_true", help="leave out bad files instead of stopping")
 
@@ -255,21 +260,42 @@ def _prepare(args: argparse.Namespace) -> None:
 
 
 def _import(args: argparse.Namespace) -> None:
-  from jaxfer import values
   from jaxfer.config import Call
+  from jaxfer.data import mixed, records
+  from jaxfer.data.datasets import DATASETS
   from jaxfer.data.prepare import prepare
-  from jaxfer.errors import unknown
   from jaxfer.study import run
 
-  valid, options = run.options_of("data", Call(args.dataset)), {}
-  for assignment in args.options:
-    name, equals, text = assignment.partition("=")
+  name, data_dir, skip = args.dataset, _data_dir(args), args.skip_bad
+  valid = run.options_of("data", Call(name))
+  if not DATASETS[name].parts:
+    source, *more = args.source  # argparse takes options that follow the folder for further folders.
+    options = _data_options(name, [*more, *args.options], valid)
+    print(prepare(name, source, data_dir, skip_bad=skip, **options).table())
+    return
+  pairs = [word.partition("=") for word in args.source]
+  sources = {key: folder for key, equals, folder in pairs if equals and key not in valid}
+  others = [word for word in args.source if word.partition("=")[0] not in sources]
+  options = _data_options(name, [*others, *args.options], valid)
+  for report in mixed.prepare(name, sources, data_dir, skip_bad=skip, **options):
+    print(report.table(), end="\n\n", flush=True)
+  print(f"{name}, composed of these:", *records.load(name, data_dir, **options).notes, sep="\n")
+
+
+def _data_options(name: str, assignments: Sequence[str], valid: Mapping[str, Any]) -> dict[str, Any]:
+  """Parses the options of a data set, such as "num_frames=8"; `valid` has their types by name."""
+  from jaxfer import values
+  from jaxfer.errors import unknown
+
+  options = {}
+  for assignment in assignments:
+    option, equals, text = assignment.partition("=")
     if not equals:
       raise UserError(f"option '{assignment}' has no '=': write option=value, such as num_frames=8")
-    if name not in valid:
-      raise unknown(f"option of data set '{args.dataset}'", name, valid)
-    options[name] = values.parse(text, valid[name], name)
-  print(prepare(args.dataset, args.source, _data_dir(args), skip_bad=args.skip_bad, **options).table())
+    if option not in valid:
+      raise unknown(f"option of data set '{name}'", option, valid)
+    options[option] = values.parse(text, valid[option], option)
+  return options
 
 
 def _convert(args: argparse.Namespace) -> None:

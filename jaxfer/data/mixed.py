@@ -1,12 +1,13 @@
 """Mixtures: data sets composed of prepared ones when they are loaded, of which no copy is written.
 
 A mixture is a module that `jaxfer.data.datasets.DATASETS` names with its parts. It defines `Config`, the mixture's
-options, and `mixture(config)`, which says what of each part goes in under which class.
+options; `mixture(config)`, which says what of each part goes in under which class; and `IMAGE_SIZES`, the sizes that
+the studies of its paper read. `prepare` imports all parts at all these sizes.
 """
 
 import dataclasses
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import numpy as np
 
 from jaxfer.data import records
 from jaxfer.data.datasets import DATASETS
-from jaxfer.errors import UserError
+from jaxfer.data.prepare import Report
+from jaxfer.data.prepare import prepare as prepare_one
+from jaxfer.errors import UserError, unknown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Part:
     labels: its class -> the mixture's, by name; records of other classes are dropped. None: those of the same name.
     expected: the published number of records of a class of the mixture; 0 where it names none.
     purpose: what the records are for, "training" or "recognition"; empty: both. Part of their keys, not of the people.
+    source: what `prepare` calls the distributor's folder; empty: by the name of the data set.
   """
 
   name: str
@@ -36,6 +40,7 @@ class Part:
   labels: Mapping[str, str] | None = None
   expected: Mapping[str, int] | None = None
   purpose: str = ""
+  source: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,10 +69,64 @@ def load(name: str, data_dir: str | Path, options: Mapping[str, Any]) -> records
   Raises:
     UserError: an unknown option; a part that is not prepared (names the command that does it); as `compose`.
   """
-  mixture: Mixture = importlib.import_module(DATASETS[name].module).mixture(
-    records.make_config(name, options)
-  )
+  mixture = _mixture(name, options)
   return compose(mixture, [records.load(part.name, data_dir, **part.options) for part in mixture.parts])
+
+
+def prepare(
+  name: str,
+  sources: Mapping[str, str | Path],
+  data_dir: str | Path,
+  *,
+  skip_bad: bool = False,
+  **options: Any,
+) -> Iterator[Report]:
+  """Imports every part of a mixture, in each form in which the studies of its paper read it.
+
+  Args:
+    name: a key of `DATASETS` that has parts.
+    sources: the distributor's folder of each part, by `source_names`.
+    data_dir: the folder that holds the prepared sets.
+    skip_bad: see `jaxfer.data.prepare.prepare`.
+    **options: of the mixture. Without `image_size` the parts are imported at all `IMAGE_SIZES` of the mixture.
+
+  Yields:
+    The report of each import.
+
+  Raises:
+    UserError: an unknown option, a missing or unknown source, or as `jaxfer.data.prepare.prepare`.
+  """
+  studied = importlib.import_module(DATASETS[name].module).IMAGE_SIZES
+  sizes = (options["image_size"],) if "image_size" in options else studied
+  parts = [part for size in sizes for part in _mixture(name, {**options, "image_size": size}).parts]
+  known = source_names(name)
+  for given in sources:
+    if given not in known:
+      raise unknown(f"source of data set '{name}'", given, known)
+  if missing := [source for source in known if source not in sources]:
+    raise UserError(
+      f"data set '{name}' needs the folders of {', '.join(known)}: add "
+      f"{' '.join(f'{source}=DIR' for source in missing)} to --source"
+    )
+  done = []
+  for part in parts:
+    form = part.name, dict(part.options)
+    if form not in done:
+      done.append(form)
+      yield prepare_one(
+        part.name, sources[part.source or part.name], data_dir, skip_bad=skip_bad, **part.options
+      )
+
+
+def source_names(name: str) -> tuple[str, ...]:
+  """Returns what `prepare` calls the folders of a mixture's parts, such as ("mug", "ckplus", "ravdess")."""
+  return tuple(dict.fromkeys(part.source or part.name for part in _mixture(name, {}).parts))
+
+
+def _mixture(name: str, options: Mapping[str, Any]) -> Mixture:
+  config = records.make_config(name, options)
+  found: Mixture = importlib.import_module(DATASETS[name].module).mixture(config)
+  return found
 
 
 def compose(mixture: Mixture, loaded: Sequence[records.Records]) -> records.Records:

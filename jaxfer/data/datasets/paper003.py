@@ -14,6 +14,7 @@ from jaxfer.data.mixed import Mixture, Part
 from jaxfer.errors import unknown
 from jaxfer.ranges import Channels, Range, StoredSize
 
+IMAGE_SIZES = (64, 128)  # Of the rows of Table 3.
 LABELS = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 
 
@@ -47,11 +48,11 @@ def mixture(config: Config) -> Mixture:
   purposes = ("training", "recognition") if config.use == "both" else ("", "")
   judged = (
     Part("mug", "mug", {**common, "frames": "middle:5"}, purpose=purposes[1]),
-    Part("ckplus_stills", "ck", {**common, "frames": "last:3"}, purpose=purposes[1]),
+    Part("ckplus_stills", "ck", {**common, "frames": "last:3"}, purpose=purposes[1], source="ckplus"),
   )
   learned = (
     Part("mug", "mug", spaced, purpose=purposes[0]),
-    Part("ckplus_stills", "ck", {**spaced, "contempt": True}, purpose=purposes[0]),
+    Part("ckplus_stills", "ck", {**spaced, "contempt": True}, purpose=purposes[0], source="ckplus"),
     Part("ravdess", "ravdess", {**spaced, "channel": config.channel}, purpose=purposes[0]),
   )
   if config.use == "recognition":

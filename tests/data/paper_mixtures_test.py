@@ -1,0 +1,95 @@
+"""The data of papers 000 and 003: one command prepares drawn copies, and the studies read what it wrote."""
+
+import pathlib
+
+import pytest
+
+from jaxfer import cli, config
+from jaxfer.data import mixed, records
+from jaxfer.errors import UserError
+from jaxfer.study import run
+from tests.fixtures import ckplus_tree, jaffe_tree, kdef_tree, msfde_tree, mug_tree, ravdess_tree
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+ENTRIES = ckplus_tree.plan(subjects=8, sequences=18, labelled_subjects=7, class_counts=(2,) * 7)
+
+
+def prepare(name, folders, data_dir, *options):
+  """Runs `jaxfer prepare` on the folders of a mixture's parts; copies as small as these lack classes."""
+  sources = [f"{source}={folder}" for source, folder in folders.items()]
+  return cli.main(
+    ["prepare", name, "--source", *sources, *options, "--skip-bad", "--data-dir", str(data_dir)]
+  )
+
+
+def read_by(study, data_dir):
+  """The data of every row of every preset of a study, by their options."""
+  configured = config.load_study(CONFIGS / study)
+  for preset in configured.presets:
+    _, rows = config.resolve(configured, preset, (), run.options_of)
+    for row in rows.values():
+      yield dict(row.data.options), records.load(row.data.name, data_dir, **row.data.options)
+
+
+@pytest.fixture(scope="module")
+def copies_003(tmp_path_factory):
+  pytest.importorskip("av", reason="reading video needs PyAV")
+  root = tmp_path_factory.mktemp("paper003")
+  mug_tree.write_sequences(root / "mug")
+  ckplus_tree.write(root / "ckplus", ENTRIES)
+  ravdess_tree.write(root / "ravdess")
+  return {name: root / name for name in ("mug", "ckplus", "ravdess")}
+
+
+@pytest.fixture(scope="module")
+def data_003(copies_003, tmp_path_factory):
+  """The folder of the prepared data."""
+  data_dir = tmp_path_factory.mktemp("data003")
+  assert prepare("paper003", copies_003, data_dir) == 0
+  return data_dir
+
+
+def test_the_study_of_paper_003_reads_what_one_command_prepared(data_003):
+  read = list(read_by("identity_expression_vae/table3.py", data_003))
+  assert {loaded.arrays["image"].shape[1:] for _, loaded in read} == {(64, 64, 3), (128, 128, 3)}
+  for _, loaded in read:
+    assert {name.partition("/")[0] for name in loaded.subject_names} == {"mug", "ck", "ravdess"}
+    assert set(loaded.texts["purpose"]) == {"training", "recognition"}
+
+
+def test_the_study_of_paper_000_reads_what_one_command_prepared(tmp_path, capsys):
+  folders = {name: tmp_path / name for name in ("jaffe", "ckplus", "msfde", "kdef")}
+  jaffe_tree.write(folders["jaffe"])
+  ckplus_tree.write(folders["ckplus"], ENTRIES)
+  msfde_tree.write_folders(folders["msfde"])
+  kdef_tree.write(folders["kdef"])
+  assert prepare("paper000", folders, tmp_path / "data") == 0
+  assert "paper000, composed of these:\njaffe: " in capsys.readouterr().out
+  read = list(read_by("stacked_autoencoder/table2.py", tmp_path / "data"))
+  assert {loaded.arrays["image"].shape[1:] for _, loaded in read} == {(64, 64, 1), (24, 24, 1)}
+
+
+def test_folders_of_parts_and_options_of_the_mixture_are_told_apart(monkeypatch, tmp_path, capsys):
+  asked = []
+  monkeypatch.setattr(
+    mixed, "prepare_one", lambda name, source, data_dir, **options: asked.append((name, source, options))
+  )
+  found = mixed.prepare("paper000", dict(jaffe="a", ckplus="b", msfde="c", kdef="d"), tmp_path, image_size=32)
+  assert len(list(found)) == 4
+  assert {(name, source) for name, source, _ in asked} == {
+    ("jaffe", "a"), ("ckplus_stills", "b"), ("msfde", "c"), ("kdef", "d"),
+  }  # fmt: skip
+  assert {options["image_size"] for *_, options in asked} == {32}
+  for words, message in (
+    (("mug=a", "ckplus=b"), "add ravdess=DIR to --source"),
+    (("mug=a", "ckplus=b", "ravdes=c"), "did you mean 'ravdess'"),
+    (("mug=a", "ckplus=b", "ravdess=c", "num_frames=1"), "num_frames=1: give a whole number"),
+    (("somewhere",), "option 'somewhere' has no '='"),
+  ):
+    assert cli.main(["prepare", "paper003", "--source", *words, "--data-dir", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_mixture_without_its_sources_is_refused(tmp_path):
+  with pytest.raises(UserError, match="add jaffe=DIR ckplus=DIR msfde=DIR kdef=DIR to --source"):
+    list(mixed.prepare("paper000", {}, tmp_path))
