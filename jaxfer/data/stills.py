@@ -31,6 +31,9 @@ import numpy as np
 
 from jaxfer.data.align import Square
 
+# Name of the class of pictures to which their distributor gives no label. It contradicts no other label.
+UNLABELLED = "unlabelled"
+
 _LARGEST = 256 << 20  # Bytes; no picture has more.
 
 

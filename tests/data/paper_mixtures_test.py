@@ -93,3 +93,13 @@ def test_folders_of_parts_and_options_of_the_mixture_are_told_apart(monkeypatch,
 def test_a_mixture_without_its_sources_is_refused(tmp_path):
   with pytest.raises(UserError, match="add jaffe=DIR ckplus=DIR msfde=DIR kdef=DIR to --source"):
     list(mixed.prepare("paper000", {}, tmp_path))
+
+
+def test_paper_003_trains_on_all_sequences_of_ckplus_and_recognises_labelled_ones(data_003):
+  loaded = records.load("paper003", data_003)
+  sequences = {"training": set(), "recognition": set()}
+  for key, purpose in zip(loaded.keys, loaded.texts["purpose"], strict=True):
+    if key.startswith("ck/"):
+      sequences[purpose].add(key.split("/")[1][:8])
+  assert sequences["training"] == {entry.key for entry in ENTRIES}
+  assert sequences["recognition"] == {entry.key for entry in ENTRIES if entry.code not in (0, 2)}

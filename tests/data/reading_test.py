@@ -18,7 +18,7 @@ from PIL import Image
 from jaxfer.data import align, detect, reading
 from jaxfer.data.prepare import Findings
 from jaxfer.data.reading import Cut
-from jaxfer.data.stills import File, Member, Span, Still
+from jaxfer.data.stills import UNLABELLED, File, Member, Span, Still
 from jaxfer.errors import UserError
 from tests.fixtures import faces
 
@@ -189,6 +189,16 @@ def test_copies_that_contradict_or_leak_are_bad_and_left_out(tmp_path, monkeypat
     assert kept == [name for name in "abcdef" if not (skip_bad and name in bad)]
     assert len(findings.odd) == (0 if bad else 4)
     assert ("4 pictures repeat one of the same label and split: kept" in findings.notes) == (not bad)
+
+
+def test_a_picture_without_a_label_contradicts_no_other(tmp_path):
+  """Sequences of one person may begin with the same frame, of which one sequence has a label."""
+  stills = _copies(tmp_path)
+  stills[2] = dataclasses.replace(stills[2], label=1)
+  findings = Findings()
+  read = list(reading.read(stills, Cut(32, crop="middle"), findings, ("anger", UNLABELLED)))
+  assert len(read) == len(stills)
+  assert not findings.bad
 
 
 def test_pictures_of_unknown_people_may_be_repeated(tmp_path):

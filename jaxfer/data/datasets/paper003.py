@@ -11,6 +11,7 @@ from typing import Annotated
 import tensorflow_datasets as tfds
 
 from jaxfer.data.mixed import Mixture, Part
+from jaxfer.data.stills import UNLABELLED
 from jaxfer.errors import unknown
 from jaxfer.ranges import Channels, Range, StoredSize
 
@@ -52,11 +53,17 @@ def mixture(config: Config) -> Mixture:
   )
   learned = (
     Part("mug", "mug", spaced, purpose=purposes[0]),
-    Part("ckplus_stills", "ck", {**spaced, "contempt": True}, purpose=purposes[0], source="ckplus"),
+    Part(
+      "ckplus_stills",
+      "ck",
+      {**spaced, "contempt": True, "unlabelled": True},
+      purpose=purposes[0],
+      source="ckplus",
+    ),
     Part("ravdess", "ravdess", {**spaced, "channel": config.channel}, purpose=purposes[0]),
   )
   if config.use == "recognition":
     return Mixture(LABELS, judged, "")
   # Training asks for people alone: no picture need be dropped for its class.
   parts = learned + (judged if config.use == "both" else ())
-  return Mixture((*LABELS, "calm", "contempt"), parts, "")
+  return Mixture((*LABELS, "calm", "contempt", UNLABELLED), parts, "")
