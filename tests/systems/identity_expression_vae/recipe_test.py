@@ -14,7 +14,7 @@ from jaxfer import config
 from jaxfer.config import Call, RunConfig, Split
 from jaxfer.data.records import Records
 from jaxfer.errors import UserError
-from jaxfer.study import study, trainings
+from jaxfer.study import run, study, trainings
 from jaxfer.study.split import split_of
 from jaxfer.study.task import task_of
 from jaxfer.systems.identity_expression_vae import (
@@ -74,6 +74,28 @@ def steps():
     name: jnp.asarray(rng.random((6, 32, 32, 3), np.float32)) for name in ("image", "target", "partner")
   }
   return compiled, batch, hparams
+
+
+@pytest.mark.parametrize("model", [MODEL, VAE(image_size=64)])
+def test_the_error_may_be_a_mean_over_pixels_and_channels(model):
+  numbers = 3 * model.image_size**2
+  _, summed = SYSTEM.recipe(model, 1, error_weight=0.01)
+  _, averaged = SYSTEM.recipe(model, 1, error_weight=0.01 * numbers, error_reduction="mean")
+  assert averaged == pytest.approx(summed)
+
+
+def test_the_readings_of_the_papers_weights_agree_on_divergence_to_error_at_64_pixels():
+  """Except for the printed one: 1e5 and 0.01."""
+  _, rows = config.resolve(config.load_study(CONFIGS / "table3.py"), "paper", (), run.options_of)
+  ratios = {}
+  for name in (published.BOTH, "both losses, weights exchanged", "both losses, weights dividing"):
+    _, hparams = SYSTEM.recipe(IdentityExpressionVAE(), 1, **rows[name].recipe.options)
+    ratios[name] = hparams["kl_weight"] / hparams["error_weight"]
+  assert list(ratios.values()) == pytest.approx([1e-3, 1.2288e-3, 1.2288e-3])
+  _, exchanged = SYSTEM.recipe(
+    IdentityExpressionVAE(), 1, **rows["both losses, weights exchanged"].recipe.options
+  )
+  assert exchanged["error_weight"] == pytest.approx(8.138, abs=1e-3)
 
 
 def test_each_stage_trains_its_own_submodules_and_leaves_the_others_unchanged(initial, steps):
