@@ -11,9 +11,9 @@ The first four variants are interpretations of these numbers:
   so this one is the mean of squares.
 - The numbers divide: 1e-5 for the divergence and 100 for the mean of squares.
 
-At 64 pixels, three of them agree on the weight of the divergence relative to the sum of squared errors: 1e-3 (lost sign)
-and 1.2e-3 (exchanged, dividing). They differ in scale: the adversarial loss and the switch loss count about 800 times
-less in the exchanged reading.
+At 64 pixels, three of them agree on the weight of the divergence relative to the sum of squared errors: 1e-3 (lost
+sign) and 1.2e-3 (exchanged, dividing). They differ in scale: the adversarial loss and the switch loss count about 800
+times less in the exchanged reading.
 
 The fifth variant has the weights of `table3_synthetic.py`, 1e-3 and 0.5. Each of the others has these weights and
 changes one thing:

@@ -13,8 +13,8 @@ settings, which were chosen on other people (`data.seed=7`):
 - A batch has 16 images instead of 64. The learning rate starts at 2e-3 instead of 5e-4, and is multiplied by 0.9
   instead of 0.95 after each epoch.
 - The weight of the reconstruction is 0.5 instead of 0.01, and that of the divergence 1e-3 instead of 1e-5 (the paper
-  prints 1e5; README, section 3, explains our default). That an image has a quarter of the values explains a factor of 4.
-  The rest was found by trial: with larger weights, the adversarial loss and the switch loss count for less, and the
+  prints 1e5; README, section 3, explains our default). That an image has a quarter of the values explains a factor of
+  4. The rest was found by trial: with larger weights, the adversarial loss and the switch loss count for less, and the
   codes learn something in so few steps.
 
 The preset "paper" reverts all these changes except the image sizes, which the variants set.

@@ -2,12 +2,15 @@
 
 import pathlib
 
+import numpy as np
 import pytest
 
 from jaxfer import cli, config
 from jaxfer.data import mixed, records
 from jaxfer.errors import UserError
 from jaxfer.study import run
+from jaxfer.study.split import split_of
+from jaxfer.systems.identity_expression_vae import published
 from tests.fixtures import ckplus_tree, jaffe_tree, kdef_tree, msfde_tree, mug_tree, ravdess_tree
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
@@ -55,6 +58,19 @@ def test_the_study_of_paper_003_reads_what_one_command_prepared(data_003):
   for _, loaded in read:
     assert {name.partition("/")[0] for name in loaded.subject_names} == {"mug", "ck", "ravdess"}
     assert set(loaded.texts["purpose"]) == {"training", "recognition"}
+
+
+def test_paper_003_tests_people_of_each_of_its_data_sets(data_003):
+  configured = config.load_study(CONFIGS / "identity_expression_vae/table3.py")
+  _, rows = config.resolve(configured, "paper", ("split.test_people=4",), run.options_of)
+  loaded = records.load("paper003", data_003)
+  sides = split_of(rows[published.BOTH], loaded)
+  purpose = np.asarray(loaded.texts["purpose"])
+  assert set(purpose[sides.train]) == {"training"}
+  assert set(purpose[sides.test]) == {"recognition"}
+  trained = set(loaded.subjects[sides.train].tolist())
+  absent = [name.partition("/")[0] for name in set(loaded.subject_names) - trained]
+  assert sorted(absent) == ["ck", "ck", "mug", "ravdess"]
 
 
 def test_the_study_of_paper_000_reads_what_one_command_prepared(tmp_path, capsys):
