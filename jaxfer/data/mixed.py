@@ -51,11 +51,13 @@ class Mixture:
     label_names: class names by label.
     parts: in order.
     source: of the expected numbers.
+    published: what the paper says of the records of each purpose, in words, such as "29085 images of 195 people".
   """
 
   label_names: tuple[str, ...]
   parts: tuple[Part, ...]
   source: str
+  published: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def load(name: str, data_dir: str | Path, options: Mapping[str, Any]) -> records.Records:
@@ -159,26 +161,41 @@ def compose(mixture: Mixture, loaded: Sequence[records.Records]) -> records.Reco
     purposes += [part.purpose] * len(rows)
     subjects += [f"{part.prefix}/{name}" for name in own.subjects[rows]]
     notes += [_counts(mixture, part, label[rows]), *_dropped(part, own, label < 0)]
-  total = sum(sum(part.expected.values()) for part in mixture.parts if part.expected)
-  whole = f"{len(keys)} records" + (f", expected {total} ({mixture.source})" if total else "")
+  whole = f"{len(keys)} records"
+  if all(part.expected for part in mixture.parts):
+    total = sum(sum((part.expected or {}).values()) for part in mixture.parts)
+    whole += f", expected {total} ({mixture.source})"
+  notes += _by_purpose(mixture, purposes, subjects)
   arrays = {"image": np.concatenate(images), "label": np.concatenate(labels)}
   texts = {"purpose": purposes} if any(purposes) else None
   made = records.Records.from_arrays(arrays, keys, mixture.label_names, subjects, texts)
   return dataclasses.replace(made, notes=(*notes, whole))
 
 
+def _by_purpose(mixture: Mixture, purposes: Sequence[str], subjects: Sequence[str]) -> list[str]:
+  """Counts the records and people of each purpose, beside the published numbers."""
+  lines = []
+  for purpose, published in mixture.published.items():
+    people = [subject for subject, own in zip(subjects, purposes, strict=True) if own == purpose]
+    lines.append(
+      f"{purpose}: {len(people)} records of {len(set(people))} people, {mixture.source}: {published}"
+    )
+  return lines
+
+
 def _counts(mixture: Mixture, part: Part, label: np.ndarray) -> str:
   found = np.bincount(label, minlength=len(mixture.label_names)).tolist()
+  name = f"{part.name}, {part.purpose}" if part.purpose else part.name
   if part.expected is None:
-    counts = [f"{name} {count}" for name, count in zip(mixture.label_names, found, strict=True)]
-    return f"{part.name}: {len(label)} records: {', '.join(counts)}"
+    counts = [f"{label_name} {count}" for label_name, count in zip(mixture.label_names, found, strict=True)]
+    return f"{name}: {len(label)} records: {', '.join(counts)}"
   expected = [part.expected.get(name, 0) for name in mixture.label_names]
   counts = [
-    f"{name} {count}" + (f" (expected {want})" if count != want else "")
-    for name, count, want in zip(mixture.label_names, found, expected, strict=True)
+    f"{label_name} {count}" + (f" (expected {want})" if count != want else "")
+    for label_name, count, want in zip(mixture.label_names, found, expected, strict=True)
   ]
   agree = "as expected" if found == expected else f"expected {sum(expected)}"
-  return f"{part.name}: {len(label)} records, {agree}: {', '.join(counts)}"
+  return f"{name}: {len(label)} records, {agree}: {', '.join(counts)}"
 
 
 def _dropped(part: Part, own: records.Records, dropped: np.ndarray) -> list[str]:

@@ -60,6 +60,34 @@ def test_the_study_of_paper_003_reads_what_one_command_prepared(data_003):
     assert set(loaded.texts["purpose"]) == {"training", "recognition"}
 
 
+def test_paper_003_takes_sung_clips_and_prints_the_published_counts_beside_its_own(
+  data_003, copies_003, capsys
+):
+  assert prepare("paper003", copies_003, data_003, "image_size=64") == 0
+  notes = capsys.readouterr().out.partition("paper003, composed of these:\n")[2].splitlines()
+  loaded = records.load("paper003", data_003)
+  assert notes == list(loaded.notes)
+  assert "ravdess, training: 36 records, expected 10120: " in next(
+    line for line in notes if "ravdess" in line
+  )
+  frames = len(list((copies_003["ckplus"] / ckplus_tree.IMAGES).rglob("S*.png")))  # None has more than ten.
+  assert any(
+    line.startswith(f"ckplus_stills, training: {frames} records, expected 5930: anger ") for line in notes
+  )
+  assert any(
+    line.startswith("ckplus_stills, recognition: 36 records, expected 927: anger 6 (expected 135)")
+    for line in notes
+  )
+  trained = loaded.subjects[np.asarray(loaded.texts["purpose"]) == "training"]
+  assert (
+    f"training: {len(trained)} records of {len(set(trained))} people, paper 003: 29085 of 195 people, and 7 others who "
+    "are tested"
+  ) in notes
+  assert notes[-1] == f"{len(loaded)} records"
+  sung = {key.split("/")[1][:2] for key in loaded.keys if key.startswith("ravdess/")}
+  assert sung == {"02"}  # The code of the song channel.
+
+
 def test_paper_003_tests_people_of_each_of_its_data_sets(data_003):
   configured = config.load_study(CONFIGS / "identity_expression_vae/table3.py")
   _, rows = config.resolve(configured, "paper", ("split.test_people=4",), run.options_of)

@@ -20,6 +20,7 @@ from jaxfer.errors import UserError
 LABELS = ("anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise")
 CLASS_COUNTS = (45, 18, 59, 25, 69, 28, 83)
 NUM_LABELLED = sum(CLASS_COUNTS)
+NUM_SEQUENCES = 593
 NUM_LANDMARKS = 68
 
 _SUBJECT = re.compile(r"S\d{3}", re.IGNORECASE)
@@ -232,7 +233,7 @@ def _count(frames: Files, labels: dict[str, int], files: dict[str, Files], findi
   by_class = Counter(labels.values())
   num_frames = sum(map(len, frames.values()))
   findings.counts += [
-    Count("sequences", len(frames), 593),
+    Count("sequences", len(frames), NUM_SEQUENCES),
     Count("subjects", len({key[:4] for key in frames}), 123),
     Count("labelled sequences", len(labels), NUM_LABELLED),
     Count("labelled subjects", len({key[:4] for key in labels}), 118),
