@@ -7,6 +7,7 @@ import pytest
 
 from jaxfer import cli, config
 from jaxfer.data import mixed, records
+from jaxfer.data.datasets import paper003
 from jaxfer.errors import UserError
 from jaxfer.study import run
 from jaxfer.study.split import split_of
@@ -86,6 +87,11 @@ def test_paper_003_takes_sung_clips_and_prints_the_published_counts_beside_its_o
   assert notes[-1] == f"{len(loaded)} records"
   sung = {key.split("/")[1][:2] for key in loaded.keys if key.startswith("ravdess/")}
   assert sung == {"02"}  # The code of the song channel.
+
+
+def test_paper_003_cuts_all_sets_by_one_detector():
+  parts = paper003.mixture(records.make_config("paper003", {})).parts
+  assert [part.options["crop"] for part in parts] == ["detector"] * 5
 
 
 def test_paper_003_tests_people_of_each_of_its_data_sets(data_003):

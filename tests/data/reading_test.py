@@ -79,6 +79,29 @@ def test_points_go_before_box_before_detector_before_middle(tmp_path):
   assert findings.notes[4] == "no face found in 1 pictures: crop=whole would take the whole picture"
 
 
+def test_the_detector_goes_before_the_distributors_places_if_asked(tmp_path):
+  square = align.Square(10.0, 10.0, 90.0)
+  noise = np.random.default_rng(0).integers(0, 256, (64, 80, 3)).astype(np.uint8)
+  within = align.Square(8.0, 4.0, 50.0)
+  stills = [
+    _still(tmp_path / "both.png", points=POINTS, square=square),
+    _still(tmp_path / "noise.png", noise, square=within),
+    _still(tmp_path / "nothing.png", noise[::-1]),
+  ]
+  read, findings = _read(stills, Cut(32, crop="detector"))
+  found = detect.default().find([FACE])[0][0].square
+  assert found not in (square, align.points_square(POINTS))
+  for (_, result), image, place in zip(
+    read, (FACE, noise, noise[::-1]), (found, within, align.centre_square(80, 64)), strict=True
+  ):
+    np.testing.assert_array_equal(_pixels(result), align.crop(image, place, 32))
+  assert _reasons(findings.odd) == [
+    ("noise.png", "no face found: the distributor's place was taken"),
+    ("nothing.png", "no face found: the square in the middle was taken"),
+  ]
+  assert "the detector, cascade, found a face in 1 pictures" in findings.notes
+
+
 def test_template_places_the_points(tmp_path):
   turned = np.asarray(Image.fromarray(FACE).rotate(20, Image.Resampling.BICUBIC, fillcolor=(90, 80, 60)))
   angle, middle = np.deg2rad(20), np.full(2, SIZE / 2)

@@ -35,6 +35,7 @@ class Config(tfds.core.BuilderConfig):
   Attributes:
     image_size: S, edge of the pictures in pixels.
     channels: 3 (RGB) or 1 (grey).
+    crop: "detector" cuts all three sets by one detector, as the paper does; others as of every set of stills.
     use: "both", or "training" or "recognition" alone. Of both, `split_of` trains on the one and tests the other.
     num_frames: frames of a sequence, at equal spacing, for training.
     channel: of RAVDESS, for training: "song" as in the paper, "speech" or "both".
@@ -42,6 +43,7 @@ class Config(tfds.core.BuilderConfig):
 
   image_size: StoredSize = 64
   channels: Channels = 3
+  crop: str = "detector"
   use: str = "both"
   num_frames: Annotated[int, Range(2, 10_000)] = 10
   channel: str = "song"
@@ -55,7 +57,7 @@ class Config(tfds.core.BuilderConfig):
 
 def mixture(config: Config) -> Mixture:
   """Its parts."""
-  common = {"image_size": config.image_size, "channels": config.channels}
+  common = {"image_size": config.image_size, "channels": config.channels, "crop": config.crop}
   both = config.use == "both"
   parts: list[Part] = []
   if config.use != "recognition":
