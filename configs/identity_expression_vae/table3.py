@@ -40,14 +40,18 @@ COMPARED = (
   (published.BOTH, published.CONVENTIONAL),
   (published.ITERATED, published.BOTH),
   (published.LARGE, published.ITERATED),
+  (published.LARGE, published.BOTH_LARGE),
 )
 
 
 def rows(size: int) -> tuple[Row, ...]:
-  """The variants of Table 3 for images of `size` pixels; one of them takes images of twice that size."""
+  """The variants of Table 3 for images of `size` pixels, and the single pass of Fig. 3.
+
+  One variant of Table 3 and the single pass take images of twice that size.
+  """
 
   def row(name: str, overrides: dict[str, Any] | None = None) -> Row:
-    test = published.ROWS[name].test
+    test = published.ROWS[name].test if name in published.ROWS else None
     return Row(name, overrides or {}, None if test is None else test[0] / 100)
 
   large = {"data.image_size": 2 * size, "model.image_size": 2 * size}
@@ -57,6 +61,7 @@ def rows(size: int) -> tuple[Row, ...]:
     row(published.BOTH),
     row(published.ITERATED, {"recipe.iterated": True}),
     row(published.LARGE, {"recipe.iterated": True, **large}),
+    row(published.BOTH_LARGE, large),
     row(published.VAE, {"model.name": "vae"}),
     row(published.CONDITIONAL, {"model.name": "conditional_vae"}),
   )
