@@ -144,7 +144,7 @@ class IdentityExpressionSystem(System):
     self, model: VAE, adam: optax.GradientTransformation, epochs: int
   ) -> tuple[Stage, ...]:
     """The single stage of a plain or conditional VAE."""
-    update = Update("vae", updates.plain(model), ("encoder", "decoder"), adam)
+    update = Update("vae", updates.plain(model), updates.trained(model), adam)
     return (Stage("vae", (update,), epochs, self._sampler("target")),)
 
   def _both_stages(
