@@ -9,7 +9,7 @@ import pathlib
 import select
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TextIO
 
 from jaxfer import cli_inference, files
@@ -122,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
   )
   prepare.add_argument(
     "--source",
-    nargs="+",
+    type=pathlib.Path,
     required=True,
     metavar="DIR",
     help="folder of the data set; for a data set that is composed of others, the folder of each, such as "
@@ -269,17 +269,27 @@ def _import(args: argparse.Namespace) -> None:
   name, data_dir, skip = args.dataset, _data_dir(args), args.skip_bad
   valid = run.options_of("data", Call(name))
   if not DATASETS[name].parts:
-    source, *more = args.source  # argparse takes options that follow the folder for further folders.
-    options = _data_options(name, [*more, *args.options], valid)
-    print(prepare(name, source, data_dir, skip_bad=skip, **options).table())
+    options = _data_options(name, args.options, valid)
+    print(prepare(name, args.source, data_dir, skip_bad=skip, **options).table())
     return
-  pairs = [word.partition("=") for word in args.source]
-  sources = {key: folder for key, equals, folder in pairs if equals and key not in valid}
-  others = [word for word in args.source if word.partition("=")[0] not in sources]
-  options = _data_options(name, [*others, *args.options], valid)
+  sources, assignments = _sources_of(args, valid)
+  options = _data_options(name, assignments, valid)
   for report in mixed.prepare(name, sources, data_dir, skip_bad=skip, **options):
     print(report.table(), end="\n\n", flush=True)
   print(f"{name}, composed of these:", *records.load(name, data_dir, **options).notes, sep="\n")
+
+
+def _sources_of(args: argparse.Namespace, valid: Collection[str]) -> tuple[dict[str, str], list[str]]:
+  """Returns the folders of a mixture's parts by name, such as "mug", and the assignments that remain.
+
+  Args:
+    args: the arguments of `prepare`. argparse takes all folders but the first for options.
+    valid: the names of the mixture's options.
+  """
+  words = [str(args.source), *args.options]
+  pairs = [word.partition("=") for word in words]
+  sources = {key: folder for key, equals, folder in pairs if equals and key not in valid}
+  return sources, [word for word in words if word.partition("=")[0] not in sources]
 
 
 def _data_options(name: str, assignments: Sequence[str], valid: Mapping[str, Any]) -> dict[str, Any]:

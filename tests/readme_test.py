@@ -19,6 +19,8 @@ SECTIONS = [
   "1. The paper", "2. The method", "3. Our choices", "4. Known deviations", "5. Commands", "6. Results",
   "7. Published numbers",
 ]  # fmt: skip
+LAST = "8. What can be reproduced"
+LISTED = ("identity_expression_vae",)  # Systems that have the last section.
 SYSTEMS = (
   "stacked_autoencoder", "two_stream_conv_rnn", "landmark_fusion", "identity_expression_vae", "elderly_transfer",
 )  # fmt: skip
@@ -48,7 +50,8 @@ def test_the_top_readme_is_short():
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_systems_have_the_same_sections(system):
   text = (ROOT / "jaxfer" / "systems" / system / "README.md").read_text()
-  assert re.findall(r"^## (.+)$", text, re.MULTILINE) == SECTIONS
+  found = re.findall(r"^## (.+)$", text, re.MULTILINE)
+  assert found in (SECTIONS, [*SECTIONS, LAST]) if system not in LISTED else found == [*SECTIONS, LAST]
 
 
 @pytest.mark.parametrize("name", ["performance", "compiled", "speed"])

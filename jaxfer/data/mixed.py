@@ -98,9 +98,6 @@ def prepare(
   Raises:
     UserError: an unknown option, a missing or unknown source, or as `jaxfer.data.prepare.prepare`.
   """
-  studied = importlib.import_module(DATASETS[name].module).IMAGE_SIZES
-  sizes = (options["image_size"],) if "image_size" in options else studied
-  parts = [part for size in sizes for part in _mixture(name, {**options, "image_size": size}).parts]
   known = source_names(name)
   for given in sources:
     if given not in known:
@@ -110,14 +107,20 @@ def prepare(
       f"data set '{name}' needs the folders of {', '.join(known)}: add "
       f"{' '.join(f'{source}=DIR' for source in missing)} to --source"
     )
-  done = []
-  for part in parts:
-    form = part.name, dict(part.options)
-    if form not in done:
-      done.append(form)
-      yield prepare_one(
-        part.name, sources[part.source or part.name], data_dir, skip_bad=skip_bad, **part.options
-      )
+  for part in forms(name, options):
+    source = sources[part.source or part.name]
+    yield prepare_one(part.name, source, data_dir, skip_bad=skip_bad, **part.options)
+
+
+def forms(name: str, options: Mapping[str, Any]) -> list[Part]:
+  """Returns the parts that `prepare` imports, each name with each of its options once."""
+  studied = importlib.import_module(DATASETS[name].module).IMAGE_SIZES
+  sizes = (options["image_size"],) if "image_size" in options else studied
+  found: dict[tuple[str, str], Part] = {}
+  for size in sizes:
+    for part in _mixture(name, {**options, "image_size": size}).parts:
+      found.setdefault((part.name, records.make_config(part.name, part.options).name), part)
+  return list(found.values())
 
 
 def source_names(name: str) -> tuple[str, ...]:
