@@ -1,9 +1,10 @@
 """Table 3 of paper 003 on frames of MUG, CK+ and RAVDESS.
 
+  jaxfer prepare paper003 --source mug=<folder> ckplus=<folder> ravdess=<folder>
   jaxfer study configs/identity_expression_vae/table3.py --workdir runs/table3
 
-Prepare the data sets first: README, section 5, lists the commands. Training uses frames at equal spacing in each
-sequence; recognition is evaluated on frames around the peak of the expression.
+Training uses frames at equal spacing in each sequence; recognition is evaluated on frames around the peak of the
+expression.
 
 The paper trains on 195 people and tests on 7, two or three of each data set, but does not say which. This study draws
 them: three of the largest data set, CK+, and two of each of the others. Images of RAVDESS are not used for recognition,
