@@ -9,8 +9,8 @@ import pathlib
 import select
 import signal
 import sys
-from collections.abc import Sequence
-from typing import TextIO
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, TextIO
 
 from jaxfer import cli_inference, files
 from jaxfer.errors import Interrupted, UserError
@@ -124,7 +124,12 @@ def _parser() -> argparse.ArgumentParser:
     "options", nargs="*", metavar="option=value", help="options of the data set, such as num_frames=8"
   )
   prepare.add_argument(
-    "--source", type=pathlib.Path, required=True, metavar="DIR", help="folder of the data set"
+    "--source",
+    type=pathlib.Path,
+    required=True,
+    metavar="DIR",
+    help="folder of the data set; for a data set that is composed of others, the folder of each, such as "
+    "mug=DIR ckplus=DIR ravdess=DIR",
   )
   prepare.add_argument("--skip-bad", action="store_true", help="leave out bad files instead of stopping")
 
@@ -261,21 +266,52 @@ def _prepare(args: argparse.Namespace) -> None:
 
 
 def _import(args: argparse.Namespace) -> None:
-  from jaxfer import values
   from jaxfer.config import Call
+  from jaxfer.data import mixed, records
+  from jaxfer.data.datasets import DATASETS
   from jaxfer.data.prepare import prepare
-  from jaxfer.errors import unknown
   from jaxfer.study import run
 
-  valid, options = run.options_of("data", Call(args.dataset)), {}
-  for assignment in args.options:
-    name, equals, text = assignment.partition("=")
+  name, data_dir, skip = args.dataset, _data_dir(args), args.skip_bad
+  valid = run.options_of("data", Call(name))
+  if not DATASETS[name].parts:
+    options = _data_options(name, args.options, valid)
+    print(prepare(name, args.source, data_dir, skip_bad=skip, **options).table())
+    return
+  sources, assignments = _sources_of(args, valid)
+  options = _data_options(name, assignments, valid)
+  for report in mixed.prepare(name, sources, data_dir, skip_bad=skip, **options):
+    print(report.table(), end="\n\n", flush=True)
+  print(f"{name}, composed of these:", *records.load(name, data_dir, **options).notes, sep="\n")
+
+
+def _sources_of(args: argparse.Namespace, valid: Collection[str]) -> tuple[dict[str, str], list[str]]:
+  """Returns the folders of a mixture's parts by name, such as "mug", and the assignments that remain.
+
+  Args:
+    args: the arguments of `prepare`. argparse takes all folders but the first for options.
+    valid: the names of the mixture's options.
+  """
+  words = [str(args.source), *args.options]
+  pairs = [word.partition("=") for word in words]
+  sources = {key: folder for key, equals, folder in pairs if equals and key not in valid}
+  return sources, [word for word in words if word.partition("=")[0] not in sources]
+
+
+def _data_options(name: str, assignments: Sequence[str], valid: Mapping[str, Any]) -> dict[str, Any]:
+  """Parses the options of a data set, such as "num_frames=8"; `valid` has their types by name."""
+  from jaxfer import values
+  from jaxfer.errors import unknown
+
+  options = {}
+  for assignment in assignments:
+    option, equals, text = assignment.partition("=")
     if not equals:
       raise UserError(f"option '{assignment}' has no '=': write option=value, such as num_frames=8")
-    if name not in valid:
-      raise unknown(f"option of data set '{args.dataset}'", name, valid)
-    options[name] = values.parse(text, valid[name], name)
-  print(prepare(args.dataset, args.source, _data_dir(args), skip_bad=args.skip_bad, **options).table())
+    if option not in valid:
+      raise unknown(f"option of data set '{name}'", option, valid)
+    options[option] = values.parse(text, valid[option], option)
+  return options
 
 
 def _convert(args: argparse.Namespace) -> None:

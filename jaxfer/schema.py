@@ -21,7 +21,9 @@ class Call:
     object.__setattr__(self, "options", {key: frozen(value) for key, value in options.items()})
 
 
-SplitKind = Literal["people", "leave_one_out", "per_class", "per_class_people", "distributed"]
+SplitKind = Literal[
+  "people", "people_per_set", "leave_one_out", "per_class", "per_class_people", "distributed"
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,13 +31,16 @@ class Split:
   """How records are split into training, validation and test; see `jaxfer.data.folds` and `jaxfer.data.per_class`.
 
   Attributes:
-    kind: "people" puts each subject on one side only, by `folds` or `test`. "leave_one_out" makes one fold per subject.
+    kind: "people" puts each subject on one side only, by `folds` or `test`. "people_per_set" does so with data that are
+      composed of several data sets: it tests `test_people` subjects, as equally many of each data set as possible
+      (paper 003). "leave_one_out" makes one fold per subject.
       "per_class" tests `per_class` records of each class, whoever they show (paper 000). "per_class_people" also tests
       `per_class` records of each class, but only of subjects who are not in the training records. "distributed" uses
       the split of the distributor.
     folds: number of person-independent folds, at least 2; 0 splits the subjects once, by `test`.
     fold: the fold to test, 0 to folds - 1; None trains one model per fold.
     test: fraction of the subjects to test if there are no folds, above 0 and below 1.
+    test_people: number of subjects to test with "people_per_set", of all data sets together.
     per_class: number of test records per class.
     validation: fraction of the remaining subjects (with "per_class": of the remaining records) that is used for
       validation, at least 0 and below 1.
@@ -47,6 +52,7 @@ class Split:
   folds: CountOrZero = 0
   fold: CountOrZero | None = None
   test: Part = 0.2
+  test_people: Count = 7
   per_class: Count = 10
   validation: ShareBelowOne = 0.0
   seed: Seed | None = 0

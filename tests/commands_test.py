@@ -8,10 +8,10 @@ import shlex
 
 import pytest
 
-from jaxfer import cli, config, values
+from jaxfer import cli, config
 from jaxfer.config import Call
 from jaxfer.convert import importers
-from jaxfer.data import records
+from jaxfer.data import mixed, records
 from jaxfer.data.datasets import DATASETS
 from jaxfer.errors import UserError
 from jaxfer.study.task import options_of
@@ -88,12 +88,14 @@ def stored(call):
 def prepared(args):
   """The data sets that a `prepare` command writes, in the form of `stored`."""
   valid = options_of("data", Call(args.dataset))
-  options = {}
-  for assignment in args.options:
-    name, _, text = assignment.partition("=")
-    assert name in valid, f"data set {args.dataset} has no option {name}"
-    options[name] = values.parse(text, valid[name], name)
-  return stored(Call(args.dataset, **options))
+  if not DATASETS[args.dataset].parts:
+    return stored(Call(args.dataset, **cli._data_options(args.dataset, args.options, valid)))
+  sources, rest = cli._sources_of(args, valid)
+  assert set(sources) == set(mixed.source_names(args.dataset)), (
+    f"folders of {args.dataset}: {sorted(sources)}"
+  )
+  parts = mixed.forms(args.dataset, cli._data_options(args.dataset, rest, valid))
+  return {(part.name, records.make_config(part.name, part.options).name) for part in parts}
 
 
 def read(args):
@@ -141,15 +143,7 @@ def problems(page):
   return found
 
 
-# The real study of paper 003 reads ten preparations, of which its README lists five.
-UNLISTED = ("configs/identity_expression_vae/table3.py", "jaxfer/systems/identity_expression_vae/README.md")
-MARKS = [
-  pytest.param(path, marks=pytest.mark.xfail(strict=True)) if str(path) in UNLISTED else path
-  for path in PAGES
-]
-
-
-@pytest.mark.parametrize("path", MARKS, ids=str)
+@pytest.mark.parametrize("path", PAGES, ids=str)
 def test_the_commands_of_a_page_fit_together(path):
   assert problems(page_of(path)) == []
 

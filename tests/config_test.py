@@ -218,6 +218,7 @@ def test_a_split_whose_numbers_mean_nothing_is_refused(split, message):
     Split(kind="leave_one_out", fold=7),
     Split(kind="per_class_people", per_class=5, validation=0.1),
     Split(kind="distributed"),
+    Split(kind="people_per_set", test_people=6),
   ],
 )
 def test_a_split_that_means_something_passes(split):

@@ -1,14 +1,10 @@
 """Table 2 of paper 000 on its mixture of four data sets: ten test images of each class, six seeds.
 
-  jaxfer prepare jaffe --source <the distributor's folder> channels=1 crop=middle label_source=ratings
-  jaxfer prepare ckplus_stills --source <the distributor's folder> channels=1 crop=middle frames=last:1 \\
-    image_size=64
-  jaxfer prepare msfde --source <the distributor's folder> channels=1 crop=middle
-  jaxfer prepare kdef --source <the distributor's folder> channels=1 crop=middle
+  jaxfer prepare paper000 --source jaffe=<folder> ckplus=<folder> msfde=<folder> kdef=<folder>
   jaxfer study configs/stacked_autoencoder/table2.py --workdir runs/table2
 
-We have not run this study, because we do not have the data, all of which are available on request. The presets "smoke"
-and "small" need images of 24 pixels: give image_size=24 in the four `prepare` commands.
+The first command imports the distributors' folders in 64 and in 24 pixels; the presets "smoke" and "small" read the
+latter. We have not run this study, because we do not have the data, all of which are available on request.
 """
 
 from jaxfer.config import Call, Execution, Row, RunConfig, Split, StudyConfig

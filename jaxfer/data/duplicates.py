@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxfer.data import align
-from jaxfer.data.stills import Still
+from jaxfer.data.stills import UNLABELLED, Still
 
 _RANK = {
   "": 0,
@@ -79,12 +79,12 @@ def judge(
 
 
 def _contradict(stills: Sequence[Still], same: list[int], names: Sequence[str], verdict: Verdict) -> bool:
-  """Drops all copies where they differ in label or in a person who is known."""
+  """Drops all copies where they differ in a label or in a person who is known."""
   for what, values in (
     ("labelled", [names[stills[i].label] if names else str(stills[i].label) for i in same]),
     ("of", [stills[i].subject if stills[i].subject != stills[i].key else "" for i in same]),
   ):
-    if len(set(values)) == 1:
+    if len({*values} - {UNLABELLED}) <= 1:
       continue
     for i, value in zip(same, values, strict=True):
       j, other = next((j, other) for j, other in zip(same, values, strict=True) if other != value)

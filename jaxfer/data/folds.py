@@ -120,6 +120,57 @@ def holdout_split(
   return split
 
 
+def people_per_set_split(
+  subjects: Sequence[str] | np.ndarray,
+  count: int,
+  *,
+  validation_fraction: float = 0.0,
+  seed: int = 0,
+) -> Split:
+  """Tests people of each of the data sets that a mixture is composed of, as equally many of each as possible.
+
+  Paper 003 tests "two or three people of each" of three data sets, seven in all. Here the larger sets get the third.
+
+  Args:
+    subjects: n subject names, which begin with the name of their data set and a slash, as in `jaxfer.data.mixed`.
+    count: people to test, at least one of each data set.
+    validation_fraction: share of the other people to set aside, in [0, 1).
+    seed: which people.
+
+  Raises:
+    UserError: a subject without the name of a data set, fewer test people than data sets, a data set with too few
+      people, or a fraction that leaves nobody to train on.
+  """
+  names, position = people_of(subjects)
+  if strangers := [name for name in names.tolist() if "/" not in name]:
+    raise UserError(
+      f"subject {strangers[0]} does not name its data set, as in mug/{strangers[0]}: choose another split.kind"
+    )
+  sets, own = np.unique([name.partition("/")[0] for name in names.tolist()], return_inverse=True)
+  sizes = np.bincount(own)
+  if count < len(sets):
+    raise UserError(f"split.test_people={count}: give at least {len(sets)}, one of each data set")
+  rng = np.random.default_rng(seed)
+  tested: list[int] = []
+  for turn, k in enumerate(np.argsort(-sizes, kind="stable")):
+    share = count // len(sets) + (turn < count % len(sets))
+    if share >= sizes[k]:
+      raise UserError(
+        f"data set '{sets[k]}' has {sizes[k]} people, of whom {share} would be tested: lower split.test_people"
+      )
+    tested += rng.permutation(np.flatnonzero(own == k))[:share].tolist()
+  others = rng.permutation(np.setdiff1d(np.arange(len(names)), tested))
+  aside = share_of(validation_fraction, len(others), "validation_fraction")
+  if aside >= len(others):
+    raise UserError(
+      f"validation_fraction {validation_fraction} leaves none of {len(others)} people to train on"
+    )
+  test, validation = np.isin(position, tested), np.isin(position, others[:aside])
+  split = Split(train=~test & ~validation, validation=validation, test=test)
+  assert_disjoint(subjects, split)
+  return split
+
+
 def distributed_split(
   subjects: Sequence[str] | np.ndarray,
   sides: Sequence[str] | np.ndarray,

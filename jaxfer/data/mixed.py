@@ -1,12 +1,13 @@
 """Mixtures: data sets composed of prepared ones when they are loaded, of which no copy is written.
 
 A mixture is a module that `jaxfer.data.datasets.DATASETS` names with its parts. It defines `Config`, the mixture's
-options, and `mixture(config)`, which says what of each part goes in under which class.
+options; `mixture(config)`, which says what of each part goes in under which class; and `IMAGE_SIZES`, the sizes that
+the studies of its paper read. `prepare` imports all parts at all these sizes.
 """
 
 import dataclasses
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import numpy as np
 
 from jaxfer.data import records
 from jaxfer.data.datasets import DATASETS
-from jaxfer.errors import UserError
+from jaxfer.data.prepare import Report
+from jaxfer.data.prepare import prepare as prepare_one
+from jaxfer.errors import UserError, unknown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Part:
     labels: its class -> the mixture's, by name; records of other classes are dropped. None: those of the same name.
     expected: the published number of records of a class of the mixture; 0 where it names none.
     purpose: what the records are for, "training" or "recognition"; empty: both. Part of their keys, not of the people.
+    source: what `prepare` calls the distributor's folder; empty: by the name of the data set.
   """
 
   name: str
@@ -36,6 +40,7 @@ class Part:
   labels: Mapping[str, str] | None = None
   expected: Mapping[str, int] | None = None
   purpose: str = ""
+  source: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +52,14 @@ class Mixture:
     parts: in order.
     source: of the expected numbers.
     draw_seed: seed of a draw that reduces each class of each part to its expected number; None keeps all records.
+    published: what the paper says of the records of each purpose, in words, such as "29085 images of 195 people".
   """
 
   label_names: tuple[str, ...]
   parts: tuple[Part, ...]
   source: str
   draw_seed: int | None = None
+  published: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def load(name: str, data_dir: str | Path, options: Mapping[str, Any]) -> records.Records:
@@ -66,10 +73,67 @@ def load(name: str, data_dir: str | Path, options: Mapping[str, Any]) -> records
   Raises:
     UserError: an unknown option; a part that is not prepared (names the command that does it); as `compose`.
   """
-  mixture: Mixture = importlib.import_module(DATASETS[name].module).mixture(
-    records.make_config(name, options)
-  )
+  mixture = _mixture(name, options)
   return compose(mixture, [records.load(part.name, data_dir, **part.options) for part in mixture.parts])
+
+
+def prepare(
+  name: str,
+  sources: Mapping[str, str | Path],
+  data_dir: str | Path,
+  *,
+  skip_bad: bool = False,
+  **options: Any,
+) -> Iterator[Report]:
+  """Imports every part of a mixture, in each form in which the studies of its paper read it.
+
+  Args:
+    name: a key of `DATASETS` that has parts.
+    sources: the distributor's folder of each part, by `source_names`.
+    data_dir: the folder that holds the prepared sets.
+    skip_bad: see `jaxfer.data.prepare.prepare`.
+    **options: of the mixture. Without `image_size` the parts are imported at all `IMAGE_SIZES` of the mixture.
+
+  Yields:
+    The report of each import.
+
+  Raises:
+    UserError: an unknown option, a missing or unknown source, or as `jaxfer.data.prepare.prepare`.
+  """
+  known = source_names(name)
+  for given in sources:
+    if given not in known:
+      raise unknown(f"source of data set '{name}'", given, known)
+  if missing := [source for source in known if source not in sources]:
+    raise UserError(
+      f"data set '{name}' needs the folders of {', '.join(known)}: add "
+      f"{' '.join(f'{source}=DIR' for source in missing)} to --source"
+    )
+  for part in forms(name, options):
+    source = sources[part.source or part.name]
+    yield prepare_one(part.name, source, data_dir, skip_bad=skip_bad, **part.options)
+
+
+def forms(name: str, options: Mapping[str, Any]) -> list[Part]:
+  """Returns the parts that `prepare` imports, each name with each of its options once."""
+  studied = importlib.import_module(DATASETS[name].module).IMAGE_SIZES
+  sizes = (options["image_size"],) if "image_size" in options else studied
+  found: dict[tuple[str, str], Part] = {}
+  for size in sizes:
+    for part in _mixture(name, {**options, "image_size": size}).parts:
+      found.setdefault((part.name, records.make_config(part.name, part.options).name), part)
+  return list(found.values())
+
+
+def source_names(name: str) -> tuple[str, ...]:
+  """Returns what `prepare` calls the folders of a mixture's parts, such as ("mug", "ckplus", "ravdess")."""
+  return tuple(dict.fromkeys(part.source or part.name for part in _mixture(name, {}).parts))
+
+
+def _mixture(name: str, options: Mapping[str, Any]) -> Mixture:
+  config = records.make_config(name, options)
+  found: Mixture = importlib.import_module(DATASETS[name].module).mixture(config)
+  return found
 
 
 def compose(mixture: Mixture, loaded: Sequence[records.Records]) -> records.Records:
@@ -104,8 +168,11 @@ def compose(mixture: Mixture, loaded: Sequence[records.Records]) -> records.Reco
     notes += [_counts(mixture, part, label[rows]), *_dropped(part, own, label < 0)]
     if left := int((label >= 0).sum()) - len(rows):
       notes.append(f"{part.name}: {left} records left out by a draw (seed {mixture.draw_seed})")
-  total = sum(sum(part.expected.values()) for part in mixture.parts if part.expected)
-  whole = f"{len(keys)} records" + (f", expected {total} ({mixture.source})" if total else "")
+  whole = f"{len(keys)} records"
+  if all(part.expected for part in mixture.parts):
+    total = sum(sum((part.expected or {}).values()) for part in mixture.parts)
+    whole += f", expected {total} ({mixture.source})"
+  notes += _by_purpose(mixture, purposes, subjects)
   arrays = {"image": np.concatenate(images), "label": np.concatenate(labels)}
   texts = {"purpose": purposes} if any(purposes) else None
   made = records.Records.from_arrays(arrays, keys, mixture.label_names, subjects, texts)
@@ -130,18 +197,30 @@ def _drawn(mixture: Mixture, number: int, label: np.ndarray) -> np.ndarray:
   return np.sort(np.concatenate(taken))
 
 
+def _by_purpose(mixture: Mixture, purposes: Sequence[str], subjects: Sequence[str]) -> list[str]:
+  """Counts the records and people of each purpose, beside the published numbers."""
+  lines = []
+  for purpose, published in mixture.published.items():
+    people = [subject for subject, own in zip(subjects, purposes, strict=True) if own == purpose]
+    lines.append(
+      f"{purpose}: {len(people)} records of {len(set(people))} people, {mixture.source}: {published}"
+    )
+  return lines
+
+
 def _counts(mixture: Mixture, part: Part, label: np.ndarray) -> str:
   found = np.bincount(label, minlength=len(mixture.label_names)).tolist()
+  name = f"{part.name}, {part.purpose}" if part.purpose else part.name
   if part.expected is None:
-    counts = [f"{name} {count}" for name, count in zip(mixture.label_names, found, strict=True)]
-    return f"{part.name}: {len(label)} records: {', '.join(counts)}"
+    counts = [f"{label_name} {count}" for label_name, count in zip(mixture.label_names, found, strict=True)]
+    return f"{name}: {len(label)} records: {', '.join(counts)}"
   expected = [part.expected.get(name, 0) for name in mixture.label_names]
   counts = [
-    f"{name} {count}" + (f" (expected {want})" if count != want else "")
-    for name, count, want in zip(mixture.label_names, found, expected, strict=True)
+    f"{label_name} {count}" + (f" (expected {want})" if count != want else "")
+    for label_name, count, want in zip(mixture.label_names, found, expected, strict=True)
   ]
   agree = "as expected" if found == expected else f"expected {sum(expected)}"
-  return f"{part.name}: {len(label)} records, {agree}: {', '.join(counts)}"
+  return f"{name}: {len(label)} records, {agree}: {', '.join(counts)}"
 
 
 def _dropped(part: Part, own: records.Records, dropped: np.ndarray) -> list[str]:

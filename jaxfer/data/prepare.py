@@ -180,8 +180,9 @@ def prepare(
   if name in DATASETS and DATASETS[name].generated:
     raise UserError(f"data set '{name}' is drawn by jaxfer on first use: nothing to prepare")
   if name in DATASETS and DATASETS[name].parts:
-    parts = ", ".join(DATASETS[name].parts)
-    raise UserError(f"data set '{name}' is composed of others when it is loaded: prepare those, {parts}")
+    raise UserError(
+      f"data set '{name}' is composed of others: `jaxfer prepare {name}` or `jaxfer.data.mixed.prepare` imports them"
+    )
   importable = [known for known, entry in DATASETS.items() if not entry.generated and not entry.parts]
   if name not in importable:
     raise unknown("data set to prepare", name, importable)

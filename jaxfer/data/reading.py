@@ -23,8 +23,9 @@ from jaxfer.data.prepare import Findings, Problem, progress
 from jaxfer.data.stills import Still
 from jaxfer.errors import UserError
 
-CROPS = ("auto", "template", "middle", "whole")
+CROPS = ("auto", "detector", "template", "middle", "whole")
 _NO_FACE = "no face found: the square in the middle was taken"
+_NO_FACE_BUT_PLACE = "no face found: the distributor's place was taken"
 _CHUNK = 32  # Stills a process gets at a time.
 _AHEAD = 2  # Chunks a process that may wait for the writer.
 # Up to so many are read in this process. Two processes take 0.3 to 0.5 s to start (2 cores, busy), a picture of 256
@@ -155,7 +156,9 @@ def read(
 
 
 def _needs_detector(still: Still, cut: Cut) -> bool:
-  return still.points is None and (cut.crop == "template" or (cut.crop == "auto" and still.square is None))
+  if cut.crop in ("template", "auto"):
+    return still.points is None and (cut.crop == "template" or still.square is None)
+  return cut.crop == "detector"
 
 
 def _results(stills: Sequence[Still], cut: Cut | None, few: int) -> Iterator[Result]:
@@ -253,23 +256,27 @@ def _cut(still: Still, decoded: Decoded, cut: Cut) -> tuple[np.ndarray, np.ndarr
     matrix = align.similarity(points, align.template_points(len(points))) * (size / 112)
     picture = align.warp(pixels, matrix, size)
   else:
-    square = align.centre_square(width, height)
-    if cut.crop == "middle":
-      how = "the middle square"
-    elif points is not None:
-      square = align.points_square(points)
-    elif still.square is not None:
-      square, how = (
-        align.Square(*(np.array(dataclasses.astuple(still.square)) / scale[0])),
-        "distributor's box",
-      )
-    elif faces := detect.get(cut.detector).find([pixels])[0]:
-      square, how = faces[0].square, _found_by(cut)
-    else:
-      how, problem = "the middle square", _NO_FACE
+    square, how, problem = _square(still, decoded, cut)
     matrix, picture = align.square_matrix(square, size), align.crop(pixels, square, size)
   landmarks = None if still.landmarks is None else align.transform(still.landmarks / scale, matrix)
   return picture, landmarks, how, problem
+
+
+def _square(still: Still, decoded: Decoded, cut: Cut) -> tuple[align.Square, str, str]:
+  """The square to cut out by the crops "auto", "detector" and "middle", what placed it, and what is odd."""
+  middle = align.centre_square(*decoded.pixels.shape[1::-1])
+  if cut.crop == "middle":
+    return middle, "the middle square", ""
+  scale, given = np.array(decoded.scale), None
+  if still.points is not None:
+    given = align.points_square(still.points / scale), "distributor's points"
+  elif still.square is not None:
+    given = align.Square(*(np.array(dataclasses.astuple(still.square)) / scale[0])), "distributor's box"
+  if given and cut.crop == "auto":
+    return *given, ""
+  if faces := detect.get(cut.detector).find([decoded.pixels])[0]:
+    return faces[0].square, _found_by(cut), ""
+  return (*given, _NO_FACE_BUT_PLACE) if given else (middle, "the middle square", _NO_FACE)
 
 
 def _found_by(cut: Cut) -> str:
@@ -293,9 +300,9 @@ def _check_places(still: Still, crop: str, width: int, height: int) -> None:
   try:
     if still.landmarks is not None:
       align.check_points(still.landmarks, width, height)
-    if crop in ("auto", "template") and still.points is not None:
+    if crop not in ("middle", "whole") and still.points is not None:
       align.check_points(still.points, width, height)
-    if crop in ("auto", "template") and still.square is not None:
+    if crop not in ("middle", "whole") and still.square is not None:
       align.check_square(still.square, width, height)
   except UserError as error:
     raise ValueError(f"{still.where}: {error}" if still.where else str(error)) from None

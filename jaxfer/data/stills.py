@@ -13,6 +13,7 @@ applied before; squares and points are of the upright picture.
 How faces are cut out, option `crop`:
 
 - "auto": the square about the distributor's points, else its square, else the detector's, else the middle;
+- "detector": the largest face that the detector finds, else as "auto", for data sets that one detector is to cut alike;
 - "template": points (two, three or five) by a similarity to the 112-pixel template, at any size; a picture without
   points gets them from the detector, and is bad where it gives none;
 - "middle": the largest square in the middle;
@@ -30,6 +31,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxfer.data.align import Square
+
+# Name of the class of pictures to which their distributor gives no label. It contradicts no other label.
+UNLABELLED = "unlabelled"
 
 _LARGEST = 256 << 20  # Bytes; no picture has more.
 

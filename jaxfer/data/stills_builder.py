@@ -50,7 +50,7 @@ class Config(tfds.core.BuilderConfig):
   Attributes:
     image_size: S, 16 to 4096, edge of the written picture in pixels.
     channels: 3 (RGB) or 1 (grey).
-    crop: "auto", "template", "middle" or "whole"; see `jaxfer.data.stills`.
+    crop: "auto", "detector", "template", "middle" or "whole"; see `jaxfer.data.stills`.
     detector: "centerface", "cascade" or the path of YuNet's ONNX file; "" for the best that is installed.
     source: the distributor's folder.
     skip_bad: leave bad files out instead of stopping.

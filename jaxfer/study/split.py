@@ -57,6 +57,8 @@ def _all_of(config: RunConfig, data: records.Records) -> folds.Split:
         f"data set '{config.data.name}' has no split by its distributor: choose another split.kind"
       )
     return folds.distributed_split(subjects, data.texts["split"], **aside)
+  if split.kind == "people_per_set":
+    return folds.people_per_set_split(subjects, split.test_people, **aside)
   count = len(data.subject_names) if split.kind == "leave_one_out" else split.folds
   if count:
     return folds.fold_split(subjects, split.fold or 0, count, **aside)

@@ -281,6 +281,7 @@ def _tested(config: RunConfig, folds: int) -> str:
   split = config.split
   words = {
     "people": f"{folds} person-independent folds pooled" if folds > 1 else "people whom no training saw",
+    "people_per_set": f"{split.test_people} people whom no training saw, of each data set about equally many",
     "leave_one_out": f"{folds} people pooled, each left out once",
     "per_class": f"{split.per_class} records of each class, whoever they show",
     "per_class_people": f"{split.per_class} records of each class, of people whom no training saw",

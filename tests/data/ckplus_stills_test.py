@@ -95,3 +95,18 @@ def test_ckplus_stills_without_landmarks_are_found_by_the_detector_or_taken_from
 def test_ckplus_stills_options_are_checked():
   with pytest.raises(UserError, match="frames is 'first:3': give middle:5"):
     records.make_config("ckplus_stills", {"frames": "first:3"})
+
+
+def test_ckplus_stills_of_all_sequences_include_those_without_a_label(small_tree, tmp_path):
+  report, loaded = _prepare(small_tree, tmp_path, frames="equal:3", contempt=True, unlabelled=True)
+  assert loaded.label_names == (*scan.LABELS, "unlabelled")
+  assert set(loaded.texts["sequence"]) == {entry.key for entry in SMALL}
+  assert len(loaded.subject_names) == 8  # One of them has no labelled sequence.
+  assert "54 frames of 18 sequences by the rule equal:3" in report.findings.notes
+  names = {
+    key: loaded.label_names[label]
+    for key, label in zip(loaded.texts["sequence"], loaded.arrays["label"], strict=True)
+  }
+  assert {key for key, name in names.items() if name == "unlabelled"} == {
+    entry.key for entry in SMALL if not entry.code
+  }

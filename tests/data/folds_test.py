@@ -52,6 +52,37 @@ def test_holdout_shares():
   assert not folds.holdout_split(subjects, (1.0, 0.0, 0.0)).test.any()
 
 
+def test_two_or_three_people_of_each_data_set_are_tested():
+  names = [f"{name}/{i}" for name, count in (("mug", 52), ("ck", 123), ("ravdess", 23)) for i in range(count)]
+  subjects = np.repeat(names, 4)
+  drawn = set()
+  for seed in range(5):
+    split = folds.people_per_set_split(subjects, 7, validation_fraction=0.1, seed=seed)
+    tested = np.unique(subjects[split.test]).tolist()
+    assert [sum(name.startswith(prefix) for name in tested) for prefix in ("ck/", "mug/", "ravdess/")] == [
+      3,
+      2,
+      2,
+    ]
+    assert len(np.unique(subjects[split.validation])) == 19
+    assert (split.train.astype(int) + split.validation + split.test == 1).all()
+    drawn.add(tuple(tested))
+  assert len(drawn) == 5
+
+
+def test_people_of_data_sets_that_cannot_be_tested_are_refused():
+  subjects = ["a/1", "a/2", "a/3", "b/1", "b/2"]
+  for count, fraction, message in (
+    (1, 0.0, "split.test_people=1: give at least 2, one of each data set"),
+    (4, 0.0, "data set 'b' has 2 people, of whom 2 would be tested"),
+    (3, 0.99, "validation_fraction 0.99 leaves none of 2 people"),
+  ):
+    with pytest.raises(UserError, match=message):
+      folds.people_per_set_split(subjects, count, validation_fraction=fraction)
+  with pytest.raises(UserError, match="subject S1 does not name its data set"):
+    folds.people_per_set_split(["S1", "S2"], 1)
+
+
 def test_a_person_on_both_sides_is_named():
   subjects = ["S005", "S010", "S010"]
   train, test = np.array([True, True, False]), np.array([False, False, True])

@@ -18,7 +18,7 @@ from PIL import Image
 from jaxfer.data import align, detect, reading
 from jaxfer.data.prepare import Findings
 from jaxfer.data.reading import Cut
-from jaxfer.data.stills import File, Member, Span, Still
+from jaxfer.data.stills import UNLABELLED, File, Member, Span, Still
 from jaxfer.errors import UserError
 from tests.fixtures import faces
 
@@ -77,6 +77,29 @@ def test_points_go_before_box_before_detector_before_middle(tmp_path):
   )
   assert findings.notes[3] == "the detector, cascade, found a face in 1 pictures"
   assert findings.notes[4] == "no face found in 1 pictures: crop=whole would take the whole picture"
+
+
+def test_the_detector_goes_before_the_distributors_places_if_asked(tmp_path):
+  square = align.Square(10.0, 10.0, 90.0)
+  noise = np.random.default_rng(0).integers(0, 256, (64, 80, 3)).astype(np.uint8)
+  within = align.Square(8.0, 4.0, 50.0)
+  stills = [
+    _still(tmp_path / "both.png", points=POINTS, square=square),
+    _still(tmp_path / "noise.png", noise, square=within),
+    _still(tmp_path / "nothing.png", noise[::-1]),
+  ]
+  read, findings = _read(stills, Cut(32, crop="detector"))
+  found = detect.default().find([FACE])[0][0].square
+  assert found not in (square, align.points_square(POINTS))
+  for (_, result), image, place in zip(
+    read, (FACE, noise, noise[::-1]), (found, within, align.centre_square(80, 64)), strict=True
+  ):
+    np.testing.assert_array_equal(_pixels(result), align.crop(image, place, 32))
+  assert _reasons(findings.odd) == [
+    ("noise.png", "no face found: the distributor's place was taken"),
+    ("nothing.png", "no face found: the square in the middle was taken"),
+  ]
+  assert "the detector, cascade, found a face in 1 pictures" in findings.notes
 
 
 def test_template_places_the_points(tmp_path):
@@ -189,6 +212,16 @@ def test_copies_that_contradict_or_leak_are_bad_and_left_out(tmp_path, monkeypat
     assert kept == [name for name in "abcdef" if not (skip_bad and name in bad)]
     assert len(findings.odd) == (0 if bad else 4)
     assert ("4 pictures repeat one of the same label and split: kept" in findings.notes) == (not bad)
+
+
+def test_a_picture_without_a_label_contradicts_no_other(tmp_path):
+  """Sequences of one person may begin with the same frame, of which one sequence has a label."""
+  stills = _copies(tmp_path)
+  stills[2] = dataclasses.replace(stills[2], label=1)
+  findings = Findings()
+  read = list(reading.read(stills, Cut(32, crop="middle"), findings, ("anger", UNLABELLED)))
+  assert len(read) == len(stills)
+  assert not findings.bad
 
 
 def test_pictures_of_unknown_people_may_be_repeated(tmp_path):

@@ -14,6 +14,7 @@ from jaxfer.data.mixed import Mixture, Part
 from jaxfer.errors import unknown
 from jaxfer.ranges import Channels, Range, Seed, StoredSize
 
+IMAGE_SIZES = (64, 24)  # The paper's preset of Table 2, and the small ones.
 LABELS = ("happiness", "sadness", "surprise", "anger", "disgust", "fear", "neutral")
 _TABLE_1 = {
   "jaffe": (40, 34, 41, 26, 39, 8, 25),
@@ -66,6 +67,7 @@ def mixture(config: Config) -> Mixture:
   for name, counts in _TABLE_1.items():
     expected = dict(zip(LABELS, counts, strict=True))
     taken = {label: label for label, count in expected.items() if count}
-    parts.append(Part(name, name, {**common, **own.get(name, {})}, taken, expected))
+    source = "ckplus" if name == "ckplus_stills" else ""
+    parts.append(Part(name, name, {**common, **own.get(name, {})}, taken, expected, source=source))
   draw = config.counts_seed if config.counts == "table1" else None
-  return Mixture(LABELS, tuple(parts), "paper 000, Table 1", draw)
+  return Mixture(LABELS, tuple(parts), "paper 000, Table 1", draw_seed=draw)

@@ -1,17 +1,18 @@
 """The baselines of paper 003 (its Table 3, rows 6 to 8): a plain VAE and a conditional VAE.
 
 The paper only names them, so their details are our choices (README, section 3). Both use the encoder and the decoder of
-Tables 1 and 2. The conditional VAE also gets the one-hot vector of the person. It is concatenated with the pooled
-features of the encoder, and with z.
+Tables 1 and 2. The conditional VAE also gets the one-hot vector of the person. It is concatenated with z, and enters
+the encoder beside its pooled features or beside the image.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxfer.errors import UserError
+from jaxfer.layers.conv import he_fan_in
 from jaxfer.ranges import Count, Units, Width
 from jaxfer.systems.identity_expression_vae.model import (
   LATENT,
@@ -138,9 +139,41 @@ class ConditionalVAE(VAE):
 
   Attributes:
     subjects: number of people, and length of the one-hot vectors; 195 in the paper.
+    condition_at: where the person enters the encoder. "features": the one-hot vector is concatenated with the pooled
+      features. "input": a linear layer turns it into three planes [image_size, image_size, 3], which are further
+      channels of the image. For a vector of zeros, the planes are zero.
   """
 
   subjects: Count = 195
+  condition_at: Literal["features", "input"] = "features"
+
+  def setup(self):
+    """Creates the submodules. Checkpoints store their names."""
+    super().setup()
+    if self.condition_at == "input":
+      self.planes = nn.Dense(
+        3 * self.image_size**2,
+        use_bias=False,
+        dtype=self.dtype,
+        param_dtype=self.param_dtype,
+        kernel_init=he_fan_in,
+      )
+
+  def encode(
+    self,
+    images: jax.Array,
+    condition: jax.Array | None = None,
+    *,
+    train: bool = False,
+    axis_name: str | None = None,
+  ) -> Posterior:
+    """See `VAE.encode`."""
+    check_images(images, self.image_size)
+    condition = self.checked(condition)
+    if self.condition_at == "features":
+      return self.encoder(images, condition, train=train, axis_name=axis_name)
+    planes = self.planes(condition).reshape(images.shape)
+    return self.encoder(images, None, planes, train=train, axis_name=axis_name)
 
   def checked(self, condition: jax.Array | None) -> jax.Array:
     """Returns the condition if the model can use it: [batch, subjects].

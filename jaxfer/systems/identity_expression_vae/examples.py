@@ -23,8 +23,8 @@ from jaxfer.train.stage import Variables
 FILE = "made.npz"
 IDENTITIES, STEPS = 5, 8
 EXPRESSIONS = ("happiness", "surprise", "anger", "sadness")
-# The expressions at both ends of the interpolation.
-ENDS = ("neutral", "happiness")
+# The expressions at both ends of the interpolation, those of the paper's Fig. 5.
+ENDS = ("happiness", "sadness")
 
 
 class Method(enum.StrEnum):
@@ -130,11 +130,16 @@ def load(path: pathlib.Path) -> Examples:
 
 
 def make(task: Task, variables: Variables, train_indices: np.ndarray, test_indices: np.ndarray) -> Examples:
-  """Decodes the examples of a training. Arguments are those of `System.figures`."""
+  """Decodes the examples of a training. Arguments are those of `System.figures`.
+
+  Images of training people are those on which they are evaluated. Their training images show the labelled expression in
+  some frames only.
+  """
+  at_peak = code_metrics.recognition_indices(task, train_indices)
   return Examples(
     method=Method.of(task.config.recipe.options),
     test=_swap(task, variables, test_indices),
-    train=_swap(task, variables, train_indices),
+    train=_swap(task, variables, at_peak if len(at_peak) else train_indices),
     interpolation=_interpolate(task, variables, test_indices),
   )
 

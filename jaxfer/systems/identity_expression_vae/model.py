@@ -94,13 +94,19 @@ class _Base(nn.Module):
     return Conv(features, 3, strides, 1, use_bias, dtype=self.dtype, param_dtype=self.param_dtype, name=name)
 
   def _trunk(
-    self, x: jax.Array, after: Callable[[jax.Array, str], jax.Array], *, use_bias: bool = True
+    self,
+    x: jax.Array,
+    after: Callable[[jax.Array, str], jax.Array],
+    *,
+    planes: jax.Array | None = None,
+    use_bias: bool = True,
   ) -> jax.Array:
     """Applies the layers of Table 1 up to the average pool.
 
     Args:
       x: images [batch, size, size, 3].
       after: applied to the output of each convolution, with the number of the convolution, such as "1a".
+      planes: [batch, size, size, n] further channels of the images; None for none.
       use_bias: whether the convolutions have a bias.
 
     Returns:
@@ -108,6 +114,7 @@ class _Base(nn.Module):
     """
     if x.ndim != 4 or x.shape[1] != x.shape[2] or x.shape[3] != 3:
       raise UserError(f"images {x.shape}: encoders and discriminator take [batch, size, size, 3]")
+    x = x if planes is None else jnp.concatenate([x, planes.astype(x.dtype)], -1)
     for k, full in enumerate(_WIDTHS[: _stages(x.shape[1])], 1):
       for part, strides in (("a", 2), ("b", 1)):
         x = after(self._conv(full, f"conv{k}{part}", strides, use_bias=use_bias)(x), f"{k}{part}")
@@ -154,6 +161,7 @@ class Encoder(_Normed):
     self,
     images: jax.Array,
     condition: jax.Array | None = None,
+    planes: jax.Array | None = None,
     *,
     train: bool = False,
     axis_name: str | None = None,
@@ -163,6 +171,7 @@ class Encoder(_Normed):
     Args:
       images: [batch, size, size, 3] in [0, 1]; size is 32, 64 or 128.
       condition: [batch, n] further inputs of the last layers, concatenated with the features; None for none.
+      planes: [batch, size, size, n] further channels of the images; None for none.
       train: whether BatchNorm uses the statistics of the batch and updates its running statistics.
       axis_name: name of the mapped axis over which the batch statistics are reduced, or None.
 
@@ -176,7 +185,7 @@ class Encoder(_Normed):
     def after(x, which):
       return nn.relu(self._norm(x, f"bn{which}", train, axis_name))
 
-    x = self._trunk(images, after, use_bias=self._bias)
+    x = self._trunk(images, after, planes=planes, use_bias=self._bias)
     x = x if condition is None else jnp.concatenate([x, condition.astype(x.dtype)], -1)
     mean, log_variance = (self._dense(self.latent, name)(x) for name in ("fc_mean", "fc_log_variance"))
     return mean.astype(jnp.float32), log_variance.astype(jnp.float32)

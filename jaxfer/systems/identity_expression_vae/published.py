@@ -26,6 +26,7 @@ ADVERSARIAL = "with L_gan"
 BOTH = "with L_gan and L_switch"
 ITERATED = "both losses, stages iterated"
 LARGE = "both losses, iterated, double size"
+BOTH_LARGE = "both losses, double size"  # Not in Table 3: the single pass of Fig. 3.
 VAE = "original VAE"
 SUBTRACTED = "original VAE, subject means subtracted"
 CONDITIONAL = "C-VAE"

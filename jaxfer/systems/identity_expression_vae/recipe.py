@@ -16,6 +16,7 @@ training images.
 
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -93,6 +94,7 @@ class IdentityExpressionSystem(System):
     decay: Factor = 0.95,
     kl_weight: Weight = 1e-5,
     error_weight: Weight = 0.01,
+    error_reduction: Literal["sum", "mean"] = "sum",
     adversarial_weight: Weight = 1.0,
     switch_weight: Weight = 10.0,
     saturating: bool = False,
@@ -112,7 +114,9 @@ class IdentityExpressionSystem(System):
       learning_rate: the learning rate of Adam at the start of each stage.
       decay: factor on the learning rate per epoch.
       kl_weight: a1, the weight of the divergence in nat.
-      error_weight: a2, the weight of the squared error summed over pixels and channels.
+      error_weight: a2, the weight of the squared error.
+      error_reduction: whether the squared error that is weighted is the sum or the mean over pixels and channels. The
+        metric "error" is always the sum.
       adversarial_weight: beta, the weight of L_gan.
       switch_weight: gamma, the weight of L_switch.
       saturating: whether the generator minimises log(1 - D), as printed; see `losses.generator_terms`.
@@ -121,6 +125,8 @@ class IdentityExpressionSystem(System):
     Raises:
       UserError: `iterated` is set for a baseline.
     """
+    if error_reduction == "mean":
+      error_weight = error_weight / (3 * model.image_size**2)
     hparams = {"learning_rate": learning_rate, "kl_weight": kl_weight, "error_weight": error_weight}
     hparams |= {"adversarial_weight": adversarial_weight, "switch_weight": switch_weight}
     adam = optim.adam("learning_rate", optim.exponential(decay, steps))
@@ -139,7 +145,7 @@ class IdentityExpressionSystem(System):
     self, model: VAE, adam: optax.GradientTransformation, epochs: int
   ) -> tuple[Stage, ...]:
     """The single stage of a plain or conditional VAE."""
-    update = Update("vae", updates.plain(model), ("encoder", "decoder"), adam)
+    update = Update("vae", updates.plain(model), updates.trained(model), adam)
     return (Stage("vae", (update,), epochs, self._sampler("target")),)
 
   def _both_stages(

@@ -152,8 +152,14 @@ def by_round(variant: Variant) -> list[tuple[float, float | None]]:
   return [tuple(found[name]) for name in names]
 
 
+def _size(variant: Variant) -> int:
+  """Returns the height and width of the images in pixels."""
+  size: int = variant["data"]["image_size"]
+  return size
+
+
 def _name_and_size(variant: Variant) -> str:
-  return f"{variant['name']} ({variant['data']['image_size']} px)"
+  return f"{variant['name']} ({_size(variant)} px)"
 
 
 def figures(variants: Variants, folder: pathlib.Path) -> dict[str, str]:
@@ -170,29 +176,32 @@ def figures(variants: Variants, folder: pathlib.Path) -> dict[str, str]:
     UserError: see `figures.side_by_side`.
   """
   captions = training_figures.side_by_side(variants, folder)
-  curves = {_name_and_size(variant): curve for variant in variants if (curve := by_round(variant))}
+  curves = [(variant, curve) for variant in variants if (curve := by_round(variant))]
   if not curves:
     return captions
-  single_pass = next((variant for variant in variants if variant["name"] == published.BOTH), None)
+  single_passes = [each for each in variants if each["name"] in (published.BOTH, published.BOTH_LARGE)]
   with plots.style():
     figure = plots.new_figure(3.6)
     axes = figure.add_subplot()
-    for (name, curve), colour in zip(curves.items(), plots.COLOURS, strict=False):
+    colours: dict[int, str] = {}
+    for (variant, curve), colour in zip(curves, plots.COLOURS, strict=False):
+      colours.setdefault(_size(variant), colour)
       rounds = np.arange(1, len(curve) + 1)
       mean = np.asarray([pair[0] for pair in curve])
       deviation = np.asarray([pair[1] or 0 for pair in curve])
-      axes.plot(rounds, mean, "o-", color=colour, label=name)
+      axes.plot(rounds, mean, "o-", color=colour, label=_name_and_size(variant))
       axes.fill_between(rounds, mean - deviation, mean + deviation, color=colour, alpha=0.18, linewidth=0)
       axes.set_xticks(rounds)
-    if single_pass is not None:
-      label = f"{_name_and_size(single_pass)}, a single pass"
-      axes.axhline(100 * single_pass["mean"], color=plots.GREY, linestyle=":", linewidth=1.5, label=label)
+    for variant in single_passes:
+      colour, label = colours.get(_size(variant), plots.GREY), f"{_name_and_size(variant)}, a single pass"
+      axes.axhline(100 * variant["mean"], color=colour, linestyle=":", linewidth=1.5, label=label)
     axes.set_xlabel("rounds of both stages")
     axes.set_ylabel("accuracy (%)")
     figure.legend(loc="outside lower center", ncols=1)
     plots.write_png(figure, folder / "rounds.png", "Accuracy by rounds (Fig. 3 of paper 003)")
   captions["rounds.png"] = (
     "Fig. 3: accuracy of recognition for test people after each round, mean over seeds; the band is the standard "
-    "deviation. The values of the paper cannot be read off its figure."
+    "deviation. Dotted lines are a single pass, in the colour of the curve with the same image size. The values of the "
+    "paper cannot be read off its figure."
   )
   return captions

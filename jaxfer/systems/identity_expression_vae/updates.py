@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxfer.systems.identity_expression_vae import losses
-from jaxfer.systems.identity_expression_vae.baselines import VAE, condition
+from jaxfer.systems.identity_expression_vae.baselines import VAE, ConditionalVAE, condition
 from jaxfer.systems.identity_expression_vae.model import IdentityExpressionVAE, sample
 from jaxfer.train.stage import Context, LossFn, LossOut, Variables
 from jaxfer.train.state import merge
@@ -91,6 +91,12 @@ def _out(terms: dict[str, Any], metrics: dict[str, Any], bound: _Bound, aux: Seq
   return LossOut(terms, {"loss": total, **metrics}, bound.collections, tuple(aux))
 
 
+def trained(model: VAE) -> tuple[str, ...]:
+  """Returns the names of the submodules that a baseline trains, which are all that it has."""
+  planes = isinstance(model, ConditionalVAE) and model.condition_at == "input"
+  return ("encoder", "decoder", *(("planes",) if planes else ()))
+
+
 def plain(model: VAE) -> LossFn:
   """Returns the loss of a baseline: the divergence and the reconstruction error of its single code.
 
@@ -98,7 +104,7 @@ def plain(model: VAE) -> LossFn:
   """
 
   def loss(variables, batch, keys, context: Context) -> LossOut:
-    bound = _Bound(model, variables, ("encoder", "decoder"), context)
+    bound = _Bound(model, variables, trained(model), context)
     images = batch["image"]
     one_hot = condition(model, len(images), batch["subject"])
     posterior = bound("encode", "encoder", images, one_hot)

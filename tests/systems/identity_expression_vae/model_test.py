@@ -15,6 +15,7 @@ from jaxfer.systems.identity_expression_vae.model import (
   IdentityExpressionVAE,
   sample,
 )
+from tests import drawn
 
 # Numbers of parameters by network and image size, from Tables 1 and 2 of paper 003: the total, and kernel and bias
 # together for each layer.
@@ -73,6 +74,28 @@ def test_the_baselines_have_codes_of_64_and_the_conditional_vae_takes_people():
   net = ConditionalVAE(subjects=7)
   variables = jax.eval_shape(net.init, jax.random.key(0), images, jnp.zeros((2, 7)))
   assert count(variables) == plain + 7 * (2 * 64 + 4096)
+
+
+def test_the_person_may_enter_the_encoder_beside_the_image():
+  """The person is then three more channels of the image, which are zero for nobody."""
+  net = ConditionalVAE(subjects=7, image_size=32, width=1 / 32, latent=4, condition_at="input")
+  images = jnp.asarray(np.random.default_rng(0).random((2, 32, 32, 3), np.float32))
+  people = jax.nn.one_hot(jnp.asarray([1, 5]), 7)
+  variables = jax.device_put(drawn.variables(net.init, images, people))
+  shapes = jax.tree.map(jnp.shape, variables["params"])
+  assert shapes["planes"] == {"kernel": (7, 32 * 32 * 3)}
+  assert shapes["encoder"]["conv1a"]["kernel"][2] == 6
+  assert shapes["encoder"]["fc_mean"]["kernel"][0] == 4  # The features alone.
+  encode = jax.jit(lambda *inputs: net.apply(variables, *inputs, method="encode")[0])
+  told, exchanged, nobody = (encode(images, each) for each in (people, people[::-1], 0 * people))
+  assert (jnp.abs(told - exchanged) > 0).any(-1).all()
+  encoder = Encoder(latent=4, width=1 / 32)
+  own = {"params": variables["params"]["encoder"]}
+  np.testing.assert_allclose(
+    nobody, encoder.apply(own, images, planes=jnp.zeros_like(images))[0], rtol=1e-5, atol=1e-6
+  )
+  planes = variables["params"]["planes"]["kernel"][jnp.asarray([1, 5])].reshape(images.shape)
+  np.testing.assert_allclose(told, encoder.apply(own, images, planes=planes)[0], rtol=1e-4, atol=1e-5)
 
 
 def test_images_of_32_pixels_have_one_stage_less_than_those_of_64():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxfer.errors import UserError
-from jaxfer.report import swaps
+from jaxfer.report import plots, swaps
 from jaxfer.systems.identity_expression_vae import examples, figures, published, table
 from jaxfer.systems.identity_expression_vae.examples import Examples, Interpolation, Method, SwapGrid
 
@@ -73,6 +73,32 @@ def test_summaries_are_accuracies_by_round_in_percent_and_divergences_in_nat():
   }
   pairs = {name: (values[0], None) for name, values in found.items()}
   assert table.by_round({"summaries": pairs}) == [(50.0, None), (75.0, None)]
+
+
+def test_a_single_pass_is_drawn_at_the_size_of_each_curve(tmp_path, monkeypatch):
+  def with_mean(name, size, mean, rounds=()):
+    curve = {table.after_round(k): (accuracy, None) for k, accuracy in enumerate(rounds, 1)}
+    return {**variant(name, size), "mean": mean, "summaries": curve}
+
+  variants = [
+    with_mean(published.BOTH, 64, 0.25),
+    with_mean(published.ITERATED, 64, 0.5, (25.0, 50.0)),
+    with_mean(published.LARGE, 128, 0.625, (25.0, 62.5)),
+    with_mean(published.BOTH_LARGE, 128, 0.375),
+  ]
+  found = []
+  monkeypatch.setattr(plots, "write_png", lambda figure, path, title: found.append(figure))
+  captions = table.figures(variants, tmp_path)
+  assert set(captions) == {"rounds.png"}
+  lines = {line.get_label(): line for line in found[0].axes[0].lines}
+  small, large, small_pass, large_pass = lines.values()
+  assert list(lines)[2:] == [
+    "with L_gan and L_switch (64 px), a single pass", "both losses, double size (128 px), a single pass",
+  ]  # fmt: skip
+  assert [list(line.get_ydata()) for line in (small, large, small_pass, large_pass)] == [
+    [25.0, 50.0], [25.0, 62.5], [25.0, 25.0], [37.5, 37.5],
+  ]  # fmt: skip
+  assert small.get_color() == small_pass.get_color() != large.get_color() == large_pass.get_color()
 
 
 def made(method, size=32):

@@ -124,13 +124,21 @@ def test_the_identity_stage_minimises_eq_1(inputs):
   check_elbo(out, (mean, log_variance), decoded, batch["target"])
 
 
-@pytest.mark.parametrize("model", [VAE(**SMALL), ConditionalVAE(subjects=5, **SMALL)])
+@pytest.mark.parametrize(
+  "model",
+  [
+    VAE(**SMALL),
+    ConditionalVAE(subjects=5, **SMALL),
+    ConditionalVAE(subjects=5, condition_at="input", **SMALL),
+  ],
+)
 def test_the_baselines_minimise_the_loss_of_a_vae(inputs, model):
   """The encoder and the decoder of the conditional one also get the one-hot vectors of the subjects."""
   _, batch, keys, _ = inputs
   batch = {**batch, "subject": jnp.asarray([4, 0, 2])}
   condition = (jax.nn.one_hot(batch["subject"], 5),) if isinstance(model, ConditionalVAE) else ()
   variables = jax.device_put(drawn.variables(model.init, batch["image"], *condition))
+  assert set(updates.trained(model)) == set(variables["params"])
   out = quick(functools.partial(updates.plain(model), context=Context(HPARAMS)))(variables, batch, keys)
   mean, log_variance = model.apply(variables, batch["image"], *condition, method="encode")
   z = mean + jnp.exp(log_variance / 2) * noise(keys, 0)

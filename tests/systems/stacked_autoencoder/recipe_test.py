@@ -389,11 +389,12 @@ def test_a_training_keeps_the_first_layer_as_it_was_before_fine_tuning(tmp_path,
   after = restored.variables["params"]
   jax.tree.map(np.testing.assert_array_equal, after["decoder1"], before["decoder1"])
   assert changed({"params": kept}, {"params": after}) == {"encoder1"}
-  task, indices = prepared.tasks[""], restored.member.test
-  trainings.keep(tmp_path / "weights", task, restored.variables, restored.outputs, indices)
+  trainings.keep(tmp_path / "weights", prepared.tasks[""], restored.variables, {})
   assert set(weights.load_weights(tmp_path / "weights")[0]) == {"params"}
   monkeypatch.setattr(trainer.Trainer, "fit", None)
-  SYSTEM.figures(task, restored.variables, restored.member.plan.rows, indices, tmp_path)
+  SYSTEM.figures(
+    prepared.tasks[""], restored.variables, restored.member.plan.rows, restored.member.test, tmp_path
+  )
   assert (tmp_path / "reconstructions.png").exists()
 
 

@@ -8,7 +8,7 @@ are told apart by the files inside. Layout and counts: data/README.md, section 3
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from jaxfer.errors import UserError
 LABELS = ("anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise")
 CLASS_COUNTS = (45, 18, 59, 25, 69, 28, 83)
 NUM_LABELLED = sum(CLASS_COUNTS)
+NUM_SEQUENCES = 593
 NUM_LANDMARKS = 68
 
 _SUBJECT = re.compile(r"S\d{3}", re.IGNORECASE)
@@ -31,12 +32,12 @@ Files = dict[str, list[Path]]  # Sequence key -> its files of one kind, ascendin
 
 @dataclasses.dataclass(frozen=True)
 class Sequence:
-  """A labelled sequence.
+  """A sequence.
 
   Attributes:
     key: e.g. "S005_001".
     frames: its images from onset to peak.
-    label: index into `LABELS`.
+    label: index into `LABELS`; -1 where the distributor gives none.
     landmarks: [68, 2], the first frame's points (x, y) in pixels; None where the copy has none.
   """
 
@@ -59,11 +60,13 @@ class Tree:
     frames: every sequence with frames, labelled or not.
     labelled: keys of those with a label file, sound or not.
     sequences: the labelled ones whose label is sound and whose landmarks are sound or missing; by key.
+    landmarks: the files of landmarks of every sequence.
   """
 
   frames: Files
   labelled: frozenset[str]
   sequences: tuple[Sequence, ...]
+  landmarks: Files
 
 
 def scan(source: Path, findings: Findings) -> Tree:
@@ -101,18 +104,25 @@ def scan(source: Path, findings: Findings) -> Tree:
       what = f"{len(paths) - len(landmarks.get(key, ()))} of {len(paths)} frames have no landmarks"
       findings.odd.append(Problem(str(paths[0].parent), what))
   _check_facs(files.get("facs", {}), frames, findings)
-  sequences = []
+  labelled = frozenset(key for key, paths in files["labels"].items() if paths)
+  tree = Tree(frames, labelled, (), landmarks)
+  return dataclasses.replace(tree, sequences=tuple(_sequences(tree, labels, findings)))
+
+
+def unlabelled(tree: Tree, findings: Findings) -> list[Sequence]:
+  """The sequences without a label file whose landmarks are sound or missing, by key; others are entered as bad."""
+  return list(_sequences(tree, {key: -1 for key in tree.frames if key not in tree.labelled}, findings))
+
+
+def _sequences(tree: Tree, labels: Mapping[str, int], findings: Findings) -> Iterator[Sequence]:
   for key, label in sorted(labels.items()):
-    first = f"{frames[key][0].stem}_landmarks"
-    path = next((path for path in landmarks.get(key, ()) if path.stem.lower() == first.lower()), None)
+    frames = tree.frames[key]
+    first = f"{frames[0].stem}_landmarks"
+    path = next((path for path in tree.landmarks.get(key, ()) if path.stem.lower() == first.lower()), None)
     try:
-      sequences.append(
-        Sequence(key, tuple(frames[key]), label, None if path is None else read_landmarks(path))
-      )
+      yield Sequence(key, tuple(frames), label, None if path is None else read_landmarks(path))
     except (OSError, ValueError) as error:
       findings.bad.append(Problem(str(path), str(error)))
-  labelled = frozenset(key for key, paths in files["labels"].items() if paths)
-  return Tree(frames, labelled, tuple(sequences))
 
 
 def frame_number(path: Path) -> int:
@@ -223,7 +233,7 @@ def _count(frames: Files, labels: dict[str, int], files: dict[str, Files], findi
   by_class = Counter(labels.values())
   num_frames = sum(map(len, frames.values()))
   findings.counts += [
-    Count("sequences", len(frames), 593),
+    Count("sequences", len(frames), NUM_SEQUENCES),
     Count("subjects", len({key[:4] for key in frames}), 123),
     Count("labelled sequences", len(labels), NUM_LABELLED),
     Count("labelled subjects", len({key[:4] for key in labels}), 118),
@@ -233,11 +243,11 @@ def _count(frames: Files, labels: dict[str, int], files: dict[str, Files], findi
     Count("FACS files", sum(map(len, files.get("facs", {}).values())), len(frames)),
   ]
   findings.beliefs.append(Belief("10708 frames in all", num_frames == 10708, f"{num_frames}"))
-  unlabelled = [key for key in frames if not files["labels"].get(key)]
-  empty = sum(key in files["labels"] for key in unlabelled)
+  without = [key for key in frames if not files["labels"].get(key)]
+  empty = sum(key in files["labels"] for key in without)
   findings.notes.append(
-    f"{len(unlabelled)} sequences carry no label, {empty} with an empty label folder, "
-    f"{len(unlabelled) - empty} with none: counted, not written"
+    f"{len(without)} sequences carry no label, {empty} with an empty label folder, "
+    f"{len(without) - empty} with none: unlabelled=true of ckplus_stills writes them"
   )
   for key, paths in files["frames"].items():
     if not paths:

@@ -1,9 +1,10 @@
 """Frames of CK+ (Lucey et al. 2010) as stills, for papers 000 and 003.
 
-Sequences run from onset to peak. Paper 003 judges on the last frames (`frames="last:3"`) and trains on
-frames at equal spacing ("equal:10"); paper 000 has one picture a sequence ("last:1"; its Table 1 counts 305, four
-fewer than the 309 sequences without contempt). Both leave contempt out. One square, about the landmarks of the first
-frame, serves all frames of a sequence; scan and checks are those of the data set `ckplus`.
+Sequences run from onset to peak. Paper 003 judges on the last frames of the labelled sequences without contempt
+(`frames="last:3"`), and trains on frames at equal spacing of all sequences (`frames="equal:10" contempt=true
+unlabelled=true`). Paper 000 has one picture a sequence ("last:1"; its Table 1 counts 305, four fewer than the 309
+sequences without contempt). One square, about the landmarks of the first frame, serves all frames of a sequence; scan
+and checks are those of the data set `ckplus`.
 """
 
 import dataclasses
@@ -16,8 +17,9 @@ import tensorflow_datasets as tfds
 
 from jaxfer.data import align, frame_rules, stills_builder
 from jaxfer.data.datasets.ckplus import frames, scan
+from jaxfer.data.datasets.ckplus.scan import Sequence as Recorded
 from jaxfer.data.prepare import Findings, Problem
-from jaxfer.data.stills import File, Still
+from jaxfer.data.stills import UNLABELLED, File, Still
 from jaxfer.errors import UserError
 from jaxfer.ranges import StoredSize
 
@@ -29,11 +31,13 @@ class Config(stills_builder.Config):
   Attributes:
     frames: which frames of a sequence, see `frame_rules`.
     contempt: keep the sequences of contempt.
+    unlabelled: keep the sequences without a label, under a class of that name: 266 of 593, and 5 of the 123 people.
   """
 
   image_size: StoredSize = 128
   frames: str = "last:3"
   contempt: bool = False
+  unlabelled: bool = False
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -41,14 +45,15 @@ class Config(stills_builder.Config):
 
 
 class Builder(stills_builder.Builder):
-  """CK+ as stills: peak frames of the labelled sequences of 118 people, six or seven classes."""
+  """CK+ as stills: peak frames of the labelled sequences of 118 people, or of all of 123, six to eight classes."""
 
   VERSION = tfds.core.Version("1.0.0")
   HOMEPAGE = "http://www.pitt.edu/~emotion/ck-spread.htm"
 
   def label_names(self) -> Sequence[str]:
-    """Without contempt, the names are six."""
-    return tuple(name for name in scan.LABELS if name != "contempt" or self.builder_config.contempt)
+    """Six names, and further ones for the sequences of contempt and for those without a label."""
+    names = tuple(name for name in scan.LABELS if name != "contempt" or self.builder_config.contempt)
+    return (*names, UNLABELLED) if self.builder_config.unlabelled else names
 
   def extras(self) -> Mapping[str, Any]:
     """The sequence a still is from, and its number there."""
@@ -56,42 +61,44 @@ class Builder(stills_builder.Builder):
 
   def scan(self, source: Path, findings: Findings) -> list[Still]:
     """Scans and checks the tree as `ckplus` does, then takes frames by the rule."""
+    config, names = self.builder_config, list(self.label_names())
     tree = scan.scan(source, findings)
-    damaged = frames.check_headers(tree.frames, tree.labelled, findings)
-    names = list(self.label_names())
+    sequences = [*tree.sequences, *(scan.unlabelled(tree, findings) if config.unlabelled else ())]
+    wanted = frozenset(tree.frames) if config.unlabelled else tree.labelled
+    damaged = frames.check_headers(tree.frames, wanted, findings)
     stills, dropped, taken = [], 0, 0
-    for sequence in tree.sequences:
-      name = scan.LABELS[sequence.label]
+    for sequence in sorted(sequences, key=lambda sequence: sequence.key):
+      name = UNLABELLED if sequence.label < 0 else scan.LABELS[sequence.label]
       if name not in names:
         dropped += 1
         continue
       if sequence.key in damaged:
         continue
       try:
-        square = (
-          None if sequence.landmarks is None else align.landmark_square(sequence.landmarks, frames.MARGIN)
-        )
+        stills += self._stills(sequence, names.index(name))
+        taken += 1
       except UserError as error:
         findings.bad.append(Problem(str(sequence.frames[0]), str(error)))
-        continue
-      taken += 1
-      for i in frame_rules.choose(self.builder_config.frames, len(sequence.frames)):
-        path = sequence.frames[i]
-        number = scan.frame_number(path)
-        stills.append(
-          Still(
-            key=f"{sequence.key}_{number:08d}",
-            subject=sequence.subject,
-            label=names.index(name),
-            source=File(path),
-            square=square,
-            where=f"landmarks of {sequence.key}" if square else "",
-            extras={"sequence": sequence.key, "frame": number},
-          )
-        )
     if dropped:
       findings.notes.append(f"{dropped} sequences of contempt left out; contempt=true keeps them")
-    findings.notes.append(
-      f"{len(stills)} frames of {taken} sequences by the rule {self.builder_config.frames}"
-    )
+    findings.notes.append(f"{len(stills)} frames of {taken} sequences by the rule {config.frames}")
+    return stills
+
+  def _stills(self, sequence: Recorded, label: int) -> list[Still]:
+    """The frames of a sequence that the rule takes; UserError where its landmarks make no square."""
+    square = None if sequence.landmarks is None else align.landmark_square(sequence.landmarks, frames.MARGIN)
+    stills = []
+    for i in frame_rules.choose(self.builder_config.frames, len(sequence.frames)):
+      number = scan.frame_number(sequence.frames[i])
+      stills.append(
+        Still(
+          key=f"{sequence.key}_{number:08d}",
+          subject=sequence.subject,
+          label=label,
+          source=File(sequence.frames[i]),
+          square=square,
+          where=f"landmarks of {sequence.key}" if square else "",
+          extras={"sequence": sequence.key, "frame": number},
+        )
+      )
     return stills

@@ -1,8 +1,8 @@
 """RAVDESS (Livingstone and Russo 2018) as stills of its clips, for paper 003; needs PyAV.
 
-Paper 003 says that its subjects sing, and counts 24 actors and eight emotions; yet the song part has 23 actors (none of
-number 18) and neither disgust nor surprise, so both parts are taken unless `channel` says otherwise. It
-trains on frames at equal spacing (the default) and judges on other sets.
+Paper 003 says that its subjects sing, so its mixture takes `channel="song"`: 23 actors (none of number 18), without
+disgust and surprise, although the paper counts 24 actors and eight emotions. It trains on frames at equal spacing (the
+default) and judges on other sets.
 """
 
 import dataclasses
