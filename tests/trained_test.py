@@ -14,7 +14,7 @@ from jaxfer import cli, inference
 from jaxfer.data import align, plan
 from jaxfer.errors import UserError
 from jaxfer.study import trainings
-from jaxfer.systems.system import ALONE
+from jaxfer.systems.prediction import ALONE
 from jaxfer.train.weights import load_weights, save_weights
 from tests import small_systems
 

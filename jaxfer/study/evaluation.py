@@ -13,7 +13,7 @@ import numpy as np
 from jaxfer import files, metrics
 from jaxfer.data.datasets import DATASETS
 from jaxfer.study.task import Task
-from jaxfer.systems.system import ALONE, SHUFFLED, Prediction, in_batches
+from jaxfer.systems.prediction import ALONE, SHUFFLED, Prediction, in_batches
 from jaxfer.train.members import Result
 
 GROUPS = ("gender", "age", "race")  # Texts of records that name a group of people.

@@ -19,7 +19,8 @@ from jaxfer.data.stream import Column, Stream
 from jaxfer.errors import UserError, unknown
 from jaxfer.ranges import Range
 from jaxfer.systems import SYSTEMS, create_model, model_class
-from jaxfer.systems.system import Prediction, System
+from jaxfer.systems.prediction import Prediction
+from jaxfer.systems.system import System
 from jaxfer.train import memory
 from jaxfer.train.stage import Stage, Variables
 

@@ -11,7 +11,7 @@ from jaxfer.config import Row
 from jaxfer.errors import UserError
 from jaxfer.study import evaluation, variants
 from jaxfer.study.task import options_of, task_of
-from jaxfer.systems.system import Prediction
+from jaxfer.systems.prediction import Prediction
 from jaxfer.train import weights
 from tests import study_toy as toy
 

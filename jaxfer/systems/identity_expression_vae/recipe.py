@@ -33,7 +33,8 @@ from jaxfer.systems.explanation import Explanation
 from jaxfer.systems.identity_expression_vae import clustering, code_metrics, figures, table, updates
 from jaxfer.systems.identity_expression_vae.baselines import VAE, ConditionalVAE, condition
 from jaxfer.systems.identity_expression_vae.model import IdentityExpressionVAE
-from jaxfer.systems.system import History, Prediction, System, Task, Variants
+from jaxfer.systems.prediction import Prediction
+from jaxfer.systems.system import History, System, Task, Variants
 from jaxfer.train import optim
 from jaxfer.train.stage import Batch, SampleFn, Stage, Update, Variables
 

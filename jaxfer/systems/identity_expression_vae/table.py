@@ -11,7 +11,8 @@ from jaxfer.report import plots
 from jaxfer.report.tables import Cell, Table
 from jaxfer.systems.identity_expression_vae import code_metrics, published
 from jaxfer.systems.identity_expression_vae import figures as training_figures
-from jaxfer.systems.system import History, Prediction, Variants
+from jaxfer.systems.prediction import Prediction
+from jaxfer.systems.system import History, Variants
 
 Variant = Mapping[str, Any]
 

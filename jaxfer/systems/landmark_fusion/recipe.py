@@ -56,17 +56,8 @@ from jaxfer.systems.explanation import Explanation
 from jaxfer.systems.landmark_fusion import figures, table
 from jaxfer.systems.landmark_fusion.model import LandmarkFusion, Outputs, normalised
 from jaxfer.systems.landmark_fusion.published import BEST_W, CONDITIONS
-from jaxfer.systems.system import (
-  ALONE,
-  History,
-  Options,
-  Prediction,
-  System,
-  Task,
-  Variants,
-  from_logits,
-  in_batches,
-)
+from jaxfer.systems.prediction import ALONE, Prediction, from_logits, in_batches
+from jaxfer.systems.system import History, Options, System, Task, Variants
 from jaxfer.train import optim
 from jaxfer.train.stage import Batch, Context, LossFn, LossOut, SampleFn, Stage, Update, Variables
 

@@ -17,7 +17,8 @@ from jaxfer.config import RunConfig, differences
 from jaxfer.report import plots
 from jaxfer.report.tables import Cell, Table
 from jaxfer.systems.landmark_fusion import published
-from jaxfer.systems.system import ALONE, SHUFFLED, Variants, in_batches
+from jaxfer.systems.prediction import ALONE, SHUFFLED, in_batches
+from jaxfer.systems.system import Variants
 
 Variant = Mapping[str, Any]
 # Mean over trainings and standard deviation; None where there is none.

@@ -27,10 +27,11 @@ from jaxfer.errors import UserError
 from jaxfer.ranges import Count, Range, Rate, ShareBelowOne
 from jaxfer.report.tables import Table
 from jaxfer.systems.explanation import Explanation, no_layers
+from jaxfer.systems.prediction import Prediction
 from jaxfer.systems.stacked_autoencoder import figures, published, table
 from jaxfer.systems.stacked_autoencoder.effective_pixels import EffectivePixels, weights_of
 from jaxfer.systems.stacked_autoencoder.model import StackedAutoencoder, corrupt
-from jaxfer.systems.system import History, Prediction, System, Task, Variants
+from jaxfer.systems.system import History, System, Task, Variants
 from jaxfer.train import optim
 from jaxfer.train.stage import Batch, Context, LossFn, LossOut, Stage, Update, Variables
 

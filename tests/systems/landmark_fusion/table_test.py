@@ -6,7 +6,7 @@ import pytest
 from jaxfer.config import Call, RunConfig
 from jaxfer.report import study
 from jaxfer.systems.landmark_fusion import SYSTEM, published, table
-from jaxfer.systems.system import Prediction
+from jaxfer.systems.prediction import Prediction
 
 CLASSES = len(published.CLASSES)
 LABEL = np.repeat(np.arange(CLASSES), published.TEST_COUNTS)
