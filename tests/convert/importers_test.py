@@ -383,7 +383,7 @@ def test_mistakes_at_the_command_line(tmp_path, capsys):
   (tmp_path / "full/mine.txt").write_text("")
   for arguments, message in (
     (("arm", source, str(tmp_path / "full")), "exists and is not empty"),
-    (("arm", source, source), "a file of that name lies there"),
+    (("arm", source, source), "a file of that name exists there"),
     (("vgg", source, str(tmp_path / "new")), "unknown importer 'vgg'"),
     (("arm", str(tmp_path / "no.pth"), str(tmp_path / "new")), "No such file"),
     (("torchvision_resnet18", source, str(tmp_path / "new")), "does not fit"),
