@@ -352,7 +352,7 @@ def test_a_checkpoint_of_another_net():
 def test_sizes_that_no_net_has():
   _, torch = drawn("arm")
   torch["arm.de_albino.weight"] = np.zeros((1, 1, 12, 12), np.float32)  # Blocks of 6 x 6 out of 8 channels.
-  with pytest.raises(UserError, match=r"some/file\.pth: 8 channels are no whole number of 6 x 6 blocks"):
+  with pytest.raises(UserError, match=r"some/file\.pth: 8 channels are not a multiple of 6 x 6"):
     importers.variables_of("arm", of(torch))
 
 
