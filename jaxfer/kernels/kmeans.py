@@ -80,7 +80,7 @@ def seed_centres(key: jax.Array, points: jax.Array, k: int) -> jax.Array:
 
 
 def _nearest(points: jax.Array, centres: jax.Array) -> jax.Array:
-  """Returns the nearest centre of each point, [n] int32. The points must be centred, so that the product is accurate."""
+  """Returns the nearest centre of each point, int32 [n]. The points must be centred to keep the product accurate."""
   product = jnp.matmul(centres, points.T, precision=lax.Precision.HIGHEST)
   # |x - c|^2 / 2 without the term |x|^2 / 2, which is the same for all centres. The centres are the first axis, so that
   # reductions over them are vector operations over points.

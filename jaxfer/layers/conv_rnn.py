@@ -215,7 +215,10 @@ class ConvLSTM(_Layer):
 
 
 class ConvGRU(_Layer):
-  """Convolutional GRU over a sequence. Without switches, it is that of Ballas et al. (2016). Attributes: see `ConvLSTM`."""
+  """Convolutional GRU over a sequence. Without switches, it is that of Ballas et al. (2016).
+
+  Attributes are those of `ConvLSTM`, without `peephole`.
+  """
 
   kind: ClassVar[Kind] = "conv_gru"
 
