@@ -153,7 +153,7 @@ def _sheet(examples: Mapping[str, np.ndarray], pictures: Sequence[np.ndarray]) -
     html.prose(f"Name: {'_' * 30}    Date: {'_' * 16}"),
     html.prose(
       f"Below is one example of each of {len(examples)} expressions. {len(pictures)} other pictures follow. Write the "
-      "word that fits best under each of them, and guess if you are not sure. Please do not discuss the pictures until "
+      "one word that fits best under each, and guess if you are not sure. Please do not discuss the pictures until "
       "everyone has finished."
     ),
     html.element("div", *shown, class_="examples"),

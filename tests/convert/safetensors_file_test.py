@@ -93,7 +93,7 @@ def test_a_header_beyond_the_file(tmp_path):
   with pytest.raises(UserError, match="its header ends at byte 90000008 of 10, so the file is cut short"):
     checkpoint.read(path)
   path.write_bytes((1 << 40).to_bytes(8, "little") + b"{}")
-  with pytest.raises(UserError, match="not a file of PyTorch or safetensors"):
+  with pytest.raises(UserError, match="not a PyTorch or safetensors file"):
     checkpoint.read(path)
 
 
