@@ -1,7 +1,7 @@
-"""Runs the Python file of a config. A mistake in it is told by its file and line, as a `UserError`.
+"""Runs the Python file of a config. A mistake in it raises a `UserError` that names the file and line.
 
-While the file runs, its folder is a package, so that a config takes what it shares with the one beside it by
-`from .table import rows`. The package is gone afterwards: files of one name in two folders do not meet.
+While the file runs, its folder is a package, so configs in one folder can share code: `from .table import rows`. The
+package is removed afterwards, so files with the same name in different folders do not collide.
 """
 
 import ast
@@ -16,8 +16,8 @@ from typing import Any
 
 from jaxfer.errors import UserError
 
-_LONGEST = 300  # Characters of an error's text.
-_PACKAGE = "config_folder"  # The name of the folder as a package; a message may show it.
+_LONGEST = 300  # Number of characters that a message shows of an error's text.
+_PACKAGE = "config_folder"  # Package name of the folder; messages may show it.
 
 
 def folder() -> pathlib.Path:
@@ -52,18 +52,18 @@ def run(path: str | pathlib.Path) -> tuple[Any, str]:
   """Runs the file at `path`, or the config of this name that comes with jaxfer, and its `get_config()`.
 
   Returns:
-    What `get_config()` returns, and where it is defined: file and line.
+    (config, place): the result of `get_config()`, and the file and line where the function is defined.
 
   Raises:
-    UserError: there is no such file, it cannot be read, it defines no `get_config`, or it raises; names the file and,
-      where the error has one, the line.
+    UserError: the file is missing, cannot be read, does not define `get_config`, or raises an exception. The message
+      names the file and, if it is known, the line.
   """
   path = found(pathlib.Path(path))
   _readable(path)
   with _package(path.parent):
     function = _called(path, lambda: _module(path).get("get_config"))
     if not callable(function):
-      raise UserError(f"{path} is no config: it defines no get_config()")
+      raise UserError(f"{path} is not a config: it does not define get_config()")
     code = getattr(function, "__code__", None)
     line = code.co_firstlineno if code is not None and code.co_filename == str(path) else None
     return _called(path, function, line), _place(path, line)
@@ -71,7 +71,10 @@ def run(path: str | pathlib.Path) -> tuple[Any, str]:
 
 @contextlib.contextmanager
 def _package(folder: pathlib.Path) -> Iterator[None]:
-  """Makes a folder the package `_PACKAGE`; what it held before, as for a config that reads another, comes back."""
+  """Context manager that makes a folder the package `_PACKAGE`.
+
+  The previous package, which exists if one config reads another, is restored at the end.
+  """
 
   def taken() -> dict[str, types.ModuleType]:
     own = [name for name in sys.modules if name.partition(".")[0] == _PACKAGE]
@@ -99,7 +102,7 @@ def _module(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _called(path: pathlib.Path, function: Callable[[], Any], line: int | None = None) -> Any:
-  """What a function of the config returns; `line` is where it stands, for an error that tells no line of the config."""
+  """Calls a function of the config. An error that has no line of the config gets `line`, the line of the function."""
   try:
     return function()
   except (Exception, SystemExit) as error:
@@ -113,10 +116,10 @@ def _place(path: pathlib.Path, line: int | None) -> str:
 
 
 def summary(path: pathlib.Path) -> str:
-  """The first line of the docstring of the file at `path`, which is not run; "" where it has none.
+  """Returns the first line of the docstring of the file at `path`, or "" if it has none. The file is not run.
 
   Raises:
-    UserError: it cannot be read, or is no Python.
+    UserError: the file cannot be read or is not valid Python.
   """
   _readable(path)
   text = path.read_bytes()
@@ -126,19 +129,19 @@ def summary(path: pathlib.Path) -> str:
 
 
 def _readable(path: pathlib.Path) -> None:
-  """Refuses what is no file that can be read."""
+  """Refuses a path that is not a readable file."""
   try:
     if path.is_dir():
       raise UserError(f"{path} is a folder: name a config in it, such as {path / 'config.py'}")
     if not path.is_file():
-      raise UserError(f"no config at {path}: `jaxfer list configs` names those that there are")
+      raise UserError(f"no config at {path}: `jaxfer list configs` lists the configs that exist")
     path.read_bytes()
   except OSError as error:
     raise UserError(f"config {path} cannot be read: {error.strerror}") from error
 
 
 def _line_of(error: BaseException, path: pathlib.Path) -> int | None:
-  """The line of the config that an error is about: where it does not parse, or where it was when it raised."""
+  """Returns the line of the config where a syntax error is or where an exception was raised; None if unknown."""
   if isinstance(error, SyntaxError) and error.filename == str(path):
     return error.lineno
   frames = traceback.walk_tb(error.__traceback__)
@@ -147,7 +150,7 @@ def _line_of(error: BaseException, path: pathlib.Path) -> int | None:
 
 
 def _beside(error: BaseException, path: pathlib.Path) -> str:
-  """Where an error was raised in a file beside the config, as a SyntaxError tells it; "" where it was in none."""
+  """Returns the place of an error in another file of the config's folder, as " (file, line n)"; "" if there is none."""
   frames = traceback.walk_tb(error.__traceback__)
   places = [(pathlib.Path(frame.f_code.co_filename), line) for frame, line in frames]
   own = [(file, line) for file, line in places if file.resolve().parent == path.resolve().parent]
@@ -158,14 +161,14 @@ def _beside(error: BaseException, path: pathlib.Path) -> str:
 
 
 def _said(error: BaseException, path: pathlib.Path) -> str:
-  """An error's kind and text on one line."""
+  """Returns the type and text of an error on one line."""
   text = str(error)
   if isinstance(error, SyntaxError) and error.filename == str(path):
-    text = error.msg  # Without the place, which is told already.
+    text = error.msg  # Without the place, which the message already names.
   text = " ".join(text.split())
   text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
   if isinstance(error, ModuleNotFoundError) and path.with_name(f"{error.name}.py").is_file():
-    text += f"; it lies beside the config: write `from .{error.name} import ...`"
+    text += f"; it is in the folder of the config: write `from .{error.name} import ...`"
   if isinstance(error, SystemExit):
     return f"the config calls sys.exit({text}): it must return a RunConfig or a StudyConfig"
   return ": ".join(filter(None, ("" if isinstance(error, UserError) else type(error).__name__, text)))

@@ -1,4 +1,4 @@
-"""What a user can cause: bad input, with the hint that goes with a misspelt name, and a stop by signal."""
+"""Exceptions that a user can cause: bad input, with a hint for a misspelt name, and a stop by a signal."""
 
 import difflib
 import signal
@@ -6,11 +6,16 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-  """Bad input: a file, a value or an option. The message names all three and the fix; the CLI prints it alone."""
+  """Bad input. The message names the file, value or option and the fix; the CLI prints it without a traceback."""
 
 
 class Interrupted(Exception):
-  """A signal asked a command to stop. `signal` is the signal's number; `what` says what is left of the work."""
+  """A signal asked a command to stop.
+
+  Args:
+    number: number of the signal; kept as the attribute `signal`.
+    what: what became of the work so far; the end of the message.
+  """
 
   def __init__(self, number: int, what: str = "state saved: go on with --resume"):
     super().__init__(f"stopped by {signal.Signals(number).name}, {what}")

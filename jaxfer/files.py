@@ -1,4 +1,7 @@
-"""Files of our own: written whole or not at all, and read with an error that says what is wrong and what to do."""
+"""Reads and writes jaxfer's own files.
+
+A file is written completely or not at all. If a file cannot be read, the error says what is wrong and what to do.
+"""
 
 import contextlib
 import csv
@@ -17,7 +20,7 @@ from jaxfer.errors import UserError
 Content = str | bytes | Callable[[BinaryIO], object]
 
 _PARTIAL = ".partial"
-# What operating systems, file servers and editors leave in any folder, in lower case.
+# Names, in lower case, of files that operating systems, file servers and editors leave in any folder.
 _CLUTTER_NAMES = {
   ".ds_store", ".localized", ".appledouble", ".spotlight-v100", ".trashes", ".fseventsd", ".temporaryitems",
   "icon\r", "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information",
@@ -34,7 +37,7 @@ _FIXES = {
   errno.EACCES: "change its permissions, or choose another folder",
   errno.EPERM: "change its permissions, or choose another folder",
   errno.ENAMETOOLONG: "choose a shorter name",
-  errno.EEXIST: "a file of that name lies there; choose another folder",
+  errno.EEXIST: "a file of that name exists there; choose another folder",
   errno.ENOTDIR: "a part of its path is a file; choose another folder",
 }
 _OTHER_FIX = "choose another folder"
@@ -44,11 +47,11 @@ _AS_TEXT = (
   errno.EFBIG,
   errno.EROFS,
   errno.EACCES,
-)  # As other libraries report them.
+)  # Errors that other libraries report only as text.
 
 
 def clutter(name: str) -> bool:
-  """Whether an operating system, a file server, an editor or a killed write leaves files of this name."""
+  """Returns whether operating systems, file servers, editors or killed writes leave files of this name."""
   lower = name.lower()
   return (
     lower in _CLUTTER_NAMES
@@ -59,20 +62,21 @@ def clutter(name: str) -> bool:
 
 
 def unusable(path: str | pathlib.Path, error: OSError, what: str = "used") -> UserError:
-  """The error for a path that cannot be used, with what to do about it."""
+  """Returns the error for a path that cannot be used; its message says what to do."""
   fix = _FIXES.get(error.errno or 0, _OTHER_FIX)
   return UserError(f"{path} cannot be {what} ({error.strerror or error}): {fix}")
 
 
 def unwritable(path: str | pathlib.Path, error: OSError) -> UserError:
-  """The error for a path that cannot be written, with what to do about it."""
+  """Returns the error for a path that cannot be written; its message says what to do."""
   return unusable(path, error, "written")
 
 
 def disk_error(error: BaseException) -> OSError | None:
-  """The failure to write that lies behind an exception: a full or read-only disk, a missing permission.
+  """Returns the failure to write that caused an exception, or None if there is none.
 
-  Libraries that write through their own code, such as Orbax, raise other types and give the reason as text.
+  Such failures are a full disk, a read-only disk or a missing permission. Libraries with I/O code of their own, such
+  as Orbax, raise other exception types and give the reason as text only, so the text is searched too.
   """
   seen: set[int] = set()
   link: BaseException | None = error
@@ -88,14 +92,14 @@ def disk_error(error: BaseException) -> OSError | None:
 
 
 def write_atomic(path: str | pathlib.Path, content: Content) -> None:
-  """Writes a file so that a reader, or a kill at any moment, finds the old content or the new one, never a part.
+  """Writes a file atomically: it has either its old or its new content, even if the process is killed while writing.
 
-  The content goes to a hidden file in the same folder, which takes the name at the end. What a killed process leaves
-  there is `clutter`, and `remove_partial` removes it.
+  The content is written to a hidden file in the same folder, which is then renamed. If the process is killed, the
+  hidden file stays. `clutter` recognises its name, and `remove_partial` removes it.
 
   Args:
-    path: of the file, in a folder that exists.
-    content: text, written as UTF-8; bytes; or a function that writes to the binary file that it is given.
+    path: path of the file, in a folder that exists.
+    content: text, written as UTF-8; bytes; or a function that writes to the binary file passed to it.
 
   Raises:
     UserError: the file cannot be written.
@@ -106,7 +110,7 @@ def write_atomic(path: str | pathlib.Path, content: Content) -> None:
     try:
       with partial.open("xb") as file:
         if isinstance(content, str):
-          # Names of files that are not valid UTF-8 reach us as lone surrogates.
+          # Python represents file names that are not valid UTF-8 with lone surrogates.
           file.write(content.encode("utf-8", "backslashreplace"))
         elif isinstance(content, bytes):
           file.write(content)
@@ -124,14 +128,17 @@ def write_atomic(path: str | pathlib.Path, content: Content) -> None:
 
 
 def remove_partial(folder: pathlib.Path) -> None:
-  """Removes what a killed `write_atomic` left in a folder and below; nobody else may be writing there."""
+  """Removes the files that killed `write_atomic` calls left in a folder and its subfolders.
+
+  No other process may be writing there.
+  """
   for path in folder.rglob(f".*{_PARTIAL}"):
     with contextlib.suppress(OSError):
       path.unlink()
 
 
 def make_folder(folder: pathlib.Path) -> None:
-  """Makes a folder, and those above it; raises `UserError` where that is impossible."""
+  """Makes a folder and its parents; raises `UserError` if that is impossible."""
   try:
     folder.mkdir(parents=True, exist_ok=True)
   except OSError as error:
@@ -139,7 +146,7 @@ def make_folder(folder: pathlib.Path) -> None:
 
 
 def plain(tree: Any) -> Any:
-  """A tree without NaN and infinities, which JSON does not have: None takes their place. Tuples become lists."""
+  """Returns the tree with None in place of NaN and infinities, which JSON does not have. Tuples become lists."""
   if isinstance(tree, Mapping):
     return {key: plain(value) for key, value in tree.items()}
   if isinstance(tree, list | tuple):
@@ -150,12 +157,12 @@ def plain(tree: Any) -> Any:
 
 
 def to_json(tree: Any, indent: int | None = 2) -> str:
-  """The tree as valid JSON, which has no NaN and no infinity: both are written as null."""
+  """Returns the tree as valid JSON. NaN and infinities, which JSON does not have, are written as null."""
   return json.dumps(plain(tree), indent=indent, allow_nan=False)
 
 
 def write_json(path: str | pathlib.Path, tree: Any, indent: int | None = 2) -> None:
-  """Writes a tree as `to_json` gives it; raises as `write_atomic`."""
+  """Writes the result of `to_json` to a file. Errors are those of `write_atomic`."""
   write_atomic(path, to_json(tree, indent) + "\n")
 
 
@@ -163,12 +170,12 @@ def read_json(path: pathlib.Path, fix: str, keys: Iterable[str] = ()) -> dict[st
   """Reads an object that `write_json` wrote.
 
   Args:
-    path: of the file.
-    fix: what the user can do where the file is missing or damaged; ends the error's message.
-    keys: that the object must have.
+    path: path of the file.
+    fix: what the user can do if the file is missing or damaged; the end of the error message.
+    keys: keys that the object must have.
 
   Raises:
-    UserError: no such file, or one that is empty, cut short, not UTF-8, or not an object with these keys.
+    UserError: the file is missing, empty, cut short, not UTF-8, or not an object with these keys.
   """
   try:
     text = path.read_bytes().decode("utf-8")
@@ -195,8 +202,8 @@ def read_rows(path: pathlib.Path) -> tuple[list[dict[str, Any]], str]:
   """Reads the rows of a JSON-lines file, such as metrics.jsonl.
 
   Returns:
-    The rows of its whole lines; and what is wrong with the file, such as "is missing" or "has 2 damaged lines (the
-    first is line 7)", or "".
+    (rows, problem): the rows of all lines that are valid, and what is wrong with the file, such as "is missing" or
+    "has 2 damaged lines (the first is line 7)"; "" if nothing is wrong.
   """
   try:
     data = path.read_bytes()
@@ -223,7 +230,7 @@ def read_rows(path: pathlib.Path) -> tuple[list[dict[str, Any]], str]:
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-  """A table as csv: fields with commas, quotes or line breaks are quoted, and every line ends with a newline."""
+  """Returns a table as CSV. Fields with commas, quotes or line breaks are quoted; every line ends with a newline."""
   lines = []
   for row in [header, *rows]:
     line = io.StringIO(newline="")

@@ -1,4 +1,4 @@
-"""Work directories: one command at a time, one kind of content, and a clear error where nothing can be written."""
+"""Work directories. Only one command works in a directory at a time, and a directory holds only one kind of content."""
 
 import contextlib
 import errno
@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from jaxfer import files
 from jaxfer.errors import UserError
 
-RUN, STUDY = "config.json", "study.json"  # What tells a folder of `jaxfer train` and one of `jaxfer study`.
+RUN, STUDY = "config.json", "study.json"  # Files that mark a folder of `jaxfer train` or of `jaxfer study`.
 LOCK = ".lock"
 
-# What a folder holds, by a file or folder in it; the first that is there counts.
+# Name of a file or folder -> content of the folder that holds it. The first name that exists decides.
 _KINDS = {
   STUDY: "a study",
   RUN: "a run",
@@ -34,8 +34,8 @@ _KINDS = {
   "table.json": "the table of a study",
   "report.html": "a report",
 }
-# Folders inside a run and inside a study that are theirs alone, and a key that tells their record from another file
-# of the same name.
+# For a run and a study: the names of the folders that belong to it, and a key of its record, which distinguishes the
+# record from other files of the same name.
 _PARTS = {
   RUN: (re.compile(r"group\d+|checkpoints|digests|best|weights"), "recipe"),
   STUDY: (re.compile(r"rows|sources"), "rows"),
@@ -44,12 +44,12 @@ _UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 def kind(folder: pathlib.Path) -> tuple[str, str] | None:
-  """What a folder holds, in words, and the file that tells so; None where it holds nothing of ours."""
+  """Returns the content of a folder, in words, and the file that shows it; None if it holds nothing of jaxfer's."""
   return next(((words, name) for name, words in _KINDS.items() if os.path.lexists(folder / name)), None)
 
 
 def owner(folder: pathlib.Path) -> tuple[str, pathlib.Path] | None:
-  """The run, study or prepared data set that a folder is a part of, in words, and its folder; None for none."""
+  """Returns the run, study or prepared data set that a folder is a part of, in words, and its folder; None if none."""
   folder = pathlib.Path(os.path.realpath(folder))
   for parent in folder.parents:
     if (parent / "dataset_info.json").is_file():
@@ -61,7 +61,7 @@ def owner(folder: pathlib.Path) -> tuple[str, pathlib.Path] | None:
 
 
 def _is_ours(record: pathlib.Path) -> bool:
-  """Whether a file is the record of a run or study; other programs write a config.json too."""
+  """Returns whether a file is the record of a run or study; other programs also write files named config.json."""
   try:
     tree = json.loads(record.read_bytes())
   except (OSError, ValueError, RecursionError):
@@ -70,27 +70,28 @@ def _is_ours(record: pathlib.Path) -> bool:
 
 
 def check(folder: pathlib.Path, own: str | None, fix: str) -> None:
-  """Refuses a folder that holds something else than what is asked for, or is a part of something else.
+  """Refuses a folder that holds other content than expected, or that is a part of something else.
 
   Args:
-    folder: which may not exist.
-    own: `RUN` or `STUDY`, which the folder may hold; None for a folder that must hold nothing of ours.
-    fix: what the user can do; ends the error's message.
+    folder: the folder; it need not exist.
+    own: the content that the folder may hold, `RUN` or `STUDY`; None if it must hold nothing of jaxfer's.
+    fix: what the user can do; the end of the error message.
 
   Raises:
-    UserError: names what lies there.
+    UserError: the folder holds other content, which the message names.
   """
   if (part := owner(folder)) is not None:
     raise UserError(f"{folder} is a part of {part[0]}, {part[1]}: {fix}")
   if (found := kind(folder)) is not None and found[1] != own:
     raise UserError(f"{folder} holds {found[0]} ({found[1]}): {fix}")
-  for below in ("*", "*/*", "*/*/*"):  # A data set's configuration, the data set, the folder of all.
+  # `folder` may be that of one configuration of a data set, of the data set, or of all data sets.
+  for below in ("*", "*/*", "*/*/*"):
     if (data := next(folder.glob(f"{below}/dataset_info.json"), None)) is not None:
       raise UserError(f"{folder} holds prepared data ({data.relative_to(folder)}): {fix}")
 
 
 def check_data_dir(folder: pathlib.Path) -> None:
-  """Raises `UserError` where a folder for prepared data is, or lies within, a run or a study."""
+  """Raises `UserError` if a folder for prepared data is a run or a study, or lies within one."""
   part = owner(folder)
   found = next((_KINDS[name] for name in _PARTS if _is_ours(folder / name)), None)
   if part is not None or found is not None:
@@ -99,7 +100,7 @@ def check_data_dir(folder: pathlib.Path) -> None:
 
 
 def check_writable(folder: pathlib.Path) -> None:
-  """Makes a folder where it does not exist, and writes and removes a file in it; raises `UserError` if it cannot."""
+  """Makes a folder if it does not exist, and writes a file there as a test; raises `UserError` if either fails."""
   files.make_folder(folder)
   probe = folder / ".probe.partial"
   try:
@@ -113,9 +114,9 @@ def check_writable(folder: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def fresh(folder: pathlib.Path) -> Iterator[None]:
-  """Makes a folder for something new, which is written inside; raises `UserError` where that is impossible.
+  """Context manager that makes a folder for new content; raises `UserError` if that is impossible.
 
-  The folder may exist if nothing lies in it. It is removed again if nothing was written.
+  The folder may exist if it is empty. If it was made here and nothing was written to it, it is removed again.
   """
   fix = "give a new folder"
   with explained(folder):
@@ -141,18 +142,19 @@ def hold(
   log: Callable[[str], None],
   fix: str = "choose another --workdir",
 ) -> Iterator[None]:
-  """Takes a work directory for one command, which is alone in it until the end.
+  """Context manager that reserves a work directory for one command.
 
-  The folder is made, checked and probed before anything else happens. A lock of the operating system (flock on the
-  file `.lock`, which names the process that holds it) keeps other commands out. It ends with the process, even one
-  that is killed. On a file system without such locks a line says so, and the command goes on. A failure to write in
-  the folder, by whatever library, becomes a `UserError`. A folder that was made here and stays empty is removed.
+  The folder is made and checked, and a file is written there as a test, before anything else happens. A lock of the
+  operating system (flock on the file `.lock`, which names the process that holds it) keeps other commands out. The lock
+  ends with the process, even if the process is killed. On a file system without such locks, the command logs a line and
+  goes on. A failure to write in the folder, by whatever library, becomes a `UserError`. A folder that was made here and
+  stays empty is removed.
 
   Args:
     folder: the work directory.
-    own: what it may hold, `RUN` or `STUDY`.
-    data_dir: the folder of prepared data, which must be another one.
-    log: takes the line about a missing lock.
+    own: the content that it may hold, `RUN` or `STUDY`.
+    data_dir: the folder of prepared data, which must be a different folder.
+    log: called with the line about missing locks.
     fix: see `check`.
 
   Raises:
@@ -178,7 +180,9 @@ def hold(
 def _locked(folder: pathlib.Path, log: Callable[[str], None]) -> Iterator[None]:
   path = folder / LOCK
   while True:
-    with path.open("a+", encoding="utf-8") as file:  # Does not truncate: the holder's name is in it.
+    with path.open(
+      "a+", encoding="utf-8"
+    ) as file:  # Not truncated: the file may hold the name of another process.
       try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
       except BlockingIOError:
@@ -191,13 +195,15 @@ def _locked(folder: pathlib.Path, log: Callable[[str], None]) -> Iterator[None]:
         if error.errno not in _UNSUPPORTED:
           raise
         log(
-          f"{folder} lies on a file system without locks ({error.strerror}): let no second command work in it "
+          f"{folder} is on a file system without locks ({error.strerror}): do not run a second command in it "
           "at the same time"
         )
       try:
         if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
           continue
-      except FileNotFoundError:  # Its holder removed it between our opening and locking it.
+      except (
+        FileNotFoundError
+      ):  # The other process removed the file after we opened it and before we locked it.
         continue
       file.truncate(0)
       file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
@@ -212,7 +218,7 @@ def _locked(folder: pathlib.Path, log: Callable[[str], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def explained(folder: pathlib.Path) -> Iterator[None]:
-  """Makes a `UserError` of a failure to write in a folder."""
+  """Context manager that turns a failure to write in a folder into a `UserError`."""
   try:
     yield
   except UserError:

@@ -92,7 +92,7 @@ class Score:
 def score(labels: ArrayLike, correct: ArrayLike, num_classes: int) -> Score:
   """Counts the correct records of each class.
 
-  Sums are rounded only once, so the result does not depend on the order of the records, even for fractions.
+  Each sum is rounded only once, so the result does not depend on the order of the records, even for fractions.
 
   Args:
     labels: int [n], 0 .. num_classes - 1.
@@ -147,13 +147,13 @@ def summarize(confusion: ArrayLike) -> dict[str, Any]:
     raise ValueError(f"a confusion matrix is [K, K], got shape {matrix.shape}")
   if not np.isfinite(matrix).all():
     raise ValueError(
-      "the confusion matrix is not finite: a prediction came from NaN logits, or a label is no class"
+      "the confusion matrix is not finite: a prediction came from NaN logits, or a label is not a class"
     )
   if (matrix < 0).any():
     raise ValueError(f"a confusion matrix holds counts, got {matrix.min()}")
   count = matrix.sum()
   if count == 0:
-    raise ValueError("the confusion matrix counts no example")
+    raise ValueError("the confusion matrix counts no examples")
 
   hits, support, predicted = matrix.diagonal().copy(), matrix.sum(1), matrix.sum(0)
   empty = support == 0
@@ -161,7 +161,7 @@ def summarize(confusion: ArrayLike) -> dict[str, Any]:
   f1 = _ratio(2 * precision * recall_or_zero, precision + recall_or_zero)
   if empty.any():
     classes = ", ".join(str(k) for k in np.flatnonzero(empty))
-    warnings.warn(f"no example of class {classes}: left out of the average accuracy", stacklevel=2)
+    warnings.warn(f"no examples of class {classes}: left out of the average accuracy", stacklevel=2)
   return {
     "count": float(count),
     "correct": float(hits.sum()),

@@ -1,9 +1,9 @@
-"""What the readers of pickles share, so that nothing which a file names is imported or called.
+"""Shared code of the two pickle readers, which never import or call what a file names.
 
-`pickle.load` runs whatever the file says. Our two readers, `data.unpickle` for plain data and `convert.torch_file` for
-files of PyTorch, first `check` a pickle's opcodes. Then they run a `pickle.Unpickler` of their own, whose `find_class`
-knows a few names and returns objects of ours in place of what the names stand for. These objects are `Sealed`, so that
-no opcode can change them.
+`pickle.load` runs any code that a file names. The two readers, `data.unpickle` for plain data and `convert.torch_file`
+for PyTorch files, first `check` the opcodes of a pickle. Then they run a `pickle.Unpickler` whose `find_class` knows a
+few names and returns placeholder objects instead of importing them. The placeholders are `Sealed`, so that no opcode
+can change them.
 """
 
 import pickle
@@ -11,18 +11,18 @@ import pickletools
 from collections.abc import Set
 from typing import Any
 
-# For containers, texts, numbers, and names and calls of them, as protocol 2 and later write them.
+# Opcodes with which protocol 2 and later write containers, strings, numbers, global names and calls of these.
 OPCODES = frozenset({
   "PROTO", "FRAME", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT",
   "BINUNICODE", "SHORT_BINUNICODE", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "EMPTY_LIST",
   "EMPTY_TUPLE", "EMPTY_DICT", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "APPEND", "APPENDS", "SETITEM", "SETITEMS",
   "BINPUT", "LONG_BINPUT", "MEMOIZE", "BINGET", "LONG_BINGET", "GLOBAL", "STACK_GLOBAL", "REDUCE", "NEWOBJ", "BUILD",
 })  # fmt: skip
-# Objects in memory take up to 64 times the bytes of the opcodes that make them.
+# Objects in memory need up to 64 times as many bytes as the opcodes that make them.
 MAX_OPCODES = 1 << 22
-# Python hashes nested tuples by recursion in C, and a stack of 8 MiB overflows somewhere above 100,000 of them.
+# Python hashes nested tuples recursively in C, and a stack of 8 MiB overflows at somewhat more than 100,000 levels.
 MAX_TUPLES = 1 << 16
-# What Python raises where a pickle is cut short or changed.
+# Exceptions that Python raises for a pickle that is cut short or changed.
 UNSOUND = (
   pickle.UnpicklingError, EOFError, ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError,
   TypeError, ValueError,
@@ -30,36 +30,36 @@ UNSOUND = (
 
 
 class Forbidden(ValueError):
-  """A pickle that is not read. The message says why."""
+  """The pickle is refused. The message says why."""
 
 
 class Sealed:
-  """Takes no state from a pickle: hooks, metadata and the like are dropped, nothing is overwritten."""
+  """Ignores the state that a pickle sets, such as hooks and metadata, so that no attribute is overwritten."""
 
   def __setstate__(self, state: Any) -> None:
     del state
 
 
 def check(data: bytes, opcodes: Set[str], only: str) -> None:
-  """Looks a pickle's opcodes over without running them.
+  """Checks the opcodes of a pickle without running them.
 
   Args:
-    data: begins with the pickle.
-    opcodes: those that are allowed.
-    only: what these can build, for the message.
+    data: bytes that begin with the pickle.
+    opcodes: names of the allowed opcodes.
+    only: what the allowed opcodes can build, for the message.
 
   Raises:
-    Forbidden: it has another opcode, or needs more memory or stack than its length explains.
-    ValueError: it is cut short, or the argument of an opcode is malformed.
+    Forbidden: the pickle has another opcode, has too many opcodes or tuples, or uses a memo number beyond its length.
+    ValueError: the pickle is cut short, or the argument of an opcode is malformed.
   """
   argument: Any
   tuples = 0
   for number, (opcode, argument, _) in enumerate(pickletools.genops(data), start=1):
     if opcode.name not in opcodes:
       raise Forbidden(f"the pickle uses {opcode.name}: only {only} are read")
-    # The memo is an array up to its largest number.
+    # The memo is an array as long as its largest number.
     if opcode.name in ("LONG_BINPUT", "PUT") and argument > min(len(data), MAX_OPCODES):
-      raise Forbidden(f"the pickle is not sound: its memo number {str(argument)[:20]} is beyond its length")
+      raise Forbidden(f"the pickle is damaged: its memo number {str(argument)[:20]} is beyond its length")
     tuples += opcode.name in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")
     if number > MAX_OPCODES or tuples > MAX_TUPLES:
       raise Forbidden(

@@ -1,8 +1,8 @@
-"""The range of every number in a config, as part of its type.
+"""Types for the numbers of a config, each with the range of its values.
 
-An option that is a number says in its annotation which values it takes, `epochs: Count = 100`. `jaxfer.values.check`
-reads these annotations and refuses any other value before data are read or anything is compiled. Upper limits are far
-above what is useful; they keep a slip of the finger from filling the memory or overflowing an array.
+The annotation of a numeric option gives the values that it accepts: `epochs: Count = 100`. `jaxfer.values.check` reads
+these annotations and refuses other values before any data are read or anything is compiled. The upper limits are far
+above useful values; they keep a typing mistake from filling the memory or overflowing an array.
 """
 
 import dataclasses
@@ -17,9 +17,9 @@ class Range:
   Attributes:
     low: the smallest number.
     high: the largest number.
-    above: whether `low` itself is left out.
-    below: whether `high` itself is left out.
-    parity: "odd" or "even" where only such numbers count.
+    above: whether `low` itself is excluded.
+    below: whether `high` itself is excluded.
+    parity: "odd" or "even" if only such numbers are in the range; "" for all numbers.
   """
 
   low: int | float
@@ -46,10 +46,10 @@ class Range:
 
 @dataclasses.dataclass(frozen=True)
 class OneOf:
-  """A few numbers.
+  """One of a few integers.
 
   Attributes:
-    values: the numbers.
+    values: the integers.
   """
 
   values: tuple[int, ...]
@@ -65,7 +65,7 @@ class OneOf:
 
 @dataclasses.dataclass(frozen=True)
 class Length:
-  """How many values a tuple has: 1 to `most`.
+  """The length of a tuple: 1 to `most` values.
 
   Attributes:
     most: the largest number of values.
@@ -75,30 +75,32 @@ class Length:
 
 
 # Whole numbers.
-Count = Annotated[int, Range(1, 1_000_000)]  # Epochs, rounds, people, pictures, steps.
+Count = Annotated[int, Range(1, 1_000_000)]  # Epochs, rounds, people, images, steps.
 CountOrZero = Annotated[int, Range(0, 1_000_000)]
-Seed = Annotated[int, Range(0, 2**32 - 1)]  # JAX's keys take 32 bits: 2**32 would draw what 0 draws.
-Units = Annotated[int, Range(1, 65_536)]  # Channels, units of a layer, classes, rows of a batch, devices.
+Seed = Annotated[
+  int, Range(0, 2**32 - 1)
+]  # JAX's keys use 32 bits of a seed: 2**32 would give the same draws as 0.
+Units = Annotated[int, Range(1, 65_536)]  # Channels, units of a layer, classes, examples of a batch, devices.
 Classes = Annotated[int, Range(2, 1_000_000)]
-ImageSize = Annotated[int, Range(1, 4096)]  # Pixels that a model reads.
-StoredSize = Annotated[int, Range(16, 4096)]  # Pixels of a data set's pictures.
+ImageSize = Annotated[int, Range(1, 4096)]  # Edge of a model's input images, in pixels.
+StoredSize = Annotated[int, Range(16, 4096)]  # Edge of a data set's images, in pixels.
 Frames = Annotated[int, Range(1, 10_000)]
 Channels = Annotated[int, OneOf((1, 3))]  # Grey or RGB.
 Kernel = Annotated[int, Range(1, 99)]
 Block = Annotated[
   int, Range(2, 64, parity="even")
-]  # The block of ARM's arrangement, half of which is a stride.
+]  # Block size of ARM's arrangement; half of it is the stride of a convolution.
 OddKernel = Annotated[int, Range(1, 99, parity="odd")]
 
 # Numbers.
-Rate = Annotated[float, Range(0, 1000)]  # A learning rate or weight decay; 0 leaves parameters as they are.
-Factor = Annotated[float, Range(0, 1, above=True)]  # A factor that a rate falls by.
-Weight = Annotated[float, Range(0, 1_000_000_000)]  # A factor on a term of a loss, or on an input.
-Share = Annotated[float, Range(0, 1)]  # A probability, or a part of a whole.
+Rate = Annotated[float, Range(0, 1000)]  # A learning rate or weight decay; 0 leaves the parameters unchanged.
+Factor = Annotated[float, Range(0, 1, above=True)]  # A factor by which a learning rate is decreased.
+Weight = Annotated[float, Range(0, 1_000_000_000)]  # A factor of a loss term or of an input.
+Share = Annotated[float, Range(0, 1)]  # A probability or a fraction.
 ShareBelowOne = Annotated[float, Range(0, 1, below=True)]
-Part = Annotated[float, Range(0, 1, above=True, below=True)]  # Neither nothing nor all.
-Width = Annotated[float, Range(0, 16, above=True)]  # A factor on the channels of a net.
+Part = Annotated[float, Range(0, 1, above=True, below=True)]  # A fraction that is neither 0 nor 1.
+Width = Annotated[float, Range(0, 16, above=True)]  # A factor of the number of channels of a model.
 Seconds = Annotated[float, Range(0, 31_536_000)]  # Up to a year.
-Norm = Annotated[float, Range(0, 1_000_000_000, above=True)]  # The largest norm of a gradient.
+Norm = Annotated[float, Range(0, 1_000_000_000, above=True)]  # The largest allowed norm of a gradient.
 Degrees = Annotated[float, Range(0, 180)]
-Variance = Annotated[float, Range(0, 65_025)]  # The variance of grey levels, which go from 0 to 255.
+Variance = Annotated[float, Range(0, 65_025)]  # The variance of grey levels, which range from 0 to 255.

@@ -1,7 +1,7 @@
-"""Typed values of a config: read from text, and checked against the type and range that their option is annotated with.
+"""Reads config values from text and checks them against the annotated type and range of their option.
 
-Types are those that configs use: bool, int, float, str, `Literal`, `None`, unions and tuples of these, mappings,
-dataclasses, and `Annotated` with a range of `jaxfer.ranges`.
+The types that configs use are supported: bool, int, float, str, `Literal`, `None`, unions and tuples of these,
+mappings, dataclasses, and `Annotated` with a range of `jaxfer.ranges`.
 """
 
 import ast
@@ -14,18 +14,18 @@ from typing import Annotated, Any, Literal
 from jaxfer.errors import UserError, unknown
 from jaxfer.ranges import Length
 
-_SHOWN = 80  # Characters of a value in a message.
+_SHOWN = 80  # Number of characters that a message shows of a value.
 
 
 class Text(str):
-  """A value as the command line writes it; `read` reads it by the type of its key."""
+  """A value as text from the command line; `read` parses it as the type of its key."""
 
 
 def read(value: Any, kind: Any, name: str) -> Any:
-  """Returns a value of the type `kind` for the key `name`: `value` itself, or what it writes if it is a `Text`.
+  """Returns a value of the type `kind` for the key `name`: `value` itself, or the parsed text if it is a `Text`.
 
   Raises:
-    UserError: it is not of that type, or as `check`.
+    UserError: the value is not of that type, or `check` refuses it.
   """
   if isinstance(value, Text):
     return parse(str(value), kind, name)
@@ -38,7 +38,7 @@ def parse(text: str, kind: Any, name: str) -> Any:
   """Reads `text` as a value of the type `kind`, for the key `name`.
 
   Raises:
-    UserError: it is not of that type, or as `check`.
+    UserError: the text is not a value of that type, or `check` refuses the value.
   """
   value = _parsed(text, kind, name)
   check(value, kind, name)
@@ -46,7 +46,7 @@ def parse(text: str, kind: Any, name: str) -> Any:
 
 
 def text(value: Any) -> str:
-  """Returns the text from which `parse` reads a value."""
+  """Returns a value as the text that `parse` reads."""
   return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
@@ -54,12 +54,12 @@ def check(value: Any, kind: Any, name: str) -> None:
   """Refuses a value that is not of the type `kind`, or outside its range.
 
   Args:
-    value: of the key; of a dataclass, its fields are checked one by one.
+    value: the value. The fields of a dataclass are checked one by one.
     kind: the annotation of the key.
-    name: of the key, as overrides name it; "" for a whole config.
+    name: name of the key, as in overrides; "" for a whole config.
 
   Raises:
-    UserError: names the key, the value and what to give.
+    UserError: the value is refused. The message names the key, the value and what to give instead.
   """
   kind, limits = _bare(kind)
   origin, args = typing.get_origin(kind), typing.get_args(kind)
@@ -110,7 +110,7 @@ def _check_tuple(value: Any, args: tuple[Any, ...], limits: list[Any], name: str
 
 
 def _check_plain(value: Any, kind: type, limits: list[Any], name: str) -> None:
-  # A bool is an int to Python, and an int a float; a config's author means neither by the first.
+  # Python counts a bool as an int. A config must not use a bool as a number; an int in place of a float is accepted.
   accepted = (int, float) if kind is float else kind
   if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
     raise UserError(f"{name}={shown(value)}: {_NOT[kind]}")
@@ -120,12 +120,12 @@ def _check_plain(value: Any, kind: type, limits: list[Any], name: str) -> None:
       raise UserError(f"{name}={shown(value)}: give {what}, {limit}")
 
 
-_NOT = {bool: "write true or false", int: "not a whole number", float: "not a number", str: "not a text"}
+_NOT = {bool: "write true or false", int: "not a whole number", float: "not a number", str: "not text"}
 
 
 def shown(value: Any) -> str:
-  """Returns a value as a message shows it: on one line, cut where it is long."""
-  if isinstance(value, int) and value.bit_length() > 256:  # Python refuses to print a very long one.
+  """Returns a value as messages show it: on one line, and shortened if it is long."""
+  if isinstance(value, int) and value.bit_length() > 256:  # Python refuses to print very large integers.
     return f"a number of {value.bit_length()} bits"
   return _cut(repr(value))
 
@@ -136,19 +136,19 @@ def _cut(text: str) -> str:
 
 
 def frozen(value: Any) -> Any:
-  """Lists as tuples, all the way down, so that a config equals itself after a trip through JSON."""
+  """Converts lists to tuples, also nested ones, so that a config stays equal when it is written to JSON and read."""
   return tuple(frozen(v) for v in value) if isinstance(value, list | tuple) else value
 
 
 def _bare(kind: Any) -> tuple[Any, list[Any]]:
-  """The type without its annotations, and these."""
+  """Splits an annotated type into the type and its annotations."""
   if typing.get_origin(kind) is Annotated:
     return kind.__origin__, list(kind.__metadata__)
   return kind, []
 
 
 def _parsed(text: str, kind: Any, name: str) -> Any:
-  """The value that `text` writes, of the type alone."""
+  """Parses `text` as the type `kind`, without checking its range."""
   kind, _ = _bare(kind)
   origin, args = typing.get_origin(kind), typing.get_args(kind)
   if origin in (typing.Union, types.UnionType):

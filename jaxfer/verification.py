@@ -1,6 +1,7 @@
 """Face verification, whether two images show the same person, by the protocol of LFW.
 
-A pair is predicted to show one person if the squared distance of its unit embeddings, 2 - 2 cos, is below a threshold.
+A pair is predicted to show one person if the squared distance of its unit embeddings (2 - 2 cos of their angle) is
+below a threshold.
 The pairs are split into ten parts, in the order given. Each part uses the threshold, out of 0, 0.01, ..., 3.99, with
 the highest accuracy on the other nine parts; ties go to the lowest threshold. The accuracy is the mean over the parts.
 """
@@ -22,7 +23,7 @@ _CHUNK = 256  # Number of images decoded and embedded at a time.
 _DRAWN = {"num_subjects": 50, "images_per_subject": 8, "seed": 4242, "aligned": True}
 _DRAWN_PAIRS = 600
 DRAWN = (
-  f"pairs of {_DRAWN['num_subjects']} drawn young people whom no study meets, {_DRAWN['images_per_subject']} pictures "
+  f"pairs of {_DRAWN['num_subjects']} drawn young people that no study uses, {_DRAWN['images_per_subject']} images "
   f"each (synthetic_faces, aligned, seed {_DRAWN['seed']})"
 )
 
@@ -67,7 +68,7 @@ def pairs(subjects: Sequence[str] | np.ndarray, rng: np.random.Generator, count:
     there = int(last[-1]) if len(last) else 0
     if there < wanted:
       what = "one person" if kind else "two people"
-      raise UserError(f"{count} pairs need {wanted} of {what}, and there are {there}: ask for fewer pairs")
+      raise UserError(f"{count} pairs need {wanted} of {what}, but there are {there}: ask for fewer pairs")
     drawn = rng.choice(there, wanted, replace=False)
     left = np.searchsorted(last, drawn, side="right")
     right = start[left] + drawn - (last[left] - after[left])
@@ -109,10 +110,10 @@ class Verification:
     std: standard deviation of the accuracy over the parts.
     parts: accuracy of each part.
     sizes: number of pairs in each part.
-    thresholds: threshold on the squared distance for each part, chosen on the other parts.
+    thresholds: threshold for the squared distance in each part, chosen on the other parts.
     auc: area under the ROC curve: the probability that a pair of one person is closer than a pair of two people.
-    tar: true accept rate by false accept rate (FAR): the share of pairs of one person that are accepted when at most
-      this share of the pairs of two people is. FARs that would need more pairs are left out.
+    tar: false accept rate (FAR) -> true accept rate: the share of the pairs of one person that are accepted when the
+      share of accepted pairs of two people is at most the FAR. FARs that would need more pairs are left out.
     num_same: number of pairs of one person.
   """
 
@@ -130,8 +131,8 @@ class Verification:
     split = " and ".join(f"{self.sizes.count(size)} parts of {size}" for size in sizes)
     low, high = min(self.thresholds), max(self.thresholds)
     lines = [
-      f"accuracy {self.accuracy:.4f} +- {self.std:.4f} over {split} pairs; the threshold of each from the others, "
-      f"{low:.2f} to {high:.2f}",
+      f"accuracy {self.accuracy:.4f} +- {self.std:.4f} over {split} pairs; the threshold of each part is chosen on the "
+      f"others, {low:.2f} to {high:.2f}",
       f"{sum(self.sizes)} pairs, {self.num_same} of one person",
       f"area under the ROC curve {self.auc:.4f}",
     ]
@@ -153,7 +154,7 @@ def judge(first: np.ndarray, second: np.ndarray, same: np.ndarray, folds: int = 
   same = np.asarray(same, bool)
   num_same, n = int(same.sum()), len(same)
   if not 2 <= folds <= n:
-    raise UserError(f"{n} pairs in {folds} parts: give 2 parts or more, and a pair or more for each")
+    raise UserError(f"{n} pairs in {folds} parts: give at least 2 parts, and at least one pair for each")
   if num_same in (0, n):
     raise UserError(f"{num_same} of {n} pairs show one person: both kinds are needed")
   distance = ((np.asarray(first, np.float64) - np.asarray(second, np.float64)) ** 2).sum(-1)
@@ -202,7 +203,7 @@ def verify(
     packed = read_pairs(path)
   except (OSError, ValueError) as error:
     raise UserError(
-      f"{path} is no verification set: {error}; give one of InsightFace's, such as lfw.bin"
+      f"{path} is not a verification set: {error}; give one of InsightFace's, such as lfw.bin"
     ) from None
   embeddings = []
   for start in range(0, len(packed.images), _CHUNK):
@@ -215,8 +216,8 @@ def verify(
       if pixels.shape[:2] != (size, size):
         height, width = pixels.shape[:2]
         raise UserError(
-          f"{path}: picture {number} of pair {number // 2} has {width} x {height} pixels: the net takes faces aligned "
-          f"to {size} x {size}"
+          f"{path}: picture {number} of pair {number // 2} has {width} x {height} pixels: the model reads faces "
+          f"aligned to {size} x {size}"
         )
       images.append(pixels)
     embeddings.append(embed(predict, np.stack(images)))
@@ -239,5 +240,5 @@ def verify_drawn(
 def _size(meta: Mapping[str, Any]) -> int:
   """Height and width of the images that a face model reads; raises `UserError` for a classifier."""
   if meta["output"] != "embedding":
-    raise UserError(f"{meta['model']} is a classifier: pairs are judged by the features of a face net")
+    raise UserError(f"{meta['model']} is a classifier: verification needs the features of a face model")
   return int(meta["input_size"])

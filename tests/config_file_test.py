@@ -63,7 +63,7 @@ def test_what_is_no_config_is_said(tmp_path):
   (tmp_path / "latin.py").write_bytes("x = '\xe9'\n".encode("latin-1"))
   assert "SyntaxError" in message(tmp_path / "latin.py")
   (tmp_path / "value.py").write_text("get_config = 3")
-  assert "value.py is no config: it defines no get_config()" in message(tmp_path / "value.py")
+  assert "value.py is not a config: it does not define get_config()" in message(tmp_path / "value.py")
   assert "is a folder" in message(tmp_path)
   (tmp_path / "loop.py").symlink_to(tmp_path / "loop.py")
   assert "no config at" in message(tmp_path / "loop.py")
@@ -167,7 +167,7 @@ def test_a_mistake_in_a_file_beside_the_config_is_told_by_both_lines(tmp_path, t
 def test_a_file_beside_the_config_is_imported_by_a_dot(tmp_path):
   write(tmp_path, table="", own="from table import x")
   assert message(tmp_path / "own.py").endswith(
-    "No module named 'table'; it lies beside the config: write `from .table import ...`"
+    "No module named 'table'; it is in the folder of the config: write `from .table import ...`"
   )
 
 

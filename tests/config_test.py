@@ -108,7 +108,7 @@ def test_a_missing_file_or_one_without_get_config_is_named(tmp_path):
   with pytest.raises(UserError, match=r"no config at .*absent.py"):
     config.load(tmp_path / "absent.py")
   (tmp_path / "empty.py").write_text("")
-  with pytest.raises(UserError, match=r"empty.py is no config"):
+  with pytest.raises(UserError, match=r"empty.py is not a config"):
     config.load(tmp_path / "empty.py")
 
 
@@ -233,7 +233,7 @@ def test_a_split_that_means_something_passes(split):
     ({"batch_size": "8"}, "batch_size='8': not a whole number"),
     ({"seed": 2**32}, "seed=4294967296: give a whole number, from 0 to 4294967295"),
     ({"dtype": "float16"}, "unknown value of dtype 'float16': did you mean 'bfloat16'"),
-    ({"init_from": 3}, "init_from=3: not a text"),
+    ({"init_from": 3}, "init_from=3: not text"),
     ({"recipe": "two_stream_conv_rnn"}, "recipe='two_stream_conv_rnn': give a Call(...)"),
     ({"split": None}, "split=None: give a Split(...)"),
     ({"split": Split(test=1.0)}, "split.test=1.0: give a number, above 0 and below 1"),
@@ -291,10 +291,10 @@ def test_values_of_a_file_are_checked_as_overrides_are(change, message):
       "seeds=4294967296: give a whole number",
     ),
     ({"presets": {"small": ("seeds=3",)}}, "presets['small']=('seeds=3',): give a dict"),
-    ({"presets": {1: {}}}, "a key of presets=1: not a text"),
+    ({"presets": {1: {}}}, "a key of presets=1: not text"),
     ({"presets": {"paper": {"seeds": 0}}}, "seeds=0: give a whole number, from 1 to 10000"),
     ({"presets": {"paper": {"rows": "GRU"}}}, "rows='GRU': write a tuple"),
-    ({"presets": {"paper": {"data": 3}}}, "data=3: not a text"),
+    ({"presets": {"paper": {"data": 3}}}, "data=3: not text"),
     (
       {"rows": (Row("LSTM", {"recipe.epochs": "4"}),), "compared": ()},
       "recipe.epochs='4': not a whole number",

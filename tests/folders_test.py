@@ -60,7 +60,7 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
   with hold(tmp_path, log=lines.append):
     pass
   assert lines == [
-    f"{tmp_path} lies on a file system without locks (No locks available): let no second command work in it at the "
+    f"{tmp_path} is on a file system without locks (No locks available): do not run a second command in it at the "
     "same time"
   ]
 
@@ -141,7 +141,7 @@ def test_data_and_runs_lie_apart(tmp_path):
 @pytest.mark.parametrize(
   ("path", "message"),
   [
-    ("file", r"file cannot be written \(File exists\): a file of that name lies there"),
+    ("file", r"file cannot be written \(File exists\): a file of that name exists there"),
     ("file/below", r"below cannot be written \(Not a directory\): a part of its path is a file"),
     ("x" * 300, r"cannot be written \(File name too long\): choose a shorter name"),
   ],

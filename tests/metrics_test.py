@@ -123,7 +123,7 @@ def test_summary_by_hand():
 
 
 def test_class_without_examples():
-  with pytest.warns(UserWarning, match="no example of class 1"):
+  with pytest.warns(UserWarning, match="no examples of class 1"):
     summary = metrics.summarize([[3, 1, 0], [0, 0, 0], [0, 0, 4]])
   np.testing.assert_array_equal(summary["recall"], [0.75, np.nan, 1])
   np.testing.assert_array_equal(summary["precision"], [1, 0, 1])

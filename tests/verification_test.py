@@ -136,9 +136,9 @@ def test_pairs_are_balanced_unlike_and_equally_likely():
 @pytest.mark.parametrize(
   ("subjects", "count", "message"),
   [
-    ("aab", 4, "4 pairs need 2 of one person, and there are 1: ask for fewer"),
-    ("aaaa", 4, "4 pairs need 2 of two people, and there are 0"),
-    ("", 2, "2 pairs need 1 of one person, and there are 0"),
+    ("aab", 4, "4 pairs need 2 of one person, but there are 1: ask for fewer"),
+    ("aaaa", 4, "4 pairs need 2 of two people, but there are 0"),
+    ("", 2, "2 pairs need 1 of one person, but there are 0"),
     ("aab", 1, "1 pairs: give at least 2"),
   ],
 )
@@ -172,7 +172,7 @@ def test_a_verification_set_through_converted_weights(weights, tmp_path, capsys,
   assert cli.main(["verify", str(weights), str(tmp_path / "lfw.bin"), "--folds", "2"]) == 0
   said = capsys.readouterr().out
   assert said.startswith(
-    "accuracy 1.0000 +- 0.0000 over 2 parts of 2 pairs; the threshold of each from the others, "
+    "accuracy 1.0000 +- 0.0000 over 2 parts of 2 pairs; the threshold of each part is chosen on the others, "
   )
   assert "4 pairs, 2 of one person\narea under the ROC curve 1.0000\n" in said
 
@@ -186,9 +186,9 @@ def test_files_that_are_no_verification_set(weights, tmp_path, capsys):
     assert said.count("\n") == 1
     return said
 
-  assert "x.bin is no verification set: [Errno 2]" in complaint()
+  assert "x.bin is not a verification set: [Errno 2]" in complaint()
   write(path, [True, False], size=96)
-  assert "picture 0 of pair 0 has 96 x 96 pixels: the net takes faces aligned to 112 x 112" in complaint()
+  assert "picture 0 of pair 0 has 96 x 96 pixels: the model reads faces aligned to 112 x 112" in complaint()
   images = write(path, [True, False])
   path.write_bytes(pickle.dumps((images[:3], [True, False]), protocol=2))
   assert "3 pictures for 2 pairs: expected two each" in complaint()
@@ -199,7 +199,7 @@ def test_files_that_are_no_verification_set(weights, tmp_path, capsys):
 def test_classifiers_have_no_say(tmp_path, capsys):
   convert("arm", FIXTURES / "arm.pth", tmp_path / "arm")
   assert cli.main(["verify", str(tmp_path / "arm"), "lfw.bin"]) == 2
-  assert "is a classifier: pairs are judged by" in capsys.readouterr().err
+  assert "is a classifier: verification needs" in capsys.readouterr().err
 
 
 def trained(folder, **attributes):
@@ -274,7 +274,7 @@ def test_drawn_people_judge_a_training(tmp_path, capsys, monkeypatch):
   said = capsys.readouterr().out.splitlines()
   assert said[1:3] == ["600 pairs, 300 of one person", "area under the ROC curve 1.0000"]
   assert said[-1].startswith(
-    "pairs of 50 drawn young people whom no study meets, 8 pictures each (synthetic_faces"
+    "pairs of 50 drawn young people that no study uses, 8 images each (synthetic_faces"
   )
 
 

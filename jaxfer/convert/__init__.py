@@ -1,1 +1,1 @@
-"""Weights that others published, brought into our variables, without PyTorch."""
+"""Converts published weights into jaxfer's variables, without PyTorch."""

@@ -1,4 +1,4 @@
-"""The parameters in a checkpoint file of PyTorch or safetensors, whatever they are wrapped in."""
+"""Reads the parameters of a checkpoint file of PyTorch or safetensors and removes the wrappers around them."""
 
 import dataclasses
 import hashlib
@@ -12,26 +12,26 @@ from jaxfer.convert import kinds, safetensors_file, torch_file
 from jaxfer.errors import UserError
 
 # Keys under which training programs store a state dict; they may be nested. If several of them hold tensors, the first
-# in this order is read: averaged weights and second networks come last.
+# in this order is read. Averaged weights and auxiliary networks come last.
 WRAPPERS = (
   "model_state_dict", "state_dict", "model", "module", "net", "network", "backbone", "encoder", "weights", "params",
   "model_ema", "state_dict_ema", "ema_state_dict", "ema", "teacher", "student",
 )  # fmt: skip
-# Parts of names that come from DataParallel, torch.compile, FSDP and activation checkpointing.
+# Parts of names that DataParallel, torch.compile, FSDP and activation checkpointing add.
 _RUNNERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-_DEPTH = 3  # A wrapper at this depth is not searched for others.
+_DEPTH = 3  # Wrappers nested deeper than this are not searched for.
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-  """What a file holds.
+  """The content of a checkpoint file.
 
   Attributes:
-    path: the file.
-    sha256: its digest.
-    tensors: by PyTorch's names, in PyTorch's layouts; they may be strided views.
-    unwrapped: what was removed around them, outermost first: keys of `WRAPPERS`, then prefixes such as "module.".
-    left_out: entries that were ignored: further `WRAPPERS` with tensors, and what stands beside the tensors.
+    path: path of the file.
+    sha256: SHA-256 digest of the file.
+    tensors: PyTorch's name -> array in PyTorch's layout, which may be a strided view.
+    unwrapped: wrappers that were removed, outermost first: keys of `WRAPPERS`, then prefixes such as "module.".
+    left_out: entries that were ignored: other `WRAPPERS` with tensors, and other values next to the tensors.
   """
 
   path: pathlib.Path
@@ -42,17 +42,18 @@ class Checkpoint:
 
 
 def read(path: pathlib.Path) -> Checkpoint:
-  """Reads a file that `torch.save` or safetensors wrote. The content decides which, not the file's name.
+  """Reads a file that `torch.save` or safetensors wrote. The format is recognised by the content, not by the name.
 
   Raises:
-    UserError: the file is missing, damaged or of another kind, has no tensors, or its weights are not all tensors.
+    UserError: the file is missing, damaged or of another format, it has no tensors, or some of its weights are not
+      tensors.
   """
   path = pathlib.Path(path)
   try:
     if path.is_dir():
       raise UserError(f"{path} is a directory: {kinds.GIVE}{_inside(path)}")
     if path.exists() and not path.is_file():
-      raise UserError(f"{path} is no regular file: {kinds.GIVE}")
+      raise UserError(f"{path} is not a regular file: {kinds.GIVE}")
     data = path.read_bytes()
   except OSError as error:
     raise UserError(f"{path}: {error.strerror}: {kinds.GIVE}") from None
@@ -74,13 +75,13 @@ def read(path: pathlib.Path) -> Checkpoint:
     raise UserError(f"{path}: {' '.join(str(error).split())}") from None
   except RecursionError:
     raise UserError(
-      f"{path}: what it holds is nested too deeply: save the model's state_dict() alone"
+      f"{path}: its content is nested too deeply: save the model's state_dict() alone"
     ) from None
   return Checkpoint(path, hashlib.sha256(data).hexdigest(), tensors, (*unwrapped, *runners), left_out)
 
 
 def _inside(folder: pathlib.Path) -> str:
-  """Names a file of weights in a folder, if it has one; else ""."""
+  """Returns a hint that names a weights file in the folder, or "" if there is none."""
   found = sorted(path.name for path in folder.iterdir() if path.suffix in kinds.SUFFIXES)
   return f", such as {found[0]} in it" if found else ""
 
@@ -93,7 +94,7 @@ def _torch(data: bytes) -> tuple[dict[str, np.ndarray], tuple[str, ...], tuple[s
   if not isinstance(value, dict):
     _refuse_foreign(value)
     raise kinds.Refused(
-      f"it holds a {type(value).__name__.strip('_').lower()}, no dict of tensors: save a state_dict()"
+      f"it holds a {type(value).__name__.strip('_').lower()}, not a dict of tensors: save a state_dict()"
     )
   tensors: dict[str, np.ndarray] = {}
   beside = []
@@ -102,18 +103,20 @@ def _torch(data: bytes) -> tuple[dict[str, np.ndarray], tuple[str, ...], tuple[s
     if tensor is None:
       beside.append(str(name)[:40])
     elif type(name) is not str:
-      raise kinds.Refused(f"its entry {str(name)[:40]!r} has a name that is no text: save a state_dict()")
+      raise kinds.Refused(
+        f"its entry {str(name)[:40]!r} has a name that is not a string: save a state_dict()"
+      )
     else:
       tensors[name] = tensor
   if beside and not tensors:
     raise kinds.Refused(
-      f"its entry {beside[0]!r} is no tensor: save a state_dict() alone, or under {' or '.join(WRAPPERS[:2])}"
+      f"its entry {beside[0]!r} is not a tensor: save a state_dict() alone, or under {' or '.join(WRAPPERS[:2])}"
     )
   return tensors, unwrapped, (*left_out, *beside)
 
 
 def _array_of(name: Any, item: Any, array: Callable[[Any], np.ndarray | None]) -> np.ndarray | None:
-  """Returns the array of an entry, or None for a plain value. Anything else could be weights and is refused."""
+  """Returns the array of an entry, or None for a plain value. Other objects could be weights, so they are refused."""
   try:
     tensor = array(item)
   except kinds.Refused as error:
@@ -124,9 +127,9 @@ def _array_of(name: Any, item: Any, array: Callable[[Any], np.ndarray | None]) -
 
 
 def _unwrap(value: Any, depth: int = 0) -> tuple[tuple[str, ...], tuple[str, ...]]:
-  """Finds the wrappers around the tensors, outermost first, and the entries beside them that are ignored.
+  """Returns the wrappers around the tensors, outermost first, and the other entries, which are ignored.
 
-  A dict that has tensors with dots in their names is a state dict, whatever else it holds.
+  A dict that has a tensor with a dot in its name is taken as a state dict, regardless of its other entries.
   """
   if not isinstance(value, dict) or depth > _DEPTH:
     return (), ()
@@ -156,7 +159,7 @@ def _without_runners(tensors: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarr
     key = ".".join([*(part for part in modules if part not in _RUNNERS), leaf])
     if key in bare:
       raise kinds.Refused(
-        f"two of its tensors are {key!r} without {' and '.join(runners)}: save one net's state_dict()"
+        f"two of its tensors are named {key!r} without {' and '.join(runners)}: save the state_dict() of one model"
       )
     bare[key] = tensor
   return bare, runners
@@ -166,6 +169,6 @@ def _refuse_foreign(item: object) -> None:
   name = torch_file.foreign(item)
   if name is not None:
     raise kinds.Refused(
-      f"the file names {name}: only tensors and plain containers are read, nothing is called; "
+      f"the file names {name}: only tensors and plain containers are read, and nothing is called; "
       "save the model's state_dict() alone"
     )

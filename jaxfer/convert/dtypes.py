@@ -1,4 +1,4 @@
-"""The dtypes of weights files: one table for both PyTorch formats and for safetensors.
+"""The dtypes of weights files, in one table for both PyTorch formats and for safetensors.
 
 The readers keep the dtype of the file. `importers.from_torch` converts the weights to float32.
 """
@@ -6,7 +6,7 @@ The readers keep the dtype of the file. `importers.from_torch` converts the weig
 import ml_dtypes
 import numpy as np
 
-# PyTorch's name, its storage class (None: stored as untyped bytes), and safetensors' name.
+# PyTorch's name of the dtype, its storage class (None if it is stored as untyped bytes), and safetensors' name.
 _TABLE: tuple[tuple[str, str | None, str], ...] = (
   ("float64", "DoubleStorage", "F64"),
   ("float32", "FloatStorage", "F32"),
@@ -27,13 +27,13 @@ _TABLE: tuple[tuple[str, str | None, str], ...] = (
   ("uint8", "ByteStorage", "U8"),
   ("bool", "BoolStorage", "BOOL"),
 )
-# NumPy dtypes by PyTorch's names. A tensor of any other dtype is refused by name.
+# PyTorch's name -> NumPy dtype. A tensor of any other dtype is refused, and the message names its dtype.
 DTYPES: dict[str, np.dtype] = {
   name: np.dtype(getattr(ml_dtypes, name) if hasattr(ml_dtypes, name) else name) for name, _, _ in _TABLE
 }
 SAFETENSORS: dict[str, str] = {code: name for name, _, code in _TABLE}
-# PyTorch's name of a storage's dtype and the bytes per element. Dtypes that are not in `DTYPES` are listed too, because
-# the reader of the older format has to skip their storages.
+# Storage class -> (PyTorch's name of its dtype, bytes per element). Dtypes that are not in `DTYPES` are listed too,
+# because the reader of the older format has to skip their storages.
 STORAGES: dict[str, tuple[str, int]] = {
   f"torch.{storage}": (name, DTYPES[name].itemsize) for name, storage, _ in _TABLE if storage
 } | {
@@ -50,5 +50,5 @@ STORAGES: dict[str, tuple[str, int]] = {
 
 
 def unsupported(kind: str) -> str:
-  """Says that a dtype is not in `DTYPES`, and what to do."""
+  """Returns the message for a dtype that is not in `DTYPES`, which also says what to do."""
   return f"it is of type {kind}, which is not supported: save it as float32"

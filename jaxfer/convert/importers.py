@@ -1,11 +1,11 @@
-"""Published checkpoints brought into our variables: where each of their tensors goes.
+"""Converts published checkpoints to jaxfer's variables.
 
-PyTorch's layouts become ours: convolutions OIHW -> HWIO, dense layers [out, in] -> [in, out], BatchNorm's names;
-`num_batches_tracked` is known and dropped (files older than PyTorch 0.4.1 lack it), and so is `n_averaged` of averaged
-models. The ARM map is flattened row by row
-on both sides and has one channel, so `fc` needs no permutation; nor does that of the face nets, which flatten in the
-same order. What a checkpoint does not have (ARM's `affinity`)
-stays as the model initialises it. Sizes follow from the shapes; everything else must fit exactly.
+PyTorch's layouts and names are converted to Flax's: OIHW -> HWIO for convolutions, [out, in] -> [in, out] for dense
+layers, and the names of BatchNorm's variables. `num_batches_tracked`, which files older than PyTorch 0.4.1 lack, and
+`n_averaged` of averaged models are dropped. `fc` needs no permutation: the ARM map has one channel and is flattened row
+by row in both, and the face models flatten in the same order in both. Variables that a checkpoint does not have (ARM's
+`affinity`) keep their initial values. Sizes are taken from the shapes of the tensors. Everything else must match
+exactly.
 """
 
 import functools
@@ -33,19 +33,19 @@ _LEAVES = {
 
 @functools.lru_cache(8)
 def _template(model: str, size: int, **attributes: Any) -> Any:
-  """Shapes of a model's variables, for images of `size` pixels; traced once for all checkpoints of one net."""
+  """Returns the shapes of a model's variables for images of edge `size`. Models are traced once and cached."""
   module = MODELS[model](**attributes)
   image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
   return jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), image)
 
 
 def torch_name(importer: Importer, path: str, attributes: Mapping[str, Any]) -> str:
-  """The checkpoint's name of our variable, such as "params/trunk/layer1/block0/downsample_bn/scale".
+  """Returns the name that one of jaxfer's variables has in the checkpoint.
 
   Args:
-    importer: of `IMPORTERS`.
-    path: of the variable.
-    attributes: of the model; face nets need "depth".
+    importer: a value of `IMPORTERS`.
+    path: path of the variable, such as "params/trunk/layer1/block0/downsample_bn/scale".
+    attributes: attributes of the model; face models need "depth".
   """
   *modules, leaf = path.split("/")[1:]
   name = ".".join([*modules, _LEAVES.get(leaf, leaf)])
@@ -55,24 +55,28 @@ def torch_name(importer: Importer, path: str, attributes: Mapping[str, Any]) -> 
 
 
 def from_torch(array: np.ndarray) -> np.ndarray:
-  """OIHW -> HWIO, [out, in] -> [in, out]; vectors stay. Converts every float dtype to float32; contiguous."""
+  """Converts an array to Flax's layout and to contiguous float32.
+
+  OIHW becomes HWIO, [out, in] becomes [in, out], and vectors keep their shape.
+  """
   axes = {4: (2, 3, 1, 0), 2: (1, 0)}.get(array.ndim)
   return np.ascontiguousarray(array if axes is None else array.transpose(axes), np.float32)
 
 
 def variables_of(name: str, checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, Any]]:
-  """Puts a checkpoint's tensors where our model has them.
+  """Converts the tensors of a checkpoint to the variables of the model.
 
   Args:
-    name: of `IMPORTERS`.
-    checkpoint: as `checkpoint.read` gives it.
+    name: a key of `IMPORTERS`.
+    checkpoint: result of `checkpoint.read`.
 
   Returns:
-    (variables, float32; meta: importer, model, attributes, source, colours, sizes, labels, what was unwrapped and left
-    out, version)
+    (variables, meta): the variables are float32. The metadata are the importer, model, attributes, source, colour
+    order, sizes, labels, the entries that were unwrapped and left out, and the version of jaxfer.
 
   Raises:
-    UserError: tensors are missing, unexpected, of another shape, or hold values that no trained net has; names all.
+    UserError: tensors are missing, unexpected, of another shape, or hold values that no trained model has. The message
+      names all of them.
   """
   if name not in IMPORTERS:
     raise unknown("importer", name, IMPORTERS)
@@ -94,7 +98,7 @@ def variables_of(name: str, checkpoint: Checkpoint) -> tuple[dict[str, Any], dic
   _compare(f"{checkpoint.path} does not fit '{name}'{under}", tensors, expected)
   if unsound := unsound_values({key: tensors[key] for key in expected}):
     raise UserError(
-      f"{checkpoint.path} holds values that no trained net has: {unsound}; the training failed or the file is "
+      f"{checkpoint.path} holds values that no trained model has: {unsound}; the training failed or the file is "
       "damaged: give another checkpoint"
     )
   fresh = {path: np.zeros(leaf.shape, leaf.dtype) for path, leaf in flat.items() if path not in sources}
@@ -116,11 +120,11 @@ def variables_of(name: str, checkpoint: Checkpoint) -> tuple[dict[str, Any], dic
 
 
 def _prefix(importer: Importer, names: Iterable[str]) -> str:
-  """Returns the prefix of the model's tensors, such as "model."; "" if the anchor is missing."""
+  """Returns the prefix of the names of the model's tensors, such as "model."; "" if the anchor is missing."""
   found = [name.removesuffix(importer.anchor) for name in names if f".{name}".endswith(f".{importer.anchor}")]
   if len(found) > 1:
     raise UserError(
-      f"it holds {len(found)} nets, with the prefixes {', '.join(map(repr, sorted(found)))}: save one of them alone"
+      f"it holds {len(found)} models, with the prefixes {', '.join(map(repr, sorted(found)))}: save one of them alone"
     )
   return found[0] if found else ""
 
@@ -128,12 +132,14 @@ def _prefix(importer: Importer, names: Iterable[str]) -> str:
 def _of_model(
   importer: Importer, prefix: str, tensors: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-  """The model's tensors by their names without prefix, and what stands beside them."""
+  """Splits the tensors into those of the model, by their names without prefix, and the names of all others."""
   left_out = [name for name in tensors if not name.startswith(prefix)]
   own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
   for name in set(importer.ones) & set(own):
     if (own.pop(name) != 1).any():
-      raise UserError(f"{name} is not 1 throughout, as its training leaves it: our model has no such scale")
+      raise UserError(
+        f"{name} is not all ones, as after normal training: jaxfer's model does not have this scale"
+      )
     left_out.append(name)
   return own, left_out
 
@@ -167,13 +173,13 @@ def _compare(said: str, tensors: Mapping[str, np.ndarray], expected: Mapping[str
 
 
 def convert(name: str, source: pathlib.Path, out: pathlib.Path) -> str:
-  """Converts the file `source` by the importer `name` into the folder `out`, which `jaxfer.load` reads.
+  """Converts the file `source` with the importer `name` and writes the folder `out`, which `jaxfer.load` reads.
 
   Returns:
-    What was read, in lines.
+    A summary of the conversion, in several lines.
 
   Raises:
-    UserError: `out` holds something already or cannot be written; else see `read` and `variables_of`.
+    UserError: `out` is not empty or cannot be written. Other errors are those of `read` and `variables_of`.
   """
   out = pathlib.Path(out)
   with folders.fresh(out):

@@ -1,8 +1,9 @@
-"""The published checkpoints that we know: which model each one is, and the names of its tensors.
+"""The kinds of published checkpoints that can be imported, with the model and the tensor names of each.
 
-`arm` is the released code of paper 002's RGB net, `torchvision_resnet18` and `torchvision_resnet50` are torchvision's;
-`adaface` is a Lightning checkpoint of AdaFace's code, whose head (`head.*`: a column for each person of its training
-set, and the averages of the margin) is left out, `insightface` a state dict of InsightFace's.
+`arm` is a checkpoint of the RGB network in the released code of paper 002. `torchvision_resnet18` and
+`torchvision_resnet50` are torchvision's. `adaface` is a Lightning checkpoint of AdaFace's code. Its head (`head.*`,
+with one column per person of its training set and the averages of the margin) is left out. `insightface` is a state
+dict of InsightFace's code.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from jaxfer.layers.resnet import ResNet
 from jaxfer.systems.elderly_transfer.model import PICTURES
 from jaxfer.systems.landmark_fusion.model import ArmNet
 
-# The models that converted weights belong to, by the name in their meta.
+# Name in the metadata of converted weights -> model.
 MODELS: dict[str, type[nn.Module]] = {"ArmNet": ArmNet, "FaceResNet": FaceResNet, "ResNet": ResNet}
 _RAF_DB = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
 Shapes = Mapping[str, tuple[int, ...]]
@@ -30,16 +31,17 @@ class Importer:
   """How to read one kind of checkpoint.
 
   Attributes:
-    model: name in `MODELS`.
-    attributes: from the shapes of the tensors, the model's attributes.
-    key: from our name, with dots and PyTorch's leaf names, such as "trunk.conv1.weight", and the attributes, the
-      checkpoint's.
-    input_size: from the shapes, side of the pictures, pixels.
-    anchor: a tensor's name with which no other name ends. What precedes it in a file is the prefix of all names.
-    label_names: from the number of classes, the labels if they are known.
-    pictures: "colour_order", and "mean" and "std" of channels in that order, for values of 0 to 1.
-    output: "logits", or "embedding" of an aligned face of exactly `input_size`.
-    ones: tensors that stay 1 in training, so that our model has none: another value is refused.
+    model: name of the model in `MODELS`.
+    attributes: function that returns the attributes of the model for the shapes of the tensors.
+    key: function that returns the name of a tensor in the checkpoint. It takes jaxfer's name, with dots and PyTorch's
+      leaf names, such as "trunk.conv1.weight", and the attributes of the model.
+    input_size: function that returns the edge of the images in pixels for the shapes of the tensors.
+    anchor: name of a tensor that is not the end of any other name. The text before it in a file is the prefix of all
+      names.
+    label_names: function that returns the labels for the number of classes, or None if they are unknown.
+    pictures: "colour_order", and "mean" and "std" of the channels in that order, for values in [0, 1].
+    output: "logits", or "embedding" for the embedding of an aligned face of exactly `input_size`.
+    ones: names of tensors that stay 1 in training and that jaxfer's model does not have. Other values are refused.
   """
 
   model: str
@@ -54,7 +56,10 @@ class Importer:
 
 
 def _edge(shapes: Shapes, name: str, axis: int, default: int) -> int:
-  """Length of an axis; the published one where there is none, so that the comparison can say what is missing."""
+  """Returns the length of an axis of a tensor, or `default` if the tensor has no such axis.
+
+  With the published length as the default, the later comparison can report the missing tensor.
+  """
   shape = shapes.get(name, ())
   return shape[axis] if len(shape) > axis and shape[axis] else default
 
@@ -75,7 +80,10 @@ def _arm_key(name: str, attributes: Mapping[str, Any]) -> str:
 
 
 def _arm_size(shapes: Shapes) -> int:
-  """The dense layer has (2 m - 3)^2 inputs for a map of m x m, and the trunk halves five times."""
+  """Returns the input size.
+
+  The dense layer has (2 m - 3)^2 inputs for an m x m map, and the trunk halves the size five times.
+  """
   return 32 * ((math.isqrt(_edge(shapes, "fc.weight", 1, 121)) + 3) // 2)
 
 
@@ -96,10 +104,14 @@ def _torchvision(depth: int) -> Importer:
 def _face(
   family: str, blocks: str, stem: str, fc: str, key: Callable[[str, Mapping[str, Any]], str], **settings: Any
 ) -> Importer:
-  """A Face-ResNet; `blocks` matches a tensor of each block, `stem` and `fc` are convolution and dense layer."""
+  """Returns the importer of a Face-ResNet.
+
+  `blocks` is a regular expression that matches the name of one tensor per block. `stem` and `fc` are the names of the
+  kernels of the first convolution and the dense layer.
+  """
 
   def size(shapes: Shapes) -> int:
-    """The dense layer has channels x (size / 16)^2 inputs; the published size where it has too few for any."""
+    """Returns the input size. The dense layer has channels x (size / 16)^2 inputs; with too few, the size is 112."""
     return 16 * (math.isqrt(_edge(shapes, fc, 1, 512 * 49) // _edge(shapes, fc, 0, 512)) or 7)
 
   def attributes(shapes: Shapes) -> dict[str, Any]:
@@ -107,7 +119,7 @@ def _face(
     depths = {sum(each): depth for depth, each in BLOCKS.items()}
     if count and count not in depths:
       said = " and ".join(f"{each} (depth {depth})" for each, depth in depths.items())
-      raise UserError(f"a face net of {count} blocks: there is {said}")
+      raise UserError(f"a face model with {count} blocks, but the known ones have {said}")
     depth = depths.get(count, 18)
     return {
       "depth": depth,
@@ -132,7 +144,7 @@ _ADAFACE_BLOCK = {
 
 
 def _adaface_key(name: str, attributes: Mapping[str, Any]) -> str:
-  """Its blocks are numbered through all stages."""
+  """Returns AdaFace's name of a tensor. Its blocks are numbered consecutively through all stages."""
   found = re.fullmatch(r"layer(\d)\.(\d+)\.(.+)\.(\w+)", name)
   if not found:
     layer, _, leaf = name.rpartition(".")

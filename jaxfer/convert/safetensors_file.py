@@ -1,7 +1,8 @@
-"""Reads safetensors files: the length of the header (8 bytes), the header (JSON), and the tensors' bytes, back to back.
+"""Reads safetensors files.
 
-The library is not used because its NumPy reader lacks bfloat16 and float8, and because it reports a dtype that it does
-not know as a damaged file.
+A file has the length of the header (8 bytes), the header (JSON) and the bytes of the tensors, without gaps. The
+safetensors library is not used because its NumPy reader lacks bfloat16 and float8, and because it reports an unknown
+dtype as a damaged file.
 """
 
 import json
@@ -13,11 +14,11 @@ import numpy as np
 from jaxfer.convert.dtypes import DTYPES, SAFETENSORS, unsupported
 from jaxfer.convert.kinds import Refused
 
-_MAX_HEADER = 100_000_000  # Bytes; the format's limit.
+_MAX_HEADER = 100_000_000  # Bytes; the limit of the format.
 
 
 def looks_like(data: bytes) -> bool:
-  """Whether a file begins like a safetensors file: with a possible length of a header and an opening brace."""
+  """Returns whether a file begins like a safetensors file: with a valid header length and an opening brace."""
   return data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= _MAX_HEADER
 
 
@@ -31,7 +32,7 @@ def loads(data: bytes) -> dict[str, np.ndarray]:
     The tensors by name, in the dtypes of the file.
 
   Raises:
-    Refused: the file is damaged or cut short, or a tensor has an unsupported dtype, which is named.
+    Refused: the file is damaged or cut short, or a tensor has an unsupported dtype, which the message names.
   """
   start = 8 + int.from_bytes(data[:8], "little")
   if start > len(data):
@@ -39,7 +40,7 @@ def loads(data: bytes) -> dict[str, np.ndarray]:
   try:
     header = json.loads(data[8:start].decode("utf-8"), object_pairs_hook=_unique)
   except (ValueError, RecursionError) as error:
-    raise _damaged(f"its header is no JSON: {str(error)[:60]}") from None
+    raise _damaged(f"its header is not JSON: {str(error)[:60]}") from None
   header.pop("__metadata__", None)
   tensors, spans = {}, []
   for name, entry in header.items():
@@ -49,7 +50,7 @@ def loads(data: bytes) -> dict[str, np.ndarray]:
     except (TypeError, KeyError, ValueError):
       raise _damaged(f"the header's entry {name[:40]!r} is incomplete") from None
     if not all(type(n) is int and 0 <= n < 1 << 63 for n in numbers):
-      raise _damaged(f"the header's entry {name[:40]!r} has no sound shape or place")
+      raise _damaged(f"the header's entry {name[:40]!r} has an invalid shape or offset")
     if code not in SAFETENSORS:
       raise Refused(f"{name[:80]}: {unsupported(str(code)[:40])}")
     dtype = DTYPES[SAFETENSORS[code]]
@@ -66,9 +67,9 @@ def loads(data: bytes) -> dict[str, np.ndarray]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
   found = dict(pairs)
   if len(found) != len(pairs):
-    raise ValueError("a name stands in it twice")
+    raise ValueError("it has a name twice")
   return found
 
 
 def _damaged(why: str) -> Refused:
-  return Refused(f"not a sound file of safetensors ({why}): download or save it again")
+  return Refused(f"a damaged safetensors file ({why}): download or save it again")

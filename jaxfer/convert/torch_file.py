@@ -1,13 +1,13 @@
-"""Files that `torch.save` wrote, in both of its formats, read without PyTorch and without running what they say.
+"""Reads files that `torch.save` wrote, in both of its formats, without PyTorch and without running any code in them.
 
-`torch.load` unpickles, and a pickle may call anything. Here each pickle is read as `pickles` says; `find_class` knows
-the few names below. Any other name gives a `_Foreign`, which takes whatever it is given and keeps nothing: Lightning's
-checkpoints hold hyper-parameters and callbacks as objects of many classes beside the weights. Where weights are
-expected, it is refused by its name.
+`torch.load` unpickles, and a pickle can call any function. Here each pickle is read as described in `pickles`, and
+`find_class` knows only the few names below. Any other name becomes a `_Foreign`, which accepts all arguments and keeps
+none of them, because Lightning's checkpoints hold hyperparameters and callbacks as objects of many classes next to the
+weights. Where weights are expected, a `_Foreign` is refused, and the message names its class.
 
-Formats: a zip archive (PyTorch 1.6 and later: `NAME/data.pkl`, and `NAME/data/KEY` for each storage), and before that
-five pickles in a row (magic number, protocol, machine, the object, the storages' keys), then for each key its count of
-elements (int64) and the elements.
+PyTorch 1.6 and later write a zip archive with `NAME/data.pkl`, and `NAME/data/KEY` for each storage. The older format
+has five consecutive pickles (magic number, protocol, machine, the object, the keys of the storages), and then for each
+key the number of its elements (int64) and the elements.
 """
 
 import dataclasses
@@ -28,24 +28,24 @@ from jaxfer.convert.dtypes import DTYPES, STORAGES, unsupported
 from jaxfer.convert.kinds import Refused, archive_refusal
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
-_OPCODES = pickles.OPCODES | {"BINPERSID"}  # By which a tensor names its storage.
-_ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")  # The second begins an empty archive.
+_OPCODES = pickles.OPCODES | {"BINPERSID"}  # Tensors refer to their storages with BINPERSID.
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")  # The second is the beginning of an empty archive.
 _BIG_ENDIAN = (
   "it has the byte order of a big-endian machine: save it again on a little-endian one, such as x86 or ARM"
 )
 _AGAIN = "download or save it again"
-_STRANGERS = 200  # Far more than any checkpoint names; each costs memory.
-# What goes wrong in pickles and archives that are cut short or changed.
+_STRANGERS = 200  # Maximum number of unknown classes, since each needs memory; checkpoints name far fewer.
+# Exceptions that pickles and archives raise if they are cut short or changed.
 _UNSOUND = (*pickles.UNSOUND, zipfile.BadZipFile, struct.error, NotImplementedError, OSError, RuntimeError)
 
 
 class _Dict(pickles.Sealed, dict):
-  """In place of an OrderedDict."""
+  """A placeholder for an OrderedDict."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Storage(pickles.Sealed):
-  """A run of numbers in the file, by its key. `dtype` is PyTorch's name of the dtype, or "bytes" if untyped."""
+  """A contiguous array in the file with its key. `dtype` is PyTorch's name of the dtype, or "bytes" if untyped."""
 
   dtype: str
   key: str
@@ -55,7 +55,7 @@ class _Storage(pickles.Sealed):
 
 @dataclasses.dataclass(frozen=True)
 class _Tensor(pickles.Sealed):
-  """A view of a storage; offset and strides count elements of the type `dtype`."""
+  """A view of a storage. Offset and strides are in elements of `dtype`."""
 
   storage: _Storage
   dtype: np.dtype
@@ -66,13 +66,13 @@ class _Tensor(pickles.Sealed):
 
 @dataclasses.dataclass(frozen=True)
 class _Unreadable(pickles.Sealed):
-  """A tensor of an unsupported kind. `why` says so and what to do."""
+  """A tensor of an unsupported kind. `why` is the message, which also says what to do."""
 
   why: str
 
 
 class _Foreign(pickles.Sealed):
-  """In place of a class that we do not know (a subclass of this, by its `name`) and of what it would make."""
+  """A placeholder for an unknown class, which becomes a subclass with its `name`, and for instances of the class."""
 
   name: str
 
@@ -86,44 +86,44 @@ class _Foreign(pickles.Sealed):
   def _drop(self, *arguments: Any) -> None:
     pass
 
-  append = extend = __setitem__ = _drop  # What pickles of lists and dicts of other classes ask for.
+  append = extend = __setitem__ = _drop  # Methods that pickles of unknown list and dict classes call.
 
 
 def foreign(item: Any) -> str | None:
-  """The name of the class that stood where `loads` put a `_Foreign`; None of anything else."""
+  """Returns the name of the class that a `_Foreign` in the result of `loads` replaces; None for other items."""
   if isinstance(item, type):
     return item.name if issubclass(item, _Foreign) else None
   return item.name if isinstance(item, _Foreign) else None
 
 
 def is_tensor(item: Any) -> bool:
-  """Whether an item that `loads` returned is a tensor, supported or not."""
+  """Returns whether an item in the result of `loads` is a tensor, supported or not."""
   return isinstance(item, _Tensor | _Unreadable)
 
 
 class _Name(pickles.Sealed):
-  """A name in the pickle: of a type of storage, or of something that can be called."""
+  """A known name in the pickle: that of a storage class, of a dtype or of a function."""
 
   def __init__(self, name: str):
     self.name = name
 
   def __call__(self, *arguments: Any) -> Any:
     if self.name not in _CALLS:
-      raise Refused(f"not a sound pickle (it calls {self.name})")
+      raise Refused(f"a damaged pickle (it calls {self.name})")
     return _CALLS[self.name](*arguments)
 
 
 def _tensor(
   storage: Any, offset: Any, shape: Any, strides: Any, *more: Any, dtype: str = ""
 ) -> _Tensor | _Unreadable:
-  """`torch._utils._rebuild_tensor`; version 2 adds requires_grad, hooks, and flags where a tensor has some.
+  """Stands for `torch._utils._rebuild_tensor`. Version 2 adds requires_grad, hooks, and the flags of some tensors.
 
   Raises:
-    Refused: it reaches beyond its storage, or repeats it (strides of 0), which no weights need.
+    Refused: the tensor reaches beyond its storage or repeats elements (strides of 0), which weights never do.
   """
   numbers = (offset, *shape, *strides)
   if not isinstance(storage, _Storage) or not all(type(n) is int and 0 <= n < 1 << 62 for n in numbers):
-    raise Refused("not a sound pickle (a tensor of no sound storage, shape or strides)")
+    raise Refused("a damaged pickle (a tensor with an invalid storage, shape or strides)")
   dtype = dtype or storage.dtype
   if dtype not in DTYPES:
     return _Unreadable(unsupported(dtype))
@@ -141,24 +141,24 @@ def _tensor(
 
 
 def _tensor_of_bytes(*arguments: Any) -> _Tensor | _Unreadable:
-  """`_rebuild_tensor_v3`, for dtypes without a storage class: the dtype is an argument, such as `torch.uint16`."""
+  """Stands for `_rebuild_tensor_v3`, for dtypes without a storage class. The dtype, e.g. uint16, is an argument."""
   dtype = arguments[6]
   if not isinstance(name := getattr(dtype, "name", None), str):
-    raise Refused("not a sound pickle (a tensor of no sound type)")
+    raise Refused("a damaged pickle (a tensor with an invalid dtype)")
   return _tensor(*arguments[:6], *arguments[7:], dtype=name.removeprefix("torch."))
 
 
 def _parameter(tensor: Any, *_: Any) -> _Tensor | _Unreadable:
   if not isinstance(tensor, _Tensor | _Unreadable):
-    raise Refused("not a sound pickle (a parameter that is no tensor)")
+    raise Refused("a damaged pickle (a parameter that is not a tensor)")
   return tensor
 
 
 def _subclass(rebuild: Any, kind: Any, arguments: Any, state: Any) -> _Tensor | _Unreadable:
-  """`torch._tensor._rebuild_from_type_v2`: a buffer, or a tensor with attributes."""
+  """Stands for `torch._tensor._rebuild_from_type_v2`, which makes buffers and tensors with attributes."""
   del kind, state
   if not isinstance(rebuild, _Name):
-    raise Refused("not a sound pickle (a tensor that no function of PyTorch returns)")
+    raise Refused("a damaged pickle (a tensor that no function of PyTorch returns)")
   return _parameter(rebuild(*arguments))
 
 
@@ -191,7 +191,12 @@ _TYPES = {f"torch.{name}" for name in DTYPES}
 
 
 class _Unpickler(pickle.Unpickler):
-  """Knows the names above; `storages` are those it met, by key, `strangers` the classes it does not know."""
+  """Unpickler that knows the names above.
+
+  Attributes:
+    storages: key -> storage, for each storage in the pickle.
+    strangers: name -> placeholder, for each unknown class in the pickle.
+  """
 
   def __init__(self, data: bytes):
     super().__init__(io.BytesIO(data), encoding="utf-8")
@@ -207,22 +212,24 @@ class _Unpickler(pickle.Unpickler):
     return self.strangers.setdefault(full, type("_Foreign", (_Foreign,), {"name": full[:100]}))
 
   def persistent_load(self, pid: Any) -> Any:
-    if pid[0] == "module":  # The older format keeps the source of a whole module's class beside its name.
+    if (
+      pid[0] == "module"
+    ):  # For a whole module, the older format stores its class together with the source code.
       return pid[1]
     kind, name, key, _, count, *view = pid
     if kind != "storage" or not isinstance(name, _Name) or any(v is not None for v in view):
-      raise Refused("not a sound pickle (an unknown kind of storage)")
+      raise Refused("a damaged pickle (an unknown kind of storage)")
     if name.name not in STORAGES or type(key) is not str or type(count) is not int or count < 0:
-      raise Refused("not a sound pickle (a storage of no sound type or size)")
+      raise Refused("a damaged pickle (a storage with an invalid type or size)")
     dtype, itemsize = STORAGES[name.name]
     storage = _Storage(dtype, key, count, itemsize)
     if self.storages.setdefault(key, storage) != storage:
-      raise Refused(f"not a sound pickle (storage {key[:20]} of two types or sizes)")
+      raise Refused(f"a damaged pickle (storage {key[:20]} has two types or sizes)")
     return storage
 
 
 def _check(data: bytes) -> None:
-  """Looks the opcodes of a pickle over before it is run."""
+  """Checks the opcodes of a pickle before it is run."""
   try:
     pickles.check(data, _OPCODES, "tensors and plain containers")
   except pickles.Forbidden as error:
@@ -230,7 +237,7 @@ def _check(data: bytes) -> None:
 
 
 def looks_like(data: bytes) -> bool:
-  """Whether a file begins like PyTorch's: as a zip archive, or with the magic number of the older format."""
+  """Returns whether a file begins like a PyTorch file: as a zip archive or with the older format's magic number."""
   return data[:4] in _ZIP or _is_legacy(data)
 
 
@@ -245,16 +252,17 @@ def loads(data: bytes) -> tuple[Any, Callable[[Any], np.ndarray | None]]:
     data: the whole file.
 
   Returns:
-    (the object: lists, tuples, dicts, numbers, texts, opaque tensors, and what `foreign` names;
-    a function that gives the array of such a tensor, a view that may be strided, and None of anything else; it raises
-    Refused for a tensor of an unsupported kind, such as a sparse one)
+    (value, array): the object, which consists of lists, tuples, dicts, numbers, strings, opaque tensors, and
+    placeholders that `foreign` recognises; and a function that returns the array of an opaque tensor, as a view that
+    may be strided, and None for other items. The function raises Refused for an unsupported kind of tensor, such as a
+    sparse one.
 
   Raises:
-    Refused: not such a file, one cut short or changed, or one with opcodes that are not needed.
+    Refused: the file has another format, is cut short or changed, or has opcodes that weights do not need.
   """
   try:
     with warnings.catch_warnings():
-      # Python warns of escapes in damaged names and of archive entries that come twice.
+      # Python warns about escapes in damaged names and about duplicate archive entries.
       warnings.simplefilter("ignore")
       value, fetch = _legacy(data) if _is_legacy(data) else _zip(data)
   except Refused:
@@ -274,7 +282,7 @@ def loads(data: bytes) -> tuple[Any, Callable[[Any], np.ndarray | None]]:
         fetched[storage.key] = fetch(storage)
       held = memoryview(fetched[storage.key])[: storage.count * storage.itemsize]
       if len(held) < storage.count * storage.itemsize:
-        raise Refused(f"not a sound file of PyTorch (storage {storage.key[:20]} is cut short): {_AGAIN}")
+        raise Refused(f"a damaged PyTorch file (storage {storage.key[:20]} is cut short): {_AGAIN}")
       if not math.prod(item.shape):
         return np.zeros(item.shape, dtype)
       strides = [stride * dtype.itemsize for stride in item.strides]
@@ -288,7 +296,7 @@ def loads(data: bytes) -> tuple[Any, Callable[[Any], np.ndarray | None]]:
 
 
 def _unsound(error: BaseException) -> Refused:
-  return Refused(f"not a sound file of PyTorch ({type(error).__name__}: {str(error)[:80]}): {_AGAIN}")
+  return Refused(f"a damaged PyTorch file ({type(error).__name__}: {str(error)[:80]}): {_AGAIN}")
 
 
 def _zip(data: bytes) -> tuple[Any, Callable[[_Storage], bytes | memoryview]]:
@@ -300,12 +308,12 @@ def _zip(data: bytes) -> tuple[Any, Callable[[_Storage], bytes | memoryview]]:
   if len(found) != 1 or f"{prefix}constants.pkl" in names:
     raise archive_refusal(sorted(names))
   if any(e.flag_bits & 1 for e in entries):
-    raise Refused("its zip archive is encrypted: save it again by torch.save")
-  # Stored as they are and side by side: so nothing is larger than the file.
+    raise Refused("its zip archive is encrypted: save it again with torch.save")
+  # The entries must be stored without compression and without overlap, so that none is larger than the file.
   if any(e.compress_type != zipfile.ZIP_STORED for e in entries) or sum(e.file_size for e in entries) > len(
     data
   ):
-    raise Refused("its zip archive is compressed, which torch.save never does: save it again by torch.save")
+    raise Refused("its zip archive is compressed, which torch.save never does: save it again with torch.save")
   if f"{prefix}byteorder" in names and archive.read(f"{prefix}byteorder") != b"little":
     raise Refused(_BIG_ENDIAN)
   pickled = archive.read(found[0])
@@ -329,14 +337,14 @@ def _legacy(data: bytes) -> tuple[Any, Callable[[_Storage], bytes | memoryview]]
     size = storage.count * storage.itemsize
     (count,) = struct.unpack_from("<q", data, position)
     if count != storage.count or position + 8 + size > len(data):
-      raise Refused(f"not a sound file of PyTorch (storage {key[:20]} is cut short): {_AGAIN}")
+      raise Refused(f"a damaged PyTorch file (storage {key[:20]} is cut short): {_AGAIN}")
     parts[key] = memoryview(data)[position + 8 : position + 8 + size]
     position += 8 + size
   return value, lambda storage: parts[storage.key]
 
 
 def _pickles(data: bytes) -> Iterator[tuple[Any, Any]]:
-  """Yields (object, its storages by key) of five pickles in a row, then (where they end, None)."""
+  """Yields (object, key -> storage) for each of five consecutive pickles, then (position of their end, None)."""
   stream, end = io.BytesIO(data), 0
   for _ in range(5):
     start = end

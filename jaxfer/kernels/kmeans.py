@@ -1,16 +1,17 @@
-"""k-means++ and Lloyd's algorithm, many trials at once (the protocol of paper 003, section 5.2.1).
+"""k-means++ and Lloyd's algorithm for many trials at once (the protocol of paper 003, section 5.2.1).
 
-Seeding is k-means++ as Arthur and Vassilvitskii (2007) state it: the first centre uniform over the points, each further
-one with probability proportional to the squared distance D^2 to the nearest centre so far (scikit-learn's own default
-draws several candidates and keeps the best, which is another protocol). Lloyd stops as scikit-learn's does: when no
-assignment changes, when the centres' squared shift, summed over all of them, is at most `tolerance` times the mean
-variance of the features, or after `max_iterations`. Ties go to the lowest index.
+The seeding is k-means++ as defined by Arthur and Vassilvitskii (2007). The first centre is drawn uniformly from the
+points, and each further one with probability proportional to the squared distance D^2 to the nearest centre so far.
+scikit-learn's default is a different protocol: it draws several candidates and keeps the best. The stopping rule of
+Lloyd's algorithm is that of scikit-learn. It stops when no assignment changes, when the squared shift summed over all
+centres is at most `tolerance` times the mean variance of the features, or after `max_iterations`. Ties go to the lowest
+index.
 
-Under `vmap` over trials the loop runs until the last trial has converged, and finished trials stay as they are.
+Under `vmap` over trials, the loop runs until the last trial has converged; finished trials do not change any more.
 
-Where a cluster is empty, the point farthest from the centre it was assigned to becomes its centre and leaves its old
-cluster. Only points of clusters with more than one member may move, so that no cluster is emptied in turn
-(scikit-learn asks for no such thing).
+If a cluster is empty, the point that is farthest from its assigned centre leaves its cluster and becomes the centre of
+the empty one. Only points of clusters with more than one member may move, so that no other cluster becomes empty
+(scikit-learn does not require this).
 """
 
 import functools
@@ -28,13 +29,13 @@ MAX_ITERATIONS, TOLERANCE = 300, 1e-4
 
 
 class Clustering(NamedTuple):
-  """Result of a trial; of trials at once each field has a leading axis.
+  """Result of one trial. For several trials, each field has a leading axis of trials.
 
   Attributes:
     centres: [k, d] float32.
-    assignment: [n] int32, the centre nearest to each point, lowest index first.
-    inertia: [] float32, sum over the points of the squared distance to their centre.
-    iterations: [] int32, updates of the centres.
+    assignment: [n] int32, index of the centre nearest to each point; ties go to the lowest index.
+    inertia: [] float32, sum of the squared distances of the points to their centres.
+    iterations: [] int32, number of updates of the centres.
   """
 
   centres: jax.Array
@@ -44,7 +45,10 @@ class Clustering(NamedTuple):
 
 
 def _squared_distance(points: jax.Array, centre: jax.Array) -> jax.Array:
-  """[n], by differences: exactly 0 for a copy of the centre, where the form with a matrix product leaves rounding."""
+  """Returns the squared distances [n] from differences, so that the distance to a copy of the centre is exactly 0.
+
+  With a matrix product, a rounding error would remain.
+  """
   chex.assert_equal_shape_suffix([points, centre], 1)
   return jnp.square(points - centre).sum(-1)
 
@@ -54,7 +58,7 @@ def seed_centres(key: jax.Array, points: jax.Array, k: int) -> jax.Array:
 
   Args:
     key: typed key.
-    points: [n, d], with at least k distinct ones: no point is drawn twice, nor a copy of one.
+    points: [n, d]; at least k of them must be distinct, because no two centres are equal.
     k: number of centres.
 
   Returns:
@@ -65,7 +69,7 @@ def seed_centres(key: jax.Array, points: jax.Array, k: int) -> jax.Array:
 
   def draw(i, state):
     centres, nearest = state
-    # The first of independent clocks with rates D^2 to ring is a draw with probability proportional to D^2.
+    # Among independent exponential times with rates D^2, each is the smallest with probability proportional to D^2.
     rings = jnp.where(nearest > 0, jax.random.exponential(keys[i], nearest.shape) / nearest, jnp.inf)
     centre = points[rings.argmin()]
     distance = _squared_distance(points, centre)
@@ -76,30 +80,30 @@ def seed_centres(key: jax.Array, points: jax.Array, k: int) -> jax.Array:
 
 
 def _nearest(points: jax.Array, centres: jax.Array) -> jax.Array:
-  """[n] int32: the nearest centre of each point. Points lie about the origin, which keeps the product accurate."""
+  """Returns the nearest centre of each point, int32 [n]. The points must be centred to keep the product accurate."""
   product = jnp.matmul(centres, points.T, precision=lax.Precision.HIGHEST)
-  # |x - c|^2 / 2 without the share that all centres have in common; centres come first, so that the reductions over
-  # them are vector operations over points.
+  # |x - c|^2 / 2 without the term |x|^2 / 2, which is the same for all centres. The centres are the first axis, so that
+  # reductions over them are vector operations over points.
   distance = jnp.square(centres).sum(-1, keepdims=True) / 2 - product
   index = lax.broadcasted_iota(jnp.int32, distance.shape, 0)
-  # A point that is not finite goes to the last centre: an index beyond it would never let `_fill_empty` end.
+  # A point that is not finite is assigned to the last centre. With a larger index, `_fill_empty` would never end.
   return jnp.where(distance == distance.min(0), index, len(centres) - 1).min(0)
 
 
 def _members(assignment: jax.Array, k: int) -> jax.Array:
-  """[k, n]: which points belong to which cluster."""
+  """Returns bool [k, n], whether each point belongs to each cluster."""
   return assignment == jnp.arange(k)[:, None]
 
 
 def _fill_empty(points, centres, assignment):
-  """Gives every empty cluster, in order, the farthest point that may move; returns counts [k] and assignment [n]."""
+  """Moves the farthest point that may move to each empty cluster in turn; returns counts [k] and assignment [n]."""
 
   def some_empty(state):
     return (state[0] == 0).any()
 
   def fill(state):
     counts, filled = state
-    # In the loop, which is seldom entered: before it, every update of the centres would pay for it.
+    # Computed inside the loop, which is rarely entered. Outside, it would slow down every update of the centres.
     distance = _squared_distance(points, centres[assignment])
     movable = (counts[filled] > 1) & (filled == assignment)
     point = jnp.where(movable, distance, -1).argmax()
@@ -123,14 +127,14 @@ def lloyd(
   max_iterations: int = MAX_ITERATIONS,
   tolerance: float = TOLERANCE,
 ) -> Clustering:
-  """Moves centres to the means of their points until they rest.
+  """Runs Lloyd's algorithm: moves the centres to the means of their points until they converge.
 
   Args:
     points: [n, d], n >= k.
-    centres: [k, d], where to begin.
-    max_iterations: most updates of the centres.
-    tolerance: largest sum of the centres' squared shifts at which they rest, in units of the points' mean variance
-      over features (scikit-learn's `tol`).
+    centres: [k, d], initial centres.
+    max_iterations: maximum number of updates of the centres.
+    tolerance: the algorithm stops if the sum of the squared shifts of the centres is at most this, in units of the mean
+      variance of the features (scikit-learn's `tol`).
   """
   points, centres = jnp.asarray(points, jnp.float32), jnp.asarray(centres, jnp.float32)
   chex.assert_equal_shape_suffix([points, centres], 1)
@@ -158,14 +162,14 @@ def lloyd(
 
 
 def nearest_points(points: jax.Array, centres: jax.Array) -> jax.Array:
-  """The single point nearest to each centre, from whose label the cluster is named (our choice).
+  """Returns the point nearest to each centre. The cluster is named by the label of this point (our choice).
 
   Args:
     points: [n, d].
     centres: [k, d].
 
   Returns:
-    [k] int32 indices of points, the lowest where several are equally near.
+    int32 [k], indices of points; ties go to the lowest index.
   """
   points = jnp.asarray(points, jnp.float32)
   return jax.vmap(lambda centre: _squared_distance(points, centre).argmin())(centres)
@@ -189,12 +193,12 @@ def kmeans(
   max_iterations: int = MAX_ITERATIONS,
   tolerance: float = TOLERANCE,
 ) -> Clustering:
-  """Clusters the points once for each key. Called from the host: it looks at the points first.
+  """Clusters the points once for each key. It checks the points on the host, so it cannot be called inside jit.
 
   Args:
     keys: [trials] typed keys.
-    points: [n, d], anything that NumPy reads.
-    k: clusters.
+    points: [n, d], an array or anything that NumPy converts to one.
+    k: number of clusters.
     max_iterations: see `lloyd`.
     tolerance: see `lloyd`.
 
@@ -206,15 +210,15 @@ def kmeans(
   """
   points = np.asarray(points, np.float32)
   if points.ndim != 2 or not points.size:
-    raise UserError(f"k-means reads points [n, d], not {list(points.shape)}: reshape them")
+    raise UserError(f"k-means needs points [n, d], not {list(points.shape)}: reshape them")
   if not np.isfinite(points).all():
     row = int(np.flatnonzero(~np.isfinite(points).all(1))[0])
     raise UserError(f"k-means: point {row} is not finite: leave it out, or find where its features come from")
   if not 1 <= k <= len(points):
-    raise UserError(f"k-means: k={k} clusters of {len(points)} points: take k from 1 to {len(points)}")
+    raise UserError(f"k-means: k={k} clusters for {len(points)} points: choose k from 1 to {len(points)}")
   distinct = len(np.unique(points, axis=0))
   if distinct < k:
     raise UserError(
-      f"k-means: k={k} clusters, but only {distinct} of {len(points)} points are distinct: take k <= {distinct}"
+      f"k-means: k={k} clusters, but only {distinct} of {len(points)} points are distinct: choose k <= {distinct}"
     )
   return _trials(keys, jnp.asarray(points), k, max_iterations, tolerance)

@@ -1,4 +1,4 @@
-"""Affine warp of images and of optical flow, on the device."""
+"""Affine warps of images and of optical flow, on the device."""
 
 import chex
 import jax
@@ -6,15 +6,15 @@ import jax.numpy as jnp
 
 
 def affine(images: jax.Array, matrices: jax.Array) -> jax.Array:
-  """Samples each example's images at affinely moved pixels, bilinearly; beyond the border the border is repeated.
+  """Warps the images of each example by an affine map, with bilinear sampling. Pixels of the border are repeated.
 
   Args:
-    images: [batch, ..., height, width, channels]; all images of an example move alike.
-    matrices: [batch, 2, 3]; the output at pixel (x, y) is the input at matrix @ (x, y, 1). Pixel centres have whole
-      coordinates, (0, 0) is the upper left one.
+    images: [batch, ..., height, width, channels]; all images of an example are warped by the same map.
+    matrices: [batch, 2, 3]; the output at pixel (x, y) is the input at matrix @ (x, y, 1). Pixel centres have integer
+      coordinates, and (0, 0) is the upper left pixel.
 
   Returns:
-    As `images`.
+    The warped images, in the shape and dtype of `images`.
   """
   chex.assert_shape(matrices, (len(images), 2, 3))
   height, width, channels = images.shape[-3:]
@@ -42,10 +42,10 @@ def affine(images: jax.Array, matrices: jax.Array) -> jax.Array:
 
 
 def affine_flow(flow: jax.Array, matrices: jax.Array) -> jax.Array:
-  """Warps flow fields [batch, ..., height, width, 2] (u right, v down) as `affine` warps their images.
+  """Warps flow fields [batch, ..., height, width, 2] (u to the right, v down) like `affine` warps the images.
 
-  The vectors turn too: a displacement d in the input is inverse(linear part) @ d in the output, so a mirrored image
-  has its u negated and an enlarged one longer vectors.
+  The vectors are transformed too: a displacement d in the input is inverse(linear part) @ d in the output. So mirroring
+  negates u, and enlarging makes the vectors longer.
   """
   chex.assert_axis_dimension(flow, -1, 2)
   moved = affine(flow, matrices)

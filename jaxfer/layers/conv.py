@@ -1,8 +1,7 @@
-"""Linen modules over the convolutions of `kernels.conv`, and the initialisers that the systems name.
+"""Linen modules for the convolutions of `kernels.conv`, and the initialisers that the systems use.
 
-Pads are always explicit: 'SAME' of JAX differs from PyTorch at stride 2, and for transposed convolutions of kernel 3
-it gives another result altogether. Parameters: `kernel` [kernel_height, kernel_width, channels, features]
-and `bias` [features].
+Padding is always explicit, because JAX's 'SAME' differs from PyTorch at stride 2 and for transposed convolutions with a
+3 x 3 kernel. The parameters are `kernel` [kernel_height, kernel_width, channels, features] and `bias` [features].
 """
 
 from typing import Any
@@ -19,13 +18,13 @@ Initializer = nn.initializers.Initializer
 Pair = tuple[int, int]
 Pads = int | tuple[int | Pair, int | Pair]
 
-# PyTorch's `kaiming_normal_`, for layers that a ReLU follows.
+# PyTorch's `kaiming_normal_`, for layers that are followed by a ReLU.
 he_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 def fan_in_uniform(fan_in: int) -> Initializer:
-  """PyTorch's default for kernels and biases alike: U(-1, 1) / sqrt(fan_in)."""
+  """Returns PyTorch's default initialiser of both kernels and biases: U(-1, 1) / sqrt(fan_in)."""
   bound = fan_in**-0.5
 
   def init(key, shape, dtype):
@@ -35,20 +34,20 @@ def fan_in_uniform(fan_in: int) -> Initializer:
 
 
 def as_pair(value: int | Pair) -> Pair:
-  """For height and width; one number stands for both."""
+  """Returns (height, width) as a pair; a single number applies to both."""
   return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
 def as_pads(padding: Pads) -> kernels.Padding:
-  """Zeros (before, after) of height and width; one number stands for both of a pair."""
+  """Returns the padding as pairs (before, after) for height and width; a single number applies to both of a pair."""
   if isinstance(padding, str):
-    raise UserError(f"padding '{padding}': give zeros as numbers, as 1 or ((1, 1), (1, 1))")
+    raise UserError(f"padding '{padding}': give numbers of zeros, such as 1 or ((1, 1), (1, 1))")
   height, width = (padding, padding) if isinstance(padding, int) else padding
   return as_pair(height), as_pair(width)
 
 
 class _Layer(nn.Module):
-  """What both layers share: the attributes and the parameters."""
+  """The attributes and parameters that both layers share."""
 
   features: int
   kernel_size: int | Pair
@@ -61,7 +60,7 @@ class _Layer(nn.Module):
   bias_init: Initializer = nn.initializers.zeros
 
   def _cast(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """x, kernel and bias (or None) in the dtype of computation; declares the parameters."""
+    """Declares the parameters and returns x, kernel and bias (or None) in the dtype of the computation."""
     shape = (*as_pair(self.kernel_size), x.shape[-1], self.features)
     kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
     bias = self.param("bias", self.bias_init, shape[-1:], self.param_dtype) if self.use_bias else None
@@ -73,15 +72,15 @@ class Conv(_Layer):
   """Convolution.
 
   Attributes:
-    features: channels of the output.
-    kernel_size: height and width; here and below one number stands for both.
-    strides: step in height and width.
-    padding: zeros around the input: a number, one for height and width each, or pairs (before, after).
+    features: number of output channels.
+    kernel_size: height and width; a single number applies to both, here and below.
+    strides: strides in height and width.
+    padding: number of zeros around the input: one number, one each for height and width, or pairs (before, after).
     use_bias: whether to add a bias.
-    dtype: of the computation; None takes that of input and parameters.
-    param_dtype: of the parameters.
-    kernel_init: He's normal by default, from the fan-in.
-    bias_init: zeros by default.
+    dtype: dtype of the computation; None for the promoted dtype of input and parameters.
+    param_dtype: dtype of the parameters.
+    kernel_init: initialiser of the kernel; by default He's normal initialisation by fan-in.
+    bias_init: initialiser of the bias; zeros by default.
   """
 
   @nn.compact
@@ -93,11 +92,11 @@ class Conv(_Layer):
 
 
 class ConvTranspose(_Layer):
-  """Transposed convolution, by PyTorch's definition of every attribute; the others are those of `Conv`.
+  """Transposed convolution. All attributes have PyTorch's meaning; those not listed here are as in `Conv`.
 
   Attributes:
-    padding: rows and columns that the output loses on each side.
-    output_padding: rows and columns that it gains at the far end, less than the stride.
+    padding: number of rows and columns removed from each side of the output.
+    output_padding: number of rows and columns added at the bottom and right of the output; less than the stride.
   """
 
   output_padding: int | Pair = 0

@@ -1,19 +1,20 @@
 """ConvLSTM and ConvGRU layers and cells, plain and enhanced (paper 001, Fig. 1; equations in kernels.conv_recurrence).
 
-A layer runs over a whole sequence, a cell over one step; both have the same parameters under the same names. Choices
-where the paper is silent: Glorot-uniform kernels, each gate on its own; zero biases, 1 for the forget gate; zero
-peephole weights. `merge_init` chooses how the point-wise merges P_T and P_S (of temporal and spatial skip) start:
+A layer processes a whole sequence, a cell one step. Both have the same parameters under the same names. The paper does
+not give the initialisation; our choices are Glorot-uniform kernels, drawn separately for each gate, zero biases, except
+1 for the forget gate, and zero peephole weights. `merge_init` selects the initial values of the point-wise merges P_T
+(temporal skip) and P_S (spatial skip):
 
-  "identity"  [I; 0] + N(0, 0.01): an enhanced cell starts close to its plain one, and the skips pass next to nothing on
-  "sum"       [I; I] + N(0, 0.01): the merge starts as the sum of its two parts, and the skips are open from the start.
-              Where the layer's input has fewer channels than the state, P_S adds them to the first features; where it
-              has more, it adds the first of them.
+  "identity"  [I; 0] + N(0, 0.01): an enhanced cell starts close to its plain version; the skips pass almost nothing on
+  "sum"       [I; I] + N(0, 0.01): the merge starts as the sum of its two parts, so the skips are open from the start.
+              If the input of the layer has fewer channels than the state, P_S adds them to the first features of the
+              state. If it has more, P_S adds only its first channels.
   "glorot"    Glorot uniform
 
-N(0, 0.01) is normal noise of standard deviation 0.01. How much of the gradient reaches the first step depends on
-`temporal_merge` and `merge_init` together. The table has the Frobenius norm of dH[T]/dH[1] before training, with C[1]
-and H[0] held fixed, for cells with temporal gate and temporal skip: one pixel, 32 features, 3 x 3 kernels, 3 channels
-of standard normal input, mean of 5 seeds. An identity of 32 features would have the norm 5.7.
+N(0, 0.01) is normal noise with standard deviation 0.01. Together, `temporal_merge` and `merge_init` determine how much
+of the gradient reaches the first step. The table shows the Frobenius norm of dH[T]/dH[1] before training, with C[1] and
+H[0] held fixed, for cells with temporal gate and temporal skip, one pixel, 32 features, 3 x 3 kernels and 3 channels of
+standard normal input, as a mean of 5 seeds. An identity of 32 features would have the norm 5.7.
 
                                   ConvLSTM            ConvGRU
   temporal_merge  merge_init   T = 10   T = 16    T = 10   T = 16
@@ -24,8 +25,8 @@ of standard normal input, mean of 5 seeds. An identity of 32 features would have
   output          glorot        0.077    0.019      0.20    0.027
   output          sum           0.547    0.299      4.56     5.85
 
-The temporal gate starts at about one half and damps S. With "output" and "sum" but without the gate the state itself
-grows over time, and the norms become 4.1 and 8.2 for a ConvLSTM, 37 and 253 for a ConvGRU.
+The temporal gate starts at about one half and damps S. With "output" and "sum" but without the gate, the state itself
+grows over time. The norms for T = 10 and T = 16 are then 4.1 and 8.2 for a ConvLSTM, and 37 and 253 for a ConvGRU.
 """
 
 import dataclasses
@@ -44,7 +45,7 @@ MergeInit = Literal["identity", "sum", "glorot"]
 
 
 def _gates(blocks: int) -> nn.initializers.Initializer:
-  """Glorot uniform for each of `blocks` kernels that stand side by side in the last axis."""
+  """Returns the Glorot-uniform initialiser of `blocks` kernels that are concatenated along the last axis."""
   glorot = nn.initializers.glorot_uniform()
 
   def init(key, shape, dtype):
@@ -77,7 +78,7 @@ def _forget_bias(key, shape, dtype):
 
 
 class _Recurrent(nn.RNNCellBase):
-  """What layers and cells share: the switches and the parameters."""
+  """The switches and parameters that layers and cells share."""
 
   features: int
   kernel_size: tuple[int, int] = (3, 3)
@@ -93,7 +94,7 @@ class _Recurrent(nn.RNNCellBase):
   kind: ClassVar[Kind] = "conv_lstm"
 
   def switches(self) -> Cell:
-    """The kind of cell and its switches; an error if the kernel's size is not odd."""
+    """Returns the kind of cell and its switches; raises `UserError` if the kernel size is not odd."""
     if any(k % 2 == 0 or k < 1 for k in self.kernel_size):
       raise UserError(
         f"kernel_size {self.kernel_size} of a conv-RNN must be odd, so that the state keeps its size"
@@ -102,7 +103,7 @@ class _Recurrent(nn.RNNCellBase):
     return Cell(self.kind, **{name: getattr(self, name) for name in names if hasattr(self, name)})
 
   def _params(self, cell: Cell, x: jax.Array | Packed) -> dict[str, jax.Array]:
-    """Declares the parameters for x [..., height, width, channels] and casts them to the dtype of computation."""
+    """Declares the parameters for x [..., height, width, channels] and casts them to the dtype of the computation."""
     zeros = nn.initializers.zeros
     if self.merge_init not in get_args(MergeInit):
       raise unknown("merge_init of a conv-RNN", str(self.merge_init), get_args(MergeInit))
@@ -133,12 +134,12 @@ class _Layer(_Recurrent):
 
   @nn.compact
   def __call__(self, x: jax.Array | Packed, mask: jax.Array | None = None, *, packed: bool = False) -> Any:
-    """Runs over a batch of sequences from a zero state.
+    """Processes a batch of sequences, starting from a zero state.
 
     Args:
-      x: [batch, time, height, width, channels]; with "pallas" also the packed outputs of another layer.
-      mask: [batch, time], True where a sequence is still running; steps past its end give zeros and change nothing.
-      packed: with "pallas", leave the outputs in the kernels' layout (`Packed`).
+      x: [batch, time, height, width, channels]; with "pallas", also the packed outputs of another layer.
+      mask: [batch, time], True at the steps of each sequence. Steps after its end output zeros and keep the state.
+      packed: with "pallas", whether to leave the outputs in the layout of the kernels (`Packed`).
 
     Returns:
       [batch, time, height, width, features], of `dtype`.
@@ -148,7 +149,9 @@ class _Layer(_Recurrent):
     cell = self.switches()
     params = self._params(cell, x)
     if self.checkpoint_every is not None and self.checkpoint_every < 1:
-      raise UserError(f"checkpoint_every={self.checkpoint_every}: take a number of steps, 1 or more, or None")
+      raise UserError(
+        f"checkpoint_every={self.checkpoint_every}: give a number of steps, at least 1, or None"
+      )
     outputs, _ = conv_recurrence.unroll(
       cell,
       params,
@@ -165,42 +168,45 @@ class _Layer(_Recurrent):
 class _StepCell(_Recurrent):
   @nn.compact
   def __call__(self, carry: State, inputs: jax.Array) -> tuple[State, jax.Array]:
-    """One step on inputs [batch, height, width, channels]; returns the new carry and Y of the equations."""
+    """Runs one step on inputs [batch, height, width, channels]; returns the new carry and Y of the equations."""
     cell = self.switches()
     params = self._params(cell, inputs)
     return conv_recurrence.step(cell, params, carry, inputs.astype(self._dtype(inputs)))
 
   @nn.nowrap
   def initialize_carry(self, rng: jax.Array, input_shape: tuple[int, ...]) -> State:
-    """Zeros for inputs of `input_shape` [batch, height, width, channels]."""
+    """Returns a zero state for inputs of shape `input_shape`, (batch, height, width, channels)."""
     del rng
     dtype = self.dtype or self.param_dtype
     return conv_recurrence.initial_state(self.switches(), (*input_shape[:-1], self.features), dtype)
 
   @property
   def num_feature_axes(self) -> int:
-    """Height, width, channels."""
+    """Number of feature axes: height, width and channels."""
     return 3
 
 
 class ConvLSTM(_Layer):
-  """Convolutional LSTM over a sequence; with `peephole` and no other switch it is that of Shi et al. 2015.
+  """Convolutional LSTM over a sequence. With `peephole` and no other switch, it is the ConvLSTM of Shi et al. (2015).
 
   Attributes:
-    features: channels of the state and the output.
-    kernel_size: odd (height, width) of the gates' convolutions, stride 1, zero padding that keeps the size.
-    temporal_gate: filter the state of two steps ago through a learned gate.
-    temporal_skip: merge it into the last state by a point-wise convolution.
-    spatial_skip: merge the layer's input into its output by a point-wise convolution.
-    gate_sees_x: whether the temporal gate reads the input beside the state of two steps ago.
-    temporal_merge: whether temporal gate and temporal skip merge the state of two steps ago into what the cell reads
-      ("input") or into the state that it makes ("output"), which opens a path for the gradient over time.
-    merge_init: how the point-wise merges start: "identity", "sum" or "glorot", see the docstring of the module.
-    peephole: gates see the cell state through elementwise weights, which tie the parameters to height and width.
-    dtype: of the computation; the cell state stays float32.
-    param_dtype: of the parameters.
-    recompute: keep less for the backward pass and take the gates again there (`kernels.conv_recurrence.unroll`).
-    checkpoint_every: keep the input and the state at every so many steps alone, for long sequences.
+    features: number of channels of the state and the output.
+    kernel_size: (height, width) of the convolutions in the gates, both odd. The stride is 1, and zero padding keeps the
+      size.
+    temporal_gate: whether to filter the state of two steps ago with a learned gate.
+    temporal_skip: whether to merge the state of two steps ago into the last state by a point-wise convolution.
+    spatial_skip: whether to merge the input of the layer into its output by a point-wise convolution.
+    gate_sees_x: whether the temporal gate also reads the input, not only the state of two steps ago.
+    temporal_merge: whether temporal gate and temporal skip merge the state of two steps ago into the state that the
+      cell reads ("input") or into the state that it computes ("output"), which opens a path for the gradient over time.
+    merge_init: initial values of the point-wise merges: "identity", "sum" or "glorot", see the docstring of the module.
+    peephole: whether the gates also read the cell state, through elementwise weights. The shapes of the parameters then
+      depend on height and width.
+    dtype: dtype of the computation; the cell state stays float32.
+    param_dtype: dtype of the parameters.
+    recompute: whether to keep less for the backward pass and recompute the gates there, see
+      `kernels.conv_recurrence.unroll`.
+    checkpoint_every: keep the input and the state only at every so many steps, to save memory for long sequences.
     implementation: "auto", "scan", "scan_folded2", "scan_folded4", "scan_folded8" or "pallas", see
       `kernels.conv_recurrence.unroll`.
   """
@@ -209,7 +215,10 @@ class ConvLSTM(_Layer):
 
 
 class ConvGRU(_Layer):
-  """Convolutional GRU over a sequence; all switches off is Ballas et al. 2016. Attributes as in `ConvLSTM`."""
+  """Convolutional GRU over a sequence. Without switches, it is that of Ballas et al. (2016).
+
+  Attributes are those of `ConvLSTM`, without `peephole`.
+  """
 
   kind: ClassVar[Kind] = "conv_gru"
 

@@ -1,4 +1,4 @@
-"""Dropout with one key an example, so that its mask does not depend on how a batch is split over devices."""
+"""Dropout with one key per example, so that its mask does not depend on how a batch is split over devices."""
 
 import zlib
 
@@ -10,13 +10,13 @@ import jax.numpy as jnp
 class Dropout(nn.Module):
   """Zeroes each unit with probability `rate` in training and scales the rest by 1 / (1 - rate).
 
-  Flax's own dropout draws from one key a device, so every device repeats the same mask.
+  Flax's own dropout uses one key for the whole batch, so every device repeats the same mask.
   """
 
   rate: float
 
   def __call__(self, x: jax.Array, keys: jax.Array | None, *, train: bool) -> jax.Array:
-    """Drops units of x [batch, ...]; `keys` [batch] are typed keys, needed in training alone."""
+    """Drops units of x [batch, ...]; `keys` [batch] are typed keys, which are needed only in training."""
     if not train or self.rate == 0:
       return x
     if keys is None:

@@ -1,27 +1,27 @@
-"""Residual nets that recognise faces, "Face-ResNet" of paper 004: picture -> feature.
+"""Residual models for face recognition, "Face-ResNet" in paper 004. They map an image to a feature vector.
 
-The paper does not define the name; that it trains them with AdaFace speaks for the nets of that paper's released code
-(Kim et al. 2022: IR-18 and IR-50, family `adaface`, our choice). The other family, `insightface`, is the IResNet of
-InsightFace's released code. Both: a 3 x 3 stem of stride 1, then four stages of blocks
+The paper does not define the name. It trains the models with AdaFace, so they are probably those of AdaFace's released
+code (Kim et al. 2022: IR-18 and IR-50). This is the family `adaface`, our choice. The other family, `insightface`, is
+the IResNet of InsightFace's released code. Both have a 3 x 3 stem of stride 1, then four stages of blocks
 
   BatchNorm - 3 x 3 - BatchNorm - PReLU - 3 x 3 (stride 2 in the first block) - BatchNorm,
   plus a shortcut, no activation
 
-and BatchNorm, dropout, flattening in the order channel, row, column, a dense layer, BatchNorm. Depth 50 has blocks of
-3, 4, 14, 3 as well: no bottlenecks. They differ in
+then BatchNorm, dropout, flattening in the order channel, row, column, a dense layer and BatchNorm. At depth 50 the
+stages have 3, 4, 14 and 3 of these blocks; there are no bottlenecks. The families differ in
 
               adaface                               insightface
-  shortcut    every second pixel where channels     1 x 1 convolution and norm in the
-              stay, else 1 x 1 convolution, norm    first block of every stage
-  last norm   no scale, no bias                     bias; its scale stays 1, so it is no parameter
+  shortcut    every second pixel if the channels    1 x 1 convolution and norm in the
+              are equal, else 1 x 1 conv and norm   first block of every stage
+  last norm   no scale, no bias                     bias; the scale stays 1, so it is not a parameter
   dropout     0.4                                   0
-  first       He's normal of the fan-out,           N(0, 0.1), PyTorch's default
+  initial     He's normal by fan-out,               N(0, 0.1); PyTorch's default
   weights     zero bias                             in the dense layer
-  pictures    BGR                                   RGB; both (x / 255 - 0.5) / 0.5, an aligned face of 112 px
+  images      BGR                                   RGB; both (x / 255 - 0.5) / 0.5, an aligned face of 112 pixels
 
-AdaFace's code returns feature / |feature| and |feature|, InsightFace's the feature: here both give the feature, and
-`unit` the pair. Deviations: BatchNorm's running variance, see `layers.resnet`; a feature of zeros has the unit feature
-zero, where the code divides by zero.
+AdaFace's code returns feature / |feature| and |feature|, and InsightFace's code returns the feature. Here both families
+return the feature, and `unit` computes the pair. Deviations: BatchNorm's running variance, see `layers.resnet`; and the
+unit feature of a zero feature is zero, while AdaFace's code divides by zero.
 """
 
 import functools
@@ -39,40 +39,51 @@ from jaxfer.layers.dropout import Dropout
 Family = Literal["adaface", "insightface"]
 BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 14, 3)}
 _DROPOUT = {"adaface": 0.4, "insightface": 0.0}
-_SHORTEST = 1e-12  # Length of a feature below which it has no direction.
+_SHORTEST = 1e-12  # Features of at most this length have no direction.
 
 
 class Embedding(NamedTuple):
-  """A feature's direction [batch, features], of length 1, and its length [batch]; both float32."""
+  """Features as direction and length, both float32.
+
+  Attributes:
+    unit: [batch, features], features divided by their length.
+    norm: [batch], lengths of the features.
+  """
 
   unit: jax.Array
   norm: jax.Array
 
 
 def unit(feature: jax.Array) -> Embedding:
-  """Splits features [batch, features] into direction and length; below 1e-12 into zeros and 0, NaN into NaN."""
+  """Splits features [batch, features] into direction and length.
+
+  Features of at most length 1e-12 give zeros and length 0; features with a NaN give NaN.
+  """
   feature = feature.astype(jnp.float32)
   square = (feature**2).sum(-1)
-  short = square <= _SHORTEST**2  # No NaN is: a broken net must not pass for one that sees nothing.
-  # The root and the quotient must not meet a zero even where they are not taken: their gradient would be NaN.
+  short = square <= _SHORTEST**2  # False for NaN, so NaN features are not mistaken for zero features.
+  # Root and quotient must not be computed from zeros, even where they are not selected: their gradient would be NaN.
   norm = jnp.sqrt(jnp.where(short, 1, square))
   return Embedding(jnp.where(short[:, None], 0, feature / norm[:, None]), jnp.where(short, 0, norm))
 
 
 class PReLU(nn.Module):
-  """x where it is positive, else `slope` x, one slope a channel, 0.25 at first (Flax's: one for all, 0.01)."""
+  """Returns x where it is positive, otherwise `slope` x.
+
+  There is one slope per channel, initially 0.25, while Flax's PReLU has a single slope, initially 0.01.
+  """
 
   param_dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """[..., channels] -> the same."""
+    """Maps x [..., channels] to the same shape."""
     slope = self.param("slope", nn.initializers.constant(0.25), x.shape[-1:], self.param_dtype)
     return jnp.where(x > 0, x, slope.astype(x.dtype) * x)
 
 
 class _Block(nn.Module):
-  """See the file's docstring; parameters as InsightFace names them."""
+  """A residual block, see the docstring of the module; the parameters have InsightFace's names."""
 
   features: int
   strides: int
@@ -93,7 +104,7 @@ class _Block(nn.Module):
 
 
 class _Stage(nn.Module):
-  """Blocks `block0`, of stride 2, `block1`, ..."""
+  """Blocks `block0`, `block1`, ...; the first has stride 2."""
 
   blocks: int
   features: int
@@ -113,7 +124,7 @@ class _Stage(nn.Module):
 def _layers(
   family: Family, dtype: Any, param_dtype: Any, train: bool, axis_name: str | None
 ) -> tuple[Any, Any]:
-  """(BatchNorm, convolution) with the settings that all of them share."""
+  """Returns (BatchNorm, convolution) with the settings that all layers of a family share."""
   norm = functools.partial(
     nn.BatchNorm, not train, momentum=0.9, epsilon=1e-5, dtype=dtype, axis_name=axis_name if train else None
   )
@@ -123,16 +134,16 @@ def _layers(
 
 
 class FaceResNet(nn.Module):
-  """The net.
+  """The face recognition model.
 
   Attributes:
     depth: 18 or 50.
-    family: see the file's docstring.
-    width: factor on all channels and on the length of the feature; 64 times it must be a whole number.
-    image_size: side of the pictures, pixels; 112 in both codes.
-    dropout: probability, before the dense layer; None takes the family's.
-    dtype: of the computation; norms' statistics, the last norm and the feature are float32.
-    param_dtype: of kernels, biases and slopes.
+    family: see the docstring of the module.
+    width: factor of the numbers of channels and of the size of the feature; 64 * width must be a whole number.
+    image_size: edge of the images in pixels; 112 in both released codes.
+    dropout: dropout probability before the dense layer; None for that of the family.
+    dtype: dtype of the computation; the statistics of the norms, the last norm and the feature are float32.
+    param_dtype: dtype of kernels, biases and slopes.
   """
 
   depth: int = 18
@@ -147,20 +158,21 @@ class FaceResNet(nn.Module):
   def __call__(
     self, x: jax.Array, *, train: bool, keys: jax.Array | None = None, axis_name: str | None = None
   ) -> jax.Array:
-    """Maps pictures to features, not normalised.
+    """Maps images to features that are not normalised.
 
     Args:
       x: [batch, image_size, image_size, 3].
-      train: whether norms take the batch's statistics and update the running ones (collection `batch_stats`), and
-        units are dropped.
+      train: whether norms use the statistics of the batch and update the running ones (collection `batch_stats`), and
+        whether units are dropped.
       keys: [batch] typed keys, for dropout in training.
-      axis_name: mapped axis over which the batch's statistics are taken, if any.
+      axis_name: name of the mapped axis over which the statistics of the batch are computed, if any.
 
     Returns:
       [batch, 512 width], float32.
 
     Raises:
-      UserError: pictures of another size, a training batch of one in all, an attribute that does not exist.
+      UserError: the images have another size, a training batch has a single example over all devices, or an attribute
+        has an invalid value.
     """
     features = self._check(x, train, axis_name)
     settings = self.family, self.dtype, self.param_dtype
@@ -183,20 +195,20 @@ class FaceResNet(nn.Module):
     return norm(dtype=jnp.float32, use_scale=False, use_bias=not adaface, name="features")(x)
 
   def _check(self, x: jax.Array, train: bool, axis_name: str | None) -> int:
-    """Channels of the stem."""
+    """Checks the attributes and the input; returns the number of channels of the stem."""
     if self.depth not in BLOCKS:
-      raise UserError(f"Face-ResNet of depth {self.depth}: there is {' and '.join(map(str, BLOCKS))}")
+      raise UserError(f"Face-ResNet of depth {self.depth}: choose {' or '.join(map(str, BLOCKS))}")
     if self.family not in get_args(Family):
       raise unknown("family of Face-ResNet", self.family, get_args(Family))
     features = int(64 * self.width)
     if features != 64 * self.width or features < 1:
-      raise UserError(f"width {self.width}: 64 channels times it must be a whole number, as with 0.125")
+      raise UserError(f"width {self.width}: 64 * width must be a whole number, as for 0.125")
     if x.shape[1:] != (self.image_size, self.image_size, 3):
       said = " x ".join(map(str, x.shape[1:]))
       raise UserError(
-        f"pictures of {said}: this net takes {self.image_size} x {self.image_size} x 3; resize them, or give "
-        "another image_size to a net that is trained anew"
+        f"images of {said}: this model reads {self.image_size} x {self.image_size} x 3; resize the images, or train a "
+        "new model with another image_size"
       )
     if train and len(x) * (1 if axis_name is None else lax.psum(1, axis_name)) < 2:
-      raise UserError("a batch of 1 in training has no statistics for the last norm: give 2 pictures or more")
+      raise UserError("a training batch of 1 has no statistics for the last norm: give at least 2 images")
     return features

@@ -1,26 +1,26 @@
-"""Heads that train a face net to tell people apart: softmax, CosFace, ArcFace, AdaFace.
+"""Heads that train a face model to distinguish people: softmax, CosFace, ArcFace and AdaFace.
 
 With the unit feature f, unit columns w_j of the kernel and cos theta_j = f w_j, the logits are scale times
 
-  CosFace (Wang et al. 2018)   cos theta_y - m                          of the person y that it is
-  ArcFace (Deng et al. 2019)   cos(theta_y + m)
-  AdaFace (Kim et al. 2022)    cos(theta_y - m z) - (m + m z)
-  all three                    cos theta_j                              of everyone else
+  CosFace (Wang et al. 2018)   cos theta_y - m                          for the true person y
+  ArcFace (Deng et al. 2019)   cos(theta_y + m)                         for the true person y
+  AdaFace (Kim et al. 2022)    cos(theta_y - m z) - (m + m z)           for the true person y
+  all three                    cos theta_j                              for all other people j
 
-AdaFace reads from the feature's length n how good the picture is: z = clip(h (n - mean) / (std + eps), -1, 1), with
-moving averages of the batches' mean and standard deviation, and no gradient through n. So z = 0 is CosFace with m, z
-= -1 ArcFace with m. Softmax has no margin: kernel and bias on the feature as it is, |f| and all (our choice: the
-released code has none).
+AdaFace uses the length n of the feature as a measure of image quality: z = clip(h (n - mean) / (std + eps), -1, 1),
+with moving averages of the mean and standard deviation of the batches, and without a gradient through n. For z = 0 it
+is CosFace with margin m, for z = -1 ArcFace with margin m. Softmax has no margin: kernel and bias are applied to the
+feature without normalisation (our choice, as the released code has no softmax head).
 
-Constants are those of AdaFace's released code in its authors' recipe. As there, cosines and angles are kept an `eps`
-off their ends, and AdaFace's averages move before they are used. Our choices: mean and (unbiased) standard deviation
-are those of the global batch, over all devices, where the code takes each device's own; a batch of one, whose
-deviation does not exist, leaves the averages as they are; so does evaluation.
+The constants are those of the authors' recipe in AdaFace's released code. As in that code, cosines and angles stay
+`eps` away from the ends of their ranges, and AdaFace's averages are updated before they are used. Our choices: the mean
+and the (unbiased) standard deviation are those of the global batch over all devices, while the released code uses those
+of each device. A batch of one has no standard deviation and leaves the averages unchanged, and so does evaluation.
 
-Every head is called as `head(unit, norm, label, train=..., axis_name=...)`, `layers.face_resnet.unit` giving the first
-two, and returns two times [batch, num_classes], float32: the logits to be trained by, inputs of a softmax
-cross-entropy, and those without the margin, scale cos theta_j or softmax's own, which predict. Without labels the first
-are the second. A label that is no class turns its row of the first to NaN.
+Every head is called as `head(unit, norm, label, train=..., axis_name=...)`; `layers.face_resnet.unit` computes the
+first two arguments. A head returns two arrays [batch, num_classes], float32. The first has the logits for training with
+a softmax cross-entropy. The second has the logits for prediction, which have no margin: scale cos theta_j, or the same
+logits for softmax. Without labels, both are the second. If a label is not a class, its row of the first array is NaN.
 """
 
 import math
@@ -35,12 +35,12 @@ from jaxfer.layers.conv import fan_in_uniform
 
 
 def unit_columns(key: jax.Array, shape: tuple[int, int], dtype: Any) -> jax.Array:
-  """First kernel of the margin heads: U(-1, 1), then every column of length 1."""
+  """Initialises the kernel of the margin heads: draws from U(-1, 1), then scales every column to length 1."""
   return _columns(jax.random.uniform(key, shape, dtype, -1, 1))
 
 
 def _columns(kernel: jax.Array) -> jax.Array:
-  """Each of length 1; one of zeros, and its gradient, stay finite."""
+  """Scales columns to length 1. A column of zeros stays zero, and its gradient is finite."""
   return kernel * lax.rsqrt(jnp.maximum((kernel**2).sum(0), 1e-24))
 
 
@@ -50,22 +50,22 @@ class _Head(nn.Module):
   param_dtype: Any = jnp.float32
 
   def _times_kernel(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The product in `dtype`, summed up in float32."""
+    """Returns the product x kernel, computed in `dtype` and accumulated in float32."""
     dtype = self.dtype or jnp.float32
     return jnp.matmul(x.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32)
 
   def _is_target(self, label: jax.Array) -> jax.Array:
-    """bool [batch, num_classes]."""
+    """Returns bool [batch, num_classes], True for the class of the label."""
     return jnp.asarray(label, jnp.int32)[:, None] == jnp.arange(self.num_classes, dtype=jnp.int32)
 
 
 class Softmax(_Head):
-  """Kernel and bias on the feature itself; PyTorch's default initialisation (our choice).
+  """A dense layer on the feature without normalisation, with PyTorch's default initialisation (our choice).
 
   Attributes:
-    num_classes: how many people.
-    dtype: of the product; it is summed up in float32.
-    param_dtype: of kernel and bias.
+    num_classes: number of people.
+    dtype: dtype of the product, which is accumulated in float32.
+    param_dtype: dtype of kernel and bias.
   """
 
   @nn.compact
@@ -78,7 +78,10 @@ class Softmax(_Head):
     train: bool = False,
     axis_name: str | None = None,
   ) -> tuple[jax.Array, jax.Array]:
-    """See the file's docstring; `label`, `train` and `axis_name` change nothing but a row of no class."""
+    """Returns the logits twice, see the docstring of the module.
+
+    The only effect of `label` is the NaN for a label that is not a class; `train` and `axis_name` have no effect.
+    """
     del train, axis_name
     init = fan_in_uniform(unit.shape[-1])
     kernel = self.param("kernel", init, (unit.shape[-1], self.num_classes), self.param_dtype)
@@ -88,7 +91,7 @@ class Softmax(_Head):
 
 
 class _MarginHead(_Head):
-  """Cosines, and the margin of a subclass on the target's."""
+  """Scaled cosines; a subclass defines the margin for the cosine of the label."""
 
   scale: float = 64.0
   margin: float = 0.4
@@ -104,17 +107,17 @@ class _MarginHead(_Head):
     train: bool = False,
     axis_name: str | None = None,
   ) -> tuple[jax.Array, jax.Array]:
-    """Scaled cosines, the target's with its margin; and all without it.
+    """Returns the scaled cosines with the margin of the label, and without it.
 
     Args:
-      unit: [batch, features], of length 1.
-      norm: [batch], the features' lengths.
+      unit: [batch, features], features of length 1.
+      norm: [batch], lengths of the features before they were normalised.
       label: int [batch], 0 .. num_classes - 1; None for no margin.
-      train: whether AdaFace's averages move.
-      axis_name: mapped axis over which the batch lies, if any.
+      train: whether AdaFace's averages are updated.
+      axis_name: name of the mapped axis over which the batch is split, if any.
 
     Returns:
-      [batch, num_classes] each, float32; NaN in rows of the first whose label is no class.
+      Two arrays [batch, num_classes], float32. If a label is not a class, its row of the first array is NaN.
     """
     quality = self._quality(norm, train and label is not None, axis_name)
     shape = unit.shape[-1], self.num_classes
@@ -124,21 +127,21 @@ class _MarginHead(_Head):
     if label is None:
       return plain, plain
     target = self._is_target(label)
-    # Angles of the targets alone: they are dear and the classes many.
+    # Angles are expensive and there are many classes, so they are computed only for the labels.
     own = self._with_margin(jnp.where(target, cosine, 0).sum(-1), quality)
     return self.scale * _no_class(jnp.where(target, own[:, None], cosine), target), plain
 
   def _quality(self, norm: jax.Array, train: bool, axis_name: str | None) -> jax.Array | None:
-    """z [batch] of the file's docstring, for a head that reads it; its averages move in training."""
+    """Returns z [batch], see the docstring of the module, or None for a head without it; updates its averages."""
     del norm, train, axis_name
     return None
 
   def _with_margin(self, own: jax.Array, quality: jax.Array | None) -> jax.Array:
-    """The targets' cosines [batch] with their margins."""
+    """Applies the margins to the cosines `own` [batch] of the labels."""
     raise NotImplementedError
 
   def _turned(self, cosine: jax.Array, angle: jax.Array | float) -> jax.Array:
-    """Cosines of the angles made larger by `angle`, radians."""
+    """Returns the cosines after each angle is increased by `angle`, in radians."""
     return jnp.cos((jnp.arccos(cosine) + angle).clip(self.eps, math.pi - self.eps))
 
 
@@ -147,15 +150,15 @@ def _no_class(logits: jax.Array, target: jax.Array) -> jax.Array:
 
 
 class CosFace(_MarginHead):
-  """A margin on the cosine, 0.4.
+  """A margin on the cosine, by default 0.4.
 
   Attributes:
-    num_classes: how many people; this and the next two for every margin head.
-    dtype: of the product; it is summed up in float32.
-    param_dtype: of the kernel.
-    scale: factor on the cosines.
-    margin: m of the file's docstring.
-    eps: how far cosines and angles stay off their ends.
+    num_classes: number of people.
+    dtype: dtype of the product, which is accumulated in float32.
+    param_dtype: dtype of the kernel.
+    scale: factor of the cosines.
+    margin: m in the docstring of the module.
+    eps: distance that cosines and angles keep from the ends of their ranges.
   """
 
   def _with_margin(self, own: jax.Array, quality: jax.Array | None) -> jax.Array:
@@ -163,7 +166,7 @@ class CosFace(_MarginHead):
 
 
 class ArcFace(_MarginHead):
-  """A margin on the angle, 0.5 radians; attributes as of `CosFace`."""
+  """A margin on the angle, by default 0.5 radians. Attributes are those of `CosFace`."""
 
   margin: float = 0.5
 
@@ -172,12 +175,16 @@ class ArcFace(_MarginHead):
 
 
 class AdaFace(_MarginHead):
-  """A margin that the feature's length adapts; collection `margin` holds `batch_mean` and `batch_std`, [1] each.
+  """A margin that adapts to the length of the feature.
+
+  The collection `margin` holds `batch_mean` and `batch_std`, each float32 [1]. Attributes not listed here are those of
+  `CosFace`.
 
   Attributes:
-    h: how far the margin spreads, in 1 / standard deviations. The code's classes default to 0.333, its command line to
-      0, which makes it CosFace.
-    t_alpha: how far the averages move to each batch's, in [0, 1]; the code's class defaults to 1, its recipe says 0.01.
+    h: change of z per standard deviation of the length. In the released code, the default of the class is 0.333; that
+      of the command line is 0, which gives CosFace.
+    t_alpha: weight of each batch in the moving averages, in [0, 1]. In the released code, the default of the class is
+      1; the recipe uses 0.01.
   """
 
   eps: float = 1e-3

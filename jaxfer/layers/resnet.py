@@ -1,11 +1,13 @@
-"""ResNet18 and ResNet50 as torchvision has them (He et al. 2016), used by papers 002 and 004.
+"""ResNet18 and ResNet50 (He et al. 2016) as in torchvision, used by papers 002 and 004.
 
-The bottleneck of ResNet50 is "v1.5": the stride is in its 3 x 3 convolution. Convolutions have no bias and start from
-He's normal of the fan-out, BatchNorm from scale 1 and bias 0, the classifier from PyTorch's default.
+The bottleneck of ResNet50 is "v1.5": the stride is in its 3 x 3 convolution. Convolutions have no bias and are
+initialised with He's normal initialisation by fan-out. BatchNorm starts from scale 1 and bias 0, and the classifier has
+PyTorch's default initialisation.
 
 BatchNorm keeps 0.9 of its running statistics at each step (PyTorch's momentum 0.1). Deviation: the running variance
-takes the batch's biased variance, PyTorch's the unbiased one, n / (n - 1) times larger for n values a channel; outputs
-and gradients are the same, as both normalise by the biased one.
+averages the biased variance of the batches, while PyTorch's averages the unbiased one, which is n / (n - 1) times
+larger for n values per channel. Outputs and gradients in training are the same, because both normalise by the biased
+variance.
 """
 
 import functools
@@ -18,13 +20,13 @@ import jax.numpy as jnp
 from jaxfer.errors import UserError
 from jaxfer.layers.conv import Conv, fan_in_uniform, he_fan_out
 
-# Blocks of each of the four layers, and how many times a block's width it gives out.
+# Number of blocks in each of the four layers, and ratio of a block's output channels to its width.
 _BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
 _EXPANSION = {18: 1, 50: 4}
 
 
 class _Block(nn.Module):
-  """Two 3 x 3 convolutions (expansion 1), or 1 x 1, 3 x 3 and 1 x 1 (expansion 4), beside a shortcut."""
+  """Two 3 x 3 convolutions (expansion 1), or 1 x 1, 3 x 3 and 1 x 1 convolutions (expansion 4), plus a shortcut."""
 
   features: int
   expansion: int
@@ -52,7 +54,7 @@ class _Block(nn.Module):
 
 
 def _norm(name: str, *, train: bool, axis_name: str | None, dtype: Any) -> nn.BatchNorm:
-  """Parameters and statistics are float32, and so is the arithmetic of the statistics, whatever the dtype."""
+  """Returns a BatchNorm. Its parameters, and the statistics and their computation, are float32 for any dtype."""
   return nn.BatchNorm(
     not train, momentum=0.9, epsilon=1e-5, dtype=dtype, axis_name=axis_name if train else None, name=name
   )
@@ -84,13 +86,13 @@ class _Layer(nn.Module):
 
 
 class ResNetTrunk(nn.Module):
-  """All layers before the pooling, as papers 002 (Table 1) and 004 use them.
+  """All layers before the global pooling, as used in papers 002 (Table 1) and 004.
 
   Attributes:
     depth: 18 or 50.
-    width: factor on all channels; 64 times it must be a whole number.
-    dtype: of the computation; BatchNorm's statistics are float32.
-    param_dtype: of the convolutions' kernels.
+    width: factor of the numbers of channels; 64 * width must be a whole number.
+    dtype: dtype of the computation; the statistics of BatchNorm are float32.
+    param_dtype: dtype of the kernels of the convolutions.
   """
 
   depth: int = 18
@@ -103,18 +105,20 @@ class ResNetTrunk(nn.Module):
     """Maps images to the features of layer4, after its last ReLU.
 
     Args:
-      x: [batch, height, width, 3]; any size, 224 or 112 in the papers.
-      train: whether BatchNorm takes the batch's statistics and updates the running ones (collection `batch_stats`).
-      axis_name: mapped axis over which the batch's statistics are taken, if any.
+      x: [batch, height, width, 3]; any height and width, 224 or 112 in the papers.
+      train: whether BatchNorm uses the statistics of the batch and updates the running ones (collection
+        `batch_stats`).
+      axis_name: name of the mapped axis over which the statistics of the batch are computed, if any.
 
     Returns:
-      [batch, ceil(height / 32), ceil(width / 32), 512 width (ResNet18) or 2048 width], of `dtype`.
+      [batch, ceil(height / 32), ceil(width / 32), C] in `dtype`, where C is 512 times the attribute `width` for
+      ResNet18 and 2048 times for ResNet50.
     """
     if self.depth not in _BLOCKS:
-      raise UserError(f"ResNet of depth {self.depth}: there is {' and '.join(map(str, _BLOCKS))}")
+      raise UserError(f"ResNet of depth {self.depth}: choose {' or '.join(map(str, _BLOCKS))}")
     features = int(64 * self.width)
     if features != 64 * self.width or features < 1:
-      raise UserError(f"width {self.width}: 64 channels times it must be a whole number, as with 0.125")
+      raise UserError(f"width {self.width}: 64 * width must be a whole number, as for 0.125")
     settings = {"dtype": self.dtype, "param_dtype": self.param_dtype}
     x = Conv(features, 7, 2, 3, use_bias=False, kernel_init=he_fan_out, **settings, name="conv1")(x)
     x = nn.relu(_norm("bn1", train=train, axis_name=axis_name, dtype=self.dtype)(x))
@@ -128,11 +132,11 @@ class ResNetTrunk(nn.Module):
 
 
 class ResNet(nn.Module):
-  """The classifier: `trunk`, the mean over space, and a dense layer `fc`.
+  """A classifier: `trunk`, the mean over height and width, and a dense layer `fc`.
 
   Attributes:
-    num_classes: length of the logits.
-    depth: as of `ResNetTrunk`; so are width, dtype and param_dtype.
+    num_classes: number of logits.
+    depth: see `ResNetTrunk`.
     width: see `ResNetTrunk`.
     dtype: see `ResNetTrunk`; logits are float32.
     param_dtype: see `ResNetTrunk`.
@@ -146,7 +150,7 @@ class ResNet(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool, axis_name: str | None = None) -> jax.Array:
-    """Images [batch, height, width, 3] -> logits [batch, num_classes], float32; see `ResNetTrunk`."""
+    """Maps images [batch, height, width, 3] to logits [batch, num_classes], float32. Arguments: see `ResNetTrunk`."""
     trunk = ResNetTrunk(self.depth, self.width, self.dtype, self.param_dtype, name="trunk")
     x = trunk(x, train=train, axis_name=axis_name).astype(jnp.float32).mean((1, 2))
     uniform = fan_in_uniform(x.shape[-1])

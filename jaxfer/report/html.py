@@ -1,7 +1,8 @@
-"""Blocks of a page, and the page: one HTML file that opens anywhere and fetches nothing.
+"""Writes a page as one self-contained HTML file, and makes the blocks of its content.
 
-Styles stand in the page, pictures as data URIs, scripts nowhere; its policy forbids the browser to load anything. It
-follows the reader's light or dark setting, and on a phone the rows of `cards` become cards.
+The page embeds its styles, and its pictures as data URIs. It has no scripts, and its content security policy forbids
+the browser to load anything. It follows the reader's light or dark setting. On a phone, the rows of `cards` become
+cards.
 """
 
 import base64
@@ -15,44 +16,44 @@ from jaxfer.report import tables
 
 
 class Html(str):
-  """Markup. Every other string is text, and escaped where it is put into markup."""
+  """Markup. All other strings are text, which is escaped when it is put into markup."""
 
 
 Section = tuple[str, Sequence[Html]]  # A heading and its blocks.
 
 
 def element(tag: str, *children: Any, **attributes: Any) -> Html:
-  """An element with its children; an underscore at the end of an attribute's name is dropped (`class_`)."""
+  """Returns an element with its children. A trailing underscore of an attribute's name is dropped (`class_`)."""
   named = "".join(f' {name.rstrip("_")}="{html.escape(str(value))}"' for name, value in attributes.items())
   inner = "".join(child if isinstance(child, Html) else html.escape(str(child)) for child in children)
   return Html(f"<{tag}{named}>{inner}</{tag}>")
 
 
 def prose(text: str) -> Html:
-  """A paragraph."""
+  """Returns a paragraph."""
   return element("p", text)
 
 
 def remark(text: str) -> Html:
-  """A small paragraph."""
+  """Returns a paragraph in small type."""
   return element("p", text, class_="small")
 
 
 def folded(summary: str, *blocks: Html) -> Html:
-  """Blocks that the reader unfolds."""
+  """Returns blocks that are hidden until the reader clicks on the summary."""
   return element("details", element("summary", summary), *blocks)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]], digits: int = 4) -> Html:
-  """A table that scrolls sideways where it is too wide; columns of numbers go to the right.
+  """Returns a table that scrolls sideways if it is too wide. Columns of numbers are aligned right.
 
   Args:
-    header: one name a column.
-    rows: cells as `tables.text` takes them, or markup.
-    digits: decimals of floats.
+    header: one name per column.
+    rows: cells as in `tables.text`, or markup.
+    digits: number of decimals of floats.
 
   Raises:
-    ValueError: a row is not as long as the header.
+    ValueError: a row does not have one cell per column.
   """
   tables.check(header, rows)
   numeric = [tables.is_numeric([row[k] for row in rows]) for k in range(len(header))]
@@ -73,14 +74,18 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]], digits: int = 4)
 
 
 def pairs(mapping: Mapping[str, Any]) -> Html:
-  """A table of names and values; what lies inside other mappings goes by dotted names, as overrides do."""
+  """Returns a table of names and values. Entries of nested mappings get dotted names, as in overrides."""
   rows = [[name, _said(value)] for name, value in _flat(mapping)]
   body = [element("tr", element("th", name, scope="row"), element("td", value)) for name, value in rows]
   return element("div", element("table", element("tbody", *body), class_="pairs"), class_="scroll")
 
 
 def figures(captioned: Sequence[tuple[str | pathlib.Path, str]]) -> Html:
-  """Pictures (path of a PNG, caption), side by side where there is room."""
+  """Returns captioned pictures, side by side if there is room.
+
+  Args:
+    captioned: (path of a PNG, caption) of each picture.
+  """
   blocks = []
   for path, caption in captioned:
     data = base64.b64encode(pathlib.Path(path).read_bytes()).decode()
@@ -90,10 +95,10 @@ def figures(captioned: Sequence[tuple[str | pathlib.Path, str]]) -> Html:
 
 
 def cards(columns: Mapping[str, Sequence[Any]]) -> Html:
-  """A table for few rows of much, text or markup, whose first column names them.
+  """Returns a table for a few rows with large cells, text or markup. The first column names the rows.
 
   Args:
-    columns: name -> a cell for each row.
+    columns: name of a column -> one cell per row.
 
   Raises:
     ValueError: the columns differ in length.
@@ -114,10 +119,10 @@ def write_report(path: str | pathlib.Path, title: str, summary: str, sections: S
   """Writes a page.
 
   Args:
-    path: of the HTML file.
-    title: its heading.
-    summary: what came out, in a sentence or two.
-    sections: in order; those without a block are left out.
+    path: path of the HTML file.
+    title: heading of the page.
+    summary: the result in one or two sentences.
+    sections: sections in order; those without blocks are left out.
   """
   body = [element("header", element("h1", title), element("p", summary))]
   for heading, blocks in sections:
@@ -127,7 +132,7 @@ def write_report(path: str | pathlib.Path, title: str, summary: str, sections: S
 
 
 def write_page(path: str | pathlib.Path, title: str, body: Sequence[Html], style: str) -> None:
-  """Writes a page of these blocks, in this CSS."""
+  """Writes a page with the blocks `body` and the CSS `style`."""
   head = Html(_HEAD + element("title", title) + element("style", Html(style)))
   page = element("html", element("head", head), element("body", element("main", *body)), lang="en")
   files.write_atomic(path, f"<!doctype html>\n{page}\n")
@@ -135,7 +140,7 @@ def write_page(path: str | pathlib.Path, title: str, body: Sequence[Html], style
 
 def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
   for name, value in mapping.items():
-    if isinstance(value, Mapping) and value:  # A call's options go by the call's name, as in overrides.
+    if isinstance(value, Mapping) and value:  # Names leave "options" out, as in overrides.
       yield from _flat(value, prefix if name == "options" else f"{prefix}{name}.")
     else:
       yield prefix + name, value

@@ -1,6 +1,6 @@
-"""A test for people: a sheet of labelled examples and numbered pictures to print, and what their answers score.
+"""A test for people: writes a printable sheet of labelled examples and numbered pictures, and scores the answers.
 
-Paper 000 (section 3.3) showed ten people one labelled picture of each class, then 70 others to name.
+In paper 000 (section 3.3), ten people saw one labelled picture of each class and then named 70 other pictures.
 """
 
 import base64
@@ -20,17 +20,17 @@ from jaxfer.errors import UserError
 from jaxfer.report import html
 
 SHEET, ANSWERS, KEY = "sheet.html", "answers.csv", "key.csv"
-_PER_PAGE = 25  # Five rows of five fill A4.
+_PER_PAGE = 25  # Five rows of five pictures fill an A4 page.
 
 
 @dataclasses.dataclass(frozen=True)
 class Answered:
-  """What one person named correctly.
+  """Number of correct answers of one person.
 
   Attributes:
-    name: of the person: that of the file.
-    correct: class -> how many of its pictures.
-    count: class -> how many pictures.
+    name: name of the person, taken from the name of the file.
+    correct: class -> number of its pictures that the person named correctly.
+    count: class -> number of its pictures.
   """
 
   name: str
@@ -39,7 +39,7 @@ class Answered:
 
   @property
   def accuracy(self) -> float:
-    """Share of all pictures, 0..1."""
+    """Share of all pictures that the person named correctly, in [0, 1]."""
     return sum(self.correct.values()) / sum(self.count.values())
 
 
@@ -50,17 +50,17 @@ def write(
   labels: Sequence[str],
   keys: Sequence[str],
 ) -> None:
-  """Writes `sheet.html`, to print; `answers.csv`, to fill in; and `key.csv`, to keep from who answers.
+  """Writes a test: `sheet.html` to print, `answers.csv` to fill in, and `key.csv`, which participants must not see.
 
   Args:
-    folder: where to write; made where it is not there.
-    examples: class -> its labelled picture [height, width, 1 or 3] uint8, in the order in which they are named.
-    pictures: in the order of their numbers, from 1.
-    labels: the class of each picture.
-    keys: the record of each picture.
+    folder: folder to write to; made if it does not exist.
+    examples: class -> its labelled picture [height, width, 1 or 3] uint8, in the order of the sheet.
+    pictures: pictures to name [height, width, 1 or 3] uint8, in the order of their numbers, which start from 1.
+    labels: class of each picture.
+    keys: key of the record of each picture.
 
   Raises:
-    UserError: the folder holds such a test.
+    UserError: the folder already holds a test.
   """
   if there := [name for name in (SHEET, ANSWERS, KEY) if (folder / name).exists()]:
     raise UserError(f"{folder} already holds {there[0]}: choose another folder for a new people's test")
@@ -74,13 +74,13 @@ def write(
 
 
 def score(folder: pathlib.Path, answers: Sequence[pathlib.Path]) -> list[Answered]:
-  """Counts what each file of answers has right by the key in the folder.
+  """Counts the correct answers in each file of answers, by the key in the folder.
 
-  Answers are the classes' names, or words that mean the same (`data.emotions`), whatever their case.
+  An answer is the name of a class or a synonym (`data.emotions`), in upper or lower case.
 
   Raises:
-    UserError: no key there, or a file with a wrong header, a number that is no picture's, twice or not at all, or an
-      answer that is no class.
+    UserError: the folder has no key; or a file of answers has a wrong header, an unknown number, a number twice or not
+      at all, or an answer that is not a class.
   """
   key = folder / KEY
   if not key.is_file():
@@ -96,10 +96,12 @@ def _answered(path: pathlib.Path, truth: Mapping[int, str], names: Sequence[str]
   correct, count = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
   given = _numbered(path, ["number", "answer"])
   if strangers := sorted(given.keys() - truth.keys()):
-    raise UserError(f"{path}: there is no picture {strangers[0]}: they are numbered 1 to {len(truth)}")
+    raise UserError(
+      f"{path}: there is no picture {strangers[0]}: the pictures are numbered 1 to {len(truth)}"
+    )
   missing = sorted(number for number in truth if not given.get(number, [""])[0].strip())
   if missing:
-    more = f" nor have {len(missing) - 1} others" if len(missing) > 1 else ""
+    more = f" (further pictures without an answer: {len(missing) - 1})" if len(missing) > 1 else ""
     raise UserError(
       f"{path}: picture {missing[0]} has no answer{more}: write one of {', '.join(names)}; guess if need be"
     )
@@ -114,7 +116,7 @@ def _answered(path: pathlib.Path, truth: Mapping[int, str], names: Sequence[str]
 
 
 def _numbered(path: pathlib.Path, header: Sequence[str]) -> dict[int, list[str]]:
-  """The rows of a csv by their number, the first column."""
+  """Returns the rows of a CSV file: the number in the first column -> the other cells."""
   try:
     lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
   except OSError as error:
@@ -122,7 +124,7 @@ def _numbered(path: pathlib.Path, header: Sequence[str]) -> dict[int, list[str]]
       f"answers {path} cannot be read ({error.strerror}): name a filled copy of {ANSWERS}"
     ) from error
   except (UnicodeDecodeError, csv.Error) as error:
-    raise UserError(f"{path} is no csv in UTF-8 ({error}): save it as such") from error
+    raise UserError(f"{path} is not a CSV file in UTF-8 ({error}): save it in this format") from error
   if not lines or [name.strip() for name in lines[0]] != list(header):
     raise UserError(
       f"{path} begins with '{','.join(lines[0] if lines else [])[:40]}': its first line must be {','.join(header)}"
@@ -136,7 +138,7 @@ def _numbered(path: pathlib.Path, header: Sequence[str]) -> dict[int, list[str]]
     try:
       number = int(cells[0])
     except ValueError:
-      raise UserError(f"{path}, line {at}: '{cells[0][:20]}' is no number of a picture") from None
+      raise UserError(f"{path}, line {at}: '{cells[0][:20]}' is not the number of a picture") from None
     if number in rows:
       raise UserError(f"{path}, line {at}: picture {number} is answered twice; keep one answer")
     rows[number] = cells[1:]
@@ -150,8 +152,9 @@ def _sheet(examples: Mapping[str, np.ndarray], pictures: Sequence[np.ndarray]) -
     html.element("h1", "Name the expression"),
     html.prose(f"Name: {'_' * 30}    Date: {'_' * 16}"),
     html.prose(
-      f"Below is one example of each of {len(examples)} expressions; {len(pictures)} other pictures follow. Write "
-      "under each the one word that fits best, and guess where you are not sure. Talk about them when all are done."
+      f"Below is one example of each of {len(examples)} expressions. {len(pictures)} other pictures follow. Write the "
+      "one word that fits best under each, and guess if you are not sure. Please do not discuss the pictures until "
+      "everyone has finished."
     ),
     html.element("div", *shown, class_="examples"),
   ]
@@ -167,7 +170,7 @@ def _sheet(examples: Mapping[str, np.ndarray], pictures: Sequence[np.ndarray]) -
 
 
 def _picture(picture: np.ndarray, words: str, caption: html.Html) -> html.Html:
-  """A figure whose picture stands in the page."""
+  """Returns a figure whose picture is embedded in the page."""
   data = base64.b64encode(png(picture)).decode()
   image = html.Html(f'<img src="data:image/png;base64,{data}" alt="{escape(words)}">')
   return html.element("figure", image, caption)

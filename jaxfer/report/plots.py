@@ -1,9 +1,9 @@
-"""Figures as PNG: confusion matrix and learning curves.
+"""Draws figures as PNG: confusion matrices and learning curves.
 
-matplotlib is imported inside the functions, and figures are made without pyplot: no backend is chosen, no
-global state is touched, and every figure draws on a machine without a display. Colours are those of Okabe and
-Ito, which colour-blind readers tell apart; where lines could be confused, dashes and markers differ as well.
-Figures are 900 pixels wide and stay legible at 600.
+matplotlib is imported inside the functions, and figures are made without pyplot. So no backend is selected, no global
+state changes, and no display is needed. The colours are those of Okabe and Ito, which colour-blind readers can
+distinguish. Lines that could be confused also differ in dashes and markers. Figures are 900 pixels wide and stay
+legible at 600.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ Point = tuple[float, float, float, float]  # Epoch; lowest, mean and highest val
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-  """Draws what stands inside in the one look of all figures, whatever the user's own matplotlib settings."""
+  """Context manager that gives all figures the same style, whatever the user's own matplotlib settings are."""
   import matplotlib
 
   look: Any = {
@@ -55,7 +55,7 @@ def style() -> Iterator[None]:
     "grid.linewidth": 0.8,
     "legend.frameon": False,
     "lines.linewidth": 1.8,
-    "text.parse_math": False,  # A name may hold a "$".
+    "text.parse_math": False,  # Names may contain "$".
     "xtick.color": GREY,
     "xtick.labelcolor": "black",
     "ytick.color": GREY,
@@ -70,13 +70,13 @@ def style() -> Iterator[None]:
 def confusion_png(
   confusion: ArrayLike, label_names: Sequence[str], path: str | pathlib.Path, title: str
 ) -> None:
-  """Draws a confusion matrix C[true, predicted]: colour is the share of the row, the number is the count.
+  """Draws a confusion matrix C[true, predicted]. Colours show the share of the row, numbers show the count.
 
   Args:
     confusion: [K, K]; the row of a class without examples stays white.
     label_names: K names.
-    path: the PNG to write.
-    title: above the figure.
+    path: path of the PNG.
+    title: title above the figure.
 
   Raises:
     ValueError: the shapes disagree.
@@ -121,25 +121,24 @@ def confusion_png(
 def learning_curves_png(
   metrics_rows: Sequence[Mapping[str, Any]], path: str | pathlib.Path, title: str = "Learning curves"
 ) -> None:
-  """Draws loss and accuracy against the epoch, one line a split, the stages one after the other.
+  """Draws loss and accuracy against the epoch, with one line per split. Stages follow each other on the x axis.
 
   Args:
-    metrics_rows: rows of metrics.jsonl in the order written, each with `stage`, `epoch`, `split` ("train",
-      "validation" or "test") and `loss` or `accuracy` (0..1) or both; others are passed over. Rows of several
-      runs are told apart by the keys `seed`, `fold` and `member`, where they have them; then the line is the
-      mean of the runs and the band their range. Several rows of one run for an epoch are averaged. NaN leaves
-      a gap, None counts as absent.
-    path: the PNG to write.
-    title: above the figure.
+    metrics_rows: rows of metrics.jsonl in the order written. Each has `stage`, `epoch`, `split` ("train", "validation"
+      or "test") and `loss` or `accuracy` (in [0, 1]) or both; other rows are ignored. The keys `seed`, `fold` and
+      `member` distinguish the rows of several runs. The line is then the mean of the runs, and the band their range.
+      Several rows of one run and epoch are averaged. NaN leaves a gap, and None counts as missing.
+    path: path of the PNG.
+    title: title above the figure.
 
   Raises:
-    UserError: no row holds a loss or an accuracy.
+    UserError: no row has a loss or an accuracy.
   """
   curves, stages, runs = _curves(metrics_rows)
   panels = [name for name in ("loss", "accuracy") if any(key[0] == name for key in curves)]
   if not panels:
     raise UserError(
-      f"{path}: nothing to draw, no row holds a loss or an accuracy; let the run finish one epoch"
+      f"{path}: there is nothing to draw, as no row has a loss or an accuracy; let the run finish one epoch"
     )
   with style():
     figure = new_figure(WIDTH * (0.3 + 0.32 * len(panels)))
@@ -153,13 +152,15 @@ def learning_curves_png(
         every = max(1, math.ceil(len(points) / 12))
         look = {"color": colour, "linestyle": dashes, "marker": marker, "markersize": 4, "markevery": every}
         for (start, _), (end, _) in zip(stages, [*stages[1:], (math.inf, "")], strict=True):
-          part = [point for point in points if start <= point[0] < end]  # Losses of two stages do not join.
+          part = [
+            point for point in points if start <= point[0] < end
+          ]  # Lines of different stages are not joined.
           if not part:
             continue
           at, low, mean, high = np.transpose(part)
           if runs > 1:
             axes.fill_between(at, scale * low, scale * high, color=colour, alpha=0.18, linewidth=0)
-          if runs > 1 and len(part) == 1:  # A band of no width would not show.
+          if runs > 1 and len(part) == 1:  # A band of width 0 would be invisible.
             axes.vlines(at, scale * low, scale * high, color=colour, linewidth=1)
           axes.plot(at, scale * mean, label=split, **look)
       axes.set_ylabel("accuracy (%)" if panel == "accuracy" else panel)
@@ -187,24 +188,24 @@ def learning_curves_png(
 
 
 def new_figure(height: float) -> Any:
-  """Returns an empty figure of the common width; it brings its own Agg canvas."""
+  """Returns an empty figure of the common width, with an Agg canvas of its own. `height` is in inches."""
   from matplotlib.figure import Figure
 
   return Figure(figsize=(WIDTH, height), layout="constrained")
 
 
 def _label_classes(axes: Any, label_names: Sequence[str]) -> None:
-  """Puts the names below the places 0, 1, ..., level where each has its share of 56 characters."""
+  """Labels the ticks 0, 1, ... of the x axis. Labels are slanted if they do not fit, at about 56 characters in all."""
   slant: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
   level = all(len(name) * len(label_names) <= 56 for name in label_names)
   axes.set_xticks(range(len(label_names)), label_names, **({} if level else slant))
 
 
 def write_png(figure: Any, path: str | pathlib.Path, title: str) -> None:
-  """Writes the PNG without time or version, so that the same numbers give the same file; a long title is broken."""
+  """Writes the PNG and wraps long titles. It omits time and version, so equal numbers give identical files."""
   figure.suptitle("\n".join(textwrap.fill(line, 52) for line in title.split("\n")))
   with warnings.catch_warnings():
-    # Characters that matplotlib's font lacks are drawn as boxes. The tables and pages beside have the names in full.
+    # Characters that matplotlib's font lacks are drawn as boxes. Tables and pages show the same names correctly.
     warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
     files.write_atomic(path, lambda file: figure.savefig(file, format="png", metadata={"Software": None}))
 
@@ -212,12 +213,12 @@ def write_png(figure: Any, path: str | pathlib.Path, title: str) -> None:
 def _curves(
   rows: Sequence[Mapping[str, Any]],
 ) -> tuple[dict[tuple[str, str], list[Point]], list[tuple[int, str]], int]:
-  """Sorts rows into {(metric, split): points}, [(first x, stage)] and the number of runs.
+  """Groups rows into {(metric, split): points}, [(first x, stage)] and the number of runs.
 
-  x counts epochs through all stages, from 1. A repeated stage is a stage of its own: its place in the
-  run tells stages apart, not the name.
+  x counts the epochs of all stages from 1. Stages are distinguished by their position in the run, not by their name, so
+  a repeated stage counts as a new one.
   """
-  place: dict[Run, tuple[int, str]] = {}  # The stage that a run is in: where in the list, and its name.
+  place: dict[Run, tuple[int, str]] = {}  # The current stage of each run: its index in `names`, and its name.
   names: list[str] = []
   epochs: list[set[int]] = []
   values: dict[tuple[str, str, int, int], dict[Run, list[float]]] = {}

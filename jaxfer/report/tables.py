@@ -1,6 +1,6 @@
-"""Tables as plain text and Markdown: a header and rows of cells, whatever they say.
+"""Formats tables, each a header and rows of cells, as plain text and Markdown.
 
-`confusion_table` and `class_table` make such tables of what `jaxfer.metrics` computes.
+`confusion_table` and `class_table` make such tables from the results of `jaxfer.metrics`.
 """
 
 import math
@@ -16,16 +16,16 @@ Table = tuple[list[str], list[list[Cell]]]
 
 
 def text(header: Sequence[str], rows: Sequence[Sequence[Cell]], digits: int = 4) -> str:
-  """Returns the table as aligned plain text: columns of numbers to the right, all others to the left.
+  """Returns the table as aligned plain text. Columns of numbers are aligned right, all others left.
 
   Args:
-    header: one name a column.
-    rows: cells as str, int, float (printed with `digits` decimals; NaN as "nan"), bool ("yes", "no") or None
+    header: one name per column.
+    rows: cells as str, int, float (printed with `digits` decimals; NaN as "nan"), bool ("yes" or "no") or None
       ("-").
-    digits: decimals of floats.
+    digits: number of decimals of floats.
 
   Raises:
-    ValueError: a row is not as long as the header.
+    ValueError: a row does not have one cell per column.
   """
   cells, widths, right = _layout(header, rows, digits)
   rule = ["-" * width for width in widths]
@@ -34,12 +34,16 @@ def text(header: Sequence[str], rows: Sequence[Sequence[Cell]], digits: int = 4)
 
 
 def not_finite(failed: Mapping[str, Any]) -> str:
-  """The sentence on a failed training: its "member" (such as "seed 0, fold 1") and "where" it was not finite."""
+  """Describes a failed training.
+
+  Args:
+    failed: "member", such as "seed 0, fold 1", and "where" a value was not finite.
+  """
   return f"{failed['member']}: not finite in {failed['where']}"
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[Cell]], digits: int = 4) -> str:
-  """Returns the table as GitHub Markdown, aligned in the source too; arguments and errors as for `text`."""
+  """Returns the table as GitHub Markdown with an aligned source. Arguments and errors are those of `text`."""
   header = [_escape(name) for name in header]
   rows = [[_escape(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
   cells, widths, right = _layout(header, rows, digits)
@@ -53,10 +57,10 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[Cell]], digits: int 
 
 
 def confusion_table(confusion: ArrayLike, label_names: Sequence[str]) -> Table:
-  """Returns (header, rows) of a confusion matrix C[true, predicted]: one row a true class, with its recall.
+  """Returns (header, rows) of a confusion matrix C[true, predicted]: one row per true class, with its recall.
 
   Args:
-    confusion: [K, K]; whole numbers are shown as such.
+    confusion: [K, K]; whole numbers are shown without decimals.
     label_names: K names.
 
   Raises:
@@ -82,7 +86,7 @@ def group_tables(accuracy_by_group: Mapping[str, Mapping[str, Mapping[str, float
 
 
 def class_table(summary: Mapping[str, Any], label_names: Sequence[str]) -> Table:
-  """Returns (header, rows) of what `metrics.summarize` returned: one row a class, then the macro averages."""
+  """Returns (header, rows) of a result of `metrics.summarize`: one row per class, then the macro averages."""
   columns = [summary[name] for name in ("precision", "recall", "f1", "support")]
   rows: list[list[Cell]] = [
     [name, float(precision), float(recall), float(f1), _count(support)]
@@ -96,7 +100,7 @@ def class_table(summary: Mapping[str, Any], label_names: Sequence[str]) -> Table
 def _layout(
   header: Sequence[str], rows: Sequence[Sequence[Cell]], digits: int
 ) -> tuple[list[list[str]], list[int], list[bool]]:
-  """Returns the cells as text (header first), the width of each column, and whether it goes to the right."""
+  """Returns the cells as text (header first), the width of each column, and whether it is aligned right."""
   check(header, rows)
   shown = [list(header), *([show(cell, digits) for cell in row] for row in rows)]
   cells = [[re.sub(r"\s", " ", cell) for cell in line] for line in shown]  # A row is one line.
@@ -106,14 +110,14 @@ def _layout(
 
 
 def check(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-  """Raises `ValueError` where a row is not as long as the header."""
+  """Raises `ValueError` if a row does not have one cell per column."""
   for row in rows:
     if len(row) != len(header):
       raise ValueError(f"a row of {len(row)} cells under a header of {len(header)}: {list(row)}")
 
 
 def is_numeric(column: Sequence[Cell]) -> bool:
-  """Whether a column goes to the right: numbers, and at least one."""
+  """Returns whether a column is aligned right: it holds at least one number, and nothing else but None."""
   filled = [cell for cell in column if cell is not None]
   return bool(filled) and not any(isinstance(cell, str | bool | np.bool_) for cell in filled)
 
@@ -126,18 +130,21 @@ def _pad(line: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> l
 
 
 def _escape(cell: str) -> str:
-  """Text that Markdown shows as it is: a bar would end the cell, and a backslash before one would free it again."""
+  """Escapes text for a Markdown cell.
+
+  A bar would end the cell, so it gets a backslash. Backslashes before a bar are doubled, or they would undo its escape.
+  """
   return re.sub(r"(\\*)\|", r"\1\1\\|", cell).replace("<", "\\<")
 
 
 def _count(value: float) -> int | float:
-  """A count or a sum of them, in which tenths may have left a rounding error."""
+  """Removes the rounding error of a sum of fractional counts; returns an int if the result is whole."""
   value = round(float(value), 9)
   return int(value) if value.is_integer() else value
 
 
 def show(cell: Cell, digits: int) -> str:
-  """Returns a cell as `text` prints it."""
+  """Returns the text of a cell, as `text` prints it."""
   value = cell.item() if isinstance(cell, np.generic) else cell
   if value is None:
     return "-"

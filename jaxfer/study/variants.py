@@ -128,7 +128,7 @@ def train(
   with compilations() as compile_seconds:
     results = _fit(every, names, variants[0], task, start, log)
   count = len(every) // len(variants)
-  told = []
+  outcomes = []
   for k, variant in enumerate(variants):
     own = slice(k * count, (k + 1) * count)
     evaluated = [
@@ -146,12 +146,12 @@ def train(
     }
     for line in result["warnings"]:
       log(f"{variant.name}, {line}")
-    told.append((result, [line for each in evaluated for line in each.history]))
+    outcomes.append((result, [line for each in evaluated for line in each.history]))
     if keep:
       for each in evaluated:
         folder = variant.folder / "weights" / each.name
         trainings.keep(folder, each.task, each.result.variables, each.inference_state)
-  return told
+  return outcomes
 
 
 def _fit(

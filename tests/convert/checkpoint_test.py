@@ -86,7 +86,9 @@ def test_names_of_what_ran_a_part(read):
     {"layer1._orig_mod.0.weight": NET["bn1.weight"], "n": NET["bn1.weight"], "a.module": NET["bn1.weight"]}
   )
   assert set(got.tensors) == {"layer1.0.weight", "n", "a.module"}
-  with pytest.raises(UserError, match=r"a\.pth: two of its tensors are 'bn1\.weight' without module\.: save"):
+  with pytest.raises(
+    UserError, match=r"a\.pth: two of its tensors are named 'bn1\.weight' without module\.: save"
+  ):
     read({"bn1.weight": NET["bn1.weight"], "module.bn1.weight": NET["bn1.weight"]})
 
 
@@ -114,13 +116,13 @@ def test_types(read, write, kind):
     ({"state_dict": {**NET, "head": MODULE}}, r"the file names my\.nets\.Net"),
     (
       {"epoch": 3, "optimizer": OPTIMIZER},
-      r"its entry 'epoch' is no tensor: save a state_dict\(\) alone, or under",
+      r"its entry 'epoch' is not a tensor: save a state_dict\(\) alone, or under",
     ),
-    ({"state_dict": {}}, "its entry 'state_dict' is no tensor"),
+    ({"state_dict": {}}, "its entry 'state_dict' is not a tensor"),
     ({}, r"it holds no tensors: save a state_dict\(\)"),
-    ([NET["bn1.weight"]], r"it holds a list, no dict of tensors: save a state_dict\(\)"),
-    (NET["bn1.weight"], r"it holds a tensor, no dict of tensors"),
-    ({"state_dict": {0: NET["bn1.weight"]}}, "its entry '0' has a name that is no text"),
+    ([NET["bn1.weight"]], r"it holds a list, not a dict of tensors: save a state_dict\(\)"),
+    (NET["bn1.weight"], r"it holds a tensor, not a dict of tensors"),
+    ({"state_dict": {0: NET["bn1.weight"]}}, "its entry '0' has a name that is not a string"),
   ],
 )
 def test_files_without_a_state_dict(read, write, value, match):
@@ -141,5 +143,5 @@ def test_a_module_with_its_source(read):
 def test_wrappers_in_wrappers_have_an_end(read):
   """Even where a dict holds itself, or the same one under every name many times over."""
   names = b"".join(written.body(name, ()) + b"h\x00" for name in checkpoint.WRAPPERS)
-  with pytest.raises(UserError, match="is no tensor"):
+  with pytest.raises(UserError, match="is not a tensor"):
     read(written.Opcodes(b"}q\x00(" + names + b"u"))

@@ -171,7 +171,8 @@ def test_depth_of_a_face_net_is_counted_in_its_blocks():
     assert last == f"body.{blocks if depth == 18 else blocks - 1}.res_layer.5.weight"
   one_hundred = {f"body.{k}.res_layer.1.weight": np.zeros(()) for k in range(49)}
   with pytest.raises(
-    UserError, match=r"some/file\.pth: a face net of 49 blocks: there is 8 .* and 24 \(depth 50\)"
+    UserError,
+    match=r"some/file\.pth: a face model with 49 blocks, but the known ones have 8 .* and 24 \(depth 50\)",
   ):
     importers.variables_of("adaface", of(one_hundred))
 
@@ -220,7 +221,7 @@ def test_two_nets_in_one_file():
   two = {f"{who}.{key}": tensor for who in ("student", "teacher") for key, tensor in torch.items()}
   with pytest.raises(
     UserError,
-    match=r"some/file\.pth: it holds 2 nets, with the prefixes 'student\.', 'teacher\.': save one of them alone",
+    match=r"some/file\.pth: it holds 2 models, with the prefixes 'student\.', 'teacher\.': save one of them alone",
   ):
     importers.variables_of("torchvision_resnet18", of(two))
 
@@ -242,7 +243,7 @@ def test_values_that_are_not_finite_are_refused(name):
   broken[kernel].flat[:3] = np.nan, np.inf, -np.inf
   broken[norm + "running_mean"][0] = np.nan
   broken[norm + "running_var"][0] = -1e-3
-  with pytest.raises(UserError, match=r"some/file\.pth holds values that no trained net has: ") as caught:
+  with pytest.raises(UserError, match=r"some/file\.pth holds values that no trained model has: ") as caught:
     importers.variables_of(name, of(broken))
   count = {key: torch[key].size for key in (kernel, norm + "running_mean", norm + "running_var")}
   kernel, norm = kernel.removeprefix(prefix), norm.removeprefix(prefix)
@@ -275,7 +276,9 @@ def test_values_of_other_types_that_are_not_finite(dtype, value, said):
   _, torch = drawn("torchvision_resnet18")
   bias = np.zeros(5, dtype)
   bias[2] = value
-  with pytest.raises(UserError, match=rf"no trained net has: fc\.bias \({said} of 5\); the training failed"):
+  with pytest.raises(
+    UserError, match=rf"no trained model has: fc\.bias \({said} of 5\); the training failed"
+  ):
     importers.variables_of("torchvision_resnet18", of(torch | {"fc.bias": bias}))
 
 
@@ -313,7 +316,7 @@ def test_edges_of_length_zero_or_beyond_any_net(shape):
 def test_the_scale_that_stays_one():
   _, torch = drawn("insightface")
   torch["features.weight"][3] = 2
-  with pytest.raises(UserError, match=r"some/file\.pth: features\.weight is not 1 throughout"):
+  with pytest.raises(UserError, match=r"some/file\.pth: features\.weight is not all ones"):
     importers.variables_of("insightface", of(torch))
   del torch["features.weight"]
   importers.variables_of("insightface", of(torch))
@@ -352,7 +355,7 @@ def test_a_checkpoint_of_another_net():
 def test_sizes_that_no_net_has():
   _, torch = drawn("arm")
   torch["arm.de_albino.weight"] = np.zeros((1, 1, 12, 12), np.float32)  # Blocks of 6 x 6 out of 8 channels.
-  with pytest.raises(UserError, match=r"some/file\.pth: 8 channels are no whole number of 6 x 6 blocks"):
+  with pytest.raises(UserError, match=r"some/file\.pth: 8 channels are not a multiple of 6 x 6"):
     importers.variables_of("arm", of(torch))
 
 
@@ -383,7 +386,7 @@ def test_mistakes_at_the_command_line(tmp_path, capsys):
   (tmp_path / "full/mine.txt").write_text("")
   for arguments, message in (
     (("arm", source, str(tmp_path / "full")), "exists and is not empty"),
-    (("arm", source, source), "a file of that name lies there"),
+    (("arm", source, source), "a file of that name exists there"),
     (("vgg", source, str(tmp_path / "new")), "unknown importer 'vgg'"),
     (("arm", str(tmp_path / "no.pth"), str(tmp_path / "new")), "No such file"),
     (("torchvision_resnet18", source, str(tmp_path / "new")), "does not fit"),

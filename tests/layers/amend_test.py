@@ -226,10 +226,10 @@ def test_means_that_nan_marked_as_missing_get_flags():
 @pytest.mark.parametrize(
   ("net", "shape", "message"),
   [
-    (ARM, (1, 4, 4, 30), "30 channels are no whole number of 4 x 4 blocks"),
-    (ARM, (1, 4, 5, 32), "features of 4 x 5 pixels: ARM takes square ones"),
+    (ARM, (1, 4, 4, 30), "30 channels are not a multiple of 4 x 4"),
+    (ARM, (1, 4, 5, 32), "features of 4 x 5 pixels: ARM needs square features"),
     (ARM, (1, 1, 1, 32), "features of 1 x 1 pixels"),
-    (Amend(3), (1, 4, 4, 9), "block 3: de-albino's stride is half of it"),
+    (Amend(3), (1, 4, 4, 9), "block 3: the stride of de-albino is half of it"),
     (Amend(4, "batches"), (1, 4, 4, 32), "unknown affinity 'batches': did you mean 'batch'"),
   ],
 )

@@ -89,7 +89,7 @@ def test_computes_in_the_dtype_that_is_asked_for_and_keeps_parameters(layer):
 
 
 def test_padding_by_name_is_refused():
-  with pytest.raises(UserError, match="padding 'SAME': give zeros as numbers"):
+  with pytest.raises(UserError, match="padding 'SAME': give numbers of zeros"):
     Conv(4, 3, padding="SAME").init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)))
 
 

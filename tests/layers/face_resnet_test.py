@@ -216,12 +216,12 @@ def test_direction_and_length():
 
 def test_what_does_not_fit():
   for net, size, match in (
-    (FaceResNet(34), 112, "depth 34: there is 18 and 50"),
+    (FaceResNet(34), 112, "depth 34: choose 18 or 50"),
     (FaceResNet(18, "arcface"), 112, "unknown family of Face-ResNet 'arcface': did you mean 'adaface'"),
-    (FaceResNet(18, width=0.3), 112, r"width 0\.3: 64 channels"),
-    (FaceResNet(18), 224, "pictures of 224 x 224 x 3: this net takes 112 x 112 x 3"),
+    (FaceResNet(18, width=0.3), 112, r"width 0\.3: 64 \* width"),
+    (FaceResNet(18), 224, "images of 224 x 224 x 3: this model reads 112 x 112 x 3"),
   ):
     with pytest.raises(UserError, match=match):
       shapes(net, size)
-  with pytest.raises(UserError, match="a batch of 1 in training"):
+  with pytest.raises(UserError, match="a training batch of 1"):
     FaceResNet(image_size=16).init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)), train=True)

@@ -53,9 +53,9 @@ def test_an_eighth_of_the_widths_and_what_does_not_exist():
   variables, features = shapes(ResNetTrunk(50, 0.125), 32)
   assert variables["params"]["layer4"]["block2"]["conv3"]["kernel"].shape == (1, 1, 64, 256)
   assert features.shape == (1, 1, 1, 256)
-  with pytest.raises(UserError, match="ResNet of depth 34: there is 18 and 50"):
+  with pytest.raises(UserError, match="ResNet of depth 34: choose 18 or 50"):
     shapes(ResNetTrunk(34))
-  with pytest.raises(UserError, match=r"width 0\.3: 64 channels times it must be a whole number"):
+  with pytest.raises(UserError, match=r"width 0\.3: 64 \* width must be a whole number"):
     shapes(ResNetTrunk(18, 0.3))
 
 

@@ -77,11 +77,11 @@ GOOD = [f"{k},anger" for k in range(1, 7)]
   ("lines", "message"),
   [
     (GOOD[:-1], "picture 6 has no answer: write one of anger, happiness, sadness"),
-    (["1,", "2, ", *GOOD[2:]], "picture 1 has no answer nor have 1 others"),
+    (["1,", "2, ", *GOOD[2:]], "picture 1 has no answer (further pictures without an answer: 1)"),
     ([*GOOD, "3,sadness"], "line 8: picture 3 is answered twice"),
-    ([*GOOD, "7,anger"], "there is no picture 7: they are numbered 1 to 6"),
+    ([*GOOD, "7,anger"], "there is no picture 7: the pictures are numbered 1 to 6"),
     ([*GOOD[:-1], "6,angst"], "the answer to picture 6 'angst' is none of anger, happiness, sadness"),
-    ([*GOOD[:-1], "six,anger"], "line 7: 'six' is no number of a picture"),
+    ([*GOOD[:-1], "six,anger"], "line 7: 'six' is not the number of a picture"),
     ([*GOOD[:-1], "6,anger,sadness"], "line 7: 3 columns, expected 2"),
   ],
 )
@@ -101,7 +101,7 @@ def test_a_bad_file_is_one_clear_line(tmp_path):
   with pytest.raises(UserError, match=r"none\.csv cannot be read .*name a filled copy of answers\.csv"):
     people.score(tmp_path, [tmp_path / "none.csv"])
   (tmp_path / "sjis.csv").write_bytes("number,answer\n1,悲しみ\n".encode("shift_jis"))
-  with pytest.raises(UserError, match=r"sjis\.csv is no csv in UTF-8"):
+  with pytest.raises(UserError, match=r"sjis\.csv is not a CSV file in UTF-8"):
     people.score(tmp_path, [tmp_path / "sjis.csv"])
   with pytest.raises(UserError, match=r"holds no people's test \(key\.csv\): write one"):
     people.score(tmp_path / "elsewhere", [])

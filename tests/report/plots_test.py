@@ -104,7 +104,7 @@ def test_a_panel_for_each_metric_that_there_is(tmp_path):
   assert pixels(path).shape == (558, 900, 3)
   plots.learning_curves_png([row | {"accuracy": None} for row in rows()], path)
   assert pixels(path).shape == (558, 900, 3)
-  with pytest.raises(UserError, match=r"curves.png: nothing to draw"):
+  with pytest.raises(UserError, match=r"curves.png: there is nothing to draw"):
     plots.learning_curves_png(
       [{"stage": "train", "epoch": 1, "split": "train", "images_per_second": 9}], path
     )

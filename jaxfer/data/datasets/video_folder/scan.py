@@ -1,4 +1,4 @@
-"""Videos in folders of classes, DIR/<class>/...; walks, decodes nothing."""
+"""Lists videos in folders of classes, DIR/<class>/..., without decoding them."""
 
 import dataclasses
 from collections import Counter
@@ -12,7 +12,14 @@ from jaxfer.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-  """A video file: its key (the path below the source), person, label and path."""
+  """A video file.
+
+  Attributes:
+    key: path below the source.
+    subject: name of the person.
+    label: index of the class.
+    path: path of the file.
+  """
 
   key: str
   subject: str
@@ -24,16 +31,16 @@ def scan(source: Path, subject_pattern: str, findings: Findings) -> tuple[tuple[
   """Lists the videos of all classes.
 
   Args:
-    source: the folder of the classes.
-    subject_pattern: regular expression with one group, the person's name, searched in the path below `source`; "" where
-      people are unknown: each video is then a person of its own.
-    findings: filled.
+    source: folder of the class folders.
+    subject_pattern: regular expression with one group for the person's name, which is searched in the path below
+      `source`; "" if the people are unknown. Each video then counts as a different person.
+    findings: counts and problems are added to it.
 
   Returns:
-    The class names, ascending, and the videos.
+    (names, clips): the class names in ascending order, and the videos.
 
   Raises:
-    UserError: fewer than two folders with videos, or a pattern that is not one.
+    UserError: there are fewer than two folders with videos, or the pattern is invalid.
   """
   pattern = compile_subject_pattern(subject_pattern)
   folders = {
@@ -47,7 +54,7 @@ def scan(source: Path, subject_pattern: str, findings: Findings) -> tuple[tuple[
       f"source {source} holds {len(names)} folders with videos: expected two or more, <class>/*.mp4 (mov, avi, ...)"
     )
   findings.odd += [
-    Problem(str(source / name), "a folder without videos; left out")
+    Problem(str(source / name), "a folder without videos was left out")
     for name, paths in folders.items()
     if not paths
   ]

@@ -1,7 +1,7 @@
-"""Short videos in folders of classes as a TFDS builder that needs no TensorFlow; needs PyAV.
+"""TFDS builder for short videos in folders of classes; it needs PyAV, but not TensorFlow.
 
-Of each video T frames at equal steps, from the first to the last, with one square about the face that the first frame
-shows, and Farneback flow between them, as `ckplus` has it.
+Each example has T frames of a video, at equal steps from the first frame to the last. All frames are cropped to one
+square around the face in the first frame. The example also has the Farneback flow between the frames, as in `ckplus`.
 """
 
 import dataclasses
@@ -28,13 +28,13 @@ class Config(tfds.core.BuilderConfig):
   """The options of the data set.
 
   Attributes:
-    num_frames: T, 1 to 10,000, frames of a video.
-    image_size: S, 16 to 4096, edge of the written frames in pixels.
-    crop: "auto" for the largest face, "middle" for the middle square, "whole" for whole frames.
-    subject_pattern: regular expression with one group, the person's name, searched in each video's path below the
-      source; "" where people are unknown.
-    source: the folder of the classes.
-    skip_bad: leave out videos that cannot be read instead of stopping.
+    num_frames: number of frames per video T, 1 to 10,000.
+    image_size: edge of the written frames in pixels, 16 to 4096.
+    crop: "auto" for a square around the largest face, "middle" for the middle square, "whole" for whole frames.
+    subject_pattern: regular expression with one group for the person's name, which is searched in the path of each
+      video below the source; "" if the people are unknown.
+    source: folder of the class folders.
+    skip_bad: whether to leave out videos that cannot be read instead of stopping.
   """
 
   num_frames: Frames = 16
@@ -50,7 +50,7 @@ class Config(tfds.core.BuilderConfig):
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-  """Reads the videos; `findings` says what they were like once the examples have been drawn."""
+  """Reads the videos. `findings` has the counts and problems once all examples have been generated."""
 
   VERSION = tfds.core.Version("1.0.0")
 
@@ -80,7 +80,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     names, clips = scan.scan(Path(config.source), config.subject_pattern, findings)
     self.info.features["label"].names = list(names)
     if config.crop == "auto":
-      detect.default()  # Raises before anything is read.
+      detect.default()  # If the detector is missing, this raises before any video is read.
     written: Counter[int] = Counter()
     for clip in progress(clips, len(clips), "reading videos"):
       try:
@@ -107,5 +107,5 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     stills_builder.check_classes(config.source, [written[k] for k in range(len(names))], names, (), findings)
     findings.finish(config.skip_bad)
     if not written:
-      raise UserError(f"source {config.source}: none of its {len(clips)} videos can be used")
+      raise UserError(f"source {config.source}: none of the {len(clips)} videos can be used")
     stills_builder.check_several(config.source, [names[k] for k in written])
