@@ -19,9 +19,9 @@ average, which the code does not have.
   none     zero, F_n = xbar_n; `freeze` takes the mean of these features
 
 Our choices: in training, all of them use the G of the batch, unless `train_affinity` is "ema": then G is the moving
-average after this batch has moved it, and gradients flow only through the share of this batch. The moving average starts
-from the G of the first batch and moves by `ema_rate` 0.1. If `ema` or `frozen` is used before it has been written, the
-features are NaN.
+average after this batch has moved it, and gradients flow only through the share of this batch. The moving average
+starts from the G of the first batch and moves by `ema_rate` 0.1. If `ema` or `frozen` is used before it has been
+written, the features are NaN.
 
 Deviations: BatchNorm's running variance, see `layers.resnet`. The released code also computes the maximum and minimum
 over the planes without using them, and has dropout of rate 0; both are left out here.
