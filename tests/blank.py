@@ -12,9 +12,11 @@ from jaxfer.data.datasets import DATASETS
 def blank_records(data):
   """Sixty people with one record of each class of a data set, all zeros and of no size: nothing needs preparing."""
   name, made, names = data.name, records.make_config(data.name, data.options), None
+  prefixes = [""]
   if DATASETS[name].parts:  # A mixture has the features of any of its parts.
     mixture = importlib.import_module(DATASETS[name].module).mixture(made)
     part, names = mixture.parts[0], mixture.label_names
+    prefixes = [f"{prefix}/" for prefix in dict.fromkeys(part.prefix for part in mixture.parts)]
     name, made = part.name, records.make_config(part.name, part.options)
   with tempfile.TemporaryDirectory() as folder:
     builder = records.open_builder(name, made, folder)
@@ -27,6 +29,6 @@ def blank_records(data):
     if name not in ("key", "subject", "label", "split")
   }
   arrays |= {"label": rows % len(classes), "subject": rows // len(classes)}
-  subjects = tuple(f"{k:02d}" for k in range(people))
+  subjects = tuple(f"{prefixes[k % len(prefixes)]}{k:02d}" for k in range(people))
   texts = {"split": tuple("test" if k // len(classes) % 4 == 0 else "train" for k in rows)}
   return records.Records(arrays, tuple(f"{k:05d}" for k in rows), tuple(classes), subjects, "", texts)

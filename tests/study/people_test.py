@@ -145,7 +145,8 @@ def test_on_other_data_ours_stand_without_the_papers_table():
   row = {"name": "first", "by_class": by_class, "label_names": NAMES}
   names = {}
   for comparable in (True, False):
-    (title, (_, lines)), _ = table.tables([{**row, "comparable": comparable}], (0,))
+    (title, (_, lines)), _, *printed = table.tables([{**row, "comparable": comparable}], (0,))
+    assert bool(printed) == comparable
     names[comparable] = [line[0] for line in lines]
     assert ("published" in title) == comparable
   assert names[False] == ["ours, seed 0", "ours, mean"]
