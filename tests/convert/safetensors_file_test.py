@@ -101,5 +101,5 @@ def test_a_header_beyond_the_file(tmp_path):
 def test_cut_short(tmp_path, cut):
   path = tmp_path / "a.safetensors"
   path.write_bytes(written.safetensors({"x": np.ones(3, np.float32)})[:cut])
-  with pytest.raises(UserError, match=r"a\.safetensors: not a"):
+  with pytest.raises(UserError, match=r"a\.safetensors: (not a |a damaged )"):
     checkpoint.read(path)

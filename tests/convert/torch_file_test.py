@@ -221,7 +221,7 @@ def test_objects_are_refused_by_name(tmp_path):
       r"65536 tuples.*state_dict\(\) alone",
     ),  # Their hash overflows the stack.
     (b"\x80\x02})" + b"\x85" * 5000 + b"Ns.", r"nested too deeply: save the model's state_dict\(\)"),
-    (b"\x80\x02]}\x86.", "no dict"),
+    (b"\x80\x02]}\x86.", "not a dict"),
     (b"\x80\x02}X\x01\x00\x00\x00aK\x01s.", "'a' is not a tensor"),
   ],
 )

@@ -161,7 +161,7 @@ def test_points_that_are_not_finite_still_let_the_loop_end():
 @pytest.mark.parametrize(
   ("points", "k", "message"),
   [
-    (np.zeros((3, 2)), 4, "k=4 clusters of 3 points"),
+    (np.zeros((3, 2)), 4, "k=4 clusters for 3 points"),
     (np.zeros((3, 2)), 0, "choose k from 1 to 3"),
     (np.float32([[1, 1], [1, 1], [2, 2]]), 3, "only 2 of 3 points are distinct"),
     (np.zeros(5), 2, r"points \[n, d\], not \[5\]"),

@@ -62,7 +62,7 @@ def test_without_the_means_of_people_every_person_has_mean_zero():
   ("features", "labels", "settings", "message"),
   [
     (np.zeros((3, 2)), [0, 1], {}, r"3 features but labels \[2\]: give one label for each feature"),
-    (np.eye(3), [0, 1, 2], {}, "k=9 clusters of 3 points: choose k from 1 to 3"),
+    (np.eye(3), [0, 1, 2], {}, "k=9 clusters for 3 points: choose k from 1 to 3"),
     (np.zeros((12, 2)), [0] * 12, {}, "only 1 of 12 points are distinct"),
     (np.eye(3), [0, 1, 2], {"clusters": 2, "trials": 0}, "trials=0: set it to 1 or more; the paper has 100"),
   ],
