@@ -41,13 +41,8 @@ _FIXES = {
   errno.ENOTDIR: "a part of its path is a file; choose another folder",
 }
 _OTHER_FIX = "choose another folder"
-_AS_TEXT = (
-  errno.ENOSPC,
-  errno.EDQUOT,
-  errno.EFBIG,
-  errno.EROFS,
-  errno.EACCES,
-)  # Errors that other libraries report only as text.
+# Errors that other libraries report only as text.
+_AS_TEXT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 
 def clutter(name: str) -> bool:

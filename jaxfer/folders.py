@@ -180,9 +180,8 @@ def hold(
 def _locked(folder: pathlib.Path, log: Callable[[str], None]) -> Iterator[None]:
   path = folder / LOCK
   while True:
-    with path.open(
-      "a+", encoding="utf-8"
-    ) as file:  # Not truncated: the file may hold the name of another process.
+    # The file is not truncated, because it may hold the name of another process.
+    with path.open("a+", encoding="utf-8") as file:
       try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
       except BlockingIOError:
@@ -201,10 +200,8 @@ def _locked(folder: pathlib.Path, log: Callable[[str], None]) -> Iterator[None]:
       try:
         if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
           continue
-      except (
-        FileNotFoundError
-      ):  # The other process removed the file after we opened it and before we locked it.
-        continue
+      except FileNotFoundError:
+        continue  # The other process removed the file after we opened it and before we locked it.
       file.truncate(0)
       file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
       file.flush()

@@ -77,9 +77,7 @@ class Length:
 # Whole numbers.
 Count = Annotated[int, Range(1, 1_000_000)]  # Epochs, rounds, people, images, steps.
 CountOrZero = Annotated[int, Range(0, 1_000_000)]
-Seed = Annotated[
-  int, Range(0, 2**32 - 1)
-]  # JAX's keys use 32 bits of a seed: 2**32 would give the same draws as 0.
+Seed = Annotated[int, Range(0, 2**32 - 1)]  # JAX's keys use 32 bits of a seed: 2**32 equals 0.
 Units = Annotated[int, Range(1, 65_536)]  # Channels, units of a layer, classes, examples of a batch, devices.
 Classes = Annotated[int, Range(2, 1_000_000)]
 ImageSize = Annotated[int, Range(1, 4096)]  # Edge of a model's input images, in pixels.
@@ -87,9 +85,8 @@ StoredSize = Annotated[int, Range(16, 4096)]  # Edge of a data set's images, in 
 Frames = Annotated[int, Range(1, 10_000)]
 Channels = Annotated[int, OneOf((1, 3))]  # Grey or RGB.
 Kernel = Annotated[int, Range(1, 99)]
-Block = Annotated[
-  int, Range(2, 64, parity="even")
-]  # Block size of ARM's arrangement; half of it is the stride of a convolution.
+# Block size of ARM's arrangement; half of it is the stride of a convolution.
+Block = Annotated[int, Range(2, 64, parity="even")]
 OddKernel = Annotated[int, Range(1, 99, parity="odd")]
 
 # Numbers.

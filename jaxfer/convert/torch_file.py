@@ -212,10 +212,8 @@ class _Unpickler(pickle.Unpickler):
     return self.strangers.setdefault(full, type("_Foreign", (_Foreign,), {"name": full[:100]}))
 
   def persistent_load(self, pid: Any) -> Any:
-    if (
-      pid[0] == "module"
-    ):  # For a whole module, the older format stores its class together with the source code.
-      return pid[1]
+    if pid[0] == "module":
+      return pid[1]  # For a whole module, the older format stores its class together with the source code.
     kind, name, key, _, count, *view = pid
     if kind != "storage" or not isinstance(name, _Name) or any(v is not None for v in view):
       raise Refused("a damaged pickle (an unknown kind of storage)")

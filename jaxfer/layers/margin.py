@@ -132,7 +132,7 @@ class _MarginHead(_Head):
     return self.scale * _no_class(jnp.where(target, own[:, None], cosine), target), plain
 
   def _quality(self, norm: jax.Array, train: bool, axis_name: str | None) -> jax.Array | None:
-    """Returns z [batch], see the docstring of the module, or None for a head without it; updates its averages."""
+    """Returns z [batch] (see the module docstring), or None if the head has no z. Training updates the averages."""
     del norm, train, axis_name
     return None
 
