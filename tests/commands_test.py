@@ -117,7 +117,7 @@ def prepared_by(text):
 
 def begun_from(args):
   """The folders of earlier trainings or of converted weights that a command reads."""
-  if args.command in ("evaluate", "predict", "export"):
+  if args.command in ("evaluate", "predict", "explain", "export"):
     return [str(args.workdir if args.command == "evaluate" else args.model)]
   pairs = [text.partition("=") for text in getattr(args, "overrides", ())]
   return [value for key, _, value in pairs if key == "init_from" or key.startswith("sources.")]

@@ -30,7 +30,7 @@ from PIL import Image
 ROOT = pathlib.Path(__file__).parents[1]
 TRAIN = [
   "configs/quickstart.py", "data.num_subjects=6", "data.num_frames=4", "data.image_size=16", "model.features=(4,)",
-  "model.dense=(8, 8)", "recipe.epochs=40", "batch_size=4", "split.test=0.34", "execution.devices=1",
+  "model.dense=(8, 8)", "recipe.epochs=12", "batch_size=4", "split.test=0.34", "execution.devices=1",
   "execution.steps_per_call=2", "execution.checkpoint_seconds=0",
 ]  # fmt: skip
 STUDY = ["configs/stacked_autoencoder/table2_synthetic.py", "--preset", "smoke"]
