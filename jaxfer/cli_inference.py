@@ -86,7 +86,7 @@ def predict(args: argparse.Namespace) -> None:
   from jaxfer.data.interrupt import stopping
   from jaxfer.inference import predicting
 
-  _check_numbers(args)
+  reading = _reading(args)
   model = jaxfer.load(args.model)
   with stopping("what was written so far is complete"):
     predicting.run(
@@ -95,10 +95,7 @@ def predict(args: argparse.Namespace) -> None:
       csv=args.csv,
       json=args.json,
       draw=args.draw,
-      rate=args.rate,
-      window=args.window,
-      crop=args.crop,
-      complain=_complain,
+      **reading,
     )
 
 
@@ -108,7 +105,7 @@ def explain(args: argparse.Namespace) -> None:
   from jaxfer.data.interrupt import stopping
   from jaxfer.inference import explaining
 
-  _check_numbers(args)
+  reading = _reading(args)
   model = jaxfer.load(args.model)
   with stopping("the files written so far are complete"):
     explaining.run(
@@ -116,18 +113,17 @@ def explain(args: argparse.Namespace) -> None:
       args.paths,
       args.out,
       layer=args.layer,
-      rate=args.rate,
-      window=args.window,
-      crop=args.crop,
-      complain=_complain,
+      **reading,
     )
 
 
-def _check_numbers(args: argparse.Namespace) -> None:
-  for name in ("rate", "window"):
-    value = getattr(args, name)
-    if not 0 <= value < float("inf") or (name == "window" and not value):
-      raise UserError(f"--{name} {value:g}: give a number above 0")
+def _reading(args: argparse.Namespace) -> dict[str, Any]:
+  """Returns how files are read, as arguments of `predicting.run` and `explaining.run`."""
+  if not 0 <= args.rate < float("inf"):
+    raise UserError(f"--rate {args.rate:g}: give 0, to read every frame, or a number above 0")
+  if not 0 < args.window < float("inf"):
+    raise UserError(f"--window {args.window:g}: give a number above 0")
+  return {"rate": args.rate, "window": args.window, "crop": args.crop, "complain": _complain}
 
 
 def _complain(line: str) -> None:

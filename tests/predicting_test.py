@@ -95,6 +95,16 @@ def test_a_model_of_whole_pictures_says_that_it_looks_for_no_faces(tmp_path, cap
   assert [row["score"] for row in json.loads((tmp_path / "s.json").read_text())] == [0.9, 0.9]
 
 
+@pytest.mark.parametrize(
+  "wrong", [("--rate", "-1"), ("--rate", "nan"), ("--window", "0"), ("--window", "inf")]
+)
+def test_a_rate_or_window_that_is_no_length_of_time_is_refused(tmp_path, capsys, wrong):
+  photograph(tmp_path / "a.png", 255, 51)
+  for command in (["predict"], ["explain", "--out", str(tmp_path / "out")]):
+    assert cli.main([*command, "image", str(tmp_path / "a.png"), *wrong]) == 2
+    assert f"{wrong[0]} {wrong[1]}: give " in capsys.readouterr().err
+
+
 def test_nothing_that_can_be_read(tmp_path, capsys):
   (tmp_path / "a.jpg").write_bytes(b"x")
   assert cli.main(["predict", "image", str(tmp_path / "a.jpg"), "--json", str(tmp_path / "r.json")]) == 2

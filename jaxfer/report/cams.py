@@ -1,4 +1,4 @@
-"""Where nets look, over the pictures they look at: any net, and the two of paper 002 (its Tables 9, 10 and 11)."""
+"""Draws maps of where networks look over their pictures: for any network, and for the two nets of paper 002."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ def cams_png(cases: Sequence[Case], path: str | pathlib.Path, title: str) -> Non
 
   Args:
     cases: 1 to 12.
-    path: of the PNG.
+    path: path of the PNG.
     title: above the figure.
 
   Raises:
@@ -93,7 +93,7 @@ def faces_png(faces: Sequence[FaceMap], path: str | pathlib.Path, title: str) ->
 
   Args:
     faces: 1 to 12.
-    path: of the PNG.
+    path: path of the PNG.
     title: above the figure.
 
   Raises:

@@ -20,7 +20,7 @@ from jaxfer.data.stills import UNLABELLED
 from jaxfer.errors import unknown
 from jaxfer.ranges import Channels, Range, StoredSize
 
-IMAGE_SIZES = (64, 128)  # Of the rows of Table 3.
+IMAGE_SIZES = (64, 128)  # Image sizes that the rows of Table 3 read.
 _PUBLISHED = {
   "training": "29085 of 195 people, and 7 others who are tested",
   "recognition": "2037, 1842 of the people who train and 195 of those who are tested",

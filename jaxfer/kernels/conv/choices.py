@@ -23,7 +23,7 @@ DEFAULTS = {
   "forward_members": "grouped",
   "transpose_members": "grouped",
   "weight_gradient_members": "grouped",
-  # Implementations of a conv-RNN layer, plain, and with gates or skips; channels and features are the layer's.
+  # Implementations of conv-RNN layers without and with gates or skips. Channels and features are those of the layer.
   "recurrence": "scan",
   "enhanced_recurrence": "scan",
 }
