@@ -64,8 +64,8 @@ def figures(task: Task, variables: Variables, indices: np.ndarray, folder: pathl
   as a batch of one, since images of one batch would mix (`layers.amend`). The predictions are those of the evaluation.
 
   Args:
-    task: what was trained.
-    variables: its result.
+    task: the task of the training.
+    variables: the trained variables.
     indices: the test records.
     folder: an existing folder for the files.
 

@@ -21,7 +21,7 @@ from jaxfer.systems.prediction import ALONE, SHUFFLED, in_batches
 from jaxfer.systems.system import Variants
 
 Variant = Mapping[str, Any]
-# Mean over trainings and standard deviation; None where there is none.
+# Mean over trainings and standard deviation, each None if undefined.
 MeanAndSpread = Sequence[float | None]
 
 # Names of the predictions of a model with a head, besides that of the head itself.
@@ -92,7 +92,7 @@ def _numbers(variant: Variant, prediction: str, batches: str) -> Mapping[str, An
 
 
 def _percent(pair: MeanAndSpread) -> str | None:
-  """Mean and standard deviation in percent; None where there is no mean."""
+  """Mean and standard deviation in percent; None if there is no mean."""
   mean, spread = pair
   if mean is None:
     return None
