@@ -38,7 +38,7 @@ def unfold(a: jax.Array, pixels: int) -> jax.Array:
 
 
 def _taps(width: int, pixels: int) -> np.ndarray:
-  """Returns [pixels read, pixels, width], 1 if a kernel column connects a pixel that a block reads with its own pixel."""
+  """Returns [pixels read, pixels, width], 1 if a kernel column connects a pixel that a block reads with its own."""
   seen = pixels + width - 1
   source, target = np.ogrid[:seen, :pixels]
   column = (source + width // 2) % seen - target
