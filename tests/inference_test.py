@@ -127,7 +127,7 @@ def test_face_nets_give_features_of_aligned_faces(tmp_path, family, file):
   assert f"left out    {left_out[family]}\n" in said
   net = jaxfer.load(tmp_path / "out")
   assert net.label_names is None
-  with pytest.raises(UserError, match=r"FaceResNet is a face net without classes: take \.outputs"):
+  with pytest.raises(UserError, match=r"FaceResNet is a face network without classes: use \.outputs"):
     net.predict(np.zeros((1, 112, 112, 3), np.uint8))
   assert net.outputs(np.zeros((0, 112, 112, 3), np.uint8)).shape == (0, 8)
   with pytest.raises(UserError, match="are of 224 x 112 pixels: FaceResNet takes faces aligned to 112 x 112"):
@@ -158,7 +158,7 @@ def test_nothing_is_guessed_about_the_pictures(tmp_path):
     ({"label_names": "happiness"}, "says label_names 'happiness'"),
     ({"label_names": ["joy", 3]}, "says label_names"),
     ({"label_names": ["joy", "anger"]}, "names 2 classes, and its model has another number"),
-    ({"attributes": None}, "says attributes None: ArmNet cannot be built"),
+    ({"attributes": None}, "gives the attributes None: ArmNet cannot be built"),
     ({"attributes": {"depth": 18}}, "ArmNet cannot be built"),
     ({"attributes": {"num_classes": 7, "width": 1 / 64, "block": 3}}, "ArmNet cannot be built"),
     ({"attributes": {"num_classes": "7", "width": 1 / 64, "block": 2}}, "ArmNet"),

@@ -121,7 +121,7 @@ def test_an_export_to_safetensors_is_loaded_again(name, kept, tmp_path):
   want = jaxfer.load(folder).predict_proba(images, **more)
   np.testing.assert_array_equal(jaxfer.load(tmp_path).predict_proba(images, **more), want)
   (tmp_path / "model.safetensors").write_bytes(b"{")
-  with pytest.raises(UserError, match=r"model\.safetensors is no export of jaxfer"):
+  with pytest.raises(UserError, match=r"model\.safetensors is not an export of jaxfer"):
     jaxfer.load(tmp_path)
 
 

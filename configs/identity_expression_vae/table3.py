@@ -17,8 +17,8 @@ single pass with other readings of its numbers:
 - exchanged: 0.01 for the divergence and 1e5 for the mean of squared errors;
 - dividing: 1e-5 for the divergence and 100 for the mean of squared errors.
 
-The row "original VAE, subject means subtracted" evaluates the codes of the original VAE again and needs no training of
-its own.
+The row "original VAE, subject means subtracted" evaluates the codes of the original VAE again and needs no separate
+training.
 
 We have not run this study, because we do not have the data.
 """

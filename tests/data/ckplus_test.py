@@ -68,7 +68,7 @@ def test_full_shape(full_tree):
   assert (counts["sequences"], counts["subjects"]) == (593, 123)
   assert (counts["labelled sequences"], counts["labelled subjects"]) == (327, 118)
   assert [counts[name] for name in scan.LABELS] == [45, 18, 59, 25, 69, 28, 83]
-  assert "266 sequences carry no label, 133 with an empty label folder, 133 with none" in findings.notes[0]
+  assert "266 sequences have no label, 133 with an empty label folder, 133 with none" in findings.notes[0]
   subjects = [sequence.subject for sequence in tree.sequences]
   fold = folds.person_independent_folds(subjects)
   assert len(fold) == 327
@@ -263,7 +263,7 @@ def _huge_landmarks(root):
   path.write_text("\n".join(["90000 20", *lines[1:]]))
   return _frame(
     root, LABELLED[3], 1
-  ), "point 0 of the face, 90000,20, lies far outside the 64 x 49 image, by landmarks"
+  ), "point 0 of the face, 90000,20, is far outside the 64 x 49 image, by landmarks"
 
 
 def _huge_header(root):
@@ -343,10 +343,10 @@ def test_oddities_do_not_stop(tree, tmp_path):
     "cut short",
     f"same content as {_frame(tree, LABELLED[1], 1).name}",
     f"1 of {LABELLED[4].num_frames} frames have no landmarks",
-    f"not named as one of the frames of {LABELLED[5].key}",
+    f"its name is not that of the frames of {LABELLED[5].key}",
     "labels another frame than the last",
     "no FACS codes",
-    "not an action unit and its intensity a line",
+    "expected an action unit and its intensity on each line",
     "a sequence folder without frames",
     "a second tree of labels",
     "frames of several sizes: 64x48, 64x49",

@@ -140,7 +140,7 @@ def test_fer2013_numbers_by_the_alphabet_are_refused(tmp_path):
       path.parent.mkdir(parents=True, exist_ok=True)
       path.write_bytes(b"")
   with pytest.raises(
-    UserError, match="its folders 0 to 6 are not FER2013's codes but seem to follow the alphabet"
+    UserError, match="its folders 0 to 6 seem to be in alphabetical order, not FER2013's codes"
   ):
     _scan(tmp_path)
 
@@ -210,7 +210,7 @@ def test_ferplus_needs_whole_tables_that_belong_together(source):
   lines = votes.read_text().splitlines()
   votes.write_text("\n".join(lines[:-1]))
   with pytest.raises(
-    UserError, match=r"fer2013new.csv has 34 rows and .*fer2013.csv 35: they belong together"
+    UserError, match=r"fer2013new.csv has 34 rows and .*fer2013.csv 35: their rows must match"
   ):
     _scan(source, "ferplus")
   votes.write_text("\n".join([lines[0].replace("contempt", "content"), *lines[1:]]))
@@ -269,7 +269,7 @@ def test_fer2013_a_line_without_end_is_not_read_whole(source):
   stills, findings = _scan(source)
   assert len(stills) == 35
   assert [problem.what for problem in findings.bad] == [
-    "line 37: longer than 65536 bytes; what follows was not read"
+    "line 37: longer than 65536 bytes; the rest of the file was not read"
   ]
 
 

@@ -202,13 +202,13 @@ def test_the_distributors_split():
     np.testing.assert_array_equal(getattr(split, name), sides == name)
   own = folds.describe(np.arange(5).astype(str), np.arange(5) % 2, ["calm", "cross"], split)
   validation = "no cross in validation (another split.seed or a larger split.validation may change that)"
-  warning = "nobody knows who is who: a person may be in training and test, and the accuracy too high"
+  warning = "the people are unknown: a person may be in both training and test, and the accuracy too high"
   assert own == (
     f"train 3 records, validation 1 records, test 1 records, {validation}, no calm is tested, {warning}"
   )
   assert folds.describe(subjects, np.arange(5) % 2, ["calm", "cross"], split) == (
     "train 3 records of 3 people, validation 1 records of 1 people, test 1 records of 1 people, "
-    f"{validation}, 1 people both train and are tested, no calm is tested"
+    f"{validation}, 1 people are in both training and test, no calm is tested"
   )
   without = folds.distributed_split(subjects, np.where(sides == "test", "validation", sides))
   assert (without.test.tolist(), without.validation.any()) == ([False, True, True, False, False], False)
@@ -221,7 +221,7 @@ def test_the_distributors_split():
 @pytest.mark.parametrize(
   ("sides", "options", "message"),
   [
-    (["train", "test", ""], {}, "1 of 3 records stand on side ''"),
+    (["train", "test", ""], {}, "1 of 3 records are on side ''"),
     (["train", "train", "train"], {}, "3 records to train on and 0 to test"),
     (["train", "validation", "test"], {"validation_fraction": 0.1}, "sets 1 records aside"),
     (["train", "train", "test"], {"validation_fraction": 0.9}, "leaves none of 2 people"),
@@ -241,7 +241,7 @@ def test_a_split_by_which_nothing_is_learned_or_tested_is_refused():
     (folds.Split(some(0, 2), some(1), some()), "the split leaves no records to test"),
     (
       folds.Split(some(2, 3), some(), some(0)),
-      "all 2 records to train on are of class 'sad', and a training of one",
+      "all 2 records to train on are of class 'sad', so there is nothing to learn",
     ),
   ):
     with pytest.raises(UserError, match=message):

@@ -29,7 +29,7 @@ def test_a_turned_face_is_aligned():
   [
     ([[0, 0], [10, 10], [20, 20.001]], "on one line"),
     ([[5, 5], [5, 5], [20, 20]], "on one line"),
-    ([[0, 0], [np.nan, 10], [20, 0]], "expected 3 x 2 or 5 x 2, finite"),
+    ([[0, 0], [np.nan, 10], [20, 0]], "expected finite numbers, 3 x 2 or 5 x 2"),
     ([[0, 0], [10, 0]], "are 2 x 2 numbers"),
   ],
 )

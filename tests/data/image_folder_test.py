@@ -94,7 +94,7 @@ def test_unknown_people_are_told(tmp_path):
   _, stills, findings = _scan(tmp_path)
   assert len({still.subject for still in stills}) == len(stills)
   assert findings.notes == [
-    "people are unknown: each picture counts as a person of its own, and folds cannot keep people apart"
+    "people are unknown: each picture counts as a different person, so folds cannot keep people apart"
   ]
 
 
@@ -146,7 +146,7 @@ def test_nothing_is_skipped_without_a_count(tmp_path):
     ("empty", "a folder without pictures, where a class or a split is expected")
   ]
   assert sum("deep;" in odd.what for odd in findings.odd) == 1
-  (note,) = (note for note in findings.notes if "no pictures by their names" in note)
+  (note,) = (note for note in findings.notes if "not those of pictures" in note)
   assert note.startswith("2 files")
   assert "1 .txt" in note
   assert "1 without suffix" in note
@@ -172,7 +172,7 @@ def test_spellings_of_a_class_are_one(tmp_path):
   names, stills, findings = _scan(tmp_path)
   assert len(names) == 2
   assert sorted(still.label for still in stills) == [0, 0, 1]
-  assert findings.odd[0].what == f"taken for the class '{names[0]}'"
+  assert findings.odd[0].what == f"counted as class '{names[0]}'"
 
 
 def test_words_for_one_emotion_are_one_class_unless_a_split_has_both(tmp_path):
@@ -305,12 +305,12 @@ def test_usual_names_of_splits(tmp_path, train, validation, test):
   [
     (
       ("RAF_trn1/happy", "RAF_trn1/sad", "RAF_tst1/happy", "RAF_tst1/sad"),
-      "happy, sad lie below .*RAF_trn1 and again",
+      "happy, sad are below .*RAF_trn1 and also",
     ),
-    (("s01/1", "s01/2", "s02/1", "s02/2"), "1, 2 lie below .*layout=class and --source"),
+    (("s01/1", "s01/2", "s02/1", "s02/2"), "1, 2 are below .*layout=class and --source"),
     (
       ("train/f1/cat", "train/f1/dog", "train/f2/cat", "train/f2/dog"),
-      "cat, dog lie below .*layout=split/class",
+      "cat, dog are below .*layout=split/class",
     ),
     (
       ("happy/train", "happy/test", "sad/train", "sad/test"),
@@ -320,7 +320,7 @@ def test_usual_names_of_splits(tmp_path, train, validation, test):
       ("DATASET/train/1", "DATASET/train/2", "samples"),
       "DATASET holds a folder of a split, train.*give it as --source",
     ),
-    (("train/train/1", "train/test/1", "test/1"), "is named as a split but lies where a class is expected"),
+    (("train/train/1", "train/test/1", "test/1"), "has the name of a split where a class is expected"),
     (
       ("train/happy", "train/sad", "test/1", "test/2"),
       r"classes of the test split \(1, 2\) are not those of the others",
@@ -400,7 +400,7 @@ def test_pictures_of_no_class_are_bad(tmp_path, place):
   _tree(tmp_path / "source", {"train": range(2), "test": range(2, 3)})
   for name in ("", "2"):
     _draw(tmp_path / "source" / place.replace(".png", f"{name}.png"), 5, "fear")
-  with pytest.raises(BadFiles, match=f"{place}: 2 pictures beside .*, of no class"):
+  with pytest.raises(BadFiles, match=f"{place}: 2 pictures beside .*: their class is unknown"):
     prepare("image_folder", tmp_path / "source", tmp_path / "data", **OPTIONS)
   report = prepare("image_folder", tmp_path / "source", tmp_path / "data", skip_bad=True, **OPTIONS)
   assert _counts(report.findings)["written"] == 9

@@ -83,7 +83,7 @@ def test_imagenet_cmyk_and_png_files_come_out_as_rgb(folders, tmp_path):
   report = prepare("imagenet", folders, tmp_path / "data", **OPTIONS)
   assert not report.findings.bad
   (problem,) = report.findings.odd
-  assert problem.what == "named as JPEG but holds PNG"
+  assert problem.what == "its name says JPEG, but it is PNG"
   assert "kinds of pictures: 8 JPEG RGB, 1 PNG RGB, 1 JPEG CMYK" in report.findings.notes
 
 
@@ -160,7 +160,7 @@ def test_imagenet_test_pictures_and_strangers_are_told(folders, tmp_path):
   assert len(stills) == 10
   assert "2 test pictures, whose classes are not public: left out" in findings.notes
   assert "1 pictures occur a second time, in an archive or another folder: left out" in findings.notes
-  assert [problem.what[:24] for problem in findings.odd] == ["in no folder of a class,"]
+  assert [problem.what[:24] for problem in findings.odd] == ["not in the folder of a c"]
 
 
 def test_imagenet_archives_beside_what_they_held_are_read_once(folders, archives, tmp_path):

@@ -103,7 +103,7 @@ def test_jaffe_orphan_ratings_are_reported_and_not_repaired(tree):
     ("KA-AN2", "a picture wi"),
   ]
   assert _counts(findings)["rated pictures"] == 211
-  assert "1 pictures have no ratings: counted, not written" in findings.notes
+  assert "1 pictures have no ratings: they are counted, but not written" in findings.notes
 
 
 def test_jaffe_neutral_is_what_no_rating_reaches(full_tree):
@@ -150,9 +150,9 @@ def test_jaffe_other_nestings_and_names(tree, tmp_path):
   stills, findings = _scan(tmp_path / "other")
   assert len(stills) == 213
   assert stills[0].key == "KA.AN1.1"
-  assert "not the distributor's TIFF files: 1 .png; taken as they are" in findings.notes
+  assert "not the distributor's TIFF files: 1 .png; used as they are" in findings.notes
   odd = [(problem.path.rpartition("/")[2], problem.what) for problem in findings.odd]
-  assert ("thumb.jpg", "not named as a picture of JAFFE; left out") in odd
+  assert ("thumb.jpg", "its name is not that of a picture of JAFFE; left out") in odd
   assert ("KA.AN3.3.tiff", f"a second copy of {tmp_path / 'other' / 'KA.AN3.3.tiff'}; left out") in odd
 
 

@@ -98,7 +98,7 @@ def test_path_and_label_are_enough(folder, tmp_path):
   assert loaded.subject_names == loaded.keys
   assert loaded.arrays["frame"].tolist() == [-1] * 4
   assert any(note.startswith("people are unknown") for note in report.findings.notes)
-  assert [odd.what for odd in report.findings.odd] == ["columns not known, left out: 'note'"]
+  assert [odd.what for odd in report.findings.odd] == ["unknown columns were left out: 'note'"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -140,9 +140,9 @@ def test_of_several_tables_the_manifest_is_read(folder):
     ("img/e.png,fear", "there is no such file"),
     (",fear", "no path"),
     ("img/a.png,", "no label"),
-    ("../outside.png,fear", "lies outside .*/source: give paths inside the table's folder"),
-    ("/etc/hostname,fear", "lies outside"),
-    ("img/../../outside.png,fear", "lies outside"),
+    ("../outside.png,fear", "is outside .*/source: give paths inside the table's folder"),
+    ("/etc/hostname,fear", "is outside"),
+    ("img/../../outside.png,fear", "is outside"),
     ("img,fear", "there is no such file"),
     ("img/a.png", "line 3 has 1 fields, the header 2"),
     ("img/a.png,fear,more", "line 3 has 3 fields, the header 2"),
@@ -171,9 +171,13 @@ def test_bad_rows(folder, row, reason):
     ("x,y,w,h", "1,2,3,", "box is '1,2,3,': expected x, y, w, h in pixels"),
     ("x,y,w,h", "1,2,-3,4", "box 1,2 -3 x 4 has no extent"),
     ("x,y,w,h", "1,nan,3,4", "box 1,nan 3 x 4 has no extent"),
-    ("landmarks", "1 2 3", "landmarks are 3 numbers: expected those of 2, 3, 5, 37, 68 points, finite"),
+    (
+      "landmarks",
+      "1 2 3",
+      "landmarks are 3 numbers: expected two finite numbers for each of 2, 3, 5, 37, 68 points",
+    ),
     ("landmarks", "1 2 3 x", "landmarks are '1 2 3 x': expected x0 y0 x1 y1"),
-    ("landmarks", "1 2 3 inf", "landmarks are 4 numbers: expected those of"),
+    ("landmarks", "1 2 3 inf", "landmarks are 4 numbers: expected two finite numbers"),
   ],
 )
 def test_bad_values(folder, columns, value, reason):
@@ -221,7 +225,7 @@ def test_duplicate_paths(folder):
     ("img/c.png", "fear"),
     ("img/c.png#2", "anger"),  # Two faces of one picture.
   ]
-  assert [odd.what for odd in findings.odd] == ["named in line 2 and again in line 3; taken once"]
+  assert [odd.what for odd in findings.odd] == ["listed in line 2 and again in line 3; used once"]
   assert not findings.bad
 
 
@@ -262,13 +266,13 @@ def test_one_face_under_two_labels_or_in_two_splits(folder, tmp_path):
     ("x,y,w,h", "0,0,100000,100000", "reaches 99952 pixels beyond"),
     ("x,y,w,h", "10,10,20,1e300", "reaches .* pixels beyond"),
     ("x,y,w,h", "-900,-900,1800,1800", "reaches 900 pixels beyond"),
-    ("x,y,w,h", "500,0,10,10", "lies outside the 48 x 48 image"),
+    ("x,y,w,h", "500,0,10,10", "is outside the 48 x 48 image"),
     (
       "landmarks",
       "10 20 9000 20",
-      "line 2: point 1 of the face, 9000,20, lies far outside the 48 x 48 image",
+      "line 2: point 1 of the face, 9000,20, is far outside the 48 x 48 image",
     ),
-    ("landmarks", "10 20 30 1e200", "point 1 of the face, 30,1e\\+200, lies far outside"),
+    ("landmarks", "10 20 30 1e200", "point 1 of the face, 30,1e\\+200, is far outside"),
   ],
 )
 def test_boxes_and_landmarks_far_outside_are_bad(folder, tmp_path, columns, value, message):
@@ -297,7 +301,7 @@ def test_subjects_missing_in_places_are_bad(folder):
   _, stills, findings = _scan(folder)
   assert len(stills) == 3
   assert [(bad.path, bad.what) for bad in findings.bad] == [
-    ("img/b.png", "no subject, though others have one")
+    ("img/b.png", "no subject, although others have one")
   ]
 
 

@@ -96,7 +96,7 @@ def test_mug_gaps_and_strangers_are_odd(full_tree):
   _, findings = _scan(full_tree)
   whats = {problem.path.rsplit("/", 1)[-1]: problem.what for problem in findings.odd}
   assert whats == {
-    "thumb.jpg": "not at subject/[session/]expression/take/; left out",
+    "thumb.jpg": "its path does not follow subject/[session/]expression/take/; left out",
     "take001": "6 frames are numbered 0 to 7; taken in order",
   }
 

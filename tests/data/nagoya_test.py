@@ -94,7 +94,7 @@ def test_nagoya_faces_come_to_the_template_where_all_have_points(whole, source, 
   lines[1] = lines[1].rpartition(",")[0] + ","
   (source / "manifest.csv").write_text("\n".join(lines))
   stills, findings = _scan(source)
-  assert any(note.startswith("only 71 of 72 have points of the face") for note in findings.notes)
+  assert any(note.startswith("only 71 of 72 have face landmarks") for note in findings.notes)
   config = records.make_config("nagoya", {})
   builder = records.open_builder("nagoya", config, tmp_path)
   assert (builder.crop(stills[1:]), builder.crop(stills)) == ("template", "auto")
@@ -120,7 +120,7 @@ def test_nagoya_ratings_of_each_picture(source, tmp_path):
   counts = _counts(report.findings)
   assert (counts["raters"], counts["rated stills"]) == ((36, 36), (72, 72))
   beliefs = {belief.claim: belief.holds for belief in report.findings.beliefs}
-  assert beliefs["at least five ratings a still"]
+  assert beliefs["at least five ratings per still"]
   # Two of five, and the neutral and joyful answers where they are right: 2/5 + (6 + 12) / 360.
   assert (
     "raters named the intended class in 45.0 % of 360 answers (paper 004: 34.1 %)" in report.findings.notes
@@ -141,7 +141,7 @@ def test_nagoya_odd_ratings(source):
     "rater R01 answered twice",
   ]
   assert [problem.what for problem in findings.odd] == [
-    "1 answers on 1 pictures that are not taken, the first stills/none.png"
+    "1 answers for 1 pictures that are not used, the first stills/none.png"
   ]
 
 
@@ -169,7 +169,7 @@ def test_nagoya_class_folders(tmp_path):
     (",joy,", ",bliss,", "'bliss' is none of joy, sadness"),
     ("P001,joy", ",joy", "no subject"),
     (".png", ".jpg", "there is no such file"),
-    ("stills/", "../stills/", "lies outside"),
+    ("stills/", "../stills/", "is outside"),
     (",still,", ",still,1 2 ", "landmarks are 12 numbers"),
   ],
 )
@@ -188,14 +188,14 @@ def test_nagoya_a_picture_named_twice(source):
   path.write_text("\n".join([*lines, lines[1]]))
   stills, findings = _scan(source)
   assert len(stills) == 72
-  assert [problem.what.rpartition(": ")[2] for problem in findings.bad] == ["named in line 2 already"]
+  assert [problem.what.rpartition(": ")[2] for problem in findings.bad] == ["already listed in line 2"]
 
 
 def test_nagoya_wrong_sources(source):
   with pytest.raises(UserError, match="holds pictures in no class folder"):
     _scan(source / "stills")
   (source / "manifest.csv").write_text("path,subject,emotion,camera\nx.png,P1,joy,up\n")
-  with pytest.raises(UserError, match="names no stills of the front camera"):
+  with pytest.raises(UserError, match="lists no stills of the front camera"):
     _scan(source)
 
 

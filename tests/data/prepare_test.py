@@ -21,7 +21,7 @@ FINDINGS = Findings(
   bad=[Problem("/src/a/1.png", "cut short")],
   odd=[Problem(f"/src/b/{i}.png", "strange") for i in range(20)],
   beliefs=[Belief("frames are square", True, "all"), Belief("99 frames", False, "98")],
-  notes=["7 sequences carry no label"],
+  notes=["7 sequences have no label"],
 )
 REPORT = Report(
   dataset="toy",
@@ -202,7 +202,7 @@ def test_the_report_says_which_copy_it_replaces(tmp_path):
   assert last.fingerprint != first.fingerprint
   assert lines == [
     f"replaced:    another copy under the same options, read from {moved}, fingerprint {first.fingerprint}: what was "
-    "trained on it cannot be resumed or evaluated on this one"
+    "trainings on it cannot be resumed or evaluated on this one"
   ]
   (Path(last.folder) / "report.json").write_text("{")
   assert prepared(another)[1] == [

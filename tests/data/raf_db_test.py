@@ -222,7 +222,7 @@ AUTO, MANUAL = (
     (_write(*AUTO, "1\tx\n" * 37), "landmarks: could not convert string to float: 'x'"),
     (_write(*AUTO, "1\t2\n" * 30000), "longer than 65536 bytes"),
     (_write(*MANUAL, "1 2\n" * 5), "manual points and attributes: 10 numbers, expected 13"),
-    (_write(*MANUAL, "1 2\n" * 5 + "0\n0\n0\n"), "eyes and mouth lie on one line"),
+    (_write(*MANUAL, "1 2\n" * 5 + "0\n0\n0\n"), "eyes and mouth are on one line"),
     (_write(*MANUAL, "3 4\n6 4\n5 5\n4 8\n6 8\n0\n3\n0\n"), "race is 3: expected 0 to 2"),
     (
       _write("Annotation/boundingbox", "train_00003_boundingbox.txt", "1 2 3\n"),
@@ -231,7 +231,7 @@ AUTO, MANUAL = (
     (_write("Annotation/boundingbox", "train_00003_boundingbox.txt", "9 2 3 4\n"), "has no area"),
     (
       _write(*AUTO, "1\t2\n" * 36 + "9000\t2\n"),
-      "point 36 of the face, .* lies far outside the 100 x 100 image",
+      "point 36 of the face, .* is far outside the 100 x 100 image",
     ),
     (_remove, "names train_00003, which has no aligned picture in this copy"),
     (_no_image, "an HTML page"),
@@ -268,7 +268,7 @@ def test_raf_db_a_bad_file_stops_the_import_or_is_left_out(tree, tmp_path, chang
       "Annotation/auto",
       "auto_attri",
       "1\t2\n" * 36 + "-9000\t2\n",
-      "point 36 of the face, -8999.5,2.5, lies far",
+      "point 36 of the face, -8999.5,2.5, is far",
     ),
   ],
 )

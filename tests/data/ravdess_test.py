@@ -163,7 +163,7 @@ def test_ravdess_strange_names_and_second_copies_are_odd(tree):
   stills, findings = _scan(tree)
   assert len(stills) == 39
   whats = sorted(problem.what.split(",")[0].split(";")[0] for problem in findings.odd)
-  assert whats == ["a second file of this name"] + ["not named as a clip of RAVDESS"] * 2
+  assert whats == ["a second file of this name"] + ["its name is not that of a clip of RAVDESS"] * 2
 
 
 def test_ravdess_a_damaged_twin_is_odd_and_both_are_bad(tree, tmp_path):

@@ -71,12 +71,12 @@ def test_points_go_before_box_before_detector_before_middle(tmp_path):
   for (still, result), place in zip(read, expected, strict=True):
     image = noise if still.key == "middle.png" else wide
     np.testing.assert_array_equal(_pixels(result), align.crop(image, place, 32))
-  assert _reasons(findings.odd)[0] == ("middle.png", "no face found: the square in the middle was taken")
+  assert _reasons(findings.odd)[0] == ("middle.png", "no face found: the middle square was used")
   assert findings.notes[0] == (
     "faces cut out: 1 distributor's points, 1 distributor's box, 1 found by cascade, 1 the middle square"
   )
   assert findings.notes[3] == "the detector, cascade, found a face in 1 pictures"
-  assert findings.notes[4] == "no face found in 1 pictures: crop=whole would take the whole picture"
+  assert findings.notes[4] == "no face found in 1 pictures: crop=whole would use whole pictures"
 
 
 def test_the_detector_goes_before_the_distributors_places_if_asked(tmp_path):
@@ -96,8 +96,8 @@ def test_the_detector_goes_before_the_distributors_places_if_asked(tmp_path):
   ):
     np.testing.assert_array_equal(_pixels(result), align.crop(image, place, 32))
   assert _reasons(findings.odd) == [
-    ("noise.png", "no face found: the distributor's place was taken"),
-    ("nothing.png", "no face found: the square in the middle was taken"),
+    ("noise.png", "no face found: the distributor's face position was used"),
+    ("nothing.png", "no face found: the middle square was used"),
   ]
   assert "the detector, cascade, found a face in 1 pictures" in findings.notes
 
@@ -172,7 +172,7 @@ def test_what_cannot_be_used_is_named(tmp_path):
   assert [name for name, _ in reasons] == ["missing.jpg", "text.jpg", "outside.png", "point.png"]
   for (_, reason), part in zip(
     reasons,
-    ["No such file", "not an image (8 bytes", "lies outside the 120 x 120 image", "do not place a face"],
+    ["No such file", "not an image (8 bytes", "is outside the 120 x 120 image", "do not place a face"],
     strict=True,
   ):
     assert part in reason
@@ -254,7 +254,7 @@ def test_names_that_deny_the_content_are_odd(tmp_path):
   Image.fromarray(FACE).save(tmp_path / "a.jpg", "png")
   read, findings = _read([Still("a", "S1", 0, File(tmp_path / "a.jpg"))], Cut(32, crop="middle"))
   assert len(read) == 1
-  assert _reasons(findings.odd) == [("a.jpg", "named as JPEG but holds PNG")]
+  assert _reasons(findings.odd) == [("a.jpg", "its name says JPEG, but it is PNG")]
   assert "kinds of pictures: 1 PNG RGB" in findings.notes
 
 

@@ -54,7 +54,7 @@ def source(tmp_path):
 def test_videos_become_clips_with_flow(source, tmp_path):
   report = prepare("video_folder", source, tmp_path / "data", **OPTIONS)
   assert "anna_2.mp4: no face in the first frame: the square in the middle was taken" in report.table()
-  assert "people are unknown: each video counts as a person of its own" in report.table()
+  assert "people are unknown: each video counts as a different person" in report.table()
   loaded = records.load("video_folder", tmp_path / "data", **OPTIONS)
   assert loaded.label_names == ("happy", "sad")
   assert loaded.keys == tuple(sorted(path.relative_to(source).as_posix() for path in source.rglob("*.mp4")))

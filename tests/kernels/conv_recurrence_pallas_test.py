@@ -262,7 +262,7 @@ def test_a_stream_on_auto_hands_packed_arrays_on_where_the_table_chooses_the_ker
 def test_second_derivatives_are_refused(twice):
   cell = Cell("conv_lstm")
   params, x, *_ = problem(cell, time=1)
-  with pytest.raises(UserError, match='take implementation="scan" for second derivatives'):
+  with pytest.raises(UserError, match='use implementation="scan" for second derivatives'):
     jax.eval_shape(twice(lambda x: KERNELS(cell, params, x)[0].sum()), x)
 
 
@@ -311,9 +311,7 @@ def test_images_that_do_not_fit_into_memory_are_refused():
   shapes = recurrence.parameter_shapes(cell, 3, 32, (3, 3), (512, 512))
   params = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
   x = jax.ShapeDtypeStruct((1, 1, 512, 512, 3), jnp.float32)
-  with pytest.raises(
-    UserError, match=r"images of \(512, 512\) and 32 features: take implementation=\"scan\""
-  ):
+  with pytest.raises(UserError, match=r"images of \(512, 512\) and 32 features: use implementation=\"scan\""):
     jax.eval_shape(lambda p, x: KERNELS(cell, p, x), params, x)
 
 

@@ -137,7 +137,7 @@ def test_folded_pixels_change_nothing(name, pixels, kernel):
 def test_a_width_that_cannot_be_folded_is_refused():
   cell = Cell("conv_lstm")
   with pytest.raises(
-    UserError, match='"scan_folded2" needs a width that is a multiple of 2, not 3: take "scan"'
+    UserError, match='"scan_folded2" needs a width that is a multiple of 2, not 3: use "scan"'
   ):
     recurrence.unroll(cell, params_of(cell), clip(), implementation="scan_folded2")
 

@@ -137,5 +137,5 @@ def test_people_on_both_sides_are_told_in_the_result(stored, tmp_path, data_dir)
   said: list[str] = []
   result = run.train(config(kind="per_class", per_class=2, validation=0), tmp_path, data_dir, log=said.append)
   assert result["unseen"] == "records"
-  assert any("people both train and are tested" in line for line in said)
+  assert any("people are in both training and test" in line for line in said)
   assert any("on records that the training never saw" in line for line in said)

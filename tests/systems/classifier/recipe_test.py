@@ -130,7 +130,7 @@ def test_sequences_are_mirrored_frame_by_frame():
   [
     ("tests.nowhere:CNN", r"model 'tests.nowhere:CNN': No module named 'tests.nowhere'; write MODULE:CLASS"),
     ("tests.cnn:RNN", r"model 'tests.cnn:RNN': module 'tests.cnn' has no attribute 'RNN'"),
-    ("tests.cnn:nn", r"model 'tests.cnn:nn' is no Flax Linen module"),
+    ("tests.cnn:nn", r"model 'tests.cnn:nn' is not a Flax Linen module"),
     ("cnn", r"unknown model 'cnn'"),
   ],
 )
