@@ -33,7 +33,7 @@ def test_the_table_sets_each_detector_beside_the_cascade():
     "| cascade | - | 75%, 1.00x | 0 false, 1.00x |",
     "| other | 5 | 100%, 0.50x | 2 false, 0.50x |",
     "",
-    "cascade, ms of the processor a picture: some 100, none 50",
+    "cascade, processor time per picture in ms: some 100, none 50",
   ]
 
 

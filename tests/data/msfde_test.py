@@ -66,7 +66,7 @@ def test_msfde_some_classes_are_enough(folders, tmp_path):
 def test_msfde_other_classes_are_refused(folders, tmp_path):
   source = shutil.copytree(folders, tmp_path / "source") / "MSFDE" / "MSFDE"
   (source / "fear").rename(source / "surprise")
-  with pytest.raises(UserError, match=r"class 'surprise' is none of anger, .*, shame; rename it"):
+  with pytest.raises(UserError, match=r"class 'surprise' is not one of anger, .*, shame; rename it"):
     scan.scan(source, "", Findings())
   (source / "surprise").rename(source / "happiness")
   with pytest.raises(UserError, match="classes 'Happy' and 'happiness' mean the same"):

@@ -137,7 +137,7 @@ def test_nagoya_odd_ratings(source):
   ratings.write_text("\n".join(lines), encoding="utf-8")
   _, findings = _scan(source, ratings=ratings)
   assert [problem.what.partition(": ")[2][:25] for problem in findings.bad] == [
-    "'glee' is none of joy, sa",
+    "'glee' is not one of joy",
     "rater R01 answered twice",
   ]
   assert [problem.what for problem in findings.odd] == [
@@ -166,7 +166,7 @@ def test_nagoya_class_folders(tmp_path):
 @pytest.mark.parametrize(
   ("old", "new", "message"),
   [
-    (",joy,", ",bliss,", "'bliss' is none of joy, sadness"),
+    (",joy,", ",bliss,", "'bliss' is not one of joy, sadness"),
     ("P001,joy", ",joy", "no subject"),
     (".png", ".jpg", "there is no such file"),
     ("stills/", "../stills/", "is outside"),

@@ -80,7 +80,7 @@ GOOD = [f"{k},anger" for k in range(1, 7)]
     (["1,", "2, ", *GOOD[2:]], "picture 1 has no answer (further pictures without an answer: 1)"),
     ([*GOOD, "3,sadness"], "line 8: picture 3 is answered twice"),
     ([*GOOD, "7,anger"], "there is no picture 7: the pictures are numbered 1 to 6"),
-    ([*GOOD[:-1], "6,angst"], "the answer to picture 6 'angst' is none of anger, happiness, sadness"),
+    ([*GOOD[:-1], "6,angst"], "the answer to picture 6 'angst' is not one of anger, happiness, sadness"),
     ([*GOOD[:-1], "six,anger"], "line 7: 'six' is not the number of a picture"),
     ([*GOOD[:-1], "6,anger,sadness"], "line 7: 3 columns, expected 2"),
   ],
