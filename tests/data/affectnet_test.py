@@ -1,4 +1,4 @@
-"""AffectNet from drawn trees of its three forms."""
+"""Tests the import of AffectNet from drawn folders in its three forms."""
 
 import contextlib
 import io
@@ -161,7 +161,7 @@ def test_affectnet_2017_prepare_cuts_at_the_box(trees, tmp_path):
   loaded = records.load("affectnet", tmp_path / "data", **options)
   assert (len(loaded), _counts(report.findings)["written"]) == (19, (19, 19))
   assert any("18 distributor's box" in note for note in report.findings.notes)
-  i = loaded.keys.index("train_3_00000002")  # A PNG: nothing is lost on the way.
+  i = loaded.keys.index("train_3_00000002")  # A PNG, so the picture is stored without loss.
   np.testing.assert_array_equal(loaded.arrays["image"][i], faces.draw(2, "sadness", 40)[0])
   assert loaded.texts["split"][i] == "train"
   assert "crop auto" in report.table()
@@ -171,9 +171,8 @@ def test_affectnet_2017_prepare_cuts_at_the_box(trees, tmp_path):
 def test_affectnet_2017_template_takes_the_landmarks(trees, tmp_path):
   options = {"form": "2017", "image_size": 112, "crop": "template"}
   with pytest.raises(BadFiles, match="the template needs points, and cascade gives none"):
-    prepare(
-      "affectnet", trees["2017"], tmp_path / "data", **options
-    )  # The one without a box has none either.
+    # The picture without a box has no landmarks either.
+    prepare("affectnet", trees["2017"], tmp_path / "data", **options)
   stills, _ = _scan(trees["2017"], "2017", points=True)
   still = _by_key(stills)["train_3_00000002"]
   expected = faces.five_points(affectnet_tree.picture(2, 2)[1])
@@ -217,7 +216,7 @@ def test_affectnet_a_picture_that_is_missing_is_listed(trees, tmp_path):
   with pytest.raises(BadFiles, match=r"2 more bad files"):
     prepare("affectnet", tree, tmp_path / "data", image_size=16)
   report = prepare("affectnet", tree, tmp_path / "data", image_size=16, skip_bad=True)
-  # Nothing is left of a class either, which is told of the whole copy.
+  # A class without pictures is also reported for the whole copy.
   assert [problem.path.rsplit("/", 1)[1] for problem in report.findings.bad] == ["3", "10.jpg", "tree"]
   assert _counts(report.findings)["written"] == (8, 9)
 

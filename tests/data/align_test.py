@@ -1,4 +1,4 @@
-"""Crops and sampling."""
+"""Tests crops, alignment and sampling."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_squares_that_cannot_be_meant_are_refused_before_anything_is_allocated(s
 
 
 def test_what_a_crop_allocates_is_bounded_by_its_image(monkeypatch):
-  """The edges of a long strip are far apart: a square that holds it would be many times its size."""
+  """A square that contains a long strip would be many times as large as the strip."""
   monkeypatch.setattr(np, "pad", None)
   with pytest.raises(UserError, match="reaches 4990 pixels beyond the 10000 x 20 image"):
     align.crop(np.zeros((20, 10000, 3), np.uint8), Square(0, -4990, 10000), 16)
@@ -144,7 +144,7 @@ def test_points_square_is_the_templates_frame():
 
 @pytest.mark.parametrize("size", [20, 60, 150])
 def test_upright_warp_is_the_crop(size):
-  """Reduced, at the same scale and enlarged; the two resample differently, on smooth pictures hardly so."""
+  """Reduced, at the same scale and enlarged. Both resample differently, but smooth pictures hardly differ."""
   y, x = np.mgrid[:90, :100]
   image = np.stack([x * 2, y * 2, 128 + 60 * np.sin(x / 9) * np.cos(y / 7)], axis=-1).astype(np.uint8)
   square = align.Square(12.5, 20.25, 60.0)

@@ -1,4 +1,4 @@
-"""CASIA-WebFace from drawn folders and from a train.rec that our own writer made."""
+"""Tests the import of CASIA-WebFace from drawn folders and from a train.rec of our own writer."""
 
 import contextlib
 import pickle
@@ -18,7 +18,7 @@ from tests.fixtures import casia_webface_tree as casia
 
 NUM_IMAGES = sum(casia.COUNTS)
 FOLDERS = {"form": "folders", "crop": "whole", "image_size": 16}
-RED = (254, 0, 0)  # As JPEG gives it back.
+RED = (254, 0, 0)  # Red after JPEG compression.
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +37,7 @@ def packed(tmp_path_factory):
 
 @pytest.fixture
 def tree(packed, tmp_path):
-  """A copy of the packed form to break."""
+  """A copy of the packed form that a test may damage."""
   return shutil.copytree(packed, tmp_path / "tree") / "faces_webface_112x112"
 
 
@@ -109,7 +109,7 @@ def test_casia_records_by_their_header_record(packed, tmp_path):
 def test_casia_a_record_in_parts_is_joined(packed):
   data = (packed / "faces_webface_112x112" / "train.rec").read_bytes()
   number = 1 + NUM_IMAGES + len(casia.COUNTS)
-  assert data.count(casia.MAGIC) == number + 2  # One record comes in three parts.
+  assert data.count(casia.MAGIC) == number + 2  # One record is stored in three parts.
   stills, _, _ = _records(packed)
   assert len(stills) == NUM_IMAGES
   assert stills[1].source.read().startswith(casia.picture(0, 1, 112))

@@ -1,4 +1,4 @@
-"""CK+ from a drawn tree of the distributor's shape, traps and errors included."""
+"""Tests the import of CK+ from a drawn copy of the distributor's folders, with irregularities and errors."""
 
 import shutil
 import struct
@@ -36,7 +36,7 @@ def small_tree(tmp_path_factory):
 
 @pytest.fixture
 def tree(small_tree, tmp_path):
-  """A copy to break."""
+  """A copy that a test may damage."""
   return shutil.copytree(small_tree, tmp_path / "tree")
 
 
@@ -312,7 +312,7 @@ def test_all_bad_files_are_listed_before_stopping(tree, tmp_path, capsys):
   for path in (_frame(tree, entry, 1) for entry in LABELLED):
     ckplus_tree.truncate(path)
   _wrong_label(tree)
-  # Fourteen frames and a label; and so nothing is left of any of the seven classes.
+  # Fourteen frames and a label, so that all seven classes are empty.
   with pytest.raises(BadFiles, match=r"\(and 21 more bad files\); nothing was written"):
     prepare("ckplus", tree, tmp_path / "data", **OPTIONS)
   listed = capsys.readouterr().err
@@ -324,7 +324,7 @@ def test_all_bad_files_are_listed_before_stopping(tree, tmp_path, capsys):
 
 def test_oddities_do_not_stop(tree, tmp_path):
   ckplus_tree.truncate(_frame(tree, UNLABELLED[0], 3))
-  assert LABELLED[1] is SMALL[2]  # The one of the other height.
+  assert LABELLED[1] is SMALL[2]  # The sequence with the other height.
   shutil.copy(_frame(tree, LABELLED[1], 1), _frame(tree, LABELLED[2], 1))
   (tree / ckplus_tree.LANDMARKS / LABELLED[4].folder / f"{LABELLED[4].key}_00000001_landmarks.txt").unlink()
   (tree / ckplus_tree.IMAGES / LABELLED[5].folder / "notes.txt").write_text("")

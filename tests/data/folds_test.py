@@ -1,4 +1,4 @@
-"""People stay on one side of every split."""
+"""Tests that people stay on one side of every split."""
 
 import numpy as np
 import pytest
@@ -116,7 +116,7 @@ CLASSES = ("calm", "cross", "glad")
 
 
 def _labelled(people=12, of_each=4, seed=0):
-  """Twelve people, four records of each class apiece; the last two show one class alone."""
+  """Twelve people with four records of each class; the last two show only one class."""
   subjects = np.repeat([f"p{i:02d}" for i in range(people)], 3 * of_each)
   labels = np.tile(np.repeat(np.arange(3), of_each), people)
   keep = (subjects < f"p{people - 2:02d}") | (labels == 2)
@@ -173,15 +173,15 @@ def test_per_class_people_keeps_people_apart(seed):
   folds.assert_disjoint(subjects, split)
   assert np.bincount(labels[split.test]).tolist() == [10, 10, 10]
   unused = ~(split.train | split.validation | split.test)
-  assert set(subjects[unused]) <= set(subjects[split.test])  # Those of tested people alone.
-  # Three hold ten of each; those two who show a single class may come first.
+  assert set(subjects[unused]) <= set(subjects[split.test])  # Only records of tested people are unused.
+  # Three people have ten of each class, and the two with a single class may be taken before them.
   assert len(np.unique(subjects[split.test])) <= 5
   again = per_class.per_class_people_split(subjects, labels, CLASSES, 10, validation_fraction=0.2, seed=seed)
   np.testing.assert_array_equal(split.test, again.test)
 
 
 def test_per_class_people_says_what_it_reached():
-  """One person alone shows class 1: tested, nothing would be left to train on."""
+  """Only one person shows class 1. If this person were tested, class 1 would have no training records."""
   subjects = np.asarray(["a"] * 8 + ["b"] * 3 + ["c"] * 3)
   labels = np.asarray([0, 0, 1, 1, 1, 1, 1, 1] + [0] * 6)
   split = per_class.per_class_people_split(subjects, labels, ["calm", "cross"], 4)

@@ -1,4 +1,4 @@
-"""Pictures in folders of classes, with and without splits."""
+"""Tests the import of pictures in folders of classes, with and without splits."""
 
 import os
 import re
@@ -179,7 +179,7 @@ def test_words_for_one_emotion_are_one_class_unless_a_split_has_both(tmp_path):
   for folder in ("train/happy", "train/sad", "test/Happiness", "test/sadness"):
     _draw(tmp_path / "a" / folder / "a.png", 1, "happiness")
   names, stills, _ = _scan(tmp_path / "a")
-  assert names == ("Happiness", "sadness")  # As in the first folder.
+  assert names == ("Happiness", "sadness")  # The spelling of the first folder.
   assert [still.label for still in stills] == [0, 1, 0, 1]
   for folder in ("fear", "scared", "sad"):
     _draw(tmp_path / "b" / folder / "a.png", 1, "happiness")
@@ -351,7 +351,8 @@ def test_layout_decides(tmp_path):
   ):
     records.make_config("image_folder", {"layout": "clas"})
   options = [{}, {"layout": "class"}]
-  assert len({records.make_config("image_folder", option).name for option in options}) == 1  # The same copy.
+  # All options name the same copy.
+  assert len({records.make_config("image_folder", option).name for option in options}) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""ImageNet from drawn folders and archives."""
+"""Tests the import of ImageNet from drawn folders and archives."""
 
 import contextlib
 import shutil
@@ -60,7 +60,7 @@ def test_imagenet_labels_follow_the_sorted_ids(folders, tmp_path):
   assert labels["train_n02102040_1"] == 2
   assert [labels[f"validation_ILSVRC2012_val_{i:08d}"] for i in (1, 2, 3, 4)] == [2, 0, 1, 0]
   assert loaded.texts["split"].count("validation") == 4
-  # The middle square: what was 8 pixels to the left and right is gone, and the class's stripe is red.
+  # The middle square: 8 pixels on the left and right are cut off, and the class's stripe is red.
   for image, label in zip(loaded.arrays["image"], loaded.arrays["label"], strict=True):
     np.testing.assert_allclose(
       image[:, 3 + 10 * label : 7 + 10 * label].mean(axis=(0, 1)), (254, 0, 0), atol=6
@@ -117,7 +117,7 @@ def test_imagenet_archives_are_read_in_place(folders, archives, tmp_path):
 
 
 def test_imagenet_unpacked_archive_of_archives(folders, archives, tmp_path):
-  """As some leave it: ILSVRC2012_img_train/ holds a tar a class."""
+  """Some people unpack only the outer archive: ILSVRC2012_img_train/ holds one tar per class."""
   for span in tars.members(archives / "ILSVRC2012_img_train.tar"):
     path = tmp_path / "ILSVRC2012_img_train" / span.name
     path.parent.mkdir(exist_ok=True)

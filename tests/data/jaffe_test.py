@@ -1,4 +1,4 @@
-"""JAFFE from a drawn folder of the distributor's shape, traps and errors included."""
+"""Tests the import of JAFFE from a drawn copy of the distributor's folder, with irregularities and errors."""
 
 import contextlib
 import shutil
@@ -24,7 +24,7 @@ def full_tree(tmp_path_factory):
 
 @pytest.fixture
 def tree(full_tree, tmp_path):
-  """A copy to break."""
+  """A copy that a test may damage."""
   return shutil.copytree(full_tree, tmp_path / "tree")
 
 
@@ -66,7 +66,7 @@ def test_jaffe_skipping_takes_are_no_missing_files(full_tree):
 
 
 def test_jaffe_the_middle_field_is_the_label(full_tree):
-  """NA and KA are people whose letters occur in codes of others; NE would be found in no part but its own."""
+  """The letters of the people NA and KA also occur in codes of others."""
   stills, _ = _scan(full_tree)
   assert all(scan.CODES[still.label] == still.key[3:5] and still.subject == still.key[:2] for still in stills)
 
@@ -74,7 +74,7 @@ def test_jaffe_the_middle_field_is_the_label(full_tree):
 def test_jaffe_second_ratings_table_does_not_overwrite(full_tree):
   stills, findings = _scan(full_tree, "ratings")
   assert len(stills) == 213
-  # By the second table all would be anger.
+  # With the second table, all labels would be anger.
   assert [_counts(findings)[name] for name in scan.LABELS] == [30, 29, 0, 31, 30, 31, 62]
   labels = {still.key: still.label for still in stills}
   assert all(labels[key] == scan.LABELS.index("surprise") for key in labels if key[3:5] == "FE")
@@ -133,7 +133,7 @@ def test_jaffe_odd_rows_of_ratings_are_left_out():
   assert ratings.means == {"AA-HA1": (4, 2, 1, 1, 1, 1)}
   assert [what[:7] for what in ratings.odd] == ["line 3:", "line 4:", "line 5:"]
   other = scan.read_ratings("# FEA HAP SAD SUR ANG DIS PIC\n1 1 4.00 2 1 1 3 AA-HA1\n")
-  assert other.means["AA-HA1"] == (4, 2, 1, 1, 3, 1)  # By the header, not by position.
+  assert other.means["AA-HA1"] == (4, 2, 1, 1, 3, 1)  # The header decides, not the position.
   assert scan.read_ratings("") is None
   with pytest.raises(ValueError, match="names a column twice"):
     scan.read_ratings("# HAP HAP SAD SUR ANG DIS FEA PIC\n")

@@ -1,4 +1,4 @@
-"""KDEF from a drawn tree of the distributor's shape, traps and errors included."""
+"""Tests the import of KDEF from a drawn copy of the distributor's folders, with irregularities and errors."""
 
 import shutil
 
@@ -24,7 +24,7 @@ def whole_tree(tmp_path_factory):
 
 @pytest.fixture
 def tree(whole_tree, tmp_path):
-  """A copy to break."""
+  """A copy that a test may damage."""
   return shutil.copytree(whole_tree, tmp_path / "tree")
 
 
@@ -87,7 +87,7 @@ def test_kdef_misnamed_file_whose_place_is_taken(tree):
 
 
 def test_kdef_codes_are_read_by_position(whole_tree):
-  """AF is session A, female, and afraid."""
+  """AF means both "session A, female" and "afraid"."""
   stills, _ = _scan(whole_tree, "all")
   chosen = {still.key: still for still in stills}["AF01AFFL"]
   assert (chosen.subject, scan.LABELS[chosen.label]) == ("F01", "fear")

@@ -1,4 +1,4 @@
-"""Pictures named in a csv: every way to write one, and what is refused."""
+"""Tests the import of pictures listed in a csv: all ways to write one, and the errors."""
 
 from pathlib import Path
 
@@ -223,14 +223,14 @@ def test_duplicate_paths(folder):
     ("img/b.png", "anger"),
     ("img/b.png#2", "fear"),  # Compared when the pictures are read.
     ("img/c.png", "fear"),
-    ("img/c.png#2", "anger"),  # Two faces of one picture.
+    ("img/c.png#2", "anger"),  # Two faces in one picture.
   ]
   assert [odd.what for odd in findings.odd] == ["listed in line 2 and again in line 3; used once"]
   assert not findings.bad
 
 
 def test_one_face_under_two_labels_or_in_two_splits(folder, tmp_path):
-  """Two faces of one picture may differ in everything; rows that name one face may not."""
+  """Two faces in one picture may differ in everything, but rows about one face may not."""
   _write(
     folder,
     "path,label,split,x,y,w,h",
@@ -251,7 +251,7 @@ def test_one_face_under_two_labels_or_in_two_splits(folder, tmp_path):
   assert len(report.findings.bad) == 3
   with pytest.raises(
     BadFiles, match="and 3 more bad files"
-  ):  # Whole pictures: the boxes say nothing of them.
+  ):  # Whole pictures, for which the boxes do not matter.
     prepare("manifest", folder, tmp_path / "data", crop="whole", **OPTIONS)
 
 
@@ -337,13 +337,11 @@ def test_points_that_place_the_face():
   marks = faces.draw(1, "fear", 48)[1]
   five = scan.face_points(marks)
   assert five.shape == (5, 2)
-  np.testing.assert_allclose(
-    scan.face_points(five[[1, 0, 2, 4, 3]]), five
-  )  # Left and right as on the picture.
+  # Left and right are those of the picture.
+  np.testing.assert_allclose(scan.face_points(five[[1, 0, 2, 4, 3]]), five)
   np.testing.assert_allclose(scan.face_points(five[[1, 0]]), five[:2])
-  raf = np.concatenate(
-    [marks[17:23], marks[27:34], marks[42:48], marks[36:42], marks[48:60]]
-  )  # Eyes the other way.
+  # The eyes in reverse order.
+  raf = np.concatenate([marks[17:23], marks[27:34], marks[42:48], marks[36:42], marks[48:60]])
   np.testing.assert_allclose(scan.face_points(raf), [*five[:2], five[3:].mean(axis=0)])
 
 

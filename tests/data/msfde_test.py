@@ -1,4 +1,4 @@
-"""MSFDE from copies as their owners may keep them."""
+"""Tests the import of MSFDE from copies in forms that owners may use."""
 
 import shutil
 
@@ -53,7 +53,7 @@ def test_msfde_a_table_of_the_owner(tmp_path):
 
 
 def test_msfde_some_classes_are_enough(folders, tmp_path):
-  """Paper 000 uses five of the seven; labels do not move when folders are missing."""
+  """Paper 000 uses five of the seven classes. Labels do not change if folders are missing."""
   source = shutil.copytree(folders, tmp_path / "source")
   for name in ("neutral", "embarrassed", "fear"):
     shutil.rmtree(source / "MSFDE" / "MSFDE" / name)

@@ -1,4 +1,4 @@
-"""MUG from a drawn tree of the distributor's shape."""
+"""Tests the import of MUG from a drawn copy of the distributor's folders."""
 
 import shutil
 
@@ -23,7 +23,7 @@ def full_tree(tmp_path_factory):
 
 @pytest.fixture
 def tree(full_tree, tmp_path):
-  """A copy to break."""
+  """A copy that a test may damage."""
   return shutil.copytree(full_tree, tmp_path / "tree")
 
 
@@ -57,7 +57,7 @@ def test_mug_sessions_are_one_person(full_tree):
   stills, findings = _scan(full_tree)
   sequences = {still.extras["sequence"]: still.subject for still in stills}
   assert sequences["002_session0_anger_take000"] == sequences["002_session1_anger_take000"] == "002"
-  assert sequences["003_session0_surprise_take001"] == "003"  # Whatever the case of the folders.
+  assert sequences["003_session0_surprise_take001"] == "003"  # The case of folder names does not matter.
   assert {still.subject for still in stills} == {"001", "002", "003", "049", "082"}
   belief = next(belief for belief in findings.beliefs if "sessions" in belief.claim)
   assert belief.holds

@@ -1,4 +1,4 @@
-"""Nagoya's elderly people from copies as their owners may keep them."""
+"""Tests the import of Nagoya's data set from copies in forms that owners may use."""
 
 import contextlib
 import shutil
@@ -27,7 +27,7 @@ def whole(tmp_path_factory):
 
 @pytest.fixture
 def source(whole, tmp_path):
-  """A copy to break."""
+  """A copy that a test may damage."""
   return shutil.copytree(whole, tmp_path / "source")
 
 
@@ -110,7 +110,7 @@ def test_nagoya_ratings_of_each_picture(source, tmp_path):
   ratings = source / "ratings.csv"
   nagoya_tree.write_ratings(ratings)
   report = prepare("nagoya", source, tmp_path / "data", ratings=str(ratings))
-  loaded = records.load("nagoya", tmp_path / "data")  # Where the ratings were is no matter.
+  loaded = records.load("nagoya", tmp_path / "data")  # The place of the ratings does not matter.
   votes = loaded.arrays["votes"]
   assert (votes.shape, votes.dtype) == ((72, 10), np.int32)
   assert (votes.sum(axis=1) == 5).all()
@@ -121,7 +121,7 @@ def test_nagoya_ratings_of_each_picture(source, tmp_path):
   assert (counts["raters"], counts["rated stills"]) == ((36, 36), (72, 72))
   beliefs = {belief.claim: belief.holds for belief in report.findings.beliefs}
   assert beliefs["at least five ratings per still"]
-  # Two of five, and the neutral and joyful answers where they are right: 2/5 + (6 + 12) / 360.
+  # Two of five answers are right, and so are neutral and joyful answers to such pictures: 2/5 + (6 + 12) / 360.
   assert (
     "raters named the intended class in 45.0 % of 360 answers (paper 004: 34.1 %)" in report.findings.notes
   )

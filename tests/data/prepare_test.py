@@ -1,4 +1,4 @@
-"""The integrity report and the search for a root, apart from any data set."""
+"""Tests the integrity report and the search for folders, independently of data sets."""
 
 import dataclasses
 import json
@@ -211,7 +211,7 @@ def test_the_report_says_which_copy_it_replaces(tmp_path):
 
 
 def test_what_dead_runs_left_is_removed_beside_a_run_that_lives(tmp_path):
-  """A dead run's lock is free. The copy that it had put aside goes back to its place."""
+  """The lock of a dead run is free. The earlier copy that it had moved away is moved back."""
   with staging.staging(tmp_path) as living:
     (living / "half").touch()
     dead, unlocked = tmp_path / ".incomplete-dead", tmp_path / ".incomplete-unlocked"

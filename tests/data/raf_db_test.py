@@ -1,4 +1,4 @@
-"""RAF-DB from a drawn tree of the distributor's shape, traps and errors included."""
+"""Tests the import of RAF-DB from a drawn copy of the distributor's folders, with irregularities and errors."""
 
 import contextlib
 import shutil
@@ -25,7 +25,7 @@ def whole_tree(tmp_path_factory):
 
 @pytest.fixture
 def tree(whole_tree, tmp_path):
-  """A copy to break, with nothing packed."""
+  """An unpacked copy that a test may damage."""
   root = shutil.copytree(whole_tree, tmp_path / "tree")
   for path in list(root.rglob("*.zip")):
     with zipfile.ZipFile(path) as packed:
@@ -62,8 +62,8 @@ def test_raf_db_prepared(whole_tree, tmp_path):
   listed = dict(raf_db_tree.names("basic"))
   for i, key in enumerate(loaded.keys):
     assert loaded.arrays["label"][i] == listed[key] - 1
-    assert loaded.subjects[i] == key  # Nobody knows who is who.
-  for name, words in annotations.ATTRIBUTES.items():  # The tree gives codes in turn.
+    assert loaded.subjects[i] == key  # The people are unknown.
+  for name, words in annotations.ATTRIBUTES.items():  # The drawn copy uses all codes in turn.
     in_order = [loaded.texts[name][loaded.keys.index(key)] for key, _ in raf_db_tree.names("basic")]
     assert in_order == [words[i % {"gender": 3, "race": 2, "age": 5}[name]] for i in range(28)]
   assert loaded.texts["split"] == tuple(key.partition("_")[0] for key in loaded.keys)
@@ -83,7 +83,7 @@ def test_raf_db_the_order_of_the_list_is_kept(whole_tree, tmp_path):
 
 
 def test_raf_db_landmarks_follow_the_alignment(whole_tree, tmp_path):
-  """Eyes and mouth of the drawn faces land on the template, so heatmap and aligned picture fit each other."""
+  """Eyes and mouth of the drawn faces are mapped to the template, so heatmaps match the aligned pictures."""
   prepare("raf_db", whole_tree, tmp_path)
   loaded = records.load("raf_db", tmp_path)
   landmarks = loaded.arrays["landmarks"]
@@ -142,7 +142,7 @@ def test_raf_db_compound_is_told_by_its_list(tree, tmp_path):
 
 
 def test_raf_db_subsets_do_not_mix(tree):
-  """basic/ unpacked straight beside compound/: names such as train_00001 occur in both."""
+  """basic/ is unpacked beside compound/, and names such as train_00001 occur in both."""
   for entry in (tree / "RAF-DB" / "basic").iterdir():
     entry.rename(tree / "RAF-DB" / entry.name)
   stills, findings = _scan(tree)
@@ -151,7 +151,7 @@ def test_raf_db_subsets_do_not_mix(tree):
 
 
 def test_raf_db_manual_separators_and_sides(whole_tree):
-  """Tabs and spaces in turn, and every third face's left is the person's own: all are read alike."""
+  """Separators are tabs or spaces, and for every third face left is the person's left; all are read in the same way."""
   stills, _ = _scan(whole_tree, image="original")
   for still, (name, code) in zip(stills, raf_db_tree.names("basic"), strict=True):
     _, _, five = raf_db_tree.original("basic", name, code)

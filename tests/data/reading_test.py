@@ -1,4 +1,4 @@
-"""Stills read, cut and encoded: what places the face, what is reported, processes, interruption."""
+"""Tests reading of stills: placing of the face, reported problems, parallel processes, interruption."""
 
 import dataclasses
 import io
@@ -121,7 +121,7 @@ def test_template_places_the_points(tmp_path):
 
 
 def test_landmarks_move_with_every_crop(tmp_path):
-  """A white dot at the landmark is where the landmark says, whatever the crop."""
+  """With every crop, a white dot that was drawn at the landmark is found at the transformed landmark."""
   image = FACE // 2
   x, y = 70, 45
   image[y - 2 : y + 3, x - 2 : x + 3] = 255
@@ -179,7 +179,7 @@ def test_what_cannot_be_used_is_named(tmp_path):
 
 
 def _copies(tmp_path) -> list[Still]:
-  """Of one picture, a harmless copy in another format, and one each under another label, person and split."""
+  """Returns a picture, a harmless copy in another format, and copies with another label, person or split."""
   stills = [_still(tmp_path / name) for name in ("a.png", "b.bmp", "c.png", "d.png", "e.png")]
   return [*stills, _still(tmp_path / "f.png", FACE[::-1])]
 
@@ -215,7 +215,7 @@ def test_copies_that_contradict_or_leak_are_bad_and_left_out(tmp_path, monkeypat
 
 
 def test_a_picture_without_a_label_contradicts_no_other(tmp_path):
-  """Sequences of one person may begin with the same frame, of which one sequence has a label."""
+  """Several sequences of one person may begin with the same frame, and only one of them has a label."""
   stills = _copies(tmp_path)
   stills[2] = dataclasses.replace(stills[2], label=1)
   findings = Findings()
@@ -225,7 +225,7 @@ def test_a_picture_without_a_label_contradicts_no_other(tmp_path):
 
 
 def test_pictures_of_unknown_people_may_be_repeated(tmp_path):
-  """A key in the person's place says nothing of the person."""
+  """If the person's name is the key, the person is unknown."""
   stills = [dataclasses.replace(still, subject=still.key) for still in _copies(tmp_path)]
   _, findings = _read(stills, Cut(32, crop="middle"))
   assert not findings.bad
@@ -233,7 +233,7 @@ def test_pictures_of_unknown_people_may_be_repeated(tmp_path):
 
 
 def test_copies_that_cannot_be_used_are_reported_for_what_they_are(tmp_path):
-  """Black placeholders under several labels are black, no contradiction."""
+  """Black placeholders with several labels are reported as black, not as contradictions."""
   black = [_still(tmp_path / f"{i}.png", np.zeros_like(FACE)) for i in (0, 1)]
   stills = [black[0], dataclasses.replace(black[1], label=1)]
   stills += [_still(tmp_path / "a.png"), dataclasses.replace(_still(tmp_path / "b.png", FACE[::-1]), label=1)]
@@ -245,7 +245,7 @@ def test_copies_that_cannot_be_used_are_reported_for_what_they_are(tmp_path):
   read = list(reading.read(stills, Cut(32), findings, ("x", "y"), skip_bad=True))
   assert [still.key for still, _ in read] == ["b.png"]
   reasons = [(name, what.partition(",")[0]) for name, what in _reasons(findings.bad)]
-  assert reasons == [  # Nothing is left out without a reason.
+  assert reasons == [  # Every still that is left out has a reason.
     ("0.png", "image is constant"), ("1.png", "image is constant"), ("far.png", "list.csv"), ("a.png", "labelled 'x'"),
   ]  # fmt: skip
 
@@ -356,7 +356,7 @@ def test_no_reading_process_outlives_its_parent(tmp_path, sent):
   children = [int(word) for word in script.stdout.readline().split()]
   assert children
   if sent == signal.SIGINT:
-    time.sleep(0.3)  # All have begun, and wait for work.
+    time.sleep(0.3)  # All processes have started, and wait for work.
     os.killpg(script.pid, sent)  # As Ctrl-C does.
   else:
     script.send_signal(sent)

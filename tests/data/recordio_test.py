@@ -1,4 +1,4 @@
-"""RecordIO against our own writer, which follows the format's description, and against damage."""
+"""Tests RecordIO with our own writer, which follows the format's description, and with damaged files."""
 
 import contextlib
 import struct
@@ -35,7 +35,7 @@ def test_what_was_written_is_read(tmp_path_factory, payloads):
 def test_a_payload_that_holds_the_magic_comes_in_parts(tmp_path):
   payload = b"12345678" + tree.MAGIC + b"abc"
   record = tree.frame(payload)
-  assert record.count(tree.MAGIC) == 2  # One a part; the payload's own is gone.
+  assert record.count(tree.MAGIC) == 2  # One per part; that of the payload is removed.
   path = _write(tmp_path, record + tree.frame(b"next"))
   assert _read_all(path) == [payload, b"next"]
 

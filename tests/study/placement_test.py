@@ -1,4 +1,4 @@
-"""A run on streamed data, from disk or from memory, comes out as on resident data; so do its splits and its words."""
+"""Tests that runs on streamed data, from disk or memory, give the same results and splits as on resident data."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ def config(placement="auto", **split):
 
 @pytest.fixture
 def stored(monkeypatch):
-  """The toy net on four pixels of pictures on disk."""
+  """Installs the toy net on four pixels of pictures on disk."""
 
   def eval_batch(data, rows):
     pixels = jnp.asarray(data["image"][rows])[:, ::20, ::20, 0].reshape(-1, 4)

@@ -1,4 +1,4 @@
-"""A log is cut back to a checkpoint, never filled up to it."""
+"""Tests that a log is truncated to its size at a checkpoint, but never filled up to it."""
 
 import errno
 import io
