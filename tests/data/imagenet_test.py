@@ -101,7 +101,9 @@ def test_imagenet_flat_val_without_labels_is_left_out_and_counted(tmp_path):
   imagenet_tree.write_folders(tmp_path, flat=True)
   stills, _, findings = _scan(tmp_path)
   assert {still.split for still in stills} == {"train"}
-  assert any(note.startswith("4 validation pictures left out: no file of labels") for note in findings.notes)
+  assert any(
+    note.startswith("4 validation pictures left out: there is no file of labels") for note in findings.notes
+  )
   path = imagenet_tree.write_labels(tmp_path, "numbers")
   _, _, findings = _scan(tmp_path)
   assert any("has the contest's own numbers" in note for note in findings.notes)

@@ -72,9 +72,9 @@ def test_kdef_misnamed_files_are_inferred(whole_tree):
   assert len(files) == 210
   assert (files["AF31SAHL"], files["AM31SUHR"]) == ("AF31V.JPG", "AM31H.JPG")
   assert {(problem.path.rpartition("/")[2], problem.what) for problem in findings.odd} == {
-    ("AF31V.JPG", "misnamed; used as  AF31SAHL"),
-    ("AM31H.JPG", "misnamed; used as  AM31SUHR"),
-    ("FAHR.JPG", "misnamed; used as  FAFHR"),
+    ("AF31V.JPG", "misnamed; used as AF31SAHL"),
+    ("AM31H.JPG", "misnamed; used as AM31SUHR"),
+    ("FAHR.JPG", "misnamed; used as FAFHR"),
   }
 
 

@@ -117,7 +117,7 @@ def test_mug_folders_by_any_word_for_the_emotion(tree, full_tree):
   (tree / "subjects3" / "001" / "Angry").rename(tree / "subjects3" / "001" / "rage")
   _, findings = _scan(tree)
   (problem,) = findings.bad
-  assert problem.what == "9 frames in a folder that is not named as an emotion"
+  assert problem.what == "9 frames in a folder that is not named after an emotion"
 
 
 def test_mug_prepare(full_tree, tmp_path):

@@ -75,10 +75,10 @@ def test_nagoya_only_stills_of_the_front_camera(whole):
 
 def test_nagoya_a_person_by_one_method_shows_twelve(whole, source):
   (belief,) = _scan(whole)[1].beliefs
-  assert (belief.holds, belief.seen) == (True, "so in 6 of 6")
+  assert (belief.holds, belief.seen) == (True, "true for 6 of 6")
   _change(source / "manifest.csv", 2, ",joy,", ",fear,")
   (belief,) = _scan(source)[1].beliefs
-  assert (belief.holds, belief.seen) == (False, "so in 5 of 6")
+  assert (belief.holds, belief.seen) == (False, "true for 5 of 6")
 
 
 def test_nagoya_faces_come_to_the_template_where_all_have_points(whole, source, tmp_path):
@@ -137,7 +137,7 @@ def test_nagoya_odd_ratings(source):
   ratings.write_text("\n".join(lines), encoding="utf-8")
   _, findings = _scan(source, ratings=ratings)
   assert [problem.what.partition(": ")[2][:25] for problem in findings.bad] == [
-    "'glee' is not one of joy",
+    "'glee' is not one of joy,",
     "rater R01 answered twice",
   ]
   assert [problem.what for problem in findings.odd] == [

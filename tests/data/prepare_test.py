@@ -201,7 +201,7 @@ def test_the_report_says_which_copy_it_replaces(tmp_path):
   last, lines = prepared(another)
   assert last.fingerprint != first.fingerprint
   assert lines == [
-    f"replaced:    another copy under the same options, read from {moved}, fingerprint {first.fingerprint}: what was "
+    f"replaced:    another copy under the same options, read from {moved}, fingerprint {first.fingerprint}: "
     "trainings on it cannot be resumed or evaluated on this one"
   ]
   (Path(last.folder) / "report.json").write_text("{")

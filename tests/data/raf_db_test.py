@@ -167,7 +167,7 @@ def test_raf_db_boxes_with_trailing_space(tree):
   shutil.rmtree(tree / "RAF-DB" / "basic" / "Annotation" / "manual")
   stills, findings = _scan(tree, image="original")
   assert all(still.points is None and still.square is not None for still in stills)
-  assert "of 28 pictures 28 have no manual points" in findings.notes
+  assert "among 28 pictures, 28 have no manual points" in findings.notes
 
 
 def test_raf_db_original_pictures_are_cut_by_points(whole_tree, tmp_path):
@@ -184,7 +184,8 @@ def test_raf_db_without_annotations(tree, tmp_path):
   counts = _counts(report.findings)
   assert (counts["with 37 landmarks"], counts["written"]) == (0, 28)
   assert (
-    "of 28 pictures 28 have no landmarks, 28 have no manual points, 28 have no boxes" in report.findings.notes
+    "among 28 pictures, 28 have no landmarks, 28 have no manual points, 28 have no boxes"
+    in report.findings.notes
   )
   landmarks = records.load("raf_db", tmp_path).arrays["landmarks"]
   assert np.isnan(landmarks).all()
@@ -262,7 +263,7 @@ def test_raf_db_a_bad_file_stops_the_import_or_is_left_out(tree, tmp_path, chang
       "Annotation/manual",
       "manu_attri",
       "3 4\n9000 4\n5 5\n4 8\n6 8\n0\n0\n0\n",
-      "point 1 of the face, 9000.5,4.5, lies",
+      "point 1 of the face, 9000.5,4.5, is far",
     ),
     (
       "Annotation/auto",
