@@ -1,4 +1,4 @@
-"""Config files with mistakes: one line that names file and line, whatever is wrong."""
+"""Tests that mistakes in config files are reported in one line with file and line number."""
 
 import sys
 import textwrap
@@ -115,7 +115,7 @@ def write(folder, **texts):
 
 
 def test_a_config_imports_from_the_one_beside_it(tmp_path, monkeypatch):
-  """From anywhere, and files of one name in two folders do not meet."""
+  """This works from any directory, and files with the same name in two folders are kept apart."""
   before = {*sys.modules}
   for name, size in (("one", 3), ("other", 5)):
     write(tmp_path / name, table=TABLE.format(size=size), synthetic=SYNTHETIC)

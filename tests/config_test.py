@@ -331,7 +331,7 @@ def test_some_rows_of_a_study_alone():
   study, rows = resolve("small", "rows=('second', 'first')", study=CHAIN)
   assert [row.name for row in study.rows] == list(rows) == ["first", "second"]
   assert study.compared == (("second", "first"),)
-  # What only a row that is left out sets may be overridden.
+  # An option that only an omitted row sets may be overridden.
   with pytest.raises(UserError, match="batch_size differs from row to row"):
     resolve("small", "batch_size=2", study=CHAIN)
   _, rows = resolve("small", "rows=('first',)", "batch_size=2", study=CHAIN)

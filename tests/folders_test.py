@@ -1,4 +1,4 @@
-"""A work directory holds one thing, is used by one command at a time, and can be written."""
+"""Tests that a work directory holds one kind of content, is used by one command at a time, and is writable."""
 
 import errno
 import fcntl

@@ -1,4 +1,4 @@
-"""Files that are no checkpoints are told by what they hold, not by their names, with what to do about them."""
+"""Tests that files which are not checkpoints are recognised by content, not by name, and that messages give the fix."""
 
 import gzip
 import io
