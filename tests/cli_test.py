@@ -85,7 +85,7 @@ def test_evaluating_again_gives_the_same(trained, data_dir, capsys):
   assert "on people that the training never saw" in capsys.readouterr().out
 
 
-def test_what_the_system_remarks_is_said(trained, data_dir, capsys, monkeypatch):
+def test_warnings_of_the_system_are_printed(trained, data_dir, capsys, monkeypatch):
   warnings = lambda model, history, outputs: [f"{len(history)} rows, outputs {outputs.shape[1:]}"]  # noqa: E731
   monkeypatch.setattr(SYSTEMS["two_stream_conv_rnn"], "warnings", warnings)
   assert jaxfer("evaluate", trained, "--data-dir", data_dir) == 0
@@ -343,7 +343,7 @@ def get_config():
 """
 
 
-def test_on_ones_own_pictures_no_papers_number_is_printed(tmp_path, capsys):
+def test_for_a_users_pictures_no_published_number_is_printed(tmp_path, capsys):
   own_pictures(tmp_path / "source", ("happy", "sad", "angry"))
   (tmp_path / "own.py").write_text(OWN)
   options = ("image_size=16", "crop=whole", "--data-dir", tmp_path / "data")

@@ -80,7 +80,7 @@ def test_overrides_of_a_file_are_the_values_themselves():
     ("split=1", "unknown config key 'split': did you mean 'split."),
   ],
 )
-def test_what_cannot_be_meant_is_refused(assignment, message):
+def test_impossible_values_are_refused(assignment, message):
   with pytest.raises(UserError) as error:
     config.check(override(assignment), options_of)
   assert str(error.value).startswith(message)

@@ -92,7 +92,7 @@ def test_no_module_imports_itself_in_a_circle():
     visit(name)
 
 
-def test_nothing_imports_what_stands_beside_the_package():
+def test_nothing_imports_what_is_outside_the_package():
   for path in files():
     for node in ast.walk(ast.parse(path.read_text())):
       modules = (

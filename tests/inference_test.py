@@ -61,7 +61,7 @@ def test_a_frozen_affinity(loaded, golden):
     loaded.frozen(golden["images"][:0])
 
 
-def test_probabilities_do_not_depend_on_batch_mates(loaded, golden, tmp_path):
+def test_probabilities_do_not_depend_on_other_images(loaded, golden, tmp_path):
   """Each picture is computed as if it were alone, or with a frozen affinity, which an export keeps."""
   images = golden["images"]
   alone = np.concatenate([loaded.outputs(images[k : k + 1]) for k in range(len(images))])

@@ -69,7 +69,7 @@ def given(task, indices):
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_a_prediction_is_that_of_evaluation_and_needs_no_batch_mates(name, kept):
+def test_a_prediction_is_that_of_evaluation_without_other_images(name, kept):
   folder, task, indices, outputs = kept(name)
   model = jaxfer.load(folder)
   assert model.label_names == CLASSES
@@ -171,7 +171,7 @@ def test_paths_are_read_as_prepare_reads_them(model, tmp_path):
     (3, "images is a int"),
   ],
 )
-def test_what_is_no_image(model, images, match):
+def test_files_that_are_not_images(model, images, match):
   with pytest.raises(UserError, match=match):
     model.predict_proba(images)
 

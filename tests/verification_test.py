@@ -60,7 +60,7 @@ def test_accuracy_is_that_of_the_protocol(n, folds):
   assert got.std > 0
 
 
-def test_a_part_has_no_say_in_its_threshold():
+def test_a_part_does_not_influence_its_threshold():
   """The only part with distant faces is evaluated with the threshold of the others."""
   first, second = np.zeros((2, 40, 2))
   same = np.arange(40) % 2 == 0
@@ -97,7 +97,7 @@ def test_roc():
     (20, (False,), 10, "0 of 20 pairs show one person"),
   ],
 )
-def test_pairs_that_cannot_be_judged(n, kinds, folds, message):
+def test_pairs_that_cannot_be_evaluated(n, kinds, folds, message):
   with pytest.raises(UserError, match=message):
     verification.judge(np.zeros((n, 2)), np.ones((n, 2)), np.resize(kinds, n), folds)
 
@@ -249,7 +249,7 @@ def test_the_weights_of_a_training_give_what_its_head_reads(attributes, features
     inference.load_face_net(tmp_path / "net").outputs(np.zeros((1, 24, 24, 3), np.uint8))
 
 
-def test_drawn_people_judge_a_training(tmp_path, capsys, monkeypatch):
+def test_a_training_is_evaluated_on_drawn_people(tmp_path, capsys, monkeypatch):
   trained(tmp_path / "net", net="face_resnet18")
   asked = {}
 
@@ -278,7 +278,7 @@ def test_drawn_people_judge_a_training(tmp_path, capsys, monkeypatch):
   )
 
 
-def test_weights_that_cannot_be_judged(tmp_path, capsys):
+def test_weights_that_cannot_be_evaluated(tmp_path, capsys):
   _, variables, meta = trained(tmp_path / "net", net="face_resnet18")
 
   def complaint(**changes):

@@ -156,7 +156,7 @@ def test_a_part_that_fails_is_tried_in_two_slices_and_named(tmp_path):
   assert world.begun.count("members") == 1
 
 
-def test_a_wrong_golden_bars_all_else_unless_told_otherwise(tmp_path):
+def test_a_wrong_golden_prevents_other_parts_unless_overridden(tmp_path):
   world = World(goldens=(30, 1), choose=(25, 0), members=(30, 0))
   for _ in range(3):
     slice_of(tmp_path / "out", world, 9)

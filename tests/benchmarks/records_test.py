@@ -152,7 +152,7 @@ def test_table_shows_ours_peers_and_why_one_is_missing():
   assert "--quick" in table.section("x", [record(quick=True)])
 
 
-def test_papers_times_stand_beside_ours():
+def test_papers_times_are_shown_beside_ours():
   assert (
     "| 002 | an epoch of training on 12,271 images | 15 min | NVIDIA RTX A5000 | not measured |  |"
     in table.papers([])

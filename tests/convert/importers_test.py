@@ -172,12 +172,12 @@ def test_depth_of_a_face_net_is_counted_in_its_blocks():
   one_hundred = {f"body.{k}.res_layer.1.weight": np.zeros(()) for k in range(49)}
   with pytest.raises(
     UserError,
-    match=r"some/file\.pth: a face model with 49 blocks, but the known ones have 8 .* and 24 \(depth 50\)",
+    match=r"some/file\.pth: a face network with 49 blocks, but the known ones have 8 .* and 24 \(depth 50\)",
   ):
     importers.variables_of("adaface", of(one_hundred))
 
 
-def test_what_stands_beside_a_face_net_is_said():
+def test_tensors_beside_a_face_network_are_reported():
   """The head is left out. Without Lightning's prefix, another name is an error."""
   _, torch = drawn("adaface")
   head = {"head.kernel": np.zeros((8, 5), np.float32), "head.batch_mean": np.ones(1, np.float32)}

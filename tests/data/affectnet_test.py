@@ -110,7 +110,7 @@ def _change_row(tree, line, column, value):
     (1, "inf", "training.csv: line 3: face_x is 'inf': expected a number of pixels"),
   ],
 )
-def test_affectnet_2017_boxes_that_cannot_be_meant_are_bad(trees, tmp_path, column, value, message):
+def test_affectnet_2017_implausible_boxes_are_bad(trees, tmp_path, column, value, message):
   tree = shutil.copytree(trees["2017"], tmp_path / "2017")
   _change_row(tree, 3, column, value)
   options = {"form": "2017", "image_size": 16}
@@ -259,7 +259,7 @@ def test_affectnet_nestings_read_the_same(trees, form, tmp_path):
   assert all(still.source.path.is_file() for still in stills)
 
 
-def test_affectnet_half_a_copy_says_so(trees, tmp_path):
+def test_affectnet_an_incomplete_copy_is_reported(trees, tmp_path):
   tree = shutil.copytree(trees["2017"], tmp_path / "2017")
   (tree / "Manually_Annotated_file_lists" / "validation.csv").unlink()
   shutil.rmtree(tree / "Manually_Annotated" / "Manually_Annotated_Images" / "2")

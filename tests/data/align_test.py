@@ -47,7 +47,7 @@ def test_crop_beyond_the_image_repeats_its_edge():
     Square(-1e300, 0, 1e300),
   ],
 )
-def test_squares_that_cannot_be_meant_are_refused_before_anything_is_allocated(square, monkeypatch):
+def test_implausible_squares_are_refused_before_anything_is_allocated(square, monkeypatch):
   monkeypatch.setattr(np, "pad", None)
   with pytest.raises(UserError, match=r"no extent|beyond the 64 x 48 image|outside the 64 x 48 image"):
     align.crop(np.zeros((48, 64, 3), np.uint8), square, 16)

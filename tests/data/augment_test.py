@@ -13,7 +13,7 @@ def draw(**options):
   return np.asarray(jax.jit(lambda keys: random_affine(keys, (9, 11), **options))(keys))
 
 
-def test_nothing_asked_for_is_the_identity():
+def test_without_options_nothing_changes():
   np.testing.assert_allclose(draw(flip=False), np.tile(np.eye(2, 3), (400, 1, 1)), atol=1e-5)
 
 

@@ -62,7 +62,7 @@ def test_yunets_rows_are_read(tmp_path, monkeypatch):
   np.testing.assert_allclose([face.score, other.score], [0.9, 0.7], atol=1e-6)
 
 
-def test_detectors_that_are_none(tmp_path):
+def test_unknown_detectors(tmp_path):
   with pytest.raises(
     UserError, match=r"detector nowhere.onnx is not a file: give centerface, cascade or YuNet's"
   ):

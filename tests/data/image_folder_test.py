@@ -83,13 +83,13 @@ def test_split_is_written(tmp_path):
   assert loaded.texts["split"] == tuple(key.split("/")[0] for key in loaded.keys)
 
 
-def test_people_in_several_splits_are_told(tmp_path):
+def test_people_in_several_splits_are_reported(tmp_path):
   _tree(tmp_path, {"train": range(4), "test": range(3, 6)})
   _, _, findings = _scan(tmp_path, "s([0-9]+)")
   assert findings.notes == ["1 of 6 people are in more than one of the distributor's splits"]
 
 
-def test_unknown_people_are_told(tmp_path):
+def test_unknown_people_are_reported(tmp_path):
   _tree(tmp_path, {"": range(2)})
   _, stills, findings = _scan(tmp_path)
   assert len({still.subject for still in stills}) == len(stills)
@@ -100,14 +100,14 @@ def test_unknown_people_are_told(tmp_path):
 
 @pytest.mark.parametrize("above", ["", "X", "train", "X/train"])
 @pytest.mark.parametrize("name", ["happy", "cat"])
-def test_one_class_is_no_result(tmp_path, name, above):
+def test_a_single_class_is_refused(tmp_path, name, above):
   for picture in ("a.png", "person/b.png", "person/c.png"):
     _draw(tmp_path / above / name / picture, 1, "happiness", len(picture))
   with pytest.raises(UserError, match=rf"holds a single class, '{'happy' if name == 'happy' else ''}"):
     _scan(tmp_path)
 
 
-def test_one_class_left_is_no_result(tmp_path):
+def test_a_single_remaining_class_is_refused(tmp_path):
   _draw(tmp_path / "source" / "happy" / "a.png", 1, "happiness")
   (tmp_path / "source" / "sad").mkdir()
   (tmp_path / "source" / "sad" / "b.png").write_text("no picture")
@@ -117,7 +117,7 @@ def test_one_class_left_is_no_result(tmp_path):
     prepare("image_folder", tmp_path / "source", tmp_path / "data", skip_bad=True, **OPTIONS)
 
 
-def test_single_split_is_no_class(tmp_path):
+def test_a_single_split_is_not_a_class(tmp_path):
   _tree(tmp_path, {"train": range(1)})
   names, stills, _ = _scan(tmp_path)
   assert names == CLASSES
@@ -152,7 +152,7 @@ def test_nothing_is_skipped_without_a_count(tmp_path):
   assert "1 without suffix" in note
 
 
-def test_folders_beside_splits_are_told(tmp_path):
+def test_folders_beside_splits_are_reported(tmp_path):
   _tree(tmp_path, {"train": range(1), "extra": range(1)})
   (tmp_path / "train" / "list.txt").write_text("")
   names, _, findings = _scan(tmp_path)
@@ -387,7 +387,7 @@ def test_people_below_classes_are_no_classes(tmp_path):
   assert _scan(tmp_path)[0] == ("happy", "sad", "x")
 
 
-def test_a_class_that_a_split_lacks_is_told(tmp_path):
+def test_a_class_that_a_split_lacks_is_reported(tmp_path):
   _folders(tmp_path, "train/happy", "train/sad", "train/fear", "test/happy", "test/sad")
   (tmp_path / "test" / "fear").mkdir()
   names, _, findings = _scan(tmp_path)

@@ -150,7 +150,7 @@ def test_imagenet_an_inner_archive_cut_short_does_not_run_into_the_next(tmp_path
   ]
 
 
-def test_imagenet_test_pictures_and_strangers_are_told(folders, tmp_path):
+def test_imagenet_test_pictures_and_strangers_are_reported(folders, tmp_path):
   tree = shutil.copytree(folders, tmp_path / "ILSVRC" / "Data" / "CLS-LOC")
   (tree / "test").mkdir()
   data = imagenet_tree.picture("n01440764", 5)

@@ -82,7 +82,7 @@ def test_jaffe_second_ratings_table_does_not_overwrite(full_tree):
 
 
 @pytest.mark.parametrize("gone", ["(Fear Excluded)\n  #", "  #  HAP  SAD  SUR  ANG  DIS  PIC\n"])
-def test_jaffe_second_ratings_table_is_told_by_its_heading_or_its_header(gone):
+def test_jaffe_second_ratings_table_is_recognised_by_its_heading_or_its_header(gone):
   text = jaffe_tree.readme(jaffe_tree.names())
   assert text.count(gone) == 1
   ratings = scan.read_ratings(text.replace(gone, "\n  #" if gone.startswith("(") else ""))

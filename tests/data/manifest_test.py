@@ -359,7 +359,7 @@ def test_points_that_place_the_face():
     (b"path,label\nimg/a.png," + b"x" * 200000 + b"\n", "line 2: field larger than field limit"),
   ],
 )
-def test_tables_that_are_none(folder, content, message):
+def test_files_that_are_not_tables(folder, content, message):
   (folder / "list.csv").write_bytes(content)
   with pytest.raises(UserError, match=message) as caught:
     _scan(folder)

@@ -120,7 +120,7 @@ def test_the_study_of_paper_000_reads_what_one_command_prepared(tmp_path, capsys
   assert {loaded.arrays["image"].shape[1:] for _, loaded in read} == {(64, 64, 1), (24, 24, 1)}
 
 
-def test_folders_of_parts_and_options_of_the_mixture_are_told_apart(monkeypatch, tmp_path, capsys):
+def test_folders_of_parts_and_options_of_the_mixture_are_distinguished(monkeypatch, tmp_path, capsys):
   asked = []
   monkeypatch.setattr(
     mixed, "prepare_one", lambda name, source, data_dir, **options: asked.append((name, source, options))

@@ -154,7 +154,7 @@ def test_interrupted_import_leaves_nothing_half_made(tmp_path, sent):
     assert list((tmp_path / "data").iterdir()) == []
 
 
-def test_report_lies_beside_the_data(tmp_path, monkeypatch):
+def test_the_report_is_beside_the_data(tmp_path, monkeypatch):
   from tests.fixtures import ckplus_tree
 
   entries = ckplus_tree.plan(subjects=7, sequences=7, labelled_subjects=7, class_counts=(1,) * 7)

@@ -128,7 +128,7 @@ def test_raf_db_both_spellings_of_the_list(tree, spelling):
   assert len(_scan(tree)[0]) == 28
 
 
-def test_raf_db_compound_is_told_by_its_list(tree, tmp_path):
+def test_raf_db_compound_is_recognised_by_its_list(tree, tmp_path):
   stills, findings = _scan(tree, "compound")
   assert (len(stills), findings.bad) == (44, [])
   assert {still.label for still in stills} == set(range(11))

@@ -250,7 +250,7 @@ def test_copies_that_cannot_be_used_are_reported_for_what_they_are(tmp_path):
   ]  # fmt: skip
 
 
-def test_names_that_deny_the_content_are_odd(tmp_path):
+def test_names_that_contradict_the_content_are_odd(tmp_path):
   Image.fromarray(FACE).save(tmp_path / "a.jpg", "png")
   read, findings = _read([Still("a", "S1", 0, File(tmp_path / "a.jpg"))], Cut(32, crop="middle"))
   assert len(read) == 1

@@ -27,7 +27,7 @@ def _read_all(path):
 
 @given(st.lists(st.lists(st.sampled_from([tree.MAGIC, b"face", b"x", b""])).map(b"".join), max_size=6))
 @FUZZ
-def test_what_was_written_is_read(tmp_path_factory, payloads):
+def test_written_records_are_read(tmp_path_factory, payloads):
   path = _write(tmp_path_factory.mktemp("rec"), b"".join(map(tree.frame, payloads)))
   assert _read_all(path) == payloads
 

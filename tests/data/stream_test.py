@@ -109,7 +109,7 @@ def test_windows_can_be_left_early(builder):
   windows.close()
 
 
-def test_damage_is_told_by_folder(builder, data_dir):
+def test_damage_is_reported_with_the_folder(builder, data_dir):
   lazy = stream.open_records(builder)
   shard = next(pathlib.Path(builder.data_path).glob("*.array_record*"))
   content = shard.read_bytes()

@@ -143,7 +143,7 @@ def test_a_width_that_cannot_be_folded_is_refused():
 
 
 @pytest.mark.parametrize("options", [{"recompute": True}, {"checkpoint_every": 4}], ids=str)
-def test_saving_memory_does(options, monkeypatch):
+def test_options_that_save_memory_do_so(options, monkeypatch):
   for block in ("_BLOCK", "_WEIGHT_BLOCK"):  # Scaled down with the sequence.
     monkeypatch.setattr(formulations, block, 2**12)
   cell, x = Cell("conv_lstm"), clip(time=32, size=(8, 8), channels=4)

@@ -94,7 +94,7 @@ def test_features_by_loops():
     np.testing.assert_allclose(got[mode], want, atol=1e-5 * np.abs(want).max(), err_msg=mode)
 
 
-def test_batch_mates_count_in_batch_mode_alone():
+def test_other_examples_of_a_batch_count_only_in_batch_mode():
   x = maps()
   got, order = features(x), np.array([3, 0, 5, 1, 4, 2])
   for mode, permuted in features(x[order]).items():

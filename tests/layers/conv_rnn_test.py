@@ -109,7 +109,7 @@ def test_identity_merges_reduce_the_enhanced_cell_to_the_plain_one(layer, merge)
   )
 
 
-def test_a_closed_gate_shuts_and_an_open_gate_passes_the_older_state():
+def test_a_closed_gate_blocks_and_an_open_gate_passes_the_older_state():
   x = clip(1, 4, 5, 4, 3)
   gated, raw = ConvLSTM(4, temporal_gate=True, temporal_skip=True), ConvLSTM(4, temporal_skip=True)
   params = jax.jit(gated.init)(jax.random.key(0), x)["params"]

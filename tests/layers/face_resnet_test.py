@@ -215,7 +215,7 @@ def test_direction_and_length():
   assert np.isfinite(gradient).all()
 
 
-def test_what_does_not_fit():
+def test_shapes_that_do_not_match():
   for net, size, match in (
     (FaceResNet(34), 112, "depth 34: choose 18 or 50"),
     (FaceResNet(18, "arcface"), 112, "unknown family of Face-ResNet 'arcface': did you mean 'adaface'"),

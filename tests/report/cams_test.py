@@ -86,7 +86,7 @@ def test_no_cases_and_too_many_are_refused(tmp_path, count):
     cams.cams_png([case()] * count, tmp_path / "cams.png", "title")
 
 
-def test_a_face_stands_beside_its_map_and_its_three_most_probable_classes(tmp_path, monkeypatch):
+def test_a_face_is_shown_beside_its_map_and_its_three_most_probable_classes(tmp_path, monkeypatch):
   import matplotlib.axes
 
   written, write = [], matplotlib.axes.Axes.text

@@ -98,7 +98,7 @@ def test_a_page_fetches_nothing_and_runs_nothing(tmp_path, picture):
   assert "prefers-color-scheme: dark" in text
 
 
-def test_published_stands_beside_ours_in_percent(tmp_path):
+def test_published_is_shown_beside_ours_in_percent(tmp_path):
   pages.write_study(tmp_path / "report.html", study())
   page = Page(tmp_path / "report.html")
   header, plain, enhanced = next(table for table in page.tables if "published" in table[0])

@@ -49,7 +49,7 @@ def test_every_system_is_here():
 
 
 @pytest.mark.parametrize("name", RATES)
-def test_train_evaluate_and_study_tell_one_accuracy(name, tmp_path):
+def test_train_evaluate_and_study_give_one_accuracy(name, tmp_path):
   config = systems.SYSTEMS[name]
   options = {**config.recipe.options, **dict.fromkeys(RATES[name], 0.0)}
   model = {**config.model.options, **({"norm": "none"} if "norm" in config.model.options else {})}

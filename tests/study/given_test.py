@@ -77,7 +77,7 @@ def test_the_training_itself_knows_its_weights(tmp_path, folders):
     train(tmp_path, folders["B"], **split)
 
 
-def test_what_is_trained_is_judged_without_the_weights_it_began_with(tmp_path, folders):
+def test_a_finished_training_is_evaluated_without_its_initial_weights(tmp_path, folders):
   folder = shutil.copytree(folders["A"], tmp_path / "net")
   want = train(tmp_path / "run", str(folder), resume=False, folds=0, test=0.3)
   shutil.rmtree(folder)

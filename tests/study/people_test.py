@@ -89,7 +89,7 @@ def answers(folder, name, wrong=0):
   return path
 
 
-def test_scores_stand_beside_the_papers_in_its_order(tmp_path):
+def test_scores_are_shown_beside_the_papers_in_its_order(tmp_path):
   people.write_test(STUDY, None, (), tmp_path, pathlib.Path("nowhere"))
   text = people.scored(tmp_path, [answers(tmp_path, "ann.csv"), answers(tmp_path, "bob.csv", wrong=7)])
   lines = text.splitlines()

@@ -133,7 +133,7 @@ def test_kinds_of_splits_reach_the_run(stored, data_dir, split, folds, line):
     assert (tested == 1).all()
 
 
-def test_people_on_both_sides_are_told_in_the_result(stored, tmp_path, data_dir):
+def test_people_on_both_sides_are_reported_in_the_result(stored, tmp_path, data_dir):
   said: list[str] = []
   result = run.train(config(kind="per_class", per_class=2, validation=0), tmp_path, data_dir, log=said.append)
   assert result["unseen"] == "records"

@@ -128,7 +128,7 @@ def test_rows_of_a_failed_source_are_not_trained(done):
   assert "from wild: not trained" in (workdir / "report.html").read_text()
 
 
-def test_a_source_is_judged_on_what_it_held_out(done):
+def test_a_source_is_evaluated_on_its_own_test_records(done):
   _, _, table, printed = done
   found = table["tables"][0]
   assert "Pre-trainings" in found["title"]

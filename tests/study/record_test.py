@@ -172,7 +172,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_lost_metrics_are_told_and_never_filled(copy, damage):
+def test_lost_metrics_are_reported_and_never_filled(copy, damage):
   change, message = DAMAGE[damage]
   path = copy / "metrics.jsonl"
   data = path.read_bytes()

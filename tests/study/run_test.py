@@ -118,7 +118,9 @@ def published(system, data, init_from=None, **recipe):
     ("two_stream_conv_rnn", Call("ckplus"), Call("synthetic_sequences"), "ConvLSTM"),
   ],
 )
-def test_published_numbers_stand_beside_the_papers_data_and_embedded_ones_alone(system, own, embedded, name):
+def test_published_numbers_are_shown_beside_the_papers_data_and_embedded_ones_alone(
+  system, own, embedded, name
+):
   own_system = SYSTEMS[system]
   assert published(system, own) == published(system, embedded) == [name]
   assert own_system.on_papers_data(own)

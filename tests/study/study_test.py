@@ -251,7 +251,7 @@ def test_of_a_failed_training_only_its_own_records_count_as_wrong(tmp_path, undi
   assert np.sum(row["confusion"]) == 42 - held_out.sum()
 
 
-def test_only_the_rows_asked_for_watch_a_validation_split(tmp_path, undisturbed):
+def test_only_requested_rows_use_a_validation_split(tmp_path, undisturbed):
   history = toy.history(undisturbed[0] / "rows/narrow")
   assert {row["split"] for row in history} == {"train"}
   one = dataclasses.replace(toy.STUDY, rows=toy.STUDY.rows[:1], compared=(), seeds=1)
@@ -344,7 +344,7 @@ def test_rows_of_table_1_have_the_papers_accuracies():
       assert attributes.items() <= chosen.items()
 
 
-def test_on_ones_own_data_no_papers_number_stands_in_the_table(tmp_path):
+def test_for_a_users_data_the_table_has_no_published_numbers(tmp_path):
   base = dataclasses.replace(toy.STUDY.base, data=config.Call("image_folder"))
   own = dataclasses.replace(toy.STUDY, base=base, seeds=1, source="a paper")
   said = []

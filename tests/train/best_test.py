@@ -84,7 +84,7 @@ def chosen(tmp_path_factory):
 
 
 @pytest.mark.parametrize("mode", ["sequential", "vmap"])
-def test_each_member_ends_with_its_best_epoch_of_equal_ones_the_earlier(chosen, mode):
+def test_each_member_ends_with_its_best_epoch_and_ties_go_to_the_earlier(chosen, mode):
   results = chosen[mode]
   assert numbers(results)[:2] == [4.0, 12.0]
   assert [float(result.outputs[0]) for result in results[:2]] == [4.0, 12.0]
@@ -185,7 +185,7 @@ def test_a_training_alone_on_two_devices_chooses_too(tmp_path, backend):
     Trainer(blind, tmp_path / "blind").fit()
 
 
-def test_members_without_watched_rows_are_refused(tmp_path):
+def test_members_without_validation_examples_are_refused(tmp_path):
   training = members.Training(stages(), three(validation=0), init, DATA, evaluation=EVALUATION)
   with pytest.raises(
     UserError, match="selects its best epoch on validation examples, and member 'm0' has none"

@@ -118,7 +118,7 @@ def test_a_term_that_weighs_nothing_drops_out():
   assert tuple(map(float, sums["u/here"])) == (8.0, 2.0)
 
 
-def test_a_closed_gate_moves_nothing_and_weighs_nothing():
+def test_an_inactive_step_changes_nothing_and_weighs_nothing():
   training = toy.training()
   stage = training.stages[0]
   before = state.begin(stage, training.init(jax.random.key(0)))
@@ -130,7 +130,7 @@ def test_a_closed_gate_moves_nothing_and_weighs_nothing():
   assert all(float(weight) == 0 for _, weight in sums.values())
 
 
-def test_a_training_is_judged_at_the_end_of_stages_that_ask_for_it(tmp_path):
+def test_a_training_is_evaluated_at_the_end_of_stages_that_request_it(tmp_path):
   first, second = toy.stages(epochs=2)
   training = dataclasses.replace(
     toy.training(),

@@ -40,7 +40,7 @@ def step_on(devices, task, backend="pmap"):
   return contract.step(placed, contract.descent(stage), variables, task.data, plan, hparams)
 
 
-def test_the_module_draws_its_own_initial_values_and_is_told_the_classes():
+def test_the_module_draws_its_own_initial_values_and_gets_the_number_of_classes():
   task = made()
   assert task.model == cnn.CNN(num_classes=4, features=4)
   key, x = jax.random.key(5), SYSTEM.eval_batch(task.data, np.zeros(1, np.int32))["x"]
@@ -145,7 +145,7 @@ def test_a_module_in_the_current_directory_is_found(tmp_path, monkeypatch):
   assert model_class("my_own_models:Own").__name__ == "Own"
 
 
-def test_a_module_that_raises_is_told_and_the_path_stays_as_it_was(tmp_path, monkeypatch):
+def test_a_module_that_raises_is_reported_and_the_path_stays_as_it_was(tmp_path, monkeypatch):
   (tmp_path / "my_wrong_models.py").write_text("import sys\nsys.path.append('elsewhere')\nwidth = 1 / 0\n")
   monkeypatch.chdir(tmp_path)
   monkeypatch.setattr("sys.path", list(sys.path))
