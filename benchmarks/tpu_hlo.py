@@ -238,7 +238,7 @@ class Module:
     return re.search(r"direction=(\w+)", root.attributes)[1], sides  # type: ignore[index]
 
   def behind(self, computation: Computation, name: str) -> Operation:
-    """Returns the operation of which a value is a copy."""
+    """Returns the operation whose result a value is a copy of."""
     operation = computation.operations[name]
     while True:
       if operation.opcode in _WRAPPERS or operation.opcode == "copy-start":

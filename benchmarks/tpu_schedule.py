@@ -137,7 +137,7 @@ class _Schedule:
     return _LOGIC[head](*values)
 
   def source(self, name: str) -> str:
-    """Returns the name of which a name is a copy."""
+    """Follows copies of scalars back, and returns the name of the first value."""
     while (found := self.values.get(name)) and found[0] == "smov" and len(found[1]) == 1:
       name = found[1][0]
     return name

@@ -10,8 +10,8 @@ import os
 import pathlib
 import tempfile
 
-# Before JAX is imported, and in the environment, so that the processes that tests start do as this one: a killed and
-# a resumed training must round alike.
+# These are set before JAX is imported, and in the environment, so that processes started by tests use them too: a
+# killed and a resumed training must round in the same way.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # See `jaxfer.cli._quieten_xla`.
 QUICK = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1"
 if QUICK and importlib.metadata.version("jaxlib").startswith("0.10."):

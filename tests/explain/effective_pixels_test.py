@@ -109,7 +109,7 @@ def test_the_inputs_with_the_most_paths_are_those_of_the_nearest_share():
 
 
 def test_what_does_not_fit_is_refused():
-  with pytest.raises(ValueError, match="do not follow one another"):
+  with pytest.raises(ValueError, match="consecutive layers do not match"):
     effective_pixels.effective_pixels([np.ones((3, 2)), np.ones((3, 1))])
   with pytest.raises(ValueError, match=r"\(3,\) standard deviations for 2 inputs"):
     effective_pixels.effective_pixels([np.ones((2, 2))], input_std=np.ones(3))

@@ -126,7 +126,7 @@ def test_members_run_as_they_do_alone():
 
 
 def lowered(platform, function, *arguments):
-  """Returns the program lowered for a platform, of which no device is needed."""
+  """Returns the program lowered for a platform; no device of this platform is needed."""
   return jax.jit(function).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
 
 

@@ -26,5 +26,5 @@ def test_bars_stand_as_high_as_the_means(tmp_path):
 def test_groups_that_do_not_fit_are_refused(tmp_path):
   with pytest.raises(ValueError, match=r"'one' has rates of shape \(1, 3\) for 2 classes"):
     rates.rates_png({"one": [[1, 0, 1]]}, ["a", "b"], tmp_path / "rates.png", "title")
-  with pytest.raises(ValueError, match="can be told apart, got 0"):
+  with pytest.raises(ValueError, match="can be drawn, got 0"):
     rates.rates_png({}, ["a", "b"], tmp_path / "rates.png", "title")

@@ -115,7 +115,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path):
   faces = np.zeros((2, 4, 4, 3))
   with pytest.raises(ValueError, match=r"m: \(2, 3\) swaps of 2 expressions and 2 identities"):
     swaps.swap_grid_png(faces, faces, {"m": np.zeros((2, 3, 4, 4, 3))}, tmp_path / "x.png", "")
-  with pytest.raises(ValueError, match="give each as many"):
+  with pytest.raises(ValueError, match="all methods need the same number"):
     swaps.interpolation_png(faces[0], faces[0], {"a": faces, "b": faces[:1]}, tmp_path / "x.png", "")
   with pytest.raises(ValueError, match=r"points \(3, 2\) for 2 expressions"):
     swaps.latent_map_png(np.zeros((3, 2)), np.zeros(2), np.zeros(3), ["a"], tmp_path / "x.png", "")

@@ -150,7 +150,7 @@ def further(logits: np.ndarray, names: Sequence[str]) -> list[list[tuple[str, fl
 
 
 def _batch(task: Task, indices: np.ndarray) -> Batch:
-  """The batch of some records. They are gathered first, since the data may lie on disk."""
+  """Returns the batch of some records, which are gathered first because the data may be on disk."""
   part = {name: array[indices] for name, array in task.data.items()}
   return task.system.eval_batch(part, np.arange(len(indices)))
 
