@@ -182,7 +182,7 @@ def test_what_a_study_cannot_mean_is_refused(preset, assignment, message):
 
 def test_rows_have_names_of_their_own_and_pairs_name_rows():
   for change, message in [
-    ({"rows": (Row("GRU"), Row("GRU"))}, "2 rows of 1 names"),
+    ({"rows": (Row("GRU"), Row("GRU"))}, "rows: 2, names: 1"),
     ({"compared": (("GRU", "LST"),)}, "unknown row 'LST': did you mean 'LSTM'"),
   ]:
     with pytest.raises(UserError, match=message):

@@ -60,10 +60,10 @@ def per_class_people_split(
 ) -> Split:
   """Tests up to `count` records of each class, of people who are not trained on.
 
-  People are taken in a random order until every class has enough records: first those with more records of the classes
-  that lack some than of the others, then anyone with records of such classes. A person with all remaining training
-  records of a class is not taken. Records of tested people beyond `count` are on no side. A class therefore has `count`
-  tested records unless too few people show it; `describe` gives the numbers.
+  People are chosen in a random order until every class has `count` test records. First, people are chosen if most of
+  their records are of classes that need more records, then anyone with records of such classes. A person is not chosen
+  if a class would have no training records left. Records of the chosen people beyond `count` are not used. A class
+  therefore has `count` test records unless too few people show it; `describe` gives the numbers.
 
   Args:
     subjects: n subject names.

@@ -116,7 +116,7 @@ class Report:
     return files.to_json(dataclasses.asdict(self), indent=1)
 
   def table(self) -> str:
-    """Returns an aligned plain text. Lists are shortened, except that of bad files if nothing was written."""
+    """Returns the report as aligned text. Lists are shortened, except that of bad files if nothing was written."""
     found = self.findings
     width = max((len(count.what) for count in found.counts), default=0)
     lines = [f"{self.dataset}, read from {self.source}", "", f"  {'':{width}}   found  expected"]

@@ -169,7 +169,7 @@ def test_averages_stay_in_evaluation_and_for_a_batch_of_one():
 
 @pytest.mark.optimized
 def test_statistics_are_those_of_all_devices():
-  """Seven features are in one batch or, with one of them twice, eight are on two and on eight devices."""
+  """Compares eight features in one batch with the same features on two and on eight devices."""
   own, head = face_cases.drawn_head(), AdaFace(face_cases.CLASSES)
   features = np.concatenate([own["features"][1], own["features"][0, :1]])
   labels, variables = np.append(own["labels"][1], own["labels"][0, 0]), start(AdaFace(1))

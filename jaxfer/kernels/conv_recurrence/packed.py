@@ -206,8 +206,8 @@ class Packed:
   def pool(self) -> "Packed":
     """Maximum over 2 x 2 windows; an odd last row or column is dropped.
 
-    The columns that stay move together by a product with a matrix of zeros and ones, which is exact and, unlike a
-    copy, leaves channels on sublanes.
+    The remaining columns are moved next to each other by a product with a matrix of zeros and ones, which is exact
+    and, unlike a copy, keeps channels on sublanes.
     """
     old = self.layout
     new = old.grown(old.height // 2, old.width // 2)

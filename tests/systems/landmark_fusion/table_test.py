@@ -34,7 +34,7 @@ def config(w=None, **model):
 
 
 def evaluated(name, rank):
-  """A variant with one seed that gives the true class of each test image of RAF-DB this rank."""
+  """Returns a variant with one seed, in whose predictions the true class of each test image of RAF-DB has this rank."""
   keys = [f"{k:04d}" for k in range(len(LABEL))]
   result = {
     **UNUSED,
