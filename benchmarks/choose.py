@@ -1,12 +1,12 @@
-"""Which formulation of a convolution is fastest where?
+"""Measures which formulation of each convolution is fastest.
 
-With `--write` the answer becomes jaxfer/kernels/conv/choices.json; with `--from RESULTS.jsonl` it is made from
-measurements that are already there. Each of the three maps of a convolution (`forward`, `transpose`,
-`weight_gradient`) is timed in every formulation, on the shapes that the five systems have, inside a loop of two
-(`lax.map`), since that is where they run: in steps of time, of an epoch, of members. `..._members` are the same maps of
-four members at once. The default of an operation stays the choice where nothing else is 5 % faster. The implementation
-of a conv-RNN layer (scan, folded scan or Pallas kernels) is chosen from the records of `benchmarks.conv_rnn` in the
-same file.
+With `--write` the result is written to jaxfer/kernels/conv/choices.json; with `--from RESULTS.jsonl` it is computed
+from existing measurements. Each of the three maps of a convolution (`forward`, `transpose`, `weight_gradient`) is timed
+in every formulation, on the shapes of the five systems. It is timed inside a loop of two (`lax.map`), because the maps
+run in loops over time steps, over the steps of an epoch, or over members. `..._members` are the same maps for four
+members at once. The default of an operation is kept unless another formulation is at least 5 % faster. The
+implementation of a conv-RNN layer (scan, folded scan or Pallas kernels) is chosen from the records of
+`benchmarks.conv_rnn` in the same file.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ _OPERATIONS = ("forward", "transpose", "weight_gradient")
 
 
 def shape_of(kernel: int, stride: int, channels: int, features: int, size: int) -> Shape:
-  """The shape of a convolution with square kernels, strides and images; `size` is the height of its output."""
+  """Returns the shape of a convolution with square kernels, strides and images; `size` is the height of its output."""
   return Shape((kernel, kernel), (stride, stride), channels, features, size * size)
 
 
@@ -71,7 +71,7 @@ QUICK = [shape_of(3, 1, 4, 8, 6), shape_of(4, 2, 3, 2, 4), shape_of(1, 1, 4, 2, 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-  """An operation on a batch of one shape, `members` times; 0 members is no member axis."""
+  """An operation on a batch of one shape for `members` members; 0 means that there is no member axis."""
 
   operation: str
   shape: Shape
@@ -81,7 +81,7 @@ class Problem:
 
   @property
   def name(self) -> str:
-    """Unique in the benchmark."""
+    """Unique name in the benchmark."""
     s = self.shape
     return (
       f"{self.full_operation}/k{s.kernel_size[0]}-s{s.strides[0]}-c{s.channels}-f{s.features}-p{s.pixels}/"
@@ -90,12 +90,12 @@ class Problem:
 
   @property
   def full_operation(self) -> str:
-    """Its name in the table."""
+    """Name of the operation in the table."""
     return self.operation + ("_members" if self.members else "")
 
   @property
   def padding(self) -> Padding:
-    """Same padding; none for a kernel as large as ARM's."""
+    """Same padding; no padding for a kernel as large as ARM's."""
     return ((0, 0), (0, 0)) if self.shape.kernel_size[0] > 7 else same_padding(self.shape.kernel_size)
 
   @property
@@ -103,21 +103,21 @@ class Problem:
     """Height and width of the convolution's input and output."""
     side = math.isqrt(self.shape.pixels)
     k, s, pads = self.shape.kernel_size[0], self.shape.strides[0], sum(self.padding[0])
-    # The largest even input of that output, as the nets have them.
+    # The largest even input with that output, as in the networks.
     n = (side - 1) * s + k - pads + (s - 1)
     n -= n % 2 if s > 1 else 0
     return (n, n), (side, side)
 
   @property
   def flops(self) -> float:
-    """Two a multiplication, padding counted as work."""
+    """FLOP: two per multiplication, where padding counts as work."""
     s = self.shape
     per_image = 2.0 * s.pixels * math.prod(s.kernel_size) * s.channels * s.features
     return _LOOP * self.batch * max(self.members, 1) * per_image
 
 
 def arguments_of(problem: Problem) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
-  """Shapes of the operation's two arguments, each for every turn of the loop."""
+  """Returns the shapes of the operation's two arguments for all iterations of the loop."""
   s = problem.shape
   before, after = problem.sizes
   x = (problem.batch, *before, s.channels)
@@ -130,7 +130,7 @@ def arguments_of(problem: Problem) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtype
 
 
 def arrays_of(problem: Problem) -> tuple[jax.Array, jax.Array]:
-  """The operation's two arguments, random."""
+  """Returns random arrays for the operation's two arguments."""
   rng = np.random.default_rng(0)
   first, second = (
     jnp.asarray(rng.standard_normal(a.shape, np.float32), a.dtype) for a in arguments_of(problem)
@@ -139,7 +139,7 @@ def arrays_of(problem: Problem) -> tuple[jax.Array, jax.Array]:
 
 
 def settings_of(problem: Problem) -> dict[str, Any]:
-  """The settings of the problem's records."""
+  """Returns the settings for the problem's records."""
   return {
     **dataclasses.asdict(problem.shape),
     "operation": problem.full_operation,
@@ -150,7 +150,7 @@ def settings_of(problem: Problem) -> dict[str, Any]:
 
 
 def options_of(problem: Problem) -> dict[str, Callable]:
-  """Formulations of the problem's operation."""
+  """Returns the formulations of the problem's operation."""
   s = problem.shape
   settings: dict[str, Any] = {"strides": s.strides, "padding": problem.padding}
   if problem.operation == "forward":
@@ -159,7 +159,7 @@ def options_of(problem: Problem) -> dict[str, Callable]:
     options = ops.transpose_options(problem.sizes[0], **settings)
   else:
     options = ops.weight_options(s.kernel_size, **settings)
-  if max(s.kernel_size) > 7:  # A thousand slices compile for minutes; `folded` is the same on fewer.
+  if max(s.kernel_size) > 7:  # A thousand slices take minutes to compile; `folded` does the same with fewer.
     options.pop("patches")
     options.pop("shifts", None)
   if problem.members:
@@ -169,7 +169,7 @@ def options_of(problem: Problem) -> dict[str, Callable]:
 
 
 def prepare(option: Callable, arguments: tuple[Any, Any]) -> harness.JaxProgram:
-  """The operation in a loop."""
+  """Prepares the operation in a loop."""
 
   def loop(a, b):
     return lax.map(lambda at: option(*at), (a, b))
@@ -178,7 +178,7 @@ def prepare(option: Callable, arguments: tuple[Any, Any]) -> harness.JaxProgram:
 
 
 def reference(problem: Problem, arguments: tuple[jax.Array, jax.Array]) -> dict[str, jax.Array]:
-  """XLA's own, one after another, in float32."""
+  """Computes the results with XLA's operations, one after another, in float32."""
   plain = options_of(dataclasses.replace(problem, members=0))["xla"]
   with jax.default_matmul_precision("highest"):
     run = jax.jit(plain)
@@ -188,7 +188,7 @@ def reference(problem: Problem, arguments: tuple[jax.Array, jax.Array]) -> dict[
 
 
 def problems(operation: str, platform: str, quick: bool) -> list[Problem]:
-  """What is measured of an operation; shapes without a stride have no transpose of their own."""
+  """Returns the problems of an operation; shapes without a stride have no separate transpose."""
   dtype = "float32" if platform == "cpu" else "bfloat16"
   if quick:
     shapes, members, batch, count = QUICK, QUICK, 2, 2
@@ -204,7 +204,7 @@ def problems(operation: str, platform: str, quick: bool) -> list[Problem]:
 
 
 def _counts(record: records.Record) -> tuple[float, ...] | None:
-  """What a choice goes by: milliseconds, or a compiled program's thousands of cycles by XLA and by its schedule."""
+  """Returns the costs for a choice: milliseconds, or a compiled program's kilocycles by XLA and by its schedule."""
   if record["status"] == "ok":
     return (1e3 * record["seconds"]["median"],)
   if record["status"] == "compiled":
@@ -213,7 +213,7 @@ def _counts(record: records.Record) -> tuple[float, ...] | None:
 
 
 def _best(costs: Mapping[str, tuple[float, ...]], default: str) -> str:
-  """Of those cheaper than the default by every count, the one of the smallest product; the default where none is."""
+  """Returns the option with the smallest product of costs among those that beat the default in each, or the default."""
   better = {
     name: cost
     for name, cost in costs.items()
@@ -223,7 +223,7 @@ def _best(costs: Mapping[str, tuple[float, ...]], default: str) -> str:
 
 
 def table_of(rows: Iterable[records.Record]) -> dict[str, list[dict[str, Any]]]:
-  """Operation -> shapes with the choice and the costs it was made from, of `choose` records."""
+  """Returns, for each operation, the shapes with the choice and the costs behind it, from `choose` records."""
   cases: dict[str, tuple[Mapping[str, Any], dict[str, tuple[float, ...]]]] = {}
   for record in rows:
     if record["benchmark"] != "choose" or record["quick"]:
@@ -246,10 +246,10 @@ def table_of(rows: Iterable[records.Record]) -> dict[str, list[dict[str, Any]]]:
 
 
 def recurrences_of(rows: Iterable[records.Record]) -> dict[str, list[dict[str, Any]]]:
-  """Operation -> shapes of conv-RNN layers with the choice and the costs it was made from.
+  """Returns, for each operation, the shapes of conv-RNN layers with the choice and the costs behind it.
 
-  An implementation takes the place of the default where every gradient and training step of the operation and the shape
-  is cheaper with it. If nothing was timed, compiled programs are compared instead; they never choose the Pallas
+  An implementation replaces the default if every gradient and training step of the operation and the shape is cheaper
+  with it. If nothing was timed, compiled programs are compared instead; they never choose the Pallas
   kernels, because no TPU has run those.
 
   Args:
@@ -287,7 +287,7 @@ def _is_training_layer(record: records.Record) -> bool:
 
 
 def _recurrence(shape: Shape, cases: Sequence[Mapping[str, records.Record]]) -> dict[str, Any]:
-  """The row of a shape from its cases, each by implementation."""
+  """Returns the row of a shape from its cases, each by implementation."""
   costs: dict[str, tuple[float, ...]] = {
     name: tuple(itertools.chain.from_iterable(_counts(case[name]) or () for case in cases))
     for name in conv_recurrence.IMPLEMENTATIONS
@@ -305,13 +305,13 @@ def _recurrence(shape: Shape, cases: Sequence[Mapping[str, records.Record]]) -> 
 
 
 def write(paths: Sequence[pathlib.Path]) -> None:
-  """Replaces a platform's entry in the table by the choices that its results files give.
+  """Replaces a platform's entry in the table by the choices from its results files.
 
   Args:
-    paths: results files. Records of other devices than that of the last choice are left out.
+    paths: results files. Records of devices other than that of the last choice are left out.
 
   Raises:
-    records.BadRecords: no records of the benchmark `choose`.
+    records.BadRecords: there are no records of the benchmark `choose`.
   """
   every = [record for path in paths for record in records.latest(records.read(path)).values()]
   latest = [r for r in every if r["benchmark"] == "choose"]
@@ -336,7 +336,7 @@ def write(paths: Sequence[pathlib.Path]) -> None:
 
 
 def _json(table: Mapping[str, Any]) -> str:
-  """One line a shape, so that a change of the table reads well."""
+  """Formats the table with one line per shape, so that changes are easy to read."""
   head = json.dumps(table, indent=1)
   for entry in table["platforms"].values():
     for rows in entry["choices"].values():
@@ -358,7 +358,9 @@ def main() -> None:
     help="write the table from these files, of one platform",
   )
   flags.add_argument("--only", default="", help="run the cases whose name contains this")
-  flags.add_argument("--formulations", help="time these alone, joined by commas; others keep what is on file")
+  flags.add_argument(
+    "--formulations", help="time only these, separated by commas; others keep the recorded times"
+  )
   arguments = flags.parse_args()
   if arguments.sources is not None:
     write(arguments.sources)
@@ -369,7 +371,7 @@ def main() -> None:
       if arguments.only in problem.name:
         _measure(session, problem)
     if arguments.write and not session.quick and session.path.exists():
-      write([session.path])  # What comes next builds on these choices.
+      write([session.path])  # Later measurements use these choices.
   harness.finish(session)
 
 

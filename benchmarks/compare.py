@@ -1,11 +1,11 @@
-"""Ratios of two result files, case by case: python -m benchmarks.compare OLD.jsonl NEW.jsonl
+"""Compares two result files case by case: python -m benchmarks.compare OLD.jsonl NEW.jsonl
 
 Programs compiled for a TPU and not run are compared by their cycles, which have no noise.
 
 A ratio above 1 is slower than before. Its bounds come from the spread of the runs: from new p10 / old p90 to new p90 /
-old p10. It is a regression where our own implementation ("jaxfer...") is slower by more than the margin and by more
-than the noise, that is where both the ratio exceeds 1 + margin and the lower bound exceeds 1; or where it no longer
-runs or agrees. Peers are shown, for they tell how much the machine has changed, but never count.
+old p10. It is a regression if one of our implementations ("jaxfer...") is slower by more than the margin and the noise,
+so that the ratio exceeds 1 + margin and the lower bound exceeds 1, or if it no longer runs or agrees. Peers are shown
+because they tell how much the machine has changed, but they never count.
 
 Exit code: 0 no regression, 1 a regression, 2 the files cannot be compared.
 """
@@ -34,12 +34,12 @@ class Change:
 
   @property
   def regression(self) -> bool:
-    """Whether it counts against us."""
+    """Whether the change is a regression of ours."""
     return self.verdict in ("slower", "broken", "gone") and self.key[2].startswith("jaxfer")
 
 
 def _time(record: Record | None) -> tuple[float, float, float] | None:
-  """Median, p10 and p90: seconds, or a compiled program's cycles; None where there is neither."""
+  """Returns median, p10 and p90 in seconds, or in cycles of a compiled program; None if there is neither."""
   if record is None:
     return None
   if record["compiled"] is not None:
@@ -51,10 +51,10 @@ def _time(record: Record | None) -> tuple[float, float, float] | None:
 def change(
   key: tuple[str, str, str], old: Record | None, new: Record | None, margin: float = MARGIN
 ) -> Change:
-  """What became of one measurement."""
+  """Returns the change of one measurement."""
   before, after = _time(old), _time(new)
   if new is None:
-    # What had not run before is no loss.
+    # A measurement that did not run before is not a regression.
     return Change(key, "gone" if before else "same")
   if old is None:
     return Change(key, "new")
@@ -71,16 +71,16 @@ def change(
 
 
 def compare(old: Sequence[Record], new: Sequence[Record], margin: float = MARGIN) -> list[Change]:
-  """Every measurement of either file, the old one's order first. Benchmarks that the new file lacks are left out.
+  """Returns the changes of all measurements, in the order of the old file. Benchmarks not in the new file are left out.
 
   Raises:
-    BadRecords: the files are of different devices, thread counts or matmul precision, or hold quick runs.
+    BadRecords: the files are from different devices, thread counts or matmul precisions, or contain quick runs.
   """
   for name, one in (("old", old), ("new", new)):
     if any(record["quick"] for record in one):
-      raise BadRecords(f"the {name} file holds runs of --quick, whose times say nothing")
+      raise BadRecords(f"the {name} file holds runs of --quick, whose times are meaningless")
   compiled = all(record["compiled"] is not None for record in (*old, *new))
-  # The compiler gives the same program wherever it runs, and the case names the chip.
+  # The compiler gives the same program on every machine, and the case names the chip.
   for what in ("platform",) if compiled else ("platform", "device_kind", "cpu", "threads"):
     values = [sorted({str(record["environment"][what]) for record in one}) for one in (old, new)]
     if values[0] != values[1]:

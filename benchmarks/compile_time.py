@@ -1,4 +1,4 @@
-"""How long do lowering and compiling take? Each run compiles anew, without any cache; `seconds` is both together.
+"""Measures how long lowering and compiling take. Each run compiles without any cache; `seconds` is the sum of both.
 
 Cases are the gradients and training steps of the conv-RNN benchmark; stock Flax is the peer.
 """
@@ -13,7 +13,7 @@ from benchmarks.conv_rnn_problem import Problem, inputs_of
 
 
 def recompiling(prepare) -> harness.Program:
-  """A program whose call is the compilation."""
+  """Returns a program whose call compiles another one."""
   program = prepare()
 
   def call():
@@ -24,7 +24,7 @@ def recompiling(prepare) -> harness.Program:
 
 
 def problems(quick: bool) -> list[Problem]:
-  """A layer of each kind of cell, and the four layers of a stream."""
+  """Returns a layer of each kind of cell, and the four layers of a stream."""
   layer = Problem(batch=2, time=3, size=8, channels=4, features=(4,)) if quick else Problem()
   deep = dataclasses.replace(layer, operation="train_step", features=(4, 4) if quick else (16, 32, 64, 128))
   kinds = [dataclasses.replace(layer, kind=kind, enhanced=True) for kind in conv_rnn.KINDS]

@@ -1,10 +1,10 @@
-"""How fast are the conv-RNN layers, forward, gradient and training step, beside those of other libraries?
+"""Compares the speed of the conv-RNN layers (forward, gradient, training step) with other libraries.
 
-Operations: `forward` gives the outputs; `gradient` is that of sum(outputs * fixed weights) with respect to parameters
-and input; `train_step` descends on the mean squared distance from fixed targets by SGD with momentum 0.9, ours through
-the engine (`jaxfer.train.step.step`, jitted, state donated). Cells: ConvLSTM and ConvGRU, plain, and enhanced with
-temporal gate, temporal skip and spatial skip. A case of several layers is a stream of the two-stream net: layers with
-2 x 2 max pooling between them, mean over space and time.
+The operation `forward` computes the outputs; `gradient` is that of sum(outputs * fixed weights) with respect to
+parameters and input; `train_step` minimises the mean squared distance from fixed targets by SGD with momentum 0.9, ours
+through the engine (`jaxfer.train.step.step`, jitted, state donated). The cells are ConvLSTM and ConvGRU, plain and
+enhanced with temporal gate, temporal skip and spatial skip. A case of several layers is a stream of the two-stream net:
+layers with 2 x 2 max pooling between them, then the mean over space and time.
 """
 
 import contextlib
@@ -41,9 +41,9 @@ class Net(nn.Module):
 
   @nn.compact
   def __call__(self, x: Any) -> Any:
-    """[batch, time, size, size, channels] -> the same of features; of several layers [batch, features].
+    """Maps [batch, time, size, size, channels] to the same with features; for several layers to [batch, features].
 
-    A packed sequence gives the packed outputs of a single layer.
+    For a packed sequence, it returns the packed outputs of a single layer.
     """
     p = self.problem
     switches = {
@@ -58,12 +58,12 @@ class Net(nn.Module):
 
 
 def variables_of(problem: Problem, params: Mapping[str, Any]) -> dict[str, Any]:
-  """Parameters as `Net` has them."""
+  """Returns the parameters in the structure of `Net`."""
   return {"params": dict(params) if len(problem.features) == 1 else {"stream": params}}
 
 
 def reference_net(problem: Problem, params: Mapping[str, Any], x: jax.Array) -> jax.Array:
-  """`Net` by the plain scan, float32."""
+  """Computes `Net` with the plain scan in float32."""
   for k in range(len(problem.features)):
     if k:
       x = nn.max_pool(x.reshape(-1, *x.shape[2:]), (2, 2), (2, 2)).reshape(*x.shape[:2], *pooled(x))
@@ -72,7 +72,7 @@ def reference_net(problem: Problem, params: Mapping[str, Any], x: jax.Array) -> 
 
 
 def reference_result(problem: Problem, inputs: Mapping[str, Any]) -> dict[str, Any]:
-  """Forward and gradient by the plain scan in full float32 precision."""
+  """Computes forward and gradient with the plain scan in full float32 precision."""
   apply = functools.partial(reference_net, problem)
   with jax.default_matmul_precision("highest"):
     run = jax.jit(functools.partial(operate, problem.operation, apply))
@@ -82,7 +82,7 @@ def reference_result(problem: Problem, inputs: Mapping[str, Any]) -> dict[str, A
 def prepare(
   problem: Problem, inputs: Mapping[str, Any], implementation: Implementation = "auto"
 ) -> harness.JaxProgram:
-  """Our own layer."""
+  """Prepares our layer."""
   net, single = Net(problem, implementation), len(problem.features) == 1
 
   def apply(params, x):
@@ -112,7 +112,7 @@ def prepare(
   def result(out):
     trainable, metrics = out
     total, count = metrics["net/error"]
-    # The first step's momentum is its gradient.
+    # After the first step, the momentum is the gradient.
     momentum = trainable.optimizers["net"][0].trace
     return named({"params": momentum if single else momentum["stream"], "loss": total / count})
 
@@ -122,7 +122,7 @@ def prepare(
 
 
 def prepare_packed(problem: Problem, inputs: Mapping[str, Any]) -> harness.JaxProgram:
-  """A single layer in the Pallas kernels, whose input and output stay in their layout; of shapes alone."""
+  """Prepares a single layer with the Pallas kernels, with packed input and output, from shapes only."""
   net, variables = Net(problem, "pallas"), variables_of(problem, inputs["params"])
   x = jax.ShapeDtypeStruct(inputs["x"].shape, jnp.dtype(problem.dtype))
 
@@ -144,7 +144,7 @@ def prepare_packed(problem: Problem, inputs: Mapping[str, Any]) -> harness.JaxPr
 
 
 def measure(session: harness.Session, problem: Problem, budget: float | None) -> None:
-  """One case: ours and the peers that are asked for."""
+  """Measures one case: ours and the requested peers."""
   inputs = inputs_of(problem)
   case = harness.Case(
     name=problem.name,
@@ -155,7 +155,7 @@ def measure(session: harness.Session, problem: Problem, budget: float | None) ->
     budget=budget,
   )
   contenders = [harness.Contender("jaxfer", functools.partial(prepare, problem, inputs))]
-  if session.platform == "tpu":  # Those among which "auto" chooses.
+  if session.platform == "tpu":  # The implementations that "auto" chooses from.
     for one in implementations(problem.features, problem.size):
       make_one = functools.partial(prepare, problem, inputs, one)
       contenders.append(harness.Contender(f"jaxfer_{one}", make_one))
@@ -168,7 +168,7 @@ def measure(session: harness.Session, problem: Problem, budget: float | None) ->
 
 
 def implementations(features: tuple[int, ...], size: int) -> list[Implementation]:
-  """Implementations worth measuring on a TPU: pixels are folded only while the folded channels fit its 128 lanes."""
+  """Returns implementations to measure on a TPU; pixels are folded only if the folded channels fit its 128 lanes."""
 
   def suits(pixels: int) -> bool:
     divides = all((size >> k) % pixels == 0 for k in range(len(features)))
@@ -178,7 +178,7 @@ def implementations(features: tuple[int, ...], size: int) -> list[Implementation
 
 
 def tolerance(problem: Problem, session: harness.Session) -> float:
-  """Of the largest value of each array: rounding of the arithmetic, grown over the steps of time."""
+  """Returns the tolerance relative to each array's largest value: rounding errors, which grow over the time steps."""
   if problem.dtype == "bfloat16":
     return 0.1
   exact = session.platform == "cpu" or session.arguments.precision == "highest"
@@ -186,7 +186,7 @@ def tolerance(problem: Problem, session: harness.Session) -> float:
 
 
 def problems(platform: str, quick: bool) -> list[Problem]:
-  """The default sweep; the first is always the gradient of ConvLSTM [8, 16, 32, 32, 32] -> 32."""
+  """Returns the default sweep; the first is always the gradient of ConvLSTM [8, 16, 32, 32, 32] -> 32."""
   first = Problem()
   if quick:
     first = dataclasses.replace(first, batch=2, time=3, size=8, channels=4, features=(4,))
@@ -222,7 +222,7 @@ def problems(platform: str, quick: bool) -> list[Problem]:
     for features in (16, 32, 64, 128)
   ]
   both = [dataclasses.replace(p, dtype=dtype) for dtype in ("float32", "bfloat16") for p in every]
-  # What matters most comes first: on a lent device a run may be cut short.
+  # The most important cases come first, because a run on a borrowed device may be cut short.
   return _unique([first, *stacks, *layers, *both])
 
 

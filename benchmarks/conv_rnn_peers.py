@@ -1,8 +1,8 @@
 """The same conv-RNNs in stock Flax, Keras 3 on JAX, and PyTorch: same parameters, inputs and results.
 
-PyTorch has no convolutional recurrence of its own. Ours for it is written to be fast: the input's convolution runs once
-over all steps, gates of one input are one convolution, and cuDNN may pick its algorithms by trial. It is compared as
-NCHW, as channels-last and, on request, through `torch.compile`; in bfloat16 under autocast with float32 parameters.
+PyTorch has no convolutional recurrence. Ours for PyTorch is written to be fast: the convolution of the input runs once
+over all steps, gates of one input are one convolution, and cuDNN may choose its algorithms by trial. It is compared in
+NCHW, in channels-last and, on request, through `torch.compile`; bfloat16 uses autocast with float32 parameters.
 """
 
 import functools
@@ -25,7 +25,7 @@ Inputs = Mapping[str, Any]
 def _jax_peer(
   problem: Problem, inputs: Inputs, params: Any, apply: Callable, ours: Callable
 ) -> harness.JaxProgram:
-  """A peer that is a JAX function; `ours` turns its parameters' gradients into ours, layer -> name -> array."""
+  """Returns a peer that is a JAX function; `ours` converts its gradients to ours, layer -> name -> array."""
   x, weights = inputs["x"], inputs["weights"]
 
   def ours_named(result):
@@ -58,7 +58,7 @@ def _plain_lstm_only(problem: Problem, library: str) -> None:
 
 
 def _stream(problem: Problem, layer: Callable[[int, jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-  """The net around layers: nothing around one, max pooling between several and the mean over space and time."""
+  """Applies layers: a single one as it is; several with max pooling between them and the mean over space and time."""
   for k in range(len(problem.features)):
     if k:
       x = nn.max_pool(x.reshape(-1, *x.shape[2:]), (2, 2), (2, 2)).reshape(*x.shape[:2], *pooled(x))
@@ -69,7 +69,7 @@ def _stream(problem: Problem, layer: Callable[[int, jax.Array], jax.Array], x: j
 def flax(
   problem: Problem, inputs: Inputs, session: harness.Session | None, *, unroll: int = 1
 ) -> harness.JaxProgram:
-  """`nn.RNN(nn.ConvLSTMCell)`, whose loop takes `unroll` steps at a time."""
+  """Prepares `nn.RNN(nn.ConvLSTMCell)`, whose loop takes `unroll` steps at a time."""
   del session
   _plain_lstm_only(problem, "Flax")
   dtype = jnp.dtype(problem.dtype)
@@ -84,7 +84,7 @@ def flax(
       return _stream(problem, layer, x)
 
   net = Net()
-  # Flax orders its gates i g f o, ours are i f g o, and adds 1 to the forget gate, which ours has in its bias.
+  # Flax orders its gates i g f o, ours are i f g o. Flax adds 1 to the forget gate, which ours has in its bias.
   theirs, back = [0, 2, 1, 3], [0, 2, 1, 3]
 
   def reorder(a, order):
@@ -114,7 +114,7 @@ def flax(
 
 
 def keras(problem: Problem, inputs: Inputs, session: harness.Session) -> harness.JaxProgram:
-  """`ConvLSTM2D` of Keras 3 on its JAX backend, called as a pure function."""
+  """Prepares `ConvLSTM2D` of Keras 3 on its JAX backend, called as a pure function."""
   del session
   _plain_lstm_only(problem, "Keras")
   try:
@@ -206,7 +206,7 @@ def _torch_layer() -> type:
 
 
 def _to_torch(array: np.ndarray) -> np.ndarray:
-  """HWIO or [in, out] kernel -> OIHW; a bias stays."""
+  """Converts an HWIO or [in, out] kernel to OIHW; a bias stays unchanged."""
   if array.ndim == 2:
     array = array[None, None]
   return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
@@ -224,7 +224,7 @@ def torch(
   channels_last: bool = False,
   compiled: bool = False,
 ) -> harness.Program:
-  """PyTorch on the same device kind and as many threads as XLA has."""
+  """Prepares PyTorch on the same kind of device, with as many threads as XLA."""
   torch_ = torch_peer.begin(session, channels_last=channels_last, compiled=compiled)
   library = torch_.library
   nets = [
@@ -249,7 +249,7 @@ def torch(
   net = torch_.place(Net())
 
   def clip(array):
-    """[batch, time, height, width, channels] -> the same as [batch, time, channels, height, width]."""
+    """Converts [batch, time, height, width, channels] to [batch, time, channels, height, width]."""
     return torch_.images(array.reshape(-1, *array.shape[2:])).unflatten(0, array.shape[:2])
 
   x = clip(inputs["x"]).requires_grad_(problem.operation == "gradient")
@@ -279,7 +279,7 @@ def torch(
 
 
 def flax_unrolled(problem: Problem, inputs: Inputs, session: harness.Session | None) -> harness.JaxProgram:
-  """`flax` without a loop. On CPU that is its best setting: XLA's weight gradients are slow inside of loops there."""
+  """Like `flax`, but without a loop, its best setting on CPU, where XLA's weight gradients are slow inside loops."""
   return flax(problem, inputs, session, unroll=problem.time)
 
 

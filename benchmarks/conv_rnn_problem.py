@@ -1,4 +1,4 @@
-"""What the conv-RNN benchmark computes: cases, their inputs, and the operations, whoever carries them out."""
+"""The problems of the conv-RNN benchmark: cases, their inputs, and the operations, for every implementation."""
 
 import dataclasses
 import math
@@ -37,7 +37,7 @@ class Problem:
 
   @property
   def name(self) -> str:
-    """Unique in the benchmark."""
+    """Unique name in the benchmark."""
     cell = ("enhanced_" if self.enhanced else "") + self.kind
     net = "-".join(map(str, self.features))
     shape = f"b{self.batch}-t{self.time}-s{self.size}-c{self.channels}-f{net}"
@@ -45,15 +45,15 @@ class Problem:
 
   @property
   def flops(self) -> float:
-    """Of the convolutions, two a multiplication, padding counted as work; pointwise operations are left out.
+    """FLOP of the convolutions: two per multiplication, where padding counts as work and pointwise operations do not.
 
-    A gradient is three times the forward pass (value, input's and kernel's gradient); a training step does without the
+    A gradient counts as three forward passes (value, gradients of input and kernel); a training step does not need the
     gradient of the clip.
     """
     total, size, channels = 0.0, self.size, self.channels
     for k, features in enumerate(self.features):
       gates = self.cell.gates
-      # The input is read by all gates (and the temporal gate), the state by as many of features.
+      # All gates (and the temporal gate) read the input, and as many blocks of features read the state.
       over_input = 9 * channels * features * (gates + self.enhanced)
       over_state = 9 * features * features * (gates + self.enhanced)
       if self.enhanced:
@@ -70,7 +70,7 @@ class Problem:
 
 
 def inputs_of(problem: Problem) -> dict[str, Any]:
-  """Random float32 arrays on the host: "params" (layer -> name -> array), "x", and "weights", one an output."""
+  """Returns random float32 arrays on the host: "params" (layer -> name -> array), "x", and "weights" of the outputs."""
   rng = np.random.default_rng(0)
   p = problem
   x = rng.standard_normal((p.batch, p.time, p.size, p.size, p.channels), np.float32)
@@ -81,7 +81,7 @@ def inputs_of(problem: Problem) -> dict[str, Any]:
   for k, features in enumerate(p.features):
     layer = params[f"layer{k + 1}"] = {}
     for name, size in parameter_shapes(p.cell, channels, features, (3, 3), (p.size, p.size)).items():
-      # Random biases too: no zero and no symmetry, so that a parameter copied to the wrong place shows.
+      # Biases are random too, without zeros or symmetry, so that a parameter in the wrong place is detected.
       scale = 0.1 if len(size) == 1 else math.prod(size[:-1]) ** -0.5
       layer[name] = np.float32(scale) * rng.standard_normal(size, np.float32)
     channels = features
@@ -89,17 +89,17 @@ def inputs_of(problem: Problem) -> dict[str, Any]:
 
 
 def pooled(x: jax.Array) -> tuple[int, int, int]:
-  """Height, width and channels of a pooled clip."""
+  """Returns height, width and channels of a pooled clip."""
   return x.shape[2] // 2, x.shape[3] // 2, x.shape[4]
 
 
 def squared_error(y: jax.Array, targets: jax.Array) -> jax.Array:
-  """The training step's loss: mean over all outputs."""
+  """Returns the loss of the training step, a mean over all outputs."""
   return jnp.square(y.astype(jnp.float32) - targets).mean()
 
 
 def operate(operation: str, apply, params, x, weights) -> Any:
-  """What `forward` and `gradient` compute, for any apply(params, x); of `train_step` the loss and gradient."""
+  """Computes `forward` or `gradient` for any apply(params, x); for `train_step`, the loss and the gradient."""
   if operation == "forward":
     return {"output": apply(params, x)}
   if operation == "gradient":
@@ -111,7 +111,7 @@ def operate(operation: str, apply, params, x, weights) -> Any:
 
 
 def named(result: Mapping[str, Any]) -> dict[str, Any]:
-  """Arrays by name, parameters as "layer1/input_kernel"."""
+  """Returns arrays by name, with parameters such as "layer1/input_kernel"."""
   flat = {name: array for name, array in result.items() if name != "params"}
   for layer, arrays in result.get("params", {}).items():
     flat |= {f"{layer}/{name}": array for name, array in arrays.items()}

@@ -1,7 +1,7 @@
 """The enhanced ConvLSTM as one would write it in stock Flax: a cell of `nn.Conv` in `nn.scan`, differentiated by JAX.
 
-Flax has no such cell. This one computes the equations of `kernels.conv_recurrence` step by step, each convolution where
-the equation has it, and shares nothing with our own layers.
+Flax has no such cell. This one computes the equations of `kernels.conv_recurrence` step by step, with each convolution
+in its place in the equation, and shares no code with our layers.
 """
 
 import functools
@@ -38,7 +38,7 @@ class EnhancedCell(nn.Module):
 
   @nn.compact
   def __call__(self, carry: Any, x: jax.Array) -> tuple[Any, jax.Array]:
-    """Carry (state, state before it, cell state) and x [batch, height, width, channels] -> new carry and output."""
+    """Maps (state, previous state, cell state) and x [batch, height, width, channels] to the new carry and output."""
     state, before, memory = carry
 
     def conv(name, x, size=3, gates=1, bias=True):
@@ -57,7 +57,7 @@ class EnhancedCell(nn.Module):
 def flax_scan(
   problem: Problem, inputs: Mapping[str, Any], session: harness.Session | None, *, unroll: int = 1
 ) -> harness.JaxProgram:
-  """One enhanced ConvLSTM layer, whose loop takes `unroll` steps at a time; forward and gradient."""
+  """Prepares forward and gradient of one enhanced ConvLSTM layer, whose loop takes `unroll` steps at a time."""
   del session
   if not problem.enhanced or problem.kind != "conv_lstm" or len(problem.features) > 1:
     raise harness.Missing("only a single layer of the enhanced ConvLSTM is written this way")

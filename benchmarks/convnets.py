@@ -1,6 +1,6 @@
-"""How fast are the convolutional nets beside stock Flax and PyTorch? The first case is the headline.
+"""Compares the speed of the convolutional nets with stock Flax and PyTorch. The first case is the headline.
 
-identity_expression_vae/decoder_gradient       of sum(outputs * fixed weights) with respect to parameters and z
+identity_expression_vae/decoder_gradient       gradient of sum(outputs * fixed weights) in parameters and z
 identity_expression_vae/encoder_gradient       the same of (mean, log-variance), with respect to parameters and images
 identity_expression_vae/autoencoder_gradient   of the mean loss (divergence and squared error) of both encoders and the
                                                decoder, with respect to parameters and images
@@ -53,7 +53,7 @@ REFERENCE = "stock Flax, float32, highest precision"
 
 
 def reference_result(problem: Problem, inputs: Mapping[str, Any]) -> dict[str, Any]:
-  """The operation by Flax's own layers in full float32 precision."""
+  """Computes the operation with Flax's layers in full float32 precision."""
   plain = dataclasses.replace(problem, dtype="float32")
   with jax.default_matmul_precision("highest"), nn.intercept_methods(stock):
     run = jax.jit(functools.partial(operate, plain))
@@ -62,7 +62,7 @@ def reference_result(problem: Problem, inputs: Mapping[str, Any]) -> dict[str, A
 
 
 def prepare(problem: Problem, inputs: Mapping[str, Any]) -> harness.JaxProgram:
-  """Our own net."""
+  """Prepares our net."""
   variables, x, weights = inputs["variables"], inputs["x"], inputs["weights"]
   if problem.operation != "train_step":
     return harness.JaxProgram(functools.partial(operate, problem), variables, weights, *x, named=named)
@@ -99,7 +99,7 @@ def prepare(problem: Problem, inputs: Mapping[str, Any]) -> harness.JaxProgram:
 
 
 def measure(session: harness.Session, problem: Problem, budget: float | None) -> None:
-  """One case: ours and the peers that are asked for."""
+  """Measures one case: ours and the requested peers."""
   inputs = inputs_of(problem)
   case = harness.Case(
     name=problem.name,
@@ -115,10 +115,11 @@ def measure(session: harness.Session, problem: Problem, budget: float | None) ->
   session.measure(case, contenders, functools.partial(reference_result, problem, inputs), REFERENCE)
 
 
-# By arithmetic and operation, of the largest value of each array. Values are exact to 1e-5 in float32, and so are
-# nearly all gradients; but where an activation lies within rounding of zero, a ReLU takes the other side in one library
-# and a channel's gradient changes with it: by up to 6e-2 in ResNet50 (ours and stock Flax from PyTorch in float64), in
-# bfloat16 by 0.2 to 0.5 (all three from float32). An array in the wrong place or layout is off by 1 or more.
+# Tolerance by arithmetic and operation, relative to the largest value of each array. Values are exact to 1e-5 in
+# float32, and so are nearly all gradients. But if an activation is within rounding of zero, a ReLU may take different
+# sides in different libraries, which changes a channel's gradient: by up to 6e-2 in ResNet50 (ours and stock Flax
+# against PyTorch in float64), and in bfloat16 by 0.2 to 0.5 (all three against float32). An array in the wrong place or
+# layout differs by 1 or more.
 _TOLERANCE = {
   "float32": {"forward": 1e-4, "gradient": 0.02, "train_step": 0.2},
   "tf32": {"forward": 0.02, "gradient": 0.2, "train_step": 0.6},

@@ -26,7 +26,7 @@ Inputs = Mapping[str, Any]
 
 
 def flax(problem: Problem, inputs: Inputs, session: harness.Session | None) -> harness.JaxProgram:
-  """Our net with `nn.Conv` and `nn.ConvTranspose` in it, stepped by plain optax."""
+  """Prepares our net with `nn.Conv` and `nn.ConvTranspose` and a plain optax step."""
   del session
   variables, x, weights = inputs["variables"], inputs["x"], inputs["weights"]
 
@@ -69,7 +69,7 @@ def torch(
   channels_last: bool = False,
   compiled: bool = False,
 ) -> harness.Program:
-  """PyTorch on the same device kind and as many threads as XLA has."""
+  """Prepares PyTorch on the same kind of device, with as many threads as XLA."""
   torch_ = torch_peer.begin(session, channels_last=channels_last, compiled=compiled)
   library = torch_.library
   from benchmarks import torch_nets
@@ -116,7 +116,7 @@ def torch(
     for name, part in net.tree.named_children():
       part.requires_grad_(name in problem.moved)
     torch_nets.AdaBelief(net, ADABELIEF["learning_rate"], ADABELIEF["weight_decay"])
-    operation = "gradient"  # AdaBelief steps within the backward pass.
+    operation = "gradient"  # AdaBelief updates the parameters during the backward pass.
   return torch_peer.program(
     torch_, net, x, operation=operation, dtype=problem.dtype, scalar=scalar, sgd=SGD, named=named_
   )

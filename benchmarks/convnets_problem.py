@@ -1,7 +1,7 @@
-"""What the convolutional nets' benchmark computes: cases, their nets and inputs, and the operations, whoever runs them.
+"""The problems of the convolutional nets' benchmark: cases, nets, inputs and operations, for every implementation.
 
-Every implementation gets the same variables (`variables` as our modules have them), inputs and weights, and returns
-arrays by the names of `named`.
+Every implementation gets the same variables (in the structure of our modules), inputs and weights, and returns arrays
+by the names of `named`.
 """
 
 import dataclasses
@@ -25,10 +25,10 @@ FACE = "face_resnet"
 FUSION = "landmark_fusion"
 VAE = "identity_expression_vae/"
 SGD = {"learning_rate": 0.05, "momentum": 0.9}
-ADABELIEF = {"learning_rate": 1e-3, "weight_decay": 1e-2}  # Of paper 002; the ResNets have SGD.
-COLLECTIONS = ["batch_stats", "affinity"]  # What a training step changes beside parameters.
+ADABELIEF = {"learning_rate": 1e-3, "weight_decay": 1e-2}  # Paper 002; the ResNets use SGD.
+COLLECTIONS = ["batch_stats", "affinity"]  # Collections that a training step changes besides parameters.
 STEP_AND_TEST = ("train_step", "forward")
-KL_WEIGHT, ERROR_WEIGHT = 1e-5, 0.01  # As paper 003's recipe has them.
+KL_WEIGHT, ERROR_WEIGHT = 1e-5, 0.01  # As in the recipe of paper 003.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Problem:
 
   @property
   def name(self) -> str:
-    """Unique in the benchmark; a width other than the paper's is part of it."""
+    """Unique name in the benchmark; it contains the width if that is not the paper's."""
     joint = "_" if "/" in self.net else "/"
     narrow = "" if self.width == 1 else f"-w{self.width}"
     return f"{self.net}{joint}{self.operation}/b{self.batch}-s{self.size}{narrow}/{self.dtype}"
@@ -61,7 +61,7 @@ class Problem:
     if self.net == VAE + "autoencoder":
       return Autoencoder(**settings)
     if self.net == FUSION:
-      # At an eighth of the widths images of 112 px, which end in maps of 4 x 4.
+      # With an eighth of the widths, images have 112 px and end in maps of 4 x 4.
       small: dict[str, Any] = {"block": 4, "kernel_sizes": (5, 3, 3, 3, 1, 2)}
       return _Fusion(self.num_classes, **settings, **(small if self.width == 0.125 else {}))
     if self.net.startswith(FACE):
@@ -78,12 +78,12 @@ class Problem:
 
   @property
   def moved(self) -> tuple[str, ...]:
-    """Submodules that a training step moves."""
+    """Submodules that a training step trains."""
     return ("landmark", "head") if self.net == FUSION else ("trunk", "fc")
 
 
 class _Fusion(LandmarkFusion):
-  """Logits of the landmark net and of the head, which the loss takes, as one array [batch, 2, num_classes]."""
+  """Returns the logits of the landmark net and of the head, which the loss reads, as [batch, 2, num_classes]."""
 
   def __call__(self, images: jax.Array, heatmaps: jax.Array, *_: Any, **options: Any) -> Any:
     outputs = super().__call__(images, heatmaps, jnp.float32(0.6), **options)
@@ -91,7 +91,7 @@ class _Fusion(LandmarkFusion):
 
 
 class _Face(nn.Module):
-  """AdaFace's IR and a classifier of its feature. Nothing is dropped: libraries draw other units."""
+  """AdaFace's IR and a classifier of its feature, without dropout, because libraries would drop different units."""
 
   depth: int
   num_classes: int
@@ -107,21 +107,21 @@ class _Face(nn.Module):
 
 
 class _Encoder(Encoder):
-  """Mean and log-variance as one array [batch, 128]."""
+  """Returns mean and log-variance as one array [batch, 128]."""
 
   def __call__(self, *inputs: Any, **options: Any) -> Any:
     return jnp.concatenate(super().__call__(*inputs, **options), -1)
 
 
 class Autoencoder(nn.Module):
-  """Both encoders and the decoder as a training step runs them: images and noise -> a loss for each image [batch]."""
+  """Both encoders and the decoder as in a training step: maps images and noise to a loss for each image [batch]."""
 
   width: float
   dtype: Any
 
   @nn.compact
   def __call__(self, images: jax.Array, noise: jax.Array) -> jax.Array:
-    """Divergence from the prior plus squared error; noise [batch, 128] is of the two codes."""
+    """Returns the divergence from the prior plus the squared error; noise [batch, 128] is for both codes."""
     settings: dict[str, Any] = {"width": self.width, "dtype": self.dtype}
     identity = Encoder(**settings, name="identity_encoder")(images)
     expression = Encoder(**settings, name="expression_encoder")(images)
@@ -133,11 +133,11 @@ class Autoencoder(nn.Module):
 
 
 def inputs_of(problem: Problem) -> dict[str, Any]:
-  """Random arrays on the host: float32, and False where the net has bools.
+  """Draws random arrays on the host: float32, and False for bools.
 
   Returns:
-    "variables" of the net, "x" its inputs (a tuple), and "weights": labels [batch] of a training step, of the other
-    operations what the outputs are weighed by.
+    "variables" of the net, "x", its inputs (a tuple), and "weights": labels [batch] of a training step, or the weights
+    of the outputs for other operations.
   """
   rng = np.random.default_rng(0)
   images = rng.uniform(0, 1, (problem.batch, problem.size, problem.size, 3)).astype(np.float32)
@@ -148,18 +148,18 @@ def inputs_of(problem: Problem) -> dict[str, Any]:
   net = problem.module
   shapes = jax.eval_shape(lambda *x: net.init(jax.random.key(0), *x, **problem.trained), *x)
 
-  deep = problem.net == "resnet50" or problem.net.startswith(FACE)  # Three norms a block.
+  deep = problem.net == "resnet50" or problem.net.startswith(FACE)  # Three norms per block.
 
   def draw(path, leaf):
     name, shape = path[-1].key, leaf.shape
-    if leaf.dtype == bool:  # Whether a moving average holds a value yet.
+    if leaf.dtype == bool:  # Flags whether a moving average has a value.
       return np.zeros(shape, bool)
     if name in ("scale", "var"):
-      # The last norm of a residual branch is small, as in a trained net: a deep stack of random branches of full size
-      # turns rounding in bfloat16 into gradients that have nothing in common, whoever computes them.
+      # The last norm of a residual branch is small, as in a trained net. In a deep stack of random branches of full
+      # size, rounding in bfloat16 leads to entirely different gradients in every library.
       last = name == "scale" and path[-2].key == ("bn3" if deep else "bn2")
       return ((0.1 if last else 1) * rng.uniform(0.5, 1.5, shape)).astype(np.float32)
-    # Random biases too: no zero and no symmetry, so that a parameter copied to the wrong place shows.
+    # Biases are random too, without zeros or symmetry, so that a parameter in the wrong place is detected.
     spread = (2 / math.prod(shape[:-1])) ** 0.5 if name == "kernel" else 0.1
     return np.float32(spread) * rng.standard_normal(shape, np.float32)
 
@@ -175,14 +175,14 @@ def inputs_of(problem: Problem) -> dict[str, Any]:
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """The training step's loss of each image; of paper 002 that of both logits [batch, 2, num_classes]."""
+  """Returns the training step's loss of each image; for paper 002, that of both logits [batch, 2, num_classes]."""
   if logits.ndim == 3:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels[:, None]).sum(1)
   return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
 def operate(problem: Problem, variables: Any, weights: jax.Array, *x: jax.Array) -> dict[str, Any]:
-  """What `forward` and `gradient` compute; of `train_step` loss, gradient and new statistics."""
+  """Computes `forward` or `gradient`; for `train_step`, loss, gradient and new statistics."""
   net, fixed = problem.module, {name: tree for name, tree in variables.items() if name != "params"}
   if problem.operation == "forward":
     return {"output": net.apply(variables, *x, **problem.trained)}
@@ -206,12 +206,12 @@ def operate(problem: Problem, variables: Any, weights: jax.Array, *x: jax.Array)
 
 
 def first_gradient(state: Any) -> Any:
-  """The first step's gradient, from the state of its optimizer: SGD's momentum is it, AdaBelief's a tenth of it."""
+  """Returns the first step's gradient from the optimizer: the momentum of SGD, or ten times that of AdaBelief."""
   return jax.tree.map(lambda m: 10 * m, state[0].mu) if hasattr(state[0], "mu") else state[0].trace
 
 
 def named(result: Mapping[str, Any]) -> dict[str, Any]:
-  """Arrays by name, parameters as "trunk/conv1/kernel"; statistics are left out."""
+  """Returns arrays by name, with parameters such as "trunk/conv1/kernel"; statistics are left out."""
   flat = {name: array for name, array in result.items() if name not in ("params", "fixed")}
   for path, array in jax.tree_util.tree_flatten_with_path(result.get("params", {}))[0]:
     flat["/".join(part.key for part in path)] = array
@@ -219,14 +219,14 @@ def named(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_noise(gradients: Mapping[str, Any]) -> dict[str, Any]:
-  """All but biases of the face nets that a later norm takes out again: their gradients are zero but for rounding."""
+  """Drops the biases of face networks that a later norm cancels: their gradients are zero except for rounding."""
   face = "trunk/fc/bias" in gradients
   idle = ("bn3/bias", "downsample_bn/bias", "trunk/bn2/bias", "trunk/fc/bias")
   return {path: array for path, array in gradients.items() if not (face and path.endswith(idle))}
 
 
 def stock(call: Callable, args: Any, kwargs: Any, context: Any) -> Any:
-  """Interceptor that runs Flax's own layers where ours stand, with the same parameters (`nn.intercept_methods`)."""
+  """Interceptor that replaces our layers by Flax's with the same parameters (`nn.intercept_methods`)."""
   layer = context.module
   if not isinstance(layer, Conv | ConvTranspose) or context.method_name != "__call__":
     return call(*args, **kwargs)
@@ -242,7 +242,7 @@ def stock(call: Callable, args: Any, kwargs: Any, context: Any) -> Any:
   if isinstance(layer, Conv):
     theirs: nn.Module = nn.Conv(layer.features, kernel_size, strides, pads, **shared)
   else:
-    # Flax neither flips the kernel nor knows an output padding: its pads are those of the spread input.
+    # Flax neither flips the kernel nor has an output padding; its padding is that of the dilated input.
     params["kernel"] = params["kernel"][::-1, ::-1]
     more = as_pair(layer.output_padding)
     spread = [(k - 1 - lo, k - 1 - hi + m) for k, (lo, hi), m in zip(kernel_size, pads, more, strict=True)]
@@ -251,11 +251,12 @@ def stock(call: Callable, args: Any, kwargs: Any, context: Any) -> Any:
 
 
 def flops(problem: Problem, inputs: Mapping[str, Any]) -> float:
-  """Of convolutions and dense layers, two a multiplication, padding counted as work; the rest is left out.
+  """Counts FLOP of convolutions and dense layers: two per multiplication, where padding counts as work.
 
   A convolution's forward pass multiplies kernel area x channels x features for each pixel of its output, a transposed
-  one for each pixel of its input. A gradient is three times the forward pass (value, input's and kernel's gradient);
-  a training step does without the gradient of the images, and passes forward alone through what it does not move.
+  one for each pixel of its input. A gradient counts as three forward passes (value, gradients of input and kernel). A
+  training step does not need the gradient of the images, and only the forward pass of submodules that it does not
+  train.
   """
   works = []
 
@@ -282,7 +283,7 @@ def flops(problem: Problem, inputs: Mapping[str, Any]) -> float:
 
 
 def problems(platform: str, quick: bool) -> list[Problem]:
-  """The default sweep; the first is always the gradient of paper 003's decoder, batch 32, 64 px."""
+  """Returns the default sweep; the first is always the gradient of paper 003's decoder, batch 32, 64 px."""
   nets = ("decoder", "encoder", "autoencoder")
   if quick:
     vae = [Problem(VAE + net, batch=2, width=0.125) for net in nets]

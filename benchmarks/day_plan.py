@@ -1,4 +1,4 @@
-"""What a device day measures, in which order, and what is left of it: parts, their shares of the time, the state."""
+"""The plan of a device day: its parts in order, their shares of the time, and the state of each."""
 
 import dataclasses
 import json
@@ -6,8 +6,8 @@ import pathlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-LEAST = 20.0  # Seconds; with less left no part is started.
-ATTEMPTS = 2  # Slices in which a part that fails is tried.
+LEAST = 20.0  # Seconds; no part is started if less time is left.
+ATTEMPTS = 2  # Number of slices in which a failing part is tried.
 _STATUSES = ("waiting", "running", "stopped", "done", "failed")
 
 
@@ -16,13 +16,13 @@ class Part:
   """One process of the day.
 
   Attributes:
-    name: unique.
-    script: of `benchmarks`.
-    minutes: its share of the day, 20 seconds or more. What is not done by then waits until all others have had theirs.
-    flags: of the script, beside those that all parts get.
-    peers: asked for by `--peers`, "all" or joined by commas; none by default.
-    gate: whether it comes first in every slice until it is done, and its failure ends the day.
-    anew: whether it is measured anew although its cases are on record.
+    name: unique name.
+    script: script of `benchmarks`.
+    minutes: share of the day, at least 20 seconds. Unfinished work waits until all other parts have had their shares.
+    flags: flags of the script besides those that all parts get.
+    peers: value of `--peers`, "all" or names separated by commas; none by default.
+    gate: whether the part comes first in every slice until it is done, and its failure ends the day.
+    anew: whether the part is measured again although its cases are recorded.
   """
 
   name: str
@@ -34,14 +34,14 @@ class Part:
   anew: bool = False
 
   def peers_on(self, device: str | None) -> str | None:
-    """The peers that run on a device: PyTorch's and scikit-learn's do not run on a TPU."""
+    """Returns the peers that run on a device; those of PyTorch and scikit-learn do not run on a TPU."""
     if self.peers is None or device != "tpu":
       return self.peers
     asked = _ON_TPU if self.peers == "all" else self.peers.split(",")
     return ",".join(peer for peer in asked if peer in _ON_TPU) or None
 
   def arguments(self, device: str | None) -> list[str]:
-    """What follows `python -m` on a device, without the flags that are the day's."""
+    """Returns the arguments after `python -m` on a device, without the common flags of the day."""
     peers = self.peers_on(device)
     resume = [] if self.anew else ["--continue"]
     return [f"benchmarks.{self.script}", *self.flags, *([f"--peers={peers}"] if peers else []), *resume]
@@ -52,13 +52,13 @@ _ON_TPU = ("flax", "flax_unrolled", "keras")
 # Most important first. The shares add up to 27 minutes, three slices of nine.
 PARTS: tuple[Part, ...] = (
   Part("goldens", "goldens", 2, ("--runs=5",), gate=True),
-  # A case is recorded as a whole: first without what compiles for minutes.
+  # A case is recorded as a whole, so it is first measured without the programs that take minutes to compile.
   Part("headline", "conv_rnn", 2, ("--first",), peers="flax,flax_unrolled,torch"),
   Part("headline beside all", "conv_rnn", 2.25, ("--first",), peers="all"),
   Part("choices", "choose", 3.75, ("--write",)),
-  # The table of choices is another now.
+  # The table of choices has changed.
   Part("headline again", "conv_rnn", 0.75, ("--first",), anew=True),
-  # On a TPU the table learns case by case which layers are faster in the Pallas kernels.
+  # On a TPU, the table is updated after each case with the layers that are faster with Pallas kernels.
   Part("conv_rnn", "conv_rnn", 3.25, ("--write",), peers="all"),
   Part("train_step", "train_step", 2),
   Part("members", "members", 2.5),
@@ -72,14 +72,14 @@ PARTS: tuple[Part, ...] = (
 
 
 class State:
-  """What of a day is done: {part: status, seconds, attempts, reason}, and on which machine and code.
+  """The state of a day: {part: status, seconds, attempts, reason}, and the machine and code.
 
-  It lies in a file, which is written after every change. A part that was running when the program was killed counts as
-  stopped.
+  It is stored in a file, which is written after every change. A part that was running when the program was killed
+  counts as stopped.
   """
 
   def __init__(self, path: pathlib.Path, run: Mapping[str, Any]):
-    """Reads the file; begins anew where it is not there, is damaged, or is of another machine or code than `run`."""
+    """Reads the file; starts an empty state if it is missing, damaged, or from another machine or code than `run`."""
     self.path, self.run = path, dict(run)
     self.slices, self.parts, self.other = 0, dict[str, dict[str, Any]](), False
     try:
@@ -94,7 +94,7 @@ class State:
         entry["status"] = "stopped"
 
   def of(self, part: Part) -> dict[str, Any]:
-    """A part's entry."""
+    """Returns the entry of a part."""
     return self.parts.setdefault(
       part.name, {"status": "waiting", "seconds": 0.0, "attempts": 0, "reason": None}
     )
@@ -113,7 +113,7 @@ class State:
     self.save()
 
   def save(self) -> None:
-    """Writes the file, whole or not at all."""
+    """Writes the file atomically."""
     self.path.parent.mkdir(parents=True, exist_ok=True)
     fresh = self.path.with_suffix(".new")
     fresh.write_text(
@@ -122,7 +122,7 @@ class State:
     fresh.replace(self.path)
 
   def open(self, part: Part) -> bool:
-    """Whether there is something left to do of a part."""
+    """Whether a part is unfinished."""
     entry = self.of(part)
     if entry["status"] == "failed":
       return entry["attempts"] < ATTEMPTS
@@ -132,17 +132,17 @@ class State:
 def next_turn(
   parts: Sequence[Part], state: State, left: float, over: Collection[str]
 ) -> tuple[Part, float] | None:
-  """Which part comes next, and for how many seconds at most; None where nothing is left, or too little time.
+  """Returns the next part and its time limit in seconds; None if nothing is left to do, or too little time.
 
-  Each part has its share first, in order. Those that were stopped then get twice their share, in order, then four
-  times, and so on. So a long sweep keeps nobody waiting, and a case that takes longer than a share is done in the end.
-  A gate that is not done has its share at the start of every slice.
+  First each part gets its share, in order. Those that were stopped then get twice their share, in order, then four
+  times, and so on. Thus a long sweep does not block the others, and a case that takes longer than a share is finished
+  eventually. An unfinished gate gets its share at the start of every slice.
 
   Args:
-    parts: of the day.
-    state: of the day.
-    left: seconds of the slice.
-    over: parts that this slice is done with.
+    parts: parts of the day.
+    state: state of the day.
+    left: seconds left in the slice.
+    over: parts that are finished for this slice.
   """
   if left < LEAST:
     return None
@@ -155,7 +155,7 @@ def next_turn(
 
 
 def _turn(part: Part, spent: float) -> tuple[int, float]:
-  """In which round a part is after so many seconds, and what it may still take of that round."""
+  """Returns the round of a part after `spent` seconds, and the seconds that are left in that round."""
   share, number = 60 * part.minutes, 0
   if part.gate:
     return 0, share
@@ -165,5 +165,5 @@ def _turn(part: Part, spent: float) -> tuple[int, float]:
 
 
 def barred(parts: Sequence[Part], state: State) -> bool:
-  """Whether a gate has failed, so that nothing else shall be measured."""
+  """Whether a gate has failed, so that nothing else may be measured."""
   return any(part.gate and state.of(part)["status"] == "failed" for part in parts)

@@ -1,4 +1,4 @@
-"""The summary of a device day: what ran, what is left, what failed, and the ratios, as text."""
+"""The summary of a device day as text: finished, unfinished and failed parts, and ratios to peers."""
 
 import collections
 import pathlib
@@ -9,13 +9,13 @@ from benchmarks.day_plan import Part, State
 
 
 def text(parts: Sequence[Part], state: State, results: pathlib.Path, notes: Iterable[str]) -> str:
-  """All of it, for a terminal.
+  """Returns the summary for a terminal.
 
   Args:
-    parts: of the day.
-    state: of the day.
-    results: the results file; it need not be there yet.
-    notes: lines that the day has to say.
+    parts: parts of the day.
+    state: state of the day.
+    results: the results file; it need not exist yet.
+    notes: further lines.
   """
   rows = list(on_file.of_run(results, state.run).values())
   entries = [(part, state.of(part)) for part in parts]
@@ -61,7 +61,7 @@ def _failures(rows: Sequence[records.Record], entries) -> list[str]:
 
 
 def _ratios(rows: Sequence[records.Record]) -> list[str]:
-  """Ours beside every peer of the same case; 2.0x is a peer that takes twice our time."""
+  """Returns our time and those of all peers of the same case; 2.0x means that a peer takes twice our time."""
   cases: dict[tuple[str, str], dict[str, float]] = {}
   for row in rows:
     if row["status"] == "ok":

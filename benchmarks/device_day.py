@@ -1,14 +1,14 @@
-"""Everything worth knowing of a machine, most important first, in slices of a few minutes.
+"""Runs all benchmarks on a machine, most important first, in slices of a few minutes.
 
 `python -m benchmarks.device_day --minutes 9 --continue --out DIR` measures for nine minutes and can be called again
 until nothing is left; README.md says how to use it on a fresh GPU machine and on a TPU. It needs JAX, Flax, Optax,
-Orbax and chex; PyTorch and scikit-learn are compared where they are installed.
+Orbax and chex; PyTorch and scikit-learn are compared if they are installed.
 
-Each part runs in a process of its own and writes its records as it measures. A part is stopped when its share or the
-slice ends. The next slice goes on with the first case that is not on record. Where a golden is wrong
+Each part runs in a separate process and writes its records as it measures. A part is stopped when its share or the
+slice ends. The next slice continues with the first case that is not recorded. If a golden is wrong
 (benchmarks/goldens.py), nothing else is measured, unless `--despite-goldens` is given.
 
-DIR holds at most eight files, of 16 MB at most: the results (JSON lines, README.md), `state.json`, `summary.txt`,
+DIR holds at most eight files of at most 16 MB: the results (JSON lines, README.md), `state.json`, `summary.txt`,
 `log.txt` and the table of choices.
 """
 
@@ -33,28 +33,25 @@ from benchmarks.day_plan import PARTS, Part, State
 FILES, BYTES = 8, 16 * 10**6
 OUT = pathlib.Path("runs/device_day")
 CHOICES = machine.ROOT / "jaxfer" / "kernels" / "conv" / "choices.json"
-_BEAT, _GRACE, _ENDING = (
-  5.0,
-  3.0,
-  5.0,
-)  # Seconds: between two looks at a part, to end by itself, to end a slice.
+# Seconds: between two checks of a part, for a part to end by itself, for a slice to end.
+_BEAT, _GRACE, _ENDING = (5.0, 3.0, 5.0)
 
 
 class Process(Protocol):
   """A part that runs."""
 
   def wait(self, seconds: float) -> int | None:
-    """Waits for its end; the exit code, or None where it still runs."""
+    """Waits for the end of the part; returns the exit code, or None if it is still running."""
 
   def stop(self) -> None:
-    """Ends it and what it has started."""
+    """Ends the part and its child processes."""
 
   def last_line(self) -> str:
-    """The last line that it printed."""
+    """Returns the last line that the part printed."""
 
 
 class Child:
-  """A part in a process group of its own, which ends with this process, however that ends (on Linux)."""
+  """A part in a separate process group, which ends whenever this process ends (on Linux)."""
 
   def __init__(self, command: Sequence[str], log: "Log"):
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
@@ -83,7 +80,7 @@ class Child:
 
   def stop(self) -> None:
     """See `Process`."""
-    for kind in (signal.SIGTERM, signal.SIGKILL):  # What it has started may outlive it, and needs the second.
+    for kind in (signal.SIGTERM, signal.SIGKILL):  # Its child processes may outlive it, and need the second.
       try:
         os.killpg(self._process.pid, kind)
       except ProcessLookupError:
@@ -104,14 +101,14 @@ def _end_with_parent() -> None:
 
 
 class Log:
-  """What the parts print: to the terminal, and to a file that stops growing at its limit."""
+  """Writes the output of the parts to the terminal, and to a file of limited size."""
 
   def __init__(self, path: pathlib.Path, limit: int = BYTES - 10**6):
     path.parent.mkdir(parents=True, exist_ok=True)
     self._path, self._room = path, limit - (path.stat().st_size if path.exists() else 0)
 
   def write(self, line: str) -> None:
-    """Prints and keeps a line."""
+    """Prints and stores a line."""
     print(line, end="", flush=True)
     self._room -= len(line.encode())
     if self._room > 0:
@@ -123,11 +120,11 @@ class Day:
   """A day on one machine.
 
   Args:
-    arguments: of the command line.
-    environment: of the machine (`machine.environment`).
-    launch: starts a command.
-    clock: seconds.
-    parts: of the day.
+    arguments: arguments of the command line.
+    environment: environment of the machine (`machine.environment`).
+    launch: function that starts a command.
+    clock: function that returns seconds.
+    parts: parts of the day.
   """
 
   def __init__(
@@ -148,14 +145,14 @@ class Day:
     self.notes: list[str] = []
 
   def command(self, part: Part) -> list[str]:
-    """What runs a part."""
+    """Returns the command that runs a part."""
     device = [f"--device={self.arguments.device}"] if self.arguments.device else []
     quick = ["--quick"] if self.arguments.quick else []
     own = part.arguments(self.arguments.device)
     return [sys.executable, "-m", *own, *device, *quick, f"--output={self.results.resolve()}"]
 
   def slice(self, deadline: float) -> None:
-    """Runs parts until the deadline, or until nothing is left; writes the summary, however that ends."""
+    """Runs parts until the deadline, or until nothing is left; always writes the summary."""
     if self.arguments.device == "tpu":
       self.notes.append("PyTorch and scikit-learn are not compared on a TPU.")
     if self.state.other:
@@ -185,7 +182,7 @@ class Day:
       self.summarise()
 
   def run(self, part: Part, seconds: float) -> None:
-    """Runs a part for so many seconds at most."""
+    """Runs a part for at most `seconds`."""
     print(f"== {part.name}, {seconds:.0f} s at most", flush=True)
     self.state.set(part, "running")
     start = self.clock()
@@ -205,13 +202,13 @@ class Day:
       self.state.set(part, *(("failed", reason) if code else ("done",)))
 
   def take_choices(self) -> None:
-    """Puts the table of choices that this day has measured into the checkout, which may be a fresh copy."""
+    """Copies the table of choices that this day has measured to the checkout, which may be a fresh copy."""
     kept = self.out / CHOICES.name
     if self.state.parts and kept.exists():
       shutil.copyfile(kept, CHOICES)
 
   def keep_choices(self, part: Part) -> None:
-    """Keeps the table of choices beside the results."""
+    """Copies the table of choices to the folder of the results."""
     if "--write" in part.flags:
       shutil.copyfile(CHOICES, self.out / CHOICES.name)
 
@@ -222,7 +219,7 @@ class Day:
     return text
 
   def fit(self) -> None:
-    """Holds the folder to its limits: results that are too long lose records that others have replaced."""
+    """Enforces the limits of the folder: if results are too long, replaced records are removed."""
     if self.results.exists() and self.results.stat().st_size > BYTES:
       last = records.latest(records.read(self.results)).values()
       fresh = self.results.with_suffix(".new")
@@ -240,7 +237,7 @@ class Day:
 
 
 def environment_of(device: str | None) -> dict[str, Any]:
-  """Device, versions and commit, found out in a process of its own, so that this one takes no device."""
+  """Returns device, versions and commit, found in a separate process, so that this one does not occupy the device."""
   platforms = {"JAX_PLATFORMS": harness.PLATFORMS[device]} if device else {}
   done = subprocess.run(
     [sys.executable, "-m", "benchmarks.machine"],
@@ -261,7 +258,7 @@ def flags() -> argparse.ArgumentParser:
     "--continue", dest="resume", action="store_true", help="go on with the day in --out, or begin it"
   )
   parser.add_argument("--out", type=pathlib.Path, default=OUT, help=f"folder of results (default {OUT})")
-  parser.add_argument("--device", choices=list(harness.PLATFORMS), help="default: what JAX takes by itself")
+  parser.add_argument("--device", choices=list(harness.PLATFORMS), help="default: the one that JAX chooses")
   parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything works")
   parser.add_argument("--despite-goldens", action="store_true", help="go on although a golden is wrong")
   parser.add_argument("--list", action="store_true", help="print the parts and stop")

@@ -109,7 +109,7 @@ def markdown(sets: dict[str, list[Picture]], rows: dict[str, Row]) -> str:
       parts.append(f"{row.seconds[key] / rows['cascade'].seconds[key]:.2f}x")
       cells.append(", ".join(parts))
     lines.append("| " + " | ".join(cells) + " |")
-  return "\n".join([*lines, "", "cascade, ms of the processor a picture: " + ", ".join(milliseconds)])
+  return "\n".join([*lines, "", "cascade, processor time per picture in ms: " + ", ".join(milliseconds)])
 
 
 def draw(picture: Picture, faces: Sequence[detect.Face], path: Path) -> None:

@@ -1,12 +1,12 @@
-"""Does this machine compute what the goldens of the tests say? Run it before any timing.
+"""Checks that this machine reproduces the goldens of the tests. Run it before any timing.
 
 Each case compares one of our nets with its file in tests/golden (tests/golden/README.md says where the numbers come
-from): `conv_rnn/...` outputs and directional derivatives, `layers` those of every kind of convolution, the others
-outputs. Derivatives through ReLUs are left out, since rounding decides on which side of the kink some units lie.
-`--precision highest` is the default here: the goldens are float64, and TF32 or bfloat16 products differ by 1e-3. The
-cases are tiny, so their times say nothing. The exit code is 1 where a case does not run or is off by 2 %. What is
-beyond the tolerance but nearer than that is recorded as a mismatch alone. A recurrence that has an implementation of
-its own on some platform belongs in this list.
+from): `conv_rnn/...` compares outputs and directional derivatives, `layers` those of every kind of convolution, and the
+others outputs only. Derivatives through ReLUs are left out, because rounding decides on which side of the kink some
+units are. `--precision highest` is the default here: the goldens are float64, and TF32 or bfloat16 products differ by
+1e-3. The cases are tiny, so their times are meaningless. The exit code is 1 if a case does not run or differs by at
+least 2 %. Smaller differences beyond the tolerance are only recorded as a mismatch. If a recurrence has a special
+implementation on some platform, add it to this list.
 """
 
 import functools
@@ -34,12 +34,13 @@ CONV_RNN = (
 )  # fmt: skip
 NETS = ("layers", "encoder", "decoder", "resnet18_train", "resnet50_train", "resnet50_eval")
 FACES = ("adaface50", "insightface18_train")
-# In float32 against float64, of the largest value of each array; and what no rounding explains, TF32's included.
+# Float32 against float64, relative to the largest value of each array; and a limit that rounding never reaches, even
+# TF32's.
 _TOLERANCE, _WRONG = 1e-4, 2e-2
 
 
 class Golden(NamedTuple):
-  """What is computed, fn(*arguments) -> arrays by name, and what these shall be."""
+  """A computation, fn(*arguments) -> arrays by name, and its expected results."""
 
   fn: Callable[..., Mapping[str, Any]]
   arguments: tuple[Any, ...]
@@ -47,7 +48,7 @@ class Golden(NamedTuple):
 
 
 def conv_rnn(label: str) -> Golden:
-  """Outputs of a conv-RNN layer; `slopes`: of the parameters together, and of the input."""
+  """Outputs of a conv-RNN layer; `slopes` are the directional derivatives in all parameters and in the input."""
   golden, case = conv_rnn_cases.GOLDEN, conv_rnn_cases.CASES[label]
   cell, x = case["cell"], golden["x"]
   layer = conv_rnn_cases.LAYERS[cell](4, **case["options"])
@@ -72,7 +73,7 @@ def conv_rnn(label: str) -> Golden:
 
 
 def net(label: str) -> Golden:
-  """Outputs of a net of nets.npz; of the layers alone also the slope along each parameter and the input."""
+  """Outputs of a net of nets.npz; only for `layers` also the derivative along each parameter and the input."""
   case, own, golden = nets_cases.CASES[label], nets_cases.drawn(label), nets_cases.golden()
   want = {"outputs": golden[f"{label}/output"]}
   if label != "layers":
@@ -95,7 +96,7 @@ def net(label: str) -> Golden:
 
 
 def face(label: str) -> Golden:
-  """The features of a face net."""
+  """The features of a face network."""
   case, own = face_cases.CASES[label], face_cases.drawn(label)
 
   def fn(variables, x):
@@ -126,7 +127,7 @@ def fusion() -> Golden:
 
 
 def vae() -> Golden:
-  """Every loss of paper 003, of one pass through its four nets."""
+  """All losses of paper 003, from one pass through its four nets."""
   own = vae_cases.drawn()
   with np.load(vae_cases.PATH) as file:
     want = {name.removeprefix("loss/"): file[name] for name in file.files if name.startswith("loss/")}
@@ -143,12 +144,12 @@ CASES: dict[str, Callable[[], Golden]] = {
 
 
 def prepare(golden: Golden) -> harness.JaxProgram:
-  """The computation on this machine."""
+  """Prepares the computation on this machine."""
   return harness.JaxProgram(golden.fn, *golden.arguments, named=lambda found: found)
 
 
 def wrong(record: records.Record) -> bool:
-  """Whether a case did not run, or is off by more than any rounding: its numbers are not worth timing."""
+  """Whether a case did not run, or differs by more than rounding can explain, so that timing it is pointless."""
   agreement = record["agreement"]
   if record["status"] not in ("ok", "mismatch"):
     return True

@@ -1,9 +1,9 @@
 """Counts the kernels of GPU programs on a machine without a GPU: compiled, not run.
 
 The headline case, the gradient of ConvLSTM [8, 16, 32, 32, 32] -> 32 in bfloat16, is compiled for an H100 from the
-description in `h100.txtpb`, ours beside stock Flax. What is counted is the number of kernels that the GPU must start
-for a time step: with steps this small their start-up matters as much as their work. It needs `jax[cuda12]` in an
-environment of its own, no GPU and no driver:
+description in `h100.txtpb`, ours and stock Flax's. The script counts the kernels that the GPU must start per time step:
+with steps this small, starting them matters as much as their work. It needs `jax[cuda12]` in a separate environment,
+but no GPU and no driver:
 
   JAX_PLATFORMS=cpu python -m benchmarks.gpu_programs
 """
@@ -40,7 +40,7 @@ class Count:
   """Kernels of a program.
 
   Attributes:
-    loops: for every loop in order, its trips, kernels a trip, and how many of these are cuDNN calls.
+    loops: for every loop, in order: number of iterations, kernels per iteration, and cuDNN calls among them.
     outside: kernels outside all loops.
     cudnn_outside: cuDNN calls among them.
   """
@@ -59,7 +59,7 @@ def count(text: str) -> Count:
   """Counts the kernels of an optimised GPU program; each fusion, library call and copy is one.
 
   Raises:
-    tpu_hlo.Unreadable: a loop whose trips cannot be read.
+    tpu_hlo.Unreadable: the number of iterations of a loop cannot be read.
   """
   kernels: dict[tuple[int, int], list[int]] = collections.defaultdict(lambda: [0, 0])
   for run in tpu_hlo.Module(text).runs():
@@ -81,7 +81,7 @@ def row(name: str, counted: Count, temporary: int, seconds: float) -> str:
 
 def main() -> None:
   flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  flags.add_argument("--quick", action="store_true", help="a tiny case, to see that everything works")
+  flags.add_argument("--quick", action="store_true", help="a tiny case, to check that everything works")
   problem = Problem(dtype="bfloat16")
   if flags.parse_args().quick:
     problem = dataclasses.replace(problem, batch=2, time=3, size=8, channels=4, features=(4,))
@@ -94,7 +94,7 @@ def main() -> None:
     sys.exit(f"JAX cannot compile for CUDA here ({error}): pip install 'jax[cuda12]=={jax.__version__}'")
   print(f"{case.workload}, compiled for an H100 with JAX {jax.__version__}, not run\n")
   print(
-    "| | kernels a time step, by loop | kernels outside loops | kernels in all | temporary memory | compile |"
+    "| | kernels per time step, by loop | kernels outside loops | kernels in total | temporary memory | compile |"
   )
   print("|---|---|---|---|---|---|")
   for name, program in case.programs.items():

@@ -1,12 +1,12 @@
-"""Times implementations of the same case beside each other, after checking that they agree.
+"""Times implementations of the same case side by side, after checking that they agree.
 
 A *contender* is one implementation of a *case*; its `prepare` compiles and returns a `Program`. `Session.measure`
 
-1. prepares the contenders; one whose package is not there, or that fails, is recorded as such, never left out;
+1. prepares the contenders; if a package is missing or one fails, that is recorded, and the contender is not left out;
 2. compares every result with the reference; one that disagrees is recorded and not timed;
 3. warms up, then runs the contenders in turn (ours, peer, ours, peer, ...), in an order that rotates from round to
-   round, so that a drift of the machine hits all alike; on CPU 20 ms apart;
-4. writes a record each (records.py) and prints a line each.
+   round, so that a drift of the machine affects all equally; on CPU with pauses of 20 ms;
+4. writes one record (records.py) and prints one line for each.
 
 Each call is timed to its end (`block_until_ready`, or the peer's own synchronisation). A call under 2 ms is repeated
 within a run, each time to its end, and the run's time divided.
@@ -31,7 +31,7 @@ from benchmarks import machine, on_file, records
 
 RUNS, QUICK_RUNS, LEAST_RUNS = 20, 3, 5
 _SHORT, _PAUSE, _MINUTE = 2e-3, 0.02, 60.0
-# The CPU is there beside an accelerator: embedded data are drawn on it.
+# The CPU is also enabled beside an accelerator, because embedded data are drawn on it.
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda,cpu", "tpu": "tpu,cpu"}
 RESULTS = pathlib.Path(__file__).parent / "results"
 
@@ -39,7 +39,7 @@ Arrays = Mapping[str, Any]
 
 
 class Missing(Exception):
-  """A contender that cannot run here, and why: its package is not installed, or has no such thing."""
+  """The reason why a contender cannot run: its package is not installed, or does not support the case."""
 
 
 @dataclasses.dataclass
@@ -47,9 +47,9 @@ class Program:
   """A contender, compiled.
 
   Attributes:
-    call: one run; returns when its work is done.
-    result: arrays by name to compare with the reference's; asked for once, before the first `call`.
-    facts: "lower_seconds", "compile_seconds", "memory", "flops_by_compiler", where they are known.
+    call: runs once, and returns when its work is done.
+    result: returns arrays by name to compare with those of the reference; called once, before the first `call`.
+    facts: "lower_seconds", "compile_seconds", "memory", "flops_by_compiler", if known.
   """
 
   call: Callable[[], Any]
@@ -59,7 +59,7 @@ class Program:
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-  """A name ("jaxfer" is ours, others are peers or variants), and what makes its program."""
+  """A name ("jaxfer" is ours, others are peers or variants), and a function that makes the program."""
 
   name: str
   prepare: "Callable[[], Program | JaxProgram]"
@@ -67,15 +67,15 @@ class Contender:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """What is measured.
+  """A case to measure.
 
   Attributes:
-    name: unique in its benchmark; the same name means the same work in every file.
-    settings: shapes and switches, as JSON.
-    work: of one call: "samples", "frames", "flops" (counted by formula; see README.md), whichever apply.
+    name: unique name in the benchmark; the same name means the same work in every file.
+    settings: shapes and options, as JSON.
+    work: work of one call: "samples", "frames", "flops" (counted by formula; see README.md), if applicable.
     tolerance: largest difference from the reference, relative to the largest value of each array.
-    dtype: of the computation.
-    budget: seconds after which a contender has run often enough (5 runs at least); None always takes all runs.
+    dtype: dtype of the computation.
+    budget: seconds after which a contender has run often enough (at least 5 runs); None always does all runs.
   """
 
   name: str
@@ -87,10 +87,10 @@ class Case:
 
 
 class JaxProgram:
-  """A contender that is a JAX function, compiled when it is first used; it serves as a `Program`.
+  """A contender that is a JAX function, compiled on first use; it has the interface of `Program`.
 
   Attributes:
-    fn: what is timed.
+    fn: function to time.
     arguments: its arguments on the host, placed on the device when it is compiled.
     named: fn's result -> arrays by name.
     stepping: fn's result begins with a new first argument, which each call passes to the next and donates.
@@ -101,7 +101,7 @@ class JaxProgram:
 
   @property
   def jitted(self) -> Any:
-    """fn under jit, its first argument donated if it is stepping."""
+    """Jitted `fn`, with its first argument donated if it is stepping."""
     return jax.jit(self.fn, donate_argnums=(0,) if self.stepping else ())
 
   @functools.cached_property
@@ -118,17 +118,17 @@ class JaxProgram:
 
   @property
   def facts(self) -> dict[str, Any]:
-    """As `Program.facts`."""
+    """See `Program.facts`."""
     return self._compiled[2]
 
   def result(self) -> Arrays:
-    """As `Program.result`."""
+    """See `Program.result`."""
     compiled, arguments, _ = self._compiled
     first = jax.tree.map(lambda a: a.copy(), arguments[0]) if self.stepping else arguments[0]
     return self.named(compiled(first, *arguments[1:]))
 
   def call(self) -> Any:
-    """As `Program.call`."""
+    """See `Program.call`."""
     compiled, arguments, _ = self._compiled
     if not self.stepping:
       return jax.block_until_ready(compiled(*arguments))
@@ -147,10 +147,10 @@ def _analysis(compiled) -> dict[str, Any]:
 
 
 def relative_error(got: Arrays, want: Arrays) -> float:
-  """Largest difference over the arrays that both have, each relative to its largest wanted value; NaN is infinite.
+  """Returns the largest difference of common arrays, relative to the largest expected value; infinite for NaN.
 
   Raises:
-    ValueError: no array in common, an array that is not wanted, or another shape.
+    ValueError: there is no common array, an unexpected array, or a shape differs.
   """
   if not got or set(got) - set(want):
     raise ValueError(f"arrays {sorted(got)} are not among {sorted(want)}")
@@ -167,7 +167,7 @@ def relative_error(got: Arrays, want: Arrays) -> float:
 def interleave(
   calls: Sequence[Callable[[], Any]], runs: Sequence[int], repeats: Sequence[int], pause: float = 0.0
 ) -> list[list[float]]:
-  """Seconds of each run of each call: in turn, the first of each round rotating, with a pause before each run."""
+  """Returns the seconds of each run of each call, run in turn with a rotating first one and a pause before each run."""
   taken: list[list[float]] = [[] for _ in calls]
   for index in range(max(runs, default=0)):
     for offset in range(len(calls)):
@@ -183,7 +183,7 @@ def interleave(
 
 
 class Session:
-  """A run of one benchmark script: its flags, its machine, its output file."""
+  """A run of one benchmark script with its flags, machine and output file."""
 
   def __init__(self, benchmark: str, arguments: argparse.Namespace):
     self.benchmark, self.arguments = benchmark, arguments
@@ -191,7 +191,7 @@ class Session:
     self.environment = machine.environment()
     self.ceilings = machine.ceilings(self.quick)
     date = datetime.datetime.now(datetime.UTC).date()
-    # Quick numbers say nothing and are not kept among the results.
+    # Quick numbers are meaningless and are not kept among the results.
     folder = pathlib.Path("runs/benchmarks") if self.quick else RESULTS
     self.path = arguments.output or folder / f"{machine.slug(self.environment)}-{date}.jsonl"
     self.before = on_file.find(self.path, benchmark, self.environment, arguments) if arguments.resume else {}
@@ -203,11 +203,11 @@ class Session:
 
   @property
   def platform(self) -> str:
-    """Of the devices, such as "cpu"."""
+    """Platform of the devices, such as "cpu"."""
     return self.environment["platform"]
 
   def peer(self, name: str, prepare: Callable[[], Program | JaxProgram]) -> list[Contender]:
-    """A peer, if peers are asked for at all; one that is not among those asked for is recorded as missing."""
+    """Returns a peer if any peers are requested; one that is not among them is recorded as missing."""
     asked = self.arguments.peers
     if asked is None:
       return []
@@ -219,10 +219,10 @@ class Session:
     return [Contender(name, prepare)]
 
   def recorded(self, case: str, implementations: Sequence[str]) -> list[records.Record] | None:
-    """The records of a case that `--continue` found on file; None where one of its implementations has none."""
+    """Returns the records of a case that `--continue` found; None if one of its implementations has none."""
     if not all((case, name) in self.before for name in implementations):
       return None
-    print(f"  {case:<52} is on record", flush=True)
+    print(f"  {case:<52} is recorded already", flush=True)
     found = [self.before[case, name] for name in implementations]
     self._judge(found)
     return found
@@ -252,8 +252,8 @@ class Session:
       if case.budget is not None and not self.quick:
         wanted = min(wanted, max(LEAST_RUNS, int(case.budget / second)))
       runs.append(wanted)
-    # On CPU the pools of other libraries spin on our cores for a while after their work: let them fall asleep. Among
-    # ours a pause would only put the one pool to sleep, and slow the short calls.
+    # On CPU, the thread pools of other libraries spin on the cores for a while after their work, so a pause lets them
+    # sleep. Between our own calls, a pause would only put the pool to sleep and slow down short calls.
     foreign = any(not record["implementation"].startswith("jaxfer") for record, _ in ready)
     pause = _PAUSE if self.platform == "cpu" and foreign else 0.0
     taken = interleave([program.call for _, program in ready], runs, repeats, pause)
@@ -275,7 +275,7 @@ class Session:
     return done
 
   def blank(self, case: Case, implementation: str) -> records.Record:
-    """A record with everything that is known before the measurement; its status is "failed"."""
+    """Returns a record with everything known before the measurement; its status is "failed"."""
     return {
       "schema": records.SCHEMA,
       "benchmark": self.benchmark,
@@ -312,7 +312,9 @@ class Session:
     except Missing as missing:
       record.update(status="missing", reason=str(missing))
       return record, None
-    except Exception as failure:  # A peer may fail in any way; the record says how, and the others go on.
+    except (
+      Exception
+    ) as failure:  # A peer may fail in any way; the record describes it, and the others continue.
       record["reason"] = f"{type(failure).__name__}: {(str(failure) or 'no message').splitlines()[0][:300]}"
       return record, None
     facts = program.facts
@@ -341,20 +343,20 @@ class Session:
     if "flops" in case.work:
       record["shares"]["matmul"] = case.work["flops"] / seconds / self.ceilings["matmul"][ceiling]
     if record["memory"] is not None and "argument_bytes" in record["memory"]:
-      # Arguments read once and results written once: the least that must move.
+      # Arguments are read once and results written once: the minimum of memory traffic.
       moved = record["memory"]["argument_bytes"] + record["memory"]["output_bytes"]
       record["shares"]["copy"] = moved / seconds / self.ceilings["copy"]
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
-  """The flags that all benchmarks share."""
+  """Returns a parser with the flags that all benchmarks share."""
   flags = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-  flags.add_argument("--device", choices=list(PLATFORMS), help="default: what JAX takes by itself")
+  flags.add_argument("--device", choices=list(PLATFORMS), help="default: the one that JAX chooses")
   flags.add_argument(
-    "--quick", action="store_true", help="tiny sizes and 3 runs, to see that everything works"
+    "--quick", action="store_true", help="tiny sizes and 3 runs, to check that everything works"
   )
   flags.add_argument(
-    "--peers", nargs="?", const="all", help="also time peers: all, or names joined by commas"
+    "--peers", nargs="?", const="all", help="also time peers: all, or names separated by commas"
   )
   flags.add_argument("--profile", type=pathlib.Path, metavar="DIR", help="write a trace of one call of each")
   flags.add_argument(
@@ -364,7 +366,7 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     "--continue",
     dest="resume",
     action="store_true",
-    help="measure what --output does not hold yet of this device, commit and JAX version",
+    help="measure only what --output lacks for this device, commit and JAX version",
   )
   flags.add_argument("--runs", type=int, default=RUNS, help=f"runs of each contender (default {RUNS})")
   flags.add_argument(
@@ -378,7 +380,7 @@ def session(benchmark: str, arguments: argparse.Namespace) -> Session:
   if arguments.runs < LEAST_RUNS:
     sys.exit(f"--runs {arguments.runs}: take {LEAST_RUNS} at least")
   if arguments.peers:
-    # Peers live in the same process: leave them memory, and threads as many as XLA has.
+    # Peers run in the same process, so they need memory, and as many threads as XLA.
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.45")
     os.environ.setdefault("KERAS_BACKEND", "jax")
   if arguments.device:
@@ -390,7 +392,7 @@ def session(benchmark: str, arguments: argparse.Namespace) -> Session:
 
 
 def check_device(asked: str | None, found: str) -> None:
-  """Ends the program where JAX runs on another platform than was asked for: it takes the CPU without a word."""
+  """Ends the program if JAX does not run on the requested platform, because JAX silently falls back to the CPU."""
   if asked not in (None, found):
     sys.exit(f"--device {asked}: JAX finds none here and would take the {found}; is its plugin installed?")
 
@@ -403,19 +405,19 @@ def sweep(
   peers: Iterable[str],
   switches: Mapping[str, str] | None = None,
 ) -> None:
-  """The main program of a benchmark that measures problems, each with a `name`, one after another.
+  """Runs a benchmark that measures problems, each with a `name`, one after another.
 
   Args:
-    benchmark: its name.
-    doc: of the script, for --help.
-    problems: (platform, quick) -> what is measured.
-    measure: (session, problem, budget in seconds).
-    peers: that `measure` times beside ours, where they are asked for.
+    benchmark: name of the benchmark.
+    doc: docstring of the script, for --help.
+    problems: function (platform, quick) that returns the problems.
+    measure: function (session, problem, budget in seconds) that measures one.
+    peers: names of the peers that `measure` can time.
     switches: further flags of the script, with their help.
   """
   flags = parser(doc)
   flags.add_argument("--only", default="", help="run the cases whose name contains this")
-  flags.add_argument("--first", action="store_true", help="run the first case alone, the headline")
+  flags.add_argument("--first", action="store_true", help="run only the first case, the headline")
   flags.add_argument("--list", action="store_true", help="print the cases' names and stop")
   for name, text in (switches or {}).items():
     flags.add_argument(name, action="store_true", help=text)
@@ -428,11 +430,11 @@ def sweep(
   names = ["jaxfer", *(peers if arguments.peers else ())]
   for problem in chosen[:1] if arguments.first else chosen:
     if arguments.only in problem.name and started.recorded(problem.name, names) is None:
-      # The first case takes all runs of every contender, however slow; the others stop a slow one after a minute.
+      # The first case does all runs of every contender, however slow; the others stop a slow one after a minute.
       measure(started, problem, None if problem == chosen[0] else _MINUTE)
   finish(started)
 
 
 def finish(session: Session) -> None:
-  """Ends the script: exit code 1 where an implementation of ours failed or disagreed with its reference."""
+  """Ends the script; the exit code is 1 if one of our implementations failed or disagreed with its reference."""
   sys.exit(1 if session.broken else 0)

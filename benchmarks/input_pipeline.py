@@ -1,13 +1,16 @@
-"""How fast do batches of pictures come from where they lie to the device, as float32 in [-1, 1]?
+"""Measures how fast batches of pictures reach the device as float32 in [-1, 1], from different places.
 
-A call takes several batches of one index plan, the same rows for every contender, each to its end. `jaxfer_resident`:
-uint8 pictures on the device, gathered there. `jaxfer_streamed`: PNG files in array_record, read and decoded by Grain's
-threads window by window, sent while the window before is in use; so a training runs. `jaxfer_streamed_memory`: the
-same of uint8 pictures in host memory. `host_uint8`, `host_float32`: the host gathers a batch, converts it or not, and
-sends it when it is asked for. `torch_dataloader` (a peer): PyTorch's DataLoader over the same PNG files, its workers as
-many processes as there are cores.
+A call takes several batches of one index plan, the same records for every contender, and waits for each. The contenders
+are:
 
-The pictures are drawn once, into runs/benchmarks/data. Augmentation is no part of it: ours happens in the step.
+- `jaxfer_resident`: uint8 pictures on the device, gathered there.
+- `jaxfer_streamed`: PNG files in array_record, read and decoded by Grain's threads window by window, and sent while the
+  previous window is in use, as in a training.
+- `jaxfer_streamed_memory`: the same for uint8 pictures in host memory.
+- `host_uint8`, `host_float32`: the host gathers a batch on request, optionally converts it, and sends it.
+- `torch_dataloader` (a peer): PyTorch's DataLoader over the same PNG files, with one worker process per core.
+
+The pictures are drawn once, to runs/benchmarks/data. Augmentation is not included, because ours is part of the step.
 """
 
 import dataclasses
@@ -26,7 +29,7 @@ from jaxfer.data.plan import Plan
 from jaxfer.train import placement, prefetch
 
 DATA = pathlib.Path("runs/benchmarks/data")
-WINDOW = 4  # Batches of a window.
+WINDOW = 4  # Batches per window.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +37,8 @@ class Problem:
   """Pictures and a plan.
 
   Attributes:
-    options: of the data set `synthetic_faces`.
-    rows: of each batch [batches, batch].
+    options: options of the data set `synthetic_faces`.
+    rows: indices of the records of each batch, [batches, batch].
     image: uint8 [n, S, S, 3] in host memory.
   """
 
@@ -45,7 +48,7 @@ class Problem:
 
 
 def problem(subjects: int, size: int, batch: int, batches: int) -> Problem:
-  """Draws 21 pictures of each subject, once, and plans an epoch's first batches."""
+  """Draws 21 pictures of each subject once, and plans the first batches of an epoch."""
   options = {"num_subjects": subjects, "image_size": size}
   image = records.load("synthetic_faces", DATA, **options).arrays["image"]
   plan = Plan(np.arange(len(image)), batch, "drop", [0]).epoch(0, 0)[:batches]
@@ -54,24 +57,24 @@ def problem(subjects: int, size: int, batch: int, batches: int) -> Problem:
 
 
 def opened(options: dict[str, Any]) -> stream.Column:
-  """The same pictures on disk."""
+  """Returns the same pictures on disk."""
   column = stream.open_records(records.prepared("synthetic_faces", DATA, options)).arrays["image"]
   assert isinstance(column, stream.Column)
   return column
 
 
 def scaled(images: Any) -> Any:
-  """uint8 to [-1, 1], on the host or on the device."""
+  """Scales uint8 to [-1, 1], on the host or on the device."""
   return images.astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 
 def program(batches: Callable[[], Iterator[Any]]) -> harness.Program:
-  """Takes every batch to its end; the first and the last are compared."""
+  """Waits for every batch; the first and the last are compared."""
 
   def call() -> list[Any]:
     kept: list[Any] = []
     for batch in batches():
-      # No more than two batches are held, as in a training.
+      # At most two batches are held, as in a training.
       kept = [*kept[:1], jax.block_until_ready(batch)]
     return kept
 
@@ -83,7 +86,7 @@ def program(batches: Callable[[], Iterator[Any]]) -> harness.Program:
 
 
 def ours(data: Any, plan: np.ndarray) -> harness.Program:
-  """Resident arrays or a `Stream`, as a training is fed with them on one device."""
+  """Provides resident arrays or a `Stream` as in a training on one device."""
   spread = placement.Placement((jax.devices()[0],), streamed=isinstance(data, stream.Stream))
   placed = prefetch.placed(spread, data)
   shape = data["image"].shape[1:]
@@ -100,7 +103,7 @@ def ours(data: Any, plan: np.ndarray) -> harness.Program:
 
 
 def from_host(image: np.ndarray, plan: np.ndarray, *, convert: bool) -> harness.Program:
-  """A batch is gathered on the host, converted there or not, and sent."""
+  """Gathers a batch on the host, optionally converts it there, and sends it."""
   run = jax.jit(lambda images: images if convert else scaled(images))
 
   def batches() -> Iterator[jax.Array]:
@@ -111,7 +114,7 @@ def from_host(image: np.ndarray, plan: np.ndarray, *, convert: bool) -> harness.
 
 
 class Pictures:
-  """PyTorch's view of the pictures on disk; each worker opens them for itself."""
+  """The pictures on disk as a data set for PyTorch; each worker opens them separately."""
 
   def __init__(self, options: dict[str, Any]):
     self._options = options
@@ -133,7 +136,7 @@ class Pictures:
 
 
 def torch_dataloader(session: harness.Session, problem: Problem) -> harness.Program:
-  """DataLoader with the plan as its batch sampler, workers kept, batches pinned where there is a GPU."""
+  """DataLoader with the plan as its batch sampler, persistent workers, and pinned batches if there is a GPU."""
   torch = torch_peer.begin(session)
   library: Any = torch.library
   rows: Sequence[list[int]] = problem.rows.tolist()

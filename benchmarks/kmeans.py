@@ -1,7 +1,8 @@
-"""100 k-means trials (1842 points of 64 numbers, 9 clusters, as paper 003 evaluates) at once, beside scikit-learn's.
+"""Compares 100 k-means trials at once (1842 points of 64 numbers, 9 clusters, as in paper 003) with scikit-learn.
 
-scikit-learn's peer is 100 fits of `KMeans(n_init=1)`, one seed each. Its own seeding tries several candidates a centre
-and is not ours; so results are compared on trials that begin from the same centres, and each is timed with its own.
+The peer runs 100 fits of `KMeans(n_init=1)`, each with a different seed. Its seeding tries several candidates per
+centre and differs from ours, so results are compared on trials that start from the same centres, but each is timed with
+its own seeding.
 """
 
 import functools
@@ -17,14 +18,14 @@ _COMPARED = 5
 
 
 def points_of(n: int, d: int, k: int) -> np.ndarray:
-  """Overlapping Gaussian clusters, float32 [n, d]: Lloyd takes 10 to 40 iterations."""
+  """Draws overlapping Gaussian clusters, float32 [n, d], for which Lloyd's algorithm takes 10 to 40 iterations."""
   rng = np.random.default_rng(0)
   centres = 0.5 * rng.standard_normal((k, d))
   return (centres[rng.integers(0, k, n)] + rng.standard_normal((n, d))).astype(np.float32)
 
 
 def lloyd_float64(points: np.ndarray, centres: np.ndarray) -> float:
-  """Inertia at the end of Lloyd, in NumPy: the reference (none of these trials has an empty cluster)."""
+  """Returns the inertia after Lloyd's algorithm in NumPy, the reference (no trial here has an empty cluster)."""
   points, centres = points.astype(np.float64), centres.astype(np.float64)
   limit, before = kmeans.TOLERANCE * points.var(0).mean(), None
   for _ in range(kmeans.MAX_ITERATIONS):
@@ -38,7 +39,7 @@ def lloyd_float64(points: np.ndarray, centres: np.ndarray) -> float:
 
 
 def jaxfer(points: np.ndarray, k: int, keys: jax.Array) -> harness.Program:
-  """All trials as one program; the time includes the host's check of the points."""
+  """Runs all trials as one program; the time includes the check of the points on the host."""
 
   def call():
     return jax.block_until_ready(kmeans.kmeans(keys, points, k))
@@ -47,7 +48,7 @@ def jaxfer(points: np.ndarray, k: int, keys: jax.Array) -> harness.Program:
 
 
 def scikit_learn(points: np.ndarray, k: int, starts: np.ndarray, trials: int) -> harness.Program:
-  """One fit after another; its threads are OpenMP's, as many as XLA's."""
+  """Runs one fit after another, with as many OpenMP threads as XLA has."""
   try:
     from sklearn.cluster import KMeans
   except ImportError as error:

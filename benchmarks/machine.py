@@ -1,4 +1,4 @@
-"""What a benchmark ran on: versions, threads, device, and the ceilings that the device itself reaches."""
+"""Describes the machine of a benchmark: versions, threads, device, and the measured peak rates of the device."""
 
 import datetime
 import functools
@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def threads() -> int:
-  """CPU threads that every contender gets: the cores this process may run on, as XLA counts them."""
+  """Returns the number of CPU threads for every contender: the cores that this process may use, as counted by XLA."""
   return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -52,7 +52,7 @@ def _versions() -> dict[str, str | None]:
 
 
 def environment() -> dict[str, Any]:
-  """Device, threads, versions and commit. Where there is no git, the commit is $JAXFER_COMMIT or "unknown"."""
+  """Returns device, threads, versions and commit. Without git, the commit is $JAXFER_COMMIT or "unknown"."""
   device = jax.devices()[0]
   changes = _git("status", "--porcelain", "--untracked-files=no")
   return {
@@ -74,7 +74,7 @@ def environment() -> dict[str, Any]:
 
 
 def slug(environment: Mapping[str, Any]) -> str:
-  """Device and JAX version as part of a file's name, such as "cpu-amd-epyc-2threads-jax0.10.2"."""
+  """Returns device and JAX version as part of a file name, such as "cpu-amd-epyc-2threads-jax0.10.2"."""
   device = environment["device_kind"]
   if environment["platform"] == "cpu":
     device = f"cpu {environment['cpu']} {environment['threads']}threads"
@@ -83,7 +83,7 @@ def slug(environment: Mapping[str, Any]) -> str:
 
 
 def memory(compiled: jax.stages.Compiled) -> dict[str, int] | None:
-  """Bytes of a compiled program by purpose, as the compiler plans them; None where it does not say."""
+  """Returns the bytes of a compiled program by purpose, as planned by the compiler; None if it does not report them."""
   if (plan := compiled.memory_analysis()) is None:
     return None
   names = ("argument", "output", "temp", "alias", "generated_code")
@@ -105,11 +105,11 @@ def _median_seconds(call: Callable[[], Any], runs: int) -> float:
 
 @functools.cache
 def ceilings(quick: bool) -> dict[str, Any]:
-  """What the device reaches on one large matrix product of random numbers, and on copying memory.
+  """Measures the rates of the device for a large matrix product of random numbers, and for copying memory.
 
   Returns:
     "matmul": {"float32" (at the default precision, TF32 on some GPUs), "float32_highest", "bfloat16"} in FLOP/s;
-    "copy": bytes/s, bytes read plus bytes written; "size": rows of the matrices; "copy_bytes": of the array.
+    "copy": bytes/s, bytes read plus bytes written; "size": rows of the matrices; "copy_bytes": size of the array.
   """
   accelerator = jax.default_backend() != "cpu"
   runs = 3 if quick else 10
@@ -126,7 +126,7 @@ def ceilings(quick: bool) -> dict[str, Any]:
     product = jax.jit(functools.partial(jnp.matmul, precision=precision))
     matmul[name] = 2 * size**3 / _median_seconds(functools.partial(product, x, y), runs)
 
-  # Donated, so that no fresh pages are touched: it reads every element and writes it where it was.
+  # The array is donated, so that no new pages are touched: every element is read and written in place.
   negate = jax.jit(jnp.negative, donate_argnums=0)
   held = [jax.random.normal(jax.random.key(1), (copied // 4,), jnp.float32)]
 

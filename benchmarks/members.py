@@ -1,13 +1,14 @@
-"""How much faster are n trainings at once than one after another?
+"""Measures how much faster n trainings are at once than one after another.
 
 A call is a chunk of steps of n trainings of the two-stream conv-RNN (augmentation included), each with its own
-parameters, keys, rows and learning rate: `jaxfer_vmap` as one program, `jaxfer_sequential` through one training's
-program, n times. Rates count all members' samples. CPU takes the sizes of configs/quickstart.py, GPU those of CK+.
+parameters, keys, records and learning rate: `jaxfer_vmap` runs them as one program, `jaxfer_sequential` runs the
+program of one training n times. Rates count the samples of all members. CPU uses the sizes of configs/quickstart.py,
+GPU those of CK+.
 
-`stack/...`: the six seeds of paper 000's Table 2, fine-tuning; CPU takes the small sizes of the embedded study.
+`stack/...`: fine-tuning with the six seeds of paper 000's Table 2; CPU uses the small sizes of the embedded study.
 
-`table1/...`, on GPU: ten folds at once for each of the four models of paper 001's Table 1, and from their times the
-wall time of the whole table: extrapolated, as the last line says.
+`table1/...`, on GPU: ten folds at once for each of the four models of paper 001's Table 1. From their times, the time
+of the whole table is extrapolated and printed in the last line.
 """
 
 import dataclasses
@@ -32,14 +33,14 @@ from jaxfer.train.placement import Placement
 from jaxfer.train.stage import Stage
 
 MEMBERS, QUICK_MEMBERS = (1, 2, 5, 10, 40), (1, 2, 3)
-# CK+: 327 sequences in ten folds, of which a training reads nine; the recipe's 100 epochs.
+# CK+ has 327 sequences in ten folds, of which a training reads nine; the recipe has 100 epochs.
 FOLDS, TRAIN_ROWS, EPOCHS = 10, 295, 100
 MODELS = (("conv_gru", False), ("conv_lstm", False), ("conv_gru", True), ("conv_lstm", True))
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-  """Shapes of a training: `rows` resident clips [frames, size, size], steps of a chunk."""
+  """Shapes of a training: `rows` resident clips [frames, size, size], and the steps of a chunk."""
 
   rows: int
   frames: int
@@ -60,7 +61,7 @@ STACK = Sizes(1541, 1, 64, 20, (1000, 500, 250, 100), 32)
 
 
 def flops(sizes: Sizes, cell: Any, enhanced: bool, members: int) -> float:
-  """Of the convolutions of a chunk of all members, by formula, both streams."""
+  """Returns the FLOP of the convolutions of a chunk for all members and both streams, by formula."""
   streams = (
     Problem("train_step", cell, enhanced, sizes.batch, sizes.frames, sizes.size, channels, sizes.features)
     for channels in (3, 2)
@@ -69,19 +70,19 @@ def flops(sizes: Sizes, cell: Any, enhanced: bool, members: int) -> float:
 
 
 def table_total(chunks: Sequence[float], sizes: Sizes) -> float:
-  """What a table takes, extrapolated: for each model, all folds at once, EPOCHS epochs of whole batches.
+  """Extrapolates the cost of a table: for each model, all folds at once, EPOCHS epochs of whole batches.
 
   Args:
-    chunks: of each model's folds, seconds of a chunk (or anything else that adds up, such as FLOP).
-    sizes: of the chunk.
+    chunks: seconds of a chunk for each model's folds (or another additive cost, such as FLOP).
+    sizes: sizes of the chunk.
   """
-  epoch = -(-TRAIN_ROWS // sizes.batch)  # The last batch is completed.
+  epoch = -(-TRAIN_ROWS // sizes.batch)  # The last batch is filled up.
   return sum(chunks) / sizes.steps * epoch * EPOCHS
 
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-  """A stage of a training, its numbers, its initial variables, and random data for it."""
+  """A stage of a training, its hyperparameters, its initial variables, and random data for it."""
 
   sizes: Sizes
   stage: Stage
@@ -91,7 +92,7 @@ class Bench:
 
   @classmethod
   def conv_rnn(cls, sizes: Sizes, cell: Any, enhanced: bool) -> "Bench":
-    """The two-stream conv-RNN on clips."""
+    """Returns the two-stream conv-RNN on clips."""
     rng = np.random.default_rng(0)
     shape = sizes.rows, sizes.frames, sizes.size, sizes.size
     data = {
@@ -107,7 +108,7 @@ class Bench:
 
   @classmethod
   def stack(cls, sizes: Sizes) -> "Bench":
-    """Fine-tuning of the stacked autoencoders on stills."""
+    """Returns the fine-tuning of the stacked autoencoders on stills."""
     rng = np.random.default_rng(0)
     shape = sizes.rows, sizes.size, sizes.size, 1
     data = {
@@ -119,7 +120,7 @@ class Bench:
     return cls(sizes, stage, hparams, lambda key: model.init(key, jnp.zeros((1, *shape[1:]))), data)
 
   def program(self, members: int, *, at_once: bool) -> harness.Program:
-    """The chunk of all members."""
+    """Returns the program of a chunk for all members."""
     sizes = self.sizes
     placement = Placement(tuple(jax.devices()[:1]), slots=members if at_once else 1)
     driver = Execution().driver
@@ -169,7 +170,7 @@ class Bench:
 def measure_conv_rnn(
   session: harness.Session, prefix: str, sizes: Sizes, cell: Any, enhanced: bool, members: int, *, both: bool
 ) -> float | None:
-  """`measure` of the two-stream conv-RNN."""
+  """Calls `measure` for the two-stream conv-RNN."""
   model = ("enhanced_" if enhanced else "") + cell
   name = f"{prefix}/{model}/m{members}-b{sizes.batch}-t{sizes.frames}-s{sizes.size}/float32"
   bench = Bench.conv_rnn(sizes, cell, enhanced)
@@ -177,10 +178,10 @@ def measure_conv_rnn(
 
 
 def measure_stack(session: harness.Session, sizes: Sizes, members: int) -> float | None:
-  """`measure` of the stacked autoencoders."""
+  """Calls `measure` for the stacked autoencoders."""
   widths = (sizes.size**2, *sizes.features, 7)
   products = sum(a * b for a, b in itertools.pairwise(widths))
-  # Forward, and two products of the backward pass, of which the first layer needs one.
+  # The forward pass, and two products in the backward pass, of which the first layer needs only one.
   work = 2.0 * members * sizes.steps * sizes.batch * (3 * products - widths[0] * widths[1])
   name = f"stack/m{members}-b{sizes.batch}-s{sizes.size}/float32"
   return measure(session, name, "stacked_autoencoder", Bench.stack(sizes), members, work, both=True)
@@ -189,11 +190,11 @@ def measure_stack(session: harness.Session, sizes: Sizes, members: int) -> float
 def measure(
   session: harness.Session, name: str, model: str, bench: Bench, members: int, flop: float, *, both: bool
 ) -> float | None:
-  """Measures a case; returns the seconds of a chunk of its first contender."""
+  """Measures a case; returns the seconds of a chunk for its first contender."""
   sizes = bench.sizes
   settings: Mapping[str, Any] = {**dataclasses.asdict(sizes), "model": model, "members": members}
   work = {"samples": members * sizes.steps * sizes.batch, "flops": flop}
-  # Adam and rounding drive two orders of summation apart from step to step.
+  # With Adam, rounding differences between two orders of summation grow from step to step.
   case = harness.Case(name, settings, work, 1e-2, budget=15.0)
   ways = {"jaxfer_vmap": True, "jaxfer_sequential": False} if members > 1 else {"jaxfer_sequential": False}
   contenders = [

@@ -1,9 +1,9 @@
-"""What does a long sequence cost, and what do the ways to keep less of it?
+"""Measures the cost of long sequences, and of the options that save memory.
 
-`options`: the gradient of a ConvLSTM layer over T = 16 to 512 steps, by default, with `recompute`, and with
-`checkpoint_every=16`; its time, and its memory as the compiler counts it. `cell_state`: the same in bfloat16, of a cell
-whose forget gates are almost open (bias 4), so that the cell state sums over many steps, with that state in float32
-(ours) and in bfloat16; `agreement.error` is then the distance from the plain scan in float32.
+`options`: time and memory (as counted by the compiler) of the gradient of a ConvLSTM layer over T = 16 to 512 steps, by
+default, with `recompute`, and with `checkpoint_every=16`. `cell_state`: the same in bfloat16 for a cell whose forget
+gates are almost open (bias 4), so that the cell state sums over many steps, with the cell state in float32 (ours) and
+in bfloat16. There `agreement.error` is the distance from the plain scan in float32.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ _BUDGET, _OPEN = 20.0, 4.0
 def prepare(
   problem: Problem, inputs: dict[str, Any], cell_dtype: str, options: dict[str, Any]
 ) -> harness.JaxProgram:
-  """The gradient of one layer, from zero states."""
+  """Prepares the gradient of one layer with zero initial states."""
   dtype = jnp.dtype(problem.dtype)
 
   def apply(params, x):
@@ -67,7 +67,7 @@ def main() -> None:
         name=f"{group}/{at.name}",
         settings=dataclasses.asdict(at),
         work={"samples": at.batch, "frames": at.batch * at.time, "flops": at.flops},
-        # A cell state in bfloat16 is measured, not judged.
+        # A cell state in bfloat16 is measured; its error is not checked.
         tolerance=1e3 if group == "cell_state" else tolerance(at, session),
         dtype=at.dtype,
         budget=_BUDGET,

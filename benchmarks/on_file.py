@@ -1,4 +1,4 @@
-"""What a results file already holds, so that `--continue` measures only the rest."""
+"""Finds measurements in a results file, so that `--continue` measures only the rest."""
 
 import argparse
 import pathlib
@@ -11,22 +11,22 @@ _NOT_ASKED_FOR = "not asked for: --peers"
 
 
 def not_asked_for(peers: str | None) -> str:
-  """The reason in the record of a peer that `--peers` leaves out."""
+  """Returns the reason in the record of a peer that `--peers` leaves out."""
   return f"{_NOT_ASKED_FOR} {peers}"
 
 
 def find(
   path: pathlib.Path, benchmark: str, environment: Mapping[str, Any], arguments: argparse.Namespace
 ) -> dict[tuple[str, str], records.Record]:
-  """The records of a benchmark that need not be measured again, by case and implementation.
+  """Returns the records of a benchmark that need not be measured again, by case and implementation.
 
-  They are those of the same device, commit, JAX version, precision and `--quick`. Of several with the same name the
-  last holds. A peer that was left out is measured when it is asked for.
+  They have the same device, commit, JAX version, precision and `--quick`. Among several with the same name, the last
+  one counts. A peer that was left out is measured once it is requested.
 
   Args:
     path: the results file; it need not exist.
-    benchmark: the benchmark's name.
-    environment: of this process (`machine.environment`).
+    benchmark: name of the benchmark.
+    environment: environment of this process (`machine.environment`).
     arguments: `peers`, `precision` and `quick` of this process.
   """
   run = run_of(environment, arguments.quick)
@@ -38,19 +38,19 @@ def find(
 
 
 def run_of(environment: Mapping[str, Any], quick: bool) -> dict[str, Any]:
-  """What two measurements must share so that neither has to be repeated: "device" (and JAX), "commit", "quick"."""
+  """Returns the properties that two measurements of one run share: "device" (and JAX), "commit", "quick"."""
   return {"device": machine.slug(environment), "commit": environment["commit"], "quick": quick}
 
 
 def of_run(
   path: pathlib.Path, run: Mapping[str, Any], left_out: str | None = None
 ) -> dict[tuple[str, str, str], records.Record]:
-  """The last record of each measurement of a run (`run_of`), without peers that were not asked for.
+  """Returns the last record of each measurement of a run (`run_of`), without peers that were not requested.
 
   Args:
     path: the results file; it need not exist.
-    run: as `run_of` gives it.
-    left_out: the reason of peers that are not asked for and belong to the run all the same.
+    run: properties of the run from `run_of`.
+    left_out: reason of peers that were not requested but still belong to the run.
   """
   records.mend(path)
   if not path.exists() or not path.stat().st_size:

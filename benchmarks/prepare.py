@@ -1,12 +1,12 @@
-"""How fast does `jaxfer prepare` import pictures, beside plain Pillow on the same files and as many processes?
+"""Compares the speed of `jaxfer prepare` with plain Pillow on the same files with as many processes.
 
-`jaxfer_prepare` does all that `jaxfer prepare manifest` does with JPEGs in a folder: reads and checks the table,
-decodes, looks for damage and duplicates, cuts the face out by five points, encodes as PNG, writes array_record and
-reads it back. `pillow_decode` decodes them to RGB arrays and drops these; `pillow_decode_resize_encode` also resizes
-and encodes. Each call starts its processes anew. Peak memory is that of this process and all below it (proportional
-set size), above what it was before; each process below imports this script, JAX included, which `jaxfer` does not.
+`jaxfer_prepare` does everything that `jaxfer prepare manifest` does with JPEGs in a folder: it reads and checks the
+table, decodes, checks for damage and duplicates, crops the face by five points, encodes as PNG, writes array_record and
+reads it back. `pillow_decode` decodes the files to RGB arrays and drops them; `pillow_decode_resize_encode` also
+resizes and encodes. Each call starts new processes. Peak memory is the increase for this process and its children
+(proportional set size). Each child imports this script, including JAX, which `jaxfer` does not.
 
-The last line is the share of plain decoding's images a second that an import reaches.
+The last line is the speed of an import as a share of plain decoding, in images per second.
 """
 
 import argparse
@@ -28,8 +28,8 @@ from benchmarks import harness
 from jaxfer.data import align, reading, records
 from jaxfer.data.prepare import prepare
 
-_CHECKED = 16  # Pictures of each import that are compared pixel by pixel.
-_BETWEEN = 0.05  # Seconds between two looks at the memory.
+_CHECKED = 16  # Number of pictures of each import that are compared pixel by pixel.
+_BETWEEN = 0.05  # Seconds between two checks of the memory.
 
 
 def draw(folder: pathlib.Path, count: int, size: int) -> None:
@@ -48,7 +48,7 @@ def draw(folder: pathlib.Path, count: int, size: int) -> None:
 
 
 def plain(path: str, size: int) -> int:
-  """Decodes a JPEG; with a size also resizes and encodes it. Returns the bytes that came of it."""
+  """Decodes a JPEG; with a size, also resizes and encodes it. Returns the number of resulting bytes."""
   with Image.open(path) as file:
     image = file.convert("RGB")
     if not size:
@@ -59,7 +59,7 @@ def plain(path: str, size: int) -> int:
 
 
 def watched(call: Callable[[], Any]) -> tuple[Any, dict[str, int] | None]:
-  """What `call` returns, and the most memory that this process and those below it took meanwhile."""
+  """Returns the result of `call`, and the peak memory of this process and its children during the call."""
   before, peak, done = _memory(), 0, threading.Event()
 
   def watch() -> None:
@@ -78,7 +78,7 @@ def watched(call: Callable[[], Any]) -> tuple[Any, dict[str, int] | None]:
 
 
 def _memory() -> int:
-  """Bytes of this process and all below it, shared pages counted once; 0 where the system does not tell."""
+  """Returns the bytes of this process and its children, with shared pages counted once; 0 if unknown."""
   parents, total = {}, 0
   for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
     try:
@@ -98,7 +98,7 @@ def _memory() -> int:
 
 
 def prepared(folder: pathlib.Path, size: int, data_dir: pathlib.Path) -> harness.Program:
-  """`jaxfer prepare manifest`."""
+  """Runs `jaxfer prepare manifest`."""
 
   def call():
     return prepare("manifest", folder, data_dir, image_size=size)
@@ -114,7 +114,7 @@ def prepared(folder: pathlib.Path, size: int, data_dir: pathlib.Path) -> harness
 
 
 def decoded(folder: pathlib.Path, size: int) -> harness.Program:
-  """Pillow alone; resizes and encodes where `size` is not 0."""
+  """Runs Pillow only; resizes and encodes if `size` is not 0."""
   paths = sorted(map(str, folder.rglob("*.jpg")))
 
   def call():
@@ -138,7 +138,7 @@ def measure(session: harness.Session, arguments: argparse.Namespace, folder: pat
   draw(source, count, arguments.size)
 
   def reference():
-    """The first pictures, cut out without any of the machinery."""
+    """Returns the first pictures, cropped one by one."""
     cut = []
     for row in (source / "manifest.csv").read_text().splitlines()[1 : _CHECKED + 1]:
       path, _, _, text = row.split(",")

@@ -1,9 +1,9 @@
-"""How long does the quickstart's training take on this machine, and does it learn?
+"""Measures the time of the quickstart's training on this machine, and checks that it learns.
 
-The training of configs/quickstart.py: the same data, split, net, engine and epochs, and its accuracy on the people it
-never saw. The data are drawn here and go straight into memory, without the file format that `jaxfer train` keeps them
-in, so that neither TensorFlow Datasets nor Grain is needed. The time is that of one training with its compilation;
-drawing and judging stand outside. `agreement.error` is the share of test records that are wrong.
+The training is that of configs/quickstart.py, with the same data, split, net, engine and epochs, and its accuracy is
+measured on unseen people. The data are drawn directly into memory, without the file format of `jaxfer train`, so that
+neither TensorFlow Datasets nor Grain is needed. The time is that of one training including compilation, without drawing
+and evaluation. `agreement.error` is the share of wrong test records.
 """
 
 import dataclasses
@@ -23,14 +23,14 @@ from jaxfer.data.synthetic import LABELS, generate_sequences
 from jaxfer.study import task, trainings
 from jaxfer.train import trainer
 
-# The config's data, small, and one epoch.
+# Smaller data than in the config, and one epoch.
 QUICK = {"num_subjects": 12, "num_frames": 2, "image_size": 16}
-# .ci/run asks as much of the quickstart.
+# .ci/run requires the same of the quickstart.
 _TIMES_CHANCE = 3
 
 
 def draw(**options: Any) -> records.Records:
-  """The embedded sequences of these options, equal to those that the data set `synthetic_sequences` stores."""
+  """Returns the embedded sequences for these options, equal to those in the data set `synthetic_sequences`."""
   arrays = generate_sequences(**options)
   subjects = [f"S{subject:03d}" for subject in arrays.pop("subject")]
   keys = [f"{subject}_{take:03d}" for subject, take in zip(subjects, arrays.pop("take"), strict=True)]
@@ -38,7 +38,7 @@ def draw(**options: Any) -> records.Records:
 
 
 def config_of(quick: bool) -> RunConfig:
-  """The quickstart's."""
+  """Returns the config of the quickstart."""
   config = configuration.load(machine.ROOT / "configs" / "quickstart.py")
   if not quick:
     return config
@@ -47,7 +47,7 @@ def config_of(quick: bool) -> RunConfig:
 
 
 def measure(session: harness.Session, config: RunConfig) -> None:
-  """One training."""
+  """Measures one training."""
   data = draw(**config.data.options)
   made = trainings.set_up(task.assemble(config, data))
   training, ((_, own),) = made.training, made.tasks.items()

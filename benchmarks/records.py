@@ -41,11 +41,11 @@ Record = dict[str, Any]
 
 
 class BadRecords(Exception):
-  """A file of results that cannot be used: one line with file, line and field."""
+  """A file of results cannot be used; the message gives file, line and field."""
 
 
 def statistics(seconds: Sequence[float], calls_per_run: int = 1) -> dict[str, float | int]:
-  """Median and spread of runs; each entry of `seconds` is a run's time divided by its calls."""
+  """Returns median and spread of runs; each entry of `seconds` is the time of a run divided by its calls."""
   values = np.asarray(seconds, np.float64)
   median = float(np.median(values))
   return {
@@ -61,12 +61,12 @@ def statistics(seconds: Sequence[float], calls_per_run: int = 1) -> dict[str, fl
 
 
 def key(record: Mapping[str, Any]) -> tuple[str, str, str]:
-  """What identifies a measurement across files."""
+  """Returns the key that identifies a measurement across files."""
   return record["benchmark"], record["case"], record["implementation"]
 
 
 def check(record: Mapping[str, Any], where: str) -> None:
-  """Holds a record to the schema.
+  """Checks a record against the schema.
 
   Raises:
     BadRecords: a field is missing, unknown or of another type, or the record contradicts itself.
@@ -83,7 +83,7 @@ def check(record: Mapping[str, Any], where: str) -> None:
     if not isinstance(record[name], FIELDS[name]):
       raise BadRecords(f"{where}: field '{name}' is {type(record[name]).__name__}")
   if record["status"] not in STATUSES:
-    raise BadRecords(f"{where}: status '{record['status']}' is none of {', '.join(STATUSES)}")
+    raise BadRecords(f"{where}: status '{record['status']}' is not one of {', '.join(STATUSES)}")
   if (record["status"] == "ok") != (record["seconds"] is not None):
     raise BadRecords(f"{where}: exactly the records of status ok have seconds")
   if (record["status"] == "compiled") != (record["compiled"] is not None):
@@ -109,17 +109,17 @@ def append(path: pathlib.Path, records: Iterable[Record]) -> None:
 
 
 def mend(path: pathlib.Path) -> None:
-  """Cuts off a last line without its end, which a process leaves that is killed while it writes."""
+  """Cuts off an incomplete last line, which a process leaves if it is killed while writing."""
   if path.exists() and not (text := path.read_bytes()).endswith(b"\n"):
     with path.open("r+b") as file:
       file.truncate(text.rfind(b"\n") + 1)
 
 
 def read(path: pathlib.Path) -> list[Record]:
-  """All records of a file, in order.
+  """Reads all records of a file, in order.
 
   Raises:
-    BadRecords: the file is not there, or a line is not of the schema.
+    BadRecords: the file does not exist, or a line does not follow the schema.
   """
   try:
     lines = path.read_text().splitlines()
@@ -132,7 +132,7 @@ def read(path: pathlib.Path) -> list[Record]:
     except ValueError as error:
       raise BadRecords(f"{path}:{number}: not JSON ({error})") from error
     if isinstance(record, dict):
-      record.setdefault("compiled", None)  # Files of before 2026-11-27 know of no such programs.
+      record.setdefault("compiled", None)  # Files from before 2026-11-27 do not have this field.
     check(record, f"{path}:{number}")
     records.append(record)
   if not records:
@@ -141,7 +141,7 @@ def read(path: pathlib.Path) -> list[Record]:
 
 
 def latest(records: Iterable[Record]) -> dict[tuple[str, str, str], Record]:
-  """The last record of each measurement, in order of first appearance: runs append to the day's file."""
+  """Returns the last record of each measurement, in order of first appearance, since runs append to the day's file."""
   found: dict[tuple[str, str, str], Record] = {}
   for record in records:
     found[key(record)] = record
@@ -149,7 +149,7 @@ def latest(records: Iterable[Record]) -> dict[tuple[str, str, str], Record]:
 
 
 def line(record: Record) -> str:
-  """A record for people."""
+  """Formats a record as a line of text."""
   head = f"  {record['case']:<52} {record['implementation']:<20}"
   if record["status"] != "ok":
     return f"{head} {record['status']}: {record['reason']}"

@@ -1,12 +1,13 @@
-"""Scales the kernels of a trunk back to the size they were drawn with: the same net, fine-tuned otherwise.
+"""Scales the kernels of a trunk back to their initial size: the same function, but fine-tuned differently.
 
   python -m benchmarks.rescaled_trunk runs/table/sources/cosface-resnet18/weights/<training> runs/rescaled
   jaxfer study configs/elderly_transfer/table_synthetic.py --workdir runs/rescaled_study "rows=('ResNet18, cosface',)" \
     sources.cosface-resnet18=runs/rescaled
 
-What a normalised convolution gives does not depend on how large its kernel is, once the norm's running statistics are
-scaled along. But what a step of Adam changes does: its steps are of one length, so that a kernel grown tenfold in the
-pre-training turns a tenth as far. What differs between both fine-tunings is due to that, not to what the trunk knows.
+The output of a normalised convolution does not depend on the size of its kernel if the running statistics of the norm
+are scaled too. But the effect of a step of Adam does: all its steps have the same length, so the direction of a kernel
+that grew tenfold in the pre-training changes a tenth as much. Differences between both fine-tunings are due to that,
+and not to what the trunk has learned.
 """
 
 import argparse
@@ -22,10 +23,10 @@ from jaxfer.train.stage import Variables
 
 
 def rescaled(variables: Variables) -> tuple[Variables, dict[str, float]]:
-  """Variables of a `FaceClassifier`, and by what each of the trunk's kernels was divided.
+  """Returns rescaled variables of a `FaceClassifier`, and the divisor of each of the trunk's kernels.
 
   Raises:
-    UserError: no trunk of convolutions and norms.
+    UserError: there is no trunk of convolutions and norms.
   """
   flat = {
     path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(dict(variables), sep="/").items()
@@ -35,7 +36,7 @@ def rescaled(variables: Variables) -> tuple[Variables, dict[str, float]]:
     kernel, name = flat[path], path.removeprefix("params/").removesuffix("/kernel")
     norm = _norm_after(name, face="params/trunk/prelu/slope" in flat)
     mean, variance = f"batch_stats/{norm}/mean", f"batch_stats/{norm}/var"
-    drawn = np.sqrt(2 / (kernel[..., 0, :].size))  # He's normal of the fan-out, as both nets are drawn.
+    drawn = np.sqrt(2 / (kernel[..., 0, :].size))  # He's normal initialisation by fan-out, as in both nets.
     factor = np.sqrt(np.square(kernel).mean()) / drawn
     flat[path], flat[mean], flat[variance] = kernel / factor, flat[mean] / factor, flat[variance] / factor**2
     factors[name] = float(factor)
@@ -45,7 +46,7 @@ def rescaled(variables: Variables) -> tuple[Variables, dict[str, float]]:
 
 
 def _norm_after(conv: str, face: bool) -> str:
-  """The norm that reads a convolution; the blocks of Face-ResNets have one before it as well."""
+  """Returns the norm that follows a convolution; blocks of Face-ResNets also have one before it."""
   in_block = "/block" in conv
   norm = re.sub(r"conv(\d)$", lambda found: f"bn{int(found[1]) + (face and in_block)}", conv)
   return norm.replace("downsample_conv", "downsample_bn")

@@ -11,7 +11,7 @@ Latest = Mapping[tuple[str, str, str], Record]
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-  """One line of the table: a case of a benchmark, in words."""
+  """One line of the table: a case of a benchmark, and its description."""
 
   benchmark: str
   case: str
@@ -40,7 +40,7 @@ _NOTES = {"torch_channels_last": " (channels last)", "flax_unrolled": " (loop un
 
 
 def _best(latest: Latest, line: Line, names: Iterable[str], status: str) -> str:
-  """The least cost of the implementations `names`, "-" where none has one."""
+  """Returns the least cost of the implementations `names`, or "-" if none has one."""
   costs = {}
   for name in names:
     record = latest.get((line.benchmark, line.case, name))
@@ -55,7 +55,7 @@ def _best(latest: Latest, line: Line, names: Iterable[str], status: str) -> str:
 
 
 def measured(found: Sequence[Record]) -> str:
-  """Median times of one results file: ours, and the faster variant of PyTorch and of stock Flax."""
+  """Returns the median times of one results file: ours, and the fastest variant of PyTorch and of stock Flax."""
   latest, env = records.latest(found), found[-1]["environment"]
   device = env["cpu"] if env["platform"] == "cpu" else env["device_kind"]
   lines = [
@@ -72,7 +72,7 @@ def measured(found: Sequence[Record]) -> str:
 
 
 def compiled(found: Sequence[Record]) -> str:
-  """Cycles of the static schedule of programs that were compiled for a TPU and not run."""
+  """Returns the cycles of the static schedule of programs that were compiled for a TPU and not run."""
   latest = records.latest(found)
   lines = [
     "| **compiled** for a TPU v5e, not run: cycles of the static schedule | jaxfer, default | jaxfer, Pallas kernels "

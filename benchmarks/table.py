@@ -1,9 +1,9 @@
-"""The performance tables from committed results: python -m benchmarks.table RESULTS.jsonl ... [--write]
+"""Makes the performance tables from committed results: python -m benchmarks.table RESULTS.jsonl ... [--write]
 
 Prints all results as Markdown. With --write it replaces the text between pairs of markers instead: the headline cases
-(`<!-- performance -->` ... `<!-- /performance -->`) and what was compiled for a TPU (`compiled`) in
-benchmarks/README.md, and the small table (`speed`) in README.md. Give --write all the files that the tables show: each
-call replaces a whole table. With --papers a table of the times that the papers publish stands beside ours.
+(`<!-- performance -->` ... `<!-- /performance -->`) and the programs compiled for a TPU (`compiled`) in
+benchmarks/README.md, and the small table (`speed`) in README.md. Give --write all files that the tables show, because
+each call replaces whole tables. --papers adds a table with the times that the papers publish, beside ours.
 """
 
 import argparse
@@ -31,15 +31,15 @@ HEADLINES = {
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-  """A time that a paper states, and the measurement of ours that stands beside it."""
+  """A time that a paper states, and our measurement to show beside it."""
 
   paper: str
   what: str
   time: str
   device: str
-  case: tuple[str, str]  # Benchmark, and how the case's name begins.
-  amount: float  # What the paper's time is for, in the case's unit ...
-  unit: str  # ... of `rates`, such as "samples_per_second"; 0 and "" where ours is the case's own time.
+  case: tuple[str, str]  # Benchmark, and the beginning of the case's name.
+  amount: float  # The amount of work in the paper's time, in the case's unit ...
+  unit: str  # ... of `rates`, such as "samples_per_second"; 0 and "" if the case's time is compared directly.
 
 
 PUBLISHED = (
@@ -54,14 +54,14 @@ PUBLISHED = (
 
 
 def milliseconds(seconds: float) -> str:
-  """Three significant digits: "0.123 ms", "4.56 ms", "789 ms", "1,230 ms"."""
+  """Formats with three significant digits: "0.123 ms", "4.56 ms", "789 ms", "1,230 ms"."""
   value = 1e3 * seconds
   digits = 3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0
   return f"{value:,.{digits}f} ms"
 
 
 def duration(seconds: float) -> str:
-  """For people: "0.4 s", "38 s", "12 min", "3.1 h"."""
+  """Formats a duration: "0.4 s", "38 s", "12 min", "3.1 h"."""
   for limit, divisor, unit in ((10, 1, "s"), (120, 1, "s"), (7200, 60, "min")):
     if seconds < limit:
       return f"{seconds / divisor:.{1 if limit == 10 else 0}f} {unit}"
@@ -88,10 +88,10 @@ def _cell(record: Record | None, ours: Record | None, notes: list[str]) -> str:
 
 
 def headlines(found: Sequence[Record]) -> list[Record]:
-  """The records of the headline cases.
+  """Returns the records of the headline cases.
 
   Raises:
-    BadRecords: there is none.
+    BadRecords: there are none.
   """
   shown = [r for r in found if any(text in r["case"] for text in HEADLINES.get(r["benchmark"], ()))]
   if not shown:
@@ -100,7 +100,7 @@ def headlines(found: Sequence[Record]) -> list[Record]:
 
 
 def section(name: str, found: Sequence[Record]) -> str:
-  """One file's part: what it ran on, and a table for each benchmark."""
+  """Returns the section of one file: its machine, and a table for each benchmark."""
   latest = records.latest(found)
   env = found[-1]["environment"]
   versions = ", ".join(f"{package} {v}" for package, v in env["versions"].items() if v)
@@ -132,7 +132,7 @@ def section(name: str, found: Sequence[Record]) -> str:
 
 
 def papers(found: Sequence[Record]) -> str:
-  """The papers' own times beside ours."""
+  """Returns a table of the papers' times beside ours."""
   lines = ["| paper | what | published | on | ours | on |", "|---|---|---|---|---|---|"]
   for p in PUBLISHED:
     benchmark, case = p.case
@@ -151,10 +151,10 @@ def papers(found: Sequence[Record]) -> str:
 
 
 def write(readme: pathlib.Path, text: str, name: str = "performance") -> None:
-  """Replaces what stands between the markers `<!-- name -->` and `<!-- /name -->`.
+  """Replaces the text between the markers `<!-- name -->` and `<!-- /name -->`.
 
   Raises:
-    BadRecords: the file is not there, or has not exactly one pair of markers.
+    BadRecords: the file does not exist, or does not have exactly one pair of markers.
   """
   begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
   old = readme.read_text() if readme.exists() else ""
@@ -165,7 +165,7 @@ def write(readme: pathlib.Path, text: str, name: str = "performance") -> None:
 
 
 def pages(root: pathlib.Path) -> dict[str, pathlib.Path]:
-  """The file that holds each pair of markers."""
+  """Returns the file that holds each pair of markers."""
   benchmarks = root / "benchmarks" / "README.md"
   return {"performance": benchmarks, "compiled": benchmarks, "speed": root / "README.md"}
 
@@ -173,12 +173,12 @@ def pages(root: pathlib.Path) -> dict[str, pathlib.Path]:
 def page_texts(
   files: Mapping[str, Sequence[Record]], only_headlines: bool, with_papers: bool
 ) -> dict[str, str]:
-  """The text for each pair of markers, "" where no file has anything for it.
+  """Returns the text for each pair of markers, "" if no file has anything for it.
 
   Args:
     files: records by the name of their file.
-    only_headlines: leave out measured cases that are not headline cases.
-    with_papers: add the times that the papers publish.
+    only_headlines: whether to leave out measured cases that are not headline cases.
+    with_papers: whether to add the times that the papers publish.
   """
   compiled = {name: found for name, found in files.items() if all(r["benchmark"] == "tpu" for r in found)}
   measured = {name: found for name, found in files.items() if name not in compiled}
@@ -198,7 +198,7 @@ def page_texts(
 def main(arguments: Sequence[str] | None = None) -> int:
   flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   flags.add_argument("results", type=pathlib.Path, nargs="+")
-  flags.add_argument("--papers", action="store_true", help="add the papers' own times")
+  flags.add_argument("--papers", action="store_true", help="add the times of the papers")
   flags.add_argument("--write", action="store_true", help="write the tables into both READMEs")
   parsed = flags.parse_args(arguments)
   try:

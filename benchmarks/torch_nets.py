@@ -1,6 +1,6 @@
-"""The convolutional nets in PyTorch, written from the papers' tables, with the parameters of ours under our names.
+"""The convolutional nets in PyTorch, written from the papers' tables, with the same parameters and names as ours.
 
-Imported where PyTorch is installed alone: by the peers of `benchmarks.convnets` and the generator of the goldens.
+This module needs PyTorch; the peers of `benchmarks.convnets` and the generator of the goldens import it.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from benchmarks.convnets_problem import ERROR_WEIGHT, KL_WEIGHT
 
 
 def to_torch(path: str, array: np.ndarray) -> np.ndarray:
-  """Our parameter "layer/kernel" -> PyTorch's: conv OIHW, transposed conv IOHW, dense [out, in]; vectors stay."""
+  """Converts our parameter "layer/kernel" to PyTorch: conv OIHW, transposed conv IOHW, dense [out, in]; not vectors."""
   if array.ndim == 4:
     return array.transpose((2, 3, 0, 1) if "deconv" in path else (3, 2, 0, 1))
   return array.T if array.ndim == 2 else array
@@ -54,7 +54,7 @@ def _conv(p: Any, x: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
 
 
 def _norm(p: Any, x: Tensor, train: bool) -> Tensor:
-  """PyTorch's momentum 0.1; the statistics are updated in place, the variance by its unbiased estimate."""
+  """BatchNorm with PyTorch's momentum 0.1; statistics are updated in place, the variance by its unbiased estimate."""
   scale, bias = (getattr(p, name) if name in p else None for name in ("scale", "bias"))
   return functional.batch_norm(x, p.mean, p.var, scale, bias, train, 0.1, 1e-5)
 
@@ -99,7 +99,7 @@ def decoder(p: Any, z: Tensor) -> Tensor:
 
 
 def autoencoder(p: Any, images: Tensor, noise: Tensor) -> Tensor:
-  """Both encoders and the decoder -> the loss of each image."""
+  """Both encoders and the decoder; returns the loss of each image."""
   codes = encoder(p.identity_encoder, images), encoder(p.expression_encoder, images)
   mean, log_variance = (torch.cat(pair, -1).float() for pair in zip(*codes, strict=True))
   z = mean + torch.exp(log_variance / 2) * noise
@@ -121,7 +121,7 @@ def _block(p: Any, x: Tensor, stride: int, train: bool) -> Tensor:
 
 
 def resnet_trunk(p: Any, x: Tensor, train: bool) -> Tensor:
-  """Torchvision's ResNet up to layer4; basic or bottleneck blocks, as the parameters have them."""
+  """Torchvision's ResNet up to layer4; basic or bottleneck blocks, depending on the parameters."""
   x = functional.relu(_norm(p.bn1, _conv(p.conv1, x, 2, 3), train))
   x = functional.max_pool2d(x, 3, 2, 1)
   for k in (1, 2, 3, 4):
@@ -137,7 +137,7 @@ def resnet(p: Any, x: Tensor, train: bool) -> Tensor:
 
 
 def face_resnet(p: Any, x: Tensor, train: bool) -> Tensor:
-  """AdaFace's IR, without dropout, and a classifier of its feature."""
+  """AdaFace's IR without dropout, and a classifier of its feature."""
   t = p.trunk
   x = functional.prelu(_norm(t.bn1, _conv(t.conv1, x, 1, 1), train), t.prelu.slope)
   for k in (1, 2, 3, 4):
@@ -165,7 +165,7 @@ def _arm(p: Any, x: Tensor, train: bool) -> Tensor:
 
 
 def landmark_fusion(p: Any, images: Tensor, heatmaps: Tensor, train: bool) -> Tensor:
-  """Paper 002, the RGB net in evaluation -> logits of the landmark net and of the head [batch, 2, classes]."""
+  """Paper 002 with the RGB net in evaluation mode; returns logits of landmark net and head [batch, 2, classes]."""
   rgb = _arm(p.rgb.arm, resnet_trunk(p.rgb.trunk, images, False), False)
   x = heatmaps
   for k in range(1, 7):
@@ -179,7 +179,7 @@ def landmark_fusion(p: Any, images: Tensor, heatmaps: Tensor, train: bool) -> Te
 
 
 class AdaBelief:
-  """Steps each parameter as soon as its gradient is there (PyTorch has no such optimizer)."""
+  """Updates each parameter as soon as its gradient is computed (PyTorch has no such optimizer)."""
 
   def __init__(self, net: torch.nn.Module, rate: float, decay: float):
     self.rate, self.decay = rate, decay
@@ -191,7 +191,7 @@ class AdaBelief:
 
   @torch.no_grad()
   def step(self, p: Any) -> None:
-    """Moves `p` by its gradient."""
+    """Updates `p` by its gradient."""
     m, s, count = self.states[p]
     self.states[p][2] = count = count + 1
     p.mul_(1 - self.rate * self.decay)
@@ -211,11 +211,11 @@ class Net(torch.nn.Module):
     self.tree = Tree(variables["params"], variables.get("batch_stats", {}))
 
   def forward(self, *x: Tensor) -> Any:
-    """Of images [batch, channels, height, width] or codes [batch, latent]."""
+    """Applies the function to images [batch, channels, height, width] or codes [batch, latent]."""
     return self.function(self.tree, *x, *self.arguments)
 
   def gradients(self) -> dict[str, np.ndarray]:
-    """Of the last backward pass, by our names and in our layout."""
+    """Returns the gradients of the last backward pass, by our names and in our layout."""
     found = {}
     for name, parameter in self.tree.named_parameters():
       if parameter.grad is None:
@@ -225,5 +225,5 @@ class Net(torch.nn.Module):
     return found
 
   def statistics(self) -> dict[str, np.ndarray]:
-    """The running statistics, by our names."""
+    """Returns the running statistics, by our names."""
     return {name.replace(".", "/"): buffer.cpu().numpy() for name, buffer in self.tree.named_buffers()}

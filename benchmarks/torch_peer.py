@@ -1,4 +1,4 @@
-"""What every PyTorch peer needs: its settings on our device, and a program that runs and is compared as ours is."""
+"""Common code of the PyTorch peers: settings for our device, and a program that is run and compared like ours."""
 
 import dataclasses
 import time
@@ -15,8 +15,8 @@ class Torch:
   Attributes:
     library: the module `torch`.
     device: "cpu" or "cuda".
-    layout: the memory format of images and kernels.
-    compiled: whether nets go through `torch.compile`.
+    layout: memory format of images and kernels.
+    compiled: whether nets are compiled with `torch.compile`.
   """
 
   library: Any
@@ -25,29 +25,29 @@ class Torch:
   compiled: bool
 
   def place(self, net: Any) -> Any:
-    """A net on the device, its kernels in the layout."""
+    """Puts a net on the device, with its kernels in the layout."""
     return net.to(self.device).to(memory_format=self.layout)
 
   def images(self, array: Any) -> Any:
-    """[batch, height, width, channels] of NumPy -> [batch, channels, height, width], in the layout."""
+    """Converts a NumPy array [batch, height, width, channels] to [batch, channels, height, width] in the layout."""
     moved = self.library.from_numpy(array).to(self.device).permute(0, 3, 1, 2)
     return moved.contiguous(memory_format=self.layout)
 
   def numpy(self, tensor: Any) -> Any:
-    """A tensor as a float32 array."""
+    """Converts a tensor to a float32 array."""
     return tensor.detach().float().cpu().numpy()
 
   def wait(self) -> None:
-    """Until the device has done its work."""
+    """Waits until the device has finished its work."""
     if self.device == "cuda":
       self.library.cuda.synchronize()
 
 
 def begin(session: harness.Session, *, channels_last: bool = False, compiled: bool = False) -> Torch:
-  """PyTorch on the session's kind of device, with as many threads as XLA has and the session's precision.
+  """Returns PyTorch for the session's kind of device and precision, with as many threads as XLA.
 
   Raises:
-    harness.Missing: it is not installed, or has no such device.
+    harness.Missing: PyTorch is not installed, or has no such device.
   """
   try:
     import torch as library
@@ -81,18 +81,18 @@ def program(
   """Runs `forward`, `gradient` or `train_step` of a net.
 
   Args:
-    torch: from `begin`.
-    net: placed on the device.
-    inputs: of the net; those that require a gradient get one.
-    operation: see above; a train step is one of SGD.
+    torch: result of `begin`.
+    net: net, placed on the device.
+    inputs: inputs of the net; those that require a gradient get one.
+    operation: see above; a training step uses SGD.
     dtype: "bfloat16" runs the net under autocast.
-    scalar: the net's outputs -> what gradient and train step differentiate.
-    sgd: "learning_rate" and "momentum" of the train step.
-    named: outputs (forward) or scalar (otherwise) of the first call -> arrays by name; gradients lie in `.grad`.
+    scalar: function of the net's outputs that gradient and training step differentiate.
+    sgd: "learning_rate" and "momentum" of the training step.
+    named: outputs (forward) or scalar (otherwise) of the first call -> arrays by name; gradients are in `.grad`.
   """
   library = torch.library
   if torch.compiled:
-    # It counts recompilations of a function over all cases of a session, and after eight gives up on compiling.
+    # PyTorch counts recompilations of a function over all cases of a session, and stops compiling after eight.
     library.compiler.reset()
   run = library.compile(net) if torch.compiled else net
   optimizer = library.optim.SGD(net.parameters(), sgd["learning_rate"], momentum=sgd["momentum"])

@@ -1,10 +1,10 @@
-"""What would our programs cost on a TPU? Compiled for one by the real compiler, on a machine that has none; not run.
+"""Estimates the cost of our programs on a TPU: compiled by the real compiler on a machine without a TPU, not run.
 
-Ours and a peer are compiled for the same chip, with the same dtypes, matmul precision and outputs. Reported of each:
-cycles by XLA's model, cycles by its static schedule, HBM bytes, memory, compile time, the share of the matrix unit's
-peak, and the most expensive operations. See `tpu_cost` for the rules and README.md for what such a figure is.
+Ours and a peer are compiled for the same chip, with the same dtypes, matmul precision and outputs. For each, the script
+reports cycles by XLA's model, cycles by its static schedule, HBM bytes, memory, compile time, the share of the matrix
+unit's peak, and the most expensive operations. `tpu_cost` has the rules, and README.md explains the figures.
 
-It needs libtpu in an environment of its own, beside a project's packages it takes over the default platform:
+It needs libtpu in a separate environment, because libtpu takes over the default platform:
 
   python3.11 -m venv .venv-tpu && .venv-tpu/bin/pip install -e ".[tpu-compile]" -c constraints.txt
   .venv-tpu/bin/python -m benchmarks.tpu
@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmarks import tpu_compile  # isort: skip  Before JAX: it settles what JAX looks for.
+from benchmarks import tpu_compile  # isort: skip  Before JAX, because it configures JAX's devices.
 
 import jax
 
@@ -28,7 +28,7 @@ from benchmarks.tpu_cases import Case, Program
 
 
 def environment(topology: str) -> dict[str, Any]:
-  """Of a record: the machine that compiled, and the device that it compiled for."""
+  """Returns the environment for a record: the machine that compiled, and the device for which it compiled."""
   devices = tpu_compile.devices(topology)
   found = machine.environment()
   return {
@@ -43,18 +43,18 @@ def environment(topology: str) -> dict[str, Any]:
 
 
 def chip(topology: str) -> tpu_cost.Chip:
-  """The chip of a topology."""
+  """Returns the chip of a topology."""
   return tpu_cost.CHIPS[topology.split(":")[0]]
 
 
 def ceilings(chip: tpu_cost.Chip) -> dict[str, Any]:
-  """A record's: published, not measured."""
+  """Returns the peak rates for a record, which are published, not measured."""
   matmul = {"float32": chip.matmul, "bfloat16": chip.matmul}
   return {"matmul": matmul, "copy": chip.bandwidth, "clock": chip.clock, "hbm_bytes": chip.hbm}
 
 
 def compile_one(case: Case, program: Program) -> tuple[tpu_compile.Compiled, tpu_hlo.Module, tpu_cost.Cost]:
-  """Compiles one program and counts it."""
+  """Compiles one program and computes its cost."""
   lower = functools.partial(program.lower, tpu_compile.devices(case.topology))
   compiled = tpu_compile.compile_program(lower, case.topology)
   module = tpu_hlo.Module(compiled.text)
@@ -62,7 +62,7 @@ def compile_one(case: Case, program: Program) -> tuple[tpu_compile.Compiled, tpu
 
 
 def measure(case: Case, name: str, quick: bool) -> records.Record:
-  """The record of one implementation of a case."""
+  """Returns the record of one implementation of a case."""
   made: records.Record = {
     "schema": records.SCHEMA,
     "benchmark": "tpu",
@@ -99,7 +99,7 @@ def measure(case: Case, name: str, quick: bool) -> records.Record:
 
 
 def measure_largest(make: Callable[[int], Case], batches: Sequence[int]) -> records.Record:
-  """Our program's record at the largest batch that fits by a line through two others, which says whether it does."""
+  """Returns our program's record at the largest batch that should fit by a line through two others, as a check."""
   points = []
   for batch in batches:
     record = measure(make(batch), "jaxfer", False)
@@ -114,7 +114,7 @@ def measure_largest(make: Callable[[int], Case], batches: Sequence[int]) -> reco
 
 
 def shares(topology: str, cost: tpu_cost.Cost, flops: float | None) -> dict[str, float]:
-  """ "matmul": of the matrix unit's peak in the cycles by XLA's model; "hbm": bytes over bandwidth in them."""
+  """Returns shares of the cycles by XLA's model: "matmul" at the matrix unit's peak, "hbm" at the bandwidth."""
   at = chip(topology)
   found = {"hbm": cost.hbm_bytes / at.bandwidth * at.clock / cost.cycles}
   if flops is not None:
@@ -123,7 +123,7 @@ def shares(topology: str, cost: tpu_cost.Cost, flops: float | None) -> dict[str,
 
 
 def line(record: records.Record) -> str:
-  """A record for people."""
+  """Formats a record as a line of text."""
   head = f"  {record['case']:<72} {record['implementation']:<18}"
   if record["status"] != "compiled":
     return f"{head} {record['status']}: {record['reason']}"
@@ -137,12 +137,12 @@ def line(record: records.Record) -> str:
 
 def main() -> int:
   flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  flags.add_argument("--topology", default="", help="cases of this topology alone, such as v5e:1x1")
-  flags.add_argument("--only", default="", metavar="TEXT", help="cases whose name contains this")
+  flags.add_argument("--topology", default="", help="only cases of this topology, such as v5e:1x1")
+  flags.add_argument("--only", default="", metavar="TEXT", help="only cases whose name contains this")
   flags.add_argument(
-    "--memory", action="store_true", help="the largest batches instead, two compilations and a check"
+    "--memory", action="store_true", help="find the largest batches instead, by two compilations and a check"
   )
-  flags.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything works")
+  flags.add_argument("--quick", action="store_true", help="tiny sizes, to check that everything works")
   flags.add_argument("--list", action="store_true", help="print the cases' names and stop")
   flags.add_argument("--ours", action="store_true", help="without the peers")
   flags.add_argument("--cached", action="store_true", help="only programs that were compiled before")
@@ -183,7 +183,7 @@ def main() -> int:
       print(line(record), flush=True)
       failed |= name == "jaxfer" and record["status"] == "failed"
       seconds += record["compile_seconds"] or 0
-  print(f"compiling took {seconds / 60:.1f} minutes in all, when it was done", flush=True)
+  print(f"compiling took {seconds / 60:.1f} minutes in total, including cached programs", flush=True)
   return 1 if failed else 0
 
 

@@ -1,4 +1,4 @@
-"""What `benchmarks.tpu` compiles: cases, ours and the peer's program of each, and how their arguments are laid out."""
+"""The cases of `benchmarks.tpu`: our program and the peer's for each, and the layout of their arguments."""
 
 import dataclasses
 import functools
@@ -30,10 +30,10 @@ class Program:
   """One implementation of a case.
 
   Attributes:
-    make: traces nothing yet; holds the function and arguments of the whole batch, on the host.
+    make: function that returns the program with its arguments for the whole batch on the host, without tracing it.
     batched: index of the first argument whose arrays are split over the devices along their first axis.
     manual: whether the program runs under `jax.shard_map` over the axis "data" and sums over it itself. Otherwise XLA
-      divides it, which it cannot do with Pallas kernels.
+      partitions it, which is impossible with Pallas kernels.
   """
 
   make: Callable[[], harness.JaxProgram]
@@ -41,9 +41,9 @@ class Program:
   manual: bool = False
 
   def lower(self, devices: tuple[jax.Device, ...]) -> Any:
-    """The program lowered for devices, from shapes alone."""
+    """Lowers the program for devices, from shapes only."""
     mesh = Mesh(np.array(devices), ("data",))
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # It tells the library the chip.
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # The mesh tells the library the kind of chip.
       return self._lower(mesh)
 
   def _lower(self, mesh: Mesh) -> Any:
@@ -74,8 +74,8 @@ class Case:
   """One case: `programs` by implementation, ours first.
 
   Attributes:
-    samples: of one call.
-    flops: of one call, where a formula counts them (see `conv_rnn_problem` and `convnets_problem`).
+    samples: number of samples of one call.
+    flops: FLOP of one call, if there is a formula (see `conv_rnn_problem` and `convnets_problem`).
   """
 
   topology: str
@@ -88,14 +88,14 @@ class Case:
 
   @property
   def name(self) -> str:
-    """Unique in the benchmark."""
+    """Unique name in the benchmark."""
     return f"{self.topology}/{self.workload}"
 
 
 def conv_rnn_case(problem: conv_rnn_problem.Problem, topology: str) -> Case:
-  """A layer as "auto" runs it, in every implementation worth trying, and by kernels with packed input and output.
+  """Returns a layer with "auto", with every plausible implementation, and with kernels for packed input and output.
 
-  The peer is stock Flax's, or the same cell of `nn.Conv` in `nn.scan` where Flax has none.
+  The peer is stock Flax's layer, or the same cell of `nn.Conv` in `nn.scan` if Flax has none.
   """
   inputs = functools.cache(lambda: conv_rnn_problem.inputs_of(problem))
   peer, theirs = ("flax_scan", flax_scan) if problem.enhanced else ("flax", conv_rnn_peers.flax)
@@ -111,7 +111,7 @@ def conv_rnn_case(problem: conv_rnn_problem.Problem, topology: str) -> Case:
 
 
 def convnet_case(problem: convnets_problem.Problem, topology: str) -> Case:
-  """A training step of a convolutional net as `benchmarks.convnets` has it; the peer is stock Flax."""
+  """Returns a training step of a convolutional net as in `benchmarks.convnets`; the peer is stock Flax."""
   inputs = functools.cache(lambda: convnets_problem.inputs_of(problem))
   programs = {
     "jaxfer": Program(lambda: convnets.prepare(problem, inputs()), batched=2),
@@ -125,7 +125,7 @@ def convnet_case(problem: convnets_problem.Problem, topology: str) -> Case:
 def two_stream_case(
   batch: int, topology: str, time: int = 16, size: int = 64, features=tpu_steps.FEATURES
 ) -> Case:
-  """A training step of the two-stream conv-RNN in bfloat16."""
+  """Returns a training step of the two-stream conv-RNN in bfloat16."""
   several = topology == FOUR
   makes = tpu_steps.two_stream(batch, time, size, features, "bfloat16", axis_name="data" if several else None)
   programs = {
@@ -147,7 +147,7 @@ def two_stream_case(
 
 
 def vae_case(stage: str, batch: int, topology: str, size: int = 64, width: float = 1.0) -> Case:
-  """A training step of a stage of paper 003 in bfloat16."""
+  """Returns a training step of a stage of paper 003 in bfloat16."""
   makes = tpu_steps.vae(stage, batch, size, width, "bfloat16")
   programs = {name: Program(make, batched=2) for name, make in makes.items()}
   workload = f"identity_expression_vae/{stage}_step/b{batch}-s{size}/bfloat16"
@@ -156,7 +156,7 @@ def vae_case(stage: str, batch: int, topology: str, size: int = 64, width: float
 
 
 def conv_rnn_cases() -> list[Case]:
-  """ConvLSTM layers of four shapes, plain and enhanced."""
+  """Returns ConvLSTM layers of four shapes, plain and enhanced."""
   first = conv_rnn_problem.Problem(dtype="bfloat16")
   third = dataclasses.replace(first, batch=16, size=16, channels=64, features=(64,))
   shapes = [
@@ -175,7 +175,7 @@ def conv_rnn_cases() -> list[Case]:
       for operation in ("gradient", "forward")
     ]
 
-  # The choice table needs the gradient alone.
+  # The choice table needs only the gradient.
   skips = [
     conv_rnn_case(dataclasses.replace(problem, enhanced=True), V5E) for problem in (shapes[1], shapes[3])
   ]
@@ -184,7 +184,7 @@ def conv_rnn_cases() -> list[Case]:
 
 
 def step_cases() -> list[Case]:
-  """Training steps in bfloat16 on one chip, and two of them on four, each with the whole batch of one chip."""
+  """Returns training steps in bfloat16 on one chip, and two of them on four chips, each with one chip's batch."""
   resnets = [
     convnets_problem.Problem(net, "train_step", 128, 112, "bfloat16") for net in ("resnet18", "resnet50")
   ]
@@ -200,14 +200,14 @@ def step_cases() -> list[Case]:
 
 
 def cases() -> list[Case]:
-  """All, the headline first."""
+  """Returns all cases, the headline first."""
   return [*conv_rnn_cases(), *step_cases()]
 
 
 def memory_cases() -> list[tuple[Callable[[int], Case], tuple[int, int]]]:
-  """Training steps whose largest batch is looked for: case of a batch, and the two batches of the line.
+  """Returns training steps for which the largest batch is searched: a case by batch, and the two batches of the line.
 
-  The activations of a small batch of the VAE lie in VMEM, so its line starts at larger batches.
+  The activations of a small batch of the VAE are in VMEM, so its line starts at larger batches.
   """
 
   def resnet(net: str) -> Callable[[int], Case]:
@@ -225,7 +225,7 @@ def memory_cases() -> list[tuple[Callable[[int], Case], tuple[int, int]]]:
 
 
 def quick_cases() -> list[Case]:
-  """One of each kind, tiny."""
+  """Returns one tiny case of each kind."""
   layer = conv_rnn_problem.Problem(batch=2, time=3, size=8, channels=4, features=(4,), dtype="bfloat16")
   net = convnets_problem.Problem("resnet18", "train_step", 4, 64, "bfloat16", 0.125, 10)
   return [

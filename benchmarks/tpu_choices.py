@@ -1,9 +1,9 @@
-"""Which formulation of a convolution is cheapest on a TPU, by the compiler's estimates? Compiled, not run.
+"""Finds the cheapest formulation of each convolution on a TPU by the compiler's estimates. Compiled, not run.
 
-The same question as `benchmarks.choose`, for a few shapes that stand for the others. The answer is written into the
-choice table (`jaxfer/kernels/conv/choices.json`) as the estimate that it is. A formulation takes the place of the
-default only where it is 5 % cheaper by both counts, XLA's cycles and the static schedule. It needs libtpu in an
-environment of its own, like `benchmarks.tpu`:
+It does the same as `benchmarks.choose`, for a few representative shapes. The result is written to the choice table
+(`jaxfer/kernels/conv/choices.json`) and marked as an estimate. A formulation replaces the default only if it is 5 %
+cheaper by both counts, XLA's cycles and the static schedule. The script needs libtpu in a separate environment, like
+`benchmarks.tpu`:
 
   python -m benchmarks.tpu_choices --output benchmarks/results/tpu-choices-compiled.jsonl
 """
@@ -12,7 +12,7 @@ import argparse
 import functools
 import pathlib
 
-from benchmarks import tpu  # isort: skip  Before JAX: it settles what JAX looks for.
+from benchmarks import tpu  # isort: skip  Before JAX, because it configures JAX's devices.
 
 import jax
 
@@ -32,7 +32,7 @@ _MEMBER_SHAPES = [(3, 1, 32, 128, 32), (3, 2, 32, 64, 16)]
 
 
 def problems() -> list[choose.Problem]:
-  """What is compiled: every operation on few shapes, the strided ones alone for transposed convolutions."""
+  """Returns the problems: every operation on few shapes, and only strided ones for transposed convolutions."""
   return [
     choose.Problem(operation, choose.shape_of(*shape), _BATCH, "bfloat16", members)
     for members, shapes in ((0, _SHAPES), (_MEMBERS, _MEMBER_SHAPES))
@@ -43,7 +43,7 @@ def problems() -> list[choose.Problem]:
 
 
 def case_of(problem: choose.Problem) -> tpu_cases.Case:
-  """The problem in every formulation."""
+  """Returns the case of a problem with every formulation."""
 
   def make(option) -> harness.JaxProgram:
     return choose.prepare(option, choose.arguments_of(problem))

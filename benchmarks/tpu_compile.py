@@ -1,9 +1,9 @@
-"""Compiles JAX programs for a TPU on a machine that has none, and keeps what the compiler hands back.
+"""Compiles JAX programs for a TPU on a machine that has none, and caches the compiler's output.
 
-libtpu is an ordinary wheel that holds the real XLA:TPU compiler. Shapes go in; the optimised program, its memory plan
-and the final schedule of every operation come out. Nothing runs on a TPU.
+libtpu is an ordinary wheel with the real XLA:TPU compiler. From shapes, it computes the optimised program, its memory
+plan and the final schedule of every operation. Nothing runs on a TPU.
 
-What was compiled is kept in `runs/tpu_compile/`, by the text of the lowered program, the topology, the compiler's
+Compiled programs are cached in `runs/tpu_compile/`, by the text of the lowered program, the topology, the compiler's
 version and its flags, so that no program is compiled twice.
 """
 
@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-# Before JAX is imported: a process without a TPU must not look for one, nor take the lock that guards a TPU.
+# Before JAX is imported, because a process without a TPU must neither search for one nor take the lock that guards it.
 for _name, _value in {
   "JAX_PLATFORMS": "cpu",
   "TPU_SKIP_MDS_QUERY": "1",
@@ -52,11 +52,11 @@ class Compiled:
   """A compiled program.
 
   Attributes:
-    text: the optimised, scheduled HLO of one device.
-    memory: bytes of one device, as `records` has them.
-    schedules: operation's name -> text of its final VLIW schedule.
-    lower_seconds: tracing and lowering, of this call.
-    compile_seconds: the compiler's, when it ran.
+    text: optimised, scheduled HLO of one device.
+    memory: bytes on one device, as in `records`.
+    schedules: name of an operation -> text of its final VLIW schedule.
+    lower_seconds: time of tracing and lowering in this call.
+    compile_seconds: time of the compiler when it ran.
     cached: whether the program was compiled before.
   """
 
@@ -69,22 +69,22 @@ class Compiled:
 
 
 def version() -> str:
-  """Of libtpu.
+  """Returns the version of libtpu.
 
   Raises:
-    NoCompiler: it is not installed.
+    NoCompiler: libtpu is not installed.
   """
   try:
     return importlib.metadata.version("libtpu")
   except importlib.metadata.PackageNotFoundError as error:
     raise NoCompiler(
-      f"libtpu is not installed: pip install 'jax[tpu]=={jax.__version__}' in an environment of its own"
+      f"libtpu is not installed: pip install 'jax[tpu]=={jax.__version__}' in a separate environment"
     ) from error
 
 
 @functools.cache
 def _dumps() -> tuple[pathlib.Path, str]:
-  """Where this process's compiler writes its schedules, and the flags the user gave it."""
+  """Returns the folder to which this process's compiler writes its schedules, and the user's flags."""
   given = os.environ.get("LIBTPU_INIT_ARGS", "")
   folder = pathlib.Path(tempfile.mkdtemp(prefix="tpu_compile_"))
   atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -95,7 +95,7 @@ def _dumps() -> tuple[pathlib.Path, str]:
 
 @functools.cache
 def devices(topology: str) -> tuple[jax.Device, ...]:
-  """Devices to compile for, of a topology such as "v5e:1x1" or "v5e:2x2".
+  """Returns the devices to compile for, from a topology such as "v5e:1x1" or "v5e:2x2".
 
   Raises:
     NoCompiler: libtpu is not installed.
@@ -109,11 +109,12 @@ def devices(topology: str) -> tuple[jax.Device, ...]:
 
 
 def _place(lowered: jax.stages.Lowered, topology: str) -> pathlib.Path:
-  """Where a program is kept."""
+  """Returns the path of a cached program."""
   _, given = _dumps()
-  own = os.environ.get("XLA_FLAGS", "").replace(jaxfer.RIGHT_REDUCTIONS, "").strip()  # That is about CPUs.
+  # That flag is only for CPUs.
+  own = os.environ.get("XLA_FLAGS", "").replace(jaxfer.RIGHT_REDUCTIONS, "").strip()
   flags = f"{given} {own}"
-  # Functions are numbered anew whenever something else was traced before them.
+  # The numbers of functions depend on what was traced before them.
   symbols: dict[str, str] = {}
   text = re.sub(
     r"(?<!custom_call )@[\w.]+", lambda m: symbols.setdefault(m[0], f"@{len(symbols)}"), lowered.as_text()
@@ -132,7 +133,7 @@ def compile_program(lower: Callable[[], jax.stages.Lowered], topology: str) -> C
 
   Raises:
     NoCompiler: libtpu is not installed.
-    jax.errors.JaxRuntimeError: the compiler refuses the program, such as one that does not fit the chip's memory.
+    jax.errors.JaxRuntimeError: the compiler refuses the program, for example because it does not fit the chip's memory.
   """
   folder, _ = _dumps()
   start = time.perf_counter()

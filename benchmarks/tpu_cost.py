@@ -1,11 +1,12 @@
-"""What a compiled TPU program costs, by two measures; nothing has run.
+"""Computes the cost of a compiled TPU program by two measures; nothing is run.
 
-`cycles`: XLA's own model, `estimated_cycles` of every operation times its trips. A Pallas kernel, of which XLA knows
-nothing, costs max(bundles of its schedule, loops multiplied out; its operands and results over the HBM bandwidth).
+`cycles`: XLA's model, `estimated_cycles` of every operation times its number of executions. XLA has no estimate for a
+Pallas kernel; its cost is max(bundles of its schedule with loops multiplied out, its operands and results over the HBM
+bandwidth).
 
-`schedule_cycles`: the second rule for every operation, XLA's own fusions included. XLA's model lies far above it where
-the vector unit or memory bounds an operation, so a Pallas kernel's `cycles` look better beside a fusion's than they
-are: compare programs with and without Pallas kernels by `schedule_cycles`.
+`schedule_cycles`: the second rule for every operation, including XLA's fusions. If the vector unit or memory bounds an
+operation, XLA's model is far above it. The `cycles` of a Pallas kernel therefore look better than those of a fusion
+should; compare programs with and without Pallas kernels by `schedule_cycles`.
 """
 
 import collections
@@ -22,10 +23,10 @@ class Chip:
   """A chip's published rates (Google Cloud TPU documentation, "TPU v5e" and "TPU v6e").
 
   Attributes:
-    name: of a topology, such as "v5e".
-    kind: as JAX names the device.
+    name: name in a topology, such as "v5e".
+    kind: JAX's name of the device.
     matmul: peak of the matrix units in bfloat16, FLOP/s; JAX's default precision rounds float32 products to it too.
-    bandwidth: of HBM, bytes/s.
+    bandwidth: bandwidth of HBM in bytes/s.
     hbm: bytes that the compiler lets a program use.
     clock: cycles/s.
   """
@@ -46,7 +47,7 @@ CHIPS = {
     Chip("v5e", "TPU v5 lite", 197e12, 819e9, 16 * 2**30, 1.5e9),
     Chip("v6e", "TPU v6 lite", 918e12, 1640e9, 31.5 * 2**30, 1.75e9),
     Chip("v5p", "TPU v5", 459e12, 2765e9, 95 * 2**30, 1.75e9),
-    # One of the two cores of a chip, which is what the compiler calls a device.
+    # One of the two cores of a chip, which the compiler calls a device.
     Chip("v4", "TPU v4", 137.5e12, 614e9, 16 * 2**30, 1.05e9),
   )
 }
@@ -54,7 +55,7 @@ CHIPS = {
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-  """An operation of the program: name, kind (`Module.kind`), origin in JAX, all its trips, and both measures."""
+  """An operation of the program: name, kind (`Module.kind`), origin in JAX, number of executions, and both measures."""
 
   name: str
   kind: str
@@ -66,20 +67,21 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """Of one call on one device.
+  """The cost of one call on one device.
 
   Attributes:
     cycles: see the module docstring.
     schedule_cycles: likewise.
-    bundles: of all schedules, loops multiplied out, without the time that HBM takes.
-    hbm_bytes: read and written by all operations, each operand once a trip.
+    bundles: bundles of all schedules, with loops multiplied out, without the time of HBM.
+    hbm_bytes: bytes read and written by all operations, counting each operand once per execution.
     kinds: cycles by kind of operation.
-    bounds: `schedule_cycles` by what bounds an operation: "memory" where HBM takes longer than the bundles, else its
-      kind.
-    operations: the most expensive ones by cycles.
-    unread_loops: in schedules of XLA's fusions, counted as one trip (copies at the edge of an array).
+    bounds: `schedule_cycles` by the bound of operations: "memory" if HBM takes longer than the bundles, else the kind.
+    operations: the most expensive operations by cycles.
+    unread_loops: number of loops in schedules of XLA's fusions that cannot be read and count as one iteration (copies
+      at the edge of an array).
     units: for each Pallas kernel, the share of each unit's slots that its bundles fill (`tpu_schedule.Count`).
-    unscheduled: operations that cost cycles and have no schedule, nor one like them has; their bundles are not counted.
+    unscheduled: operations that cost cycles but have no schedule, and no equal operation has one; their bundles are not
+      counted.
   """
 
   cycles: int
@@ -95,16 +97,16 @@ class Cost:
 
 
 def cost(module: tpu_hlo.Module, schedules: Mapping[str, str], chip: Chip) -> Cost:
-  """Counts a program.
+  """Computes the cost of a program.
 
   Args:
     module: the program of one device.
     schedules: operation's name -> text of its final schedule.
-    chip: that it was compiled for.
+    chip: chip for which it was compiled.
 
   Raises:
-    tpu_hlo.Unreadable: a loop whose trips cannot be read, in the program or in a Pallas kernel; or a Pallas kernel
-      without a schedule.
+    tpu_hlo.Unreadable: the number of iterations of a loop in the program or in a Pallas kernel cannot be read, or a
+      Pallas kernel has no schedule.
   """
   runs = list(module.runs())
   counts: dict[Hashable, tpu_schedule.Count] = {}
@@ -129,7 +131,7 @@ def cost(module: tpu_hlo.Module, schedules: Mapping[str, str], chip: Chip) -> Co
         )
       units[operation.name] = count.units
     own = run.trips * count.bundles if count else 0
-    # Copies that run beside other work cost no cycles of their own; their bytes are in `hbm_bytes`.
+    # Copies that run in parallel with other work cost no cycles; their bytes are in `hbm_bytes`.
     waits = 0 if operation.opcode in ("copy-start", "slice-start") else moved / chip.bandwidth * chip.clock
     scheduled = max(own, round(waits))
     cycles = scheduled if kind == "pallas" else run.trips * (operation.cycles or 0)
@@ -144,7 +146,7 @@ def cost(module: tpu_hlo.Module, schedules: Mapping[str, str], chip: Chip) -> Co
 
 
 def largest_batch(points: Sequence[tuple[int, float]], limit: float) -> tuple[int, float]:
-  """Where a line through two (batch, bytes) reaches the limit, rounded down; and its bytes a sample.
+  """Returns the batch at which a line through two (batch, bytes) reaches the limit, rounded down, and bytes per sample.
 
   Raises:
     ValueError: memory does not grow with the batch.

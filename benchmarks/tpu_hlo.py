@@ -1,8 +1,9 @@
-"""Reads optimised TPU programs: the text of scheduled HLO in; its operations, their trips and costs out.
+"""Reads operations of optimised TPU programs, with numbers of executions and costs, from the text of scheduled HLO.
 
-XLA:TPU writes its model's cycles (`estimated_cycles`) on each operation that it schedules. It writes them on a fusion,
-never inside one; on nothing that only names or moves a buffer (`tuple`, `bitcast`, `copy-start`: a copy that runs
-beside other work); and not on a Pallas kernel. A `while` has none of its own: its body costs them once a trip.
+XLA:TPU writes the cycles of its model (`estimated_cycles`) on each operation that it schedules. It writes them on a
+fusion but not inside it, and neither on operations that only name or move a buffer (`tuple`, `bitcast`, `copy-start`: a
+copy in parallel with other work) nor on Pallas kernels. A `while` has none either: its body costs them once per
+iteration.
 """
 
 import collections
@@ -30,7 +31,7 @@ PALLAS = "tpu_custom_call"
 
 
 class Unreadable(Exception):
-  """Something whose cost cannot be read from the text; one line with its name."""
+  """A cost cannot be read from the text; the message names the operation."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +39,10 @@ class Operation:
   """A line of a computation.
 
   Attributes:
-    name: unique in the program.
-    type: result, with layout and memory space.
-    opcode: such as "fusion".
-    operands: names.
+    name: unique name in the program.
+    type: type of the result, with layout and memory space.
+    opcode: opcode, such as "fusion".
+    operands: names of the operands.
     attributes: the rest of the line.
   """
 
@@ -53,7 +54,7 @@ class Operation:
 
   @property
   def cycles(self) -> int | None:
-    """XLA's estimate, where it gives one."""
+    """XLA's estimate, or None if there is none."""
     found = _CYCLES.search(self.attributes)
     return int(found[1]) if found else None
 
@@ -63,7 +64,7 @@ class Operation:
     return self.opcode == "custom-call" and f'custom_call_target="{PALLAS}"' in self.attributes
 
   def called(self, attribute: str) -> list[str]:
-    """Computations that an attribute such as "calls" names."""
+    """Returns the computations that an attribute such as "calls" names."""
     found = re.search(rf"\b{attribute}=(?:%?([\w.\-]+)|\{{([^}}]*)\}})", self.attributes)
     if not found:
       return []
@@ -71,21 +72,21 @@ class Operation:
 
   @property
   def source(self) -> str:
-    """The JAX operation that it comes from, as the metadata has it; empty where they say nothing."""
+    """The JAX operation from which it originates, from the metadata; empty if unknown."""
     found = re.search(r'op_name="([^"]*)"', self.attributes)
     return found[1] if found else ""
 
 
 @dataclasses.dataclass
 class Computation:
-  """Operations by name, in order; the last root."""
+  """Operations by name, in order; the root is the last one."""
 
   operations: dict[str, Operation]
   root: str = ""
 
   @functools.cached_property
   def parameters(self) -> list[str]:
-    """Names by number."""
+    """Names of the parameters by number."""
     numbered = {
       int(re.match(r"(\d+)", o.attributes)[1]): o.name  # type: ignore[index]
       for o in self.operations.values()
@@ -95,7 +96,7 @@ class Computation:
 
   @functools.cached_property
   def users(self) -> Mapping[str, list[Operation]]:
-    """Operations that read a value."""
+    """The operations that read each value."""
     found = collections.defaultdict(list)
     for operation in self.operations.values():
       for operand in dict.fromkeys(operation.operands):
@@ -135,10 +136,10 @@ class Module:
     self.alias = "input_output_alias={" in text.split("\n", 1)[0]
 
   def runs(self) -> Iterator[Run]:
-    """Every operation outside fusions, with its trips.
+    """Yields every operation outside fusions, with its number of executions.
 
     Raises:
-      Unreadable: a loop whose trips cannot be read.
+      Unreadable: the number of iterations of a loop cannot be read.
     """
     yield from self._runs(self.entry, 1)
 
@@ -162,10 +163,10 @@ class Module:
         yield Run(operation, computation, trips)
 
   def trips(self, computation: str, loop: Operation) -> int:
-    """How often a `while` of a computation runs: its counter starts, grows and is compared with constants.
+    """Returns the number of iterations of a `while` whose counter starts at, grows by and is compared with constants.
 
     Raises:
-      Unreadable: it does not.
+      Unreadable: the loop has no such counter.
     """
     condition = self.computations[loop.called("condition")[0]]
     body = self.computations[loop.called("body")[0]]
@@ -174,11 +175,11 @@ class Module:
     def initial(number: int) -> tuple[int, int]:
       source = self.behind(start, loop.operands[0])
       if source.opcode != "tuple":
-        raise Unreadable(f"loop {loop.name}: its first values are no tuple")
+        raise Unreadable(f"loop {loop.name}: its first values are not a tuple")
       return self._linear(start, source.operands[number], lambda _: (1, 0))
 
     def invariant(number: int) -> tuple[int, int]:
-      """A value that the body hands on as it is."""
+      """Returns a value that the body does not change."""
       after = self.behind(body, body.operations[body.root].operands[number])
       if after.opcode != "get-tuple-element" or f"index={number}" not in after.attributes:
         raise Unreadable(
@@ -200,7 +201,7 @@ class Module:
           return self._count(loop, compare, sides, first, step)
       except Unreadable:
         continue
-    raise Unreadable(f"loop {loop.name}: its trips cannot be read from its condition")
+    raise Unreadable(f"loop {loop.name}: its number of iterations cannot be read from its condition")
 
   @staticmethod
   def _count(loop: Operation, direction: str, sides: list[tuple[int, int]], first: int, step: int) -> int:
@@ -215,7 +216,7 @@ class Module:
     return trips
 
   def _comparison(self, condition: Computation, loop: Operation) -> tuple[str, list[int | tuple[int]]]:
-    """Direction, and each side: the number of a loop's value, or a constant in a tuple."""
+    """Returns the direction, and each side: the number of a value of the loop, or a constant in a tuple."""
     root, bound = condition.operations[condition.root], condition
     names: Callable[[str], str] = lambda name: name  # noqa: E731
     if root.opcode == "fusion":
@@ -224,7 +225,7 @@ class Module:
       root = bound.operations[bound.root]
       names = lambda name: outer.operands[bound.parameters.index(name)]  # noqa: E731
     if root.opcode != "compare":
-      raise Unreadable(f"loop {loop.name}: its condition is no comparison but {root.opcode}")
+      raise Unreadable(f"loop {loop.name}: its condition is not a comparison but {root.opcode}")
     sides: list[int | tuple[int]] = []
     for name in root.operands:
       at = self.behind(bound, name)
@@ -237,7 +238,7 @@ class Module:
     return re.search(r"direction=(\w+)", root.attributes)[1], sides  # type: ignore[index]
 
   def behind(self, computation: Computation, name: str) -> Operation:
-    """What a value is a copy of."""
+    """Returns the operation whose result a value is a copy of."""
     operation = computation.operations[name]
     while True:
       if operation.opcode in _WRAPPERS or operation.opcode == "copy-start":
@@ -255,7 +256,7 @@ class Module:
   def _linear(
     self, computation: Computation, name: str, element: Callable[[int], tuple[int, int]]
   ) -> tuple[int, int]:
-    """(a, b) where a value is a counter + b; `element` gives those of the loop's values by number."""
+    """Returns (a, b) if a value is a * counter + b; `element` returns these for the loop's values by number."""
     at = self.behind(computation, name)
     if at.opcode == "get-tuple-element":
       return element(int(re.search(r"index=(\d+)", at.attributes)[1]))  # type: ignore[index]
@@ -279,7 +280,7 @@ class Module:
     return 0, _constant(at, name)
 
   def likeness(self, run: Run) -> Hashable:
-    """Equal for operations that compute the same on arrays of the same types: the compiler schedules one of them."""
+    """Returns a key that is equal for operations with equal computation and types, of which only one is scheduled."""
     operation = run.operation
     operands = tuple(run.computation.operations[name].type for name in operation.operands)
     kernel = re.search(r'"body":"([^"]*)"', operation.attributes)
@@ -288,7 +289,7 @@ class Module:
 
   @functools.cache  # noqa: B019  A module lives as long as its program is counted.
   def _canonical(self, name: str) -> Hashable:
-    """A computation in the order in which its root needs the operations, without their names and origin."""
+    """Returns a computation in the order in which its root needs the operations, without names and origins."""
     operations = self.computations[name].operations
     numbers: dict[str, int] = {}
     found, pending = [], [self.computations[name].root]
@@ -309,7 +310,7 @@ class Module:
     return tuple(found)
 
   def products(self) -> dict[str, int]:
-    """How many convolutions and matrix products have operands of which dtypes, such as "bf16 x bf16"."""
+    """Counts convolutions and matrix products by the dtypes of their operands, such as "bf16 x bf16"."""
     found = collections.Counter(
       " x ".join(c.operations[name].type.split("[")[0] for name in o.operands)
       for c in self.computations.values()
@@ -319,7 +320,7 @@ class Module:
     return dict(found)
 
   def kind(self, operation: Operation) -> str:
-    """ "pallas", "convolution" (or matrix product), "collective", "copy" (moves values, computes none) or "vector"."""
+    """Returns "pallas", "convolution" (or matrix product), "collective", "copy" (only moves values) or "vector"."""
     if operation.is_pallas:
       return "pallas"
     inside = self._opcodes(operation)
@@ -340,5 +341,5 @@ class Module:
 def _constant(operation: Operation, where: str) -> int:
   found = re.match(r"(-?\d+)\)", operation.attributes)
   if operation.opcode != "constant" or not found:
-    raise Unreadable(f"{where}: {operation.name} is no constant but {operation.opcode}")
+    raise Unreadable(f"{where}: {operation.name} is not a constant but {operation.opcode}")
   return int(found[1])

@@ -1,13 +1,13 @@
-"""What chips say to each other: the engine's own training steps, compiled for four TPU chips, with their collectives.
+"""Measures what chips exchange: our training steps are compiled for four TPU chips, and their collectives are counted.
 
   python -m benchmarks.tpu_mesh [--only TEXT] [--topology v5e:2x2] [--output FILE]
 
-Each step is the program that `jaxfer.train` runs with the driver `steps`: sampling and augmentation, the gradients'
-sums, statistics over the batch, the optimizer, the guard against what is not finite. It is compiled three ways for
+Each step is the program that `jaxfer.train` runs with the driver `steps`: sampling and augmentation, sums of the
+gradients, statistics over the batch, the optimizer, and the check for finite values. It is compiled three ways for
 four chips: one training with its batch divided among all, four trainings side by side, and two trainings with each
 batch divided in two. Nothing runs. A collective is an operation of the compiled program in which chips exchange data;
-its bytes are those of its operands on one chip. What they take on more chips is estimated on paper from the published
-bandwidth.
+its bytes are those of its operands on one chip. The time of collectives on more chips is estimated on paper from the
+published bandwidth.
 
 The models have the parameters that `benchmarks.tpu` uses. Images and batches are small, since neither changes what is
 exchanged. Results go to standard output and, as records of the common schema, to a file.
@@ -63,10 +63,10 @@ class Step:
   """A training step to compile.
 
   Attributes:
-    stage: of the system.
-    hparams: its numbers.
-    variables: of one member, as shapes.
-    data: resident arrays, as shapes.
+    stage: stage of the system.
+    hparams: its hyperparameters.
+    variables: shapes of one member's variables.
+    data: shapes of the resident arrays.
   """
 
   stage: Stage
@@ -132,7 +132,7 @@ def _image_step(system: Any, model: Any, size: int, which: int = 0) -> Step:
 
 
 def steps() -> dict[str, Any]:
-  """What makes each step, by name."""
+  """Returns a function that makes each step, by name."""
 
   def resnet(net):
     return _image_step(
@@ -154,14 +154,14 @@ def steps() -> dict[str, Any]:
 
 
 def lower(step: Step, placement: Placement) -> jax.stages.Lowered:
-  """The engine's step on a placement."""
+  """Lowers the engine's step on a placement."""
   state = placement.abstract(jax.eval_shape(lambda v: begin(step.stage, v), step.variables))
   data = placement.abstract_data(step.data)
   return placement.lower(step.stage, "steps", state, data, tuple(step.hparams), BATCH, 2)
 
 
 def collectives(text: str) -> list[Collective]:
-  """The collectives of a compiled program, from its text."""
+  """Returns the collectives of a compiled program, from its text."""
   found = []
   for line in text.splitlines():
     if match := _OPERATION.search(line):
@@ -169,13 +169,13 @@ def collectives(text: str) -> list[Collective]:
         _BYTES[array["dtype"]] * math.prod(map(int, filter(None, array["sides"].split(","))))
         for array in _ARRAY.finditer(match["shape"])
       ]
-      # An asynchronous operation names its operands beside its results.
+      # The type of an asynchronous operation contains its operands besides its results.
       found.append(Collective(match["name"], sum(arrays) // (2 if match["start"] else 1)))
   return found
 
 
 def committed_cycles(name: str) -> float:
-  """Cycles of a step on one chip by the static schedule, from the committed results."""
+  """Returns the cycles of a step on one chip by the static schedule, from the committed results."""
   case, implementation = CASES[name]
   found = [
     record["compiled"]["schedule_cycles"]
@@ -189,14 +189,14 @@ def committed_cycles(name: str) -> float:
 
 
 def efficiency(found: Sequence[Collective], cycles: float, chips: int) -> float:
-  """Estimated share of the time in which chips compute, where the batch grows with the chips; see the module."""
+  """Estimates the share of time in which chips compute if the batch grows with their number; see the module."""
   moved = 2 * sum(one.bytes for one in found) * (chips - 1) / chips
   waiting = moved / LINKS + len(found) * math.sqrt(chips) * HOP_SECONDS
   return cycles / CLOCK / (cycles / CLOCK + waiting)
 
 
 def record(name: str, division: str, topology: str, compiled: tpu_compile.Compiled) -> records.Record:
-  """What a compiled step exchanges, in the common schema; where one training has all chips, with the estimates."""
+  """Returns the record of a compiled step's collectives, with the estimates if one training has all chips."""
   found = collectives(compiled.text)
   about: dict[str, Any] = {
     "collectives": [dataclasses.asdict(one) for one in found],
@@ -235,7 +235,7 @@ def record(name: str, division: str, topology: str, compiled: tpu_compile.Compil
 def main() -> None:
   flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   flags.add_argument("--only", default="", metavar="TEXT", help="steps whose name contains this")
-  flags.add_argument("--topology", default=TOPOLOGY, help="of four chips")
+  flags.add_argument("--topology", default=TOPOLOGY, help="topology of four chips")
   flags.add_argument("--output", type=pathlib.Path, help="JSON lines to append to")
   arguments = flags.parse_args()
   jax.config.update("jax_enable_compilation_cache", False)
@@ -254,7 +254,7 @@ def main() -> None:
       mesh = placement.mesh.abstract_mesh
 
       def lowered(step=step, placement=placement, mesh=mesh):
-        with jax.sharding.use_abstract_mesh(mesh):  # It tells the library the chip.
+        with jax.sharding.use_abstract_mesh(mesh):  # The mesh tells the library the kind of chip.
           return lower(step, placement)
 
       compiled = tpu_compile.compile_program(lowered, arguments.topology)
@@ -264,7 +264,7 @@ def main() -> None:
 
 
 def line(made: records.Record) -> str:
-  """A record for people."""
+  """Formats a record as text."""
   about = made["compiled"]
   found = [Collective(**one) for one in about["collectives"]]
   text = f"  {made['case']}: {summary(found)}; {about['pallas_kernels']} Pallas kernels"
@@ -278,7 +278,7 @@ def line(made: records.Record) -> str:
 
 
 def summary(found: Sequence[Collective]) -> str:
-  """Collectives counted by name, with the bytes of all."""
+  """Describes the number of collectives by name, and the total bytes."""
   if not found:
     return "no collective"
   names = sorted({one.name for one in found})

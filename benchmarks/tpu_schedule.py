@@ -1,13 +1,14 @@
-"""Counts the bundles of a final TPU schedule, its loops multiplied out: text in, numbers out.
+"""Counts the bundles of a final TPU schedule from its text, with loops multiplied out.
 
-A TPU core issues one VLIW bundle a cycle. In the dump (`*-final_bundles.txt`) a line is a bundle:
+A TPU core issues one VLIW bundle per cycle. In the dump (`*-final_bundles.txt`) each line is a bundle:
 
   0x6 LB: > { %s19 = sadd.s32 4294967295, %s18  ;;  %s18 = sphi %s17, %s25 } /* Start region 161 */
 
-A loop ends with a branch back to a region that starts at or above it, and the branch's delay slots. The compiler
-pipelines a kernel's loop: the first and last iterations only start and await copies, and a branch skips the work in
-them. So a region counts as often as the branches around it let it run, worked out iteration by iteration. Where a
-branch depends on anything but the loop's own index, the region counts in every iteration, which is an upper bound.
+A loop ends with a branch back to a region that starts at or above it, and with the delay slots of the branch. The
+compiler pipelines the loop of a kernel: the first and last iterations only start and await copies, and a branch skips
+the work in them. Therefore the number of executions of a region is computed from the branches around it, iteration by
+iteration. If a branch depends on anything but the index of the loop, the region counts in every iteration, which is an
+upper bound.
 """
 
 import collections
@@ -26,8 +27,8 @@ _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _MOST_TRIPS = 1_000_000
 _DELAY_SLOTS = 4  # Bundles after a branch that are executed whether it is taken or not.
 
-# Units of a core and the operations that take a slot of them, without the digits at their ends (v6e: "vmatpush1").
-# Other operations that begin with "v" run on the vector unit.
+# Units of a core and the operations that use one of their slots, without trailing digits (v6e: "vmatpush1"). Other
+# operations that begin with "v" run on the vector unit.
 _UNITS: Mapping[str, tuple[str, ...]] = {
   "matrix": ("vmatmul", "vmatpush", "vmatprep", "vdwg"),
   "results": ("vpop",),
@@ -64,9 +65,10 @@ class Count:
   """Bundles of a schedule.
 
   Attributes:
-    bundles: executed, loops multiplied out.
-    lines: in the text.
-    unread: loops whose trips cannot be read, by the address of their first bundle; each counts as one trip.
+    bundles: number of executed bundles, with loops multiplied out.
+    lines: number of bundles in the text.
+    unread: loops whose iterations cannot be counted, by the address of their first bundle; each counts as one
+      iteration.
     units: share of a unit's slots that the executed bundles fill, by unit. The number of slots is taken from the bundle
       that uses most of them, so a share is too high if no bundle fills the unit.
   """
@@ -104,7 +106,7 @@ class _Schedule:
         regions.setdefault(region, at)
       for found in _ASSIGNMENT.finditer(_COMMENT.sub("", bundle)):
         operands = [part.strip() for part in found["operands"].split(",")]
-        # A guarded move gives the value that it has where the loop is entered at all.
+        # A guarded move has the value that applies if the loop is entered.
         operands = [part for part in operands if not part.startswith("(")]
         self.values.setdefault(found["name"], (found["operation"], operands))
     self.branches = [
@@ -115,7 +117,7 @@ class _Schedule:
     ]
 
   def value(self, name: str, index: Mapping[str, int]) -> int | bool:
-    """A scalar or predicate, where those of `index` have these values."""
+    """Returns a scalar or predicate for the given values of `index`."""
     if name in index:
       return index[name]
     if re.fullmatch(r"-?\d+", name):
@@ -135,16 +137,16 @@ class _Schedule:
     return _LOGIC[head](*values)
 
   def source(self, name: str) -> str:
-    """What a name is a copy of."""
+    """Follows copies of scalars back, and returns the name of the first value."""
     while (found := self.values.get(name)) and found[0] == "smov" and len(found[1]) == 1:
       name = found[1][0]
     return name
 
   def indices(self, back: _Branch) -> list[dict[str, int]]:
-    """The index of each iteration of the loop that `back` closes.
+    """Returns the index of each iteration of the loop that `back` closes.
 
     Raises:
-      _Unknown: the loop does not end after a number of trips that the text shows.
+      _Unknown: the text does not show the number of iterations.
     """
     if back.predicate is None:
       raise _Unknown
@@ -213,7 +215,7 @@ def _units(bundles: list[str], times: list[int]) -> dict[str, float]:
 
 
 def _not_skipped(schedule: _Schedule, branch: _Branch, indices: list[dict[str, int]]) -> int:
-  """In how many iterations a forward branch is not taken; all, where that cannot be read."""
+  """Returns the number of iterations in which a forward branch is not taken; all if that cannot be read."""
   if branch.predicate is None:
     return len(indices)
   try:

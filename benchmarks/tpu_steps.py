@@ -1,6 +1,6 @@
 """Training steps of whole systems for `benchmarks.tpu`: ours by the engine, the peer's by a plain jitted optax step.
 
-Both begin with a batch on the device; sampling and augmentation are outside. The peers:
+Both start with a batch on the device; sampling and augmentation are excluded. The peers are:
 
 - two-stream conv-RNN: the same net of `nn.RNN(nn.ConvLSTMCell)`, `nn.max_pool`, `nn.Dense` and `nn.Dropout`;
 - VAE: our own losses and optimizers, with `nn.Conv` and `nn.ConvTranspose` in the nets (`convnets_problem.stock`).
@@ -37,7 +37,7 @@ def _by_engine(
   step: Callable,
   axis_name: str | None = None,
 ) -> harness.JaxProgram:
-  """`step` of a stage: (moving, still, batch, keys) -> (moving, metrics), the state donated; of shapes alone."""
+  """`step` of a stage: (trainable, frozen, batch, keys) -> (trainable, metrics), donating the state, from shapes."""
   state = jax.eval_shape(functools.partial(begin, stage), variables)
   context = Context({name: jnp.float32(value) for name, value in hparams.items()}, axis_name=axis_name)
 
@@ -54,7 +54,7 @@ def _by_engine(
 def plain_step(
   stage: Stage, state: State, batch: Any, keys: jax.Array, context: Context
 ) -> tuple[Trainable, Any]:
-  """A stage's updates as one would write them with optax: no guard against what is not finite, no devices."""
+  """A stage's updates as written directly with optax, without checks for finite values and without devices."""
   variables = merge(state.frozen, state.trainable.variables)
   params, optimizers, metrics = variables["params"], dict(state.trainable.optimizers), dict[str, Any]()
   for update in stage.updates:
@@ -78,14 +78,14 @@ def plain_step(
 
 
 class FlaxTwoStream(nn.Module):
-  """The two-stream net of plain ConvLSTMs from stock Flax layers alone."""
+  """The two-stream net of plain ConvLSTMs from stock Flax layers only."""
 
   features: tuple[int, ...]
   dtype: Any
 
   @nn.compact
   def __call__(self, frames: jax.Array, flow: jax.Array) -> jax.Array:
-    """Logits [batch, classes] of clips [batch, time, height, width, channels], in training."""
+    """Returns logits [batch, classes] of clips [batch, time, height, width, channels] in training mode."""
     averages = []
     x: Any
     for x in (frames, flow):
@@ -104,9 +104,9 @@ class FlaxTwoStream(nn.Module):
 def two_stream(
   batch: int, time: int, size: int, features: tuple[int, ...], dtype: str, axis_name: str | None = None
 ) -> dict[str, Make]:
-  """Programs of the two-stream conv-RNN's step, by implementation.
+  """Returns programs of the two-stream conv-RNN's step, by implementation.
 
-  With an `axis_name` ours sum over it, as the engine does on several devices.
+  With an `axis_name`, ours sum over it, as the engine does on several devices.
   """
   clips = {
     "frames": jax.ShapeDtypeStruct((batch, time, size, size, 3), jnp.float32),
@@ -152,7 +152,7 @@ def two_stream(
 
 
 def vae(stage: str, batch: int, size: int, width: float, dtype: str) -> dict[str, Make]:
-  """Programs of a step of paper 003's stage "identity" or "expression", by implementation."""
+  """Returns programs of a step of paper 003's stage "identity" or "expression", by implementation."""
   other = {"identity": "target", "expression": "partner"}[stage]
   images = {name: jax.ShapeDtypeStruct((batch, size, size, 3), jnp.float32) for name in ("image", other)}
 

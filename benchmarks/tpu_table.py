@@ -30,7 +30,7 @@ _BOUNDS = {
 
 
 def section(name: str, found: Sequence[Record]) -> str:
-  """One file's part: what it was compiled with, the table of costs, of memory and of the dearest operations."""
+  """Returns the section of one file: compiler, costs, memory, and the most expensive operations."""
   latest = [record for record in records.latest(found).values() if record["status"] == "compiled"]
   env = found[-1]["environment"]
   cases: dict[str, dict[str, Record]] = {}
@@ -72,13 +72,13 @@ def section(name: str, found: Sequence[Record]) -> str:
 
 
 def sides(made: Mapping[str, Record]) -> list[Record]:
-  """Ours and, where it was compiled, the peer: the better of its unrollings by XLA's cycles."""
+  """Returns our record and, if it was compiled, the peer's: the better of its unrollings by XLA's cycles."""
   peers = [record for name, record in made.items() if not name.startswith("jaxfer")]
   return [made["jaxfer"], *sorted(peers, key=lambda record: record["compiled"]["cycles"])[:1]]
 
 
 def bound(record: Record) -> str:
-  """What bounds a program, with its share of the static schedule."""
+  """Returns the bound of a program, with its share of the static schedule."""
   shares = record["compiled"]["bounds"]
   name = max(shares, key=lambda key: shares[key])
   return f"{_BOUNDS[name]} {shares[name] / max(1, sum(shares.values())):.0%}"
@@ -109,7 +109,7 @@ def _cost(case: str, made: Mapping[str, Record]) -> str:
 
 
 def _implementations(cases: Mapping[str, Mapping[str, Record]]) -> list[str]:
-  """Every implementation of the recurrence beside the peers, and how far the Pallas kernels are ahead."""
+  """Compares all implementations of the recurrence with the peers, and the Pallas kernels with the better peer."""
   shown = {name: title for name, title in _TITLES.items() if any(name in made for made in cases.values())}
   titles = list(dict.fromkeys(shown.values()))
   lines = [
@@ -134,7 +134,7 @@ def _implementations(cases: Mapping[str, Mapping[str, Record]]) -> list[str]:
 
 
 def _kernels(cases: Mapping[str, Mapping[str, Record]]) -> list[str]:
-  """What bounds each Pallas kernel."""
+  """Describes the bounds of each Pallas kernel."""
   lines = [
     "What bounds the Pallas kernels: the share of the matrix unit's peak in the static schedule, and how full the",
     "slots of the three busiest units are in the forward and the backward kernel. A unit's slots are counted in the",

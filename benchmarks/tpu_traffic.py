@@ -1,4 +1,4 @@
-"""Bytes that operations of a compiled TPU program read from and write to HBM, the padding of the layout included."""
+"""Counts the bytes that operations of a compiled TPU program transfer from and to HBM, including layout padding."""
 
 import dataclasses
 import functools
@@ -13,15 +13,15 @@ _ARRAY = re.compile(
 
 
 def hbm_bytes(module: Module, run: Run) -> int:
-  """Bytes that an operation reads from and writes to HBM in all its trips, padding of the layout included."""
+  """Returns the bytes that an operation transfers from and to HBM in all its executions, including layout padding."""
   operation = run.operation
   if operation.opcode in ("tuple", "get-tuple-element", "bitcast", "parameter", "constant", "copy-done",
                           "slice-done", "async-done", "while", "optimization-barrier"):  # fmt: skip
     return 0
   if operation.opcode == "custom-call" and not operation.is_pallas:
-    return 0  # Names buffers; those that compute (sorts, ...) do not occur in our programs.
+    return 0  # It only names buffers; operations that compute (sorts, ...) do not occur in our programs.
   if operation.opcode in ("copy-start", "slice-start"):
-    # An asynchronous copy between the two memories: what is moved passes HBM once.
+    # An asynchronous copy between the two memories transfers its data through HBM once.
     arrays = _arrays(operation.type)
     moved = min(a.bytes for a in arrays[:2])
     return run.trips * moved * sum(a.in_hbm for a in arrays[:2])
@@ -37,7 +37,7 @@ def hbm_bytes(module: Module, run: Run) -> int:
 
 
 def _read(module: Module, fused: Computation, parameter: str, whole: int) -> int:
-  """Bytes of a fusion's parameter that it reads: slices where nothing else is read."""
+  """Returns the bytes of a fusion's parameter that it reads: only slices if nothing else is read."""
   total = 0
   for user in fused.users[parameter]:
     if user.opcode in ("dynamic-slice", "slice", "gather"):
@@ -55,7 +55,7 @@ def _read(module: Module, fused: Computation, parameter: str, whole: int) -> int
 
 
 def _written(module: Module, operation: Operation, fused: Computation | None) -> int:
-  """Bytes of the results in HBM; of a buffer that is updated in place, of the update alone."""
+  """Returns the bytes of the results in HBM; for a buffer that is updated in place, only those of the update."""
   arrays = _arrays(operation.type)
   results: list[Operation | None] = [None] * len(arrays)
   if fused is not None:
@@ -82,7 +82,7 @@ class _Array:
 
 @functools.lru_cache(maxsize=100_000)
 def _arrays(type_: str) -> tuple[_Array, ...]:
-  """Arrays of a type: bytes with the padding of their tiles, and whether they lie in HBM."""
+  """Returns the arrays of a type: bytes with the padding of their tiles, and whether they are in HBM."""
   found = []
   for array in _ARRAY.finditer(type_):
     bits = re.search(r"\d+", array["dtype"])

@@ -1,9 +1,9 @@
-"""What do the ways to drive the engine's step cost?
+"""Measures the cost of different ways to run the engine's step.
 
-`dispatch`: a stage of one tiny dense layer, so that what is timed is the call itself, by `pmap` and by `jit`.
-`driver`: a chunk of steps of the two-stream conv-RNN (augmentation included), as one program (`scan`) or one a step
-(`steps`), by both backends. `dtype`: the same in bfloat16 and float32. `donation`: the step with and without donating
-its state. Times are of a whole chunk; samples per second count all its steps.
+`dispatch`: a stage with one tiny dense layer, so that the time is that of the call itself, with `pmap` and with `jit`.
+`driver`: a chunk of steps of the two-stream conv-RNN (including augmentation), as one program (`scan`) or one per step
+(`steps`), with both backends. `dtype`: the same in bfloat16 and float32. `donation`: the step with and without donating
+its state. Times are for a whole chunk; samples per second count all its steps.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ _WAYS: tuple[tuple[Literal["pmap", "jit"], Literal["scan", "steps"]], ...] = (
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-  """A stage, its first variables, resident data and numbers, and the size of a chunk."""
+  """A stage, its initial variables, resident data and hyperparameters, and the size of a chunk."""
 
   stage: Stage
   variables: Any
@@ -45,13 +45,13 @@ class Setup:
 
   @property
   def rows(self) -> np.ndarray:
-    """The chunk's plan [steps, batch]."""
+    """Returns the plan of the chunk, [steps, batch]."""
     n = len(self.data["label"])
     return np.random.default_rng(1).integers(0, n, (self.steps, self.batch)).astype(np.int32)
 
 
 def tiny(steps: int) -> Setup:
-  """One dense layer on 8 numbers."""
+  """Returns a stage with one dense layer on 8 numbers."""
   net = nn.Dense(4)
   rng = np.random.default_rng(0)
   data = {"x": rng.standard_normal((16, 8), np.float32), "label": np.zeros(16, np.int32)}
@@ -67,7 +67,7 @@ def tiny(steps: int) -> Setup:
 
 
 def two_stream(quick: bool, platform: str, dtype: str, steps: int) -> Setup:
-  """The two-stream net with its recipe, on random clips."""
+  """Returns the two-stream net with its recipe, on random clips."""
   features: tuple[int, ...]
   if quick:
     n, time, size, batch, features = 8, 2, 8, 4, (4, 4)
@@ -88,7 +88,7 @@ def two_stream(quick: bool, platform: str, dtype: str, steps: int) -> Setup:
 
 
 def chunk(setup: Setup, backend: Literal["pmap", "jit"], driver: Literal["scan", "steps"]) -> harness.Program:
-  """The engine's own trainer, on one device."""
+  """Returns a program of the engine's trainer on one device."""
   devices = placement.Placement(tuple(jax.devices()[:1]), backend=backend)
   run = devices.trainer(setup.stage, driver)
   data, hparams, key = (
@@ -120,12 +120,12 @@ def chunk(setup: Setup, backend: Literal["pmap", "jit"], driver: Literal["scan",
 
 
 def losses_of(metrics: Any) -> dict[str, np.ndarray]:
-  """Metric sums by step: one array from `scan`, a list from `steps`."""
+  """Returns metric sums by step, from one array of `scan` or a list of `steps`."""
   return {name: np.asarray([np.asarray(x).item() for x in total]) for name, (total, _) in metrics.items()}
 
 
 def single(setup: Setup, *, donate: bool) -> harness.JaxProgram:
-  """One planned step under jit, with or without donation."""
+  """Returns one planned step under jit, with or without donation."""
   state = jax.jit(functools.partial(begin, setup.stage))(setup.variables)
   plan = {"row": setup.rows[0], "position": np.arange(setup.batch, dtype=np.int32)}
 
@@ -164,7 +164,7 @@ def main() -> None:
     )
 
   compare_ways("dispatch", tiny(steps), "float32", 1e-5)
-  # Adam and rounding drive two orders of summation apart from step to step.
+  # With Adam, rounding differences between two orders of summation grow from step to step.
   full = two_stream(session.quick, session.platform, "float32", steps)
   compare_ways("driver/float32", full, "float32", 1e-2)
   compare_ways(

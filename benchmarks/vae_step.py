@@ -1,9 +1,9 @@
-"""How fast is a training step of paper 003's expression stage beside stock Flax and PyTorch?
+"""Compares the speed of a training step of paper 003's expression stage with stock Flax and PyTorch.
 
-One step of the generator (both encoders, the decoder three times, the codes of swapped images read again, adversarial
-and switch loss; Adam on expression encoder and decoder), then one of the discriminator on the same fakes. Ours goes
-through the engine (`jaxfer.train.step.step`, jitted, state donated) and draws its noise; the others are handed the same
-noise. Compared before timing: every term of both losses, and both gradients.
+A call is one step of the generator (both encoders, the decoder three times, the codes of swapped images encoded again,
+adversarial and switch loss; Adam on expression encoder and decoder), then one of the discriminator on the same fakes.
+Ours uses the engine (`jaxfer.train.step.step`, jitted, state donated) and draws its noise; the others are given the
+same noise. All terms of both losses and both gradients are compared before timing. Names of cases are:
 
 vae_step/b<batch>-s<image size>[-w<width>]/<dtype>
 """
@@ -26,14 +26,14 @@ from jaxfer.train import step as engine
 from jaxfer.train.stage import Context
 from jaxfer.train.state import State, begin
 
-# Losses agree to rounding; a ReLU within rounding of its kink changes a channel's gradient (see benchmarks.convnets).
+# Losses agree up to rounding; a ReLU near its kink may change a channel's gradient (see benchmarks.convnets).
 _TOLERANCE = {"float32": 0.05, "tf32": 0.4, "bfloat16": 0.8}
 _MOVED = ("expression_encoder", "decoder")
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-  """A batch of images of a size, and the net's width."""
+  """A batch of images of one size, and the width of the net."""
 
   batch: int = 32
   size: int = 64
@@ -42,7 +42,7 @@ class Problem:
 
   @property
   def name(self) -> str:
-    """Unique in the benchmark."""
+    """Unique name in the benchmark."""
     narrow = "" if self.width == 1 else f"-w{self.width}"
     return f"vae_step/b{self.batch}-s{self.size}{narrow}/{self.dtype}"
 
@@ -53,13 +53,13 @@ class Problem:
 
   @functools.cached_property
   def stage(self) -> tuple[Any, Mapping[str, float]]:
-    """The expression stage and its numbers."""
+    """Returns the expression stage and its hyperparameters."""
     (_, expression), hparams = SYSTEM.recipe(self.model, 1)
     return expression, hparams
 
 
 def problems(platform: str, quick: bool) -> list[Problem]:
-  """The sweep; the first is the paper's net at 64 px."""
+  """Returns the sweep; the first is the paper's net at 64 px."""
   if quick:
     return [Problem(batch=2, width=0.125)]
   if platform == "cpu":
@@ -69,7 +69,7 @@ def problems(platform: str, quick: bool) -> list[Problem]:
 
 
 def inputs_of(problem: Problem) -> dict[str, Any]:
-  """Variables, a batch and its keys; and as `noise` [4, batch, 64] what the step draws from these."""
+  """Returns variables, a batch and its keys, and the noise [4, batch, 64] that the step draws from these."""
   rng = np.random.default_rng(0)
   shape = problem.batch, problem.size, problem.size, 3
   batch = {name: rng.uniform(0, 1, shape).astype(np.float32) for name in ("image", "partner")}
@@ -86,7 +86,7 @@ def inputs_of(problem: Problem) -> dict[str, Any]:
 
 
 def named(out: tuple[Any, Any]) -> dict[str, Any]:
-  """Losses, and gradients from Adam's first moments, which are a tenth of them, by path."""
+  """Returns losses, and gradients by path from Adam's first moments, which are a tenth of them."""
   trainable, metrics = out
   found = {name: total / count for name, (total, count) in metrics.items()}
   for state in trainable.optimizers.values():
@@ -96,7 +96,7 @@ def named(out: tuple[Any, Any]) -> dict[str, Any]:
 
 
 def prepare(problem: Problem, inputs: Mapping[str, Any], *, plain: bool = False) -> harness.JaxProgram:
-  """The engine's step; `plain` with Flax's own convolutions."""
+  """Prepares the engine's step; `plain` uses Flax's convolutions."""
   stage, hparams = problem.stage
   state = jax.jit(functools.partial(begin, stage))(inputs["variables"])
   context = Context({name: jnp.float32(value) for name, value in hparams.items()})
@@ -113,7 +113,7 @@ def prepare(problem: Problem, inputs: Mapping[str, Any], *, plain: bool = False)
 
 
 def reference(problem: Problem, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-  """The same by Flax's own layers in full float32 precision."""
+  """Computes the same with Flax's layers in full float32 precision."""
   with jax.default_matmul_precision("highest"):
     return prepare(dataclasses.replace(problem, dtype="float32"), inputs, plain=True).result()
 
@@ -126,7 +126,7 @@ def torch(
   channels_last: bool = False,
   compiled: bool = False,
 ) -> harness.Program:
-  """The same net and step in PyTorch, with its fused Adam."""
+  """Prepares the same net and step in PyTorch, with its fused Adam."""
   peer = torch_peer.begin(session, channels_last=channels_last, compiled=compiled)
   library = peer.library
   from benchmarks import torch_nets
@@ -232,7 +232,7 @@ PEERS: dict[str, Callable[..., harness.Program | harness.JaxProgram]] = {
 
 
 def measure(session: harness.Session, problem: Problem, budget: float | None) -> None:
-  """One case: ours and the peers that are asked for."""
+  """Measures one case: ours and the requested peers."""
   inputs = inputs_of(problem)
   exact = session.platform == "cpu" or session.arguments.precision == "highest"
   case = harness.Case(

@@ -1,11 +1,11 @@
-"""A small network on pictures of your own, in one folder per class.
+"""A small network on your own pictures, in one folder per class.
 
 jaxfer prepare image_folder --source path/to/pictures
 jaxfer train configs/own_images.py --workdir runs/own
 jaxfer predict runs/own photo.jpg
 
-If file or folder names say who is in a picture, tell both commands, and nobody will be in training and test at once:
-subject_pattern='(S[0-9]+)_' for prepare, and data.subject_pattern='(S[0-9]+)_' for train.
+If file or folder names identify the person in a picture, give both commands the pattern. Then nobody is in both
+training and test: subject_pattern='(S[0-9]+)_' for prepare, and data.subject_pattern='(S[0-9]+)_' for train.
 """
 
 from jaxfer.config import Call, RunConfig, Split

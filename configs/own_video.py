@@ -1,10 +1,11 @@
-"""An enhanced ConvLSTM on short videos of your own, in one folder per class, each from neutral to the expression.
+"""An enhanced ConvLSTM on your own short videos, in one folder per class, each from neutral to the expression.
 
 jaxfer prepare video_folder num_frames=8 image_size=48 --source path/to/videos
 jaxfer train configs/own_video.py --workdir runs/own_video
 jaxfer predict runs/own_video film.mp4
 
-If file or folder names say who is in a video, tell both commands, and nobody will be in training and test at once:
+If file or folder names identify the person in a video, give both commands the pattern. Then nobody is in both training
+and test:
 subject_pattern='(S[0-9]+)_' for prepare, and data.subject_pattern='(S[0-9]+)_' for train.
 """
 

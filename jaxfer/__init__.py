@@ -7,14 +7,14 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# What is wrong with jaxlib versions that `pyproject.toml` excludes. Importing jaxfer names one that is there all the
-# same, since a wrong number says nothing of its own.
+# Faults of jaxlib versions that `pyproject.toml` excludes. If one of them is installed anyway, importing jaxfer prints
+# a warning, because users would not notice wrong numbers.
 BROKEN_JAXLIB = {
   "0.10.2": "computes wrong numbers and crashes on CPU (jax-ml/jax#39103, jax-ml/jax#39257)",
   "0.11.0": "crashes on CPU (jax-ml/jax#39257)",
 }
-# These compute sums and maxima of matrix products wrongly on CPU (CHANGELOG, "Known faults of jaxlib"). All kinds of
-# fusion but the faulty one, "reduce", are right.
+# These versions compute sums and maxima of matrix products wrongly on CPU (CHANGELOG, "Known faults of jaxlib"). All
+# kinds of fusion except "reduce" are correct.
 FAULTY_REDUCTIONS = ("0.10.0", "0.10.1")
 _FUSIONS = "--xla_cpu_experimental_ynn_fusion_type"
 RIGHT_REDUCTIONS = f"{_FUSIONS}=" + ",".join(
@@ -23,7 +23,7 @@ RIGHT_REDUCTIONS = f"{_FUSIONS}=" + ",".join(
 
 
 def __getattr__(name: str) -> Any:
-  """Imports `load` when it is asked for: `import jaxfer` alone stays light."""
+  """Imports `load` on first use, so that `import jaxfer` alone is fast."""
   if name == "load":
     from jaxfer.inference import load
 
@@ -32,10 +32,10 @@ def __getattr__(name: str) -> Any:
 
 
 def _guard_against_jaxlib() -> None:
-  """Sets the XLA flag with which a faulty jaxlib computes right numbers, and names a jaxlib that has no such flag.
+  """Sets the XLA flag with which a faulty jaxlib is correct, and prints a warning if a jaxlib has no such flag.
 
-  XLA reads the flag when JAX first uses a device, so jaxfer must be imported before that. A flag of the user's stays.
-  The name goes to stderr and is no `Warning`, because the tests turn warnings into errors and must still run.
+  XLA reads the flag when JAX first uses a device, so jaxfer must be imported before that. A flag set by the user is
+  kept. The warning is printed to stderr instead of using `warnings`, because the tests turn warnings into errors.
   """
   try:
     version = importlib.metadata.version("jaxlib")

@@ -219,7 +219,7 @@ def _study(args: argparse.Namespace) -> None:
     _people(args)
     return
   if args.config is None or args.workdir is None:
-    raise UserError("a study needs CONFIG and --workdir: `jaxfer study --list` names those that there are")
+    raise UserError("a study needs CONFIG and --workdir: `jaxfer study --list` lists the studies")
   _cache_compilations()
   configured = config.load_study(args.config)
   study.run(configured, args.preset, args.overrides, args.workdir, _data_dir(args), resume=args.resume)
@@ -239,7 +239,7 @@ def _people(args: argparse.Namespace) -> None:
     print(people.scored(args.people, args.score), end="")
     return
   if args.config is None:
-    raise UserError("a people's test needs CONFIG: `jaxfer study --list` names those that there are")
+    raise UserError("a people's test needs CONFIG: `jaxfer study --list` lists the studies")
   study = config.load_study(args.config)
   count = people.write_test(study, args.preset, args.overrides, args.people, _data_dir(args))
   print(

@@ -140,7 +140,7 @@ def resolve(
   rows = {row.name: _variant(base, row, options_of) for row in study.rows}
   if not rows or len(rows) < len(study.rows):
     raise UserError(
-      f"{len(study.rows)} rows of {len(rows)} names: a study needs rows, each of a name of its own"
+      f"rows: {len(study.rows)}, names: {len(rows)}; a study needs rows, and each needs a different name"
     )
   if strangers := [name for pair in study.compared for name in pair if name not in rows]:
     raise unknown("row", strangers[0], rows)
@@ -173,11 +173,11 @@ def sources_of(study: StudyConfig, options_of: OptionsOf) -> dict[str, RunConfig
   """
   names = [each.name for each in (*study.sources, *study.rows)]
   if repeated := [source.name for source in study.sources if names.count(source.name) > 1]:
-    raise UserError(f"source '{repeated[0]}': another source or row has this name, give it one of its own")
+    raise UserError(f"source '{repeated[0]}': another source or row has this name, give it another name")
   if study.sources and study.base.init_from:
     raise UserError(
-      f"init_from={study.base.init_from}: this study's rows start from sources of their own: put weights in the place "
-      f"of one, such as 'sources.{study.sources[0].name}={study.base.init_from}'"
+      f"init_from={study.base.init_from}: the rows of this study start from its sources: give weights for one of them, "
+      f"such as 'sources.{study.sources[0].name}={study.base.init_from}'"
     )
   configs = {}
   for source in study.sources:

@@ -1,4 +1,4 @@
-"""Losses an example; whoever calls them reduces."""
+"""Losses per example, without reduction."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from jax.typing import ArrayLike
 
 
 def cross_entropy(logits: ArrayLike, labels: ArrayLike, smoothing: float = 0.0) -> jax.Array:
-  """Softmax cross-entropy, nats.
+  """Returns the softmax cross-entropy in nats.
 
   Args:
     logits: [batch, classes], float32.

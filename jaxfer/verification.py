@@ -182,7 +182,7 @@ def judge(first: np.ndarray, second: np.ndarray, same: np.ndarray, folds: int = 
 def verify(
   predict: Callable[[np.ndarray], np.ndarray], meta: Mapping[str, Any], path: Path, folds: int = 10
 ) -> Verification:
-  """Evaluates a face model on a verification set in InsightFace's format (lfw.bin, agedb_30.bin, ...).
+  """Evaluates a face network on a verification set in InsightFace's format (lfw.bin, agedb_30.bin, ...).
 
   Args:
     predict: maps RGB images, uint8 [n, S, S, 3], to features that are not normalised, such as
@@ -228,7 +228,7 @@ def verify(
 def verify_drawn(
   predict: Callable[[np.ndarray], np.ndarray], meta: Mapping[str, Any], folds: int = 10
 ) -> Verification:
-  """Evaluates a face model on 600 pairs of drawn people, see `DRAWN`. Arguments and errors are those of `verify`."""
+  """Evaluates a face network on 600 pairs of drawn people, see `DRAWN`. Arguments and errors are those of `verify`."""
   from jaxfer.data import synthetic
 
   drawn = synthetic.generate_stills(image_size=_size(meta), **_DRAWN)  # type: ignore[arg-type]
@@ -238,7 +238,7 @@ def verify_drawn(
 
 
 def _size(meta: Mapping[str, Any]) -> int:
-  """Height and width of the images that a face model reads; raises `UserError` for a classifier."""
+  """Height and width of the images that a face network reads; raises `UserError` for a classifier."""
   if meta["output"] != "embedding":
-    raise UserError(f"{meta['model']} is a classifier: verification needs the features of a face model")
+    raise UserError(f"{meta['model']} is a classifier: verification needs the features of a face network")
   return int(meta["input_size"])

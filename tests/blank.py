@@ -1,4 +1,4 @@
-"""Records of nothing, of the form of any data set."""
+"""Blank records with the arrays of any data set."""
 
 import importlib
 import tempfile
@@ -10,7 +10,7 @@ from jaxfer.data.datasets import DATASETS
 
 
 def blank_records(data):
-  """Sixty people with one record of each class of a data set, all zeros and of no size: nothing needs preparing."""
+  """Returns sixty people with one record per class of a data set, as zeros without memory; nothing must be prepared."""
   name, made, names = data.name, records.make_config(data.name, data.options), None
   prefixes = [""]
   if DATASETS[name].parts:  # A mixture has the features of any of its parts.

@@ -1,4 +1,4 @@
-"""The command line end to end, on a training of seconds."""
+"""Tests the command line end to end, with a training that takes seconds."""
 
 import errno
 import json
@@ -25,7 +25,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 TINY = [
   str(ROOT / "configs/quickstart.py"),
   "data.num_subjects=6",
-  "data.num_frames=4",  # Drawn by the program of tests/data/synthetic_dataset_test.py.
+  "data.num_frames=4",  # tests/data/synthetic_dataset_test.py compiles the same drawing program.
   "data.image_size=16",
   "model.features=(4,)",
   "model.dense=(8, 8)",
@@ -85,7 +85,7 @@ def test_evaluating_again_gives_the_same(trained, data_dir, capsys):
   assert "on people that the training never saw" in capsys.readouterr().out
 
 
-def test_what_the_system_remarks_is_said(trained, data_dir, capsys, monkeypatch):
+def test_warnings_of_the_system_are_printed(trained, data_dir, capsys, monkeypatch):
   warnings = lambda model, history, outputs: [f"{len(history)} rows, outputs {outputs.shape[1:]}"]  # noqa: E731
   monkeypatch.setattr(SYSTEMS["two_stream_conv_rnn"], "warnings", warnings)
   assert jaxfer("evaluate", trained, "--data-dir", data_dir) == 0
@@ -136,10 +136,10 @@ def test_folds_pool_their_counts(tmp_path, data_dir):
 
 
 def process(workdir, data_dir, *more):
-  """Starts a training of its own process, which fails if TensorFlow or PyTorch gets imported on the way.
+  """Starts a training in a separate process, which fails if TensorFlow or PyTorch is imported.
 
-  What it prints goes to the file `printed` beside the work directory. A pipe that nobody reads would be full after some
-  lines of XLA's, and hold the process up.
+  Its output goes to the file `printed` beside the work directory. A pipe that nobody reads would be full after some
+  lines from XLA, and block the process.
   """
   code = (
     "import sys; from jaxfer import cli; code = cli.main(sys.argv[1:]);"
@@ -161,12 +161,12 @@ def process(workdir, data_dir, *more):
 
 
 def test_a_stopped_process_resumes_to_the_same_bits(tmp_path, trained, data_dir):
-  """Stopped by SIGTERM, then by SIGKILL, it ends as the training that nothing disturbed."""
+  """A training stopped by SIGTERM and then by SIGKILL ends like one that was not disturbed."""
   often = ("execution.checkpoint_seconds=0", "--resume")
   workdir, printed = tmp_path / "run", tmp_path / "printed"
   for number in (signal.SIGTERM, signal.SIGKILL):
     saved = set((workdir / "digests").glob("*.json"))
-    running = process(workdir, data_dir, *often)  # At first there is nothing to resume yet: begins.
+    running = process(workdir, data_dir, *often)  # The first call begins, because there is nothing to resume.
     while set((workdir / "digests").glob("*.json")) <= saved:
       assert running.poll() is None, printed.read_text()
       time.sleep(0.02)
@@ -238,7 +238,7 @@ def test_a_profile_is_a_trace_of_the_named_parts_of_a_chunk(tmp_path, data_dir, 
   assert "ui.perfetto.dev" in line
   (recorded,) = traces.rglob("*.xplane.pb")
   assert list(recorded.parent.glob("*.trace.json.gz"))
-  # Names that the programs were given, among them the enhanced cell's recurrence of the RGB stream.
+  # Names in the programs, among them that of the enhanced cell's recurrence in the RGB stream.
   assert b"rgb/layer1/recurrence" in recorded.read_bytes()
 
 
@@ -275,13 +275,13 @@ def test_a_listing_goes_on_after_a_broken_file_and_counts_it(tmp_path, monkeypat
   [
     (["list", "datasets"], {128 + signal.SIGPIPE}),
     (["train", "absent.py", "--workdir", "w"], {128 + signal.SIGPIPE}),
-    # argparse does not tell where its own text was not taken, unless it was buffered.
+    # argparse does not report that its text could not be written, unless it was buffered.
     (["list", "nonsense"], {2, 128 + signal.SIGPIPE}),
     (["--help"], {0, 128 + signal.SIGPIPE}),
   ],
 )
 def test_a_closed_pipe_ends_a_command_quietly(arguments, codes, tmp_path):
-  """Nobody reads what is printed: no traceback, also not when Python ends, and the exit code of SIGPIPE."""
+  """If nobody reads the output, there is no traceback, even when Python exits, and the exit code is that of SIGPIPE."""
   command = [sys.executable, "-m", "jaxfer.cli", *arguments]
   paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
   started = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": paths}}
@@ -343,7 +343,7 @@ def get_config():
 """
 
 
-def test_on_ones_own_pictures_no_papers_number_is_printed(tmp_path, capsys):
+def test_for_a_users_pictures_no_published_number_is_printed(tmp_path, capsys):
   own_pictures(tmp_path / "source", ("happy", "sad", "angry"))
   (tmp_path / "own.py").write_text(OWN)
   options = ("image_size=16", "crop=whole", "--data-dir", tmp_path / "data")

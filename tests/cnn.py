@@ -1,4 +1,4 @@
-"""A network of a user's own, written with nothing but stock Flax layers."""
+"""A user's network, written only with stock Flax layers."""
 
 import flax.linen as nn
 
@@ -22,7 +22,7 @@ class CNN(nn.Module):
 
 
 class Plain(nn.Module):
-  """Flattens; it takes neither a number of classes nor a dtype."""
+  """Flattens its input, without attributes for the number of classes or the dtype."""
 
   @nn.compact
   def __call__(self, x, train):

@@ -1,4 +1,4 @@
-"""Every command of a README and of a config's docstring: it is parsed, and its files, options and data fit together."""
+"""Tests that commands in READMEs and docstrings of configs can be parsed, and that their files and data match."""
 
 import ast
 import dataclasses
@@ -46,12 +46,12 @@ def page_of(path):
 
 
 def blocks(text):
-  """The code blocks of a README."""
+  """Returns the code blocks of a README."""
   return "\n".join(re.findall(r"^ *```\w*\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL))
 
 
 def commands(text):
-  """The arguments of every line that begins with `jaxfer`, without a comment, and of every command in a table's cell.
+  """Returns the arguments of lines that begin with `jaxfer`, without comments, and of commands in cells of tables.
 
   A comment begins with # or after three spaces. A placeholder such as <folder> becomes one word. Lines with [...] or
   a|b describe a command and are left out.
@@ -66,16 +66,16 @@ def commands(text):
 
 
 def parsed(words):
-  """The parsed arguments, as `cli.main` would have them."""
+  """Returns the parsed arguments, as in `cli.main`."""
   args, late = cli._parser().parse_known_args(words)
   assert not any(word.startswith("-") for word in late), f"unknown {late} in: jaxfer {' '.join(words)}"
-  if late:  # Overrides behind an option.
+  if late:  # Overrides after an option.
     (args.options if args.command == "prepare" else args.overrides).extend(late)
   return args
 
 
 def stored(call):
-  """The prepared data sets that a `data` entry reads, as (name, name of the builder's configuration)."""
+  """Returns the prepared data sets that a `data` entry reads, as (name, name of the builder's configuration)."""
   if DATASETS[call.name].generated:
     return set()
   made = records.make_config(call.name, call.options)
@@ -86,7 +86,7 @@ def stored(call):
 
 
 def prepared(args):
-  """The data sets that a `prepare` command writes, in the form of `stored`."""
+  """Returns the data sets that a `prepare` command writes, in the form of `stored`."""
   valid = options_of("data", Call(args.dataset))
   if not DATASETS[args.dataset].parts:
     return stored(Call(args.dataset, **cli._data_options(args.dataset, args.options, valid)))
@@ -99,7 +99,7 @@ def prepared(args):
 
 
 def read(args):
-  """The prepared data sets that a `train` or `study` command reads, in the form of `stored`."""
+  """Returns the prepared data sets that a `train` or `study` command reads, in the form of `stored`."""
   if args.command == "train":
     own = [config.override(config.load(ROOT / args.config), args.overrides, options_of)]
   else:
@@ -116,7 +116,7 @@ def prepared_by(text):
 
 
 def begun_from(args):
-  """The folders of earlier trainings or of converted weights that a command reads."""
+  """Returns the folders of earlier trainings or of converted weights that a command reads."""
   if args.command in ("evaluate", "predict", "explain", "export"):
     return [str(args.workdir if args.command == "evaluate" else args.model)]
   pairs = [text.partition("=") for text in getattr(args, "overrides", ())]
@@ -124,7 +124,7 @@ def begun_from(args):
 
 
 def problems(page):
-  """What does not fit on a page, one line each."""
+  """Returns the problems of a page, one line each."""
   found, written = [], []
   available = prepared_by(page.text) or prepared_by(page.fallback)
   for words in commands(page.text):

@@ -1,4 +1,4 @@
-"""Reads programs: what a lowered or compiled one computes, and which program a training compiles."""
+"""Reads lowered and compiled programs, and finds the program that a training compiles."""
 
 import collections
 import dataclasses
@@ -11,7 +11,7 @@ import jax
 
 
 class Loop(NamedTuple):
-  """A loop of a program: which one, and how often it runs (None where that is no constant)."""
+  """A loop of a program, with its number of iterations (None if that is not constant)."""
 
   number: int
   steps: int | None
@@ -24,11 +24,11 @@ class Contraction:
   Attributes:
     kind: "convolution" or "dot_general".
     dtypes: element types of its two operands, such as "f32".
-    summed: over how many products each element of the result is a sum.
+    summed: number of products that are summed for each element of the result.
     work: multiply-adds of one pass.
-    loops: around it, the outermost first.
-    over_leading: whether it is a convolution that sums over the leading axis of both operands: where images are
-      [batch, height, width, channels], that is the gradient of a kernel.
+    loops: surrounding loops, the outermost first.
+    over_leading: whether it is a convolution that sums over the leading axis of both operands. For images [batch,
+      height, width, channels], this is the gradient of a kernel.
   """
 
   kind: str
@@ -40,7 +40,7 @@ class Contraction:
 
 
 def contractions(lowered: jax.stages.Lowered) -> list[Contraction]:
-  """Every convolution and matrix product of a program for one platform; a function's as often as it is called."""
+  """Returns all convolutions and matrix products of a program; those of a function once per call."""
   module: Any = lowered.compiler_ir("stablehlo")
   functions = {op.attributes["sym_name"].value: op.operation for op in module.body.operations}
   number = iter(range(10**6))
@@ -79,7 +79,7 @@ def _contraction(kind: str, op, loops: tuple[Loop, ...]) -> Contraction:
 
 
 def _steps(op) -> int | None:
-  """The bound of a counted loop: the constant that its condition compares the counter with."""
+  """Returns the bound of a counted loop: the constant with which its condition compares the counter."""
   for inner in op.regions[0].blocks[0].operations:
     if inner.operation.name == "stablehlo.compare":
       for operand in inner.operation.operands:
@@ -88,18 +88,18 @@ def _steps(op) -> int | None:
   return None
 
 
-# What hands the numbers of an array on as they are.
+# Operations that do not change the numbers of an array.
 _MOVES = ("bitcast", "convert", "copy", "fusion", "parameter", "reshape", "transpose")
 
 
 def reduced_products(text: str) -> list[str]:
-  """Matrix products of an optimised program that nothing but reductions read.
+  """Returns matrix products of an optimised program that only reductions read.
 
-  jaxlib 0.10.0 and 0.10.1 compute such a pair on CPU by one fusion of the kind `__ynn_fusion`, wrongly, if it is large
-  enough. A pair is found whether it was fused or not, so that programs of any size may be read.
+  jaxlib 0.10.0 and 0.10.1 compute such a pair wrongly on CPU, by one fusion of the kind `__ynn_fusion`, if it is large
+  enough. A pair is found whether it was fused or not, so programs of any size can be checked.
 
   Args:
-    text: of `jax.stages.Compiled.as_text`.
+    text: result of `jax.stages.Compiled.as_text`.
 
   Returns:
     Names of the products.
@@ -132,7 +132,7 @@ def reduced_products(text: str) -> list[str]:
       readers[operand].append(parameters[called][k])
 
   def ends(name: str) -> Iterator[str]:
-    """What reads the numbers of an instruction; nothing does if they are a result of the program."""
+    """Yields the instructions that read the numbers of an instruction; none if they are a result of the program."""
     for reader in readers[name] or [""]:
       if opcodes.get(reader) in _MOVES:
         yield from ends(reader)
@@ -144,7 +144,7 @@ def reduced_products(text: str) -> list[str]:
 
 
 def watched(build: Callable[[], Callable]) -> tuple[Callable, list[jax.stages.Compiled]]:
-  """What `build` makes of `jax.jit` or `jax.pmap`, and the programs that its calls compile and run, as they come."""
+  """Returns what `build` makes with `jax.jit` or `jax.pmap`, and a list of the programs that its calls run."""
   programs: list[jax.stages.Compiled] = []
 
   def watching(transform):
@@ -168,18 +168,18 @@ def watched(build: Callable[[], Callable]) -> tuple[Callable, list[jax.stages.Co
 
 
 class Program(NamedTuple):
-  """A function that `jax.jit` or `jax.pmap` made, and the arguments of a call of it."""
+  """A function from `jax.jit` or `jax.pmap`, and the arguments of a call."""
 
   function: Any
   arguments: tuple[Any, ...]
 
 
 class _Called(Exception):
-  """Carries the program that was about to run."""
+  """Carries the program that would have run."""
 
 
 def chunk_program(spread, stage, driver: str, *arguments) -> Program:
-  """The program that `spread.trainer(stage, driver)` would run on these arguments; arrays may be shapes."""
+  """Returns the program that `spread.trainer(stage, driver)` would run on these arguments; arrays may be shapes."""
 
   class Caught:
     def __init__(self, function):

@@ -1,4 +1,4 @@
-"""Config files with mistakes: one line that names file and line, whatever is wrong."""
+"""Tests that mistakes in config files are reported in one line with file and line number."""
 
 import sys
 import textwrap
@@ -49,13 +49,13 @@ def message(path):
     ),
   ],
 )
-def test_a_mistake_is_told_by_its_line(tmp_path, text, expected):
+def test_a_mistake_is_reported_with_its_line(tmp_path, text, expected):
   path = tmp_path / "wrong.py"
   path.write_text(text)
   assert message(path).startswith(f"{path}, {expected}")
 
 
-def test_what_is_no_config_is_said(tmp_path):
+def test_a_file_that_is_not_a_config_is_reported(tmp_path):
   (tmp_path / "a.json").write_text('{"a": false}')
   assert message(tmp_path / "a.json").endswith("name 'false' is not defined; a config is a Python file")
   (tmp_path / "binary.py").write_bytes(bytes(range(256)))
@@ -81,7 +81,7 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
   assert message(path) == f"config {path} cannot be read: Permission denied"
 
 
-def test_a_mistake_in_a_file_that_the_config_imports_is_told_by_both(tmp_path, monkeypatch):
+def test_a_mistake_in_a_file_that_the_config_imports_is_reported_with_both(tmp_path, monkeypatch):
   (tmp_path / "helper_with_a_mistake.py").write_text("x = 1\ndef f(:")
   (tmp_path / "own.py").write_text("import os\nimport helper_with_a_mistake")
   monkeypatch.syspath_prepend(tmp_path)
@@ -115,7 +115,7 @@ def write(folder, **texts):
 
 
 def test_a_config_imports_from_the_one_beside_it(tmp_path, monkeypatch):
-  """From anywhere, and files of one name in two folders do not meet."""
+  """This works from any directory, and files with the same name in two folders are kept apart."""
   before = {*sys.modules}
   for name, size in (("one", 3), ("other", 5)):
     write(tmp_path / name, table=TABLE.format(size=size), synthetic=SYNTHETIC)
@@ -159,7 +159,7 @@ def test_a_config_that_reads_another_keeps_its_own_folder(tmp_path):
     ),
   ],
 )
-def test_a_mistake_in_a_file_beside_the_config_is_told_by_both_lines(tmp_path, text, expected):
+def test_a_mistake_in_a_file_beside_the_config_is_reported_with_both_lines(tmp_path, text, expected):
   write(tmp_path, table=text, own="\nfrom .table import f\ndef get_config():\n  return f()\n")
   assert message(tmp_path / "own.py") == f"{tmp_path / 'own.py'}, {expected}"
 

@@ -80,7 +80,7 @@ def test_overrides_of_a_file_are_the_values_themselves():
     ("split=1", "unknown config key 'split': did you mean 'split."),
   ],
 )
-def test_what_cannot_be_meant_is_refused(assignment, message):
+def test_impossible_values_are_refused(assignment, message):
   with pytest.raises(UserError) as error:
     config.check(override(assignment), options_of)
   assert str(error.value).startswith(message)
@@ -182,7 +182,7 @@ def test_what_a_study_cannot_mean_is_refused(preset, assignment, message):
 
 def test_rows_have_names_of_their_own_and_pairs_name_rows():
   for change, message in [
-    ({"rows": (Row("GRU"), Row("GRU"))}, "2 rows of 1 names"),
+    ({"rows": (Row("GRU"), Row("GRU"))}, "rows: 2, names: 1"),
     ({"compared": (("GRU", "LST"),)}, "unknown row 'LST': did you mean 'LSTM'"),
   ]:
     with pytest.raises(UserError, match=message):
@@ -331,7 +331,7 @@ def test_some_rows_of_a_study_alone():
   study, rows = resolve("small", "rows=('second', 'first')", study=CHAIN)
   assert [row.name for row in study.rows] == list(rows) == ["first", "second"]
   assert study.compared == (("second", "first"),)
-  # What only a row that is left out sets may be overridden.
+  # An option that only an omitted row sets may be overridden.
   with pytest.raises(UserError, match="batch_size differs from row to row"):
     resolve("small", "batch_size=2", study=CHAIN)
   _, rows = resolve("small", "rows=('first',)", "batch_size=2", study=CHAIN)

@@ -1,7 +1,7 @@
-"""Four virtual CPU devices for every test; each program compiled once a worker, and quickly where it may run slowly.
+"""Settings of all tests: four virtual CPU devices, a shared compilation cache, and compilation with few optimizations.
 
-`JAX_DISABLE_MOST_OPTIMIZATIONS=0` in the environment compiles every test's programs as users do, in three times the
-time.
+With `JAX_DISABLE_MOST_OPTIMIZATIONS=0` in the environment, programs are compiled as for users, which takes three times
+as long.
 """
 
 import gc
@@ -10,8 +10,8 @@ import os
 import pathlib
 import tempfile
 
-# Before JAX is imported, and in the environment, so that the processes that tests start do as this one: a killed and
-# a resumed training must round alike.
+# These are set before JAX is imported, and in the environment, so that processes started by tests use them too: a
+# killed and a resumed training must round in the same way.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # See `jaxfer.cli._quieten_xla`.
 QUICK = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1"
 if QUICK and importlib.metadata.version("jaxlib").startswith("0.10."):
@@ -37,7 +37,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 
 
 def pytest_collection_finish():
-  """Collects garbage seldom: tracing makes millions of objects that live long, and looking through them takes time."""
+  """Makes garbage collections rare, because they would scan millions of long-lived objects that tracing creates."""
   gc.collect()
   gc.freeze()
   gc.set_threshold(200_000, 50, 50)

@@ -1,6 +1,6 @@
-"""What every system must do on many devices: one step, and one evaluation, as on one device.
+"""The contract of every system: one step and one evaluation give the same results on several devices as on one.
 
-The programs that run on the way are read as well: none may hold what jaxlib computes wrongly on CPU.
+The programs that run are also checked: none may contain operations that jaxlib computes wrongly on CPU.
 """
 
 import dataclasses
@@ -18,17 +18,17 @@ from jaxfer.train.state import State, variables_of, with_snapshot
 from tests.compiled import reduced_products, watched
 
 RATE = 0.1
-# Relative to the largest change, or value, of an array. Sums in another order differ by some 1e-5; a mean over each
-# device's own rows in place of all rows is another number altogether.
+# Relative to the largest change, or value, of an array. Sums in another order differ by about 1e-5; a mean over the
+# examples of each device instead of all examples is an entirely different number.
 TOLERANCE = 2e-3
 # Relative to the largest value of an array, or to 1 if that is larger.
 CLOSE = 2e-5
-# Relative to the largest change of all arrays. The gradient of a bias before BatchNorm is zero but for rounding.
+# Relative to the largest change of all arrays. The gradient of a bias before BatchNorm is zero except for rounding.
 CANCELLED = 1e-5
 
 
 def placements(pmap: bool = True) -> list[placement.Placement]:
-  """One device, which the others are compared with; two members of two shards by jit; four shards by `pmap`."""
+  """Returns placements: one device as the reference; two members with two shards by jit; four shards by `pmap`."""
   one, *_ = devices = jax.devices()[:4]
   assert len(devices) == 4
   many = tuple(devices)
@@ -37,7 +37,7 @@ def placements(pmap: bool = True) -> list[placement.Placement]:
 
 
 def descent(stage: Stage) -> Stage:
-  """The stage with plain descent: Adam would make a whole step of the rounding of a gradient that is zero."""
+  """Returns the stage with plain descent; Adam would turn rounding errors of zero gradients into whole steps."""
   plain = optax.sgd(RATE)
   return dataclasses.replace(
     stage, updates=tuple(dataclasses.replace(u, optimizer=plain) for u in stage.updates)
@@ -52,7 +52,7 @@ def step(
   plan: Plan,
   hparams: Mapping[str, float],
 ) -> Variables:
-  """All variables after a stage's first step, those of the last member, which is as all others."""
+  """Returns all variables of the last member, which equals all others, after the first step of a stage."""
   columns = {name: column[:1] for name, column in plan.columns(0, 0, stage.columns).items()}
   count = placed.members
   state = placed.start(stage, placed.stack([variables] * count))
@@ -68,20 +68,20 @@ def step(
 
 
 def check_products(programs: Sequence[jax.stages.Compiled]) -> None:
-  """The only program holds no matrix product that is summed or maximised as it is (see tests/jaxlib_programs.py)."""
+  """Checks that the only program has no matrix product that is directly summed or maximised, see jaxlib_programs.py."""
   (program,) = programs
   found = reduced_products(program.as_text())
   assert not found, f"jaxlib 0.10.0 and 0.10.1 compute a reduction of these products wrongly on CPU: {found}"
 
 
 def compare(got: Any, want: Any, before: Any = None) -> None:
-  """Raises AssertionError where arrays differ by more than `TOLERANCE` of their change, or by more than `CLOSE`."""
+  """Raises AssertionError if arrays differ by more than `TOLERANCE` of their change, or by more than `CLOSE`."""
   before = jax.tree.map(np.zeros_like, want) if before is None else before
   leaves = [[np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)] for tree in (got, want, before)]
   names = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(want)]
   changes = [np.abs(other - old).max(initial=0) for other, old in zip(*leaves[1:], strict=True)]
   for name, change, one, other, old in zip(names, changes, *leaves, strict=True):
-    # What rounding leaves of sums whose terms cancel, and of the value that a change is added to.
+    # Rounding errors of sums whose terms cancel, and of the value to which a change is added.
     rounding = CANCELLED * max(changes) + 8 * np.finfo(np.float32).eps * np.abs(old).max(initial=0)
     bound = min(TOLERANCE * change + rounding, CLOSE * max(1.0, np.abs(other).max(initial=0)))
     np.testing.assert_allclose(one, other, rtol=0, atol=bound, err_msg=name)
@@ -95,7 +95,7 @@ def check_steps(
   hparams: Mapping[str, float],
   pmap: bool = True,
 ) -> None:
-  """The contract of training: each stage's first step is the same on one device and on four."""
+  """Checks the contract of training: the first step of each stage is the same on one device and on four."""
   for stage in dict.fromkeys(stages):
     one, *many = (step(placed, descent(stage), variables, data, plan, hparams) for placed in placements(pmap))
     before = with_snapshot(stage, variables)
@@ -113,7 +113,7 @@ def check_outputs(
   rows: int,
   pmap: bool = True,
 ) -> None:
-  """The contract of evaluation: the outputs of the first rows are the same on one device and on four."""
+  """Checks the contract of evaluation: the outputs of the first records are the same on one device and on four."""
   row, real = np.arange(rows, dtype=np.int32), np.arange(rows) < rows - 1
   found = []
   for placed in placements(pmap):

@@ -1,4 +1,4 @@
-"""Variables for tests that need some, but not those that a training starts from."""
+"""Variables for tests that do not need the initial values of a training."""
 
 import math
 from collections.abc import Callable
@@ -9,9 +9,9 @@ import numpy as np
 
 
 def variables(init: Callable[..., Any], *inputs: Any, seed: int = 0) -> Any:
-  """Variables of the shapes that `init(key, *inputs)` returns, drawn by NumPy.
+  """Returns variables with the shapes of `init(key, *inputs)`, drawn by NumPy.
 
-  XLA compiles the draws of a small network's `init` for longer than a step of its training.
+  XLA takes longer to compile the draws of a small network's `init` than a step of its training.
 
   Returns:
     The tree of `init`: kernels with the variance of He's initialisation, ones for scales and variances, and small

@@ -1,4 +1,4 @@
-"""`jaxfer explain` on photographs and videos, with untrained models of every system and a detector without weights."""
+"""Tests `jaxfer explain` on photographs and videos, with untrained models of all systems and a simulated detector."""
 
 import dataclasses
 import functools
@@ -122,9 +122,8 @@ def test_maps_are_those_of_grad_cam_for_every_face(kept, tmp_path, capsys, drawn
     assert [name for name, _ in face.probabilities] == [model.label_names[k] for k in np.argsort(-row)]
     np.testing.assert_allclose([p for _, p in face.probabilities], np.sort(row)[::-1], rtol=0, atol=1e-5)
   assert np.abs(faces[0].map - faces[2].map).max() > 0.1  # The map depends on the face.
-  own, direct = model.explanation().compute(
-    model.eval_batch({"image": crops})
-  )  # As inference/README.md shows.
+  # As shown in inference/README.md.
+  own, direct = model.explanation().compute(model.eval_batch({"image": crops}))
   np.testing.assert_allclose(own, probabilities, rtol=0, atol=1e-5)
   np.testing.assert_allclose(direct, want, rtol=0, atol=1e-4)
   assert [face.name for face in faces[-6:]] == [f"face 0 at {0.2 * k:.1f} s" for k in range(6)]
@@ -308,7 +307,7 @@ def test_nothing_that_can_be_read(kept, tmp_path, capsys):
 
 
 class Net(nn.Module):
-  """A converted classifier, in small."""
+  """A small converted classifier."""
 
   num_classes: int = 2
 

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and what cannot be read or written is told in one line."""
+"""Tests that files are written atomically, and that errors of reading and writing are reported in one line."""
 
 import ast
 import csv
@@ -14,7 +14,7 @@ import jaxfer
 from jaxfer import files
 from jaxfer.errors import UserError
 
-# Names that a folder, and so a class or a record, can have.
+# Names that a folder, and therefore a class or a record, can have.
 HOSTILE = [
   "a, b", 'say "x"', "two\nlines", "carriage\rreturn", "<b>&amp;</b>", "a|b", "a\\|b", "$x$", "=1+1", "Ärger 怒り"
 ]  # fmt: skip
@@ -165,7 +165,7 @@ def test_files_of_a_checkpoint_are_no_clutter(name):
   assert not files.clutter(name)
 
 
-# Where a file is appended to, written through another file or as rows come, or an empty one that is locked.
+# Modules that append to a file, write through another file or row by row, or lock an empty file.
 IN_PLACE = {
   ("train/jsonl_log.py", "open"), ("folders.py", "open"), ("folders.py", "write_bytes"), ("data/staging.py", "open"),
   ("inference/rows.py", "open"),
@@ -173,7 +173,7 @@ IN_PLACE = {
 
 
 def test_no_module_writes_a_file_in_place():
-  """A kill would leave a part of it; `files.write_atomic` is for every file, `files.to_json` for every JSON."""
+  """A kill would leave a partial file. Every file is written by `files.write_atomic`, and JSON by `files.to_json`."""
   root = pathlib.Path(jaxfer.__file__).parent
   found = set()
   for path in sorted(root.rglob("*.py")):
@@ -189,7 +189,7 @@ def test_no_module_writes_a_file_in_place():
       ]
       writes = called in ("write_text", "write_bytes", "dump", "dumps", "save_npy")
       writes |= called == "open" and any(set(mode) & set("wax+") and len(mode) <= 3 for mode in modes)
-      # The functions of matplotlib and NumPy write whole files through `write_atomic`, to the file that it gives.
+      # Functions of matplotlib and NumPy write through `write_atomic`, to the file that it passes to them.
       writes |= (
         called in ("savefig", "savez", "savez_compressed") and getattr(node.args[0], "id", "") != "file"
       )

@@ -1,4 +1,4 @@
-"""A file imports from lower floors, or from its own folder, never up and never in a circle."""
+"""Tests that a module imports only from lower layers or from its folder, never upwards and never in a circle."""
 
 import ast
 import pathlib
@@ -10,7 +10,7 @@ import jaxfer
 ROOT = pathlib.Path(jaxfer.__file__).parent
 BASEMENT = ("errors", "files")  # Every file may import these.
 FLOORS = {
-  "ranges": -3, "config_file": -3, "values": -2, "schema": -1,  # What `config` is made of.
+  "ranges": -3, "config_file": -3, "values": -2, "schema": -1,  # The parts of `config`.
   "errors": 0, "files": 0, "folders": 0, "pickles": 0, "config": 0, "kernels": 0,
   "layers": 1, "losses": 1, "metrics": 1, "data": 1,
   "verification": 2,
@@ -24,7 +24,7 @@ FLOORS = {
 
 
 def imports(path):
-  """(module, whether it runs at import) of every jaxfer import in a file."""
+  """Returns (module, whether it runs at import) for every jaxfer import in a file."""
   tree = ast.parse(path.read_text())
   top = {id(node) for node in tree.body}
   for node in ast.walk(tree):
@@ -64,7 +64,7 @@ def test_no_file_imports_from_its_own_floor_or_above():
 
 
 def test_no_module_imports_itself_in_a_circle():
-  """Imports for types alone count too; imports inside functions do not, as they run later."""
+  """Imports that are only for types count too; imports inside functions do not, because they run later."""
   names = {".".join(("jaxfer", *path.relative_to(ROOT).with_suffix("").parts)): path for path in files()}
   names = {name.removesuffix(".__init__"): path for name, path in names.items()}
   graph = {
@@ -92,7 +92,7 @@ def test_no_module_imports_itself_in_a_circle():
     visit(name)
 
 
-def test_nothing_imports_what_stands_beside_the_package():
+def test_nothing_imports_what_is_outside_the_package():
   for path in files():
     for node in ast.walk(ast.parse(path.read_text())):
       modules = (

@@ -1,4 +1,4 @@
-"""A work directory holds one thing, is used by one command at a time, and can be written."""
+"""Tests that a work directory holds one kind of content, is used by one command at a time, and is writable."""
 
 import errno
 import fcntl
@@ -51,7 +51,7 @@ def test_a_lock_ends_with_a_process_that_is_killed(tmp_path):
     pass
 
 
-def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
+def test_a_file_system_without_locks_is_reported(tmp_path, monkeypatch):
   def flock(file, operation):
     raise OSError(errno.ENOLCK, "No locks available")
 
@@ -146,7 +146,7 @@ def test_data_and_runs_lie_apart(tmp_path):
     ("x" * 300, r"cannot be written \(File name too long\): choose a shorter name"),
   ],
 )
-def test_a_folder_that_cannot_be_written_is_told_at_once(tmp_path, path, message):
+def test_a_folder_that_cannot_be_written_is_reported_at_once(tmp_path, path, message):
   (tmp_path / "file").touch()
   for taken in (hold(tmp_path / path), folders.fresh(tmp_path / path)):
     with pytest.raises(UserError, match=message), taken:
@@ -154,7 +154,7 @@ def test_a_folder_that_cannot_be_written_is_told_at_once(tmp_path, path, message
   assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_full_disk_is_told_at_once(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_at_once(tmp_path, monkeypatch):
   def write_bytes(self, data):
     raise OSError(errno.ENOSPC, "No space left on device", str(self))
 

@@ -1,4 +1,4 @@
-"""Photographs and videos of two halves, and a detector that takes each half for a face."""
+"""Photographs and videos of two halves, and a detector that detects each half as a face."""
 
 import numpy as np
 from PIL import Image
@@ -21,7 +21,7 @@ class Detector:
 
 
 def photograph(path, left, right):
-  """A photograph of two halves, 40 x 20 pixels, with a little noise."""
+  """Writes a photograph of two halves, 40 x 20 pixels, with a little noise."""
   pixels = np.full((20, 40, 3), left, np.uint8)
   pixels[:, 20:] = right
   pixels[::3, ::3] ^= 1
@@ -30,7 +30,7 @@ def photograph(path, left, right):
 
 
 def film(path, levels, rate=10):
-  """A video with one grey frame for each level."""
+  """Writes a video with one grey frame for each level."""
   import av
 
   with av.open(str(path), "w") as container:

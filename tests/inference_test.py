@@ -1,4 +1,4 @@
-"""Converted weights give PyTorch's logits, batch by batch as the authors test them."""
+"""Tests that converted weights give PyTorch's logits, in the same batches as in the authors' tests."""
 
 import pathlib
 import re
@@ -19,9 +19,9 @@ from jaxfer.layers.amend import is_written
 from jaxfer.train.weights import load_weights, save_weights
 
 FIXTURES = pathlib.Path(__file__).parent / "convert/fixtures"
-# The golden pictures are not square, and three in batches of two leave one alone.
+# The golden pictures are not square, and with batches of two, the third picture is alone.
 pytestmark = pytest.mark.filterwarnings("ignore:images are of 40 x 48", "ignore:a batch of one picture")
-TOLERANCE = 1e-5  # Of logits up to 1, float32 on a CPU.
+TOLERANCE = 1e-5  # For logits up to 1 in float32 on a CPU.
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_the_last_batch_reads_only_its_own_pictures(loaded, golden):
 
 
 def test_a_frozen_affinity(loaded, golden):
-  """Over the same pictures it is that of one batch of them, whatever the batches are then."""
+  """For the same pictures, it equals that of one batch, with any later batches."""
   frozen = loaded.frozen(golden["images"])
   np.testing.assert_allclose(frozen.outputs(golden["images"]), golden["one_batch"], rtol=0, atol=TOLERANCE)
   assert loaded.model.affinity == "batch"
@@ -61,8 +61,8 @@ def test_a_frozen_affinity(loaded, golden):
     loaded.frozen(golden["images"][:0])
 
 
-def test_probabilities_do_not_depend_on_batch_mates(loaded, golden, tmp_path):
-  """Each picture as if it came alone; with a frozen affinity, that one. An export keeps it."""
+def test_probabilities_do_not_depend_on_other_images(loaded, golden, tmp_path):
+  """Each picture is computed as if it were alone, or with a frozen affinity, which an export keeps."""
   images = golden["images"]
   alone = np.concatenate([loaded.outputs(images[k : k + 1]) for k in range(len(images))])
   np.testing.assert_allclose(loaded.predict_proba(images), jax.nn.softmax(alone), rtol=0, atol=TOLERANCE)
@@ -92,7 +92,7 @@ def test_no_pictures(loaded, golden):
 
 
 class Mean(nn.Module):
-  """A net without an affinity: the mean colour."""
+  """A net without an affinity, which returns the mean colour."""
 
   @nn.compact
   def __call__(self, x, *, train):
@@ -116,7 +116,7 @@ def test_pictures_are_resized_and_normalised():
   ("family", "file"), [("adaface", "adaface.ckpt"), ("insightface", "insightface.pth")]
 )
 def test_face_nets_give_features_of_aligned_faces(tmp_path, family, file):
-  """From Lightning's checkpoint and a plain one; pictures are RGB, whatever the net was trained with."""
+  """Weights are from Lightning's checkpoint and a plain one; pictures are RGB for all nets."""
   said = convert(family, FIXTURES / file, tmp_path / "out")
   assert "embedding   8, of aligned faces" in said
   assert f"pictures    {'BGR' if family == 'adaface' else 'RGB'}, 112 px" in said
@@ -127,14 +127,14 @@ def test_face_nets_give_features_of_aligned_faces(tmp_path, family, file):
   assert f"left out    {left_out[family]}\n" in said
   net = jaxfer.load(tmp_path / "out")
   assert net.label_names is None
-  with pytest.raises(UserError, match=r"FaceResNet is a face net without classes: take \.outputs"):
+  with pytest.raises(UserError, match=r"FaceResNet is a face network without classes: use \.outputs"):
     net.predict(np.zeros((1, 112, 112, 3), np.uint8))
   assert net.outputs(np.zeros((0, 112, 112, 3), np.uint8)).shape == (0, 8)
   with pytest.raises(UserError, match="are of 224 x 112 pixels: FaceResNet takes faces aligned to 112 x 112"):
     net.outputs(np.zeros((2, 224, 112, 3), np.uint8))
   with np.load(FIXTURES / "faces.npz") as golden:
     got = net.outputs(golden["images"])
-    np.testing.assert_allclose(got, golden[family], rtol=0, atol=1e-4)  # Of features up to 9.
+    np.testing.assert_allclose(got, golden[family], rtol=0, atol=1e-4)  # Features are up to 9.
     assert np.abs(got[0] - got[1]).max() > 0.1
 
 
@@ -158,7 +158,7 @@ def test_nothing_is_guessed_about_the_pictures(tmp_path):
     ({"label_names": "happiness"}, "says label_names 'happiness'"),
     ({"label_names": ["joy", 3]}, "says label_names"),
     ({"label_names": ["joy", "anger"]}, "names 2 classes, and its model has another number"),
-    ({"attributes": None}, "says attributes None: ArmNet cannot be built"),
+    ({"attributes": None}, "gives the attributes None: ArmNet cannot be built"),
     ({"attributes": {"depth": 18}}, "ArmNet cannot be built"),
     ({"attributes": {"num_classes": 7, "width": 1 / 64, "block": 3}}, "ArmNet cannot be built"),
     ({"attributes": {"num_classes": "7", "width": 1 / 64, "block": 2}}, "ArmNet"),
@@ -239,7 +239,8 @@ def test_colours_are_put_into_the_order_of_the_model():
   ],
 )
 def test_other_pictures(loaded, images, match):
-  more = [] if isinstance(images, list) else [loaded.predict_proba]  # It takes lists of images.
+  # `predict_proba` accepts lists of images.
+  more = [] if isinstance(images, list) else [loaded.predict_proba]
   for function in (loaded.outputs, loaded.frozen, *more):
     with pytest.raises(UserError, match=match):
       function(images)

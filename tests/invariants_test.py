@@ -1,8 +1,8 @@
-"""What keeps training fast, read from the programs themselves: no clock, and nothing of size runs.
+"""Tests properties that keep training fast by reading programs: nothing is timed, and nothing large runs.
 
-What must hold on every platform is read from programs lowered for it on this CPU, what the compiler made of them from
-those compiled for the CPU. Beside each reader stands a program that breaks the rule, so that the reader can be trusted.
-`python -m tests.invariants_test` writes the bounds of `invariants.json` anew.
+Properties for every platform are read from programs lowered for it on this CPU; results of the compiler are read from
+programs compiled for the CPU. Each reader is also tested with a program that breaks the rule.
+`python -m tests.invariants_test` writes new bounds to `invariants.json`.
 """
 
 import functools
@@ -37,31 +37,31 @@ CELLS = {
   "enhanced_conv_lstm_output": Cell("conv_lstm", **ENHANCED, temporal_merge="output"),
   "enhanced_conv_gru_output": Cell("conv_gru", **ENHANCED, temporal_merge="output"),
 }
-# The kernels that act on the state: what each loop over time must apply once a step, and nothing else.
+# The kernels that act on the state. Each loop over time must apply them once per step, and nothing else.
 STATE_KERNELS = ("state_kernel", "candidate_kernel", "gate_state_kernel", "temporal_skip_kernel")
 PLATFORMS = ("cpu", "tpu", "cuda")
 
-# (batch, time, height, width, channels, features). No kernel has a factor 5, 7, 11 or 13, so that a sum of a multiple
-# of one of them runs over time, batch or pixels: a gradient of weights.
+# (batch, time, height, width, channels, features). No kernel has a factor 5, 7, 11 or 13, so a sum over a multiple of
+# one of them runs over time, batch or pixels: it is a gradient of weights.
 SMALL = (7, 5, 11, 13, 3, 4)
-# Wide and large enough for the formulations that real nets take on CPU.
+# Wide and large enough for the formulations that real nets use on CPU.
 REAL = (2, 8, 16, 16, 4, 32)
 
 ROOT = pathlib.Path(__file__).parents[1]
-# Without those for users' own data: own_images trains a stock network, and own_video the one of the quickstart.
+# Without the configs for users' data: own_images trains a stock network, and own_video that of the quickstart.
 CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.py") if not path.stem.startswith("own_"))
 QUICKSTART = ROOT / "configs/quickstart.py"
 TINY = (
   "model.features=(8, 32)",
   "model.dense=(8, 8)",
-  # The plain cell compiles faster; the enhanced ones have tests of their own.
+  # The plain cell compiles faster; the enhanced ones have other tests.
   *(f"model.{switch}=false" for switch in ENHANCED),
   "data.num_frames=4",
   "data.image_size=32",
   "batch_size=4",
   "execution.backend=jit",
 )
-# What tests/conftest.py turns off for quick compilation.
+# Optimizations that tests/conftest.py turns off for fast compilation.
 EMITTERS = "xla_cpu_use_fusion_emitters"
 AS_USERS = {EMITTERS: True} if EMITTERS in os.environ.get("XLA_FLAGS", "") else None
 BOUNDS = pathlib.Path(__file__).with_suffix("").with_name("invariants.json")
@@ -73,7 +73,7 @@ def shapes_of(cell, size):
 
 
 def trace(unroll, cell, size, dtype=jnp.float32, differentiate=True):
-  """A recurrence over a clip, or its gradient with respect to the parameters."""
+  """Returns the lowered recurrence over a clip, or its gradient with respect to the parameters."""
   params = {name: jax.ShapeDtypeStruct(shape, dtype) for name, shape in shapes_of(cell, size).items()}
   x = jax.ShapeDtypeStruct(size[:5], dtype)
 
@@ -88,7 +88,7 @@ def lower(traced, platform):
 
 
 def loops_over_time(found):
-  """The contractions within each loop of as many steps as the clip has frames, in the order of the program."""
+  """Returns the contractions in each loop over the frames of the clip, in the order of the program."""
   loops = {}
   for contraction in found:
     for around in contraction.loops:
@@ -113,7 +113,7 @@ def test_loops_over_time_apply_the_kernels_of_the_state_and_move_its_gradient(na
     assert len(forward_and_reverse) == 2, platform
     for inside in forward_and_reverse:
       assert not weight_gradients(inside), platform
-      # A formulation may also multiply zeros of the padding, which weighs at this size.
+      # A formulation may also multiply zeros of the padding, which matters at this size.
       assert least <= sum(c.work for c in inside) <= 1.5 * least, platform
       if platform != "cpu":
         assert len(inside) == len(kernels), platform
@@ -123,7 +123,7 @@ def test_loops_over_time_apply_the_kernels_of_the_state_and_move_its_gradient(na
 
 
 def test_the_counter_finds_the_convolutions_of_plain_recurrences():
-  """Three in the reverse loop: the gradients of the state and of two kernels. Written plainly, and Flax's own."""
+  """There are three in the reverse loop: the gradients of the state and of two kernels; also in Flax's recurrence."""
   layer = nn.RNN(nn.ConvLSTMCell(SMALL[5], (3, 3)))
   x = jnp.zeros(SMALL[:5])
   variables = jax.eval_shape(layer.init, jax.random.key(0), x)
@@ -153,7 +153,7 @@ def test_recurrences_convolve_in_bfloat16_alone(name):
 
 
 def run_config(path, source=None):
-  """The run that a config describes; of a study the one that its rows are variants of, or one of its sources."""
+  """Returns the run of a config; for a study, the base of its rows, or one of its sources."""
   described = config.read(path)
   if source is not None:
     return config.sources_of(config.resolve(described, None, (), run.options_of)[0], run.options_of)[source]
@@ -161,26 +161,26 @@ def run_config(path, source=None):
 
 
 def prepared(path, *overrides, source=None):
-  """The run that a config describes, on one device, so that any batch size will do."""
+  """Returns the run of a config on one device, which allows any batch size."""
   overrides = ("execution.devices=1", *overrides)
   configured = config.override(run_config(path, source), overrides, run.options_of)
   return trainings.prepare(configured, blank_records(configured.data))
 
 
 def training_of(path, *overrides, source=None):
-  """The training that a config describes, and its devices."""
+  """Returns the training of a config, and its devices."""
   training = prepared(path, *overrides, source=source).training
   return training, groups.arrange(training, None).placement
 
 
 @functools.lru_cache(1)
 def initial(init):
-  """Shapes of initial variables, which are traced once for all stages."""
+  """Returns the shapes of initial variables, which are traced once for all stages."""
   return jax.eval_shape(init, jax.random.key(0))
 
 
 def abstract_chunk(training, spread, stage, driver):
-  """The compiled function of a chunk of two steps, shapes of its arguments, and the bytes of `trainable` among them."""
+  """Returns the function of a chunk of two steps, the shapes of its arguments, and the bytes of `trainable`."""
   begun = jax.eval_shape(lambda variables: state.begin(stage, variables), initial(training.init))
   begun, data = spread.abstract(begun), spread.abstract_data(training.data)
   key = spread.abstract(jax.eval_shape(lambda: jax.random.key(0)))
@@ -196,7 +196,7 @@ def abstract_chunk(training, spread, stage, driver):
   return *program, size
 
 
-# The classifier has no network of its own: its page has a config, which a test trains.
+# The classifier has no network; a test trains the config in its README.
 PUBLISHED = sorted({*SYSTEMS} - {"classifier"})
 
 
@@ -204,7 +204,7 @@ def test_every_system_has_a_config():
   assert {run_config(path).recipe.name for path in CONFIGS} == set(PUBLISHED)
 
 
-# Configs whose programs are those of another but for constants and the values of the data.
+# Configs whose programs equal those of another config except for constants and the values of the data.
 TWINS = {
   "identity_expression_vae/literal_synthetic": "identity_expression_vae/table3_synthetic",
   "landmark_fusion/choices_synthetic": "landmark_fusion/ablation_synthetic",
@@ -216,7 +216,7 @@ TWINS = {ROOT / f"configs/{name}.py": ROOT / f"configs/{other}.py" for name, oth
 
 
 def outline(path):
-  """What a program depends on except constants: options that are no numbers, the model, and shapes of the data."""
+  """Returns what a program depends on except constants: non-numeric options, the model, and shapes of the data."""
   made = prepared(path)
   task, training = next(iter(made.tasks.values())), made.training
   recipe = task.config.recipe
@@ -233,7 +233,7 @@ def test_configs_whose_programs_are_not_read_are_like_those_that_are(path):
   assert outline(path) != outline(other)
 
 
-# A Face-ResNet and a margin's head, which no base has.
+# A Face-ResNet and a margin head, which no base has.
 FACES = pytest.param(
   ROOT / "configs/elderly_transfer/table_synthetic.py", "adaface-face_resnet18", id="adaface-face_resnet18"
 )
@@ -246,7 +246,7 @@ FACES = pytest.param(
 def test_every_config_exports_for_accelerators_and_keeps_weight_gradients_of_its_loop_fast_on_cpu(
   path, source
 ):
-  """As chunks of the driver `scan`, whose loop on CPU must hold no weight gradient by XLA's own convolution."""
+  """Chunks of the driver `scan` are exported; on CPU, their loop must have no weight gradient by XLA's convolution."""
   made = prepared(path, "execution.backend=jit", source=source)
   (name, task), *_ = made.tasks.items()
   training, split, subjects = made.training, made.splits[name], task.records.subjects
@@ -266,11 +266,12 @@ def test_every_config_exports_for_accelerators_and_keeps_weight_gradients_of_its
     assert not [c for c in found if c.loops and c.over_leading]
 
 
-# A system sees no more than the name of an axis, whether `pmap` or `jit` maps it: one without norms and one with.
+# A system sees only the name of an axis, with `pmap` and with `jit`; one system without norms and one with norms.
 @pytest.mark.parametrize("system", ["stacked_autoencoder", "elderly_transfer"])
 def test_a_step_mapped_by_pmap_exports_too(system):
   paths = [path for path in CONFIGS if run_config(path).recipe.name == system]
-  path = next((path for path in paths if path.stem.endswith("_synthetic")), paths[0])  # They are small.
+  # Synthetic configs are small.
+  path = next((path for path in paths if path.stem.endswith("_synthetic")), paths[0])
   training, spread = training_of(path, "execution.backend=pmap")
   function, arguments, _ = abstract_chunk(training, spread, training.stages[0], "scan")
   assert jax.export.export(jax.jit(function), platforms=("tpu", "cuda"))(*arguments).nr_devices == 1
@@ -299,7 +300,7 @@ def test_the_train_step_convolves_in_bfloat16_alone():
     found = lower(traced, platform)
     wide = [c for c in found if "f32" in c.dtypes]
     assert not [c for c in wide if c.kind == "convolution"]
-    # What is left moves pixels about: the augmentation's matrices.
+    # The remaining products move pixels: the matrices of the augmentation.
     assert sum(c.work for c in wide) < 0.005 * sum(c.work for c in found)
   names = traced.lower().as_text(debug_info=True)
   for scope in ("net", "rgb", "layer1", "recurrence", "recurrence_gradient", "conv", "weight_gradient"):
@@ -307,12 +308,12 @@ def test_the_train_step_convolves_in_bfloat16_alone():
 
 
 class Watch:
-  """Looks on while a training runs: what each call of a chunk compiles, and where the new state lies."""
+  """Watches a training: what each call of a chunk compiles, and where the new state is placed."""
 
   def __init__(self):
     self.calls: list[
       tuple[str, int, bool]
-    ] = []  # Stage, programs compiled, whether all buffers were used again.
+    ] = []  # Stage, number of compiled programs, whether all buffers were reused.
     self._compiled = 0
 
   def _count(self, event, duration, **details):
@@ -327,7 +328,7 @@ class Watch:
     jax.monitoring.unregister_event_duration_listener(self._count)
 
   def trainer(self, original, *args, **kwargs):
-    """In place of `Placement.trainer`."""
+    """Replaces `Placement.trainer`."""
     chunk = original(*args, **kwargs)
     stage = args[1]
 
@@ -361,7 +362,7 @@ def watch(monkeypatch):
 
 @pytest.mark.parametrize(("backend", "driver"), [("pmap", "steps"), ("jit", "scan")])
 def test_a_training_compiles_each_stage_once_and_donates_its_state(tmp_path, watch, backend, driver):
-  """Two stages of two epochs of three chunks, twice over, on two devices."""
+  """There are two stages of two epochs with three chunks, twice, on two devices."""
   settings = {"driver": driver, "steps_per_call": 2, "checkpoint_seconds": 1e9}
   toy.run(tmp_path, toy.training(rounds=2), backend=backend, **{"devices": 2, **settings})
   assert len(watch.calls) == 2 * 2 * 2 * 3
@@ -371,7 +372,7 @@ def test_a_training_compiles_each_stage_once_and_donates_its_state(tmp_path, wat
 
 
 def test_the_watch_sees_a_second_compilation_and_a_held_buffer(watch):
-  """A state that was not placed compiles another program; a NumPy view of a state keeps it from being donated."""
+  """A state that was not placed compiles another program, and a NumPy view of a state prevents its donation."""
   training, spread = toy.training(), toy.placed("jit", 2)
   stage = training.stages[1]
   chunk = spread.trainer(stage, "steps")
@@ -398,13 +399,13 @@ def test_the_compiled_step_writes_its_state_in_place(backend):
     assert kept.memory_analysis().alias_size_in_bytes == 0
 
 
-# Memory is held tight. Which formulation the choice table names moves the others, as XLA counts a loop's body once:
-# of the arithmetic all passes of the loops are counted here, and XLA's own count must stay below that.
+# The bound on memory is tight. The others depend on the formulations in the choice table, because XLA counts the body
+# of a loop only once. Here the arithmetic of all iterations is counted, and XLA's count must stay below that.
 HEADROOM = {"temporary_bytes": 1.1, "multiply_adds": 1.2, "flops": 2.4, "bytes_accessed": 1.5}
 
 
 def measure(name):
-  """What a recurrence's gradient or the two-stream net's train step takes; "flops" and the bytes by XLA's count."""
+  """Measures a recurrence's gradient or the two-stream net's training step; "flops" and bytes are counted by XLA."""
   if name in CELLS:
     lowered = trace(conv_recurrence.unroll, CELLS[name], REAL).lower()
   else:
@@ -429,7 +430,7 @@ def bounds():
 
 @pytest.mark.parametrize("name", [*CELLS, "two_stream_conv_rnn"])
 def test_memory_and_cost_stay_within_their_bounds(name):
-  """A cell that merges at the output may take no more than the one that merges at the input."""
+  """A cell that merges at the output may not need more than one that merges at the input."""
   for what, value in measure(name).items():
     assert value <= bounds()[name.removesuffix("_output")][what], (
       f"{what} of {name}: `python -m tests.invariants_test` if this is wanted"
@@ -437,7 +438,7 @@ def test_memory_and_cost_stay_within_their_bounds(name):
 
 
 def write_bounds():
-  """The bounds that what this version of JAX gives asks for."""
+  """Writes the bounds for this version of JAX."""
   bounds = {}
   for name in (*CELLS, "two_stream_conv_rnn"):
     if name.endswith("_output"):

@@ -1,4 +1,4 @@
-"""Small programs that broken jaxlibs get wrong: each compares itself with NumPy, in whole numbers, so without rounding.
+"""Small programs that broken jaxlibs compute wrongly; each compares itself with NumPy in exact whole numbers.
 
 python tests/jaxlib_programs.py NAME...
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 
 def _moved(reductions: Mapping[str, Callable[[Any, Any], Any]]) -> None:
-  """A 2 x 3 or 3 x 3 matrix times each pixel's (x, y, 1), as for an affine warp, then a reduction of the result."""
+  """Multiplies a 2 x 3 or 3 x 3 matrix with (x, y, 1) of each pixel, as in an affine warp, and reduces the result."""
   matrix = np.asarray([[1, 2, 3], [-2, 1, 5], [0, 1, -7]], np.float32)
   for side, rows, (name, reduce) in itertools.product((182, 200), (2, 3), reductions.items()):
     y, x = np.mgrid[:side, :side]
@@ -28,12 +28,12 @@ def _moved(reductions: Mapping[str, Callable[[Any, Any], Any]]) -> None:
 
 
 def squares() -> None:
-  """Squares between the product and its sum: jax-ml/jax#39103, wrong in 0.10.2."""
+  """Squares between a product and its sum: jax-ml/jax#39103, wrong in 0.10.2."""
   _moved({"sum of squares": lambda numpy, v: numpy.sum(v * v, axis=0)})
 
 
 def direct() -> None:
-  """Nothing between the product and its reduction: wrong in 0.10.0 and 0.10.1, too."""
+  """Nothing between a product and its reduction: also wrong in 0.10.0 and 0.10.1."""
   _moved({"sum": lambda numpy, v: numpy.sum(v, axis=0), "largest": lambda numpy, v: numpy.max(v, axis=0)})
 
 
@@ -47,7 +47,7 @@ def dense_rows() -> None:
 
 
 def _weighted(shape: Sequence[int], weighted: int, axis: int) -> None:
-  """A sum over `axis` of an array whose first `weighted` axes have weights of their own, and of one with as many."""
+  """Computes a sum over `axis` of an array with separate weights along its first `weighted` axes."""
   draw = np.random.default_rng(0).integers
   x = draw(0, 8, shape).astype(np.float32)
   for weights_shape in ((*shape[:weighted], *[1] * (len(shape) - weighted)), shape):
@@ -66,9 +66,9 @@ def gated_patches() -> None:
   _weighted((10, 4, 6, 9, 9, 9, 9, 9), weighted=3, axis=2)
 
 
-# Right with every jaxlib that is admitted, as it is.
+# Correct with every admitted jaxlib without flags.
 PROGRAMS = {program.__name__: program for program in (squares, gated_frames, gated_patches)}
-# Right with those before 0.11.1 only where XLA makes no such fusions.
+# Correct with versions before 0.11.1 only if XLA makes no such fusions.
 DIRECT = {program.__name__: program for program in (direct, dense_rows)}
 
 
@@ -80,7 +80,6 @@ def _compare(what: str, got: jax.Array, want: np.ndarray) -> None:
 
 if __name__ == "__main__":
   for name in sys.argv[1:]:
-    print(
-      f"program {name}:", file=sys.stderr, flush=True
-    )  # The last one named is the one that failed or crashed.
+    # The last printed name is that of the program that failed or crashed.
+    print(f"program {name}:", file=sys.stderr, flush=True)
     (PROGRAMS | DIRECT)[name]()

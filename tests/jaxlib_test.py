@@ -1,7 +1,7 @@
-"""The installed jaxlib computes small programs right, and a broken one is named.
+"""Tests that the installed jaxlib computes small programs correctly, and that a broken one is named.
 
-The programs run as a user's do, in a process of their own without what tests/conftest.py sets, so that one which
-crashes or hangs fails its test alone.
+The programs run as for a user, in a separate process without the settings of tests/conftest.py, so that a crash or a
+hang only fails its own test.
 """
 
 import importlib.metadata
@@ -44,7 +44,7 @@ def test_with_the_flag_that_jaxfer_sets_every_jaxlib_computes_them_right():
 
 
 def imported(tmp_path, version, **more):
-  """What `import jaxfer` prints, and the flags of XLA after it, where the installed jaxlib has this version."""
+  """Returns the output of `import jaxfer`, and XLA's flags after it, as if the installed jaxlib had this version."""
   metadata = tmp_path / f"jaxlib-{version}.dist-info" / "METADATA"
   metadata.parent.mkdir(parents=True)
   metadata.write_text(f"Metadata-Version: 2.1\nName: jaxlib\nVersion: {version}\n")

@@ -1,4 +1,4 @@
-"""Metrics against the published tables and against counts made by hand."""
+"""Compares metrics with the published tables and with counts by hand."""
 
 import jax
 import numpy as np
@@ -58,7 +58,7 @@ ELDERLY = np.array(
 
 
 def matrix_with(support, hits, predicted):
-  """Returns a confusion matrix with these margins and this diagonal: the rest is dealt out greedily."""
+  """Returns a confusion matrix with these margins and this diagonal; the rest is distributed greedily."""
   matrix = np.diag(np.asarray(hits, np.float64))
   missing, spare = np.asarray(support) - hits, np.asarray(predicted) - hits
   missing, spare = missing.astype(float), spare.astype(float)
@@ -90,7 +90,8 @@ def test_tables_of_paper_002(row):
   hits, recall, accuracy, average = RAF[row]
   support = np.array(RAF_SUPPORT)
   matrix = np.diag(np.array(hits, np.float64))
-  matrix[np.arange(7), (np.arange(7) + 1) % 7] += support - hits  # Recall does not ask where the errors went.
+  # Recall does not depend on the predicted classes of errors.
+  matrix[np.arange(7), (np.arange(7) + 1) % 7] += support - hits
   summary = metrics.summarize(matrix)
   np.testing.assert_array_equal(summary["support"], support)
   np.testing.assert_allclose(summary["recall"], recall, rtol=0, atol=5.1e-5)
@@ -225,7 +226,7 @@ def test_wilson_interval():
 
 
 def test_calibration_error_of_a_few_records():
-  """Two bins: 0.9 and 0.8 with one of two correct, 0.4 with one correct."""
+  """There are two bins: 0.9 and 0.8 with one of two correct, and 0.4 with one correct."""
   probabilities = [[0.9, 0.1, 0], [0.1, 0.8, 0.1], [0.3, 0.4, 0.3]]
   got = metrics.calibration_error(probabilities, [0, 2, 1], bins=2)
   assert got == pytest.approx((abs(1 - 1.7) + abs(1 - 0.4)) / 3)
@@ -238,7 +239,7 @@ def test_calibration_error_of_a_few_records():
 
 
 def test_calibrated_records_have_a_small_error():
-  """Labels that are drawn from the probabilities; doubling the logits makes the error large."""
+  """Labels are drawn from the probabilities; doubling the logits makes the error large."""
   rng = np.random.default_rng(0)
   logits = rng.normal(0, 2, (20_000, 4))
   softmax = np.asarray(jax.nn.softmax(logits))

@@ -1,4 +1,4 @@
-"""`jaxfer predict` on photographs, folders and videos, with a model and a detector that need no weights."""
+"""Tests `jaxfer predict` on photographs, folders and videos, with a model and a detector that need no weights."""
 
 import csv
 import dataclasses
@@ -120,7 +120,7 @@ def test_rows_are_printed_where_no_file_is_given(tmp_path, capsys):
 
 
 def test_a_video_for_a_model_of_images(tmp_path):
-  """At 5 frames per second every second frame of 10, each once and in order."""
+  """At 5 frames per second, every second frame of 10 per second is read once and in order."""
   film(tmp_path / "a.mp4", [200] * 6 + [0] * 3 + [60] * 3)
   found = list(pictures.pictures(tmp_path / "a.mp4", InputSpec("image", (8, 8, 3)), 5.0, 1.0, keep=False))
   assert [picture.frame for picture in found] == [0, 2, 4, 6, 8, 10]
@@ -131,7 +131,7 @@ def test_a_video_for_a_model_of_images(tmp_path):
 
 @pytest.mark.parametrize(("count", "starts"), [(20, [0, 8, 16]), (17, [0, 8]), (3, [0])])
 def test_windows_of_a_video_for_a_model_of_clips(tmp_path, count, starts):
-  """Four frames in 0.8 s are every second one of 10 per second; the last window is left out below its half."""
+  """Four frames in 0.8 s are every second one of 10 per second; a last window below half its length is left out."""
   film(tmp_path / "a.mp4", [10 * k + 20 for k in range(count)])
   spec = InputSpec("sequence", (4, 8, 8, 3))
   found = list(pictures.pictures(tmp_path / "a.mp4", spec, 5.0, 0.8, keep=False))
@@ -177,7 +177,7 @@ def test_a_video_that_breaks_off_keeps_its_rows(tmp_path, capsys):
 
 
 def test_what_is_stopped_leaves_whole_files(tmp_path, capsys, monkeypatch):
-  """SIGINT after the third picture: the rows of those before are there, and the array is closed."""
+  """After SIGINT at the third picture, the rows of earlier pictures are in the file, and the array is closed."""
   for k in range(5):
     photograph(tmp_path / f"in/{k}.png", 200, 51)
   write, count = rows.CsvSink.write, []

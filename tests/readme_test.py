@@ -1,4 +1,4 @@
-"""The pages: links lead somewhere, the top README stays short, its tables are those of the committed results."""
+"""Tests that links on pages exist, that the top README is short, and that its tables match the committed results."""
 
 import pathlib
 import re
@@ -25,7 +25,7 @@ SYSTEMS = (
 
 
 def broken(text: str, folder: pathlib.Path) -> list[str]:
-  """The relative targets of Markdown links and pictures that do not exist."""
+  """Returns the relative targets of Markdown links and pictures that do not exist."""
   targets = [t.partition("#")[0] for t in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in t]
   return [t for t in targets if t and not (folder / t).exists()]
 

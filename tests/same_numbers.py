@@ -1,11 +1,11 @@
-"""Checks that a change of the code leaves every number as it was, on one machine.
+"""Checks that a change of the code does not change any number, on one machine.
 
   python -m tests.same_numbers write before.json      # with the old code
   python -m tests.same_numbers compare before.json    # with the new code; the exit code is 1 if a number differs
 
 It runs the smoke study of every system, and one training of every system with both drivers on one and on four devices.
-The trainings use the small systems of `tests/small_systems.py`. Numbers are compared exactly, so the file that `write`
-made on one processor says nothing on another.
+The trainings use the small systems of `tests/small_systems.py`. Numbers are compared exactly, so a file that `write`
+made on one processor is useless on another.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def silent(line: str) -> None:
 
 
 def numbers(tree: Any, path: str = "") -> Iterator[tuple[str, float | None]]:
-  """The numbers of a tree of JSON with their paths, without times and versions."""
+  """Yields the numbers of a JSON tree with their paths, without times and versions."""
   if isinstance(tree, dict):
     for key, value in tree.items():
       if not any(part in key for part in NOT_COMPARED):
@@ -57,7 +57,7 @@ def numbers(tree: Any, path: str = "") -> Iterator[tuple[str, float | None]]:
 
 
 def training(name: str, driver: str, devices: int) -> list[Any]:
-  """The rows of metrics of a system's training."""
+  """Returns the metric rows of a system's training."""
   small = systems.SYSTEMS[name]
   execution = dataclasses.replace(small.execution, driver=driver, devices=devices)
   with tempfile.TemporaryDirectory() as folder:
@@ -67,7 +67,7 @@ def training(name: str, driver: str, devices: int) -> list[Any]:
 
 
 def smoke(name: str) -> dict[str, Any]:
-  """The table of a smoke study on one device, so that no sum over devices rounds otherwise."""
+  """Returns the table of a smoke study on one device, so that sums over devices do not round differently."""
   with tempfile.TemporaryDirectory() as folder:
     described = config.load_study(f"configs/{name}.py")
     study.run(described, "smoke", ("execution.devices=1",), pathlib.Path(folder), DATA, log=silent)
@@ -76,7 +76,7 @@ def smoke(name: str) -> dict[str, Any]:
 
 
 def measure() -> dict[str, float | None]:
-  """Every number by its path."""
+  """Returns every number by its path."""
   found: dict[str, float | None] = {}
   for name in STUDIES:
     found |= numbers(smoke(name), f"study {name}")

@@ -2,7 +2,7 @@
 
 A new system needs an entry in `SYSTEMS` here, in `RATES` of `tests/study/accuracy_test.py` and, for each of its
 models, in `SPECS` of `tests/systems/models_test.py` and in `parameters.json` beside it. `tests/train/contract_test.py`
-then compares its steps on one device and on four. A system with published numbers also stands in `SYSTEMS` of
+then compares its steps on one device and on four. Add a system with published numbers also to `SYSTEMS` of
 `tests/readme_test.py`.
 """
 

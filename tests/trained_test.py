@@ -1,4 +1,4 @@
-"""A trained model that is loaded predicts what evaluation predicts, for every system and image by image."""
+"""Tests that loaded models of every system give the predictions of the evaluation, image by image."""
 
 import dataclasses
 import pathlib
@@ -31,7 +31,7 @@ def _small():
 
 
 def keep(name, folder, *overrides):
-  """Keeps an untrained model as a run does; returns its task, test records, and outputs as evaluation computes them."""
+  """Stores an untrained model as a run does; returns its task, test records, and outputs of the evaluation."""
   task = small_systems.made(name, *overrides)
   variables = jax.device_get(jax.jit(task.init)(jax.random.key(3)))
   count = 54
@@ -60,7 +60,7 @@ def kept(tmp_path_factory):
 
 
 def given(task, indices):
-  """The arguments of `predict_proba` for some records."""
+  """Returns the arguments of `predict_proba` for some records."""
   arrays = {name: array[indices] for name, array in task.records.arrays.items()}
   if task.config.recipe.name == "two_stream_conv_rnn":
     return arrays["frames"], {"flow": arrays["flow"]}
@@ -69,7 +69,7 @@ def given(task, indices):
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_a_prediction_is_that_of_evaluation_and_needs_no_batch_mates(name, kept):
+def test_a_prediction_is_that_of_evaluation_without_other_images(name, kept):
   folder, task, indices, outputs = kept(name)
   model = jaxfer.load(folder)
   assert model.label_names == CLASSES
@@ -95,7 +95,7 @@ def test_a_prediction_is_that_of_evaluation_and_needs_no_batch_mates(name, kept)
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_an_export_to_stablehlo_gives_the_same_probabilities(name, kept, tmp_path):
-  """By the loader that the README shows, for two numbers of images."""
+  """It is loaded by the code in the README, for two numbers of images."""
   folder, task, indices, _ = kept(name)
   assert cli.main(["export", str(folder), str(tmp_path)]) == 0
   code = re.search(r"```python\n(import json.*?)```", README.read_text(), re.DOTALL)[1]
@@ -121,7 +121,7 @@ def test_an_export_to_safetensors_is_loaded_again(name, kept, tmp_path):
   want = jaxfer.load(folder).predict_proba(images, **more)
   np.testing.assert_array_equal(jaxfer.load(tmp_path).predict_proba(images, **more), want)
   (tmp_path / "model.safetensors").write_bytes(b"{")
-  with pytest.raises(UserError, match=r"model\.safetensors is no export of jaxfer"):
+  with pytest.raises(UserError, match=r"model\.safetensors is not an export of jaxfer"):
     jaxfer.load(tmp_path)
 
 
@@ -149,7 +149,7 @@ def test_an_iterator_is_answered_batch_by_batch(model, kept, monkeypatch):
 
 
 def test_paths_are_read_as_prepare_reads_them(model, tmp_path):
-  """A photograph without a face is cut to its middle square, and resized as at import."""
+  """A photograph without a face is cropped to its middle square, and resized as in an import."""
   pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3)).astype(np.uint8)
   Image.fromarray(pixels).save(tmp_path / "one.png")
   want = model.predict_proba(align.crop(pixels, align.centre_square(60, 40), 32)[None])
@@ -171,7 +171,7 @@ def test_paths_are_read_as_prepare_reads_them(model, tmp_path):
     (3, "images is a int"),
   ],
 )
-def test_what_is_no_image(model, images, match):
+def test_files_that_are_not_images(model, images, match):
   with pytest.raises(UserError, match=match):
     model.predict_proba(images)
 

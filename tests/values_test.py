@@ -1,4 +1,4 @@
-"""Values read from text and checked by type and range; and that every number of every config has a range."""
+"""Tests that values are read from text and checked by type and range, and that all numbers of configs have ranges."""
 
 import dataclasses
 import inspect
@@ -21,7 +21,7 @@ DATACLASSES = (schema.RunConfig, schema.Split, schema.Execution, schema.Row, sch
 
 
 def options():
-  """The key and the type of every option of every model, recipe, data set and dataclass of a config."""
+  """Yields the key and the type of every option of every model, recipe, data set and dataclass of a config."""
   for field, registry in REGISTRIES.items():
     for name in registry:
       for option, kind in options_of(field, Call(name)).items():
@@ -32,7 +32,7 @@ def options():
 
 
 def numbers(kind, limits=()):
-  """The limits of each number that a type holds, () where it has none."""
+  """Returns the limits of each number in a type, () if it has none."""
   if typing.get_origin(kind) is Annotated:
     yield from numbers(kind.__origin__, kind.__metadata__)
   elif kind in (int, float):

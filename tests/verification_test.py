@@ -1,4 +1,4 @@
-"""Pairs of faces are judged by LFW's protocol; the oracle walks thresholds and parts in plain loops."""
+"""Tests the verification of pairs of faces by LFW's protocol; the oracle uses plain loops over thresholds and parts."""
 
 import pathlib
 import pickle
@@ -19,7 +19,7 @@ FIXTURES = pathlib.Path(__file__).parent / "convert/fixtures"
 
 
 def embeddings(n, noise, rng):
-  """n pairs, every other one of one person."""
+  """Returns n pairs, of which every other one shows the same person."""
   same = np.arange(n) % 2 == 0
   first = rng.normal(size=(n, 8))
   second = np.where(same[:, None], first + noise * rng.normal(size=(n, 8)), rng.normal(size=(n, 8)))
@@ -28,7 +28,7 @@ def embeddings(n, noise, rng):
 
 
 def oracle(first, second, same, folds):
-  """Accuracy and threshold of each part, pair by pair."""
+  """Returns accuracy and threshold of each part, computed pair by pair."""
   n, found = len(same), []
   starts = [0]
   for k in range(folds):
@@ -60,15 +60,15 @@ def test_accuracy_is_that_of_the_protocol(n, folds):
   assert got.std > 0
 
 
-def test_a_part_has_no_say_in_its_threshold():
-  """The only part with faces far apart is judged by the threshold of the others."""
+def test_a_part_does_not_influence_its_threshold():
+  """The only part with distant faces is evaluated with the threshold of the others."""
   first, second = np.zeros((2, 40, 2))
   same = np.arange(40) % 2 == 0
   second[:, 0] = np.where(same, 0.5, 1.5)
   second[:4, 0] = np.where(same[:4], 1.6, 1.9)
   got = verification.judge(first, second, same)
   assert got.parts == (0.5, *[1.0] * 9)
-  assert got.thresholds[0] == pytest.approx(0.26)  # The lowest of those that tell 0.25 from 2.25.
+  assert got.thresholds[0] == pytest.approx(0.26)  # The lowest threshold that separates 0.25 from 2.25.
 
 
 def test_roc():
@@ -97,7 +97,7 @@ def test_roc():
     (20, (False,), 10, "0 of 20 pairs show one person"),
   ],
 )
-def test_pairs_that_cannot_be_judged(n, kinds, folds, message):
+def test_pairs_that_cannot_be_evaluated(n, kinds, folds, message):
   with pytest.raises(UserError, match=message):
     verification.judge(np.zeros((n, 2)), np.ones((n, 2)), np.resize(kinds, n), folds)
 
@@ -106,7 +106,7 @@ def test_mirror_images_are_weighted_by_the_length_of_their_features():
   images = np.zeros((2, 1, 2, 3), np.uint8)
   images[:, :, 0], images[0, :, 1] = 4, 3
   got = verification.embed(lambda x: x[:, 0, :, 0] * [[1.0, 2.0]], images)
-  # (4, 6) + (3, 8) and (4, 0) + (0, 8), not of their directions.
+  # (4, 6) + (3, 8) and (4, 0) + (0, 8), not sums of their directions.
   np.testing.assert_allclose(got, [[7 / 245**0.5, 14 / 245**0.5], [1 / 5**0.5, 2 / 5**0.5]])
   assert not verification.embed(lambda x: np.zeros((2, 3)), images).any()
   with pytest.raises(UserError, match="features of 1 of 2 images are not finite"):
@@ -120,7 +120,7 @@ def test_pairs_are_balanced_unlike_and_equally_likely():
   assert ((subjects[drawn.first] == subjects[drawn.second]) == drawn.same).all()
   every = [tuple(sorted(pair)) for pair in zip(drawn.first, drawn.second, strict=True)]
   assert len(set(every)) == 8
-  # All four of one person, and of eleven others each as often.
+  # All four pictures of one person, and those of eleven others equally often.
   assert set(every[::2]) == {(1, 3), (1, 5), (3, 5), (0, 4)}
   rng, counts = np.random.default_rng(1), {}
   for _ in range(600):
@@ -203,14 +203,14 @@ def test_classifiers_have_no_say(tmp_path, capsys):
 
 
 def trained(folder, **attributes):
-  """What a training of random weights leaves (`trainings.keep`): net, variables, folder."""
+  """Returns the results of a training with random weights (`trainings.keep`): net, variables, folder."""
   options = {"width": 1 / 32, "image_size": 16, **attributes}
   model = FaceClassifier(num_classes=3, **options)
   shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32))
   rng = np.random.default_rng(0)
 
   def draw(leaf):
-    """Kernels about 0, so that pictures stay apart; norms' scales and variances above it."""
+    """Draws kernels around 0, so that pictures stay distinct, and positive scales and variances of norms."""
     kernel = rng.normal(0, np.prod(leaf.shape[:-1]) ** -0.5, leaf.shape)
     return (kernel if leaf.ndim > 1 else rng.uniform(0.2, 1, leaf.shape)).astype(np.float32)
 
@@ -233,7 +233,7 @@ def trained(folder, **attributes):
   ],
 )
 def test_the_weights_of_a_training_give_what_its_head_reads(attributes, features, tmp_path):
-  """The stored head makes the net's logits of it, of pictures in the stored order and normalisation."""
+  """The stored head maps them to the net's logits, for pictures with the stored colour order and normalisation."""
   model, variables, _ = trained(tmp_path / "net", **attributes)
   images = np.random.default_rng(1).integers(0, 256, (3, 16, 16, 3), np.uint8)
   got = inference.load_face_net(tmp_path / "net").outputs(images)
@@ -249,12 +249,12 @@ def test_the_weights_of_a_training_give_what_its_head_reads(attributes, features
     inference.load_face_net(tmp_path / "net").outputs(np.zeros((1, 24, 24, 3), np.uint8))
 
 
-def test_drawn_people_judge_a_training(tmp_path, capsys, monkeypatch):
+def test_a_training_is_evaluated_on_drawn_people(tmp_path, capsys, monkeypatch):
   trained(tmp_path / "net", net="face_resnet18")
   asked = {}
 
   def generate_stills(**options):
-    """The same picture of a person every time."""
+    """Returns the same picture of a person every time."""
     asked.update(options)
     who = np.repeat(np.arange(options["num_subjects"]), options["images_per_subject"])
     faces = np.random.default_rng(0).integers(0, 256, (options["num_subjects"], 16, 16, 3), np.uint8)
@@ -278,7 +278,7 @@ def test_drawn_people_judge_a_training(tmp_path, capsys, monkeypatch):
   )
 
 
-def test_weights_that_cannot_be_judged(tmp_path, capsys):
+def test_weights_that_cannot_be_evaluated(tmp_path, capsys):
   _, variables, meta = trained(tmp_path / "net", net="face_resnet18")
 
   def complaint(**changes):

@@ -1,4 +1,4 @@
-"""The configs come with the installed package, and are found by the names that they have in a checkout."""
+"""Tests that the installed package includes the configs, under the names that they have in a checkout."""
 
 import pathlib
 import subprocess
@@ -24,7 +24,7 @@ def test_the_build_takes_the_whole_folder_of_configs():
 
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
-  """An installed package with one run and one study, seen from a folder of the user's."""
+  """Sets up an installed package with one run and one study, and another current directory."""
   package = tmp_path / "site-packages/jaxfer"
   (package / "configs/system").mkdir(parents=True)
   body = '"""A small run."""\nfrom jaxfer.config import Call, RunConfig\n\n\ndef get_config():\n  return RunConfig('
@@ -67,7 +67,7 @@ def test_they_are_listed_by_the_names_that_find_them(installed, capsys):
 
 
 def test_a_wheel_holds_every_config_and_runs_outside_the_checkout(tmp_path):
-  """Needs the network, or hatchling in pip's cache."""
+  """This needs the network, or hatchling in pip's cache."""
   pip = [sys.executable, "-m", "pip"]
   subprocess.run([*pip, "wheel", ROOT, "--no-deps", "-q", "-w", tmp_path], check=True)
   (wheel,) = tmp_path.glob("jaxfer-*.whl")

@@ -24,7 +24,7 @@ table at 112 pixels, with a warning:
 
   sources.objects-resnet18=FOLDER
 
-A study of their own compares them at 224 pixels, since all variants of a study read images of one size:
+A separate study compares them at 224 pixels, since all variants of a study read images of one size:
 
   jaxfer study configs/elderly_transfer/table.py --workdir runs/elderly_224 "rows=('ResNet18, objects',)" \\
     model.image_size=224 sources.objects-resnet18=FOLDER

@@ -16,7 +16,7 @@ and read images of 32 x 32 pixels:
 
 Learning rates and epochs of the small preset were chosen on other people than those of the table (data.seed=7). The
 paper preset takes those of `table.py`, and as many images as can be drawn in a day. The young people are never younger
-versions of the elderly ones, because they have a seed of their own.
+versions of the elderly ones, because they have a different seed.
 """
 
 from typing import Any

@@ -6,7 +6,7 @@ The paper prints alpha_i1 = alpha_e1 = 1.0e5 for the divergence and alpha_i2 = a
 The first four variants are interpretations of these numbers:
 
 - A minus sign is lost: 1e-5 for the divergence and 0.01 for the sum of squared errors, the recipe's default.
-- The numbers mean what they say.
+- The numbers are used as printed.
 - The numbers are exchanged: 0.01 for the divergence and 1e5 for the error. Eq. 4 of the paper writes its error as MSE,
   so this one is the mean of squares.
 - The numbers divide: 1e-5 for the divergence and 100 for the mean of squares.

@@ -8,7 +8,7 @@ expression.
 
 The paper trains on 195 people and tests on 7, two or three of each data set, but does not say which. This study draws
 them: three of the largest data set, CK+, and two of each of the others. Images of RAVDESS are not used for recognition,
-so its two people add nothing to the test accuracy. They only take no part in training, as in the paper.
+so its two people add nothing to the test accuracy. They are only left out of the training, as in the paper.
 
 The weights are those of the paper but for one: a1, the weight of the divergence, is 1e-5. The paper prints 1e5, with
 which the codes carry nothing (README, section 6). Two more rows, which the paper does not have, train both losses in a
@@ -17,8 +17,8 @@ single pass with other readings of its numbers:
 - exchanged: 0.01 for the divergence and 1e5 for the mean of squared errors;
 - dividing: 1e-5 for the divergence and 100 for the mean of squared errors.
 
-The row "original VAE, subject means subtracted" evaluates the codes of the original VAE again and needs no training of
-its own.
+The row "original VAE, subject means subtracted" evaluates the codes of the original VAE again and needs no separate
+training.
 
 We have not run this study, because we do not have the data.
 """

@@ -3,8 +3,8 @@
 PyTorch's layouts and names are converted to Flax's: OIHW -> HWIO for convolutions, [out, in] -> [in, out] for dense
 layers, and the names of BatchNorm's variables. `num_batches_tracked`, which files older than PyTorch 0.4.1 lack, and
 `n_averaged` of averaged models are dropped. `fc` needs no permutation: the ARM map has one channel and is flattened row
-by row in both, and the face models flatten in the same order in both. Variables that a checkpoint does not have (ARM's
-`affinity`) keep their initial values. Sizes are taken from the shapes of the tensors. Everything else must match
+by row in both, and the face networks flatten in the same order in both. Variables that a checkpoint does not have
+(ARM's `affinity`) keep their initial values. Sizes are taken from the shapes of the tensors. Everything else must match
 exactly.
 """
 
@@ -45,7 +45,7 @@ def torch_name(importer: Importer, path: str, attributes: Mapping[str, Any]) -> 
   Args:
     importer: a value of `IMPORTERS`.
     path: path of the variable, such as "params/trunk/layer1/block0/downsample_bn/scale".
-    attributes: attributes of the model; face models need "depth".
+    attributes: attributes of the model; face networks need "depth".
   """
   *modules, leaf = path.split("/")[1:]
   name = ".".join([*modules, _LEAVES.get(leaf, leaf)])

@@ -119,7 +119,7 @@ def _face(
     depths = {sum(each): depth for depth, each in BLOCKS.items()}
     if count and count not in depths:
       said = " and ".join(f"{each} (depth {depth})" for each, depth in depths.items())
-      raise UserError(f"a face model with {count} blocks, but the known ones have {said}")
+      raise UserError(f"a face network with {count} blocks, but the known ones have {said}")
     depth = depths.get(count, 18)
     return {
       "depth": depth,

@@ -1,4 +1,4 @@
-"""Random transforms of training examples, drawn on the device from each example's own key."""
+"""Random transforms of training examples, drawn on the device with one key per example."""
 
 import zlib
 
@@ -10,14 +10,14 @@ from jax.typing import ArrayLike
 def random_affine(
   keys: jax.Array, size: tuple[int, int], *, flip: bool = True, rotation: float = 0.0, shift: float = 0.0
 ) -> jax.Array:
-  """Matrices for `kernels.warp.affine`: mirroring, rotation about the centre, shift.
+  """Draws matrices for `kernels.warp.affine`: mirroring, rotation around the centre, shift.
 
   Args:
     keys: [batch] typed keys of the examples.
     size: (height, width) of the images.
-    flip: mirror left and right with probability one half.
-    rotation: largest angle, degrees; drawn uniformly on both sides.
-    shift: largest shift as a share of the size; drawn uniformly on both sides, in x and in y.
+    flip: whether to mirror left and right with probability 0.5.
+    rotation: largest angle in degrees; drawn uniformly from -rotation to rotation.
+    shift: largest shift as a share of the size; drawn uniformly from -shift to shift, in x and in y.
 
   Returns:
     [batch, 2, 3].
@@ -42,16 +42,16 @@ def flip_or_noise(
 ) -> tuple[jax.Array, jax.Array]:
   """Mirrors a quarter of the examples and adds noise to another quarter (the recipe of ARM's released code).
 
-  A mirrored picture takes its heatmap along; noise falls on the picture alone, Gaussian of its own in every
-  pixel and channel, clipped to 0..255 and cut to whole numbers as a cast to bytes does. Half the examples stay as they
-  are; where one of the two is turned off, its quarter does too.
+  The heatmap of a mirrored picture is mirrored too. Noise is added only to the picture, independent and Gaussian in
+  every pixel and channel; the sum is clipped to 0..255 and truncated to whole numbers as in a cast to bytes. Half of
+  the examples stay unchanged, and also the quarter of a transform that is turned off.
 
   Args:
     keys: [batch] typed keys of the examples.
     images: [batch, height, width, channels] float, 0 to 255.
     heatmaps: [batch, height', width', channels'].
     flip: whether to mirror.
-    variance: of the noise, in grey levels squared, >= 0; 0 turns it off.
+    variance: variance of the noise in squared grey levels, >= 0; 0 turns it off.
 
   Returns:
     Both, transformed.
@@ -69,17 +69,17 @@ def flip_or_noise(
 
 
 def resize(images: jax.Array, size: int) -> jax.Array:
-  """Brings images to size x size pixels as Pillow's bilinear filter does: half-pixel centres, anti-aliased.
+  """Resizes images to size x size pixels like Pillow's bilinear filter, with half-pixel centres and anti-aliasing.
 
-  Pillow rounds to bytes after each of its two passes (columns, then rows), we never: the two differ by at most one
-  grey level.
+  Pillow rounds to bytes after each of its two passes (columns, then rows); this function does not round, so the two
+  differ by at most one grey level.
 
   Args:
     images: [batch, height, width, channels] float.
     size: edge of the result in pixels.
 
   Returns:
-    [batch, size, size, channels]; the images themselves where they have that size.
+    [batch, size, size, channels]; the images themselves if they already have that size.
   """
   batch, height, width, channels = images.shape
   if (height, width) == (size, size):
@@ -87,7 +87,7 @@ def resize(images: jax.Array, size: int) -> jax.Array:
   return jax.image.resize(images, (batch, size, size, channels), "linear", antialias=True)
 
 
-_TRIES = 10  # Of torchvision's RandomErasing and RandomResizedCrop.
+_TRIES = 10  # As in torchvision's RandomErasing and RandomResizedCrop.
 
 
 def _box(
@@ -99,18 +99,18 @@ def _box(
   wide: bool,
   spare: int,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """A box at random: the first that fits of ten.
+  """Draws ten random boxes and takes the first that fits.
 
   Args:
-    key: of the draw.
+    key: typed key of the draw.
     size: (height, width) of the image.
-    scale: its area as a share of the image's, smallest and largest; drawn uniformly.
-    ratio: of its sides, smallest and largest; its logarithm is drawn uniformly.
-    wide: whether that is its width over its height, else its height over its width.
-    spare: how many pixels it leaves free both ways, at least.
+    scale: smallest and largest area of the box as a share of the image; drawn uniformly.
+    ratio: smallest and largest aspect ratio; its logarithm is drawn uniformly.
+    wide: whether the ratio is width over height; otherwise it is height over width.
+    spare: least number of pixels by which the box is smaller than the image in both directions.
 
   Returns:
-    Whether each pixel [height, width] lies in it, whether one fitted, and a uniform number of 0 to 1.
+    Whether each pixel [height, width] is in the box, whether a box fitted, and a uniform number from 0 to 1.
   """
   height, width = size
   drawn = jax.random.uniform(key, (2 * _TRIES + 3,))
@@ -139,19 +139,19 @@ def random_erasing(
 ) -> jax.Array:
   """Fills a random box of some images with one value (torchvision's RandomErasing; the recipe of ARM's code).
 
-  Up to ten boxes are drawn, and the first that is smaller than the image both ways is taken; where none is, the image
-  stays as it is.
+  Up to ten boxes are drawn, and the first that is smaller than the image in both directions is taken. If there is none,
+  the image stays unchanged.
 
   Args:
     keys: [batch] typed keys of the examples.
-    images: [batch, height, width, channels] float, normalised where the value is meant so.
-    probability: of a box in an image, in [0, 1].
-    scale: the box's area as a share of the image's, smallest and largest; drawn uniformly.
-    ratio: the box's height over its width, smallest and largest; its logarithm is drawn uniformly.
-    value: what fills the box.
+    images: [batch, height, width, channels] float, on the same scale as `value`.
+    probability: probability of a box per image, in [0, 1].
+    scale: smallest and largest area of the box as a share of the image; drawn uniformly.
+    ratio: smallest and largest height over width of the box; its logarithm is drawn uniformly.
+    value: value that fills the box.
 
   Returns:
-    As `images`.
+    Images of the same shape.
   """
   size = images.shape[1:3]
 
@@ -174,10 +174,10 @@ def random_resized_crop(
   Args:
     keys: [batch] typed keys of the examples.
     images: [batch, height, width, channels] float.
-    scale: the box's area as a share of the image's, smallest and largest, in (0, 1]; drawn uniformly.
+    scale: smallest and largest area of the box as a share of the image, in (0, 1]; drawn uniformly.
 
   Returns:
-    As `images`.
+    Images of the same shape.
   """
   size = images.shape[1:3]
 
@@ -192,7 +192,7 @@ def random_resized_crop(
 
 
 def _enlarging(inside: jax.Array) -> jax.Array:
-  """The weights [n, n], result by source, that enlarge an interval of n pixels, marked by `inside` [n], to all n."""
+  """Returns weights [n, n] (result x source) that enlarge the interval of pixels marked by `inside` [n] to n pixels."""
   count = len(inside)
   at = jnp.argmax(inside) + (jnp.arange(count) + 0.5) * inside.sum() / count - 0.5
   weights = jnp.where(inside, jax.nn.relu(1 - jnp.abs(at[:, None] - jnp.arange(count))), 0)
@@ -200,19 +200,19 @@ def _enlarging(inside: jax.Array) -> jax.Array:
 
 
 def crop_on_black(keys: jax.Array, images: jax.Array, *, probability: float = 0.2) -> jax.Array:
-  """Leaves a random box of some images where it is and makes the rest black (AdaFace's training code).
+  """Keeps a random box of some images in place and makes the rest black (AdaFace's training code).
 
-  The box is torchvision's RandomResizedCrop's: its area a share of 0.2 to 1, drawn uniformly, the logarithm of width
-  over height uniform between 3/4 and 4/3; of ten boxes the first that fits, else the whole picture (torchvision: its
-  middle within these ratios, which is the whole of a square one).
+  The box is drawn as in torchvision's RandomResizedCrop: its area is a uniform share from 0.2 to 1, and the logarithm
+  of width over height is uniform between those of 3/4 and 4/3. The first of ten boxes that fits is taken, else the
+  whole picture (torchvision takes the middle within these ratios, which for a square picture is the whole).
 
   Args:
     keys: [batch] typed keys of the examples.
-    images: [batch, height, width, channels] float, black being 0.
-    probability: of a box in an image, in [0, 1].
+    images: [batch, height, width, channels] float, where 0 is black.
+    probability: probability of a box per image, in [0, 1].
 
   Returns:
-    As `images`.
+    Images of the same shape.
   """
   size = images.shape[1:3]
 
@@ -226,19 +226,19 @@ def crop_on_black(keys: jax.Array, images: jax.Array, *, probability: float = 0.
 
 
 def low_resolution(keys: jax.Array, images: jax.Array, *, probability: float = 0.2) -> jax.Array:
-  """Makes some images smaller and as large again (AdaFace's training code).
+  """Reduces some images and enlarges them to their size again (AdaFace's training code).
 
-  The smaller side is a share of 0.2 to 1, drawn uniformly; each way takes one of OpenCV's interpolations at random:
-  nearest, linear, area, cubic. Deviations: never Lanczos; cubic weights are normalised at the border, where OpenCV
-  repeats the last pixel; area is linear on the way up, as OpenCV's nearly is.
+  The reduced size is a uniform share from 0.2 to 1. Each of the two steps uses one of OpenCV's interpolations at
+  random: nearest, linear, area or cubic. Deviations: Lanczos is left out; cubic weights are normalised at the border,
+  where OpenCV repeats the last pixel; area is linear when enlarging, as it nearly is in OpenCV.
 
   Args:
     keys: [batch] typed keys of the examples.
     images: [batch, size, size, channels] float, 0 to 255.
-    probability: of an image, in [0, 1].
+    probability: probability per image, in [0, 1].
 
   Returns:
-    As `images`.
+    Images of the same shape.
   """
   size = images.shape[1]
 
@@ -255,9 +255,9 @@ def low_resolution(keys: jax.Array, images: jax.Array, *, probability: float = 0
 
 
 def _interpolation(before: ArrayLike, after: ArrayLike, size: int, kind: jax.Array) -> jax.Array:
-  """Weights [size, size] that bring the first `before` values to the first `after`; others have no weight.
+  """Returns weights [size, size] that resample the first `before` values to the first `after`; all others are zero.
 
-  `kind` is 0 for nearest, 1 linear, 2 area, 3 cubic (OpenCV's: a = -0.75); nothing is smoothed but by area.
+  `kind` is 0 for nearest, 1 linear, 2 area, 3 cubic (as in OpenCV, a = -0.75); only area smooths.
   """
   i, j = jnp.arange(size)[:, None], jnp.arange(size)[None]
   ratio = before / jnp.asarray(after, jnp.float32)
@@ -280,17 +280,17 @@ def colour_jitter(
 ) -> jax.Array:
   """Changes brightness, contrast and saturation of some images, in a random order (torchvision's ColorJitter).
 
-  Each by a factor of 1 - strength to 1 + strength, drawn uniformly, and cut to 0..255 after each. Hue stays as it is,
-  as in AdaFace's code.
+  Each is changed by a factor drawn uniformly from 1 - strength to 1 + strength, then clipped to 0..255. The hue does
+  not change, as in AdaFace's code.
 
   Args:
     keys: [batch] typed keys of the examples.
     images: [batch, height, width, 3] float, 0 to 255, RGB.
-    strength: in [0, 1].
-    probability: of an image, in [0, 1].
+    strength: strength of each change, in [0, 1].
+    probability: probability per image, in [0, 1].
 
   Returns:
-    As `images`.
+    Images of the same shape.
   """
   luma = jnp.asarray((0.299, 0.587, 0.114), jnp.float32)
 
@@ -308,7 +308,7 @@ def colour_jitter(
 
 
 def mirror(keys: jax.Array, images: jax.Array) -> jax.Array:
-  """Mirrors each image [height, width, channels], or sequence of images, left to right with probability one half."""
+  """Mirrors each image [height, width, channels], or sequence of images, left to right with probability 0.5."""
 
   def one(key, image):
     drawn = jax.random.bernoulli(jax.random.fold_in(key, zlib.crc32(b"mirror")))

@@ -1,4 +1,4 @@
-"""Encoded pictures to RGB, with everything checked that a distributor's copy can have wrong."""
+"""Decodes pictures to RGB, and checks for everything that may be wrong in a copy of a data set."""
 
 import dataclasses
 import io
@@ -7,13 +7,14 @@ import warnings
 import numpy as np
 from PIL import Image
 
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM")  # None whose decoder starts another program.
-_LEAST_SIDE = 8  # Pixels; no face is smaller.
+# Formats whose decoders do not start other programs.
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
+_LEAST_SIDE = 8  # Pixels; smaller pictures cannot show a face.
 _LEAST_MEAN = 10  # Of 255; the placeholders of KDEF have a mean of 0.6 (data/README.md, section 5).
-# Beyond the first a JPEG is decoded at half its size, which its decoder can; beyond the second nothing is read.
-# A picture takes up to four times three bytes a pixel on its way.
+# Above the first limit, a JPEG is decoded at a reduced size, which its decoder supports; above the second, nothing is
+# read. Decoding needs up to four times three bytes per pixel.
 _LARGE, _TOO_LARGE = 16 << 20, 64 << 20
-_ORIENTATION = 0x0112  # EXIF tag; its value says what makes the picture upright.
+_ORIENTATION = 0x0112  # EXIF tag whose value tells how to turn the picture upright.
 _UPRIGHT = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
   3: Image.Transpose.ROTATE_180,
@@ -23,7 +24,7 @@ _UPRIGHT = {
   7: Image.Transpose.TRANSVERSE,
   8: Image.Transpose.ROTATE_90,
 }
-_NOT_IMAGES = (  # How files begin that stand in for images.
+_NOT_IMAGES = (  # First bytes of files that are often found in place of images.
   (b"version https://git-lfs", "a Git LFS pointer: fetch the real file"),
   (b"../.git/annex", "a git-annex pointer: fetch the real file"),
   (b"<!doctype", "an HTML page: a download that failed"),
@@ -39,8 +40,8 @@ class Decoded:
 
   Attributes:
     pixels: uint8 [H, W, 3], RGB, upright.
-    scale: pixels of the file for one of `pixels`, (x, y); above 1 where a large JPEG was decoded smaller.
-    format: "JPEG", "PNG", ...: what the bytes are, whatever the file is called.
+    scale: (x, y), pixels of the file per pixel of `pixels`; above 1 if a large JPEG was decoded at a smaller size.
+    format: "JPEG", "PNG", ...: format of the bytes, regardless of the file name.
     kind: format and mode, such as "JPEG CMYK", "PNG 16 bits" or "JPEG RGB rotated".
   """
 
@@ -51,10 +52,10 @@ class Decoded:
 
 
 def decode(data: bytes) -> Decoded:
-  """Decodes to upright RGB: grey is repeated, 16 bits are reduced to 8, what is transparent lies on white.
+  """Decodes to upright RGB; grey is repeated, 16 bits are reduced to 8, and transparent areas become white.
 
   Raises:
-    ValueError: bytes that are not a whole image of a known format, or an image without anything to see.
+    ValueError: the bytes are not a complete image of a known format, or the image shows nothing.
   """
   if not data:
     raise ValueError("the file is empty")
@@ -64,7 +65,7 @@ def decode(data: bytes) -> Decoded:
       raise ValueError(f"not an image but {meaning}")
   try:
     with warnings.catch_warnings():
-      warnings.simplefilter("ignore")  # Of metadata that does not matter here.
+      warnings.simplefilter("ignore")  # Warnings about metadata do not matter here.
       with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         return _read(image)
   except Image.UnidentifiedImageError:
@@ -80,7 +81,7 @@ def decode(data: bytes) -> Decoded:
 
 
 def check_size(width: int, height: int) -> None:
-  """Raises ValueError for an image whose header claims more pixels than are ever decoded."""
+  """Raises ValueError if the header of an image states more pixels than the limit."""
   if width * height > _TOO_LARGE:
     raise ValueError(f"image is {width} x {height} pixels: at most {_TOO_LARGE >> 20} megapixels are read")
 
@@ -94,17 +95,17 @@ def _read(image: Image.Image) -> Decoded:
   if image.format == "JPEG" and width * height > _LARGE:
     image.draft(image.mode, (width // 2, height // 2))
   drafted = image.size
-  image.load()  # Here, and not by `getexif` below, whose errors are passed over.
+  image.load()  # Before `getexif` below, whose errors are ignored.
   try:
     orientation = image.getexif().get(_ORIENTATION, 1)
-  except Exception:  # Damaged metadata of a picture that may be sound.
+  except Exception:  # The metadata may be damaged although the picture is valid.
     orientation = 1
   if image.mode.startswith("I;16"):
-    # Scientific pictures use the whole range or are taken as they are; no stretching, which would differ by picture.
+    # The range is not stretched, because the factor would differ between pictures.
     image = Image.fromarray(np.rint(np.asarray(image, np.float32) / 257).astype(np.uint8))
     kind = f"{format} 16 bits"
   elif image.mode in ("I", "F"):
-    raise ValueError(f"image has mode {image.mode}: expected 8 or 16 bits a channel")
+    raise ValueError(f"image has mode {image.mode}: expected 8 or 16 bits per channel")
   upright, scale = image, (width / drafted[0], height / drafted[1])
   if (turn := _UPRIGHT.get(orientation)) is not None:
     upright, kind = image.transpose(turn), kind + " rotated"
@@ -120,7 +121,7 @@ def _read(image: Image.Image) -> Decoded:
 
 
 def _check_content(image: Image.Image) -> None:
-  """Raises ValueError for an RGB image of one colour, or nearly black."""
+  """Raises ValueError if an RGB image has only one colour, or is nearly black."""
   counts = np.array(image.histogram()).reshape(
     3, 256
   )  # One pass in C; NumPy's reductions took longer than decoding.

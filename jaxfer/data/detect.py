@@ -63,7 +63,7 @@ class Face:
 
   @property
   def square(self) -> align.Square:
-    """The upright square to cut out: by the 112-pixel template if there are points, otherwise around the box."""
+    """The upright square to crop: by the 112-pixel template if there are points, otherwise around the box."""
     if self.points is not None:
       return align.points_square(self.points)
     return align.box_square(*self.box[:2], *self.size)
@@ -127,7 +127,7 @@ def get(name: str) -> Detector:
   if not name:
     cascade = get(CASCADE)
     logging.getLogger(__name__).warning(
-      "faces are sought with OpenCV's cascade, which misses many on photographs: `pip install 'jaxfer[faces]'` brings "
+      "faces are found with OpenCV's cascade, which misses many in photographs: `pip install 'jaxfer[faces]'` brings "
       "a better detector"
     )
     return cascade

@@ -1,4 +1,4 @@
-"""The same picture more than once in a data set: under two labels, of two people, in two splits, or a harmless copy."""
+"""Finds copies of a picture in a data set: with two labels, of two people, in two splits, or harmless ones."""
 
 import dataclasses
 from collections import defaultdict
@@ -20,14 +20,14 @@ _LEAST_OVERLAP = 0.5  # Intersection over union, above which two boxes show the 
 
 @dataclasses.dataclass
 class Verdict:
-  """What the copies in a data set mean.
+  """Consequences of the copies in a data set.
 
   Attributes:
-    dropped: why a still must not be used, by its position. Copies that contradict each other (another label, or
-      another person) are all dropped. Of copies in several splits the one in the test stays, else the one in the
-      validation.
-    repeats: harmless copies, by position: the same label, person and split as an earlier still.
-    notes: counts of each, in words.
+    dropped: for each still that must not be used, by its position, the reason. All copies that contradict each other
+      (in label or person) are dropped. If copies are in several splits, those in the test split are kept, else those in
+      the validation split.
+    repeats: harmless copies, by position, with the same label, person and split as an earlier still.
+    notes: messages with the count of each.
   """
 
   dropped: dict[int, str] = dataclasses.field(default_factory=dict)
@@ -44,7 +44,7 @@ def judge(
     stills: n stills.
     digests: n digests of their pixels; None for a picture that cannot be used.
     label_names: class names by label.
-    faces_apart: whether two faces that are cut out of one picture are different stills.
+    faces_apart: whether two faces that are cropped from one picture are different stills.
   """
   groups: dict[bytes, list[int]] = defaultdict(list)
   for i, digest in enumerate(digests):
@@ -79,7 +79,7 @@ def judge(
 
 
 def _contradict(stills: Sequence[Still], same: list[int], names: Sequence[str], verdict: Verdict) -> bool:
-  """Drops all copies where they differ in a label or in a person who is known."""
+  """Drops all copies if their labels, or the known people, differ."""
   for what, values in (
     ("labelled", [names[stills[i].label] if names else str(stills[i].label) for i in same]),
     ("of", [stills[i].subject if stills[i].subject != stills[i].key else "" for i in same]),
@@ -94,7 +94,7 @@ def _contradict(stills: Sequence[Still], same: list[int], names: Sequence[str], 
 
 
 def _leak(stills: Sequence[Still], same: list[int], verdict: Verdict) -> None:
-  """Keeps the copies of one split."""
+  """Keeps only the copies in one split."""
   best = max(same, key=lambda i: _RANK[stills[i].split])  # The first of the highest rank.
   for i in same:
     if _RANK[stills[i].split] < _RANK[stills[best].split]:
@@ -107,7 +107,7 @@ def _leak(stills: Sequence[Still], same: list[int], verdict: Verdict) -> None:
 
 
 def _same_face(stills: Sequence[Still], members: list[int]) -> list[list[int]]:
-  """Groups copies of a picture by the face that is cut out of them; no place at all is the face of the first."""
+  """Groups copies of a picture by the cropped face; a copy without a place counts as the first face."""
   groups: list[tuple[align.Square | None, list[int]]] = []
   for i in members:
     square = _square(stills[i])

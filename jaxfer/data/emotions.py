@@ -1,4 +1,4 @@
-"""Words for emotions, as people name folders and fill tables, in English and Japanese."""
+"""Words for emotions in names of folders and in tables, in English and Japanese."""
 
 import re
 from collections.abc import Sequence
@@ -29,33 +29,33 @@ _AROUND = re.compile(r"^[\W\d_]+|[\W\d_]+$")  # Numbers and signs around a word,
 
 
 def canonical(word: str) -> str:
-  """The canonical name of an emotion, e.g. "happiness" for "Happy" or "03_happy"; "" for any other word."""
+  """Returns the canonical name of an emotion, e.g. "happiness" for "Happy" or "03_happy"; "" for any other word."""
   return _CANONICAL.get(_AROUND.sub("", word.casefold()), "")
 
 
 def find(word: str, names: Sequence[str]) -> int:
-  """The index of the name that means the same, e.g. 1 for ("Happy", ("anger", "happiness")).
+  """Returns the index of the name with the same meaning, e.g. 1 for ("Happy", ("anger", "happiness")).
 
   Args:
-    word: as it was written; case and surrounding spaces do not matter.
-    names: class names, of which no two mean the same.
+    word: word as it was written; case and surrounding spaces do not matter.
+    names: class names, all with different meanings.
 
   Raises:
-    ValueError: none does.
+    ValueError: no name has the same meaning.
   """
   folded = word.strip().casefold()
   meaning = canonical(word)
   for i, name in enumerate(names):
     if folded == name or (meaning and meaning == canonical(name)):
       return i
-  raise ValueError(f"'{folded[:40]}' is none of {', '.join(names)}")
+  raise ValueError(f"'{folded[:40]}' is not one of {', '.join(names)}")
 
 
 def match(source: Path, words: Sequence[str], names: Sequence[str]) -> list[int]:
-  """For each class as the owner of a copy calls it, the index of the name that means the same.
+  """Returns the index of the name with the same meaning for each class name that the owner of a copy uses.
 
   Raises:
-    UserError: a word that means none of them, or two that mean the same; it names `source`.
+    UserError: a word has the meaning of no name, or two words mean the same. The message names `source`.
   """
   indices: list[int] = []
   for word in words:

@@ -1,4 +1,4 @@
-"""Pictures to PNG, as the data sets store them and pages show them."""
+"""Encodes pictures as PNG, for the data sets and for reports."""
 
 import io
 
@@ -7,11 +7,11 @@ from PIL import Image
 
 
 def png(picture: np.ndarray, *, grey: bool = False) -> bytes:
-  """Encodes a picture without loss, at zlib's fastest level.
+  """Encodes a picture as PNG at zlib's fastest level.
 
   Args:
     picture: uint8 [H, W, 3] RGB or [H, W, 1] grey.
-    grey: reduce RGB to its luma (ITU-R 601).
+    grey: whether to reduce RGB to its luma (ITU-R 601).
   """
   image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
   stream = io.BytesIO()

@@ -1,7 +1,7 @@
 """Dense optical flow by Farneback's method, and its storage as int16.
 
-Paper 001 does not name its method. Ours is Farneback's ("Two-frame motion estimation based on polynomial
-expansion", 2003) as OpenCV 4 implements it, with parameters of our choice.
+Paper 001 does not name its method. We chose Farneback's ("Two-frame motion estimation based on polynomial
+expansion", 2003) as implemented in OpenCV 4, with parameters of our choice.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxfer.errors import UserError
 
-# Recorded with every prepared set.
+# Recorded with every prepared data set.
 FARNEBACK: dict[str, Any] = {
   "pyr_scale": 0.5,
   "levels": 3,
@@ -21,18 +21,18 @@ FARNEBACK: dict[str, Any] = {
   "flags": 0,
 }
 MAX_DISPLACEMENT = 20.0  # Pixels; flow is clipped to it.
-INT16_MAX = 32767  # Stored value of MAX_DISPLACEMENT; stored / INT16_MAX lies in [-1, 1].
+INT16_MAX = 32767  # Stored value of MAX_DISPLACEMENT; stored / INT16_MAX is in [-1, 1].
 
 
 def farneback(frames: np.ndarray) -> np.ndarray:
-  """Flow between successive frames.
+  """Computes the flow between successive frames.
 
   Args:
     frames: uint8 [T, H, W, 3] RGB or [T, H, W] grey, already aligned and resampled.
 
   Returns:
-    float32 [T, H, W, 2], the displacement in pixels from frame t - 1 to frame t of what is at each pixel of
-    frame t - 1, as (u right, v down); frame 0 has none, so flow[0] is zero.
+    float32 [T, H, W, 2], displacement (u right, v down) in pixels, from frame t - 1 to frame t, of each pixel of frame
+    t - 1. Frame 0 has no predecessor, so flow[0] is zero.
 
   Raises:
     UserError: OpenCV is not installed.
@@ -45,7 +45,9 @@ def farneback(frames: np.ndarray) -> np.ndarray:
   grey = np.stack([cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in frames]) if frames.ndim == 4 else frames
   flow = np.zeros((*grey.shape, 2), np.float32)
   for t in range(1, len(grey)):
-    if not np.array_equal(grey[t], grey[t - 1]):  # Equal frames do not move; OpenCV says 0.1 pixels.
+    if not np.array_equal(
+      grey[t], grey[t - 1]
+    ):  # Equal frames have no motion, but OpenCV returns 0.1 pixels.
       cv2.calcOpticalFlowFarneback(grey[t - 1], grey[t], flow[t], **FARNEBACK)
   return flow
 
@@ -60,7 +62,7 @@ def quantize(flow: np.ndarray) -> np.ndarray:
     int16 of the same shape.
 
   Raises:
-    UserError: flow that is not finite.
+    UserError: the flow is not finite.
   """
   if not np.isfinite(flow).all():
     raise UserError(f"optical flow has {np.count_nonzero(~np.isfinite(flow))} values that are not finite")

@@ -1,8 +1,8 @@
-"""Who trains and who is tested: person-independent folds and hold-outs, a number a class, the distributor's own split.
+"""Splits of records into training, validation and test: person-independent folds, hold-outs, the distributor's split.
 
-Every function takes one entry a record (`Records.subjects` and the like) and answers with masks over the records. A
-person is a subject name, never a folder: sessions of one person share it. `distributed_split` and the `per_class_split`
-of per_class.py alone may have a person on two sides; `describe` says how many.
+Every function takes one entry per record (such as `Records.subjects`) and returns masks over the records. A person is
+identified by the subject name, which all sessions of the person share. Only `distributed_split` and the
+`per_class_split` of per_class.py may put a person on two sides; `describe` counts such people.
 """
 
 import dataclasses
@@ -18,9 +18,9 @@ class Split:
   """Boolean masks [n] over the records, disjoint.
 
   Attributes:
-    train: what a training draws from.
-    validation: what it may be selected on; all False where none was asked for.
-    test: what it is judged on, and nothing else.
+    train: records to train on.
+    validation: records for model selection; all False if none were requested.
+    test: records for the final evaluation only.
   """
 
   train: np.ndarray
@@ -29,20 +29,20 @@ class Split:
 
 
 def person_independent_folds(subjects: Sequence[str] | np.ndarray, num_folds: int = 10) -> np.ndarray:
-  """Deals the people into folds: sorted by name, fold j gets positions j, j + num_folds, ... (our choice).
+  """Assigns people to folds: sorted by name, fold j gets positions j, j + num_folds, ... (our choice).
 
-  Paper 001 says only "10-fold person-independence"; the dealing is the usual CK+ protocol. Its 118 people
+  Paper 001 says only "10-fold person-independence"; this assignment is the usual CK+ protocol. Its 118 people
   make eight folds of 12 and two of 11.
 
   Args:
     subjects: n subject names.
-    num_folds: how many folds, at least 2.
+    num_folds: number of folds, at least 2.
 
   Returns:
     int32 [n], the fold in which each record is tested.
 
   Raises:
-    UserError: fewer people than folds, fewer than two folds, or a record without a subject.
+    UserError: there are fewer people than folds, fewer than two folds, or a record has no subject.
   """
   names, position = people_of(subjects)
   if not 2 <= num_folds <= len(names):
@@ -58,18 +58,18 @@ def fold_split(
   validation_fraction: float = 0.0,
   seed: int = 0,
 ) -> Split:
-  """Splits for one of the person-independent folds.
+  """Returns the split for one of the person-independent folds.
 
   Args:
     subjects: n subject names.
     fold: the fold to test on, 0 to num_folds - 1.
-    num_folds: how many folds.
-    validation_fraction: share of the *training people* to set aside for selection, in [0, 1); at least one
-      person where it is above 0. Test people are never used for it.
-    seed: which people are set aside; together with `fold` it decides them.
+    num_folds: number of folds.
+    validation_fraction: share of the *training people* to use for validation, in [0, 1); at least one person if it is
+      above 0. Test people are never used for validation.
+    seed: seed of the choice of validation people; together with `fold` it determines them.
 
   Raises:
-    UserError: as `person_independent_folds`, no such fold, or a fraction that leaves no training.
+    UserError: as in `person_independent_folds`; or there is no such fold, or the fraction leaves nobody to train on.
   """
   folds = person_independent_folds(subjects, num_folds)
   if not 0 <= fold < num_folds:
@@ -92,25 +92,27 @@ def fold_split(
 def holdout_split(
   subjects: Sequence[str] | np.ndarray, fractions: tuple[float, float, float], seed: int = 0
 ) -> Split:
-  """Splits once, by people, at random.
+  """Splits people at random.
 
   Args:
     subjects: n subject names.
-    fractions: shares of the people for train, validation and test; they sum to 1. A share above 0 gets at
-      least one person; training gets what the others leave.
-    seed: which people go where.
+    fractions: shares of the people for training, validation and test, which sum to 1. A share above 0 gets at least one
+      person; training gets the remaining people.
+    seed: seed of the assignment.
 
   Raises:
-    UserError: shares that do not sum to 1 or fall outside [0, 1], or too few people for them.
+    UserError: the shares do not sum to 1 or are outside [0, 1], or there are too few people.
   """
   names, position = people_of(subjects)
   if abs(sum(fractions) - 1) > 1e-6:
-    raise UserError(f"fractions {fractions} sum to {sum(fractions):g}: train, validation and test sum to 1")
+    raise UserError(
+      f"fractions {fractions} sum to {sum(fractions):g}: train, validation and test must sum to 1"
+    )
   validation_count = share_of(fractions[1], len(names), "the validation fraction")
   test_count = share_of(fractions[2], len(names), "the test fraction")
   if len(names) - validation_count - test_count < (fractions[0] > 0):
     raise UserError(
-      f"{len(names)} people are too few for the fractions {fractions}: add people or a share less"
+      f"{len(names)} people are too few for the fractions {fractions}: add people, or use fewer shares"
     )
   order = np.random.default_rng(seed).permutation(len(names))
   test = np.isin(position, order[:test_count])
@@ -127,19 +129,20 @@ def people_per_set_split(
   validation_fraction: float = 0.0,
   seed: int = 0,
 ) -> Split:
-  """Tests people of each of the data sets that a mixture is composed of, as equally many of each as possible.
+  """Tests people of each data set of a mixture, in numbers as equal as possible.
 
-  Paper 003 tests "two or three people of each" of three data sets, seven in all. Here the larger sets get the third.
+  Paper 003 tests "two or three people of each" of three data sets, seven in all. Here the largest sets provide the
+  third person.
 
   Args:
     subjects: n subject names, which begin with the name of their data set and a slash, as in `jaxfer.data.mixed`.
-    count: people to test, at least one of each data set.
-    validation_fraction: share of the other people to set aside, in [0, 1).
-    seed: which people.
+    count: number of people to test, at least one of each data set.
+    validation_fraction: share of the other people to use for validation, in [0, 1).
+    seed: seed of the choice of people.
 
   Raises:
-    UserError: a subject without the name of a data set, fewer test people than data sets, a data set with too few
-      people, or a fraction that leaves nobody to train on.
+    UserError: a subject does not begin with the name of a data set, there are fewer test people than data sets, a data
+      set has too few people, or the fraction leaves nobody to train on.
   """
   names, position = people_of(subjects)
   if strangers := [name for name in names.tolist() if "/" not in name]:
@@ -178,24 +181,25 @@ def distributed_split(
   validation_fraction: float = 0.0,
   seed: int = 0,
 ) -> Split:
-  """The distributor's own split. Where it has no test records, those for validation are tested (AffectNet).
+  """Returns the distributor's own split. If it has no test records, the validation records are tested (AffectNet).
 
   Args:
     subjects: n subject names.
     sides: n times "train", "validation" or "test".
-    validation_fraction: share of the training people to set aside, in [0, 1), where the distributor sets none aside.
-    seed: which people are set aside.
+    validation_fraction: share of the training people to use for validation, in [0, 1), if the distributor defines no
+      validation records.
+    seed: seed of the choice of validation people.
 
   Raises:
-    UserError: records on no side or an unknown one, nobody to train on or to test, or a fraction where there is a
-      validation side already.
+    UserError: a record has no side or an unknown one, there is nobody to train on or to test, or a fraction is given
+      although there are validation records already.
   """
   sides = np.asarray(sides)
   train, validation, test = (sides == side for side in ("train", "validation", "test"))
   if strangers := np.unique(sides[~(train | validation | test)]).tolist():
     raise UserError(
-      f"{int((~(train | validation | test)).sum())} of {len(sides)} records stand on side '{strangers[0]}' of the "
-      "distributor's split, which is none of train, validation, test: choose another split.kind"
+      f"{int((~(train | validation | test)).sum())} of {len(sides)} records are on side '{strangers[0]}' of the "
+      "distributor's split, which is not train, validation or test: choose another split.kind"
     )
   if not test.any():
     validation, test = test, validation
@@ -227,9 +231,9 @@ def describe(
   label_names: Sequence[str],
   split: Split,
 ) -> str:
-  """Says in a line how many records of how many people stand on each side, and what is out of the ordinary.
+  """Describes in one line how many records and people are on each side, and anything unusual.
 
-  Where every record has a subject of its own, nobody knows who is who: no people are counted, and the line warns that
+  If every record has a different subject, the people are unknown. They are not counted then, and the line warns that
   the accuracy may be too high.
   """
   subjects, labels = np.asarray(subjects), np.asarray(labels)
@@ -251,7 +255,7 @@ def describe(
     )
   tested = np.bincount(labels[split.test], minlength=len(label_names))
   if both := len(np.intersect1d(people["train"], people["test"])):
-    parts.append(f"{both} people both train and are tested")
+    parts.append(f"{both} people are in both training and test")
   if split.test.any() and (missing := _absent(label_names, labels[split.test])):
     parts.append(f"no {missing} is tested")
   elif len(set(tested.tolist())) == 1:
@@ -260,12 +264,14 @@ def describe(
     counts = [f"{name} {count}" for name, count in zip(label_names, tested, strict=True)]
     parts.append(f"tested {', '.join(counts)}")
   if not named:
-    parts.append("nobody knows who is who: a person may be in training and test, and the accuracy too high")
+    parts.append(
+      "the people are unknown: a person may be in both training and test, and the accuracy too high"
+    )
   return ", ".join(parts)
 
 
 def _absent(label_names: Sequence[str], labels: np.ndarray) -> str:
-  """The classes that none of some records belongs to, the first five by name; "" if all are there."""
+  """Names the classes without records, at most five of them; "" if all classes have records."""
   there = set(labels.tolist())
   absent = [name for k, name in enumerate(label_names) if k not in there]
   more = f" and {len(absent) - 5} more classes" if len(absent) > 5 else ""
@@ -273,17 +279,17 @@ def _absent(label_names: Sequence[str], labels: np.ndarray) -> str:
 
 
 def assert_disjoint(subjects: Sequence[str] | np.ndarray, split: Split) -> None:
-  """Refuses a split in which a person stands on two sides.
+  """Refuses a split in which a person is on two sides.
 
   Raises:
-    UserError: naming the person and the two sides; or masks that are not one entry a record.
+    UserError: a person is on two sides (the message names all three), or a mask does not have one entry per record.
   """
   subjects = np.asarray(subjects)
   parts = [(field.name, getattr(split, field.name)) for field in dataclasses.fields(split)]
   for name, mask in parts:
     if mask.shape != subjects.shape or mask.dtype != bool:
       raise UserError(
-        f"split mask '{name}' is {mask.dtype}{mask.shape}: give bool{subjects.shape}, one a record"
+        f"split mask '{name}' is {mask.dtype}{mask.shape}: give bool{subjects.shape}, one entry per record"
       )
   for i, (first, first_mask) in enumerate(parts):
     for second, second_mask in parts[i + 1 :]:
@@ -296,12 +302,12 @@ def assert_disjoint(subjects: Sequence[str] | np.ndarray, split: Split) -> None:
 
 
 def assert_of_use(labels: Sequence[int] | np.ndarray, label_names: Sequence[str], split: Split) -> None:
-  """Refuses a split by which nothing can be learned or tested.
+  """Refuses a split without anything to learn or to test.
 
   Args:
     labels: n labels.
     label_names: class names by label.
-    split: of the n records.
+    split: split of the n records.
 
   Raises:
     UserError: there are no records to train on or to test, or those to train on are all of one class.
@@ -313,18 +319,18 @@ def assert_of_use(labels: Sequence[int] | np.ndarray, label_names: Sequence[str]
   learned = np.unique(labels[split.train])
   if len(learned) < 2:
     raise UserError(
-      f"all {split.train.sum()} records to train on are of class '{label_names[learned[0]]}', and a training of one "
-      "class is no result: check the folders or labels of the source, or change split"
+      f"all {split.train.sum()} records to train on are of class '{label_names[learned[0]]}', so there is "
+      "nothing to learn: check the folders or labels of the source, or change split"
     )
 
 
 def anonymous(subjects: Sequence[str] | np.ndarray) -> bool:
-  """Whether every record has a subject of its own, as where a distributor does not say who is who."""
+  """Whether every record has a different subject, as in data sets of unknown people."""
   return len(np.unique(subjects)) == len(subjects)
 
 
 def people_of(subjects: Sequence[str] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the names, ascending, and each record's position among them; refuses a record without a name."""
+  """Returns the sorted names and the index of each record's name; raises UserError if a record has no name."""
   names, position = np.unique(np.asarray(subjects), return_inverse=True)
   if names.dtype.kind == "U" and len(names) and names[0] == "":
     raise UserError("a record has no subject name: without it people cannot be kept apart")
@@ -332,7 +338,7 @@ def people_of(subjects: Sequence[str] | np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def share_of(fraction: float, people: int, what: str) -> int:
-  """How many of some people (or records) a share from 0 to 1 is: at least one where it is above 0."""
+  """Converts a share from 0 to 1 to a number of people (or records): at least one if the share is above 0."""
   if not 0 <= fraction <= 1:
     raise UserError(f"{what} is {fraction}: give a share from 0 to 1")
   return max(1, round(fraction * people)) if fraction > 0 else 0

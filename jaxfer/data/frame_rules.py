@@ -1,6 +1,6 @@
-"""Which frames of a sequence become stills: "middle:5", "equal:10", "last:3" or "all".
+"""Rules that select frames of a sequence as stills: "middle:5", "equal:10", "last:3" or "all".
 
-Paper 003 trains on frames at equal spacing and judges on some in the middle (MUG, whose sequences run neutral, apex,
+Paper 003 trains on equally spaced frames and evaluates on some in the middle (MUG, whose sequences run neutral, apex,
 neutral) or the last ones (CK+, onset to peak).
 """
 
@@ -13,10 +13,10 @@ _LEAST = {"middle": 1, "equal": 2, "last": 1}
 
 
 def parse(rule: str) -> tuple[str, int]:
-  """Reads a rule as its kind and its number of frames; of "all" the number is 0.
+  """Parses a rule to its kind and its number of frames, which is 0 for "all".
 
   Raises:
-    UserError: anything else.
+    UserError: the rule has another form.
   """
   kind, colon, digits = rule.partition(":")
   if rule == "all":
@@ -28,18 +28,18 @@ def parse(rule: str) -> tuple[str, int]:
 
 
 def choose(rule: str, length: int) -> list[int]:
-  """Which frames of a sequence a rule takes; all of them where there are fewer than it asks for.
+  """Selects frames of a sequence by a rule; all of them if there are fewer than the rule asks for.
 
   Args:
-    rule: "middle:N": the N about the middle, one earlier where they cannot be centred; "equal:N": from the first to
-      the last at equal steps; "last:N"; "all".
-    length: n >= 0, frames there are.
+    rule: "middle:N" for the N frames around the middle (one earlier if they cannot be centred), "equal:N" for N frames
+      at equal steps from the first to the last, "last:N" or "all".
+    length: n >= 0, number of frames in the sequence.
 
   Returns:
-    Positions, ascending, each once.
+    Ascending positions without repetitions.
 
   Raises:
-    UserError: no such rule.
+    UserError: there is no such rule.
   """
   kind, number = parse(rule)
   if kind == "all" or number >= length:

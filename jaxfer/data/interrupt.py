@@ -1,4 +1,4 @@
-"""Signals that end an import: cleaned up after, and reported in one line."""
+"""Handles signals that end an import: it is cleaned up, and the signal is reported in one line."""
 
 import contextlib
 import signal
@@ -9,7 +9,7 @@ from jaxfer.errors import Interrupted
 
 
 class _Stop(KeyboardInterrupt):
-  """What the handler raises: no `except Exception` of a codec or a library takes it for an error of its own."""
+  """Raised by the handler. It is not an `Exception`, so that codecs and libraries do not catch it."""
 
   def __init__(self, number: int):
     super().__init__()
@@ -18,15 +18,15 @@ class _Stop(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def stopping(what: str) -> Iterator[None]:
-  """Turns SIGINT and SIGTERM into `Interrupted`, after everything that runs has cleaned up.
+  """Turns SIGINT and SIGTERM into `Interrupted` after all running code has cleaned up.
 
-  A second signal ends the process at once. In another thread than the main one signals stay as they are.
+  A second signal ends the process at once. Outside the main thread, signals are not handled.
 
   Args:
-    what: what is left of the work, for the message.
+    what: what remains of the work, for the message.
 
   Raises:
-    Interrupted: a signal came.
+    Interrupted: a signal was received.
   """
   previous: dict[int, Any] = {}
 

@@ -1,7 +1,7 @@
-"""Mixtures: data sets composed of prepared ones when they are loaded, of which no copy is written.
+"""Mixtures: data sets that are composed of prepared ones when they are loaded, without writing a copy.
 
 A mixture is a module that `jaxfer.data.datasets.DATASETS` names with its parts. It defines `Config`, the mixture's
-options; `mixture(config)`, which says what of each part goes in under which class; and `IMAGE_SIZES`, the sizes that
+options; `mixture(config)`, which maps the records of each part to classes; and `IMAGE_SIZES`, the sizes that
 the studies of its paper read. `prepare` imports all parts at all these sizes.
 """
 
@@ -25,13 +25,15 @@ class Part:
   """A prepared data set in a mixture.
 
   Attributes:
-    name: of the data set.
-    prefix: before its keys and subjects, so that people of different sets are different people.
-    options: of the data set.
-    labels: its class -> the mixture's, by name; records of other classes are dropped. None: those of the same name.
-    expected: the published number of records of a class of the mixture; 0 where it names none.
-    purpose: what the records are for, "training" or "recognition"; empty: both. Part of their keys, not of the people.
-    source: what `prepare` calls the distributor's folder; empty: by the name of the data set.
+    name: name of the data set.
+    prefix: prefix of its keys and subjects, so that people of different sets are different people.
+    options: options of the data set.
+    labels: maps its class names to those of the mixture; records of other classes are dropped. None keeps the classes
+      that have a name of the mixture.
+    expected: published number of records per class of the mixture; 0 if none is published.
+    purpose: use of the records, "training" or "recognition"; empty for both. It is part of the keys, not of the
+      subjects.
+    source: name of the distributor's folder in `prepare`; empty for the name of the data set.
   """
 
   name: str
@@ -45,14 +47,14 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-  """What is put together.
+  """A mixture of data sets.
 
   Attributes:
     label_names: class names by label.
-    parts: in order.
-    source: of the expected numbers.
+    parts: the parts, in order.
+    source: citation of the expected numbers.
     draw_seed: seed of a draw that reduces each class of each part to its expected number; None keeps all records.
-    published: what the paper says of the records of each purpose, in words, such as "29085 images of 195 people".
+    published: the paper's numbers for each purpose, in words, such as "29085 images of 195 people".
   """
 
   label_names: tuple[str, ...]
@@ -63,15 +65,15 @@ class Mixture:
 
 
 def load(name: str, data_dir: str | Path, options: Mapping[str, Any]) -> records.Records:
-  """Loads the parts of a mixture and puts their pictures together; see `compose`.
+  """Loads the parts of a mixture and combines their pictures; see `compose`.
 
   Args:
     name: a key of `DATASETS` that has parts.
-    data_dir: the folder that holds the prepared sets.
-    options: of the mixture.
+    data_dir: folder of the prepared data sets.
+    options: options of the mixture.
 
   Raises:
-    UserError: an unknown option; a part that is not prepared (names the command that does it); as `compose`.
+    UserError: an option is unknown, a part is not prepared (the message gives the command), or as in `compose`.
   """
   mixture = _mixture(name, options)
   return compose(mixture, [records.load(part.name, data_dir, **part.options) for part in mixture.parts])
@@ -85,20 +87,20 @@ def prepare(
   skip_bad: bool = False,
   **options: Any,
 ) -> Iterator[Report]:
-  """Imports every part of a mixture, in each form in which the studies of its paper read it.
+  """Imports every part of a mixture, in each form that the studies of its paper read.
 
   Args:
     name: a key of `DATASETS` that has parts.
     sources: the distributor's folder of each part, by `source_names`.
-    data_dir: the folder that holds the prepared sets.
+    data_dir: folder of the prepared data sets.
     skip_bad: see `jaxfer.data.prepare.prepare`.
-    **options: of the mixture. Without `image_size` the parts are imported at all `IMAGE_SIZES` of the mixture.
+    **options: options of the mixture. Without `image_size`, the parts are imported at all `IMAGE_SIZES` of the mixture.
 
   Yields:
     The report of each import.
 
   Raises:
-    UserError: an unknown option, a missing or unknown source, or as `jaxfer.data.prepare.prepare`.
+    UserError: an option is unknown, a source is missing or unknown, or as in `jaxfer.data.prepare.prepare`.
   """
   known = source_names(name)
   for given in sources:
@@ -115,7 +117,7 @@ def prepare(
 
 
 def forms(name: str, options: Mapping[str, Any]) -> list[Part]:
-  """Returns the parts that `prepare` imports, each name with each of its options once."""
+  """Returns the parts that `prepare` imports, without duplicates of name and options."""
   studied = importlib.import_module(DATASETS[name].module).IMAGE_SIZES
   sizes = (options["image_size"],) if "image_size" in options else studied
   found: dict[tuple[str, str], Part] = {}
@@ -126,7 +128,7 @@ def forms(name: str, options: Mapping[str, Any]) -> list[Part]:
 
 
 def source_names(name: str) -> tuple[str, ...]:
-  """Returns what `prepare` calls the folders of a mixture's parts, such as ("mug", "ckplus", "ravdess")."""
+  """Returns the names of the folders of a mixture's parts in `prepare`, such as ("mug", "ckplus", "ravdess")."""
   return tuple(dict.fromkeys(part.source or part.name for part in _mixture(name, {}).parts))
 
 
@@ -137,18 +139,18 @@ def _mixture(name: str, options: Mapping[str, Any]) -> Mixture:
 
 
 def compose(mixture: Mixture, loaded: Sequence[records.Records]) -> records.Records:
-  """Puts the parts' records together under the mixture's classes.
+  """Combines the records of the parts under the mixture's classes.
 
   Args:
-    mixture: what to make.
+    mixture: the mixture.
     loaded: the parts' records, each with `image` [n, S, S, C] of equal shape.
 
   Returns:
-    Their `image`s and labels; keys and subjects as "prefix/key"; where parts have purposes the text `purpose`. `notes`
-    counts each part's records by class, found of expected, what was dropped, and what a draw left out.
+    The images and labels, with keys and subjects as "prefix/key", and the text `purpose` if parts have purposes.
+    `notes` has, for each part, the found and expected records by class, and the numbers of dropped and undrawn records.
 
   Raises:
-    UserError: pictures of different shapes.
+    UserError: pictures have different shapes.
   """
   shapes = {part.name: own.arrays["image"].shape[1:] for part, own in zip(mixture.parts, loaded, strict=True)}
   if len(set(shapes.values())) > 1:
@@ -180,12 +182,12 @@ def compose(mixture: Mixture, loaded: Sequence[records.Records]) -> records.Reco
 
 
 def _drawn(mixture: Mixture, number: int, label: np.ndarray) -> np.ndarray:
-  """The rows of a part that are taken, in ascending order.
+  """Returns the indices of the records of a part that are used, in ascending order.
 
   Args:
     mixture: the mixture.
     number: index of the part.
-    label: [n] the mixture's label of each record of the part, -1 for records of other classes.
+    label: [n], label of each record of the part in the mixture; -1 for records of other classes.
   """
   expected = mixture.parts[number].expected
   if mixture.draw_seed is None or expected is None:
@@ -198,7 +200,7 @@ def _drawn(mixture: Mixture, number: int, label: np.ndarray) -> np.ndarray:
 
 
 def _by_purpose(mixture: Mixture, purposes: Sequence[str], subjects: Sequence[str]) -> list[str]:
-  """Counts the records and people of each purpose, beside the published numbers."""
+  """Returns lines with the records and people of each purpose, and the published numbers."""
   lines = []
   for purpose, published in mixture.published.items():
     people = [subject for subject, own in zip(subjects, purposes, strict=True) if own == purpose]

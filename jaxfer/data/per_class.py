@@ -1,4 +1,4 @@
-"""Splits that test a number of records of each class: paper 000's, and one that keeps people apart."""
+"""Splits that test a fixed number of records per class: that of paper 000, and one that keeps people apart."""
 
 from collections.abc import Iterator, Sequence
 
@@ -21,15 +21,15 @@ def per_class_split(
 
   Args:
     labels: n labels.
-    label_names: class names by label; one without records is on no side.
-    count: tested records of each class.
-    validation_fraction: share of the other records of each class to set aside, in [0, 1).
-    seed: which records.
-    few: whether a class of no more than `count` records is trained on and not tested, as fits where the classes are
-      people; else it is refused.
+    label_names: class names by label; classes without records are skipped.
+    count: number of tested records per class.
+    validation_fraction: share of the other records of each class to use for validation, in [0, 1).
+    seed: seed of the choice of records.
+    few: whether a class of at most `count` records is used for training and not tested, which is useful if the classes
+      are people; otherwise such a class is refused.
 
   Raises:
-    UserError: a class of no more than `count` records, or none that has more; or a fraction that leaves a class none to
+    UserError: a class has at most `count` records, no class has more, or the fraction leaves a class no records to
       train on.
   """
   labels = np.asarray(labels)
@@ -58,24 +58,24 @@ def per_class_people_split(
   validation_fraction: float = 0.0,
   seed: int = 0,
 ) -> Split:
-  """Tests up to `count` records of each class, of people of whom nothing is trained on.
+  """Tests up to `count` records of each class, of people who are not trained on.
 
-  People are taken in a random order while a class still lacks records: first those who bring more of what is lacking
-  than of what is not, then any who bring some. Nobody is taken who holds all of what is left of a class for training.
-  What the tested people have beyond `count` stands on no side. So a class has `count` tested records unless too few
-  people show it; `describe` tells what was reached.
+  People are chosen in a random order until every class has `count` test records. First, people are chosen if most of
+  their records are of classes that need more records, then anyone with records of such classes. A person is not chosen
+  if a class would have no training records left. Records of the chosen people beyond `count` are not used. A class
+  therefore has `count` test records unless too few people show it; `describe` gives the numbers.
 
   Args:
     subjects: n subject names.
     labels: n labels.
     label_names: class names by label.
-    count: tested records of each class, at most.
-    validation_fraction: share of the other people to set aside, in [0, 1).
-    seed: which people and records.
+    count: largest number of tested records per class.
+    validation_fraction: share of the other people to use for validation, in [0, 1).
+    seed: seed of the choice of people and records.
 
   Raises:
-    UserError: a class of no more than `count` records, a record without a subject, a fraction that leaves no training,
-      or people of whom none can be tested.
+    UserError: a class has at most `count` records, a record has no subject, the fraction leaves nobody to train on, or
+      nobody can be tested.
   """
   names, position = people_of(subjects)
   labels = np.asarray(labels)
@@ -97,7 +97,7 @@ def per_class_people_split(
       lacking, left = lacking - np.minimum(own, lacking), left - own
   if not tested:
     raise UserError(
-      f"of {len(names)} people none can be tested: each holds all records of some class; take split.kind=per_class"
+      f"none of {len(names)} people can be tested: each has all records of some class; use split.kind=per_class"
     )
   apart = np.isin(position, tested)
   test = np.zeros(len(labels), bool)
@@ -118,13 +118,13 @@ def per_class_people_split(
 def _classes(
   labels: np.ndarray, label_names: Sequence[str], count: int, seed: int, few: bool = False
 ) -> Iterator[tuple[int, np.ndarray, np.random.Generator]]:
-  """Each class that can be tested, its rows, and a stream of random numbers of its own.
+  """Yields each class that can be tested, the indices of its records, and a separate random generator.
 
-  One of too few records is refused, unless it has none or `few` says to pass over it.
+  A class with too few records is refused, unless it has none or `few` is true, in which case it is skipped.
   """
   if count < 1:
     raise UserError(f"split.per_class={count}: test at least one record of each class")
-  # All at once: of 10,572 people each on its own would read the labels as often.
+  # All classes in one pass: with 10,572 people as classes, separate passes would read the labels as often.
   order = np.argsort(labels, kind="stable")
   ends = np.cumsum(np.bincount(labels, minlength=len(label_names)))
   for label, rows in enumerate(np.split(order, ends[:-1])):

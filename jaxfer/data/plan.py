@@ -1,7 +1,7 @@
-"""The index plan: which row of the data stands where in which training batch, drawn on the host.
+"""The index plan: the records of each training batch in order, drawn on the host.
 
-The device only gathers, so every way to run a training (devices, drivers, backends, resident or streamed data) reads
-the same rows in the same order.
+The device only gathers, so every way to run a training (devices, backends, resident or streamed data) reads the same
+records in the same order.
 """
 
 import dataclasses
@@ -16,15 +16,15 @@ from jaxfer.errors import UserError, unknown
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """Shuffled training batches over some rows of a data set.
+  """Shuffled training batches over some records of a data set.
 
   Attributes:
-    rows: indices of the rows that may be drawn.
-    batch_size: rows of a batch, over all devices.
-    remainder: "drop" leaves the rows of an incomplete last batch out of the epoch, "wrap" completes it with rows from
-      the epoch's start. Batches are never padded, so statistics over a batch see real rows alone.
-    seed: words of entropy; the epoch's order depends on (seed, stage, epoch).
-    subjects: [n] who is in each row of the data set, as integers; only for columns that ask who.
+    rows: indices of the records that may be drawn.
+    batch_size: number of records per batch, over all devices.
+    remainder: "drop" leaves the records of an incomplete last batch out of the epoch; "wrap" completes the batch with
+      records from the start of the epoch. Batches are never padded, so statistics over a batch see only real records.
+    seed: words of entropy; the order of an epoch depends on (seed, stage, epoch).
+    subjects: [n], subject of each record of the data set as an integer; needed only for targets and partners.
   """
 
   rows: np.ndarray
@@ -44,29 +44,29 @@ class Plan:
 
   @property
   def steps(self) -> int:
-    """Batches of an epoch."""
+    """Number of batches per epoch."""
     full, rest = divmod(len(self.rows), self.batch_size)
     return full + (1 if rest and self.remainder == "wrap" else 0)
 
   def epoch(self, stage: int, epoch: int) -> np.ndarray:
-    """The rows of an epoch's batches, [steps, batch_size] int32."""
+    """Returns the record indices of an epoch's batches, [steps, batch_size] int32."""
     order = np.random.default_rng([*self.seed, stage, epoch]).permutation(self.rows)
     return (
       np.resize(order, self.steps * self.batch_size).astype(np.int32).reshape(self.steps, self.batch_size)
     )
 
   def columns(self, stage: int, epoch: int, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """What stands at each place of an epoch's batches, [steps, batch_size] int32 row numbers, by name.
+    """Returns the record indices of an epoch's batches by column name, each [steps, batch_size] int32.
 
     Args:
-      stage: its position in the list of stages.
-      epoch: within the stage.
-      names: "row"; "target", a row of the same subject, any with equal probability and so maybe the same; "partner", a
-        row of another subject: any such place of the same batch, or any such row where a batch has but one subject.
-        All are drawn from `rows`: nobody who is held out is met.
+      stage: position of the stage in the list of stages.
+      epoch: number of the epoch within the stage.
+      names: "row", the record itself; "target", a record of the same subject, uniformly drawn and possibly the same;
+        "partner", a record of another subject from the same batch, or any record of another subject if the batch has
+        only one. All are drawn from `rows`, so held-out people never occur.
 
     Raises:
-      UserError: partners are asked for where all rows are of one subject.
+      UserError: partners are requested although all records are of one subject.
     """
     drawn = {"row": self.epoch(stage, epoch)}
     for name in names:
@@ -83,7 +83,7 @@ class Plan:
 def _targets(
   rows: np.ndarray, subjects: np.ndarray, drawn: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-  """Of each drawn row, one of `rows` that shows the same subject."""
+  """Draws, for each drawn record, one of `rows` with the same subject."""
   ordered, first, count = _by_subject(rows, subjects, drawn)
   return ordered[first + (rng.random(drawn.shape) * count).astype(int)]
 
@@ -91,20 +91,20 @@ def _targets(
 def _partners(
   rows: np.ndarray, subjects: np.ndarray, drawn: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-  """Of each drawn row, one that shows another subject."""
+  """Draws, for each drawn record, one with another subject."""
   ordered, first, count = _by_subject(rows, subjects, drawn)
   if (others := len(rows) - count).min() == 0:
     raise UserError(
-      f"all {len(rows)} training rows are of one subject: pairs of two subjects need another, add people to the data"
+      f"all {len(rows)} training rows are of one subject, but pairs of two subjects are needed: add people to the data"
     )
   chance = rng.random(drawn.shape)
-  # The k-th row of all others, in the order of the subjects: beyond the own ones from where those begin.
+  # The k-th record of all other subjects, in the order of subjects: skips the records of the own subject.
   place = (chance * others).astype(int)
   anyone = ordered[np.where(place < first, place, place + count)]
   who = subjects[drawn]
   differs = who[:, :, None] != who[:, None, :]
   mates = differs.sum(-1)
-  # The k-th of the places that differ.
+  # The k-th place in the batch with another subject.
   wanted = (chance * mates).astype(int)
   place = (differs.cumsum(-1) > wanted[..., None]).argmax(-1)
   return np.where(mates > 0, np.take_along_axis(drawn, place, 1), anyone)
@@ -113,7 +113,7 @@ def _partners(
 def _by_subject(
   rows: np.ndarray, subjects: np.ndarray, drawn: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """The rows in the order of their subjects; where those of each drawn row's subject begin there, and how many."""
+  """Sorts records by subject; also returns the start and the number of those of each drawn record's subject."""
   ordered = rows[np.argsort(subjects[rows], kind="stable")]
   who = subjects[ordered]
   first, end = (np.searchsorted(who, subjects[drawn], side) for side in ("left", "right"))
@@ -124,9 +124,10 @@ _DRAWS = {"target": _targets, "partner": _partners}
 
 
 def evaluation(rows: np.ndarray, batch_size: int, batches: int = 1) -> list[dict[str, np.ndarray]]:
-  """Rows in the given order, in batches of equal size: "row" [batch_size] int32 and "real" [batch_size] bool.
+  """Splits record indices, in order, into equal batches: "row" [batch_size] int32 and "real" [batch_size] bool.
 
-  The last is completed with rows from the start, or row 0, that are not real; so are further ones, up to `batches`.
+  The last batch is padded with records from the start, or record 0, whose "real" is False; so are further batches,
+  until there are `batches`.
   """
   count = max(-(-len(rows) // batch_size), batches)
   padded = np.resize(rows if len(rows) else [0], count * batch_size).astype(np.int32)
@@ -140,11 +141,11 @@ def evaluation(rows: np.ndarray, batch_size: int, batches: int = 1) -> list[dict
 def chunks(steps: int, start: int, per_call: int) -> list[tuple[int, int]]:
   """Divides steps start..steps into calls of equal length, never of one step.
 
-  An epoch of S steps is k = ceil(S / per_call) chunks of ceil(S / k) steps. The last may reach beyond S: those steps
-  are planned inactive. A loop of one step would compile to another program than a longer one.
+  An epoch of S steps has k = ceil(S / per_call) chunks of ceil(S / k) steps. The last chunk may reach beyond S; those
+  steps are inactive. A loop of one step would compile to another program than a longer one.
 
   Returns:
-    (first, end) of each chunk that is not yet done, where `start` is the first step of one of them.
+    (first, end) of each remaining chunk; `start` is the first step of one of them.
   """
   count = -(-steps // max(per_call, 2))
   length = max(-(-steps // count), 2)

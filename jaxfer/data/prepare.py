@@ -1,8 +1,8 @@
-"""`jaxfer prepare`: imports a distributor's tree into array_record and says what it found there.
+"""`jaxfer prepare`: imports the distributor's files of a data set into array_record and reports on them.
 
-An importer is a builder whose `_generate_examples` fills `self.findings` while it reads, yields what is sound
-and ends with `self.findings.finish(...)`. So every file is read once, all problems are collected before
-anything stops, and nothing is written where the command stops.
+An importer is a builder whose `_generate_examples` fills `self.findings` while it reads, yields valid examples
+and ends with `self.findings.finish(...)`. Every file is read once, all problems are collected before the import
+stops, and nothing is written if it stops.
 """
 
 import dataclasses
@@ -20,12 +20,12 @@ from jaxfer.errors import UserError, unknown
 T = TypeVar("T")
 
 _SHOWN = 8  # Entries of a list in the table; report.json has them all.
-_SECONDS_BETWEEN_LINES = 10.0  # Progress where there is no terminal.
+_SECONDS_BETWEEN_LINES = 10.0  # Interval of progress lines without a terminal.
 
 
 @dataclasses.dataclass(frozen=True)
 class Count:
-  """How many of something there are, and how many there should be (None: nothing is promised)."""
+  """How many of something there are, and how many are expected (None if unknown)."""
 
   what: str
   found: int
@@ -34,7 +34,7 @@ class Count:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-  """What is wrong or odd about one file or folder, in one line."""
+  """A problem of one file or folder, described in one line."""
 
   path: str
   what: str
@@ -42,7 +42,7 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class Belief:
-  """Something generally said of the data set but never verified, held against this copy."""
+  """A common but unverified claim about the data set, and whether this copy confirms it."""
 
   claim: str
   holds: bool
@@ -51,14 +51,14 @@ class Belief:
 
 @dataclasses.dataclass
 class Findings:
-  """What an importer collects while it reads.
+  """Counts and problems that an importer collects while it reads.
 
   Attributes:
-    counts: found against expected.
+    counts: found and expected numbers.
     bad: files that cannot be used; they stop the import unless skipped.
     odd: irregularities that do no harm.
-    beliefs: unverified claims, confirmed or broken by this copy.
-    notes: what was decided, with counts, e.g. how many sequences carry no label.
+    beliefs: unverified claims that this copy confirms or contradicts.
+    notes: decisions with counts, e.g. how many sequences have no label.
   """
 
   counts: list[Count] = dataclasses.field(default_factory=list)
@@ -92,13 +92,13 @@ class Report:
   Attributes:
     dataset: name in `DATASETS`.
     source: the folder that was read.
-    folder: where the array_record files lie; "" if nothing was written.
+    folder: folder of the array_record files; "" if nothing was written.
     options: the options of the builder's configuration.
-    method: how the arrays were made: what the builder states as its metadata.
-    licence: terms, and where to ask.
-    fingerprint: of the records as read back; "" if nothing was written.
-    findings: counts and lists.
-    replaced: which earlier copy under the same options this one takes the place of; "" where there was none.
+    method: how the arrays were made, from the builder's metadata.
+    licence: terms of use and contact.
+    fingerprint: fingerprint of the records as read back; "" if nothing was written.
+    findings: counts and lists of problems.
+    replaced: describes the earlier copy with the same options that this one replaces; "" if there was none.
   """
 
   dataset: str
@@ -112,11 +112,11 @@ class Report:
   replaced: str = ""
 
   def to_json(self) -> str:
-    """Everything, lists in full."""
+    """Returns the whole report with complete lists as JSON."""
     return files.to_json(dataclasses.asdict(self), indent=1)
 
   def table(self) -> str:
-    """Aligned plain text. Lists are shortened, but where nothing was written the bad files are all there."""
+    """Returns the report as aligned text. Lists are shortened, except that of bad files if nothing was written."""
     found = self.findings
     width = max((len(count.what) for count in found.counts), default=0)
     lines = [f"{self.dataset}, read from {self.source}", "", f"  {'':{width}}   found  expected"]
@@ -129,7 +129,7 @@ class Report:
     )
     lines += self._list("odd, harmless", found.odd, _SHOWN)
     if found.beliefs:
-      lines += ["", "generally said of this data set, and this copy:"]
+      lines += ["", "common claims about this data set, and whether this copy confirms them:"]
       for belief in found.beliefs:
         lines.append(f"  {'holds' if belief.holds else 'BROKEN':8}{belief.claim} ({belief.seen})")
     if found.notes:
@@ -161,21 +161,21 @@ class Report:
 def prepare(
   name: str, source: str | Path, data_dir: str | Path, *, skip_bad: bool = False, **options: Any
 ) -> Report:
-  """Imports a distribution, in place of what an earlier import with the same options wrote.
+  """Imports a data set, and replaces the result of an earlier import with the same options.
 
   Args:
     name: a key of `DATASETS` that is not generated.
-    source: the distributor's folder, unpacked, at any of the usual nesting levels; a file where the set is one.
-    data_dir: the folder that holds the prepared sets.
-    skip_bad: leave bad files out instead of stopping after all are listed.
+    source: the distributor's unpacked folder, or one above it; a file if the data set is a file.
+    data_dir: folder of the prepared data sets.
+    skip_bad: whether to leave bad files out instead of stopping after all are listed.
     **options: fields of the builder's `Config`, e.g. `num_frames=16, image_size=64`.
 
   Returns:
-    The report, which also lies beside the data as report.json.
+    The report, which is also written to report.json beside the data.
 
   Raises:
-    UserError: an unknown set or option, a source that is no folder or holds nothing of the set, a folder that
-      cannot be written, or bad files (`BadFiles`, after the whole list went to stderr).
+    UserError: the data set or an option is unknown, the source is not a folder or holds nothing of the set, the folder
+      cannot be written, or there are bad files (`BadFiles`, after the whole list was printed to stderr).
   """
   if name in DATASETS and DATASETS[name].generated:
     raise UserError(f"data set '{name}' is drawn by jaxfer on first use: nothing to prepare")
@@ -228,7 +228,7 @@ def prepare(
 
 
 def _replaced(folder: Path, source: str, fingerprint: str) -> str:
-  """What the copy that lies in a folder is, for who trained on it and now makes another; "" where there is none."""
+  """Describes the existing copy in a folder, for users who trained on it; "" if there is none."""
   if not folder.exists():
     return ""
   try:
@@ -239,16 +239,16 @@ def _replaced(folder: Path, source: str, fingerprint: str) -> str:
   if known == fingerprint:
     return f"an equal copy, read from {before}" if before != source else "an equal copy"
   return (
-    f"another copy under the same options, read from {before}, fingerprint {known}: what was trained on it cannot be "
+    f"another copy under the same options, read from {before}, fingerprint {known}: trainings on it cannot be "
     "resumed or evaluated on this one"
   )
 
 
 def visible(folder: Path) -> list[Path]:
-  """The entries of a folder, ascending, without dot files and what operating systems strew about.
+  """Returns the sorted entries of a folder, without dot files and files that operating systems add.
 
   Raises:
-    UserError: a folder that cannot be listed.
+    UserError: the folder cannot be listed.
   """
   try:
     entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
@@ -258,10 +258,10 @@ def visible(folder: Path) -> list[Path]:
 
 
 def find_folders(source: Path, accept: Callable[[list[Path]], bool], depth: int = 4) -> list[Path]:
-  """Folders at or under `source`, nearest first, whose visible sub-folders `accept` takes.
+  """Returns folders at or below `source`, nearest first, whose visible sub-folders `accept` accepts.
 
-  Archives unpack to X/, X/X/ or Y/X/, and people move things: hence a search and no fixed path.
-  A folder that is taken is not searched further.
+  Archives unpack to X/, X/X/ or Y/X/, and people move folders, so paths are searched instead of fixed.
+  An accepted folder is not searched further.
   """
   found, level = [], [source]
   for _ in range(depth + 1):
@@ -277,7 +277,7 @@ def find_folders(source: Path, accept: Callable[[list[Path]], bool], depth: int 
 
 
 def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-  """Passes `items` on; shows a bar on a terminal, elsewhere a line every ten seconds."""
+  """Yields `items`, and shows a progress bar on a terminal or prints a line every ten seconds otherwise."""
   if sys.stderr.isatty():
     from rich.console import Console
     from rich.progress import track

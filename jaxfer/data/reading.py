@@ -1,4 +1,4 @@
-"""Stills read, checked, cut out and encoded, in processes; one result a still, in order, with bounded memory."""
+"""Reads, checks, crops and encodes stills in parallel processes; results are in order, and memory is bounded."""
 
 import collections
 import concurrent.futures
@@ -24,12 +24,12 @@ from jaxfer.data.stills import Still
 from jaxfer.errors import UserError
 
 CROPS = ("auto", "detector", "template", "middle", "whole")
-_NO_FACE = "no face found: the square in the middle was taken"
-_NO_FACE_BUT_PLACE = "no face found: the distributor's place was taken"
-_CHUNK = 32  # Stills a process gets at a time.
-_AHEAD = 2  # Chunks a process that may wait for the writer.
-# Up to so many are read in this process. Two processes take 0.3 to 0.5 s to start (2 cores, busy), a picture of 256
-# pixels 2 ms, one in which the face is to be found 20 ms and more.
+_NO_FACE = "no face found: the middle square was used"
+_NO_FACE_BUT_PLACE = "no face found: the distributor's face position was used"
+_CHUNK = 32  # Stills per task of a process.
+_AHEAD = 2  # Finished chunks per process that may wait for the writer.
+# Up to this many stills are read in this process. Starting two processes takes 0.3 to 0.5 s (2 busy cores); a picture
+# of 256 pixels takes 2 ms, and one with face detection at least 20 ms.
 _FEW, _FEW_DETECTED = 256, 32
 _SUFFIXES = {
   "jpg": "JPEG",
@@ -44,13 +44,13 @@ _SUFFIXES = {
 
 @dataclasses.dataclass(frozen=True)
 class Cut:
-  """How faces are cut out.
+  """Options for cropping faces.
 
   Attributes:
     size: edge of the result in pixels.
     channels: 3 (RGB) or 1 (grey, ITU-R 601 luma).
     crop: one of `CROPS`, see `jaxfer.data.stills`.
-    detector: of `detect.get`: "" for the best that is installed.
+    detector: name for `detect.get`; "" for the best installed detector.
   """
 
   size: int
@@ -61,16 +61,16 @@ class Cut:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """What became of a still.
+  """The result of reading a still.
 
   Attributes:
-    image: PNG [size, size, channels]; None where it cannot be used.
-    landmarks: the still's, in pixels of the result.
-    problem: why it cannot be used, or what is odd about it; "" for nothing.
-    how: what placed the face.
-    kind: of the file, `Decoded.kind`.
-    size: of the picture, such as "640x490".
-    digest: of the decoded pixels; None where there are none.
+    image: PNG [size, size, channels]; None if the still cannot be used.
+    landmarks: landmarks of the still, in pixels of the result.
+    problem: why the still cannot be used, or what is odd about it; "" if there is no problem.
+    how: how the face was placed.
+    kind: kind of the file, `Decoded.kind`.
+    size: size of the picture, such as "640x490".
+    digest: digest of the decoded pixels; None if decoding failed.
   """
 
   image: bytes | None = None
@@ -83,7 +83,7 @@ class Result:
 
 
 def workers() -> int:
-  """Processes that read at a time: the cores this process may use."""
+  """Returns the number of parallel processes: the number of cores this process may use."""
   return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -95,20 +95,20 @@ def read(
   *,
   skip_bad: bool = False,
 ) -> Iterator[tuple[Still, Result]]:
-  """Yields each usable still with its picture, in order; enters into `findings` what is bad, odd or to be counted.
+  """Yields each usable still with its picture, in order; adds problems and counts to `findings`.
 
   Copies of a picture that contradict each other or leak between splits (`duplicates.judge`) are bad. Which ones to
-  leave out is known only after all pictures are seen, so with `skip_bad` all are decoded once before.
+  leave out is known only after all pictures have been read, so with `skip_bad` all are decoded once beforehand.
 
   Args:
-    stills: what to read.
-    cut: how faces are cut out.
-    findings: filled; complete after the last still.
+    stills: stills to read.
+    cut: options for cropping faces.
+    findings: counts and problems are added to it; complete after the last still.
     label_names: class names by label, for messages.
-    skip_bad: leave out contradictions and leaks, instead of only reporting them.
+    skip_bad: whether to leave out contradictions and leaks, instead of only reporting them.
 
   Raises:
-    UserError: a detector is needed and cannot be had, or the reading processes die.
+    UserError: a detector is needed but not available, or a reading process died.
   """
   few, sought = _FEW, any(_needs_detector(still, cut) for still in stills)
   if sought:
@@ -151,7 +151,7 @@ def read(
     with_face = hows[_found_by(cut)]
     findings.notes.append(f"the detector, {cut.detector}, found a face in {with_face} pictures")
   if faceless := sum(problem.what == _NO_FACE for problem in findings.odd):
-    findings.notes.append(f"no face found in {faceless} pictures: crop=whole would take the whole picture")
+    findings.notes.append(f"no face found in {faceless} pictures: crop=whole would use whole pictures")
   findings.notes += verdict.notes
 
 
@@ -162,12 +162,12 @@ def _needs_detector(still: Still, cut: Cut) -> bool:
 
 
 def _results(stills: Sequence[Still], cut: Cut | None, few: int) -> Iterator[Result]:
-  """One result a still; without a `cut` they hold digests alone."""
+  """Yields one result per still; without `cut`, results hold only digests."""
   if len(stills) <= few:
     for still in stills:
       yield read_one(still, cut)
     return
-  # Not forked from this process: others' threads and locks (JAX, TFDS, gRPC) do not survive it.
+  # Processes are not forked from this one, because threads and locks of JAX, TFDS and gRPC do not survive a fork.
   context = multiprocessing.get_context("forkserver")
   context.set_forkserver_preload([__name__])
   _start_server()
@@ -184,7 +184,7 @@ def _results(stills: Sequence[Still], cut: Cut | None, few: int) -> Iterator[Res
       yield from waiting.popleft().result()
   except concurrent.futures.process.BrokenProcessPool as error:
     raise UserError(
-      "a process that reads pictures died (out of memory?); from a script of your own, call prepare under "
+      "a process that reads pictures died (out of memory?); in your own script, call prepare under "
       "`if __name__ == '__main__':`"
     ) from error
   finally:
@@ -192,8 +192,8 @@ def _results(stills: Sequence[Still], cut: Cut | None, few: int) -> Iterator[Res
 
 
 def _start_server() -> None:
-  """Starts the server that forks the reading processes; none of them ever sees a Ctrl-C, not even while it starts."""
-  resource_tracker.ensure_running()  # Before, as it unblocks the signal.
+  """Starts the server that forks the reading processes, with Ctrl-C blocked in all of them from the start."""
+  resource_tracker.ensure_running()  # Must come first, because it unblocks the signal.
   blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
   try:
     forkserver.ensure_running()
@@ -202,7 +202,7 @@ def _start_server() -> None:
 
 
 def _start() -> None:
-  """Begins a reading process: Ctrl-C is for the parent alone, and no reader outlives it."""
+  """Initializes a reading process: it ignores Ctrl-C, and ends with its parent."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   os.environ["OPENCV_FOR_THREADS_NUM"] = "1"  # Each process has one core.
   parent = multiprocessing.parent_process()
@@ -220,7 +220,7 @@ def _read_chunk(stills: Sequence[Still], cut: Cut | None) -> list[Result]:
 
 
 def read_one(still: Still, cut: Cut | None) -> Result:
-  """Reads a still; whatever is wrong with it is in the result. Without a `cut` the result holds the digest alone."""
+  """Reads a still; problems are in the result. Without `cut`, the result holds only the digest."""
   digest = None
   try:
     decoded = decode(still.source.read())
@@ -232,13 +232,13 @@ def read_one(still: Still, cut: Cut | None) -> Result:
     return Result(problem=str(error), digest=digest)
   claimed = _SUFFIXES.get(PurePath(str(still.source).split(" (")[0]).suffix.lower().lstrip("."))
   if claimed and claimed != decoded.format:
-    problem = problem or f"named as {claimed} but holds {decoded.format}"
+    problem = problem or f"its name says {claimed}, but it is {decoded.format}"
   size = "x".join(str(round(n * s)) for n, s in zip(decoded.pixels.shape[1::-1], decoded.scale, strict=True))
   return Result(png(picture, grey=cut.channels == 1), landmarks, problem, how, decoded.kind, size, digest)
 
 
 def _cut(still: Still, decoded: Decoded, cut: Cut) -> tuple[np.ndarray, np.ndarray | None, str, str]:
-  """The face [size, size, 3], the landmarks in it, what placed it, and what is odd."""
+  """Returns the face [size, size, 3], its landmarks, how it was placed, and a problem or ""."""
   pixels, size, scale = decoded.pixels, cut.size, np.array(decoded.scale)
   height, width = pixels.shape[:2]
   _check_places(still, cut.crop, *np.rint(np.array([width, height]) * scale).astype(int))
@@ -263,7 +263,7 @@ def _cut(still: Still, decoded: Decoded, cut: Cut) -> tuple[np.ndarray, np.ndarr
 
 
 def _square(still: Still, decoded: Decoded, cut: Cut) -> tuple[align.Square, str, str]:
-  """The square to cut out by the crops "auto", "detector" and "middle", what placed it, and what is odd."""
+  """Returns the square for the crops "auto", "detector" and "middle", how it was placed, and a problem or ""."""
   middle = align.centre_square(*decoded.pixels.shape[1::-1])
   if cut.crop == "middle":
     return middle, "the middle square", ""
@@ -284,7 +284,7 @@ def _found_by(cut: Cut) -> str:
 
 
 def _found_points(pixels: np.ndarray, detector: str) -> np.ndarray:
-  """Five points of the largest face. Raises ValueError where no face is found, or the detector gives no points."""
+  """Returns five points of the largest face. Raises ValueError if there is no face, or the detector gives no points."""
   faces = detect.get(detector).find([pixels])[0]
   if not faces:
     raise ValueError(f"the template needs points, and {detector} finds no face: choose crop=auto")
@@ -296,7 +296,7 @@ def _found_points(pixels: np.ndarray, detector: str) -> np.ndarray:
 
 
 def _check_places(still: Still, crop: str, width: int, height: int) -> None:
-  """Raises ValueError where the distributor places the face, or its landmarks, far outside the picture."""
+  """Raises ValueError if the distributor's face or landmarks are far outside the picture."""
   try:
     if still.landmarks is not None:
       align.check_points(still.landmarks, width, height)

@@ -1,9 +1,9 @@
-"""MXNet's RecordIO as InsightFace ships faces in it: train.rec and train.idx (data/README.md, section 10).
+"""Reads MXNet's RecordIO as InsightFace uses it for faces: train.rec and train.idx (data/README.md, section 10).
 
-A record is u32 magic, u32 (part << 29 | length), the payload, and padding to 4 bytes. A payload that holds the magic
-itself on a 4-byte boundary is cut there into parts 1, 2, ..., 2, 3 and loses it; whole payloads are part 0. An image's
-payload begins with a header of its own, `IfQQ` = (flag, label, id, id2); if the flag is above 0 the label is that
-many float32 instead, which follow. Little endian throughout.
+A record consists of u32 magic, u32 (part << 29 | length), the payload, and padding to 4 bytes. A payload that contains
+the magic on a 4-byte boundary is split there into parts 1, 2, ..., 2, 3 without the magic; whole payloads are part 0.
+The payload of an image begins with a header `IfQQ` = (flag, label, id, id2). If the flag is above 0, that many float32
+labels follow the header and replace its label. Everything is little endian.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MAGIC = 0xCED7230A
-MAX_LENGTH = 64 << 20  # Of a payload; the format itself allows 512 MiB, and a face takes a few KiB.
+MAX_LENGTH = 64 << 20  # Limit per payload; the format allows 512 MiB, but a face takes only a few KiB.
 MAX_LABELS = 4096
 
 _FRAME = struct.Struct("<II")
@@ -27,12 +27,12 @@ _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-  """What a record says before its image.
+  """Header of a record.
 
   Attributes:
-    labels: one number, or as many as its flag says.
-    id: the record's own number.
-    size: bytes of the image after it; 0 where there is none.
+    labels: one number, or as many as the flag states.
+    id: number of the record.
+    size: number of bytes of the image after the header; 0 if there is none.
   """
 
   labels: tuple[float, ...]
@@ -41,7 +41,7 @@ class Header:
 
 
 class Reader:
-  """An open .rec; every read names its offset. To be used in a `with`."""
+  """An open .rec file, as a context manager; every read takes an offset."""
 
   def __init__(self, path: Path):
     self.path = path
@@ -50,7 +50,7 @@ class Reader:
     with self.path.open("rb") as stream:
       self.size = stream.seek(0, io.SEEK_END)
       self._bytes: mmap.mmap | bytes = b""
-      if self.size:  # Nothing cannot be mapped.
+      if self.size:  # An empty file cannot be mapped.
         self._bytes = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     return self
 
@@ -62,31 +62,31 @@ class Reader:
     """Returns a record's payload, its parts joined, and the offset of the next record.
 
     Raises:
-      ValueError: no record at the offset, one cut short, or one above `MAX_LENGTH`.
+      ValueError: there is no record at the offset, or it is cut short or longer than `MAX_LENGTH`.
     """
     parts, next_offset = self._parts(offset)
     return _MAGIC_BYTES.join(self._bytes[start : start + length] for start, length in parts), next_offset
 
   def header(self, offset: int) -> tuple[Header, int]:
-    """Returns what `parse` says of a record, and the offset of the next; reads no image.
+    """Returns the header of a record and the offset of the next record, without reading the image.
 
     Raises:
-      ValueError: as `payload` and `parse`.
+      ValueError: as in `payload` and `parse`.
     """
     parts, next_offset = self._parts(offset)
     start, length = parts[0]
     total = sum(length for _, length in parts) + 4 * (len(parts) - 1)
-    if len(parts) > 1:  # The cut may lie inside the header.
+    if len(parts) > 1:  # The payload may be split inside the header.
       return parse(self.payload(offset)[0])[0], next_offset
     return _parse_header(
       self._bytes[start : start + min(length, _HEADER.size + 4 * MAX_LABELS)], total
     ), next_offset
 
   def offsets(self) -> Iterator[int]:
-    """Yields where each record begins, from the first on.
+    """Yields the offset of each record.
 
     Raises:
-      ValueError: as `payload`.
+      ValueError: as in `payload`.
     """
     offset = 0
     while offset < self.size:
@@ -94,7 +94,7 @@ class Reader:
       offset = self._parts(offset)[1]
 
   def _parts(self, offset: int) -> tuple[list[tuple[int, int]], int]:
-    """Where the parts of a record's payload lie, (start, length) each, and the offset of the next record."""
+    """Returns (start, length) of each part of a record's payload, and the offset of the next record."""
     parts: list[tuple[int, int]] = []
     total = 0
     while True:
@@ -121,10 +121,10 @@ class Reader:
 
 
 def parse(payload: bytes) -> tuple[Header, bytes]:
-  """Takes a payload apart into its header and the image's bytes.
+  """Splits a payload into its header and the bytes of the image.
 
   Raises:
-    ValueError: a payload too short for its header, above `MAX_LABELS` labels, or a label that is no number.
+    ValueError: the payload is too short for its header, has more than `MAX_LABELS` labels, or a label is not finite.
   """
   header = _parse_header(payload, len(payload))
   return header, payload[len(payload) - header.size :]
@@ -144,7 +144,7 @@ def _parse_header(start: bytes, total: int) -> Header:
 
 @dataclasses.dataclass(frozen=True)
 class Image:
-  """The encoded image of one record of a .rec; a place of bytes for `stills.Still`."""
+  """The encoded image of one record of a .rec; a source of bytes for `stills.Still`."""
 
   path: Path
   offset: int
@@ -160,10 +160,10 @@ class Image:
 
 
 def read_index(path: Path) -> dict[int, int]:
-  """Reads a .idx: a line `key<tab>offset` a record.
+  """Reads a .idx file, which has one line `key<tab>offset` per record.
 
   Raises:
-    ValueError: a line that is not so, or a key that occurs twice.
+    ValueError: a line has another form, or a key occurs twice.
   """
   index: dict[int, int] = {}
   with path.open("rb") as stream:

@@ -1,7 +1,7 @@
 """Prepared data sets as host arrays: opens, generates and reads the TFDS builders of `jaxfer.data.datasets`.
 
-A data set is read whole (nearly every one here fits in memory as uint8). The arrays are sorted by record key:
-their order depends on neither the shards nor the hash that TFDS shuffles by.
+A data set is read whole (nearly all data sets here fit in memory as uint8). The arrays are sorted by record key, so
+their order depends neither on the shards nor on the hash by which TFDS shuffles.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from jaxfer.data.staging import put, staging
 from jaxfer.errors import UserError, unknown
 from jaxfer.values import check
 
-_CHUNK = 256  # Records decoded at a time: enough to amortise a read, little beside the whole.
+_CHUNK = 256  # Records decoded at a time: enough to amortise a read, but little memory.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,14 +35,14 @@ class Records:
   Attributes:
     arrays: name -> array of leading length n. `label` and `subject` are int32 indices into `label_names` and
       `subject_names`; sequences have `frames` [n, T, S, S, 3] uint8 and `flow` [n, T, S, S, 2] int16
-      (pixels * 32767 / 20), stills `image` [n, S, S, C] uint8; further arrays as the builder declares them.
+      (pixels * 32767 / 20), stills have `image` [n, S, S, C] uint8; the builder declares further arrays.
     keys: the n record keys, ascending, unique.
     label_names: class names by label.
     subject_names: the people, ascending.
-    fingerprint: SHA-256 (hex) of keys, names, array bytes and texts: equal exactly where the data are equal.
-    texts: name -> the n texts of a further text feature; `arrays` holds numbers only. Imported stills have `split`:
-      "train", "validation" or "test" as distributed, or "" where the distributor made none.
-    notes: lines for the reader: of a mixture, what it is made of.
+    fingerprint: SHA-256 (hex) of keys, names, array bytes and texts; equal exactly if the data are equal.
+    texts: name -> the n strings of a further text feature; `arrays` holds numbers only. Imported stills have `split`:
+      "train", "validation" or "test" as distributed, or "" if the distributor defines no split.
+    notes: lines for reports; for a mixture, its composition.
   """
 
   arrays: dict[str, np.ndarray]
@@ -58,7 +58,7 @@ class Records:
 
   @property
   def subjects(self) -> np.ndarray:
-    """The n people's names, one a record."""
+    """The n names of the people, one per record."""
     return np.asarray(self.subject_names)[self.arrays["subject"]]
 
   @classmethod
@@ -70,17 +70,17 @@ class Records:
     subjects: Sequence[str],
     texts: Mapping[str, Sequence[str]] | None = None,
   ) -> "Records":
-    """Sorts, checks and fingerprints.
+    """Creates records: sorts and checks the arrays, and computes the fingerprint.
 
     Args:
-      arrays: name -> array of leading length n, among them `label`; `subject` is made from `subjects`.
+      arrays: name -> array of leading length n, including `label`; `subject` is computed from `subjects`.
       keys: n unique record keys, in the order of the arrays.
       label_names: class names by label.
       subjects: the n people's names, in the order of the arrays.
       texts: name -> n texts, in the order of the arrays.
 
     Raises:
-      UserError: no records, unequal lengths, a repeated key, or a label outside `label_names`.
+      UserError: there are no records, lengths differ, a key is repeated, or a label is outside `label_names`.
     """
     texts = texts or {}
     lengths = {"keys": len(keys), "subjects": len(subjects)} | {name: len(arrays[name]) for name in arrays}
@@ -90,7 +90,7 @@ class Records:
     order = np.asarray(sorted(range(len(keys)), key=keys.__getitem__))
     keys = tuple(keys[i] for i in order)
     if repeated := next((a for a, b in itertools.pairwise(keys) if a == b), None):
-      raise UserError(f"record key '{repeated}' occurs twice; every record needs its own")
+      raise UserError(f"record key '{repeated}' occurs twice; keys must be unique")
     subject_names = tuple(sorted(set(subjects)))
     index = {name: i for i, name in enumerate(subject_names)}
     sorted_arrays = {name: np.ascontiguousarray(arrays[name][order]) for name in sorted(arrays)}
@@ -115,7 +115,7 @@ class Records:
 def fingerprint(
   arrays: Mapping[str, np.ndarray], texts: Mapping[str, Sequence[str]], *names: Sequence[str]
 ) -> str:
-  """See `Records`; a little at a time, as arrays may be columns on disk (`stream.Column`)."""
+  """Computes `Records.fingerprint` piece by piece, since arrays may be columns on disk (`stream.Column`)."""
   digest = hashlib.sha256()
   for group in names:
     digest.update(f"{len(group)}\n".encode() + "\0".join(group).encode())
@@ -130,33 +130,33 @@ def fingerprint(
 
 
 def default_data_dir() -> Path:
-  """Where prepared data lie unless told otherwise: $JAXFER_DATA_DIR, else ~/jaxfer_data."""
+  """Returns the default folder of prepared data: $JAXFER_DATA_DIR, else ~/jaxfer_data."""
   return Path(os.environ.get("JAXFER_DATA_DIR") or Path.home() / "jaxfer_data").expanduser()
 
 
 def load(name: str, data_dir: str | Path, **options: Any) -> Records:
-  """Reads a prepared data set; a synthetic one is generated on first use, a mixture composed of its parts.
+  """Reads a prepared data set; a synthetic one is generated on first use, and a mixture is composed of its parts.
 
   Args:
     name: a key of `jaxfer.data.datasets.DATASETS`.
-    data_dir: the folder that holds the prepared sets.
-    **options: fields of the builder's `Config`, e.g. `num_frames=16, image_size=64`; those left out take the
-      builder's defaults.
+    data_dir: folder of the prepared data sets.
+    **options: fields of the builder's `Config`, e.g. `num_frames=16, image_size=64`; the others have the builder's
+      defaults.
 
   Raises:
-    UserError: an unknown data set or option, a set that is not prepared (the message names the command), a
-      folder that cannot be written, or damaged files.
+    UserError: the data set or an option is unknown, the set is not prepared (the message gives the command), the
+      folder cannot be written, or files are damaged.
   """
   builder = prepared(name, data_dir, options)
   if builder is None:
-    from jaxfer.data import mixed  # It loads its parts from here.
+    from jaxfer.data import mixed  # Imported here because it imports this module.
 
     return mixed.load(name, data_dir, options)
   return read(builder)
 
 
 def prepared(name: str, data_dir: str | Path, options: Mapping[str, Any]) -> Any:
-  """The builder of a prepared data set, generated first where it is synthetic; None for a mixture. Raises as `load`."""
+  """Returns the builder of a prepared data set, or None for a mixture; generates synthetic ones. Raises as `load`."""
   config = make_config(name, options)
   if DATASETS[name].parts:
     return None
@@ -170,10 +170,10 @@ def prepared(name: str, data_dir: str | Path, options: Mapping[str, Any]) -> Any
 
 
 def make_config(name: str, options: Mapping[str, Any]) -> Any:
-  """Returns the builder's `Config` of these options, under a name that only equal options share.
+  """Returns the builder's `Config` for these options, with a name that only equal options share.
 
   Raises:
-    UserError: an unknown data set or option, or a value that is not of the option's type or outside its range.
+    UserError: the data set or an option is unknown, or a value has the wrong type or is out of range.
   """
   if name not in DATASETS:
     raise unknown("data set", name, DATASETS)
@@ -184,32 +184,32 @@ def make_config(name: str, options: Mapping[str, Any]) -> Any:
     if option not in own:
       raise unknown(f"option of data set '{name}'", option, own)
     check(value, own[option].type, f"{name}.{option}")
-    # Equal numbers, or the same data would be prepared under two names.
+    # Equal numbers must be written equally, or the same data would be prepared under two names.
     given[option] = float(value) if type(own[option].default) is float else value
   chosen = module.Config(name="unnamed", **given)
   named = [(field, getattr(chosen, field)) for field in own if own[field].metadata.get("in_name", True)]
   words = "_".join(f"{field}-{re.sub('[^A-Za-z0-9.]+', '-', str(value))}" for field, value in named)
-  # The words are for the reader; the digest tells apart what they blur.
+  # The words are for readers; the digest makes the name unique.
   digest = hashlib.sha256(repr(named).encode()).hexdigest()[:8]
   return module.Config(name=f"{words[:150]}_{digest}", **given)
 
 
 def embedded_version(name: str) -> int | None:
-  """Major version of the drawings of an embedded data set, which other versions differ from; None for imported sets."""
+  """Returns the major version of an embedded data set, whose drawings change with it; None for imported sets."""
   if not DATASETS[name].generated:
     return None
   return importlib.import_module(DATASETS[name].module).Builder.VERSION.major
 
 
 def option_fields(config_class: Any) -> dict[str, dataclasses.Field]:
-  """The fields of a builder's `Config` that are not of TFDS: the options of the data set."""
+  """Returns the options of a data set: the fields of the builder's `Config` that TFDS does not define."""
   base = next(c for c in config_class.__mro__ if c.__module__.startswith("tensorflow_datasets."))
   inherited = {field.name for field in dataclasses.fields(base)}
   return {f.name: f for f in dataclasses.fields(config_class) if f.name not in inherited}
 
 
 def open_builder(name: str, config: Any, data_dir: str | Path) -> Any:
-  """Returns the TFDS builder of a data set and configuration; prepares nothing."""
+  """Returns the TFDS builder of a data set and configuration, without preparing the data."""
   module = importlib.import_module(DATASETS[name].module)
   with _quiet():
     return module.Builder(config=config, data_dir=Path(data_dir), file_format="array_record")
@@ -225,19 +225,19 @@ def generate(
 ) -> Path:
   """Writes a data set as array_record and returns its folder.
 
-  All is written to a hidden folder inside `data_dir` and renamed at the end: an interrupted run leaves an
-  earlier copy untouched and nothing half-made. What a killed run left is removed here, see `staging`.
+  Everything is written to a hidden folder inside `data_dir` and renamed at the end, so an interrupted run leaves an
+  earlier copy untouched and no partial one. Folders of killed runs are removed here, see `staging`.
 
   Args:
     name: a key of `DATASETS`.
     config: from `make_config`.
-    data_dir: the folder that holds the prepared sets.
-    replace: replace a prepared copy of the same configuration instead of keeping it.
-    finish: called before the renaming with the builder and the final folder, to check what was written or add
-      to it in `builder.data_path`.
+    data_dir: folder of the prepared data sets.
+    replace: whether to replace a prepared copy of the same configuration instead of keeping it.
+    finish: called with the builder and the final folder before the renaming, to check the written files or add
+      others in `builder.data_path`.
 
   Raises:
-    UserError: `data_dir` cannot be written; and whatever the builder finds wrong with its source.
+    UserError: `data_dir` cannot be written, or the builder finds an error in its source.
   """
   root = Path(data_dir)
   folders.check_data_dir(root)
@@ -255,15 +255,15 @@ def generate(
     except OSError:
       if replace or not final.exists():
         raise
-      # Another process generated the same set meanwhile: its copy is as good as ours, which goes.
+      # Another process generated the same set in the meantime. Its copy is equal, so ours is deleted.
   return final
 
 
 def read(builder: Any) -> Records:
-  """Reads a prepared data set whole.
+  """Reads a whole prepared data set.
 
   Raises:
-    UserError: damaged files.
+    UserError: files are damaged.
   """
   with damaged(Path(builder.data_path)):
     source = open_source(builder)
@@ -276,7 +276,7 @@ def read(builder: Any) -> Records:
 
 
 def open_source(builder: Any, *, raw: bool = False) -> Any:
-  """The records of a prepared set by position, decoded or as `raw` bytes; ValueError where some are missing."""
+  """Returns the records of a prepared set, decoded or as `raw` bytes; raises ValueError if some are missing."""
   import tensorflow_datasets as tfds
 
   method = tfds.decode.DeserializeMethod
@@ -292,7 +292,7 @@ def open_source(builder: Any, *, raw: bool = False) -> Any:
 
 @contextlib.contextmanager
 def damaged(folder: Path) -> Iterator[None]:
-  """Makes a `UserError` of whatever reading a prepared set raises: array_record and the codecs raise what they like."""
+  """Turns all exceptions from reading a prepared set into `UserError`; array_record and codecs raise many kinds."""
   try:
     yield
   except UserError:
@@ -307,7 +307,7 @@ def damaged(folder: Path) -> Iterator[None]:
 def columns(
   examples: Iterator[Mapping[str, Any]], count: int
 ) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
-  """Stacks `count` examples into one array or list a feature, filled in place: twice the data is never held."""
+  """Stacks `count` examples to one array or list per feature, filled in place to avoid a second copy."""
   arrays: dict[str, np.ndarray] = {}
   texts: dict[str, list[str]] = {}
   for i, example in enumerate(examples):
@@ -335,12 +335,12 @@ def _not_prepared(name: str, config: Any, options: Mapping[str, Any], path: Path
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-  """Keeps TFDS's own prints, bars and custom-configuration warnings from the terminal."""
+  """Suppresses TFDS's prints, progress bars and warnings about custom configurations."""
   import tensorflow_datasets as tfds
 
   logger = logging.getLogger("absl")
   level = logger.level
-  tfds.disable_progress_bar()  # For good: TFDS offers no way to ask whether it was on.
+  tfds.disable_progress_bar()  # Permanently, because TFDS offers no way to ask whether it was on.
   logger.setLevel(logging.ERROR)
   try:
     with contextlib.redirect_stdout(io.StringIO()):

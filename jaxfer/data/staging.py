@@ -1,4 +1,4 @@
-"""Folders that a data set is written to before it is renamed; what killed runs left of them is removed."""
+"""Temporary folders to which a data set is written before it is renamed; those of killed runs are removed."""
 
 import contextlib
 import fcntl
@@ -11,8 +11,8 @@ from pathlib import Path
 from jaxfer.errors import UserError
 
 _PREFIX = ".incomplete-"
-_LOCK = "lock"  # A file in the folder, locked as long as its process lives. The system unlocks it, whatever kills it.
-_REPLACED = "replaced"  # The earlier copy, while a new one takes its place.
+_LOCK = "lock"  # A file in the folder, locked while its process lives. The system unlocks it however the process ends.
+_REPLACED = "replaced"  # The earlier copy, while a new one replaces it.
 
 
 @contextlib.contextmanager
@@ -26,11 +26,10 @@ def staging(root: Path) -> Iterator[Path]:
     root.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".starting-", dir=root))
     lock = (folder / _LOCK).open("w")
-    with contextlib.suppress(OSError):  # A file system without locks: then nobody's folder can be removed.
+    with contextlib.suppress(OSError):  # On a file system without locks, no folder is removed.
       fcntl.flock(lock, fcntl.LOCK_EX)
-    folder = folder.rename(
-      root / f"{_PREFIX}{folder.name.removeprefix('.starting-')}"
-    )  # It is locked before it is seen.
+    # The folder is locked before it gets its final name.
+    folder = folder.rename(root / f"{_PREFIX}{folder.name.removeprefix('.starting-')}")
   except OSError as error:
     raise UserError(
       f"data folder {root} cannot be written ({error.strerror}): choose another, or set JAXFER_DATA_DIR"
@@ -45,12 +44,12 @@ def staging(root: Path) -> Iterator[Path]:
 
 
 def put(built: Path, final: Path, folder: Path, replace: bool) -> None:
-  """Renames what was built in the staging `folder` to its final place.
+  """Renames the data set built in the staging `folder` to its final place.
 
-  An earlier copy there goes to the staging folder first; if this is interrupted in between, it comes back.
+  An earlier copy is moved to the staging folder first; if the process is killed in between, it is moved back later.
 
   Raises:
-    OSError: there is an earlier copy and it is not to be replaced, or a folder cannot be renamed.
+    OSError: there is an earlier copy and `replace` is False, or a folder cannot be renamed.
   """
   if replace and final.exists():
     aside = folder / _REPLACED / built.relative_to(folder)
@@ -69,14 +68,14 @@ def _remove_left(root: Path, own: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _put_back(root, left)
         shutil.rmtree(left, ignore_errors=True)
-    except FileNotFoundError:  # Made before folders were locked, or half removed.
+    except FileNotFoundError:  # The folder has no lock file yet, or is being removed.
       shutil.rmtree(left, ignore_errors=True)
     except OSError:
-      continue  # Its process lives, or it is another user's.
+      continue  # Its process is alive, or belongs to another user.
 
 
 def _put_back(root: Path, folder: Path) -> None:
-  """Renames an earlier copy back to its place, unless a new one has taken it."""
+  """Renames an earlier copy back to its place, unless a new one is there."""
   aside = folder / _REPLACED
   for info in list(aside.rglob("dataset_info.json")):
     final = root / info.parent.relative_to(aside)

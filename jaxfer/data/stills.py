@@ -1,23 +1,23 @@
-"""Still pictures of a distribution: what an importer says of each, and where its bytes lie.
+"""Still pictures of a data set: their description by an importer, and the sources of their bytes.
 
-An importer of stills is a folder `datasets/<name>/` with a `scan` that walks and parses the distributor's tree (it
-decodes nothing), fills the findings and returns one `Still` a picture. All after that is common:
+An importer of stills is a folder `datasets/<name>/` with a function `scan` that walks the distributor's folders without
+decoding pictures, fills the findings and returns one `Still` per picture. The rest is common to all importers:
 
 - `stills_builder.Config` and `stills_builder.Builder` are the bases of the set's own `Config` and `Builder`;
-- `reading.read` reads the stills in processes: `decode.decode` checks them, `detect.get` finds the faces that the
-  distributor does not place, `align` brings them to size.
+- `reading.read` reads the stills in parallel processes: `decode.decode` checks them, `detect.get` finds faces without a
+  given position, and `align` crops and resizes them.
 
-Pixel i covers i to i + 1: where a distributor's (0, 0) is the middle of the first pixel, add 0.5. An EXIF rotation is
-applied before; squares and points are of the upright picture.
+Pixel i covers i to i + 1; add 0.5 if a distributor's (0, 0) is the middle of the first pixel. An EXIF rotation is
+applied first, so squares and points refer to the upright picture.
 
-How faces are cut out, option `crop`:
+The option `crop` determines how faces are cropped:
 
-- "auto": the square about the distributor's points, else its square, else the detector's, else the middle;
-- "detector": the largest face that the detector finds, else as "auto", for data sets that one detector is to cut alike;
-- "template": points (two, three or five) by a similarity to the 112-pixel template, at any size; a picture without
-  points gets them from the detector, and is bad where it gives none;
+- "auto": the square around the distributor's points, else its square, else the detector's, else the middle square;
+- "detector": the largest face that the detector finds, else as "auto", to crop several data sets in the same way;
+- "template": points (two, three or five) are aligned to the 112-pixel template by a similarity, at any size; the
+  detector provides missing points, and a picture without points is bad;
 - "middle": the largest square in the middle;
-- "whole": all of the picture, its aspect changed where it is not square.
+- "whole": the whole picture, which changes its aspect ratio if it is not square.
 """
 
 import dataclasses
@@ -32,14 +32,14 @@ import numpy as np
 
 from jaxfer.data.align import Square
 
-# Name of the class of pictures to which their distributor gives no label. It contradicts no other label.
+# Name of the class of pictures without a label from the distributor. It contradicts no other label.
 UNLABELLED = "unlabelled"
 
-_LARGEST = 256 << 20  # Bytes; no picture has more.
+_LARGEST = 256 << 20  # Largest size of a file in bytes.
 
 
 class Bytes(Protocol):
-  """Where the encoded bytes of a picture lie; picklable, and `str()` of it names the place in messages."""
+  """Source of the encoded bytes of a picture. It can be pickled, and `str()` names it in messages."""
 
   def read(self) -> bytes:
     """Returns the encoded picture (JPEG, PNG, TIFF, ...). Raises OSError or ValueError."""
@@ -47,7 +47,7 @@ class Bytes(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class File:
-  """A file of its own."""
+  """A picture in a separate file."""
 
   path: Path
 
@@ -94,7 +94,7 @@ class Member:
     try:
       with _open_zip(self.archive, self.archive.stat().st_mtime_ns).open(self.name) as stream:
         return _bounded(stream.read(_LARGEST + 1))
-    # Damage shows as nearly anything: KeyError for a name that is not there, RuntimeError for a password.
+    # A damaged archive may raise anything: KeyError for a missing name, RuntimeError for a password.
     except (zipfile.BadZipFile, KeyError, RuntimeError, NotImplementedError, EOFError, zlib.error) as error:
       raise ValueError(f"cannot be unpacked ({error})") from None
 
@@ -104,8 +104,8 @@ class Member:
 
 @functools.lru_cache(maxsize=8)
 def _open_zip(path: Path, changed: int) -> zipfile.ZipFile:
-  """Kept open: the directory of an archive is read once, not once a member."""
-  del changed  # A new time is another archive.
+  """Opens an archive and caches it, so that its directory is read once, not once per member."""
+  del changed  # Part of the cache key: a new modification time means another archive.
   return zipfile.ZipFile(path)
 
 
@@ -117,21 +117,21 @@ def _bounded(data: bytes) -> bytes:
 
 @dataclasses.dataclass(frozen=True)
 class Still:
-  """A picture with what its distributor says of it.
+  """A picture and its description by the distributor.
 
   Attributes:
-    key: of the record; unique in the set.
-    subject: the person's name; where people are unknown, a name of the picture's own.
-    label: index into the set's class names.
-    source: where the bytes lie.
-    square: the face, as the distributor gives it; None where it does not.
+    key: key of the record, unique in the data set.
+    subject: name of the person; if the people are unknown, a different name for each picture.
+    label: index into the class names.
+    source: source of the bytes.
+    square: the distributor's square around the face; None if not given.
     points: [2, 2], [3, 2] or [5, 2] (x, y) in pixels of the picture: the eyes; eyes and middle of the mouth; or eyes,
-      nose tip and corners of the mouth, each pair from image-left to image-right. None where not given.
+      nose tip and corners of the mouth, each pair from image-left to image-right. None if not given.
     split: "train", "validation" or "test" as distributed, or "".
     extras: further features by name, as the builder declares them.
-    landmarks: [K, 2], points to be kept, in pixels of the picture; they move with the crop and are written as the
-      feature `landmarks` in pixels of the crop, where the builder has `LANDMARKS`. None where not given.
-    where: what names the picture and its face, for messages: "list.csv, line 3, box 10,20 30 x 40". "" for nothing.
+    landmarks: [K, 2], points in pixels of the picture. They are written as the feature `landmarks`, in pixels of the
+      crop, if the builder has `LANDMARKS`. None if not given.
+    where: names the picture and its face in messages, e.g. "list.csv, line 3, box 10,20 30 x 40"; may be "".
   """
 
   key: str

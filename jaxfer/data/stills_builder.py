@@ -1,29 +1,29 @@
-"""The TFDS builder that all sets of stills share; imported by builder modules alone, as it imports TFDS.
+"""The TFDS builder that all sets of stills share; imported only by builder modules, since it imports TFDS.
 
-A set's builder module:
+The builder module of a data set looks like this:
 
 ```python
 @dataclasses.dataclass
 class Config(stills_builder.Config):
-  label_source: str = "filename"              # Its own options, and other defaults of the common ones.
+  label_source: str = "filename"              # Further options, and other defaults of common ones.
 
 class Builder(stills_builder.Builder):
   VERSION = tfds.core.Version("1.0.0")
-  LABELS = ("anger", ...)                     # Or define label_names(self), where they depend on the options;
-                                              # or leave it out and have scan call self.set_label_names(names).
+  LABELS = ("anger", ...)                     # Or define label_names(self) if they depend on the options;
+                                              # or leave it out and call self.set_label_names(names) in scan.
   HOMEPAGE = "http://..."
-  LANDMARKS = 37                              # Where stills carry landmarks: how many.
+  LANDMARKS = 37                              # Number of landmarks, if stills have any.
 
-  def extras(self):                           # Further features; each still gives their values in `extras`.
+  def extras(self):                           # Further features; each still has their values in `extras`.
     return {"pose": tfds.features.Text(), "ratings": tfds.features.Tensor(shape=(6,), dtype=np.float32)}
 
   def scan(self, source, findings):
     return scan.scan(source, self.builder_config.label_source, findings)
 ```
 
-Features written: key, subject, label, image, split, `landmarks` (float32 [K, 2], NaN where a still has none) where
-LANDMARKS (or num_landmarks()) says K, and the extras. `scan` counts what it found against what it expected; "written"
-is counted here.
+The features are key, subject, label, image, split, the extras and, if LANDMARKS (or num_landmarks()) is K > 0,
+`landmarks` (float32 [K, 2], NaN if a still has none). `scan` adds found and expected counts; this module adds the
+count "written".
 """
 
 import abc
@@ -45,15 +45,15 @@ from jaxfer.ranges import Channels, StoredSize
 
 @dataclasses.dataclass
 class Config(tfds.core.BuilderConfig):
-  """The options of every set of stills.
+  """Options of all sets of stills.
 
   Attributes:
-    image_size: S, 16 to 4096, edge of the written picture in pixels.
+    image_size: S, edge of the written picture in pixels, 16 to 4096.
     channels: 3 (RGB) or 1 (grey).
     crop: "auto", "detector", "template", "middle" or "whole"; see `jaxfer.data.stills`.
-    detector: "centerface", "cascade" or the path of YuNet's ONNX file; "" for the best that is installed.
+    detector: "centerface", "cascade" or the path of YuNet's ONNX file; "" for the best installed one.
     source: the distributor's folder.
-    skip_bad: leave bad files out instead of stopping.
+    skip_bad: whether to leave bad files out instead of stopping.
   """
 
   image_size: StoredSize = 64
@@ -69,7 +69,7 @@ class Config(tfds.core.BuilderConfig):
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-  """Scans, reads, writes; `findings` says what the source was like once the examples have been drawn."""
+  """Scans, reads and writes. `findings` has the counts and problems once all examples have been generated."""
 
   VERSION = tfds.core.Version("1.0.0")
   LABELS: Sequence[str] = ()
@@ -80,10 +80,10 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
 
   @abc.abstractmethod
   def scan(self, source: Path, findings: Findings) -> list[Still]:
-    """Walks the distributor's tree and fills `findings`. Raises UserError where nothing of the set is there."""
+    """Lists the stills and fills `findings`. Raises UserError if the source holds nothing of the data set."""
 
   def label_names(self) -> Sequence[str]:
-    """The class names under the options in `self.builder_config`; empty where only the scan knows them."""
+    """The class names for the options in `self.builder_config`; empty if only the scan knows them."""
     return self.LABELS
 
   def extras(self) -> Mapping[str, Any]:
@@ -91,20 +91,20 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     return {}
 
   def may_lack(self) -> Sequence[str]:
-    """Classes that a whole copy need not have under the options; without any other the import stops."""
+    """Classes that a complete copy may lack with these options; if any other class is missing, the import stops."""
     return ()
 
   def num_landmarks(self) -> int:
-    """K of the feature `landmarks` under the options; 0 where it is not written."""
+    """K of the feature `landmarks` with these options; 0 if it is not written."""
     return self.LANDMARKS
 
   def crop(self, stills: Sequence[Still]) -> str:
-    """How faces are cut out: the option, unless a set lets what it found decide."""
+    """The crop to use: the option, unless a data set decides by its stills."""
     del stills
     return self.builder_config.crop
 
   def set_label_names(self, names: Sequence[str]) -> None:
-    """Gives the class names that `scan` found; a prepared copy brings its own."""
+    """Sets the class names that `scan` found; a prepared copy stores them."""
     self.info.features["label"].names = list(names)
 
   def _info(self) -> tfds.core.DatasetInfo:
@@ -163,14 +163,14 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
 def check_classes(
   source: str, counts: Sequence[int], names: Sequence[str], may_lack: Sequence[str], findings: Findings
 ) -> None:
-  """Enters every class of which nothing could be written as bad: a class that is missing is not harmless."""
+  """Reports every class without written records as bad, since a missing class is not harmless."""
   for name, count in zip(names, counts, strict=True):
     if not count and name not in may_lack:
       findings.bad.append(Problem(source, f"nothing of class '{name}' in this copy"))
 
 
 def check_several(source: str, written: Sequence[str]) -> None:
-  """Raises UserError where a single class was written: any net would be right every time."""
+  """Raises UserError if only one class was written, since any network would always be right."""
   if len(written) < 2:
     raise UserError(
       f"source {source}: all of its usable pictures are of class '{written[0]}': a classifier needs two"

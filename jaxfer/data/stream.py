@@ -1,9 +1,9 @@
-"""Data too big for where they are needed: read lazily from disk, and gathered on the host ahead of their use.
+"""Data sets too large for memory: read lazily from disk, and gathered on the host ahead of their use.
 
-`load` is `records.load` for a set of any size: where the decoded pictures would not fit, they stay on disk as `Column`s
-that stand in for arrays and decode the rows they are asked for. Keys, labels, people and small features are read once,
-no picture decoded. A `Stream` hands out the rows of an index plan, window after window, read ahead in threads by Grain,
-whose own shuffling is off.
+`load` is `records.load` for data sets of any size. If the decoded pictures do not fit in memory, they stay on disk as
+`Column`s, which replace arrays and decode the requested records. Keys, labels, people and small features are read once,
+without decoding pictures. A `Stream` yields the records of an index plan, window after window. Grain reads them ahead
+in threads; its own shuffling is off.
 """
 
 import dataclasses
@@ -18,18 +18,18 @@ import numpy as np
 from jaxfer import files
 from jaxfer.data import records
 
-_SMALL = 4096  # Bytes of a record up to which a feature is read into memory.
+_SMALL = 4096  # Features of up to this many bytes per record are read into memory.
 _CHUNK = 1024  # Records parsed at a time for their small features.
-_SLICE = 32  # Rows that a thread reads at a time.
+_SLICE = 32  # Records that a thread reads at a time.
 
 
 class Reader:
   """Decodes chosen features of chosen records of a prepared set; threads may share it.
 
   Attributes:
-    folder: of the set.
+    folder: folder of the data set.
     infos: name -> shape and dtype of a feature's decoded value.
-    count: records there are.
+    count: number of records.
   """
 
   def __init__(self, builder: Any):
@@ -42,11 +42,11 @@ class Reader:
       self._source = records.open_source(builder, raw=True)
 
   def sort(self, order: np.ndarray) -> None:
-    """From now on row i is the record at `order[i]` in the files."""
+    """Sorts the records: from now on, record i is the one at `order[i]` in the files."""
     self._order = order
 
   def read(self, rows: np.ndarray, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The features `names` of each of some rows; raises `UserError` where files are damaged."""
+    """Yields the features `names` of the records `rows`; raises `UserError` if files are damaged."""
     import tensorflow_datasets as tfds
 
     with records.damaged(self.folder):
@@ -58,9 +58,9 @@ class Reader:
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-  """A feature that stays on disk, in place of an array [n, ...]: `column[rows]` decodes rows, one or several.
+  """A feature that stays on disk, in place of an array [n, ...]; `column[rows]` decodes one or several records.
 
-  It never becomes an array as a whole: `np.asarray` of it is refused.
+  It cannot be converted to an array: `np.asarray` raises an error.
   """
 
   reader: Reader
@@ -68,17 +68,17 @@ class Column:
 
   @property
   def shape(self) -> tuple[int, ...]:
-    """As of an array."""
+    """Same as for an array."""
     return (self.reader.count, *self.reader.infos[self.name].shape)
 
   @property
   def dtype(self) -> np.dtype:
-    """As of an array."""
+    """Same as for an array."""
     return np.dtype(self.reader.infos[self.name].np_dtype)
 
   @property
   def nbytes(self) -> int:
-    """Of the array that it stands for."""
+    """Size in bytes of the array that it replaces."""
     return math.prod(self.shape) * self.dtype.itemsize
 
   def __len__(self) -> int:
@@ -104,7 +104,7 @@ def _decode(reader: Reader, rows: np.ndarray, columns: Sequence[Column]) -> dict
 
 
 def decoded_bytes(builder: Any) -> int:
-  """Bytes of a prepared set's arrays once it is read whole."""
+  """Returns the size in bytes of a prepared set's decoded arrays."""
   infos = builder.info.features.get_tensor_info().values()
   return sum(_bytes(info) for info in infos) * builder.info.splits["train"].num_examples
 
@@ -114,7 +114,7 @@ def _bytes(info: Any) -> int:
 
 
 def load(name: str, data_dir: str | Path, options: Mapping[str, Any], limit: int | None) -> records.Records:
-  """As `records.load`; a set of more than `limit` bytes decoded is opened lazily, unless it is a mixture."""
+  """Like `records.load`, but opens a set of more than `limit` decoded bytes lazily, unless it is a mixture."""
   builder = records.prepared(name, data_dir, options)
   if builder is None or limit is None or decoded_bytes(builder) <= limit:
     return records.load(name, data_dir, **options)
@@ -122,13 +122,13 @@ def load(name: str, data_dir: str | Path, options: Mapping[str, Any], limit: int
 
 
 def open_records(builder: Any) -> records.Records:
-  """A prepared set whose large features are `Column`s. All else is that of `records.read`, the fingerprint included.
+  """Opens a prepared set with its large features as `Column`s; the rest equals `records.read`, with the fingerprint.
 
-  The fingerprint is what `jaxfer prepare` wrote down. A set without its report (one that was drawn) is decoded once
-  from end to end for it, a little at a time.
+  The fingerprint is the one that `jaxfer prepare` recorded. A set without that report (a drawn one) is decoded once, in
+  small pieces, to compute it.
 
   Raises:
-    UserError: damaged files.
+    UserError: files are damaged.
   """
   reader = Reader(builder)
   large = [name for name, info in reader.infos.items() if _bytes(info) > _SMALL]
@@ -138,7 +138,7 @@ def open_records(builder: Any) -> records.Records:
   with records.damaged(reader.folder):
     examples = (example for chunk in chunks for example in reader.read(chunk, small))
     arrays, texts = records.columns(examples, reader.count)
-  position = ""  # No feature's name: where each record lies, to be sorted with the rest.
+  position = ""  # Not the name of a feature: the position of each record, to be sorted with the rest.
   made = records.Records.from_arrays(
     arrays | {position: np.arange(reader.count)},
     texts.pop("key"),
@@ -160,10 +160,10 @@ def open_records(builder: Any) -> records.Records:
 
 @dataclasses.dataclass(frozen=True)
 class Stream(Mapping[str, Any]):
-  """Arrays and columns [n, ...] by name, handed out in windows of planned rows.
+  """Arrays and columns [n, ...] by name, read in windows of planned records.
 
   Attributes:
-    arrays: in host memory, or on disk as `Column`s.
+    arrays: arrays in host memory, or `Column`s on disk.
   """
 
   arrays: Mapping[str, Any]
@@ -178,7 +178,7 @@ class Stream(Mapping[str, Any]):
     return len(self.arrays)
 
   def gather(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """The values of some rows; a record is read once for all of its columns."""
+    """Returns the values of the records `rows`; a record is read once for all of its columns."""
     columns: dict[Reader, list[Column]] = {}
     found = {}
     for name, array in self.arrays.items():
@@ -191,7 +191,7 @@ class Stream(Mapping[str, Any]):
     return found
 
   def windows(self, rows: Sequence[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-    """The values of rows[0], rows[1], ...: each window's arrays are new, and the next is being read meanwhile."""
+    """Yields the values of rows[0], rows[1], ...; each window has new arrays, and the next is read meanwhile."""
     import grain
 
     parts = [part for window in rows for part in np.split(window, range(_SLICE, len(window), _SLICE))]
@@ -211,7 +211,7 @@ class Stream(Mapping[str, Any]):
 
 @dataclasses.dataclass(frozen=True)
 class _Parts:
-  """Grain's view of a plan: element i is the values of parts[i]."""
+  """A plan as a data source for Grain: element i is the values of parts[i]."""
 
   stream: Stream
   parts: Sequence[np.ndarray]
@@ -224,7 +224,7 @@ class _Parts:
 
 
 def host_memory() -> int | None:
-  """Bytes of memory that this process may still take, where the system tells: Linux, with its control group."""
+  """Returns the bytes of memory available to this process; None if unknown. Linux only, within its control group."""
   try:
     fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     free = int(fields["MemAvailable"].split()[0]) << 10

@@ -1,4 +1,4 @@
-"""Files of a tar archive read where they lie: an uncompressed archive holds them whole, one after another."""
+"""Reads files of a tar archive without unpacking: an uncompressed archive holds them one after another."""
 
 import tarfile
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ def members(archive: Path, within: Span | None = None) -> Iterator[Span]:
 
   Args:
     archive: an uncompressed .tar.
-    within: an archive inside it, as this function yielded it (ImageNet's training pictures are a tar of tars).
+    within: an archive inside it, as yielded by this function (ImageNet's training pictures are a tar of tars).
 
   Raises:
-    ValueError: not such an archive, or a damaged one.
-    OSError: a file that cannot be read.
+    ValueError: the file is not such an archive, or is damaged.
+    OSError: the file cannot be read.
   """
   try:
     with archive.open("rb") as stream:

@@ -1,24 +1,24 @@
-"""Files of a distributor's tree: all of them, wherever an unpacking has left them, and the text of small ones."""
+"""Finds files in a distributor's folders, wherever they were unpacked, and reads the text of small ones."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from jaxfer.data.prepare import Findings, Problem, visible
 
-DEPTH = 8  # Folders under the source: more than any distribution nests, and an end to links in a circle.
-_TEXT_LIMIT = 1 << 22  # Bytes of a text file; the longest list of names is a quarter of it.
+DEPTH = 8  # Levels of folders below the source: more than in any data set, and a limit for circular links.
+_TEXT_LIMIT = 1 << 22  # Bytes of a text file; the longest list of names has a quarter of it.
 
 
 def walk(source: Path, depth: int = DEPTH, findings: Findings | None = None) -> Iterator[Path]:
-  """The visible files at and under a folder, each folder's ascending and before those of its sub-folders.
+  """Yields the visible files in a folder and below, sorted within each folder, before those of its sub-folders.
 
   Args:
     source: the folder.
-    depth: levels of sub-folders that are looked into.
-    findings: if given, folders below the usual depth are reported there as odd.
+    depth: number of levels of sub-folders to search.
+    findings: if given, deeper folders are reported there as odd.
 
   Raises:
-    UserError: a folder that cannot be listed.
+    UserError: a folder cannot be listed.
   """
   folders = []
   for entry in visible(source):
@@ -34,11 +34,11 @@ def walk(source: Path, depth: int = DEPTH, findings: Findings | None = None) -> 
 
 
 def read_text(path: Path, limit: int = _TEXT_LIMIT) -> str:
-  """The text of a file, with or without a byte order mark; bytes that are not UTF-8 become U+FFFD.
+  """Reads a text file with or without a byte order mark; bytes that are not UTF-8 become U+FFFD.
 
   Raises:
-    ValueError: a file longer than `limit` bytes.
-    OSError: a file that cannot be read.
+    ValueError: the file is longer than `limit` bytes.
+    OSError: the file cannot be read.
   """
   with path.open("rb") as stream:
     data = stream.read(limit + 1)
@@ -48,7 +48,7 @@ def read_text(path: Path, limit: int = _TEXT_LIMIT) -> str:
 
 
 def tables(source: Path) -> list[Path]:
-  """The csv and tsv files straight in a folder; or the source itself, where it is a file."""
+  """Returns the csv and tsv files directly in a folder, or the source itself if it is a file."""
   if source.is_file():
     return [source]
   return [path for path in visible(source) if path.suffix.lower() in (".csv", ".tsv")]

@@ -1,7 +1,8 @@
-"""Pickles of plain data, read as data: nothing named in them is imported or called.
+"""Reads pickles of plain data without importing or calling anything that they name.
 
-They are read as `pickles` says: containers, texts, bytes, numbers and numpy arrays of plain numbers or texts. The parts
-of an array are kept as what the pickle says of them and put together by us. Anything else is refused by name.
+A pickle is read as described in `pickles`. It may contain containers, strings, bytes, numbers, and numpy arrays of
+numbers or strings. Arrays are assembled by this module from the parts in the pickle. For anything else, the error names
+the type.
 """
 
 import io
@@ -15,10 +16,11 @@ import numpy as np
 from jaxfer import pickles
 
 MAX_BYTES = 1 << 30
-_DEPTH = 5  # Of containers in containers.
-_CHARACTERS = 1 << 20  # Of an array of texts, in which each takes the place of the longest.
+_DEPTH = 5  # Maximum nesting of containers.
+# Maximum size of an array of strings, each of which takes as much space as the longest.
+_CHARACTERS = 1 << 20
 
-# Also those of protocols 0 and 1, of bytearrays, and of texts and bytes longer than 4 GiB.
+# Also the opcodes of protocols 0 and 1, of bytearrays, and of strings and bytes longer than 4 GiB.
 _OPCODES = pickles.OPCODES | {
   "INT", "LONG", "LONG4", "FLOAT", "STRING", "UNICODE", "LIST", "DICT", "POP", "PUT", "GET", "BINUNICODE8", "BINBYTES8",
   "BYTEARRAY8",
@@ -27,7 +29,7 @@ _DTYPE = ("b", "i", "u", "f", "S", "U")
 
 
 class _Global(pickles.Sealed):
-  """A name in the pickle; called, it says what it was called with."""
+  """A placeholder for a function or class in the pickle. Calling it returns a description of the call."""
 
   def __init__(self, name: str):
     self.name = name
@@ -44,7 +46,7 @@ class _Global(pickles.Sealed):
 
 
 class _Array:
-  """An array or dtype under construction: what the pickle says of it."""
+  """An array or dtype as described in the pickle, which `_array` and `_dtype` turn into the real one."""
 
   def __init__(self, kind: str, arguments: tuple[Any, ...]):
     self.kind, self.arguments, self.state = kind, arguments, None
@@ -53,7 +55,7 @@ class _Array:
     self.state = state
 
 
-# Arrays name their parts by the numpy that wrote them; Python 2 had no bytes and encodes them.
+# The names of numpy's functions depend on its version. Python 2 had no bytes, so it writes them as encoded text.
 _GLOBALS = {
   "numpy.core.multiarray._reconstruct": "array",
   "numpy._core.multiarray._reconstruct": "array",
@@ -86,35 +88,35 @@ def loads(data: bytes) -> Any:
     Python 2 are bytes.
 
   Raises:
-    ValueError: not a pickle, one cut short, or one that holds anything else, which is named.
+    ValueError: the data are not a complete pickle, or contain something else, which the message names.
   """
   if len(data) > MAX_BYTES:
     raise ValueError(f"a pickle of {len(data)} bytes: at most {MAX_BYTES} are read")
   try:
     pickles.check(data, _OPCODES, "plain data")
-    # The names as they stand, and the strings of Python 2 as bytes.
+    # Names are not translated from Python 2, and its strings are read as bytes.
     value = _Unpickler(io.BytesIO(data), fix_imports=False, encoding="bytes").load()
     return _plain(value, iter(range(len(data))))
   except ValueError:
     raise
   except pickles.UNSOUND as error:
-    raise ValueError(f"not a sound pickle ({type(error).__name__}: {str(error)[:80]})") from None
+    raise ValueError(f"not a valid pickle ({type(error).__name__}: {str(error)[:80]})") from None
 
 
 def _of(value: Any, kind: Any) -> Any:
   if not isinstance(value, kind):
-    raise ValueError(f"not a sound pickle ({type(value).__name__} for {getattr(kind, '__name__', kind)})")
+    raise ValueError(f"not a valid pickle ({type(value).__name__} for {getattr(kind, '__name__', kind)})")
   return value
 
 
 def _plain(value: Any, budget: Iterator[int], depth: int = 0) -> Any:
-  """Puts arrays together, wherever they lie.
+  """Returns the value with all arrays assembled, also those within containers.
 
-  A list may hold another one many times over, and that one a third: without the budget, which is the number of bytes,
-  a few hundred of them would keep us busy for hours.
+  A list can contain another list many times, which contains a third one many times, and so on. Without the budget,
+  which is the number of bytes, a few hundred such lists would take hours.
   """
   if next(budget, None) is None or depth > _DEPTH or isinstance(value, _Global):
-    raise ValueError("not a sound pickle (neither numbers, texts nor short lists of them)")
+    raise ValueError("not a valid pickle (neither numbers, texts nor short lists of them)")
   if isinstance(value, _Array):
     return _array(value)
   if isinstance(value, bytearray):
@@ -140,7 +142,7 @@ def _array(value: _Array) -> Any:
     raise ValueError(f"the pickle holds a {value.kind}: only plain data are read")
   if order not in ("C", "F") or not all(type(edge) is int and edge >= 0 for edge in _of(shape, tuple)):
     raise ValueError("the pickle holds an array of no sound shape")
-  if isinstance(data, list):  # Of objects: their place in the array is all that numpy adds.
+  if isinstance(data, list):  # The elements of an array of objects; numpy adds only the shape.
     if len(data) != math.prod(shape) or not all(isinstance(item, str | int | float) for item in data):
       raise ValueError("the pickle holds an array of objects other than texts and numbers")
     longest = max((len(item) for item in data if isinstance(item, str)), default=0)

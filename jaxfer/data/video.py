@@ -20,8 +20,8 @@ class Frame(NamedTuple):
   """A frame of a video.
 
   Attributes:
-    number: its number, from 0.
-    seconds: its time.
+    number: number of the frame, from 0.
+    seconds: time of the frame.
     pixels: uint8 [H, W, 3], RGB, upright.
   """
 
@@ -31,7 +31,7 @@ class Frame(NamedTuple):
 
 
 def is_video(path: pathlib.Path) -> bool:
-  """Whether a file is a video by its name."""
+  """Whether the file name is that of a video."""
   return path.suffix.lower() in SUFFIXES
 
 
@@ -39,8 +39,8 @@ def frames(path: pathlib.Path, step: float = 0.0) -> Iterator[Frame]:
   """Decodes a video in one pass.
 
   Args:
-    path: of the file.
-    step: at least so many seconds lie between two frames that are yielded; 0 yields every frame.
+    path: path of the file.
+    step: least number of seconds between two yielded frames; 0 yields every frame.
 
   Raises:
     UserError: PyAV is not installed, or the file cannot be decoded. Frames before the damage have been yielded.
@@ -58,19 +58,20 @@ def frames(path: pathlib.Path, step: float = 0.0) -> Iterator[Frame]:
 
 
 def clip(path: pathlib.Path, num_frames: int, size: int, crop: str = "auto") -> tuple[np.ndarray, bool]:
-  """Reads frames at equal steps, from the first to the last; one square about the face serves all of them.
+  """Reads frames at equal steps from the first to the last, cropped to one square around the face.
 
   Args:
-    path: of the file. It is decoded twice, since its length is known only at its end.
-    num_frames: number of frames; some repeat where the video has fewer.
+    path: path of the file. It is decoded twice, since its length is known only at its end.
+    num_frames: number of frames; some repeat if the video has fewer.
     size: edge of the result in pixels.
-    crop: "auto" for the largest face of the first frame, "middle" for its middle square, "whole" for all of each frame.
+    crop: "auto" for the largest face of the first frame, "middle" for its middle square, "whole" for whole frames.
 
   Returns:
-    (uint8 [num_frames, size, size, 3], whether a face was looked for and not found: then the middle square is taken)
+    (frames, missing): uint8 [num_frames, size, size, 3], and whether no face was found, so that the middle square was
+    used.
 
   Raises:
-    UserError: see `frames`; or a video without frames.
+    UserError: as in `frames`, or the video has no frames.
   """
   with _opened(path) as container:
     count = sum(1 for _ in container.decode(video=0))
@@ -88,15 +89,15 @@ def clip(path: pathlib.Path, num_frames: int, size: int, crop: str = "auto") -> 
     if frame.number in chosen:
       taken[frame.number] = cut(frame.pixels, square, size)
   if len(taken) < len(set(chosen.tolist())):
-    raise UserError(f"{path} breaks off before frame {chosen[len(taken)]} of {count}: give another video")
+    raise UserError(f"{path} ends before frame {chosen[len(taken)]} of {count}: give another video")
   return np.stack([taken[number] for number in chosen.tolist()]), missing
 
 
 def cut(pixels: np.ndarray, square: align.Square | None, size: int) -> np.ndarray:
-  """Cuts a square out of an image, uint8 [H, W, 3] -> [size, size, 3]; None takes the whole image.
+  """Crops a square from an image, uint8 [H, W, 3] -> [size, size, 3]; None uses the whole image.
 
   Raises:
-    UserError: the square lies outside the image.
+    UserError: the square is outside the image.
   """
   if square is not None:
     return align.crop(pixels, square, size)
@@ -126,6 +127,6 @@ def _seconds(frame: Any, number: int, stream: Any) -> float:
 
 
 def _upright(frame: Any) -> np.ndarray:
-  """The pixels, turned as the file says: telephones store how they were held."""
+  """Returns the pixels, rotated as the file states: telephones store their orientation."""
   turns = round(getattr(frame, "rotation", 0) / 90) % 4
   return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))

@@ -1,1 +1,1 @@
-"""What a trained net looks at, as maps over the pixels of its inputs."""
+"""Explains trained nets by maps over the pixels of their inputs."""

@@ -1,4 +1,4 @@
-"""Which pixels the outputs of a dense net rest on, and how many of them lie on parts of the face."""
+"""Finds the pixels on which the outputs of a dense net depend, and the share of them on parts of the face."""
 
 import functools
 from collections.abc import Sequence
@@ -17,21 +17,21 @@ def thresholds(
   signed: bool = True,
   by_unit: bool = False,
 ) -> list[np.ndarray]:
-  """A limit for each layer's weights: mean + kappa standard deviations, or a percentile (our choice).
+  """Returns a limit for the weights of each layer: mean + kappa standard deviations, or a percentile (our choice).
 
-  The paper (000, section 3.5) puts "a threshold" on the weights and does not say which. One limit for all of a small
-  last layer can leave a class no weight at all, as none of weights drawn uniformly lies 2 standard deviations off; a
-  percentile of each unit's own weights leaves every unit its largest.
+  The paper (000, section 3.5) applies "a threshold" to the weights but does not give it. With one limit for a whole
+  small last layer, a class may have no weight above it: uniformly drawn weights are never 2 standard deviations from
+  their mean. With a percentile of the weights of each unit, every unit keeps its largest weights.
 
   Args:
-    weights: as `effective_pixels` takes them.
-    kappa: standard deviations above the mean.
-    percentile: in [0, 100], taken instead where given.
-    signed: of the weights; else of their magnitudes.
-    by_unit: of the weights into each unit, not of the layer's.
+    weights: see `effective_pixels`.
+    kappa: number of standard deviations above the mean.
+    percentile: in [0, 100]; used instead of `kappa` if it is given.
+    signed: whether the limits are those of the weights; otherwise those of their magnitudes.
+    by_unit: whether each unit has a separate limit, from the weights of its inputs.
 
   Returns:
-    One a layer, [] or, by unit, [outputs].
+    One array per layer, [], or [outputs] with `by_unit`.
   """
   axis = 0 if by_unit else None
   sized = [np.asarray(w, np.float64) if signed else np.abs(np.asarray(w, np.float64)) for w in weights]
@@ -47,25 +47,28 @@ def effective_pixels(
   signed: bool = True,
   input_std: ArrayLike | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Which inputs of a dense net each output rests on by its large weights (paper 000, section 3.5, Fig. 6).
+  """Returns the inputs that are connected with each output of a dense net by large weights.
 
-  A weight is effective where it exceeds its layer's limit, and a path from an input to an output where all its weights
-  are. Inputs with a path are effective; the number of paths is the soft version.
+  This is section 3.5 and Fig. 6 of paper 000.
 
-  An input that never changes drives nothing apart, but its raw weights may be large: an input of zero gets no gradient,
-  so its weights stay as they were drawn, and those of a tied decoder must still restore it. With `input_std` the
-  first layer's weights count as how far each input moves a unit, weight times standard deviation. Inputs that are
-  constant then drop out by construction, so their absence says nothing of what was learned.
+  A weight is effective if it exceeds the limit of its layer. A path from an input to an output is effective if all its
+  weights are. An input is effective if it has an effective path; the number of such paths is a soft version of this.
+
+  An input that is constant cannot distinguish records, but its weights may be large. For example, an input of zero gets
+  no gradient, so its weights keep their initial values, and those of a tied decoder must still reconstruct it. With
+  `input_std`, each weight of the first layer is multiplied by the standard deviation of its input. Constant inputs then
+  are never effective by definition, whatever the net has learned.
 
   Args:
-    weights: of the layers in order, [inputs, outputs] each.
-    limits: one a layer, of all its weights or by unit, [outputs]; by default `thresholds` of what is compared.
-    signed: compare weights (the paper's "large value"); else magnitudes.
-    input_std: standard deviation of each input over the training examples, [inputs]; the unit does not matter where
-      `limits` are the default.
+    weights: weights of the layers in order, [inputs, outputs] each.
+    limits: one limit per layer, for all its weights or for each unit, [outputs]; by default `thresholds` of the values
+      that are compared.
+    signed: whether weights are compared with the limits (the paper's "large value"); otherwise their magnitudes.
+    input_std: standard deviation of each input over the training examples, [inputs], in any unit if `limits` are the
+      default.
 
   Returns:
-    The mask [outputs, inputs] bool and the numbers of effective paths [outputs, inputs] float64.
+    The mask of effective inputs, [outputs, inputs] bool, and the numbers of effective paths, [outputs, inputs] float64.
 
   Raises:
     ValueError: the shapes of layers, limits or standard deviations do not fit.
@@ -74,7 +77,7 @@ def effective_pixels(
   layers = [np.asarray(w, np.float64) for w in weights]
   for k, layer in enumerate(layers):
     if layer.ndim != 2 or (k > 0 and layers[k - 1].shape[1] != len(layer)):
-      raise ValueError(f"layers do not follow one another: {[w.shape for w in layers]}")
+      raise ValueError(f"shapes of consecutive layers do not match: {[w.shape for w in layers]}")
     if not np.isfinite(layer).all():
       raise UserError(f"layer {k + 1} has weights that are not finite: train with a lower learning rate")
   if input_std is not None:
@@ -87,7 +90,7 @@ def effective_pixels(
     ((layer if signed else np.abs(layer)) > np.asarray(limit)).astype(np.float64)
     for layer, limit in zip(layers, limits, strict=True)
   ]
-  # From the outputs back: few columns all the way.
+  # Multiplying from the outputs backwards keeps the number of columns small.
   paths = functools.reduce(lambda later, layer: layer @ later, reversed(effective)).T
   return paths > 0, paths
 
@@ -113,18 +116,18 @@ def most_paths(paths: np.ndarray, share: float) -> np.ndarray:
 
 
 def part_regions(landmarks: np.ndarray, height: int, width: int) -> dict[str, np.ndarray]:
-  """Where the parts of the face lie in a set of pictures: boxes around brows, eyes and mouth.
+  """Returns the regions of the parts of the face in a set of pictures: boxes around brows, eyes and mouth.
 
-  A part's box holds its points' means over the pictures, and one standard deviation of each to either side: so it is
-  as wide as the faces wander (our choice).
+  The box of a part contains, for each of its points, the mean over the pictures and one standard deviation in each
+  direction. It is therefore larger if the positions of the faces vary more (our choice).
 
   Args:
-    landmarks: [n, 37, 2] (x, y) in pixels, as `data.synthetic.landmarks` orders them.
-    height: of the pictures.
-    width: of the pictures.
+    landmarks: [n, 37, 2] (x, y) in pixels, in the order of `data.synthetic.landmarks`.
+    height: height of the pictures.
+    width: width of the pictures.
 
   Returns:
-    "brows", "eyes", "mouth" -> [height, width] bool; brows and eyes are two boxes each, and may overlap.
+    "brows", "eyes", "mouth" -> [height, width] bool. Brows and eyes have two boxes each, which may overlap.
   """
   mean, std = landmarks.mean(0), landmarks.std(0)
   x, y = np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5  # Pixel i covers i to i + 1.
@@ -146,18 +149,18 @@ _PARTS = {
 
 
 def share_inside(maps: ArrayLike, region: np.ndarray) -> tuple[np.ndarray, float]:
-  """How much of each map lies inside a region, against chance.
+  """Returns the share of each map that is inside a region, and the share expected by chance.
 
   Args:
-    maps: [classes, height, width], masks or weights of at least 0.
+    maps: [classes, height, width], masks or nonnegative weights.
     region: [height, width] bool.
 
   Returns:
-    The share of each map, [classes] in [0, 1], NaN for one of zeros; and the share of the picture that the region
-    covers: what a map has inside that knows nothing of faces.
+    The share of each map, [classes] in [0, 1], NaN for a map of zeros; and the share of the picture that the region
+    covers, which is the expected share of a random map.
 
   Raises:
-    ValueError: maps and region differ in size.
+    ValueError: the maps and the region differ in size.
   """
   values = np.asarray(maps, np.float64)
   if values.shape[1:] != region.shape:

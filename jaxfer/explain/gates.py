@@ -1,4 +1,4 @@
-"""What the temporal gate of a conv-recurrent net lets through."""
+"""Maps of what the temporal gate of a conv-recurrent net lets through."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,25 +20,26 @@ def gate_maps(
   stream: str = "rgb",
   layer: str = "layer1",
 ) -> jax.Array:
-  """Which pixels of the state of two steps ago the temporal gate of a layer lets through (paper 001, Fig. 1).
+  """Returns how much of the state of two steps ago a layer's gate lets through at each pixel (paper 001, Fig. 1).
 
-  The gate is g_t = s(W_xg * X_t + W_gg * H[t-2] + b_g) (`kernels.conv_recurrence.cells`), a number a feature; the map
-  is its mean over features. The first two steps look back on a zero state: there g says what the input alone asks for,
-  and nothing is let through. Computed in float32, whatever the model's dtype. May be compiled.
+  The gate is g_t = s(W_xg * X_t + W_gg * H[t-2] + b_g) (`kernels.conv_recurrence.cells`), with one number per feature;
+  the map is its mean over the features. In the first two steps, the earlier state is zero, so g depends on the input
+  alone and nothing is let through. Maps are computed in float32, also for a model of another dtype. The function can be
+  compiled.
 
   Args:
     model: a `TwoStreamConvRNN` with a temporal gate.
-    variables: of the model.
+    variables: variables of the model.
     frames: [batch, time, height, width, 3], in [-1, 1].
     flow: [batch, time, height, width, 2], in units of 20 pixels.
     stream: "rgb" or "flow".
     layer: "layer1", "layer2", ...
 
   Returns:
-    [batch, time, height, width] in [0, 1], at the size of the layer's input, which each pooling before it halves.
+    [batch, time, height, width] in [0, 1]. The size is that of the layer's input, which each pooling before it halves.
 
   Raises:
-    UserError: the model has no temporal gate, or no such stream or layer.
+    UserError: the model has no temporal gate, or does not have the stream or the layer.
   """
   check(model)
   settings: Any = model
@@ -50,7 +51,7 @@ def gate_maps(
     raise unknown(f"layer of the {stream} stream", layer, streams[stream])
   own = {name: jnp.asarray(p, jnp.float32) for name, p in streams[stream][layer].items()}
   x = _input_of(settings.clone(dtype=None), variables, (frames, flow), (stream, layer)).astype(jnp.float32)
-  # Without its spatial skip the layer's output is its state H.
+  # Without a spatial skip, the layer's output is its state H.
   cell = conv_recurrence.Cell(
     settings.cell,
     temporal_gate=True,
@@ -76,7 +77,7 @@ def check(model: nn.Module) -> None:
 
 
 def _over_time(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """The convolution of every step of x [batch, time, height, width, channels]."""
+  """Returns the convolution of every step of x [batch, time, height, width, channels]."""
   flat = conv(x.reshape(-1, *x.shape[2:]), kernel)
   return flat.reshape(*x.shape[:2], *flat.shape[1:])
 
@@ -84,7 +85,7 @@ def _over_time(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def _input_of(
   model: nn.Module, variables: Mapping[str, Any], inputs: tuple, path: tuple[str, ...]
 ) -> jax.Array:
-  """What the submodule at `path` reads where the model reads `inputs`."""
+  """Returns the input of the submodule at `path` for the model's inputs `inputs`."""
   seen = []
 
   def look(call, args, kwargs, context):

@@ -1,4 +1,4 @@
-"""Where in a picture a convolutional net finds a class: Grad-CAM++ (Chattopadhyay et al. 2018)."""
+"""Grad-CAM++: maps of the regions by which a convolutional net recognises a class (Chattopadhyay et al. 2018)."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-_LEAST = 1e-7  # A denominator of 2 + sum(A) g that is nearer to zero counts as zero.
+_LEAST = 1e-7  # Denominators 2 + sum(A) g of smaller magnitude count as zero.
 
 
 def class_activations(
@@ -18,29 +18,29 @@ def class_activations(
   *,
   side: Literal["input", "output"] = "output",
 ) -> tuple[jax.Array, jax.Array]:
-  """A submodule's activations, and the gradient of each example's class logit with respect to them.
+  """Returns a submodule's activations, and the gradient of each example's class logit with respect to them.
 
-  One backward pass over the sum of all examples' logits gives every example its own gradient where examples do not mix:
-  evaluate with running statistics, and where a layer reads batch-mates (`layers.amend`) with an affinity that does not
-  ("alone", "ema", "frozen"). May be compiled.
+  One backward pass over the sum of the logits gives the gradients of all examples, if the examples are independent of
+  each other. Therefore, evaluate with running statistics, and use an affinity of `layers.amend` that does not depend on
+  the batch ("alone", "ema" or "frozen"). The function can be compiled.
 
-  What follows a submodule within its parent, such as a ReLU between convolutions, belongs to the *input* of the next
-  one. For `systems.landmark_fusion`: layer4 of the RGB net is the output of ("rgb", "trunk"); the fifth convolution of
-  the landmark net, which no pooling follows, is with its ReLU the input of ("landmark", "conv6"), and the sixth that
-  of ("landmark", "arm").
+  An operation that the parent applies after a submodule, such as a ReLU between convolutions, is included in the
+  *input* of the next submodule. In `systems.landmark_fusion`, the output of ("rgb", "trunk") is that of layer4 of the
+  RGB net. The fifth convolution of the landmark net, which is not followed by pooling, is with its ReLU the input of
+  ("landmark", "conv6"), and the sixth that of ("landmark", "arm").
 
   Args:
     logits_of: inputs -> logits [batch, K]; any function that applies a Linen model.
-    inputs: what it takes.
-    path: of the submodule from the root, such as ("rgb", "trunk"); the model calls it once.
-    classes: [batch] of classes to explain, by index; None takes each example's predicted one.
-    side: whether to look at what the submodule gives, or at the first thing it reads.
+    inputs: arguments of `logits_of`.
+    path: path of the submodule from the root, such as ("rgb", "trunk"). The model must call the submodule exactly once.
+    classes: [batch] indices of the classes to explain; None takes the predicted class of each example.
+    side: whether to return the output of the submodule or its first input.
 
   Returns:
     Activations and gradients [batch, height, width, channels], float32.
 
   Raises:
-    ValueError: the model calls no such submodule, or calls it more than once.
+    ValueError: the model does not call the submodule, or calls it more than once.
   """
 
   def run(change: jax.Array | None) -> tuple[jax.Array, jax.Array]:
@@ -51,7 +51,7 @@ def class_activations(
       return x if change is None else x + change.astype(x.dtype)
 
     def tap(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
-      # Other methods may be called on modules that are not bound, and then have no path.
+      # Other methods may be called on unbound modules, which have no path.
       if context.method_name != "__call__" or context.module.path != path:
         return call(*args, **kwargs)
       if side == "input":
@@ -101,15 +101,15 @@ def layers_with_maps(logits_of: Callable[..., jax.Array], inputs: tuple[Any, ...
 
 
 def grad_cam_plus_plus(activations: jax.Array, gradients: jax.Array) -> jax.Array:
-  """The maps L = ReLU(sum_k w_k A_k) with w_k = sum_ij alpha_kij ReLU(g_kij), where
+  """Returns the maps L = ReLU(sum_k w_k A_k) with w_k = sum_ij alpha_kij ReLU(g_kij), where
 
       alpha = g^2 / (2 g^2 + (sum_ab A_ab) g^3) = 1 / (2 + (sum_ab A_ab) g),
 
-  and alpha is 0 where g is 0, or where the last denominator is nearer to 0 than 1e-7. This limit does not depend on the
-  scale of the gradients: a net with small gradients has a map too.
+  and alpha is 0 where g is 0 or the magnitude of the last denominator is below 1e-7. This limit does not depend on the
+  scale of the gradients, so a net with small gradients has a map too.
 
-  A are the activations of channel k and g the gradients of the class logit S. The paper's derivatives are those of
-  exp(S), taken as if the net between A and S were piecewise linear; its positive factor exp(S) is left out, as it
+  A_k are the activations of channel k, and g are the gradients of the class logit S. The paper's derivatives are those
+  of exp(S), as if the net between A and S were piecewise linear. The positive factor exp(S) is left out, because it
   cancels when a map is normalised.
 
   Args:
@@ -117,7 +117,7 @@ def grad_cam_plus_plus(activations: jax.Array, gradients: jax.Array) -> jax.Arra
     gradients: as `activations`.
 
   Returns:
-    [batch, height, width], at least 0; zeros where no gradient is positive.
+    [batch, height, width], nonnegative; a map of zeros if no gradient is positive.
   """
   denominator = 2 + activations.sum((1, 2), keepdims=True) * gradients
   zero = (gradients == 0) | (jnp.abs(denominator) < _LEAST)
@@ -127,15 +127,15 @@ def grad_cam_plus_plus(activations: jax.Array, gradients: jax.Array) -> jax.Arra
 
 
 def over_picture(maps: jax.Array, height: int, width: int) -> jax.Array:
-  """Maps as they are shown: each from 0 (its least) to 1 (its greatest), brought to the picture's size bilinearly.
+  """Scales each map from its minimum (0) to its maximum (1), and resizes it bilinearly to the size of the picture.
 
   Args:
     maps: [batch, rows, columns].
-    height: of the picture.
-    width: of the picture.
+    height: height of the picture.
+    width: width of the picture.
 
   Returns:
-    [batch, height, width] in [0, 1]; zeros for a map of one value.
+    [batch, height, width] in [0, 1]; zeros for a constant map.
   """
   low, high = maps.min((1, 2), keepdims=True), maps.max((1, 2), keepdims=True)
   flat = high <= low

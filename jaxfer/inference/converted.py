@@ -72,7 +72,7 @@ class Converted(Predictor):
 
   @property
   def num_classes(self) -> int:
-    """Number of columns of `predict_proba`; raises `UserError` for a face net."""
+    """Number of columns of `predict_proba`; raises `UserError` for a face network."""
     self._check_classifier()
     return self._shape[-1]
 
@@ -138,7 +138,7 @@ class Converted(Predictor):
     self._check(images)
     if self._arm and getattr(self.model, "affinity", "") == "batch" and len(images) % BATCH == 1:
       warnings.warn(
-        "a batch of one picture: its affinity is its own instead of a mean over a batch, as in training; give more "
+        "a batch of one picture: the affinity is not a mean over a batch, as in training, but its own; give more "
         "pictures, or classify with `.frozen(training pictures)`",
         stacklevel=2,
       )
@@ -160,7 +160,7 @@ class Converted(Predictor):
     """
     if not self._arm:
       raise UserError(
-        f"{self.meta['model']} has no affinity: its predictions never depend on their batch-mates"
+        f"{self.meta['model']} has no affinity: its predictions never depend on the other images of a batch"
       )
     self._check(images)
     if not len(images):
@@ -209,7 +209,7 @@ class Converted(Predictor):
   def _check_classifier(self) -> None:
     if self.meta["output"] == "embedding":
       raise UserError(
-        f"{self.meta['model']} is a face net without classes: take .outputs(images), the features of aligned faces, or "
+        f"{self.meta['model']} is a face network without classes: use .outputs(images), features of aligned faces, or "
         "`jaxfer verify`"
       )
 
@@ -317,7 +317,7 @@ def _model(
   except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError, UserError) as error:
     said = " ".join(str(error).split())[:100]
     raise UserError(
-      f"{folder} says attributes {attributes!r}: {kind.__name__} cannot be built ({said})"
+      f"{folder} gives the attributes {attributes!r}: {kind.__name__} cannot be built ({said})"
     ) from None
   want, have = (
     {path: leaf.shape for path, leaf in traverse_util.flatten_dict(tree, sep="/").items()}
@@ -336,5 +336,5 @@ def _check_meta(folder: str | pathlib.Path, meta: dict[str, Any]) -> None:
   for name, known in _META.items():
     if not known(meta.get(name)):
       raise UserError(
-        f"{folder} says {name} {meta.get(name)!r}: convert the weights again with this version, or train anew"
+        f"{folder} gives {name} {meta.get(name)!r}: convert the weights again with this version, or train again"
       )

@@ -29,7 +29,7 @@ def run(
 ) -> Counts:
   """Draws what a model looks at, as PNG files.
 
-  What is drawn depends on the model, see `System.explanation`: Grad-CAM++ of the predicted class for convolutional
+  The drawing depends on the model, see `System.explanation`: Grad-CAM++ of the predicted class for convolutional
   networks, effective pixels for a stacked autoencoder, temporal gates for a two-stream model, and swapped codes for an
   identity/expression VAE. The first and the third get one page for each file, named after it; the others one for all
   files. A page shows the largest faces of a photograph, and the largest face of equally spaced frames of a video.
@@ -41,7 +41,7 @@ def run(
     layer: name of the layer to show, or None for the default.
     rate: frames per second that a model of still images reads from a video; 0 reads every frame.
     window: seconds of a video that a model of clips reads at a time.
-    crop: how faces are cut out, "auto", "middle" or "whole"; None does it in the same way as in the training data.
+    crop: how faces are cropped, "auto", "middle" or "whole"; None crops them as in the training data.
     log: called with a line for each file that is written, and the summary.
     complain: called with a line for each file that cannot be read, and each limit of what is shown.
 

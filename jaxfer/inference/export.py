@@ -144,4 +144,6 @@ def read_safetensors(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]
   except OSError as error:
     raise files.unusable(path, error, "read") from None
   except (Refused, ValueError, KeyError, TypeError) as error:
-    raise UserError(f"{path} is no export of jaxfer, or damaged ({error}): export the model again") from None
+    raise UserError(
+      f"{path} is not an export of jaxfer, or is damaged ({error}): export the model again"
+    ) from None

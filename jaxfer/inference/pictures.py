@@ -87,7 +87,7 @@ class Visitor(Protocol):
 
 
 def with_crop(spec: InputSpec, crop: str | None) -> InputSpec:
-  """Returns the inputs of a model with another way to cut out faces, or unchanged for None."""
+  """Returns the inputs of a model with `crop` as the way to cut out faces; None leaves them unchanged."""
   return spec if crop is None else dataclasses.replace(spec, crop=crop)
 
 

@@ -42,12 +42,12 @@ def run(
       16 of its frames.
     rate: frames per second that a model of still images reads from a video; 0 reads every frame.
     window: seconds of a video that a model of clips reads for one prediction. Windows do not overlap.
-    crop: how faces are cut out, "auto", "middle" or "whole"; None does it in the same way as in the training data.
+    crop: how faces are cropped, "auto", "middle" or "whole"; None crops them as in the training data.
     log: called with the summary, and with each row if no file is written.
     complain: called with a line for each file that cannot be read.
 
   Raises:
-    UserError: the model is a face net or needs landmarks, a file cannot be written, or no file can be read.
+    UserError: the model is a face network or needs landmarks, a file cannot be written, or no file can be read.
   """
   spec = with_crop(model.input_spec, crop)
   if spec.landmarks:

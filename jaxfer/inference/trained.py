@@ -22,7 +22,7 @@ from jaxfer.study.task import Task, assemble, options_of
 from jaxfer.systems.explanation import Explanation
 from jaxfer.train.stage import Batch
 
-_AGAIN = "write it again with `jaxfer evaluate RUN`, or train anew"
+_AGAIN = "write it again with `jaxfer evaluate RUN`, or train again"
 _CLIPS = 8  # Number of clips per batch.
 
 

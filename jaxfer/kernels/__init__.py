@@ -1,1 +1,1 @@
-"""Array in, array out, no Flax: the numerics whose speed matters, each beside a plain reference."""
+"""Numerical kernels whose speed matters: functions of arrays without Flax, each beside a plain reference."""

@@ -1,4 +1,4 @@
-"""Heads that train a face model to distinguish people: softmax, CosFace, ArcFace and AdaFace.
+"""Heads that train a face network to distinguish people: softmax, CosFace, ArcFace and AdaFace.
 
 With the unit feature f, unit columns w_j of the kernel and cos theta_j = f w_j, the logits are scale times
 

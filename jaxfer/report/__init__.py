@@ -1,1 +1,1 @@
-"""Tables and figures: what a run or a study shows of itself."""
+"""Tables, figures and pages with the results of runs and studies."""

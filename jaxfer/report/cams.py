@@ -1,4 +1,4 @@
-"""Draws maps of where networks look over their pictures: for any network, and for the two nets of paper 002."""
+"""Draws maps of where networks look, over their pictures: for any network, and for the two nets of paper 002."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -9,22 +9,22 @@ import numpy as np
 from jaxfer.report import plots
 
 _COLUMNS = ("picture", "where the\nRGB net looks", "landmarks", "where the\nlandmark net looks")
-_SHARE = 0.45  # Of the colour in a blend.
+_SHARE = 0.45  # Share of the colour in a blend.
 _CLASSES = 3  # Classes whose probabilities are written beside a face.
-_MOST = 12  # Rows that a figure of this width holds.
+_MOST = 12  # Maximum number of rows in a figure of this width.
 
 
 class Case(NamedTuple):
-  """A picture, what three nets say of it, and where two of them look.
+  """A picture, the predictions of three nets for it, and the maps of two of them.
 
   Attributes:
     picture: [height, width, 3] uint8.
-    heatmap: [size, size] in [0, 1], its landmarks.
-    rgb_map: [rows, columns] in [0, 1], of the RGB net; stretched over the picture.
-    landmark_map: [rows, columns] in [0, 1], of the landmark net; stretched over the heatmap.
-    truth: the label's name.
-    predicted: name of a net -> name of the class it predicts, in the order to be written.
-    further: name of a net -> its next classes with their probabilities, to be written below the predicted one.
+    heatmap: [size, size] in [0, 1], the landmarks of the picture.
+    rgb_map: [rows, columns] in [0, 1], map of the RGB net; stretched over the picture.
+    landmark_map: [rows, columns] in [0, 1], map of the landmark net; stretched over the heatmap.
+    truth: name of the label.
+    predicted: name of a net -> name of the class that it predicts, in the order in which they are written.
+    further: name of a net -> its next classes with their probabilities, written below the predicted class.
   """
 
   picture: np.ndarray
@@ -37,15 +37,15 @@ class Case(NamedTuple):
 
 
 def cams_png(cases: Sequence[Case], path: str | pathlib.Path, title: str) -> None:
-  """Draws a row a case: picture, the RGB net's map over it, heatmap, the landmark net's map over it, and who says what.
+  """Draws a row for each case: picture, RGB net's map over it, heatmap, landmark net's map over it, and predictions.
 
-  Maps are coloured from blue (0) to red (1), as the paper's; a prediction is green where it is right, else red and
-  crossed.
+  Maps are coloured from blue (0) to red (1), as in the paper. A correct prediction is green; a wrong one is red and
+  marked with a cross.
 
   Args:
-    cases: 1 to 12.
+    cases: 1 to 12 cases.
     path: path of the PNG.
-    title: above the figure.
+    title: title above the figure.
 
   Raises:
     ValueError: no cases, or too many.
@@ -92,9 +92,9 @@ def faces_png(faces: Sequence[FaceMap], path: str | pathlib.Path, title: str) ->
   """Draws a row for each face: the face, the map over it, and the three most probable classes.
 
   Args:
-    faces: 1 to 12.
+    faces: 1 to 12 faces.
     path: path of the PNG.
-    title: above the figure.
+    title: title above the figure.
 
   Raises:
     ValueError: no faces, or too many.
@@ -143,7 +143,7 @@ def _add_scale(figure: Any, axes: Any) -> None:
 
 
 def _blended(under: np.ndarray, values: np.ndarray) -> np.ndarray:
-  """A map's colours over a picture [height, width, 3] in [0, 1]."""
+  """Returns the colours of a map blended with a picture [height, width, 3] in [0, 1]."""
   import matplotlib
   from PIL import Image
 
@@ -154,7 +154,7 @@ def _blended(under: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _write_predictions(axes: Any, case: Case) -> None:
-  """Writes the truth and below it what each net says."""
+  """Writes the true class, and below it the prediction of each net."""
   axes.set(xlim=(0, 1), ylim=(len(case.predicted) + 1.4, -0.4))
   axes.text(0.04, 0.5, "truth", color=plots.GREY, fontsize=8, va="center")
   axes.text(0.5, 0.5, case.truth, fontsize=9, fontweight="bold", va="center")

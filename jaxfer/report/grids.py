@@ -1,4 +1,4 @@
-"""Grids of pictures with a name a row."""
+"""Draws grids of pictures with a name for each row."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -10,13 +10,13 @@ from jaxfer.report import plots
 
 
 def rows_png(pictures: np.ndarray, names: Sequence[str], path: str | pathlib.Path, title: str) -> None:
-  """Draws rows of pictures, each row under one name.
+  """Draws rows of pictures, each with a name.
 
   Args:
     pictures: [rows, columns, height, width, 1 or 3], uint8.
-    names: one a row.
-    path: of the PNG.
-    title: above the grid.
+    names: one name per row.
+    path: path of the PNG.
+    title: title above the grid.
   """
   rows, columns, height, width, _ = pictures.shape
   if len(names) != rows:
@@ -24,7 +24,8 @@ def rows_png(pictures: np.ndarray, names: Sequence[str], path: str | pathlib.Pat
   strips = pictures.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, -1)
   with plots.style():
     figure = plots.new_figure(0.75 + plots.WIDTH * 0.78 * rows * height / (columns * width))
-    figure.set_layout_engine("compressed")  # "constrained" cuts long names beside pictures of a fixed aspect.
+    # "constrained" truncates long names next to pictures with a fixed aspect ratio.
+    figure.set_layout_engine("compressed")
     axes = figure.add_subplot()
     axes.imshow(strips if strips.shape[-1] == 3 else strips[..., 0], cmap="gray", interpolation="nearest")
     axes.set_yticks((np.arange(rows) + 0.5) * height - 0.5, names)
@@ -38,13 +39,13 @@ def rows_png(pictures: np.ndarray, names: Sequence[str], path: str | pathlib.Pat
 
 
 def signed_png(maps: np.ndarray, columns: int, path: str | pathlib.Path, title: str) -> None:
-  """Draws maps of positive (red) and negative (blue) numbers side by side, each on a scale of its own around zero.
+  """Draws maps of positive (red) and negative (blue) numbers side by side, each with a separate scale around zero.
 
   Args:
     maps: [count, height, width].
-    columns: maps in a row.
-    path: of the PNG.
-    title: above the grid.
+    columns: number of maps in a row.
+    path: path of the PNG.
+    title: title above the grid.
   """
   count, height, width = maps.shape
   rows, gap = -(-count // columns), max(1, height // 16)
@@ -64,16 +65,18 @@ def signed_png(maps: np.ndarray, columns: int, path: str | pathlib.Path, title: 
 def gates_png(
   frames: np.ndarray, maps: np.ndarray, names: Sequence[str], path: str | pathlib.Path, title: str
 ) -> None:
-  """Draws maps over their frames: a row a clip, a column a step; the map gives the colour, the frame its brightness.
+  """Draws maps over their frames, with a row for each clip and a column for each step.
 
-  The colours span the maps' own range, widened to whole hundredths, since the gates of a trained net differ by little.
+  The map determines the colour and the frame the brightness. The scale is the range of the maps, widened to whole
+  hundredths, because the gates of a trained net differ little.
 
   Args:
-    frames: [clips, time, height, width, 3], uint8; of more than eight steps, eight evenly spaced ones are drawn.
-    maps: [clips, time, rows, columns], in [0, 1]; stretched over the frame.
-    names: one a clip.
-    path: of the PNG.
-    title: above the grid.
+    frames: [clips, time, height, width, 3], uint8. If there are more than eight steps, eight evenly spaced ones are
+      drawn.
+    maps: [clips, time, rows, columns], in [0, 1]; stretched over the frames.
+    names: one name per clip.
+    path: path of the PNG.
+    title: title above the grid.
 
   Raises:
     ValueError: the number of clips, steps or names disagrees.
@@ -99,9 +102,9 @@ def gate_streams_png(
   Args:
     frames: see `gates_png`.
     maps: stream -> [clips, time, rows, columns], in [0, 1]; stretched over the frames.
-    names: one for each clip.
-    path: of the PNG.
-    title: above the grid.
+    names: one name per clip.
+    path: path of the PNG.
+    title: title above the grid.
 
   Raises:
     ValueError: the number of clips, steps or names disagrees.
@@ -121,13 +124,13 @@ def gate_streams_png(
 
 
 def _steps(frames: np.ndarray) -> np.ndarray:
-  """The steps of clips [clips, time, ...] that are drawn: all, or eight evenly spaced ones."""
+  """Returns the steps of clips [clips, time, ...] that are drawn: all, or eight evenly spaced ones."""
   time = frames.shape[1]
   return np.unique(np.linspace(0, time - 1, min(time, 8)).round().astype(int))
 
 
 def _over_frames(frames: np.ndarray, maps: np.ndarray) -> tuple[Any, np.ndarray]:
-  """The colour scale of maps, and the maps over their frames, [clips, steps, height, width, 3] in [0, 1]."""
+  """Returns the colour scale of maps, and the maps over their frames, [clips, steps, height, width, 3] in [0, 1]."""
   import matplotlib
 
   height, width = frames.shape[2:4]
@@ -148,7 +151,7 @@ def _steps_png(
   path: str | pathlib.Path,
   title: str,
 ) -> None:
-  """Draws rows [rows, steps, height, width, 3], in [0, 1], with colour bars by their labels."""
+  """Draws rows [rows, steps, height, width, 3] in [0, 1], with a colour bar for each label in `scales`."""
   count, _, height, width, _ = rows.shape
   with plots.style():
     bars = 0.75 * len(scales)
@@ -163,7 +166,7 @@ def _steps_png(
         axes.set_ylabel(names[row], rotation=0, ha="right", va="center")
       if row == 0:
         axes.set_title(f"step {steps[0] + 1}" if column == 0 else str(steps[column] + 1), fontsize=10)
-    for label, scale in reversed(list(scales.items())):  # A later bar lies above an earlier one.
+    for label, scale in reversed(list(scales.items())):  # Later bars are drawn above earlier ones.
       bar = figure.colorbar(scale, ax=axes_of, location="bottom", fraction=0.05, pad=0.02, aspect=50)
       bar.set_label(label)
       bar.outline.set_visible(False)
@@ -178,16 +181,17 @@ def over_face_png(
   title: str,
   regions: Mapping[str, np.ndarray] | None = None,
 ) -> None:
-  """Draws a map a class over one face, four panels a row; the last panel is the face with its outlined regions.
+  """Draws the map of each class over one face, in rows of four panels. The last panel shows the regions' outlines.
 
-  A map's colours run from its smallest value above zero to its largest; what is zero is left as the face is.
+  The colours of a map span its range from the smallest positive value to the largest. Where it is zero, the face is
+  shown.
 
   Args:
-    face: [height, width] uint8, drawn pale.
-    maps: [classes, height, width], at least 0.
-    names: one a class, above its panel.
-    path: of the PNG.
-    title: above the grid.
+    face: [height, width] uint8, drawn in pale grey.
+    maps: [classes, height, width], nonnegative.
+    names: one name per class, written above its panel.
+    path: path of the PNG.
+    title: title above the grid.
     regions: name -> [height, width] bool.
 
   Raises:
@@ -200,7 +204,7 @@ def over_face_png(
   regions = regions or {}
   height, width = face.shape
   pale = 90 + 150 * (face.astype(float) - face.min()) / max(float(np.ptp(face)), 1.0)
-  y, x = (np.arange(4 * n) / 4 - 0.375 for n in (height, width))  # Outlines run between pixels.
+  y, x = (np.arange(4 * n) / 4 - 0.375 for n in (height, width))  # Outlines are between pixels.
   rows = -(-(len(maps) + 1) // 4)
   scale = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, 1), "YlOrRd")
   with plots.style():

@@ -188,7 +188,7 @@ def learning_curves_png(
 
 
 def new_figure(height: float) -> Any:
-  """Returns an empty figure of the common width, with an Agg canvas of its own. `height` is in inches."""
+  """Returns an empty figure of the common width, with a separate Agg canvas. `height` is in inches."""
   from matplotlib.figure import Figure
 
   return Figure(figsize=(WIDTH, height), layout="constrained")

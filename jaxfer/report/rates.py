@@ -1,4 +1,4 @@
-"""Correct answers by class, of people and nets beside one another."""
+"""Draws the share of correct answers of people and of nets side by side, by class."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -12,20 +12,20 @@ from jaxfer.report import plots
 def rates_png(
   rates: Mapping[str, ArrayLike], label_names: Sequence[str], path: str | pathlib.Path, title: str
 ) -> None:
-  """Draws each class's rate: a bar for the mean of a group's runs or people, a line for their standard deviation.
+  """Draws the rate of each class: a bar for the mean over a group's runs or people, a line for the standard deviation.
 
   Args:
-    rates: group -> [runs, classes] in [0, 1], at most seven groups; a class with a NaN, not tested in some run,
+    rates: group -> [runs, classes] in [0, 1], for at most seven groups. A class that was not tested in some run (NaN)
       has no bar.
-    label_names: of the classes.
-    path: of the PNG.
-    title: above the figure.
+    label_names: names of the classes.
+    path: path of the PNG.
+    title: title above the figure.
 
   Raises:
-    ValueError: no or too many groups, or a group without runs or with other classes.
+    ValueError: there are no groups or too many, or a group has no runs or other classes.
   """
   if not 1 <= len(rates) <= len(plots.COLOURS):
-    raise ValueError(f"1..{len(plots.COLOURS)} groups can be told apart, got {len(rates)}")
+    raise ValueError(f"1..{len(plots.COLOURS)} groups can be drawn, got {len(rates)}")
   places, width = np.arange(len(label_names)), 0.84 / len(rates)
   with plots.style():
     figure = plots.new_figure(plots.WIDTH * 0.62)

@@ -163,7 +163,7 @@ def compare(one: str, ours: Mapping[str, Any], other: str, theirs: Mapping[str, 
   # All seeds have the same weight, even if they test different numbers of records.
   weight = 1 / (len(counts) * np.repeat(counts, counts))
   excess = np.bincount(person, weight * (difference - mean))
-  # If each record has a subject of its own, the data do not tell people apart.
+  # If each record has a different subject, the data do not identify people.
   drawn = "records" if len(people) == len(set(np.concatenate(ours["key"]))) else "people"
   half = math.inf
   if len(people) > 1:

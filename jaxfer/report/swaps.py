@@ -1,4 +1,4 @@
-"""Figures of codes that hold identity and expression apart: swaps, interpolations, maps (paper 003, Figs. 4 and 5)."""
+"""Figures of codes that separate identity and expression: swaps, interpolations, maps (paper 003, Figs. 4 and 5)."""
 
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,8 +8,8 @@ import numpy as np
 
 from jaxfer.report import plots
 
-_GAP = 0.04  # Between pictures, of a picture's side.
-_LETTER = 0.072  # Inches of a letter of a method's name.
+_GAP = 0.04  # Gap between pictures, as a fraction of a picture's side.
+_LETTER = 0.072  # Width of a letter of a method's name in inches.
 _MARKERS = "os^DvPX"
 
 
@@ -20,20 +20,20 @@ def swap_grid_png(
   path: str | pathlib.Path,
   title: str,
 ) -> None:
-  """Draws faces with other faces' expressions, as Fig. 4 does.
+  """Draws faces with the expressions of other faces, as in Fig. 4.
 
-  The top row shows whose identity a column has. Below, a block for each expression: on its left the picture that the
-  expression is read from, beside it a row for each method.
+  The top row shows the face whose identity a column has. Below it is a block for each expression. On the left of a
+  block is the picture with this expression, and next to it a row for each method.
 
   Args:
     identities: [columns, height, width, 3], uint8, or float in [0, 1].
-    expressions: [rows, height, width, 3], likewise.
-    swapped: method -> [rows, columns, own height, own width, 3]; the name should say the input's size.
-    path: of the PNG.
-    title: above the grid.
+    expressions: [rows, height, width, 3], of the same types.
+    swapped: method -> [rows, columns, own height, own width, 3]; the name should include the size of the input.
+    path: path of the PNG.
+    title: title above the grid.
 
   Raises:
-    ValueError: a method's rows or columns do not agree.
+    ValueError: a method has another number of rows or columns.
   """
   rows, columns, methods = len(expressions), len(identities), len(swapped)
   for name, pictures in swapped.items():
@@ -61,21 +61,22 @@ def interpolation_png(
   path: str | pathlib.Path,
   title: str,
 ) -> None:
-  """Draws the way from one expression to another, z_e = (1 - t) source + t target, as Fig. 5 does.
+  """Draws interpolations from one expression to another, z_e = (1 - t) source + t target, as in Fig. 5.
 
   Args:
     source: [height, width, 3], uint8, or float in [0, 1]; its identity is kept.
-    target: [height, width, 3], likewise.
-    between: method -> [steps, own height, own width, 3], t from 0 to 1; as many steps each.
-    path: of the PNG.
-    title: above the figure.
+    target: [height, width, 3], of the same types.
+    between: method -> [steps, own height, own width, 3] with t from 0 to 1, and the same number of steps for all
+      methods.
+    path: path of the PNG.
+    title: title above the figure.
 
   Raises:
-    ValueError: the numbers of steps disagree, or are less than 2.
+    ValueError: the numbers of steps differ, or are less than 2.
   """
   counts = {name: len(pictures) for name, pictures in between.items()}
   if len(set(counts.values())) != 1 or min(counts.values()) < 2:
-    raise ValueError(f"steps of each method: {counts}; give each as many, 2 or more")
+    raise ValueError(f"numbers of steps: {counts}; all methods need the same number, at least 2")
   steps = next(iter(counts.values()))
   with plots.style():
     axes, figure = _sheet(steps, len(between) + 1.45, between)
@@ -94,15 +95,15 @@ def interpolation_png(
 
 
 def pca(features: np.ndarray, components: int = 2) -> tuple[np.ndarray, np.ndarray]:
-  """Projects on the directions of largest variance.
+  """Projects features to the directions of largest variance.
 
   Args:
     features: [n, d].
-    components: how many, at most n and d.
+    components: number of directions, at most n and d.
 
   Returns:
-    [n, components] projections, of mean 0, and [components] shares of the whole variance. Each direction's sign is
-    such that its largest entry is positive.
+    Projections [n, components] with mean 0, and their shares of the total variance, [components]. The sign of each
+    direction is chosen so that its largest entry is positive.
   """
   features = np.asarray(features, np.float64)
   left, lengths, directions = np.linalg.svd(features - features.mean(0), full_matrices=False)
@@ -113,7 +114,7 @@ def pca(features: np.ndarray, components: int = 2) -> tuple[np.ndarray, np.ndarr
 
 
 def tsne(features: np.ndarray) -> np.ndarray:
-  """Places features [n, d] in a plane, neighbours together: [n, 2]. Needs scikit-learn; the same each time."""
+  """Returns an embedding [n, 2] of features [n, d] by t-SNE with a fixed seed. Needs scikit-learn."""
   from sklearn.manifold import TSNE
 
   perplexity = min(30.0, (len(features) - 1) / 3)
@@ -134,13 +135,13 @@ def latent_map_png(
   """Draws points twice, coloured by expression and by subject.
 
   Args:
-    points: [n, 2], from `pca` or t-SNE.
+    points: [n, 2], from `pca` or `tsne`.
     expressions: [n] indices of `label_names`.
-    subjects: [n] integers; of more than seven, colours run through a rainbow in their order.
-    label_names: of the expressions; those without points are left out of the legend.
-    path: of the PNG.
-    title: above the figure.
-    shares: [2] of the variance, named on the axes where given.
+    subjects: [n] integers. If there are more than seven, their colours are those of a rainbow, in order.
+    label_names: names of the expressions; those without points are left out of the legend.
+    path: path of the PNG.
+    title: title above the figure.
+    shares: [2] shares of the variance, written at the axes if given.
 
   Raises:
     ValueError: the lengths disagree.
@@ -184,7 +185,7 @@ def latent_map_png(
 
 
 def _sheet(columns: float, rows: float, names: Iterable[str]) -> tuple[Any, Any]:
-  """Axes in which pictures are unit squares, down and right from the origin, and their figure; names go left."""
+  """Returns axes and their figure. Pictures are unit squares below and right of the origin; names are on the left."""
   room = 0.15 + _LETTER * max(len(line) for name in names for line in name.splitlines())
   picture = (plots.WIDTH - 0.3 - room) / columns  # Inches.
   figure = plots.new_figure(0.75 + picture * rows)
@@ -196,7 +197,7 @@ def _sheet(columns: float, rows: float, names: Iterable[str]) -> tuple[Any, Any]
 
 
 def _show(axes: Any, picture: np.ndarray, left: float, top: float) -> None:
-  """Draws one picture into its unit square."""
+  """Draws a picture in its unit square."""
   low, high = _GAP / 2, 1 - _GAP / 2
   axes.imshow(
     picture,

@@ -1,1 +1,1 @@
-"""Runs and studies: what a config comes to on its data, and what is written of it."""
+"""Runs and studies: training and evaluating configs on their data, and writing the results."""

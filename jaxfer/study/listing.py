@@ -28,7 +28,7 @@ def studies(root: pathlib.Path) -> str:
       lines += [name, f"  cannot be read: {error}"]
       broken += 1
   if not lines:
-    raise UserError(f"no study below {root}: leave that folder, or name a config file")
+    raise UserError(f"no study below {root}: run the command in another folder, or name a config file")
   if broken:
     lines.append(f"{broken} of {len(paths)} configs cannot be read")
   return "\n".join(lines)

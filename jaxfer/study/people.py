@@ -1,4 +1,4 @@
-"""Compares people with the net (paper 000, section 3.3).
+"""Compares people with the network (paper 000, section 3.3).
 
 Writes a test in which people name the expressions of a study's test records, and prints their results like Table 3.
 """

@@ -54,7 +54,7 @@ def options_of(field: str, call: Call) -> Mapping[str, Any]:
     }
     return {name: hints[name] for name in ours}
   fields = records.option_fields(type(records.make_config(call.name, {})))
-  # "source" and "skip_bad" say where and how strictly `prepare` imports. They are not properties of the data.
+  # "source" and "skip_bad" configure the import by `prepare`. They are not properties of the data.
   return {name: field.type for name, field in fields.items() if name not in ("source", "skip_bad")}
 
 

@@ -130,7 +130,7 @@ def keep(
 
   Args:
     folder: the folder of weights.
-    task: what was trained.
+    task: the task of the training.
     variables: the trained variables. Their snapshot is left out.
     inference_state: the arrays of `System.inference_state`.
   """

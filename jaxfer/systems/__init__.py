@@ -66,7 +66,7 @@ def model_class(name: str) -> type[nn.Module]:
     if added:
       sys.path.remove(folder)
   if not (isinstance(found, type) and issubclass(found, nn.Module)):
-    raise UserError(f"model '{name}' is no Flax Linen module: name a subclass of flax.linen.Module")
+    raise UserError(f"model '{name}' is not a Flax Linen module: name a subclass of flax.linen.Module")
   return found
 
 

@@ -1,4 +1,4 @@
-"""What `jaxfer explain` draws of a trained model for given faces: the base class, and maps of the predicted class."""
+"""Drawings of `jaxfer explain` for given faces: the base class, and maps of the predicted class."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ from jaxfer.train.stage import Batch
 
 
 class Explanation:
-  """A way to show what a model looks at, or what it has learned, on faces that are given to it.
+  """A way to show what a model looks at, or what it has learned, on given faces.
 
   Attributes:
     kind: kind of the model's inputs: "image" for faces, "sequence" for clips.

@@ -31,7 +31,7 @@ from jaxfer.train.stage import Stage, Variables
 from jaxfer.train.state import split
 
 Mode = Literal["auto", "vmap", "sequential"]
-# Fraction of a device's memory that a program may take. The rest is a reserve for what the allocator cannot use.
+# Fraction of a device's memory that a program may take. The rest is a reserve for memory that the allocator cannot use.
 _SHARE = 0.9
 
 
@@ -256,7 +256,7 @@ def begun_groups(training: Training, workdir: pathlib.Path, resume: bool) -> lis
 
 
 def part_of(whole: Group, group: Sequence[int]) -> Group:
-  """Returns the members with the numbers in `group` as a group of their own."""
+  """Returns the members with the numbers in `group` as a separate group."""
 
   def of(values):
     return [values[k] for k in group]

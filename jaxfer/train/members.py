@@ -130,7 +130,7 @@ def check(training: Training) -> None:
     raise UserError("0 members: a study needs at least one training")
   names, first = [m.name for m in members], members[0]
   if repeated := [name for name in names if names.count(name) > 1]:
-    raise UserError(f"two members are called '{repeated[0]}': give each a name of its own")
+    raise UserError(f"two members are called '{repeated[0]}': give each a different name")
   for m in members:
     if m.plan.batch_size != first.plan.batch_size:
       raise UserError(

@@ -24,7 +24,8 @@ def scale_by_hparam(
   Args:
     name: name of the learning rate in the step's `hparams`.
     schedule: function of the step count that returns a factor of the learning rate.
-    others: submodule -> name of its own learning rate. The top level of the parameters must then be submodules.
+    others: submodule -> name of its learning rate, if that is another one. The top level of the parameters must then be
+      submodules.
 
   Raises:
     KeyError: during tracing, if the step's `hparams` do not contain the name.
@@ -129,7 +130,7 @@ def adamw(
   Args:
     rate: name of the learning rate in `hparams`.
     factor: function of the step count. The learning rate is hparams[rate] * factor(count).
-    others: submodule -> name of its own learning rate in `hparams`.
+    others: submodule -> name of its learning rate in `hparams`, if that is another one.
     weight_decay: decay as a multiple of the learning rate. It applies to every parameter.
   """
   decay = optax.add_decayed_weights(weight_decay)

@@ -92,8 +92,8 @@ class Stage:
       (see `data.plan.Plan.columns`).
     evaluated: whether members are also evaluated on their test examples at the end of the stage, for the metrics log.
     ema: decay of an exponential moving average of the trained submodules, of their parameters and of their running
-      statistics. 0 keeps no average. If there is one, it is what validation and tests evaluate and what the stage ends
-      with; the gradients still use the variables themselves.
+      statistics. 0 keeps no average. If there is one, validation and tests evaluate it, and the stage ends with it;
+      the gradients still use the variables themselves.
     select: the variables that the stage ends with. "last" takes those of the last epoch; "best_on_validation" takes
       those of the epoch with the highest validation accuracy, and ties go to the earlier epoch.
     snapshot: submodules that the stage trains and whose parameters at its start are kept, in the collection

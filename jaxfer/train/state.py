@@ -112,7 +112,7 @@ def kept_variables(trainable: Trainable) -> Variables:
 
 
 def with_variables(trainable: Trainable, make: Callable[[], Variables]) -> Trainable:
-  """Replaces the variables, and their average if there is one, each by what a call of `make` returns."""
+  """Replaces the variables, and their average if there is one, by the results of separate calls of `make`."""
   optimizers = trainable.optimizers
   if AVERAGE in optimizers:
     optimizers = {**optimizers, AVERAGE: make()}
@@ -122,8 +122,8 @@ def with_variables(trainable: Trainable, make: Callable[[], Variables]) -> Train
 def moved_average(average: Variables, variables: Variables, decay: float, step: jax.Array) -> Variables:
   """Returns the moving average after a step, without the bias towards its start.
 
-  After step t the average of x_1, ..., x_t weighs x_i with decay^(t - i), as `optax.ema` with `debias` does. Numbers
-  that are no floats, such as counters, take their newest value.
+  After step t the average of x_1, ..., x_t weighs x_i with decay^(t - i), as `optax.ema` with `debias` does. Values
+  that are not floats, such as counters, take their newest value.
 
   Args:
     average: the average before the step.

@@ -23,8 +23,8 @@ from jaxfer.train.prefetch import placed
 class Trainer:
   """Trains one or many members, and evaluates them at the end.
 
-  `workdir` contains `members.json`, which records how the members are divided into groups. Each group has a folder of
-  its own: `workdir` itself if there is only one group, and otherwise a subfolder `group0`, `group1`, and so on. The
+  `workdir` contains `members.json`, which records how the members are divided into groups. Each group has a separate
+  folder: `workdir` itself if there is only one group, and otherwise a subfolder `group0`, `group1`, and so on. The
   folder of a group contains:
 
   - `metrics.jsonl`: one row per epoch, split and member. The numbers do not depend on how often the training was

@@ -33,7 +33,7 @@ def test_the_fastest_is_chosen_and_the_default_where_it_is_almost_as_fast():
   ])  # fmt: skip
   assert [row["formulation"] for row in table["forward"]] == ["patches", "xla"]
   assert list(table["forward"][0]["milliseconds"]) == ["patches", "shifts", "xla"]
-  assert "weight_gradient" not in table  # Quick times choose nothing.
+  assert "weight_gradient" not in table  # Quick times are not used for choices.
 
 
 def compiled(implementation, cycles, schedule_cycles):
@@ -54,7 +54,7 @@ def test_an_estimate_must_be_better_than_the_default_by_both_counts():
 
 
 def layer(implementation, seconds, cycles=None, **changes):
-  """A record of a conv-RNN layer, timed or, with `cycles` by two counts, compiled."""
+  """Returns a record of a conv-RNN layer, timed, or compiled if `cycles` has both counts."""
   problem = conv_rnn_problem.Problem(**changes)
   return {
     **record("forward", implementation, seconds),
@@ -103,7 +103,7 @@ def test_an_estimate_folds_pixels_and_does_not_choose_the_kernels():
     layer("scan_folded4", None, (5000, 2900)),
   ]  # fmt: skip
   (row,) = choose.recurrences_of(rows)["recurrence"]
-  assert row["formulation"] == "scan_folded2"  # The other is no better by the schedule.
+  assert row["formulation"] == "scan_folded2"  # The other one is not better by the schedule.
   assert row["thousand_cycles"]["pallas"] == [0.001, 0.001]
 
 

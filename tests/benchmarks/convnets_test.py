@@ -1,4 +1,4 @@
-"""The nets' benchmark at tiny size: ours, stock Flax and the reference agree, and the work is counted right."""
+"""Tests the benchmark of nets at tiny size: ours, stock Flax and the reference agree, and FLOP counts are right."""
 
 import types
 
@@ -46,7 +46,7 @@ def test_headline_comes_first_and_names_are_unique():
 
 
 def test_work_by_the_formula():
-  """Multiplications of an image, by hand for the decoder; torchvision publishes 1.814e9 and 4.089e9 for the others."""
+  """Multiplications per image: by hand for the decoder; torchvision publishes 1.814e9 and 4.089e9 for the others."""
   convs = 16 * 256 * 128 * 16 + 64 * 128 * 128 * 9 + 64 * 128 * 64 * 16 + 256 * 64 * 64 * 9
   convs += (
     256 * 64 * 32 * 9 + 1024 * 32 * 32 * 9 + 1024 * 32 * 16 * 9 + 4096 * 16 * 16 * 9 + 4096 * 16 * 3 * 9
@@ -57,13 +57,13 @@ def test_work_by_the_formula():
     assert forward == pytest.approx(2 * macs, rel=1e-3)
     stem = 2 * 112 * 112 * 64 * 3 * 49
     assert work(Problem(net, "train_step", 1, 224)) == 3 * forward - stem
-  # InsightFace publishes 2.6e9 and 6.3e9 for its own, nearly the same.
+  # InsightFace publishes 2.6e9 and 6.3e9 for its nets, which are nearly the same.
   for depth, macs in (("18", 2.6e9), ("50", 6.3e9)):
     assert work(Problem(FACE + depth, "forward", 1, 112)) == pytest.approx(2 * macs, rel=0.02)
 
 
 def test_work_of_the_fusion():
-  """The RGB net, landmark net and head by the sizes of paper 002's Table 1; a step leaves the RGB net as it is."""
+  """RGB net, landmark net and head have the sizes of paper 002's Table 1; a step does not train the RGB net."""
   table = (
     (220, 32, 25),
     (108, 64 * 32, 9),
@@ -84,7 +84,7 @@ def test_work_of_the_fusion():
 
 
 def work(problem):
-  """`flops` of zeros."""
+  """Returns `flops` for inputs of zeros."""
   net = problem.module
   shapes = (
     [(1, 128)] if "vae" in problem.net else [(1, problem.size, problem.size, channels) for channels in (3, 1)]
@@ -95,7 +95,7 @@ def work(problem):
 
 
 def test_variables_have_the_dtypes_of_the_net():
-  """A flag drawn as a float would be a bool after the first step, and the compiled step would refuse its own state."""
+  """A flag drawn as a float would be a bool after the first step, and the compiled step would refuse its state."""
   drawn = inputs_of(Problem(FUSION, "train_step", 2, 112, "float32", 0.125, 7))
   flags = jax.tree.leaves(drawn["variables"]["affinity"])
   assert {leaf.dtype.name for leaf in flags} == {"float32", "bool"}

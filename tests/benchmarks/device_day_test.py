@@ -1,4 +1,4 @@
-"""The order, the budget and the state of a device day, with a clock and processes that are made up."""
+"""Tests the order, the time limits and the state of a device day with a simulated clock and simulated processes."""
 
 import argparse
 import json
@@ -20,7 +20,7 @@ DAY = (Part("a", "goldens", 2, gate=True), Part("b", "choose", 1, ("--write",)),
 
 
 class World:
-  """A clock, and processes that need some seconds each: name of the script -> seconds, exit code."""
+  """A clock, and processes that take some seconds each: name of the script -> (seconds, exit code)."""
 
   def __init__(self, **needs):
     self.now, self.needs, self.begun, self.stopped = 0.0, needs, [], []
@@ -30,7 +30,7 @@ class World:
 
 
 class Fake:
-  """What is not done when it is stopped is left for the next process of the same script."""
+  """A process. If it is stopped, the next process of the same script does the remaining work."""
 
   def __init__(self, world, name):
     self.world, self.name = world, name
@@ -63,7 +63,7 @@ def slice_of(out, world, minutes, **changes):
 
 @pytest.fixture(autouse=True)
 def _table(tmp_path, monkeypatch):
-  """A table of choices of the test's own."""
+  """Replaces the table of choices by one for the test."""
   path = tmp_path / "checkout" / "choices.json"
   path.parent.mkdir()
   path.write_text("committed")
@@ -83,9 +83,9 @@ def test_the_next_slice_goes_on_and_measures_nothing_twice(tmp_path):
   world = World(goldens=(30, 0), choose=(50, 0), members=(600, 0))
   slice_of(tmp_path / "out", world, 3.05)
   assert world.stopped == ["members"]
-  assert world.now == pytest.approx(183)  # To the second, however seldom the parts are looked at.
+  assert world.now == pytest.approx(183)  # Exact to the second, although the parts are checked rarely.
   day = slice_of(tmp_path / "out", world, 60)
-  # The rest of its share, twice as much, four times as much.
+  # The rest of its share, twice its share, four times its share.
   assert world.begun == ["goldens", "choose", *["members"] * 4]
   assert not any(day.state.open(part) for part in DAY)
   assert day.state.slices == 2
@@ -106,7 +106,7 @@ def test_a_part_that_was_running_when_all_was_killed_goes_on(tmp_path):
         raise Killed
       return super().wait(seconds)
 
-    def stop(self):  # Nobody is left who could.
+    def stop(self):  # The killed program cannot stop it.
       raise Killed
 
   world.launch = lambda command: Last(world, command[2].removeprefix("benchmarks."))
@@ -156,7 +156,7 @@ def test_a_part_that_fails_is_tried_in_two_slices_and_named(tmp_path):
   assert world.begun.count("members") == 1
 
 
-def test_a_wrong_golden_bars_all_else_unless_told_otherwise(tmp_path):
+def test_a_wrong_golden_prevents_other_parts_unless_overridden(tmp_path):
   world = World(goldens=(30, 1), choose=(25, 0), members=(30, 0))
   for _ in range(3):
     slice_of(tmp_path / "out", world, 9)
@@ -170,7 +170,7 @@ def test_a_wrong_golden_bars_all_else_unless_told_otherwise(tmp_path):
 
 def test_a_case_longer_than_its_share_is_done_in_the_end_and_a_long_sweep_keeps_nobody_waiting(tmp_path):
   class Anew(Fake):
-    """All that a process has done is lost when it is stopped."""
+    """A process that loses all its work when it is stopped."""
 
     def stop(self):
       super().stop()
@@ -207,7 +207,7 @@ def test_another_device_or_commit_opens_every_part_again(tmp_path):
 
 
 def test_the_table_of_choices_goes_with_the_results(tmp_path):
-  """The next slice may find a fresh copy of the checkout."""
+  """The next slice may start in a fresh copy of the checkout."""
   world = World(goldens=(30, 0), choose=(50, 0), members=(600, 0))
   device_day.CHOICES.write_text("measured")
   slice_of(tmp_path / "out", world, 3)
@@ -255,7 +255,7 @@ def test_the_summary_says_what_ran_what_failed_and_the_ratios(tmp_path):
 
 
 class Parsed(Exception):
-  """The command line was understood."""
+  """Raised instead of a measurement once the command line has been parsed."""
 
 
 @pytest.mark.parametrize("device", [None, *harness.PLATFORMS])
@@ -291,7 +291,7 @@ def test_every_part_has_a_name_and_the_shares_make_three_slices_of_nine_minutes(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
 def test_a_part_ends_with_the_program_that_started_it(tmp_path):
-  """Or it would go on beside the next slice."""
+  """Otherwise it would continue beside the next slice."""
   script = (
     "import pathlib, sys; from benchmarks.device_day import Child, Log;"
     "code = 'import os, time; print(os.getpid(), flush=True); time.sleep(600)';"

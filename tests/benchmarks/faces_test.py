@@ -1,4 +1,4 @@
-"""The benchmark of face detectors: what counts as found, the composed scenes, and its table."""
+"""Tests the benchmark of face detectors: found faces, composed scenes, and the table."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ def _face(x: float, y: float) -> Face:
 
 
 def test_found_faces_and_false_alarms():
-  """Two boxes on one face count once; a box between faces is an alarm."""
+  """Two boxes on one face count once, and a box between faces is a false alarm."""
   picture = Picture(np.zeros((9, 9, 3), np.uint8), [(20, 20, 8), (60, 20, 8), (20, 60, 8)])
   assert faces.hits(picture, [_face(22, 19), _face(17, 24), _face(60, 27), _face(40, 20)]) == (2, 1)
   assert faces.hits(picture, []) == (0, 0)
@@ -33,12 +33,12 @@ def test_the_table_sets_each_detector_beside_the_cascade():
     "| cascade | - | 75%, 1.00x | 0 false, 1.00x |",
     "| other | 5 | 100%, 0.50x | 2 false, 0.50x |",
     "",
-    "cascade, ms of the processor a picture: some 100, none 50",
+    "cascade, processor time per picture in ms: some 100, none 50",
   ]
 
 
 def test_a_scene_holds_the_face_where_it_says():
-  """The face is bright on a dark ground: the bright part lies about the stated middle."""
+  """The face is bright on a dark background, so the bright part must be around the stated centre."""
   image = drawings.draw(1, "neutral", 96)[0] // 2 + 128
   rng = np.random.default_rng(3)
   for _ in range(5):

@@ -1,6 +1,6 @@
 from benchmarks import gpu_programs
 
-# A loop of five trips with a copy, a fusion and a cuDNN call, shortened from a compiled program.
+# A loop of five iterations with a copy, a fusion and a cuDNN call, shortened from a compiled program.
 TEXT = """\
 HloModule jit_run, is_scheduled=true
 

@@ -1,4 +1,4 @@
-"""The input pipelines of the benchmark bring the same batches, whether from the device, from memory or from disk."""
+"""Tests that all input pipelines of the benchmark give the same batches, from the device, from memory or from disk."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What the benchmark of members counts and extrapolates; nothing is timed here."""
+"""Tests the counts and extrapolations of the benchmark of members; nothing is timed here."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def test_flops_count_members_steps_and_both_streams():
   one = members.flops(members.CPU, "conv_lstm", False, 1)
   assert members.flops(members.CPU, "conv_lstm", False, 10) == pytest.approx(10 * one)
   first_layer = 2 * 9 * 8 * 4 * (3 + 2) * members.CPU.steps * 8 * 8 * 24**2
-  assert one > 2 * first_layer  # Its value and its kernel's gradient alone.
+  assert one > 2 * first_layer  # Only its value and the gradient of its kernel.
   assert one < members.flops(members.CPU, "conv_lstm", True, 1)
 
 

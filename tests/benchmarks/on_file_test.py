@@ -1,4 +1,4 @@
-"""What `--continue` finds on file, and that it measures only the rest."""
+"""Tests that `--continue` finds recorded measurements and measures only the rest."""
 
 import json
 
@@ -90,7 +90,7 @@ def test_a_case_on_record_is_not_measured_again(tmp_path, monkeypatch):
   _, again = measure("jaxfer")
   assert begun == ["jaxfer"]
   assert again == first
-  # With a contender more they are measured beside each other.
+  # With an additional contender, all are measured again, side by side.
   measure("jaxfer", "flax")
   assert begun == ["jaxfer", "jaxfer", "flax"]
 

@@ -1,4 +1,4 @@
-"""The quickstart's data without TensorFlow Datasets, and the verdict on goldens; nothing is timed here."""
+"""Tests the quickstart's data without TensorFlow Datasets, and the check of goldens; nothing is timed here."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from benchmarks import goldens, harness, quickstart
 from jaxfer.data import records
 from tests.benchmarks.toy import record
 
-# Drawn by the program that tests/data/synthetic_dataset_test.py compiles too.
+# tests/data/synthetic_dataset_test.py compiles the same drawing program.
 OPTIONS = {"num_subjects": 2, "num_frames": 4, "image_size": 16}
 
 
@@ -41,6 +41,6 @@ def test_what_is_wrong_and_what_is_only_less_exact():
     return record(status=status, agreement={"error": error})
 
   assert not goldens.wrong(of("ok", 1e-6))
-  assert not goldens.wrong(of("mismatch", 5e-3))  # TF32, say.
+  assert not goldens.wrong(of("mismatch", 5e-3))  # For example TF32.
   for status, error in (("mismatch", 0.5), ("mismatch", None), ("failed", None), ("missing", None)):
     assert goldens.wrong(of(status, error))

@@ -1,4 +1,4 @@
-"""Schema, comparison and table of benchmark results, on made-up records; nothing is timed here."""
+"""Tests schema, comparison and tables of benchmark results with invented records; nothing is timed here."""
 
 import copy
 import json
@@ -106,7 +106,7 @@ def test_what_stops_running_is_a_regression_and_what_never_ran_is_none():
     record(case="mended", status="failed"),
     record(case="other"),
   ]
-  old[-1]["benchmark"] = "kmeans"  # Not run again at all: no verdict.
+  old[-1]["benchmark"] = "kmeans"  # Not run again, so it is not compared.
   new = [record(case="broken", status="mismatch"), record(case="mended"), record(case="new")]
   assert verdicts(old, new) == {
     ("broken", "jaxfer"): "broken",
@@ -152,12 +152,12 @@ def test_table_shows_ours_peers_and_why_one_is_missing():
   assert "--quick" in table.section("x", [record(quick=True)])
 
 
-def test_papers_times_stand_beside_ours():
+def test_papers_times_are_shown_beside_ours():
   assert (
     "| 002 | an epoch of training on 12,271 images | 15 min | NVIDIA RTX A5000 | not measured |  |"
     in table.papers([])
   )
-  ours = record(0.1, case="landmark_fusion/train_step", benchmark="convnets")  # 80 samples a second.
+  ours = record(0.1, case="landmark_fusion/train_step", benchmark="convnets")  # 80 samples per second.
   assert "| 15 min | NVIDIA RTX A5000 | 3 min | Some CPU |" in table.papers([ours])
   assert "more than a day" in table.papers([ours])
 
@@ -187,7 +187,7 @@ def test_relative_error_sees_every_array():
   want = {"a": np.ones(3), "b": np.full(2, 100.0)}
   assert harness.relative_error(copy.deepcopy(want), want) == 0
   assert harness.relative_error({"a": np.ones(3), "b": np.float32([100, 101])}, want) == pytest.approx(0.01)
-  assert harness.relative_error({"a": np.ones(3)}, want) == 0  # A peer may lack one.
+  assert harness.relative_error({"a": np.ones(3)}, want) == 0  # A peer may lack an array.
   assert harness.relative_error({"a": np.float32([1, np.nan, 1])}, want) == math.inf
   for bad in ({}, {"c": np.ones(3)}, {"a": np.ones(4)}):
     with pytest.raises(ValueError, match=r"not among|shape"):

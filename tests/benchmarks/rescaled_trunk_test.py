@@ -1,4 +1,4 @@
-"""A trunk with kernels of another size is the same net."""
+"""Tests that a trunk with rescaled kernels computes the same."""
 
 import jax
 import numpy as np
@@ -26,6 +26,6 @@ def test_the_net_is_the_same(net):
   assert all(1.5 < factor < 5 for factor in factors.values())
   assert len(factors) == sum(leaf.ndim == 4 for leaf in flat.values())
   run = jax.jit(model.apply)
-  # The norms' epsilon is another share of a smaller variance.
+  # The epsilon of a norm is a larger share of a smaller variance.
   before, after = run(grown, images), run(changed, images)
   np.testing.assert_allclose(after, before, rtol=0, atol=0.01 * np.abs(before).max())

@@ -1,4 +1,4 @@
-"""A made-up machine and made-up records."""
+"""An invented machine and invented records."""
 
 import numpy as np
 

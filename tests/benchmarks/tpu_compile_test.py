@@ -1,4 +1,4 @@
-"""Compiles for a TPU on a machine without one, and holds the result to the committed figures."""
+"""Compiles for a TPU on a machine without one, and compares the result with the committed figures."""
 
 import importlib.util
 import os
@@ -13,7 +13,7 @@ pytestmark = [
   pytest.mark.tpu_compile,
   pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
-    reason="needs libtpu, in an environment of its own: pip install -e '.[tpu-compile]' pytest",
+    reason="needs libtpu, in a separate environment: pip install -e '.[tpu-compile]' pytest",
   ),
 ]
 CASES = (
@@ -26,7 +26,7 @@ ENVIRONMENT = {
 
 
 def committed(case):
-  """The newest committed record of our own program."""
+  """Returns the newest committed record of our program."""
   for path in sorted(harness.RESULTS.glob("tpu-compiled-*.jsonl"), reverse=True):
     if record := records.latest(records.read(path)).get(("tpu", case, "jaxfer")):
       return record
@@ -36,7 +36,7 @@ def committed(case):
 @pytest.mark.parametrize("case", CASES)
 def test_program_costs_what_is_committed(case, tmp_path):
   output = tmp_path / "compiled.jsonl"
-  # A process of its own: libtpu reads its flags once, and the tests' own programs are compiled without optimisations.
+  # A separate process, because libtpu reads its flags once, and the tests compile programs without optimisations.
   command = [sys.executable, "-m", "benchmarks.tpu", "--only", case, "--ours", "--output", str(output)]
   subprocess.run(command, check=True, capture_output=True, text=True, env=ENVIRONMENT)
   (record,) = records.read(output)

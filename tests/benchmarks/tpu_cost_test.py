@@ -1,4 +1,4 @@
-"""Prediction compiled TPU programs, on excerpts of real ones that are committed beside; libtpu is not needed."""
+"""Tests the cost of compiled TPU programs on committed excerpts of real ones; libtpu is not needed."""
 
 import dataclasses
 import functools
@@ -24,7 +24,9 @@ from benchmarks.conv_rnn_problem import Problem, inputs_of
 
 TEXTS = pathlib.Path(__file__).parent / "tpu"
 SCAN = (TEXTS / "scan.hlo.txt").read_text()  # Five steps of y = tanh(w * y + x[t]).
-TOY = (TEXTS / "toy_final_bundles.txt").read_text()  # A Pallas kernel: grid 5, in each a loop of 7 trips.
+TOY = (
+  TEXTS / "toy_final_bundles.txt"
+).read_text()  # A Pallas kernel: grid 5, each with a loop of 7 iterations.
 CHIP = tpu_cost.CHIPS["v5e"]
 KERNEL = """HloModule toy
 
@@ -56,7 +58,7 @@ def test_loop_multiplies_its_body():
 
 
 def test_nested_loops_multiply():
-  """The body's convolution becomes a second loop of the same counter."""
+  """The convolution in the body is replaced by a second loop with the same counter."""
   start = SCAN.index("%wide.region_0.4.clone.sunk (")
   end = SCAN.index("ENTRY")
   copy = SCAN[start:end].replace("wide.region_", "inner.region_").replace("arg_tuple", "inner_tuple")
@@ -130,7 +132,7 @@ ENTRY %main (p: pred[], x: f32[8]) -> f32[8] {
 
 
 def test_operations_that_share_a_schedule_are_alike():
-  """The compiler schedules one of several equal fusions; names, origin and order of their lines do not matter."""
+  """The compiler schedules only one of several equal fusions; names, origins and the order of lines do not matter."""
   twin = "  %twin = f32[2,8,8,16]{3,0,2,1:T(2,128)S(1)} fusion(%constant_dynamic-slice_fusion.2, "
   twin += "%get-tuple-element.92, %copy.28, %compare.3), kind=kOutput, calls=%other, "
   twin += 'metadata={op_name="elsewhere"}, backend_config={"window_config":{"estimated_cycles":"2783"}}\n'
@@ -157,14 +159,14 @@ def test_kinds_and_donation():
 
 def test_hbm_bytes_count_slices_padding_and_memory_spaces():
   module, found = tpu_hlo.Module(SCAN), runs(SCAN)
-  # x[t], [1, 2, 8, 8, 16] float32 padded to 128 lanes, five times; it goes to VMEM.
+  # x[t], [1, 2, 8, 8, 16] float32 padded to 128 lanes, is copied to VMEM five times.
   assert tpu_traffic.hbm_bytes(module, found["constant_dynamic-slice_fusion.2"]) == 5 * (2 * 8 * 8 * 128 * 4)
   assert tpu_traffic.hbm_bytes(module, found["copy_dynamic-update-slice_fusion.2"]) == 0
   assert tpu_traffic.hbm_bytes(module, found["convert.3"]) == 3 * 3 * 16 * 128 * 4
 
 
 def test_schedule_multiplies_nested_loops_and_skips_what_branches_skip():
-  """Counted by hand: the outer loop takes 7 trips, of which the first and the last only move data."""
+  """Counted by hand: the outer loop has 7 iterations, of which the first and the last only move data."""
   around, every_trip, working_trips, first_trip, inner = 5, 29 + 7, 11, 2, 74
   count = tpu_schedule.count(TOY)
   assert count.unread == ()
@@ -271,7 +273,7 @@ def test_schema_knows_compiled_programs_and_reads_files_without_them(tmp_path):
 
 
 def test_comparison_of_compiled_programs_is_of_cycles():
-  other = {**ENVIRONMENT, "cpu": "Another CPU", "threads": 16}  # Who compiled does not matter.
+  other = {**ENVIRONMENT, "cpu": "Another CPU", "threads": 16}  # The compiling machine does not matter.
   (change,) = compare.compare([record()], [record(1_100_000, environment=other)])
   assert (change.verdict, change.ratio, change.low, change.high) == ("slower", 1.1, 1.1, 1.1)
   assert change.regression

@@ -22,7 +22,7 @@ def test_collectives_are_read_with_the_bytes_of_their_results():
 
 
 def test_the_estimate_counts_the_links_and_a_wait_for_each_hop():
-  # 2 * 100 MB * 3 / 4 over 200 GB/s take 750 us, and 2 waits of 2 hops 4 us; 1.5 M cycles take 1 ms.
+  # 2 * 100 MB * 3 / 4 at 200 GB/s take 750 us, and 2 waits of 2 hops take 4 us; 1.5 M cycles take 1 ms.
   found = [Collective("all-reduce", 60_000_000), Collective("all-reduce", 40_000_000)]
   assert tpu_mesh.efficiency(found, 1.5e6, 4) == pytest.approx(1 / (1 + 0.750 + 0.004))
 

@@ -1,4 +1,4 @@
-"""The peers' training steps do what ours do, and every case is traced from shapes; nothing is compiled for a TPU."""
+"""Tests that the peers' training steps equal ours, and that every case can be traced; nothing is compiled for a TPU."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""State dicts are found in what training programs put around them, with their number types as they are."""
+"""Tests that state dicts are found inside the wrappers of training programs, with unchanged number types."""
 
 import chex
 import ml_dtypes
@@ -15,7 +15,8 @@ OPTIMIZER = {
   "state": {0: {"step": np.array(3, np.float32), "exp_avg": NET["conv1.weight"]}},
   "param_groups": [{"lr": 1.0}],
 }
-MODULE = written.Opcodes(b"cmy.nets\nNet\n)\x81}b")  # A whole module: class, no arguments, state.
+# A whole module with its class, no arguments, and its state.
+MODULE = written.Opcodes(b"cmy.nets\nNet\n)\x81}b")
 FORMATS = {"zip": written.zipped, "legacy": written.legacy, "safetensors": written.safetensors}
 
 
@@ -81,7 +82,7 @@ def test_names_of_what_ran_the_net(read, write, prefix, unwrapped):
 
 
 def test_names_of_what_ran_a_part(read):
-  """As where a part alone was compiled or parallel; a tensor may carry such a name itself."""
+  """This occurs if only a part was compiled or parallel; a tensor itself may also have such a name."""
   got = read(
     {"layer1._orig_mod.0.weight": NET["bn1.weight"], "n": NET["bn1.weight"], "a.module": NET["bn1.weight"]}
   )
@@ -95,7 +96,7 @@ def test_names_of_what_ran_a_part(read):
 @pytest.mark.parametrize("write", FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize("kind", written.CODES)
 def test_types(read, write, kind):
-  """Of 1, 2 and 4, which every type can hold."""
+  """The values are 1, 2 and 4, which every type can represent."""
   dtype = np.dtype(getattr(ml_dtypes, kind) if hasattr(ml_dtypes, kind) else kind)
   want = np.array([1, 2, 4]).astype(dtype)
   scalar = want[1:2].reshape(())
@@ -132,7 +133,7 @@ def test_files_without_a_state_dict(read, write, value, match):
 
 
 def test_a_module_with_its_source(read):
-  """As the older format keeps it."""
+  """The older format stores it."""
   module = written.Opcodes(
     b"(X\x06\x00\x00\x00modulecmy.nets\nNet\nX\x01\x00\x00\x00fX\x01\x00\x00\x00stQ)\x81}b"
   )
@@ -141,7 +142,7 @@ def test_a_module_with_its_source(read):
 
 
 def test_wrappers_in_wrappers_have_an_end(read):
-  """Even where a dict holds itself, or the same one under every name many times over."""
+  """This holds even if a dict contains itself, or the same dict many times."""
   names = b"".join(written.body(name, ()) + b"h\x00" for name in checkpoint.WRAPPERS)
   with pytest.raises(UserError, match="is not a tensor"):
     read(written.Opcodes(b"}q\x00(" + names + b"u"))

@@ -1,4 +1,4 @@
-"""Each importer puts every tensor where it belongs, and says all that does not fit."""
+"""Tests that each importer puts every tensor in its place, and reports everything that does not fit."""
 
 import errno
 import functools
@@ -20,7 +20,7 @@ from jaxfer.train.weights import load_weights
 from tests.convert import written
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
-# Names of the published state dicts, of each kind, and their shapes at 1/64 of the widths.
+# Names in the published state dicts of each kind, and their shapes at 1/64 of the widths.
 SAMPLES = {
   "adaface": {
     "model.input_layer.0.weight": (1, 3, 3, 3),
@@ -82,8 +82,8 @@ NARROW = {
   "torchvision_resnet18": {"num_classes": 5, "depth": 18, "width": 1 / 64},
   "torchvision_resnet50": {"num_classes": 5, "depth": 50, "width": 1 / 64},
 }
-PREFIX = {"adaface": "model."}  # Of Lightning.
-# Learnt numbers at full size (IResNet's last scale is not learnt).
+PREFIX = {"adaface": "model."}  # Lightning's prefix.
+# Number of learned parameters at full size (IResNet's last scale is not learned).
 PARAMETERS = {
   "adaface": 24_020_352,
   "arm": 11_178_395,
@@ -95,7 +95,7 @@ PARAMETERS = {
 
 @functools.cache
 def template(name, size=96, **attributes):
-  """Shapes of our variables by path."""
+  """Returns the shapes of our variables by path."""
   model = importers.MODELS[importers.IMPORTERS[name].model](**attributes)
   size = attributes.get("image_size", size)
   image = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
@@ -104,13 +104,13 @@ def template(name, size=96, **attributes):
 
 
 def to_torch(array):
-  """The reverse of the conversion."""
+  """Inverts the conversion."""
   axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(array.ndim)
   return np.ascontiguousarray(array if axes is None else array.transpose(axes))
 
 
 def drawn(name, seed=0):
-  """(our variables by path, the same as a state dict of PyTorch), random."""
+  """Returns random (our variables by path, the same as a state dict of PyTorch)."""
   rng, ours, torch, importer = np.random.default_rng(seed), {}, {}, importers.IMPORTERS[name]
   for path, shape in template(name, **NARROW[name]).items():
     if path.startswith("affinity/"):
@@ -145,7 +145,7 @@ def test_random_weights_come_back_exactly(name):
 
 @pytest.mark.parametrize("name", importers.IMPORTERS)
 def test_the_published_sizes(name):
-  """Without shapes the importers ask for the published nets."""
+  """If no sizes are given, the importers require those of the published nets."""
   importer = importers.IMPORTERS[name]
   assert importer.input_size({}) == (112 if importer.output == "embedding" else 224)
   shapes = template(name, 224, **importer.attributes({}))
@@ -154,7 +154,7 @@ def test_the_published_sizes(name):
 
 
 def test_files_without_counts_of_batches():
-  """Those written before PyTorch 0.4.1, as resnet18-5c106cde.pth."""
+  """Files written before PyTorch 0.4.1, such as resnet18-5c106cde.pth, have none."""
   _, torch = drawn("torchvision_resnet18")
   old = {key: tensor for key, tensor in torch.items() if "num_batches_tracked" not in key}
   importers.variables_of("torchvision_resnet18", of(old))
@@ -172,13 +172,13 @@ def test_depth_of_a_face_net_is_counted_in_its_blocks():
   one_hundred = {f"body.{k}.res_layer.1.weight": np.zeros(()) for k in range(49)}
   with pytest.raises(
     UserError,
-    match=r"some/file\.pth: a face model with 49 blocks, but the known ones have 8 .* and 24 \(depth 50\)",
+    match=r"some/file\.pth: a face network with 49 blocks, but the known ones have 8 .* and 24 \(depth 50\)",
   ):
     importers.variables_of("adaface", of(one_hundred))
 
 
-def test_what_stands_beside_a_face_net_is_said():
-  """The head is left out; without Lightning's prefix a name beside it is one too many."""
+def test_tensors_beside_a_face_network_are_reported():
+  """The head is left out. Without Lightning's prefix, another name is an error."""
   _, torch = drawn("adaface")
   head = {"head.kernel": np.zeros((8, 5), np.float32), "head.batch_mean": np.ones(1, np.float32)}
   _, meta = importers.variables_of("adaface", of(torch | head))
@@ -194,7 +194,7 @@ def test_what_stands_beside_a_face_net_is_said():
 
 @pytest.mark.parametrize("prefix", ["model.", "features.", "model.backbone.", "q.x."])
 def test_prefixes(prefix):
-  """What stands before every name of the net is found by one of them; the others are left out and named."""
+  """The common prefix of the net's names is found by one of them; other names are left out and reported."""
   ours, torch = drawn("torchvision_resnet18")
   head = {"head.kernel": np.zeros((8, 5), np.float32), "criterion.weight": np.ones(5, np.float32)}
   under = {prefix + key: tensor for key, tensor in torch.items()}
@@ -209,7 +209,7 @@ def test_prefixes(prefix):
 
 @pytest.mark.parametrize("name", ["arm", "insightface", "adaface"])
 def test_prefixes_of_other_nets(name):
-  """Each tells itself from what its own names begin with, as ARM's `features`."""
+  """Each net is recognised by the beginning of its names, such as ARM's `features`."""
   _, torch = drawn(name)
   bare = {key.removeprefix(PREFIX.get(name, "")): tensor for key, tensor in torch.items()}
   _, meta = importers.variables_of(name, of({f"features.{key}": tensor for key, tensor in bare.items()}))
@@ -227,14 +227,14 @@ def test_two_nets_in_one_file():
 
 
 def test_averaged_models():
-  """`AveragedModel` keeps a count beside the weights."""
+  """`AveragedModel` stores a counter beside the weights."""
   _, torch = drawn("torchvision_resnet18")
   importers.variables_of("torchvision_resnet18", of(torch | {"n_averaged": np.array(3)}))
 
 
 @pytest.mark.parametrize("name", importers.IMPORTERS)
 def test_values_that_are_not_finite_are_refused(name):
-  """In any array, and all of them are named, with how many of their values."""
+  """This holds for any array, and all such arrays are named with the numbers of bad values."""
   _, torch = drawn(name)
   prefix = PREFIX.get(name, "")
   norm = next(key for key in torch if key.endswith("running_var")).removesuffix("running_var")
@@ -255,7 +255,7 @@ def test_values_that_are_not_finite_are_refused(name):
     assert said in str(caught.value)
   assert str(caught.value).count(" of ") == 3
   broken = torch | {prefix + norm + "running_var": np.zeros_like(torch[prefix + norm + "running_var"])}
-  importers.variables_of(name, of(broken))  # A variance of 0 is that of a channel that is always dark.
+  importers.variables_of(name, of(broken))  # A variance of 0 is valid: the channel is always dark.
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_every_format_of_every_float_type_becomes_the_same_float32(tmp_path, kin
 
 @pytest.mark.parametrize("shape", [(3, 1), (1 << 40, 0)])
 def test_edges_of_length_zero_or_beyond_any_net(shape):
-  """Whatever shapes a file names, they are compared and nothing of their size is made."""
+  """Shapes in a file are only compared, and nothing of their size is allocated."""
   _, torch = drawn("insightface")
   with pytest.raises(UserError, match=r"some/file\.pth does not fit 'insightface'.*fc\.weight"):
     importers.variables_of("insightface", of(torch | {"fc.weight": np.zeros(shape, np.float32)}))
@@ -331,7 +331,7 @@ def test_everything_that_does_not_fit_is_listed():
   torch |= {"head.weight": np.zeros(3), "features.4.0.num_batches_tracked": np.zeros(())}
   with pytest.raises(UserError) as caught:
     importers.variables_of("arm", of(torch))
-  # The count of batches of a norm whose variance is missing is still known.
+  # The counter of a norm is recognised although its variance is missing.
   assert str(caught.value) == (
     "some/file.pth does not fit 'arm': "
     "2 missing: arm.alpha, features.4.0.bn1.running_var; "
@@ -354,7 +354,7 @@ def test_a_checkpoint_of_another_net():
 
 def test_sizes_that_no_net_has():
   _, torch = drawn("arm")
-  torch["arm.de_albino.weight"] = np.zeros((1, 1, 12, 12), np.float32)  # Blocks of 6 x 6 out of 8 channels.
+  torch["arm.de_albino.weight"] = np.zeros((1, 1, 12, 12), np.float32)  # Blocks of 6 x 6 from 8 channels.
   with pytest.raises(UserError, match=r"some/file\.pth: 8 channels are not a multiple of 6 x 6"):
     importers.variables_of("arm", of(torch))
 
@@ -423,4 +423,4 @@ def test_folders_that_cannot_be_written(tmp_path, capsys, monkeypatch):
     f"{tmp_path / 'out'}/weights.npz cannot be written (No space left on device)" in capsys.readouterr().err
   )
   monkeypatch.undo()
-  assert cli.main(["convert", "arm", source, str(tmp_path / "out")]) == 0  # Nothing is in the way.
+  assert cli.main(["convert", "arm", source, str(tmp_path / "out")]) == 0  # The path is free now.

@@ -1,4 +1,4 @@
-"""Files that are no checkpoints are told by what they hold, not by their names, with what to do about them."""
+"""Tests that files which are not checkpoints are recognised by content, not by name, and that messages give the fix."""
 
 import gzip
 import io
@@ -126,7 +126,7 @@ def test_archives_of_pytorch_that_cannot_be_read(tmp_path):
       checkpoint.read(path)
 
 
-def test_what_is_no_file(tmp_path):
+def test_paths_that_are_not_files(tmp_path):
   with pytest.raises(UserError, match=r"is a directory: give a \.pth, \.pt, \.ckpt or \.safetensors file$"):
     checkpoint.read(tmp_path)
   (tmp_path / "model.safetensors").write_bytes(b"")

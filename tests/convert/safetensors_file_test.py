@@ -1,4 +1,4 @@
-"""Files of safetensors: every type, as the library writes it and by hand; what does not fit is refused."""
+"""Tests safetensors files: all types, written by the library and by hand; invalid files are refused."""
 
 import chex
 import ml_dtypes

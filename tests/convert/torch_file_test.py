@@ -1,4 +1,4 @@
-"""Files of PyTorch are read as PyTorch wrote them; anything but tensors is refused by name, and nothing runs."""
+"""PyTorch's files are read correctly. Anything but tensors is rejected with its name, and nothing is run."""
 
 import argparse
 import collections
@@ -40,7 +40,7 @@ UNSUPPORTED = {
 
 
 def archive(pickled, storages=(), compression=zipfile.ZIP_STORED, **extra):
-  """A file of PyTorch around a pickle; `storages` are the bytes of keys 0, 1, ..."""
+  """Returns a PyTorch file with this pickle; `storages` are the bytes of keys 0, 1, ..."""
   stream = io.BytesIO()
   with zipfile.ZipFile(stream, "w", compression) as file:
     file.writestr("weights/data.pkl", pickled)
@@ -94,7 +94,7 @@ def test_types_and_views(name):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_rarer_kinds_of_tensors(name):
-  """They are read or refused one by one, so that those beside the weights do no harm."""
+  """Each is read or rejected separately, so that one next to the weights does not make the file unreadable."""
   value, array = torch_file.loads((FIXTURES / name).read_bytes())
   for key, match in UNSUPPORTED.items():
     assert torch_file.is_tensor(value[key])
@@ -112,7 +112,7 @@ def test_rarer_kinds_of_tensors(name):
 
 
 def test_a_kind_that_is_not_read_is_named(tmp_path):
-  """Among the weights; beside them it is passed over."""
+  """This holds among the weights. Next to them, an unsupported tensor is ignored."""
   sparse = written.Opcodes(b"ctorch._utils\n_rebuild_sparse_tensor\n)R")
   weights = {"fc.bias": np.ones(2, np.float32)}
   path = tmp_path / "a.ckpt"
@@ -171,7 +171,7 @@ def test_nothing_is_called(tmp_path, monkeypatch, protocol, call, arguments):
 
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_objects_beside_the_weights_are_passed_over(tmp_path, monkeypatch, protocol):
-  """As in checkpoints of Lightning: nothing of them is made, called or kept."""
+  """Lightning's checkpoints have such objects. They are not created, called or kept."""
   monkeypatch.chdir(tmp_path)
   beside = {
     _Runs: [pathlib.PurePosixPath("a"), argparse.Namespace(b=1), collections.Counter("cc"), range(3)],
@@ -248,7 +248,7 @@ def test_compressed_archives_and_other_byte_orders():
 
 
 def test_storages_cut_short():
-  """Or said to be larger than they are."""
+  """The same holds for a storage whose declared size is too large."""
   match = r"a damaged PyTorch file \(storage 0 is cut short\): download or save it again"
   with pytest.raises(Refused, match=match):
     read(archive(tensor(0, (6,), (1,), 7), [bytes(24)]))
@@ -259,7 +259,7 @@ def test_storages_cut_short():
 
 
 def test_shapes_without_numbers():
-  """However large their other edges are, nothing is allocated."""
+  """Nothing is allocated, however large the other dimensions are."""
   assert read(archive(tensor(0, (0, 1 << 30), (1, 1)), [bytes(24)]))["x"].shape == (0, 1 << 30)
   assert read(archive(tensor(0, (0,), (1,), 0), [b""]))["x"].shape == (0,)
   assert read(archive(tensor(5, (), ()), [bytes(24)]))["x"].shape == ()
@@ -273,7 +273,7 @@ def test_a_missing_file(tmp_path):
 
 
 def _refusal(path):
-  """Why a file is refused; "" if it is read, and its tensors are no larger than such files can hold."""
+  """Returns why a file is rejected; "" if it is read, and its tensors are not larger than such files can be."""
   try:
     tensors = checkpoint.read(path).tensors
   except UserError as error:

@@ -8,7 +8,7 @@ import zipfile
 
 import numpy as np
 
-# Classes of storages; other types are stored as bytes, and safetensors' names of types.
+# Storage classes (other types are stored as bytes), and the names of types in safetensors.
 STORAGES = {
   "float64": "DoubleStorage", "float32": "FloatStorage", "float16": "HalfStorage", "bfloat16": "BFloat16Storage",
   "int64": "LongStorage", "int32": "IntStorage", "int16": "ShortStorage", "int8": "CharStorage",
@@ -23,11 +23,11 @@ CODES = {
 
 
 class Opcodes(bytes):
-  """Part of a pickle, as it stands."""
+  """A part of a pickle that is written unchanged."""
 
 
 def body(value, storages):
-  """Opcodes that build a value; the bytes of its arrays are appended to `storages`."""
+  """Returns opcodes that build a value, and appends the bytes of its arrays to `storages`."""
   if isinstance(value, Opcodes):
     return value
   if isinstance(value, dict):
@@ -39,7 +39,7 @@ def body(value, storages):
     return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
   if isinstance(value, np.ndarray):
     return _tensor(value, storages)
-  return pickle.dumps(value, 2)[2:-1]  # Without the protocol and the end.
+  return pickle.dumps(value, 2)[2:-1]  # Without the protocol and the final opcode.
 
 
 def _tensor(array, storages):
@@ -76,7 +76,7 @@ def _tensor(array, storages):
 
 
 def zipped(value, **extra):
-  """What `torch.save` writes since PyTorch 1.6."""
+  """Returns a file as `torch.save` writes it since PyTorch 1.6."""
   storages, stream = [], io.BytesIO()
   pickled = b"\x80\x02" + body(value, storages) + b"."
   with zipfile.ZipFile(stream, "w") as file:
@@ -89,7 +89,7 @@ def zipped(value, **extra):
 
 
 def legacy(value, protocol=1001, little_endian=True):
-  """What it wrote before, and writes with `_use_new_zipfile_serialization=False`."""
+  """Returns a file in the older format, which `_use_new_zipfile_serialization=False` still writes."""
   storages = []
   pickled = b"\x80\x02" + body(value, storages) + b"."
   machine = {"protocol_version": protocol, "little_endian": little_endian, "type_sizes": {"int": 4}}
@@ -99,7 +99,7 @@ def legacy(value, protocol=1001, little_endian=True):
 
 
 def safetensors(arrays):
-  """A file of safetensors."""
+  """Returns a safetensors file."""
   header, data = {"__metadata__": {"format": "pt"}}, b""
   for name, array in arrays.items():
     end = len(data) + array.nbytes
@@ -110,6 +110,6 @@ def safetensors(arrays):
 
 
 def framed(header):
-  """The beginning of a file of safetensors."""
+  """Returns the beginning of a safetensors file."""
   text = header if isinstance(header, bytes) else json.dumps(header).encode()
   return struct.pack("<Q", len(text)) + text

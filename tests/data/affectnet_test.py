@@ -1,4 +1,4 @@
-"""AffectNet from drawn trees of its three forms."""
+"""Tests the import of AffectNet from drawn folders in its three forms."""
 
 import contextlib
 import io
@@ -74,9 +74,9 @@ def test_affectnet_2017_other_labels_are_counted_and_left_out(trees):
     "1 pictures labelled 8 (none): left out",
     "1 pictures labelled 9 (uncertain): left out",
     "2 pictures labelled 10 (no face): left out",
-    "1 pictures labelled 11, which means nothing known: left out",
+    "1 pictures labelled 11, which is not a known label: left out",
     "2 malformed rows left out; 2 rows without a face have no box",
-    "automatically annotated pictures: left out, papers use the manual annotations",
+    "automatically annotated pictures were left out, since papers use the manual annotations",
   ):
     assert note in findings.notes
 
@@ -105,12 +105,12 @@ def _change_row(tree, line, column, value):
   ("column", "value", "message"),
   [
     (3, "20000", r"JPG: line 3 of the train list, box .* 20000 x .* reaches .* pixels beyond the"),
-    (1, "-9000", "line 3 of the train list, box -9000,.* lies outside the"),
+    (1, "-9000", "line 3 of the train list, box -9000,.* is outside the"),
     (3, "1e12", "training.csv: line 3: face_width is '1e12': expected a number of pixels"),
     (1, "inf", "training.csv: line 3: face_x is 'inf': expected a number of pixels"),
   ],
 )
-def test_affectnet_2017_boxes_that_cannot_be_meant_are_bad(trees, tmp_path, column, value, message):
+def test_affectnet_2017_implausible_boxes_are_bad(trees, tmp_path, column, value, message):
   tree = shutil.copytree(trees["2017"], tmp_path / "2017")
   _change_row(tree, 3, column, value)
   options = {"form": "2017", "image_size": 16}
@@ -161,7 +161,7 @@ def test_affectnet_2017_prepare_cuts_at_the_box(trees, tmp_path):
   loaded = records.load("affectnet", tmp_path / "data", **options)
   assert (len(loaded), _counts(report.findings)["written"]) == (19, (19, 19))
   assert any("18 distributor's box" in note for note in report.findings.notes)
-  i = loaded.keys.index("train_3_00000002")  # A PNG: nothing is lost on the way.
+  i = loaded.keys.index("train_3_00000002")  # A PNG, so the picture is stored without loss.
   np.testing.assert_array_equal(loaded.arrays["image"][i], faces.draw(2, "sadness", 40)[0])
   assert loaded.texts["split"][i] == "train"
   assert "crop auto" in report.table()
@@ -171,9 +171,8 @@ def test_affectnet_2017_prepare_cuts_at_the_box(trees, tmp_path):
 def test_affectnet_2017_template_takes_the_landmarks(trees, tmp_path):
   options = {"form": "2017", "image_size": 112, "crop": "template"}
   with pytest.raises(BadFiles, match="the template needs points, and cascade gives none"):
-    prepare(
-      "affectnet", trees["2017"], tmp_path / "data", **options
-    )  # The one without a box has none either.
+    # The picture without a box has no landmarks either.
+    prepare("affectnet", trees["2017"], tmp_path / "data", **options)
   stills, _ = _scan(trees["2017"], "2017", points=True)
   still = _by_key(stills)["train_3_00000002"]
   expected = faces.five_points(affectnet_tree.picture(2, 2)[1])
@@ -217,7 +216,7 @@ def test_affectnet_a_picture_that_is_missing_is_listed(trees, tmp_path):
   with pytest.raises(BadFiles, match=r"2 more bad files"):
     prepare("affectnet", tree, tmp_path / "data", image_size=16)
   report = prepare("affectnet", tree, tmp_path / "data", image_size=16, skip_bad=True)
-  # Nothing is left of a class either, which is told of the whole copy.
+  # A class without pictures is also reported for the whole copy.
   assert [problem.path.rsplit("/", 1)[1] for problem in report.findings.bad] == ["3", "10.jpg", "tree"]
   assert _counts(report.findings)["written"] == (8, 9)
 
@@ -233,7 +232,7 @@ def test_affectnet_plus_reads_the_human_label(trees, tmp_path):
   assert "1 pictures labelled 8 (none): left out" in findings.notes
   prepare("affectnet", trees["plus"], tmp_path / "data", image_size=16, form="plus", skip_bad=True)
   assert len(records.load("affectnet", tmp_path / "data", image_size=16, form="plus")) == 4
-  with pytest.raises(UserError, match="no landmarks whose form is known"):
+  with pytest.raises(UserError, match="landmark format of AffectNet\\+ is not known"):
     _scan(trees["plus"], "plus", points=True)
 
 
@@ -260,20 +259,21 @@ def test_affectnet_nestings_read_the_same(trees, form, tmp_path):
   assert all(still.source.path.is_file() for still in stills)
 
 
-def test_affectnet_half_a_copy_says_so(trees, tmp_path):
+def test_affectnet_an_incomplete_copy_is_reported(trees, tmp_path):
   tree = shutil.copytree(trees["2017"], tmp_path / "2017")
   (tree / "Manually_Annotated_file_lists" / "validation.csv").unlink()
   shutil.rmtree(tree / "Manually_Annotated" / "Manually_Annotated_Images" / "2")
   report = prepare("affectnet", tree, tmp_path / "data", form="2017", image_size=16, skip_bad=True)
   assert any(
-    problem.what == "nothing of the validation split: half a copy?" for problem in report.findings.odd
+    problem.what == "nothing of the validation split: is the copy incomplete?"
+    for problem in report.findings.odd
   )
   assert len(report.findings.bad) == 5  # The pictures of that folder.
   tree = shutil.copytree(trees["2021"], tmp_path / "2021")
   shutil.rmtree(tree / "train_set")
   stills, findings = _scan(tree, "2021")
   assert len(stills) == 2
-  assert [problem.what for problem in findings.odd] == ["nothing of the train split: half a copy?"]
+  assert [problem.what for problem in findings.odd] == ["nothing of the train split: is the copy incomplete?"]
 
 
 @pytest.mark.parametrize(
@@ -323,12 +323,12 @@ def _npy(array):
   ("data", "message"),
   [
     (b"", "not an npy file"),
-    (b"\x93NUMPY\x01\x00", "not a sound npy file"),
+    (b"\x93NUMPY\x01\x00", "a damaged npy file"),
     (_npy(np.arange(3))[:-1], "23 bytes for the shape"),
     (_npy(np.zeros(3)).replace(b"(3,)", b"(9,)"), "24 bytes for the shape"),
-    (_npy(np.zeros(2, [("a", "i4")])), "expected numbers or texts"),
+    (_npy(np.zeros(2, [("a", "i4")])), "expected numbers or strings"),
     (_npy(np.zeros(9000)), "at most 65536 are read"),
-    (_npy(np.array(1j)), "expected numbers or texts"),
+    (_npy(np.array(1j)), "expected numbers or strings"),
   ],
 )
 def test_affectnet_bad_npy(data, message):

@@ -1,4 +1,4 @@
-"""Crops and sampling."""
+"""Tests crops, alignment and sampling."""
 
 import numpy as np
 import pytest
@@ -47,14 +47,14 @@ def test_crop_beyond_the_image_repeats_its_edge():
     Square(-1e300, 0, 1e300),
   ],
 )
-def test_squares_that_cannot_be_meant_are_refused_before_anything_is_allocated(square, monkeypatch):
+def test_implausible_squares_are_refused_before_anything_is_allocated(square, monkeypatch):
   monkeypatch.setattr(np, "pad", None)
   with pytest.raises(UserError, match=r"no extent|beyond the 64 x 48 image|outside the 64 x 48 image"):
     align.crop(np.zeros((48, 64, 3), np.uint8), square, 16)
 
 
 def test_what_a_crop_allocates_is_bounded_by_its_image(monkeypatch):
-  """The edges of a long strip are far apart: a square that holds it would be many times its size."""
+  """A square that contains a long strip would be many times as large as the strip."""
   monkeypatch.setattr(np, "pad", None)
   with pytest.raises(UserError, match="reaches 4990 pixels beyond the 10000 x 20 image"):
     align.crop(np.zeros((20, 10000, 3), np.uint8), Square(0, -4990, 10000), 16)
@@ -73,7 +73,7 @@ def test_squares_that_reach_as_far_as_the_image_is_long_are_cut(recwarn):
 def test_points_far_outside_are_refused():
   align.check_points(np.array([[-64.0, 0], [128, 100], [3, 4]]), 64, 48)
   for point in ([129, 0], [0, -65], [np.nan, 0], [0, np.inf], [1e308, 1e308]):
-    with pytest.raises(UserError, match=r"point 1 of the face, .* lies far outside the 64 x 48 image"):
+    with pytest.raises(UserError, match=r"point 1 of the face, .* is far outside the 64 x 48 image"):
       align.check_points(np.array([[3.0, 4.0], point]), 64, 48)
 
 
@@ -128,7 +128,7 @@ def test_similarity_is_the_best_and_never_mirrors():
 def test_points_without_a_place(points):
   with pytest.raises(ValueError, match="do not place a face"):
     align.similarity(points, align.template_points(len(points)))
-  with pytest.raises(ValueError, match="lie on a line"):
+  with pytest.raises(ValueError, match="are on one line"):
     align.affine(np.array([[0, 0], [1, 1], [2, 2]]), align.TEMPLATE_112[:3])
   with pytest.raises(ValueError, match="4 points: expected"):
     align.template_points(4)
@@ -144,7 +144,7 @@ def test_points_square_is_the_templates_frame():
 
 @pytest.mark.parametrize("size", [20, 60, 150])
 def test_upright_warp_is_the_crop(size):
-  """Reduced, at the same scale and enlarged; the two resample differently, on smooth pictures hardly so."""
+  """Reduced, at the same scale and enlarged. Both resample differently, but smooth pictures hardly differ."""
   y, x = np.mgrid[:90, :100]
   image = np.stack([x * 2, y * 2, 128 + 60 * np.sin(x / 9) * np.cos(y / 7)], axis=-1).astype(np.uint8)
   square = align.Square(12.5, 20.25, 60.0)
@@ -160,9 +160,9 @@ def test_warp_repeats_the_edge_and_refuses_what_is_far_outside():
   assert (warped[:, 23:] == 200).all()
   assert (warped[:, :17] == 77).all()
   for square in (align.Square(60, 0, 10), align.Square(0, -30, 20)):
-    with pytest.raises(ValueError, match="would lie outside the 50 x 40 image"):
+    with pytest.raises(ValueError, match="would be outside the 50 x 40 image"):
       align.warp(image, align.square_matrix(square, 16), 16)
   with pytest.raises(ValueError, match="would reach 400 pixels beyond the 50 x 40 image"):
     align.warp(image, align.square_matrix(align.Square(-400, -400, 800), 16), 16)
-  with pytest.raises(ValueError, match="inside out"):
+  with pytest.raises(ValueError, match="mirrored face"):
     align.warp(image, np.array([[-1.0, 0, 40], [0, 1, 0]]), 16)

@@ -13,7 +13,7 @@ def draw(**options):
   return np.asarray(jax.jit(lambda keys: random_affine(keys, (9, 11), **options))(keys))
 
 
-def test_nothing_asked_for_is_the_identity():
+def test_without_options_nothing_changes():
   np.testing.assert_allclose(draw(flip=False), np.tile(np.eye(2, 3), (400, 1, 1)), atol=1e-5)
 
 
@@ -71,7 +71,7 @@ def test_a_quarter_is_mirrored_with_its_heatmap_and_another_gets_noise(pictures)
   assert (np.modf(moved[noisy])[0] == 0).all()
   assert moved.min() >= 0
   assert moved.max() <= 255
-  assert abs(added[inner].mean() + 0.5) < 0.2  # Cut, not rounded.
+  assert abs(added[inner].mean() + 0.5) < 0.2  # Truncated, not rounded.
   assert abs(added[inner].var() - 30) < 2
   per_channel = added[..., 0] - added[..., 1]
   assert per_channel.std() > 5
@@ -86,7 +86,7 @@ def test_mirroring_and_noise_are_turned_off_alone(pictures):
   assert 0.2 < changed[1].mean() < 0.3
   np.testing.assert_array_equal(changed[0] | changed[1], changed[2])
   assert not (changed[0] & changed[1]).any()
-  halves = images + 0.5  # Not cut where no noise falls.
+  halves = images + 0.5  # Not truncated where there is no noise.
   np.testing.assert_array_equal(flip_or_noise(KEYS, halves, heatmaps, flip=False, variance=0)[0], halves)
 
 
@@ -112,7 +112,7 @@ def test_half_get_a_box_of_the_asked_area_and_shape():
   assert 0.44 < hit.mean() < 0.56
   boxes = erased[hit]
   rows, columns = boxes.any(2).sum(1), boxes.any(1).sum(1)
-  np.testing.assert_array_equal(boxes.sum((1, 2)), rows * columns)  # A full box.
+  np.testing.assert_array_equal(boxes.sum((1, 2)), rows * columns)  # The box is filled.
   share = rows * columns / (height * width)
   assert 0.015 < share.min() < 0.03
   assert 0.09 < share.max() < 0.105
@@ -121,7 +121,7 @@ def test_half_get_a_box_of_the_asked_area_and_shape():
   assert np.log(2.4) < ratio.max() < np.log(3.9)
   assert abs(ratio.mean() - (np.log(0.3) + np.log(3.3)) / 2) < 0.1
   for edge in (boxes[:, 0], boxes[:, -1], boxes[:, :, 0], boxes[:, :, -1]):
-    assert 0 < edge.any(1).mean() < 0.2  # Reached, and not crossed, where more would be cut off.
+    assert 0 < edge.any(1).mean() < 0.2  # The edge is reached, but boxes are not cut off by it.
 
 
 def test_a_box_that_never_fits_leaves_the_image():
@@ -132,7 +132,7 @@ def test_a_box_that_never_fits_leaves_the_image():
   seldom = {"probability": 1.0, "scale": (0.5, 0.5), "ratio": (0.05, 5.0), "value": 7.0}
   erased = np.asarray(erasing(KEYS, jnp.ones((800, 10, 10, 1)), **seldom)) == 7
   assert 0.92 < erased.any((1, 2, 3)).mean() < 0.98
-  assert erased.any(2).sum(1).max() < 10  # Never one that does not fit.
+  assert erased.any(2).sum(1).max() < 10  # A box that does not fit is never used.
   assert erased.any(1).sum(1).max() < 10
 
 
@@ -157,7 +157,7 @@ def several(count=200, size=12):
 
 
 def test_a_resized_crop_is_a_box_of_the_picture_at_full_size():
-  """On a picture whose values are the coordinates, the crop's first and last pixels say which box it was."""
+  """If the values of a picture are its coordinates, the first and last pixels of a crop show its box."""
   size, count = 32, 300
   rows, columns = np.mgrid[:size, :size]
   image = np.stack([rows + 0.5, columns + 0.5, np.zeros_like(rows)], -1).astype(np.float32)
@@ -184,7 +184,7 @@ def test_a_resized_crop_is_a_box_of_the_picture_at_full_size():
 
 
 def test_a_resized_crop_is_pillows():
-  """Each result is Pillow's bilinear resize of its box, to within the rounding of bytes."""
+  """Each result equals Pillow's bilinear resize of its box up to the rounding of bytes."""
   keys = jax.random.split(jax.random.key(1), 6)
   y, x = np.mgrid[:24, :24]
   smooth = 120 + 60 * np.sin(x / 4) + 50 * np.cos(y / 5)
@@ -243,7 +243,7 @@ def test_coarse_pictures_are_as_bright_and_less_varied():
 def test_jitter_changes_brightness_contrast_and_saturation_within_its_strength():
   keys, images = jax.random.split(jax.random.key(0), 200), several()
   np.testing.assert_allclose(colour_jitter(keys, images, strength=0.0), images, rtol=1e-4)
-  # Contrast and saturation leave a flat grey picture as it is.
+  # Contrast and saturation do not change a flat grey picture.
   brighter = np.asarray(colour_jitter(keys, jnp.full((200, 4, 4, 3), 100.0), strength=0.3)) / 100
   assert brighter.min() == pytest.approx(0.7, abs=0.02)
   assert brighter.max() == pytest.approx(1.3, abs=0.02)

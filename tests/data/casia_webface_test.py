@@ -1,4 +1,4 @@
-"""CASIA-WebFace from drawn folders and from a train.rec that our own writer made."""
+"""Tests the import of CASIA-WebFace from drawn folders and from a train.rec of our own writer."""
 
 import contextlib
 import pickle
@@ -18,7 +18,7 @@ from tests.fixtures import casia_webface_tree as casia
 
 NUM_IMAGES = sum(casia.COUNTS)
 FOLDERS = {"form": "folders", "crop": "whole", "image_size": 16}
-RED = (254, 0, 0)  # As JPEG gives it back.
+RED = (254, 0, 0)  # Red after JPEG compression.
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +37,7 @@ def packed(tmp_path_factory):
 
 @pytest.fixture
 def tree(packed, tmp_path):
-  """A copy of the packed form to break."""
+  """A copy of the packed form that a test may damage."""
   return shutil.copytree(packed, tmp_path / "tree") / "faces_webface_112x112"
 
 
@@ -83,7 +83,7 @@ def test_casia_strangers_and_empty_identities_are_odd(folders, tmp_path):
   assert sorted(problem.what.split(",")[0] for problem in findings.odd) == [
     "a second tree of identities",
     "an identity without pictures; it gets no label",
-    "not named as a picture",
+    "its name is not that of a picture",
   ]
 
 
@@ -109,7 +109,7 @@ def test_casia_records_by_their_header_record(packed, tmp_path):
 def test_casia_a_record_in_parts_is_joined(packed):
   data = (packed / "faces_webface_112x112" / "train.rec").read_bytes()
   number = 1 + NUM_IMAGES + len(casia.COUNTS)
-  assert data.count(casia.MAGIC) == number + 2  # One record comes in three parts.
+  assert data.count(casia.MAGIC) == number + 2  # One record is stored in three parts.
   stills, _, _ = _records(packed)
   assert len(stills) == NUM_IMAGES
   assert stills[1].source.read().startswith(casia.picture(0, 1, 112))
@@ -204,7 +204,7 @@ def test_casia_without_a_header_record_all_are_images(tree):
   (tree / "train.idx").unlink()
   stills, names, findings = _records(tree)
   assert ([still.label for still in stills], len(names)) == ([0, 1], 2)
-  assert any("record 0 does not say where images end" in problem.what for problem in findings.odd)
+  assert any("record 0 does not give the number of images" in problem.what for problem in findings.odd)
 
 
 def test_casia_property_and_list_are_held_against_the_records(tree):
@@ -213,7 +213,7 @@ def test_casia_property_and_list_are_held_against_the_records(tree):
   beliefs = {belief.claim: (belief.holds, belief.seen) for belief in _records(tree)[2].beliefs}
   assert beliefs == {
     "property names the number of identities": (False, "10575,112,112"),
-    "train.lst has a line an image": (False, "1 lines"),
+    "train.lst has one line per image": (False, "1 lines"),
   }
 
 
@@ -252,8 +252,8 @@ class _Runs:
     (([b"a", b"b"], [True, False]), "2 pictures for 2 pairs"),
     (([b"a", "b"], [True]), "a picture is not bytes"),
     (([b"a", b"b"], ["yes"]), "neither True nor False"),
-    ([b"a"], "not a pair of lists"),
-    ((b"ab", [True]), "not a pair of lists"),
+    ([b"a"], "expected a pair of lists"),
+    ((b"ab", [True]), "expected a pair of lists"),
     (([], []), "0 pictures for 0 pairs"),
   ],
 )
@@ -264,7 +264,7 @@ def test_casia_other_pickles_are_no_verification_set(tree, value, message):
     verification.read_pairs(path)
   _, _, findings = _records(tree)
   (problem,) = findings.odd
-  assert problem.what.startswith("no verification set: ")
+  assert problem.what.startswith("not a verification set: ")
 
 
 def test_casia_pairs_of_arrays_are_read(tmp_path):

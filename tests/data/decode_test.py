@@ -1,4 +1,4 @@
-"""Every way in which the bytes of a picture can be odd: handled, or refused with the reason."""
+"""Tests that unusual pictures are decoded, or refused with a reason."""
 
 import io
 import struct
@@ -136,7 +136,7 @@ def test_cut_short(format):
 
 
 def test_a_png_with_damaged_pixels_is_refused():
-  """Pillow decodes a PNG where its EXIF is asked for; an error there must not be taken for one of the EXIF."""
+  """Pillow decodes a PNG when its EXIF data are read; an error there must not count as an error of the EXIF data."""
   data = bytearray(_encode(FACE, "PNG"))
   data[len(data) // 2 : len(data) // 2 + 40] = bytes(40)
   with pytest.raises(ValueError, match="cannot be decoded"):

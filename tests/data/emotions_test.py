@@ -31,7 +31,7 @@ def test_canonical_names(word, name):
 
 @pytest.mark.parametrize("word", ["surprise", "", "happy sad", "x" * 1000])
 def test_other_words_are_refused(word):
-  with pytest.raises(ValueError, match=r"is none of joy, sadness$") as caught:
+  with pytest.raises(ValueError, match=r"is not one of joy, sadness$") as caught:
     emotions.find(word, ("joy", "sadness"))
   assert len(str(caught.value)) < 100
 
@@ -44,6 +44,6 @@ def test_classes_of_a_copy_are_matched_once():
   ):
     emotions.match(Path("x"), ("happy", "joy"), names)
   with pytest.raises(
-    UserError, match="source x: class 'fear' is none of anger, happiness, neutral; rename it"
+    UserError, match="source x: class 'fear' is not one of anger, happiness, neutral; rename it"
   ):
     emotions.match(Path("x"), ("fear",), names)

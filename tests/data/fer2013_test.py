@@ -1,4 +1,4 @@
-"""FER2013 and FER+ from drawn copies of their forms, traps and errors included."""
+"""Tests the import of FER2013 and FER+ from drawn copies of their forms, with irregularities and errors."""
 
 import contextlib
 import shutil
@@ -28,7 +28,7 @@ def whole(tmp_path_factory):
 
 @pytest.fixture
 def source(whole, tmp_path):
-  """A copy to break."""
+  """A copy that a test may damage."""
   return shutil.copytree(whole, tmp_path / "source")
 
 
@@ -85,14 +85,14 @@ def test_fer2013_quoted_cells_and_other_line_ends(whole, source, tmp_path):
 
 
 def test_fer2013_class_folders_are_alphabetical_and_labels_are_not(tmp_path):
-  """sad and surprise come after neutral in the folders, before it in the codes."""
+  """The folders sad and surprise follow neutral, but their codes precede that of neutral."""
   fer2013_tree.write_folders(tmp_path / "archive")
   stills, findings = _scan(tmp_path)
   assert len(stills) == 35
   for still in stills:
     code, usage, _ = ROWS[int(still.key.rpartition("_")[2][:-4])]
     assert still.label == code
-    assert still.split == tables.USAGES[usage.lower()]  # PublicTest and PrivateTest lie in the same folders.
+    assert still.split == tables.USAGES[usage.lower()]  # PublicTest and PrivateTest share their folders.
   assert _counts(findings)["neutral"] == (5, 6198)
   (tmp_path / "archive" / "train" / "6").mkdir()
   (tmp_path / "archive" / "train" / "6" / "Training_99.jpg").write_bytes(b"")
@@ -140,7 +140,7 @@ def test_fer2013_numbers_by_the_alphabet_are_refused(tmp_path):
       path.parent.mkdir(parents=True, exist_ok=True)
       path.write_bytes(b"")
   with pytest.raises(
-    UserError, match="its folders 0 to 6 are not FER2013's codes but seem to follow the alphabet"
+    UserError, match="its folders 0 to 6 seem to be in alphabetical order, not FER2013's codes"
   ):
     _scan(tmp_path)
 
@@ -166,7 +166,7 @@ def test_fer2013_a_class_that_is_missing_stops_the_import(tmp_path, source, form
 def test_ferplus_votes_join_by_row(whole, tmp_path):
   report = prepare("fer2013", whole, tmp_path, label_source="ferplus")
   loaded = records.load("fer2013", tmp_path, label_source="ferplus")
-  assert loaded.label_names == fer2013_tree.VOTES[:8]  # Another order than FER2013's.
+  assert loaded.label_names == fer2013_tree.VOTES[:8]  # The order differs from that of FER2013.
   left_out = {*fer2013_tree.DROPPED, fer2013_tree.SPLIT_VOTE, fer2013_tree.NO_FACE}
   assert loaded.keys == tuple(f"fer{i:07d}" for i in range(35) if i not in left_out)
   assert loaded.arrays["votes"].dtype == np.int32
@@ -210,7 +210,7 @@ def test_ferplus_needs_whole_tables_that_belong_together(source):
   lines = votes.read_text().splitlines()
   votes.write_text("\n".join(lines[:-1]))
   with pytest.raises(
-    UserError, match=r"fer2013new.csv has 34 rows and .*fer2013.csv 35: they belong together"
+    UserError, match=r"fer2013new.csv has 34 rows and .*fer2013.csv 35: their rows must match"
   ):
     _scan(source, "ferplus")
   votes.write_text("\n".join([lines[0].replace("contempt", "content"), *lines[1:]]))
@@ -227,7 +227,7 @@ def test_ferplus_needs_whole_tables_that_belong_together(source):
   ("votes", "label"),
   [
     ((0, 7, 2, 1, 0, 0, 0, 0, 0, 0), 1),
-    ((5, 5, 0, 0, 0, 0, 0, 0, 0, 0), None),  # Half is no majority.
+    ((5, 5, 0, 0, 0, 0, 0, 0, 0, 0), None),  # One half is not a majority.
     ((1, 1, 1, 1, 1, 2, 1, 1, 1, 0), 5),  # Single votes do not count.
     ((1, 1, 1, 1, 1, 1, 1, 1, 1, 1), None),
     ((0, 0, 0, 0, 0, 0, 0, 0, 3, 7), 9),
@@ -269,7 +269,7 @@ def test_fer2013_a_line_without_end_is_not_read_whole(source):
   stills, findings = _scan(source)
   assert len(stills) == 35
   assert [problem.what for problem in findings.bad] == [
-    "line 37: longer than 65536 bytes; what follows was not read"
+    "line 37: longer than 65536 bytes; the rest of the file was not read"
   ]
 
 

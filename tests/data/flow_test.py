@@ -1,4 +1,4 @@
-"""Farneback flow: known motion, stillness, storage."""
+"""Tests Farneback flow for known motion and for static frames, and its storage."""
 
 import numpy as np
 import pytest

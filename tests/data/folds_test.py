@@ -1,4 +1,4 @@
-"""People stay on one side of every split."""
+"""Tests that people stay on one side of every split."""
 
 import numpy as np
 import pytest
@@ -116,7 +116,7 @@ CLASSES = ("calm", "cross", "glad")
 
 
 def _labelled(people=12, of_each=4, seed=0):
-  """Twelve people, four records of each class apiece; the last two show one class alone."""
+  """Twelve people with four records of each class; the last two show only one class."""
   subjects = np.repeat([f"p{i:02d}" for i in range(people)], 3 * of_each)
   labels = np.tile(np.repeat(np.arange(3), of_each), people)
   keep = (subjects < f"p{people - 2:02d}") | (labels == 2)
@@ -173,15 +173,15 @@ def test_per_class_people_keeps_people_apart(seed):
   folds.assert_disjoint(subjects, split)
   assert np.bincount(labels[split.test]).tolist() == [10, 10, 10]
   unused = ~(split.train | split.validation | split.test)
-  assert set(subjects[unused]) <= set(subjects[split.test])  # Those of tested people alone.
-  # Three hold ten of each; those two who show a single class may come first.
+  assert set(subjects[unused]) <= set(subjects[split.test])  # Only records of tested people are unused.
+  # Three people have ten of each class, and the two with a single class may be taken before them.
   assert len(np.unique(subjects[split.test])) <= 5
   again = per_class.per_class_people_split(subjects, labels, CLASSES, 10, validation_fraction=0.2, seed=seed)
   np.testing.assert_array_equal(split.test, again.test)
 
 
 def test_per_class_people_says_what_it_reached():
-  """One person alone shows class 1: tested, nothing would be left to train on."""
+  """Only one person shows class 1. If this person were tested, class 1 would have no training records."""
   subjects = np.asarray(["a"] * 8 + ["b"] * 3 + ["c"] * 3)
   labels = np.asarray([0, 0, 1, 1, 1, 1, 1, 1] + [0] * 6)
   split = per_class.per_class_people_split(subjects, labels, ["calm", "cross"], 4)
@@ -202,13 +202,13 @@ def test_the_distributors_split():
     np.testing.assert_array_equal(getattr(split, name), sides == name)
   own = folds.describe(np.arange(5).astype(str), np.arange(5) % 2, ["calm", "cross"], split)
   validation = "no cross in validation (another split.seed or a larger split.validation may change that)"
-  warning = "nobody knows who is who: a person may be in training and test, and the accuracy too high"
+  warning = "the people are unknown: a person may be in both training and test, and the accuracy too high"
   assert own == (
     f"train 3 records, validation 1 records, test 1 records, {validation}, no calm is tested, {warning}"
   )
   assert folds.describe(subjects, np.arange(5) % 2, ["calm", "cross"], split) == (
     "train 3 records of 3 people, validation 1 records of 1 people, test 1 records of 1 people, "
-    f"{validation}, 1 people both train and are tested, no calm is tested"
+    f"{validation}, 1 people are in both training and test, no calm is tested"
   )
   without = folds.distributed_split(subjects, np.where(sides == "test", "validation", sides))
   assert (without.test.tolist(), without.validation.any()) == ([False, True, True, False, False], False)
@@ -221,7 +221,7 @@ def test_the_distributors_split():
 @pytest.mark.parametrize(
   ("sides", "options", "message"),
   [
-    (["train", "test", ""], {}, "1 of 3 records stand on side ''"),
+    (["train", "test", ""], {}, "1 of 3 records are on side ''"),
     (["train", "train", "train"], {}, "3 records to train on and 0 to test"),
     (["train", "validation", "test"], {"validation_fraction": 0.1}, "sets 1 records aside"),
     (["train", "train", "test"], {"validation_fraction": 0.9}, "leaves none of 2 people"),
@@ -241,7 +241,7 @@ def test_a_split_by_which_nothing_is_learned_or_tested_is_refused():
     (folds.Split(some(0, 2), some(1), some()), "the split leaves no records to test"),
     (
       folds.Split(some(2, 3), some(), some(0)),
-      "all 2 records to train on are of class 'sad', and a training of one",
+      "all 2 records to train on are of class 'sad', so there is nothing to learn",
     ),
   ):
     with pytest.raises(UserError, match=message):

@@ -1,4 +1,4 @@
-"""Which frames of a sequence become stills."""
+"""Tests the rules that select frames of a sequence as stills."""
 
 import pytest
 
@@ -15,7 +15,7 @@ from jaxfer.errors import UserError
     ("last:3", 7, [4, 5, 6]),
     ("last:3", 2, [0, 1]),
     ("equal:3", 9, [0, 4, 8]),
-    ("equal:10", 4, [0, 1, 2, 3]),  # No still twice.
+    ("equal:10", 4, [0, 1, 2, 3]),  # No still is repeated.
     ("all", 3, [0, 1, 2]),
     ("middle:5", 0, []),
   ],

@@ -1,4 +1,4 @@
-"""The affine of eyes and mouth, and what landmarks may be."""
+"""Tests the affine map of eyes and mouth, and the check of landmarks."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,8 @@ def test_the_alignment_of_the_spec():
   matrix = heatmap.alignment(EYES_AND_MOUTH)
   np.testing.assert_allclose(matrix, [[1.25, 0, -12.5], [0, 1, -5]], atol=1e-12)
   np.testing.assert_allclose(align.transform(EYES_AND_MOUTH, matrix), heatmap.TEMPLATE, atol=1e-12)
-  five = np.array([[70.0, 40], [30, 40], [48, 60], [60, 82], [40, 78]])  # Left and right as the person's own.
+  # Left and right are those of the person.
+  five = np.array([[70.0, 40], [30, 40], [48, 60], [60, 82], [40, 78]])
   np.testing.assert_allclose(heatmap.alignment(five), matrix, atol=1e-12)
 
 
@@ -29,7 +30,7 @@ def test_a_turned_face_is_aligned():
   [
     ([[0, 0], [10, 10], [20, 20.001]], "on one line"),
     ([[5, 5], [5, 5], [20, 20]], "on one line"),
-    ([[0, 0], [np.nan, 10], [20, 0]], "expected 3 x 2 or 5 x 2, finite"),
+    ([[0, 0], [np.nan, 10], [20, 0]], "expected finite numbers, 3 x 2 or 5 x 2"),
     ([[0, 0], [10, 0]], "are 2 x 2 numbers"),
   ],
 )

@@ -1,4 +1,4 @@
-"""Pictures in folders of classes, with and without splits."""
+"""Tests the import of pictures in folders of classes, with and without splits."""
 
 import os
 import re
@@ -83,31 +83,31 @@ def test_split_is_written(tmp_path):
   assert loaded.texts["split"] == tuple(key.split("/")[0] for key in loaded.keys)
 
 
-def test_people_in_several_splits_are_told(tmp_path):
+def test_people_in_several_splits_are_reported(tmp_path):
   _tree(tmp_path, {"train": range(4), "test": range(3, 6)})
   _, _, findings = _scan(tmp_path, "s([0-9]+)")
   assert findings.notes == ["1 of 6 people are in more than one of the distributor's splits"]
 
 
-def test_unknown_people_are_told(tmp_path):
+def test_unknown_people_are_reported(tmp_path):
   _tree(tmp_path, {"": range(2)})
   _, stills, findings = _scan(tmp_path)
   assert len({still.subject for still in stills}) == len(stills)
   assert findings.notes == [
-    "people are unknown: each picture counts as a person of its own, and folds cannot keep people apart"
+    "people are unknown: each picture counts as a different person, so folds cannot keep people apart"
   ]
 
 
 @pytest.mark.parametrize("above", ["", "X", "train", "X/train"])
 @pytest.mark.parametrize("name", ["happy", "cat"])
-def test_one_class_is_no_result(tmp_path, name, above):
+def test_a_single_class_is_refused(tmp_path, name, above):
   for picture in ("a.png", "person/b.png", "person/c.png"):
     _draw(tmp_path / above / name / picture, 1, "happiness", len(picture))
   with pytest.raises(UserError, match=rf"holds a single class, '{'happy' if name == 'happy' else ''}"):
     _scan(tmp_path)
 
 
-def test_one_class_left_is_no_result(tmp_path):
+def test_a_single_remaining_class_is_refused(tmp_path):
   _draw(tmp_path / "source" / "happy" / "a.png", 1, "happiness")
   (tmp_path / "source" / "sad").mkdir()
   (tmp_path / "source" / "sad" / "b.png").write_text("no picture")
@@ -117,7 +117,7 @@ def test_one_class_left_is_no_result(tmp_path):
     prepare("image_folder", tmp_path / "source", tmp_path / "data", skip_bad=True, **OPTIONS)
 
 
-def test_single_split_is_no_class(tmp_path):
+def test_a_single_split_is_not_a_class(tmp_path):
   _tree(tmp_path, {"train": range(1)})
   names, stills, _ = _scan(tmp_path)
   assert names == CLASSES
@@ -146,13 +146,13 @@ def test_nothing_is_skipped_without_a_count(tmp_path):
     ("empty", "a folder without pictures, where a class or a split is expected")
   ]
   assert sum("deep;" in odd.what for odd in findings.odd) == 1
-  (note,) = (note for note in findings.notes if "no pictures by their names" in note)
+  (note,) = (note for note in findings.notes if "not those of pictures" in note)
   assert note.startswith("2 files")
   assert "1 .txt" in note
   assert "1 without suffix" in note
 
 
-def test_folders_beside_splits_are_told(tmp_path):
+def test_folders_beside_splits_are_reported(tmp_path):
   _tree(tmp_path, {"train": range(1), "extra": range(1)})
   (tmp_path / "train" / "list.txt").write_text("")
   names, _, findings = _scan(tmp_path)
@@ -172,14 +172,14 @@ def test_spellings_of_a_class_are_one(tmp_path):
   names, stills, findings = _scan(tmp_path)
   assert len(names) == 2
   assert sorted(still.label for still in stills) == [0, 0, 1]
-  assert findings.odd[0].what == f"taken for the class '{names[0]}'"
+  assert findings.odd[0].what == f"counted as class '{names[0]}'"
 
 
 def test_words_for_one_emotion_are_one_class_unless_a_split_has_both(tmp_path):
   for folder in ("train/happy", "train/sad", "test/Happiness", "test/sadness"):
     _draw(tmp_path / "a" / folder / "a.png", 1, "happiness")
   names, stills, _ = _scan(tmp_path / "a")
-  assert names == ("Happiness", "sadness")  # As in the first folder.
+  assert names == ("Happiness", "sadness")  # The spelling of the first folder.
   assert [still.label for still in stills] == [0, 1, 0, 1]
   for folder in ("fear", "scared", "sad"):
     _draw(tmp_path / "b" / folder / "a.png", 1, "happiness")
@@ -305,12 +305,12 @@ def test_usual_names_of_splits(tmp_path, train, validation, test):
   [
     (
       ("RAF_trn1/happy", "RAF_trn1/sad", "RAF_tst1/happy", "RAF_tst1/sad"),
-      "happy, sad lie below .*RAF_trn1 and again",
+      "happy, sad are below .*RAF_trn1 and also",
     ),
-    (("s01/1", "s01/2", "s02/1", "s02/2"), "1, 2 lie below .*layout=class and --source"),
+    (("s01/1", "s01/2", "s02/1", "s02/2"), "1, 2 are below .*layout=class and --source"),
     (
       ("train/f1/cat", "train/f1/dog", "train/f2/cat", "train/f2/dog"),
-      "cat, dog lie below .*layout=split/class",
+      "cat, dog are below .*layout=split/class",
     ),
     (
       ("happy/train", "happy/test", "sad/train", "sad/test"),
@@ -320,7 +320,7 @@ def test_usual_names_of_splits(tmp_path, train, validation, test):
       ("DATASET/train/1", "DATASET/train/2", "samples"),
       "DATASET holds a folder of a split, train.*give it as --source",
     ),
-    (("train/train/1", "train/test/1", "test/1"), "is named as a split but lies where a class is expected"),
+    (("train/train/1", "train/test/1", "test/1"), "has the name of a split where a class is expected"),
     (
       ("train/happy", "train/sad", "test/1", "test/2"),
       r"classes of the test split \(1, 2\) are not those of the others",
@@ -351,7 +351,8 @@ def test_layout_decides(tmp_path):
   ):
     records.make_config("image_folder", {"layout": "clas"})
   options = [{}, {"layout": "class"}]
-  assert len({records.make_config("image_folder", option).name for option in options}) == 1  # The same copy.
+  # All options name the same copy.
+  assert len({records.make_config("image_folder", option).name for option in options}) == 1
 
 
 @pytest.mark.parametrize(
@@ -386,7 +387,7 @@ def test_people_below_classes_are_no_classes(tmp_path):
   assert _scan(tmp_path)[0] == ("happy", "sad", "x")
 
 
-def test_a_class_that_a_split_lacks_is_told(tmp_path):
+def test_a_class_that_a_split_lacks_is_reported(tmp_path):
   _folders(tmp_path, "train/happy", "train/sad", "train/fear", "test/happy", "test/sad")
   (tmp_path / "test" / "fear").mkdir()
   names, _, findings = _scan(tmp_path)
@@ -400,7 +401,7 @@ def test_pictures_of_no_class_are_bad(tmp_path, place):
   _tree(tmp_path / "source", {"train": range(2), "test": range(2, 3)})
   for name in ("", "2"):
     _draw(tmp_path / "source" / place.replace(".png", f"{name}.png"), 5, "fear")
-  with pytest.raises(BadFiles, match=f"{place}: 2 pictures beside .*, of no class"):
+  with pytest.raises(BadFiles, match=f"{place}: 2 pictures beside .*: their class is unknown"):
     prepare("image_folder", tmp_path / "source", tmp_path / "data", **OPTIONS)
   report = prepare("image_folder", tmp_path / "source", tmp_path / "data", skip_bad=True, **OPTIONS)
   assert _counts(report.findings)["written"] == 9

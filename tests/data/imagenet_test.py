@@ -1,4 +1,4 @@
-"""ImageNet from drawn folders and archives."""
+"""Tests the import of ImageNet from drawn folders and archives."""
 
 import contextlib
 import shutil
@@ -60,7 +60,7 @@ def test_imagenet_labels_follow_the_sorted_ids(folders, tmp_path):
   assert labels["train_n02102040_1"] == 2
   assert [labels[f"validation_ILSVRC2012_val_{i:08d}"] for i in (1, 2, 3, 4)] == [2, 0, 1, 0]
   assert loaded.texts["split"].count("validation") == 4
-  # The middle square: what was 8 pixels to the left and right is gone, and the class's stripe is red.
+  # The middle square: 8 pixels on the left and right are cut off, and the class's stripe is red.
   for image, label in zip(loaded.arrays["image"], loaded.arrays["label"], strict=True):
     np.testing.assert_allclose(
       image[:, 3 + 10 * label : 7 + 10 * label].mean(axis=(0, 1)), (254, 0, 0), atol=6
@@ -83,7 +83,7 @@ def test_imagenet_cmyk_and_png_files_come_out_as_rgb(folders, tmp_path):
   report = prepare("imagenet", folders, tmp_path / "data", **OPTIONS)
   assert not report.findings.bad
   (problem,) = report.findings.odd
-  assert problem.what == "named as JPEG but holds PNG"
+  assert problem.what == "its name says JPEG, but it is PNG"
   assert "kinds of pictures: 8 JPEG RGB, 1 PNG RGB, 1 JPEG CMYK" in report.findings.notes
 
 
@@ -101,7 +101,9 @@ def test_imagenet_flat_val_without_labels_is_left_out_and_counted(tmp_path):
   imagenet_tree.write_folders(tmp_path, flat=True)
   stills, _, findings = _scan(tmp_path)
   assert {still.split for still in stills} == {"train"}
-  assert any(note.startswith("4 validation pictures left out: no file of labels") for note in findings.notes)
+  assert any(
+    note.startswith("4 validation pictures left out: there is no file of labels") for note in findings.notes
+  )
   path = imagenet_tree.write_labels(tmp_path, "numbers")
   _, _, findings = _scan(tmp_path)
   assert any("has the contest's own numbers" in note for note in findings.notes)
@@ -117,7 +119,7 @@ def test_imagenet_archives_are_read_in_place(folders, archives, tmp_path):
 
 
 def test_imagenet_unpacked_archive_of_archives(folders, archives, tmp_path):
-  """As some leave it: ILSVRC2012_img_train/ holds a tar a class."""
+  """Some people unpack only the outer archive: ILSVRC2012_img_train/ holds one tar per class."""
   for span in tars.members(archives / "ILSVRC2012_img_train.tar"):
     path = tmp_path / "ILSVRC2012_img_train" / span.name
     path.parent.mkdir(exist_ok=True)
@@ -148,7 +150,7 @@ def test_imagenet_an_inner_archive_cut_short_does_not_run_into_the_next(tmp_path
   ]
 
 
-def test_imagenet_test_pictures_and_strangers_are_told(folders, tmp_path):
+def test_imagenet_test_pictures_and_strangers_are_reported(folders, tmp_path):
   tree = shutil.copytree(folders, tmp_path / "ILSVRC" / "Data" / "CLS-LOC")
   (tree / "test").mkdir()
   data = imagenet_tree.picture("n01440764", 5)
@@ -160,7 +162,7 @@ def test_imagenet_test_pictures_and_strangers_are_told(folders, tmp_path):
   assert len(stills) == 10
   assert "2 test pictures, whose classes are not public: left out" in findings.notes
   assert "1 pictures occur a second time, in an archive or another folder: left out" in findings.notes
-  assert [problem.what[:24] for problem in findings.odd] == ["in no folder of a class,"]
+  assert [problem.what[:24] for problem in findings.odd] == ["not in the folder of a c"]
 
 
 def test_imagenet_archives_beside_what_they_held_are_read_once(folders, archives, tmp_path):

@@ -1,4 +1,4 @@
-"""JAFFE from a drawn folder of the distributor's shape, traps and errors included."""
+"""Tests the import of JAFFE from a drawn copy of the distributor's folder, with irregularities and errors."""
 
 import contextlib
 import shutil
@@ -24,7 +24,7 @@ def full_tree(tmp_path_factory):
 
 @pytest.fixture
 def tree(full_tree, tmp_path):
-  """A copy to break."""
+  """A copy that a test may damage."""
   return shutil.copytree(full_tree, tmp_path / "tree")
 
 
@@ -66,7 +66,7 @@ def test_jaffe_skipping_takes_are_no_missing_files(full_tree):
 
 
 def test_jaffe_the_middle_field_is_the_label(full_tree):
-  """NA and KA are people whose letters occur in codes of others; NE would be found in no part but its own."""
+  """The letters of the people NA and KA also occur in codes of others."""
   stills, _ = _scan(full_tree)
   assert all(scan.CODES[still.label] == still.key[3:5] and still.subject == still.key[:2] for still in stills)
 
@@ -74,7 +74,7 @@ def test_jaffe_the_middle_field_is_the_label(full_tree):
 def test_jaffe_second_ratings_table_does_not_overwrite(full_tree):
   stills, findings = _scan(full_tree, "ratings")
   assert len(stills) == 213
-  # By the second table all would be anger.
+  # With the second table, all labels would be anger.
   assert [_counts(findings)[name] for name in scan.LABELS] == [30, 29, 0, 31, 30, 31, 62]
   labels = {still.key: still.label for still in stills}
   assert all(labels[key] == scan.LABELS.index("surprise") for key in labels if key[3:5] == "FE")
@@ -82,7 +82,7 @@ def test_jaffe_second_ratings_table_does_not_overwrite(full_tree):
 
 
 @pytest.mark.parametrize("gone", ["(Fear Excluded)\n  #", "  #  HAP  SAD  SUR  ANG  DIS  PIC\n"])
-def test_jaffe_second_ratings_table_is_told_by_its_heading_or_its_header(gone):
+def test_jaffe_second_ratings_table_is_recognised_by_its_heading_or_its_header(gone):
   text = jaffe_tree.readme(jaffe_tree.names())
   assert text.count(gone) == 1
   ratings = scan.read_ratings(text.replace(gone, "\n  #" if gone.startswith("(") else ""))
@@ -98,12 +98,12 @@ def test_jaffe_orphan_ratings_are_reported_and_not_repaired(tree):
   stills, findings = _scan(tree, "ratings")
   assert len(stills) == 211
   assert [(problem.path, problem.what[:12]) for problem in findings.odd] == [
-    ("KA-AN1", "ratings, but"),
-    (jaffe_tree.ORPHAN, "ratings, but"),
+    ("KA-AN1", "there are ra"),
+    (jaffe_tree.ORPHAN, "there are ra"),
     ("KA-AN2", "a picture wi"),
   ]
   assert _counts(findings)["rated pictures"] == 211
-  assert "1 pictures have no ratings: counted, not written" in findings.notes
+  assert "1 pictures have no ratings: they are counted, but not written" in findings.notes
 
 
 def test_jaffe_neutral_is_what_no_rating_reaches(full_tree):
@@ -133,7 +133,7 @@ def test_jaffe_odd_rows_of_ratings_are_left_out():
   assert ratings.means == {"AA-HA1": (4, 2, 1, 1, 1, 1)}
   assert [what[:7] for what in ratings.odd] == ["line 3:", "line 4:", "line 5:"]
   other = scan.read_ratings("# FEA HAP SAD SUR ANG DIS PIC\n1 1 4.00 2 1 1 3 AA-HA1\n")
-  assert other.means["AA-HA1"] == (4, 2, 1, 1, 3, 1)  # By the header, not by position.
+  assert other.means["AA-HA1"] == (4, 2, 1, 1, 3, 1)  # The header decides, not the position.
   assert scan.read_ratings("") is None
   with pytest.raises(ValueError, match="names a column twice"):
     scan.read_ratings("# HAP HAP SAD SUR ANG DIS FEA PIC\n")
@@ -150,9 +150,9 @@ def test_jaffe_other_nestings_and_names(tree, tmp_path):
   stills, findings = _scan(tmp_path / "other")
   assert len(stills) == 213
   assert stills[0].key == "KA.AN1.1"
-  assert "not the distributor's TIFF files: 1 .png; taken as they are" in findings.notes
+  assert "not the distributor's TIFF files: 1 .png; used as they are" in findings.notes
   odd = [(problem.path.rpartition("/")[2], problem.what) for problem in findings.odd]
-  assert ("thumb.jpg", "not named as a picture of JAFFE; left out") in odd
+  assert ("thumb.jpg", "its name is not that of a picture of JAFFE; left out") in odd
   assert ("KA.AN3.3.tiff", f"a second copy of {tmp_path / 'other' / 'KA.AN3.3.tiff'}; left out") in odd
 
 

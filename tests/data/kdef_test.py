@@ -1,4 +1,4 @@
-"""KDEF from a drawn tree of the distributor's shape, traps and errors included."""
+"""Tests the import of KDEF from a drawn copy of the distributor's folders, with irregularities and errors."""
 
 import shutil
 
@@ -24,7 +24,7 @@ def whole_tree(tmp_path_factory):
 
 @pytest.fixture
 def tree(whole_tree, tmp_path):
-  """A copy to break."""
+  """A copy that a test may damage."""
   return shutil.copytree(whole_tree, tmp_path / "tree")
 
 
@@ -72,9 +72,9 @@ def test_kdef_misnamed_files_are_inferred(whole_tree):
   assert len(files) == 210
   assert (files["AF31SAHL"], files["AM31SUHR"]) == ("AF31V.JPG", "AM31H.JPG")
   assert {(problem.path.rpartition("/")[2], problem.what) for problem in findings.odd} == {
-    ("AF31V.JPG", "misnamed; taken for AF31SAHL"),
-    ("AM31H.JPG", "misnamed; taken for AM31SUHR"),
-    ("FAHR.JPG", "misnamed; taken for FAFHR"),
+    ("AF31V.JPG", "misnamed; used as AF31SAHL"),
+    ("AM31H.JPG", "misnamed; used as AM31SUHR"),
+    ("FAHR.JPG", "misnamed; used as FAFHR"),
   }
 
 
@@ -83,11 +83,11 @@ def test_kdef_misnamed_file_whose_place_is_taken(tree):
   shutil.copy(folder / "AF31V.JPG", folder / "AF31SAHL.JPG")
   stills, findings = _scan(tree, "all")
   assert len(stills) == 210
-  assert any("what it would be is there" in problem.what for problem in findings.odd)
+  assert any("the picture it should be exists already" in problem.what for problem in findings.odd)
 
 
 def test_kdef_codes_are_read_by_position(whole_tree):
-  """AF is session A, female, and afraid."""
+  """AF means both "session A, female" and "afraid"."""
   stills, _ = _scan(whole_tree, "all")
   chosen = {still.key: still for still in stills}["AF01AFFL"]
   assert (chosen.subject, scan.LABELS[chosen.label]) == ("F01", "fear")
@@ -117,11 +117,12 @@ def test_kdef_averaged_faces_are_refused(whole_tree, tree):
   stills, findings = _scan(whole_tree, "all")
   assert not any(len(still.key) < 7 for still in stills)
   assert any(
-    note.startswith("70 averaged faces (AKDEF) left out: each shows every subject") for note in findings.notes
+    note.startswith("70 averaged faces (AKDEF) left out: each averages many people")
+    for note in findings.notes
   )
   shutil.rmtree(tree / kdef_tree.ROOT / "KDEF")
   with pytest.raises(
-    UserError, match=r"holds no pictures of KDEF \(its 70 averaged faces, AKDEF, show everybody"
+    UserError, match=r"holds no pictures of KDEF \(its 70 averaged faces, AKDEF, each average many people"
   ):
     _scan(tree)
 
@@ -137,10 +138,10 @@ def test_kdef_other_nestings_and_oddities(tree, tmp_path):
   stills, findings = _scan(source)
   assert len(stills) == 42
   whats = [problem.what for problem in findings.odd]
-  assert "lies in the folder of BF01; its name was believed" in whats
-  assert "not named as a picture of KDEF; left out" in whats
+  assert "is in the folder of BF01, which contradicts its name; the name was used" in whats
+  assert "its name is not that of a picture of KDEF; left out" in whats
   assert sum("a second copy of" in what for what in whats) == 35
-  assert "1 files that are no JPEG by their names, left out" in findings.notes
+  assert "1 files whose names are not those of JPEG files were left out" in findings.notes
 
 
 def test_kdef_half_copied_tree(tree, tmp_path):

@@ -1,4 +1,4 @@
-"""Pictures named in a csv: every way to write one, and what is refused."""
+"""Tests the import of pictures listed in a csv: all ways to write one, and the errors."""
 
 from pathlib import Path
 
@@ -98,7 +98,7 @@ def test_path_and_label_are_enough(folder, tmp_path):
   assert loaded.subject_names == loaded.keys
   assert loaded.arrays["frame"].tolist() == [-1] * 4
   assert any(note.startswith("people are unknown") for note in report.findings.notes)
-  assert [odd.what for odd in report.findings.odd] == ["columns not known, left out: 'note'"]
+  assert [odd.what for odd in report.findings.odd] == ["unknown columns were left out: 'note'"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -140,9 +140,9 @@ def test_of_several_tables_the_manifest_is_read(folder):
     ("img/e.png,fear", "there is no such file"),
     (",fear", "no path"),
     ("img/a.png,", "no label"),
-    ("../outside.png,fear", "lies outside .*/source: give paths inside the table's folder"),
-    ("/etc/hostname,fear", "lies outside"),
-    ("img/../../outside.png,fear", "lies outside"),
+    ("../outside.png,fear", "is outside .*/source: give paths inside the table's folder"),
+    ("/etc/hostname,fear", "is outside"),
+    ("img/../../outside.png,fear", "is outside"),
     ("img,fear", "there is no such file"),
     ("img/a.png", "line 3 has 1 fields, the header 2"),
     ("img/a.png,fear,more", "line 3 has 3 fields, the header 2"),
@@ -171,9 +171,13 @@ def test_bad_rows(folder, row, reason):
     ("x,y,w,h", "1,2,3,", "box is '1,2,3,': expected x, y, w, h in pixels"),
     ("x,y,w,h", "1,2,-3,4", "box 1,2 -3 x 4 has no extent"),
     ("x,y,w,h", "1,nan,3,4", "box 1,nan 3 x 4 has no extent"),
-    ("landmarks", "1 2 3", "landmarks are 3 numbers: expected those of 2, 3, 5, 37, 68 points, finite"),
+    (
+      "landmarks",
+      "1 2 3",
+      "landmarks are 3 numbers: expected two finite numbers for each of 2, 3, 5, 37, 68 points",
+    ),
     ("landmarks", "1 2 3 x", "landmarks are '1 2 3 x': expected x0 y0 x1 y1"),
-    ("landmarks", "1 2 3 inf", "landmarks are 4 numbers: expected those of"),
+    ("landmarks", "1 2 3 inf", "landmarks are 4 numbers: expected two finite numbers"),
   ],
 )
 def test_bad_values(folder, columns, value, reason):
@@ -219,14 +223,14 @@ def test_duplicate_paths(folder):
     ("img/b.png", "anger"),
     ("img/b.png#2", "fear"),  # Compared when the pictures are read.
     ("img/c.png", "fear"),
-    ("img/c.png#2", "anger"),  # Two faces of one picture.
+    ("img/c.png#2", "anger"),  # Two faces in one picture.
   ]
-  assert [odd.what for odd in findings.odd] == ["named in line 2 and again in line 3; taken once"]
+  assert [odd.what for odd in findings.odd] == ["listed in line 2 and again in line 3; used once"]
   assert not findings.bad
 
 
 def test_one_face_under_two_labels_or_in_two_splits(folder, tmp_path):
-  """Two faces of one picture may differ in everything; rows that name one face may not."""
+  """Two faces in one picture may differ in everything, but rows about one face may not."""
   _write(
     folder,
     "path,label,split,x,y,w,h",
@@ -247,7 +251,7 @@ def test_one_face_under_two_labels_or_in_two_splits(folder, tmp_path):
   assert len(report.findings.bad) == 3
   with pytest.raises(
     BadFiles, match="and 3 more bad files"
-  ):  # Whole pictures: the boxes say nothing of them.
+  ):  # Whole pictures, for which the boxes do not matter.
     prepare("manifest", folder, tmp_path / "data", crop="whole", **OPTIONS)
 
 
@@ -262,13 +266,13 @@ def test_one_face_under_two_labels_or_in_two_splits(folder, tmp_path):
     ("x,y,w,h", "0,0,100000,100000", "reaches 99952 pixels beyond"),
     ("x,y,w,h", "10,10,20,1e300", "reaches .* pixels beyond"),
     ("x,y,w,h", "-900,-900,1800,1800", "reaches 900 pixels beyond"),
-    ("x,y,w,h", "500,0,10,10", "lies outside the 48 x 48 image"),
+    ("x,y,w,h", "500,0,10,10", "is outside the 48 x 48 image"),
     (
       "landmarks",
       "10 20 9000 20",
-      "line 2: point 1 of the face, 9000,20, lies far outside the 48 x 48 image",
+      "line 2: point 1 of the face, 9000,20, is far outside the 48 x 48 image",
     ),
-    ("landmarks", "10 20 30 1e200", "point 1 of the face, 30,1e\\+200, lies far outside"),
+    ("landmarks", "10 20 30 1e200", "point 1 of the face, 30,1e\\+200, is far outside"),
   ],
 )
 def test_boxes_and_landmarks_far_outside_are_bad(folder, tmp_path, columns, value, message):
@@ -297,7 +301,7 @@ def test_subjects_missing_in_places_are_bad(folder):
   _, stills, findings = _scan(folder)
   assert len(stills) == 3
   assert [(bad.path, bad.what) for bad in findings.bad] == [
-    ("img/b.png", "no subject, though others have one")
+    ("img/b.png", "no subject, although others have one")
   ]
 
 
@@ -333,13 +337,11 @@ def test_points_that_place_the_face():
   marks = faces.draw(1, "fear", 48)[1]
   five = scan.face_points(marks)
   assert five.shape == (5, 2)
-  np.testing.assert_allclose(
-    scan.face_points(five[[1, 0, 2, 4, 3]]), five
-  )  # Left and right as on the picture.
+  # Left and right are those of the picture.
+  np.testing.assert_allclose(scan.face_points(five[[1, 0, 2, 4, 3]]), five)
   np.testing.assert_allclose(scan.face_points(five[[1, 0]]), five[:2])
-  raf = np.concatenate(
-    [marks[17:23], marks[27:34], marks[42:48], marks[36:42], marks[48:60]]
-  )  # Eyes the other way.
+  # The eyes in reverse order.
+  raf = np.concatenate([marks[17:23], marks[27:34], marks[42:48], marks[36:42], marks[48:60]])
   np.testing.assert_allclose(scan.face_points(raf), [*five[:2], five[3:].mean(axis=0)])
 
 
@@ -357,7 +359,7 @@ def test_points_that_place_the_face():
     (b"path,label\nimg/a.png," + b"x" * 200000 + b"\n", "line 2: field larger than field limit"),
   ],
 )
-def test_tables_that_are_none(folder, content, message):
+def test_files_that_are_not_tables(folder, content, message):
   (folder / "list.csv").write_bytes(content)
   with pytest.raises(UserError, match=message) as caught:
     _scan(folder)

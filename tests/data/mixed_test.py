@@ -1,4 +1,4 @@
-"""Mixtures: parts put together by class name, counted, told apart by prefix."""
+"""Tests mixtures: parts are combined by class names, counted, and distinguished by prefixes."""
 
 import collections
 import dataclasses
@@ -16,7 +16,7 @@ MIXTURES = [name for name, entry in DATASETS.items() if entry.parts]
 
 
 def part(names, labels, size=4, first=0):
-  """Pictures filled with their number, of two people in turn."""
+  """Records of two people in turn, with pictures filled with their numbers."""
   n = len(labels)
   image = np.broadcast_to(
     np.arange(first, first + n, dtype=np.uint8)[:, None, None, None], (n, size, size, 1)
@@ -120,14 +120,14 @@ def test_paper_000_has_its_table_1(monkeypatch, tmp_path):
   assert asked["jaffe"] == {"image_size": 64, "channels": 1, "crop": "middle", "label_source": "filename"}
   assert asked["ckplus_stills"]["frames"] == "last:1"
   assert made.notes[-1] == "23 records, expected 1611 (paper 000, Table 1)"
-  assert "msfde: 1 records dropped: neutral 1" in made.notes  # The paper has five emotions of it.
+  assert "msfde: 1 records dropped: neutral 1" in made.notes  # The paper uses five emotions of this data set.
   assert any("jaffe: 6 records, expected 213" in note for note in made.notes)
 
 
 def test_paper_000_is_drawn_to_its_table_1_and_asks_for_its_threshold_of_neutral_pictures(
   monkeypatch, tmp_path
 ):
-  """Full copies, with as many pictures as the distributors count."""
+  """The copies are complete, with as many pictures as the distributors count."""
   names = ["anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"]
   copies = {"jaffe": [26, 39, 8, 40, 25, 34, 41], "ckplus_stills": [45, 59, 25, 69, 0, 28, 83]}
   copies |= {"msfde": [32, 32, 32, 32, 32, 32, 0], "kdef": [140] * 7}

@@ -1,4 +1,4 @@
-"""MSFDE from copies as their owners may keep them."""
+"""Tests the import of MSFDE from copies in forms that owners may use."""
 
 import shutil
 
@@ -53,7 +53,7 @@ def test_msfde_a_table_of_the_owner(tmp_path):
 
 
 def test_msfde_some_classes_are_enough(folders, tmp_path):
-  """Paper 000 uses five of the seven; labels do not move when folders are missing."""
+  """Paper 000 uses five of the seven classes. Labels do not change if folders are missing."""
   source = shutil.copytree(folders, tmp_path / "source")
   for name in ("neutral", "embarrassed", "fear"):
     shutil.rmtree(source / "MSFDE" / "MSFDE" / name)
@@ -66,7 +66,7 @@ def test_msfde_some_classes_are_enough(folders, tmp_path):
 def test_msfde_other_classes_are_refused(folders, tmp_path):
   source = shutil.copytree(folders, tmp_path / "source") / "MSFDE" / "MSFDE"
   (source / "fear").rename(source / "surprise")
-  with pytest.raises(UserError, match=r"class 'surprise' is none of anger, .*, shame; rename it"):
+  with pytest.raises(UserError, match=r"class 'surprise' is not one of anger, .*, shame; rename it"):
     scan.scan(source, "", Findings())
   (source / "surprise").rename(source / "happiness")
   with pytest.raises(UserError, match="classes 'Happy' and 'happiness' mean the same"):

@@ -1,4 +1,4 @@
-"""MUG from a drawn tree of the distributor's shape."""
+"""Tests the import of MUG from a drawn copy of the distributor's folders."""
 
 import shutil
 
@@ -23,7 +23,7 @@ def full_tree(tmp_path_factory):
 
 @pytest.fixture
 def tree(full_tree, tmp_path):
-  """A copy to break."""
+  """A copy that a test may damage."""
   return shutil.copytree(full_tree, tmp_path / "tree")
 
 
@@ -57,7 +57,7 @@ def test_mug_sessions_are_one_person(full_tree):
   stills, findings = _scan(full_tree)
   sequences = {still.extras["sequence"]: still.subject for still in stills}
   assert sequences["002_session0_anger_take000"] == sequences["002_session1_anger_take000"] == "002"
-  assert sequences["003_session0_surprise_take001"] == "003"  # Whatever the case of the folders.
+  assert sequences["003_session0_surprise_take001"] == "003"  # The case of folder names does not matter.
   assert {still.subject for still in stills} == {"001", "002", "003", "049", "082"}
   belief = next(belief for belief in findings.beliefs if "sessions" in belief.claim)
   assert belief.holds
@@ -96,7 +96,7 @@ def test_mug_gaps_and_strangers_are_odd(full_tree):
   _, findings = _scan(full_tree)
   whats = {problem.path.rsplit("/", 1)[-1]: problem.what for problem in findings.odd}
   assert whats == {
-    "thumb.jpg": "not at subject/[session/]expression/take/; left out",
+    "thumb.jpg": "its path does not follow subject/[session/]expression/take/; left out",
     "take001": "6 frames are numbered 0 to 7; taken in order",
   }
 
@@ -117,7 +117,7 @@ def test_mug_folders_by_any_word_for_the_emotion(tree, full_tree):
   (tree / "subjects3" / "001" / "Angry").rename(tree / "subjects3" / "001" / "rage")
   _, findings = _scan(tree)
   (problem,) = findings.bad
-  assert problem.what == "9 frames in a folder that is not named as an emotion"
+  assert problem.what == "9 frames in a folder that is not named after an emotion"
 
 
 def test_mug_prepare(full_tree, tmp_path):

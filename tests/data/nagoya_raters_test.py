@@ -7,7 +7,7 @@ from jaxfer.systems.elderly_transfer import published
 
 
 def test_answers_are_counted_like_a_nets():
-  """One answer a picture, as the best net gives them, prints the net's table."""
+  """With the predictions of the best net as answers, one per picture, the table of that net results."""
   confusion = published.confusion()
   label = np.repeat(np.arange(9), confusion.sum(1))
   votes = np.repeat(np.concatenate([np.eye(9, 10, dtype=np.int32)] * 9), confusion.ravel(), 0)

@@ -1,4 +1,4 @@
-"""Nagoya's elderly people from copies as their owners may keep them."""
+"""Tests the import of Nagoya's data set from copies in forms that owners may use."""
 
 import contextlib
 import shutil
@@ -27,7 +27,7 @@ def whole(tmp_path_factory):
 
 @pytest.fixture
 def source(whole, tmp_path):
-  """A copy to break."""
+  """A copy that a test may damage."""
   return shutil.copytree(whole, tmp_path / "source")
 
 
@@ -75,10 +75,10 @@ def test_nagoya_only_stills_of_the_front_camera(whole):
 
 def test_nagoya_a_person_by_one_method_shows_twelve(whole, source):
   (belief,) = _scan(whole)[1].beliefs
-  assert (belief.holds, belief.seen) == (True, "so in 6 of 6")
+  assert (belief.holds, belief.seen) == (True, "true for 6 of 6")
   _change(source / "manifest.csv", 2, ",joy,", ",fear,")
   (belief,) = _scan(source)[1].beliefs
-  assert (belief.holds, belief.seen) == (False, "so in 5 of 6")
+  assert (belief.holds, belief.seen) == (False, "true for 5 of 6")
 
 
 def test_nagoya_faces_come_to_the_template_where_all_have_points(whole, source, tmp_path):
@@ -94,7 +94,7 @@ def test_nagoya_faces_come_to_the_template_where_all_have_points(whole, source, 
   lines[1] = lines[1].rpartition(",")[0] + ","
   (source / "manifest.csv").write_text("\n".join(lines))
   stills, findings = _scan(source)
-  assert any(note.startswith("only 71 of 72 have points of the face") for note in findings.notes)
+  assert any(note.startswith("only 71 of 72 have face landmarks") for note in findings.notes)
   config = records.make_config("nagoya", {})
   builder = records.open_builder("nagoya", config, tmp_path)
   assert (builder.crop(stills[1:]), builder.crop(stills)) == ("template", "auto")
@@ -110,7 +110,7 @@ def test_nagoya_ratings_of_each_picture(source, tmp_path):
   ratings = source / "ratings.csv"
   nagoya_tree.write_ratings(ratings)
   report = prepare("nagoya", source, tmp_path / "data", ratings=str(ratings))
-  loaded = records.load("nagoya", tmp_path / "data")  # Where the ratings were is no matter.
+  loaded = records.load("nagoya", tmp_path / "data")  # The place of the ratings does not matter.
   votes = loaded.arrays["votes"]
   assert (votes.shape, votes.dtype) == ((72, 10), np.int32)
   assert (votes.sum(axis=1) == 5).all()
@@ -120,8 +120,8 @@ def test_nagoya_ratings_of_each_picture(source, tmp_path):
   counts = _counts(report.findings)
   assert (counts["raters"], counts["rated stills"]) == ((36, 36), (72, 72))
   beliefs = {belief.claim: belief.holds for belief in report.findings.beliefs}
-  assert beliefs["at least five ratings a still"]
-  # Two of five, and the neutral and joyful answers where they are right: 2/5 + (6 + 12) / 360.
+  assert beliefs["at least five ratings per still"]
+  # Two of five answers are right, and so are neutral and joyful answers to such pictures: 2/5 + (6 + 12) / 360.
   assert (
     "raters named the intended class in 45.0 % of 360 answers (paper 004: 34.1 %)" in report.findings.notes
   )
@@ -137,11 +137,11 @@ def test_nagoya_odd_ratings(source):
   ratings.write_text("\n".join(lines), encoding="utf-8")
   _, findings = _scan(source, ratings=ratings)
   assert [problem.what.partition(": ")[2][:25] for problem in findings.bad] == [
-    "'glee' is none of joy, sa",
+    "'glee' is not one of joy,",
     "rater R01 answered twice",
   ]
   assert [problem.what for problem in findings.odd] == [
-    "1 answers on 1 pictures that are not taken, the first stills/none.png"
+    "1 answers for 1 pictures that are not used, the first stills/none.png"
   ]
 
 
@@ -166,10 +166,10 @@ def test_nagoya_class_folders(tmp_path):
 @pytest.mark.parametrize(
   ("old", "new", "message"),
   [
-    (",joy,", ",bliss,", "'bliss' is none of joy, sadness"),
+    (",joy,", ",bliss,", "'bliss' is not one of joy, sadness"),
     ("P001,joy", ",joy", "no subject"),
     (".png", ".jpg", "there is no such file"),
-    ("stills/", "../stills/", "lies outside"),
+    ("stills/", "../stills/", "is outside"),
     (",still,", ",still,1 2 ", "landmarks are 12 numbers"),
   ],
 )
@@ -188,14 +188,14 @@ def test_nagoya_a_picture_named_twice(source):
   path.write_text("\n".join([*lines, lines[1]]))
   stills, findings = _scan(source)
   assert len(stills) == 72
-  assert [problem.what.rpartition(": ")[2] for problem in findings.bad] == ["named in line 2 already"]
+  assert [problem.what.rpartition(": ")[2] for problem in findings.bad] == ["already listed in line 2"]
 
 
 def test_nagoya_wrong_sources(source):
   with pytest.raises(UserError, match="holds pictures in no class folder"):
     _scan(source / "stills")
   (source / "manifest.csv").write_text("path,subject,emotion,camera\nx.png,P1,joy,up\n")
-  with pytest.raises(UserError, match="names no stills of the front camera"):
+  with pytest.raises(UserError, match="lists no stills of the front camera"):
     _scan(source)
 
 

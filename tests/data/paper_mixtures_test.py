@@ -1,4 +1,4 @@
-"""The data of papers 000 and 003: one command prepares drawn copies, and the studies read what it wrote."""
+"""Tests that one command prepares the data of paper 000 or 003 from drawn copies, and that the studies read them."""
 
 import pathlib
 
@@ -19,7 +19,7 @@ ENTRIES = ckplus_tree.plan(subjects=8, sequences=18, labelled_subjects=7, class_
 
 
 def prepare(name, folders, data_dir, *options):
-  """Runs `jaxfer prepare` on the folders of a mixture's parts; copies as small as these lack classes."""
+  """Runs `jaxfer prepare` on the folders of a mixture's parts. These small copies lack some classes."""
   sources = [f"{source}={folder}" for source, folder in folders.items()]
   return cli.main(
     ["prepare", name, "--source", *sources, *options, "--skip-bad", "--data-dir", str(data_dir)]
@@ -27,7 +27,7 @@ def prepare(name, folders, data_dir, *options):
 
 
 def read_by(study, data_dir):
-  """The data of every row of every preset of a study, by their options."""
+  """Returns the data of every row of every preset of a study, by their options."""
   configured = config.load_study(CONFIGS / study)
   for preset in configured.presets:
     _, rows = config.resolve(configured, preset, (), run.options_of)
@@ -71,7 +71,8 @@ def test_paper_003_takes_sung_clips_and_prints_the_published_counts_beside_its_o
   assert "ravdess, training: 36 records, expected 10120: " in next(
     line for line in notes if "ravdess" in line
   )
-  frames = len(list((copies_003["ckplus"] / ckplus_tree.IMAGES).rglob("S*.png")))  # None has more than ten.
+  # No sequence has more than ten.
+  frames = len(list((copies_003["ckplus"] / ckplus_tree.IMAGES).rglob("S*.png")))
   assert any(
     line.startswith(f"ckplus_stills, training: {frames} records, expected 5930: anger ") for line in notes
   )
@@ -119,7 +120,7 @@ def test_the_study_of_paper_000_reads_what_one_command_prepared(tmp_path, capsys
   assert {loaded.arrays["image"].shape[1:] for _, loaded in read} == {(64, 64, 1), (24, 24, 1)}
 
 
-def test_folders_of_parts_and_options_of_the_mixture_are_told_apart(monkeypatch, tmp_path, capsys):
+def test_folders_of_parts_and_options_of_the_mixture_are_distinguished(monkeypatch, tmp_path, capsys):
   asked = []
   monkeypatch.setattr(
     mixed, "prepare_one", lambda name, source, data_dir, **options: asked.append((name, source, options))

@@ -42,9 +42,9 @@ def test_a_batch_larger_than_the_data_wraps_or_is_refused():
   [
     (6, 4, [(0, 3), (3, 6)]),
     (6, 5, [(0, 3), (3, 6)]),
-    (7, 4, [(0, 4), (4, 8)]),  # The last step is planned inactive.
+    (7, 4, [(0, 4), (4, 8)]),  # The last step is inactive.
     (5, 100, [(0, 5)]),
-    (1, 32, [(0, 2)]),  # Never a loop of one step.
+    (1, 32, [(0, 2)]),  # A loop never has a single step.
     (3, 1, [(0, 2), (2, 4)]),
   ],
 )
@@ -56,7 +56,7 @@ def test_chunks_go_on_where_they_stopped():
   assert chunks(7, 4, 4) == [(4, 8)]
 
 
-# Of rows 0 to 23; rows outside ROWS belong to people who are held out, or to nobody.
+# Records 0 to 23; records outside ROWS belong to held-out people, or to nobody.
 SUBJECTS = np.random.default_rng(1).integers(0, 3, 24)
 
 
@@ -71,7 +71,7 @@ def test_targets_show_the_same_subject_each_row_of_it_as_often():
   own = target[row == rows[0]]
   mates = np.flatnonzero(np.isin(SUBJECTS, SUBJECTS[rows[0]]))
   counts = np.asarray([(own == mate).sum() for mate in mates])
-  # Five standard deviations of a fair draw.
+  # The limit is five standard deviations of a uniform draw.
   assert (np.abs(counts - len(own) / len(mates)) < 5 * np.sqrt(len(own) / len(mates))).all()
   np.testing.assert_array_equal(epochs[3]["row"], plan.epoch(0, 3))
 
@@ -83,7 +83,7 @@ def test_partners_show_another_subject_of_the_batch_or_where_it_has_none_of_the_
   assert (SUBJECTS[partner] != SUBJECTS[row]).all()
   mixed = SUBJECTS[row[:, 0]] != SUBJECTS[row[:, 1]]
   np.testing.assert_array_equal(partner[mixed], row[mixed][:, ::-1])
-  # Of a batch of one subject, any row of another.
+  # For a batch with one subject, the partner is any record of another subject.
   alone = row[~mixed] == 0
   assert 10 < alone.sum() == len(partner[~mixed][alone])
   assert set(partner[~mixed].ravel()) == set(range(24))

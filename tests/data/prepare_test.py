@@ -1,4 +1,4 @@
-"""The integrity report and the search for a root, apart from any data set."""
+"""Tests the integrity report and the search for folders, independently of data sets."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ FINDINGS = Findings(
   bad=[Problem("/src/a/1.png", "cut short")],
   odd=[Problem(f"/src/b/{i}.png", "strange") for i in range(20)],
   beliefs=[Belief("frames are square", True, "all"), Belief("99 frames", False, "98")],
-  notes=["7 sequences carry no label"],
+  notes=["7 sequences have no label"],
 )
 REPORT = Report(
   dataset="toy",
@@ -154,7 +154,7 @@ def test_interrupted_import_leaves_nothing_half_made(tmp_path, sent):
     assert list((tmp_path / "data").iterdir()) == []
 
 
-def test_report_lies_beside_the_data(tmp_path, monkeypatch):
+def test_the_report_is_beside_the_data(tmp_path, monkeypatch):
   from tests.fixtures import ckplus_tree
 
   entries = ckplus_tree.plan(subjects=7, sequences=7, labelled_subjects=7, class_counts=(1,) * 7)
@@ -201,8 +201,8 @@ def test_the_report_says_which_copy_it_replaces(tmp_path):
   last, lines = prepared(another)
   assert last.fingerprint != first.fingerprint
   assert lines == [
-    f"replaced:    another copy under the same options, read from {moved}, fingerprint {first.fingerprint}: what was "
-    "trained on it cannot be resumed or evaluated on this one"
+    f"replaced:    another copy under the same options, read from {moved}, fingerprint {first.fingerprint}: "
+    "trainings on it cannot be resumed or evaluated on this one"
   ]
   (Path(last.folder) / "report.json").write_text("{")
   assert prepared(another)[1] == [
@@ -211,7 +211,7 @@ def test_the_report_says_which_copy_it_replaces(tmp_path):
 
 
 def test_what_dead_runs_left_is_removed_beside_a_run_that_lives(tmp_path):
-  """A dead run's lock is free. The copy that it had put aside goes back to its place."""
+  """The lock of a dead run is free. The earlier copy that it had moved away is moved back."""
   with staging.staging(tmp_path) as living:
     (living / "half").touch()
     dead, unlocked = tmp_path / ".incomplete-dead", tmp_path / ".incomplete-unlocked"

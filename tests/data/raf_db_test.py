@@ -1,4 +1,4 @@
-"""RAF-DB from a drawn tree of the distributor's shape, traps and errors included."""
+"""Tests the import of RAF-DB from a drawn copy of the distributor's folders, with irregularities and errors."""
 
 import contextlib
 import shutil
@@ -25,7 +25,7 @@ def whole_tree(tmp_path_factory):
 
 @pytest.fixture
 def tree(whole_tree, tmp_path):
-  """A copy to break, with nothing packed."""
+  """An unpacked copy that a test may damage."""
   root = shutil.copytree(whole_tree, tmp_path / "tree")
   for path in list(root.rglob("*.zip")):
     with zipfile.ZipFile(path) as packed:
@@ -62,8 +62,8 @@ def test_raf_db_prepared(whole_tree, tmp_path):
   listed = dict(raf_db_tree.names("basic"))
   for i, key in enumerate(loaded.keys):
     assert loaded.arrays["label"][i] == listed[key] - 1
-    assert loaded.subjects[i] == key  # Nobody knows who is who.
-  for name, words in annotations.ATTRIBUTES.items():  # The tree gives codes in turn.
+    assert loaded.subjects[i] == key  # The people are unknown.
+  for name, words in annotations.ATTRIBUTES.items():  # The drawn copy uses all codes in turn.
     in_order = [loaded.texts[name][loaded.keys.index(key)] for key, _ in raf_db_tree.names("basic")]
     assert in_order == [words[i % {"gender": 3, "race": 2, "age": 5}[name]] for i in range(28)]
   assert loaded.texts["split"] == tuple(key.partition("_")[0] for key in loaded.keys)
@@ -83,7 +83,7 @@ def test_raf_db_the_order_of_the_list_is_kept(whole_tree, tmp_path):
 
 
 def test_raf_db_landmarks_follow_the_alignment(whole_tree, tmp_path):
-  """Eyes and mouth of the drawn faces land on the template, so heatmap and aligned picture fit each other."""
+  """Eyes and mouth of the drawn faces are mapped to the template, so heatmaps match the aligned pictures."""
   prepare("raf_db", whole_tree, tmp_path)
   loaded = records.load("raf_db", tmp_path)
   landmarks = loaded.arrays["landmarks"]
@@ -128,7 +128,7 @@ def test_raf_db_both_spellings_of_the_list(tree, spelling):
   assert len(_scan(tree)[0]) == 28
 
 
-def test_raf_db_compound_is_told_by_its_list(tree, tmp_path):
+def test_raf_db_compound_is_recognised_by_its_list(tree, tmp_path):
   stills, findings = _scan(tree, "compound")
   assert (len(stills), findings.bad) == (44, [])
   assert {still.label for still in stills} == set(range(11))
@@ -142,7 +142,7 @@ def test_raf_db_compound_is_told_by_its_list(tree, tmp_path):
 
 
 def test_raf_db_subsets_do_not_mix(tree):
-  """basic/ unpacked straight beside compound/: names such as train_00001 occur in both."""
+  """basic/ is unpacked beside compound/, and names such as train_00001 occur in both."""
   for entry in (tree / "RAF-DB" / "basic").iterdir():
     entry.rename(tree / "RAF-DB" / entry.name)
   stills, findings = _scan(tree)
@@ -151,7 +151,7 @@ def test_raf_db_subsets_do_not_mix(tree):
 
 
 def test_raf_db_manual_separators_and_sides(whole_tree):
-  """Tabs and spaces in turn, and every third face's left is the person's own: all are read alike."""
+  """Separators are tabs or spaces, and for every third face left is the person's left; all are read in the same way."""
   stills, _ = _scan(whole_tree, image="original")
   for still, (name, code) in zip(stills, raf_db_tree.names("basic"), strict=True):
     _, _, five = raf_db_tree.original("basic", name, code)
@@ -167,7 +167,7 @@ def test_raf_db_boxes_with_trailing_space(tree):
   shutil.rmtree(tree / "RAF-DB" / "basic" / "Annotation" / "manual")
   stills, findings = _scan(tree, image="original")
   assert all(still.points is None and still.square is not None for still in stills)
-  assert "of 28 pictures 28 have no manual points" in findings.notes
+  assert "among 28 pictures, 28 have no manual points" in findings.notes
 
 
 def test_raf_db_original_pictures_are_cut_by_points(whole_tree, tmp_path):
@@ -184,7 +184,8 @@ def test_raf_db_without_annotations(tree, tmp_path):
   counts = _counts(report.findings)
   assert (counts["with 37 landmarks"], counts["written"]) == (0, 28)
   assert (
-    "of 28 pictures 28 have no landmarks, 28 have no manual points, 28 have no boxes" in report.findings.notes
+    "among 28 pictures, 28 have no landmarks, 28 have no manual points, 28 have no boxes"
+    in report.findings.notes
   )
   landmarks = records.load("raf_db", tmp_path).arrays["landmarks"]
   assert np.isnan(landmarks).all()
@@ -222,7 +223,7 @@ AUTO, MANUAL = (
     (_write(*AUTO, "1\tx\n" * 37), "landmarks: could not convert string to float: 'x'"),
     (_write(*AUTO, "1\t2\n" * 30000), "longer than 65536 bytes"),
     (_write(*MANUAL, "1 2\n" * 5), "manual points and attributes: 10 numbers, expected 13"),
-    (_write(*MANUAL, "1 2\n" * 5 + "0\n0\n0\n"), "eyes and mouth lie on one line"),
+    (_write(*MANUAL, "1 2\n" * 5 + "0\n0\n0\n"), "eyes and mouth are on one line"),
     (_write(*MANUAL, "3 4\n6 4\n5 5\n4 8\n6 8\n0\n3\n0\n"), "race is 3: expected 0 to 2"),
     (
       _write("Annotation/boundingbox", "train_00003_boundingbox.txt", "1 2 3\n"),
@@ -231,7 +232,7 @@ AUTO, MANUAL = (
     (_write("Annotation/boundingbox", "train_00003_boundingbox.txt", "9 2 3 4\n"), "has no area"),
     (
       _write(*AUTO, "1\t2\n" * 36 + "9000\t2\n"),
-      "point 36 of the face, .* lies far outside the 100 x 100 image",
+      "point 36 of the face, .* is far outside the 100 x 100 image",
     ),
     (_remove, "names train_00003, which has no aligned picture in this copy"),
     (_no_image, "an HTML page"),
@@ -262,13 +263,13 @@ def test_raf_db_a_bad_file_stops_the_import_or_is_left_out(tree, tmp_path, chang
       "Annotation/manual",
       "manu_attri",
       "3 4\n9000 4\n5 5\n4 8\n6 8\n0\n0\n0\n",
-      "point 1 of the face, 9000.5,4.5, lies",
+      "point 1 of the face, 9000.5,4.5, is far",
     ),
     (
       "Annotation/auto",
       "auto_attri",
       "1\t2\n" * 36 + "-9000\t2\n",
-      "point 36 of the face, -8999.5,2.5, lies far",
+      "point 36 of the face, -8999.5,2.5, is far",
     ),
   ],
 )

@@ -1,4 +1,4 @@
-"""RAVDESS from drawn clips of the distributor's names, real H.264."""
+"""Tests the import of RAVDESS from drawn H.264 clips with the distributor's names."""
 
 import io
 import shutil
@@ -30,7 +30,7 @@ def full_tree(tmp_path_factory):
 
 @pytest.fixture
 def tree(full_tree, tmp_path):
-  """A copy to break."""
+  """A copy that a test may damage."""
   return shutil.copytree(full_tree, tmp_path / "tree")
 
 
@@ -44,7 +44,7 @@ def _counts(findings):
 
 
 def _levels(loaded):
-  """The number of the frame that each record shows, by its grey corner."""
+  """Returns the frame number of each record, from its grey corner."""
   corner = loaded.arrays["image"][:, 2:10, 2:10].reshape(len(loaded), -1).mean(axis=1)
   return np.rint((corner - ravdess_tree.level(0)) / 25).astype(int)
 
@@ -122,10 +122,11 @@ def test_ravdess_a_clip_is_decoded_once(full_tree, monkeypatch):
 
 def test_ravdess_archives_are_read_packed(full_tree, tmp_path):
   ravdess_tree.write_zips(tmp_path / "zips")
+  # Four of the eight classes are missing in the drawn copy.
   options = OPTIONS | {
     "frames": "middle:1",
     "skip_bad": True,
-  }  # Four of the eight classes are not in the tree.
+  }
   packed = prepare("ravdess", tmp_path / "zips", tmp_path / "data", **options)
   unpacked = prepare("ravdess", full_tree, tmp_path / "other", **options)
   assert packed.fingerprint == unpacked.fingerprint
@@ -163,7 +164,7 @@ def test_ravdess_strange_names_and_second_copies_are_odd(tree):
   stills, findings = _scan(tree)
   assert len(stills) == 39
   whats = sorted(problem.what.split(",")[0].split(";")[0] for problem in findings.odd)
-  assert whats == ["a second file of this name"] + ["not named as a clip of RAVDESS"] * 2
+  assert whats == ["a second file of this name"] + ["its name is not that of a clip of RAVDESS"] * 2
 
 
 def test_ravdess_a_damaged_twin_is_odd_and_both_are_bad(tree, tmp_path):

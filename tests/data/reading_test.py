@@ -1,4 +1,4 @@
-"""Stills read, cut and encoded: what places the face, what is reported, processes, interruption."""
+"""Tests reading of stills: placing of the face, reported problems, parallel processes, interruption."""
 
 import dataclasses
 import io
@@ -71,12 +71,12 @@ def test_points_go_before_box_before_detector_before_middle(tmp_path):
   for (still, result), place in zip(read, expected, strict=True):
     image = noise if still.key == "middle.png" else wide
     np.testing.assert_array_equal(_pixels(result), align.crop(image, place, 32))
-  assert _reasons(findings.odd)[0] == ("middle.png", "no face found: the square in the middle was taken")
+  assert _reasons(findings.odd)[0] == ("middle.png", "no face found: the middle square was used")
   assert findings.notes[0] == (
     "faces cut out: 1 distributor's points, 1 distributor's box, 1 found by cascade, 1 the middle square"
   )
   assert findings.notes[3] == "the detector, cascade, found a face in 1 pictures"
-  assert findings.notes[4] == "no face found in 1 pictures: crop=whole would take the whole picture"
+  assert findings.notes[4] == "no face found in 1 pictures: crop=whole would use whole pictures"
 
 
 def test_the_detector_goes_before_the_distributors_places_if_asked(tmp_path):
@@ -96,8 +96,8 @@ def test_the_detector_goes_before_the_distributors_places_if_asked(tmp_path):
   ):
     np.testing.assert_array_equal(_pixels(result), align.crop(image, place, 32))
   assert _reasons(findings.odd) == [
-    ("noise.png", "no face found: the distributor's place was taken"),
-    ("nothing.png", "no face found: the square in the middle was taken"),
+    ("noise.png", "no face found: the distributor's face position was used"),
+    ("nothing.png", "no face found: the middle square was used"),
   ]
   assert "the detector, cascade, found a face in 1 pictures" in findings.notes
 
@@ -121,7 +121,7 @@ def test_template_places_the_points(tmp_path):
 
 
 def test_landmarks_move_with_every_crop(tmp_path):
-  """A white dot at the landmark is where the landmark says, whatever the crop."""
+  """With every crop, a white dot that was drawn at the landmark is found at the transformed landmark."""
   image = FACE // 2
   x, y = 70, 45
   image[y - 2 : y + 3, x - 2 : x + 3] = 255
@@ -172,14 +172,14 @@ def test_what_cannot_be_used_is_named(tmp_path):
   assert [name for name, _ in reasons] == ["missing.jpg", "text.jpg", "outside.png", "point.png"]
   for (_, reason), part in zip(
     reasons,
-    ["No such file", "not an image (8 bytes", "lies outside the 120 x 120 image", "do not place a face"],
+    ["No such file", "not an image (8 bytes", "is outside the 120 x 120 image", "do not place a face"],
     strict=True,
   ):
     assert part in reason
 
 
 def _copies(tmp_path) -> list[Still]:
-  """Of one picture, a harmless copy in another format, and one each under another label, person and split."""
+  """Returns a picture, a harmless copy in another format, and copies with another label, person or split."""
   stills = [_still(tmp_path / name) for name in ("a.png", "b.bmp", "c.png", "d.png", "e.png")]
   return [*stills, _still(tmp_path / "f.png", FACE[::-1])]
 
@@ -215,7 +215,7 @@ def test_copies_that_contradict_or_leak_are_bad_and_left_out(tmp_path, monkeypat
 
 
 def test_a_picture_without_a_label_contradicts_no_other(tmp_path):
-  """Sequences of one person may begin with the same frame, of which one sequence has a label."""
+  """Several sequences of one person may begin with the same frame, and only one of them has a label."""
   stills = _copies(tmp_path)
   stills[2] = dataclasses.replace(stills[2], label=1)
   findings = Findings()
@@ -225,7 +225,7 @@ def test_a_picture_without_a_label_contradicts_no_other(tmp_path):
 
 
 def test_pictures_of_unknown_people_may_be_repeated(tmp_path):
-  """A key in the person's place says nothing of the person."""
+  """If the person's name is the key, the person is unknown."""
   stills = [dataclasses.replace(still, subject=still.key) for still in _copies(tmp_path)]
   _, findings = _read(stills, Cut(32, crop="middle"))
   assert not findings.bad
@@ -233,7 +233,7 @@ def test_pictures_of_unknown_people_may_be_repeated(tmp_path):
 
 
 def test_copies_that_cannot_be_used_are_reported_for_what_they_are(tmp_path):
-  """Black placeholders under several labels are black, no contradiction."""
+  """Black placeholders with several labels are reported as black, not as contradictions."""
   black = [_still(tmp_path / f"{i}.png", np.zeros_like(FACE)) for i in (0, 1)]
   stills = [black[0], dataclasses.replace(black[1], label=1)]
   stills += [_still(tmp_path / "a.png"), dataclasses.replace(_still(tmp_path / "b.png", FACE[::-1]), label=1)]
@@ -245,16 +245,16 @@ def test_copies_that_cannot_be_used_are_reported_for_what_they_are(tmp_path):
   read = list(reading.read(stills, Cut(32), findings, ("x", "y"), skip_bad=True))
   assert [still.key for still, _ in read] == ["b.png"]
   reasons = [(name, what.partition(",")[0]) for name, what in _reasons(findings.bad)]
-  assert reasons == [  # Nothing is left out without a reason.
+  assert reasons == [  # Every still that is left out has a reason.
     ("0.png", "image is constant"), ("1.png", "image is constant"), ("far.png", "list.csv"), ("a.png", "labelled 'x'"),
   ]  # fmt: skip
 
 
-def test_names_that_deny_the_content_are_odd(tmp_path):
+def test_names_that_contradict_the_content_are_odd(tmp_path):
   Image.fromarray(FACE).save(tmp_path / "a.jpg", "png")
   read, findings = _read([Still("a", "S1", 0, File(tmp_path / "a.jpg"))], Cut(32, crop="middle"))
   assert len(read) == 1
-  assert _reasons(findings.odd) == [("a.jpg", "named as JPEG but holds PNG")]
+  assert _reasons(findings.odd) == [("a.jpg", "its name says JPEG, but it is PNG")]
   assert "kinds of pictures: 1 PNG RGB" in findings.notes
 
 
@@ -356,7 +356,7 @@ def test_no_reading_process_outlives_its_parent(tmp_path, sent):
   children = [int(word) for word in script.stdout.readline().split()]
   assert children
   if sent == signal.SIGINT:
-    time.sleep(0.3)  # All have begun, and wait for work.
+    time.sleep(0.3)  # All processes have started, and wait for work.
     os.killpg(script.pid, sent)  # As Ctrl-C does.
   else:
     script.send_signal(sent)

@@ -1,4 +1,4 @@
-"""RecordIO against our own writer, which follows the format's description, and against damage."""
+"""Tests RecordIO with our own writer, which follows the format's description, and with damaged files."""
 
 import contextlib
 import struct
@@ -27,7 +27,7 @@ def _read_all(path):
 
 @given(st.lists(st.lists(st.sampled_from([tree.MAGIC, b"face", b"x", b""])).map(b"".join), max_size=6))
 @FUZZ
-def test_what_was_written_is_read(tmp_path_factory, payloads):
+def test_written_records_are_read(tmp_path_factory, payloads):
   path = _write(tmp_path_factory.mktemp("rec"), b"".join(map(tree.frame, payloads)))
   assert _read_all(path) == payloads
 
@@ -35,7 +35,7 @@ def test_what_was_written_is_read(tmp_path_factory, payloads):
 def test_a_payload_that_holds_the_magic_comes_in_parts(tmp_path):
   payload = b"12345678" + tree.MAGIC + b"abc"
   record = tree.frame(payload)
-  assert record.count(tree.MAGIC) == 2  # One a part; the payload's own is gone.
+  assert record.count(tree.MAGIC) == 2  # One per part; that of the payload is removed.
   path = _write(tmp_path, record + tree.frame(b"next"))
   assert _read_all(path) == [payload, b"next"]
 

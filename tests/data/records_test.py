@@ -1,4 +1,4 @@
-"""Prepared data sets: round trip, order, fingerprint, names of configurations, atomic writing."""
+"""Tests prepared data sets: round trip, order, fingerprint, names of configurations, atomic writing."""
 
 import dataclasses
 import subprocess
@@ -176,7 +176,7 @@ def test_options_choose_the_copy(toy):
 
 
 def test_options_of_a_common_base_count(toy_module):
-  """Not those of TFDS."""
+  """Options of TFDS do not count."""
 
   @dataclasses.dataclass
   class Own(toy_module.Config):

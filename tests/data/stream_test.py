@@ -1,4 +1,4 @@
-"""Sets of any size: opened without decoding, read by rows, streamed in the order of a plan."""
+"""Tests large data sets, which are opened without decoding, read by records, and streamed in the order of a plan."""
 
 import json
 import pathlib
@@ -44,7 +44,7 @@ def test_a_set_opened_lazily_is_the_one_read_whole(whole, builder):
     )
     for rows in ([5, 0, 5], np.arange(COUNT) % 5 == 0, slice(3, 6), 7, -1, []):
       np.testing.assert_array_equal(column[rows], array[rows])
-  image = lazy.arrays["image"][COUNT - 1 - 4]  # Keys descend where numbers ascend.
+  image = lazy.arrays["image"][COUNT - 1 - 4]  # Keys are in descending order of the numbers.
   np.testing.assert_array_equal(image, stored_stills.picture(4))
 
 
@@ -109,7 +109,7 @@ def test_windows_can_be_left_early(builder):
   windows.close()
 
 
-def test_damage_is_told_by_folder(builder, data_dir):
+def test_damage_is_reported_with_the_folder(builder, data_dir):
   lazy = stream.open_records(builder)
   shard = next(pathlib.Path(builder.data_path).glob("*.array_record*"))
   content = shard.read_bytes()

@@ -14,7 +14,7 @@ NINE = tuple(action_units.CLASSES["nine"])
 
 @pytest.fixture(scope="module")
 def casts():
-  """The same rows of nine classes without an age and at 1."""
+  """The same records of nine classes, without an age and with age 1."""
   arguments = np.uint32(3), ROWS, ROWS, ROWS % 9
   return [dataset._cast_stills(*arguments, classes="nine", **age) for age in ({}, {"age": np.float32(1.0)})]
 

@@ -31,7 +31,7 @@ def sequences():
   return generate_sequences(num_subjects=2, num_frames=4, image_size=16, seed=7)
 
 
-# As the generators call them, for as many rows at once, so that nothing new is compiled.
+# Called like the generators do, with as many pictures at once, so that nothing new is compiled.
 
 
 def cast_stills(seed, *rows):
@@ -51,7 +51,7 @@ def test_stills_are_what_is_promised(stills):
   assert stills["landmarks"].shape == (42, 37, 2)
   labels = stills["label"].reshape(3, 14)
   assert all((np.bincount(row, minlength=7) == 2).all() for row in labels)
-  assert not (labels[0] == labels[1]).all()  # the order of the takes says nothing about the class
+  assert not (labels[0] == labels[1]).all()  # The order of the takes does not depend on the class.
 
 
 # The first 16 digits of each set's fingerprint. They hold on every machine and for all versions of JAX and NumPy that
@@ -118,7 +118,7 @@ ALIGNED = {"num_subjects": 4, "images_per_subject": 8, "image_size": 40, "seed":
 
 @pytest.fixture
 def coordinates(monkeypatch):
-  """Pictures show where they are: red and green give a pixel's place on the face plane, whatever frames it."""
+  """Replaces pictures by coordinates: red and green give the place of a pixel on the face plane, in every frame."""
 
   def draw(face, scene, size, previous=None):
     x, y = render.pixel_grid(size)
@@ -137,7 +137,7 @@ def test_aligned_faces_have_eyes_and_mouth_where_raf_db_has_them(coordinates):
   left, right, _, *corners = np.moveaxis(np.asarray(jax.jit(manual_points)(aligned["landmarks"])), 1, 0)
   for points, place in zip((left, right, np.mean(corners, 0)), heatmap.TEMPLATE, strict=True):
     np.testing.assert_allclose(points, np.broadcast_to((place + 0.5) * 0.4, points.shape), atol=1e-3)
-  # What is seen at a landmark is what lies there on the face.
+  # The picture at a landmark shows the point of the face at the landmark.
   rows = aligned["subject"], aligned["take"], aligned["label"]
   faces = cast_stills(7, *rows)[0]
   with dataset._precise():
@@ -148,9 +148,9 @@ def test_aligned_faces_have_eyes_and_mouth_where_raf_db_has_them(coordinates):
   ]
   column, row = np.clip(np.moveaxis(aligned["landmarks"], -1, 0), 0, 39.99).astype(int)
   seen = aligned["image"][np.arange(32)[:, None], row, column, :2]
-  # A pixel is 0.04 to 0.06 of the face's unit wide, a grey level 0.02.
+  # A pixel is 0.04 to 0.06 face units wide, and a grey level is 0.02.
   np.testing.assert_allclose((seen / 255 - 0.5) / 0.2, there, atol=0.06)
-  # No edge is repeated: the last pixels differ from those before.
+  # Edges are not repeated: the last pixels differ from their neighbours.
   image = aligned["image"].astype(int)
   assert (image[:, :, 0, 0] < image[:, :, 2, 0]).all()
   assert (image[:, :, -1, 0] > image[:, :, -3, 0]).all()

@@ -26,7 +26,7 @@ def test_texts_are_bounded_and_always_decoded(tmp_path):
     tree.read_text(path, 9)
 
 
-def test_tables_lie_straight_in_the_folder(tmp_path):
+def test_tables_are_directly_in_the_folder(tmp_path):
   for name in ("a.CSV", "b.tsv", "c.txt", ".d.csv", "sub/e.csv"):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("")

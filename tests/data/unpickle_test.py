@@ -1,4 +1,4 @@
-"""Pickles of plain data are read as pickle reads them; anything else is refused by name, and nothing runs."""
+"""Pickles of plain data are read as by `pickle`. Anything else is rejected with its name, and nothing is run."""
 
 import datetime
 import pickle
@@ -23,7 +23,7 @@ ATOMS = st.one_of(
 
 
 def _refusal(data: bytes) -> str:
-  """Why `data` are refused; "" if they are read."""
+  """Returns why `data` are rejected; "" if they are read."""
   try:
     unpickle.loads(data)
   except ValueError as error:
@@ -54,7 +54,7 @@ def _run():
 @FUZZ
 def test_plain_data_read_as_pickle_reads_them(value, protocol):
   data = pickle.dumps(value, protocol)
-  # Before protocol 3, bytes are calls; the empty ones call bytes() itself.
+  # Before protocol 3, bytes are written as calls, and empty bytes as a call of bytes().
   assert "__builtin__" in _refusal(data) or unpickle.loads(data) == value
 
 
@@ -101,7 +101,7 @@ def test_a_pickle_that_calls_is_refused_by_name_and_runs_nothing(protocol):
 @pytest.mark.parametrize(
   ("data", "message"),
   [
-    (b"", "pickle exhausted|not a sound pickle|no end|STOP"),
+    (b"", "pickle exhausted|not a valid pickle|no end|STOP"),
     (b"\x80\x02]", "pickle exhausted|STOP"),
     (b"l.", "MARK"),
     (b"h\x05.", "Memo value not found"),
@@ -142,7 +142,7 @@ def test_texts_of_an_array_do_not_all_grow_to_a_long_one():
 
 
 def test_tuples_in_tuples_do_not_overflow_the_stack():
-  """As the key of a dict, whose hash Python takes by recursion in C: without the limit the process dies."""
+  """Python hashes the key of a dict recursively in C. Without the limit, the process would crash."""
   with pytest.raises(ValueError, match=r"more than \d+ opcodes or 65536 tuples"):
     unpickle.loads(b"\x80\x02})" + b"\x85" * 400_000 + b"Ns.")
   with pytest.raises(ValueError, match="neither numbers"):

@@ -1,4 +1,4 @@
-"""Videos in folders of classes, as users have them."""
+"""Tests the import of videos in folders of classes."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def _detector(monkeypatch):
 
 
 def film(path, levels):
-  """A video whose left half has the levels, and whose right half is 40 brighter."""
+  """Writes a video whose left half has the given levels, and whose right half is 40 levels brighter."""
   path.parent.mkdir(parents=True, exist_ok=True)
   with av.open(str(path), "w") as container:
     stream = container.add_stream("mpeg4", rate=10)
@@ -54,15 +54,14 @@ def source(tmp_path):
 def test_videos_become_clips_with_flow(source, tmp_path):
   report = prepare("video_folder", source, tmp_path / "data", **OPTIONS)
   assert "anna_2.mp4: no face in the first frame: the square in the middle was taken" in report.table()
-  assert "people are unknown: each video counts as a person of its own" in report.table()
+  assert "people are unknown: each video counts as a different person" in report.table()
   loaded = records.load("video_folder", tmp_path / "data", **OPTIONS)
   assert loaded.label_names == ("happy", "sad")
   assert loaded.keys == tuple(sorted(path.relative_to(source).as_posix() for path in source.rglob("*.mp4")))
   frames = loaded.arrays["frames"]
   assert frames.shape == (5, 3, 16, 16, 3)
-  np.testing.assert_allclose(
-    frames[0].mean((1, 2, 3)), [60, 80, 100], atol=5
-  )  # The left half alone, at equal steps.
+  # Only the left half, at equal steps.
+  np.testing.assert_allclose(frames[0].mean((1, 2, 3)), [60, 80, 100], atol=5)
   assert loaded.arrays["flow"].shape == (5, 3, 16, 16, 2)
   assert loaded.arrays["flow"].dtype == np.int16
 

@@ -1,4 +1,4 @@
-"""Effective pixels against nets traced by hand and path by path."""
+"""Compares effective pixels with nets traced by hand and path by path."""
 
 import itertools
 
@@ -10,7 +10,8 @@ from jaxfer.explain import effective_pixels
 
 
 def test_the_toy_net_rests_on_its_first_pixel():
-  mask, paths = effective_pixels.effective_pixels([[[1, 0], [0, 1]], [[1], [0]]], [0.5, 0.5])  # By hand.
+  # Computed by hand.
+  mask, paths = effective_pixels.effective_pixels([[[1, 0], [0, 1]], [[1], [0]]], [0.5, 0.5])
   np.testing.assert_array_equal(mask, [[True, False]])
   np.testing.assert_array_equal(paths, [[1, 0]])
 
@@ -32,9 +33,8 @@ def test_paths_are_those_found_one_by_one(signed):
 
 def test_a_negative_weight_counts_by_its_magnitude_alone():
   weights = [[[-3.0], [1.0]], [[1.0]]]
-  assert effective_pixels.effective_pixels(weights, [1.0, 0.5])[0].tolist() == [
-    [False, False]
-  ]  # Above, not at, the limit.
+  # Weights must be above the limit, not at it.
+  assert effective_pixels.effective_pixels(weights, [1.0, 0.5])[0].tolist() == [[False, False]]
   assert effective_pixels.effective_pixels(weights, [0.5, 0.5])[0].tolist() == [[False, True]]
   assert effective_pixels.effective_pixels(weights, [0.5, 0.5], signed=False)[0].tolist() == [[True, True]]
 
@@ -82,7 +82,7 @@ def test_what_is_compared_decides_the_default_limits():
 
 
 def test_a_background_that_never_changes_keeps_its_first_weights_and_drops_out_by_its_spread():
-  """One unit trained by gradient descent on pixels of which the last is always black."""
+  """A unit is trained by gradient descent on pixels of which the last is always black."""
   rng = np.random.default_rng(2)
   x = rng.uniform(size=(64, 4))
   x[:, 3] = 0
@@ -109,7 +109,7 @@ def test_the_inputs_with_the_most_paths_are_those_of_the_nearest_share():
 
 
 def test_what_does_not_fit_is_refused():
-  with pytest.raises(ValueError, match="do not follow one another"):
+  with pytest.raises(ValueError, match="consecutive layers do not match"):
     effective_pixels.effective_pixels([np.ones((3, 2)), np.ones((3, 1))])
   with pytest.raises(ValueError, match=r"\(3,\) standard deviations for 2 inputs"):
     effective_pixels.effective_pixels([np.ones((2, 2))], input_std=np.ones(3))

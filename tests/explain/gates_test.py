@@ -1,4 +1,4 @@
-"""Gate maps against the equations in plain NumPy (tests/golden/conv_rnn_oracle.py)."""
+"""Compares gate maps with the equations in plain NumPy (tests/golden/conv_rnn_oracle.py)."""
 
 import functools
 
@@ -18,7 +18,7 @@ LAYERS = {"conv_lstm": "ifco", "conv_gru": "zrh"}
 
 @functools.cache
 def small(cell, dtype=None, **switches):
-  """A net of two layers, its variables drawn large enough for gates far from one half, and a clip of two."""
+  """Returns a net of two layers, variables that are large enough to bring gates far from 0.5, and two clips."""
   model = create_model(
     "two_stream_conv_rnn", cell=cell, features=(2, 3), dense=(4, 4), **ENHANCED | switches, dtype=dtype
   )
@@ -39,7 +39,7 @@ def gate_maps(model, variables, frames, flow, **names):
 
 
 def oracle_params(cell, own):
-  """Our parameters of a layer under the oracle's names."""
+  """Returns our parameters of a layer under the oracle's names."""
   names, params = LAYERS[cell], {}
   for name, kernel, bias in zip(
     names,
@@ -70,7 +70,7 @@ def oracle_params(cell, own):
 
 
 def expected(cell, x, own, **switches):
-  """Maps [batch, time, height, width] and outputs Y of a layer, step by step."""
+  """Returns maps [batch, time, height, width] and outputs Y of a layer, computed step by step."""
   own = {name: np.asarray(p, np.float64) for name, p in own.items()}
   params = oracle_params(cell, own)
   run = getattr(oracle, cell)(np.asarray(x), params, **ENHANCED | switches)

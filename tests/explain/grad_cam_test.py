@@ -1,4 +1,4 @@
-"""Grad-CAM++ against plain NumPy, and its inputs against gradients by differences."""
+"""Compares Grad-CAM++ with plain NumPy, and its inputs with gradients by finite differences."""
 
 import functools
 
@@ -43,7 +43,7 @@ def test_no_denominator_and_no_positive_gradient_give_zeros():
 
 
 def test_small_gradients_give_a_map():
-  """Gradients of 5e-5, whose squares are 2.5e-9; where the activations do not matter, the map grows with them."""
+  """Gradients are 5e-5, with squares of 2.5e-9. If the activations do not matter, the map grows with them."""
   activations = jnp.asarray([[1.0, 0], [0, 2]])[None, :, :, None]
   for gradient in (5e-5, 1e-12):
     maps = grad_cam.grad_cam_plus_plus(activations, jnp.full((1, 2, 2, 1), gradient))
@@ -78,7 +78,7 @@ def compiled(variables, x, path, classes=None, side="output"):
 
 
 def rest(variables, a):
-  """The net from the rectified activations of `first` on."""
+  """Computes the rest of the net from the rectified activations of `first`."""
   body = variables["params"]["body"]
   x = nn.relu(nn.Conv(4, (2, 2)).apply({"params": body["second"]}, a)).mean((1, 2))
   return nn.Dense(5).apply({"params": variables["params"]["fc"]}, jnp.tanh(x))
@@ -123,7 +123,7 @@ def test_maps_are_shown_from_nought_to_one_at_the_picture_s_size():
 
 
 def test_the_nets_of_paper_002_are_looked_at_where_it_says():
-  """Footnote 3: layer4 of the RGB net, the fifth convolution of the landmark net."""
+  """Footnote 3 names layer4 of the RGB net and the fifth convolution of the landmark net."""
   from jaxfer.systems.landmark_fusion.model import LandmarkFusion
 
   model = LandmarkFusion(3, 1 / 8, 4, (5, 3, 3, 3, 1, 2), affinity="alone")
@@ -158,5 +158,5 @@ def test_layers_with_maps_are_those_with_several_pixels_that_are_called_once():
   variables = jax.eval_shape(Branches().init, jax.random.key(0), x)
   logits_of = lambda x: Branches().apply(variables, x)  # noqa: E731
   variables = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), variables)
-  for _ in range(2):  # Not only when JAX traces the function for the first time.
+  for _ in range(2):  # Also when JAX has already traced the function.
     assert grad_cam.layers_with_maps(logits_of, (x,)) == ["once", "last"]

@@ -1,8 +1,8 @@
-"""Published nets at full size, random weights: PyTorch's logits and ours.
+"""Compares PyTorch's logits with ours for published nets at full size with random weights.
 
-Run as `PYTHONPATH=. python tests/golden/check_convert.py`. Needs PyTorch beside jaxfer and safetensors; not part of the
-test suite (45 to 100 MB a checkpoint). Prints the largest difference of the logits for each importer and count of
-pictures, and fails above 1e-4 of the largest logit; every format must give the same variables bit for bit.
+Run it as `PYTHONPATH=. python tests/golden/check_convert.py`. It needs PyTorch and safetensors, and is not part of the
+test suite (45 to 100 MB per checkpoint). It prints the largest difference of the logits for each importer and number of
+pictures, and fails above 1e-4 of the largest logit. Every format must give the same variables bit for bit.
 """
 
 import pathlib
@@ -61,7 +61,7 @@ def check(importer, net, counts, folder):
 
 
 def published_leaves(loaded):
-  """Of the variables, in the order of their names."""
+  """Returns the variables in the order of their names."""
   import jax
 
   return jax.tree.leaves(loaded.variables)

@@ -1,8 +1,8 @@
-"""The four Face-ResNets at full size, random weights: PyTorch's stages and features, and ours.
+"""Compares stages and features of the four Face-ResNets at full size with PyTorch, with random weights.
 
-Run as `PYTHONPATH=. python tests/golden/check_faces.py`. Needs PyTorch beside jaxfer; not part of the test suite (100
-to 180 MB a checkpoint). Prints the largest difference of every stage, relative to its largest value, and fails above
-1e-4. Weights go through `jaxfer convert`, pictures through `jaxfer.load(...).outputs`.
+Run it as `PYTHONPATH=. python tests/golden/check_faces.py`. It needs PyTorch, and is not part of the test suite (100 to
+180 MB per checkpoint). It prints the largest difference of every stage, relative to its largest value, and fails above
+1e-4. Weights are converted by `jaxfer convert`, and pictures are processed by `jaxfer.load(...).outputs`.
 """
 
 import pathlib
@@ -28,7 +28,7 @@ def check(family, depth, folder):
   with torch.no_grad():
     for name, tensor in net.state_dict().items():
       if name.endswith(("bn3.weight", "res_layer.5.weight")):
-        tensor.mul_(0.2)  # Random branches of full size make values grow from block to block.
+        tensor.mul_(0.2)  # With random branches of full size, values would grow from block to block.
     if family == "insightface":
       net.features.weight.fill_(1)
   state = net.state_dict()

@@ -1,4 +1,4 @@
-"""The cases of conv_rnn.npz under our layers' names, for the tests."""
+"""The cases of conv_rnn.npz under the names of our layers, for the tests."""
 
 import json
 import pathlib
@@ -15,7 +15,7 @@ GATES = {"lstm": "ifco", "gru": "zrh"}
 
 
 def ours(cell, oracle, names):
-  """The oracle's parameters under our names; `names` are those that the layer declares."""
+  """Returns the oracle's parameters under our names; `names` are those that the layer declares."""
 
   def beside(*keys):
     return np.concatenate([oracle[key] for key in keys], axis=-1)

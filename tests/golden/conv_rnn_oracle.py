@@ -1,7 +1,8 @@
 """ConvLSTM and ConvGRU with temporal gate, temporal skip and spatial skip: plain NumPy, float64, loops.
 
-Written from the equations of paper 001 and its baselines alone, reading no other implementation, so that agreement
-with it is evidence. Slow on purpose: nothing is hoisted, fused or stacked; every gate is its own convolution.
+It was written only from the equations of paper 001 and its baselines, without reading another implementation, so that
+agreement with it is evidence. It is slow on purpose: nothing is hoisted, fused or stacked; every gate is a separate
+convolution.
 
 `*` is a cross-correlation with zero "same" padding, odd kernel, stride 1; `.` is element by element; s is the
 logistic function; H_0 = H_{-1} = C_0 = 0.
@@ -24,7 +25,7 @@ Parameters are a dict of arrays. Kernels are [k, k, channels_in, channels_out], 
   temporal skip  P_T [2 C_h, C_h] (rows: first A, then S_t), b_T
   spatial skip   P_S [C_h + C_in, C_h] (rows: first H_t, then X_t), b_S
 
-Only parameters that the options ask for are read. Everything is analytic, so complex parameters or inputs
+Only parameters that the options require are read. Everything is analytic, so complex parameters or inputs
 are accepted too: f(x + 1e-30j v).imag / 1e-30 is the derivative along v to rounding (complex step).
 """
 
@@ -75,12 +76,12 @@ def conv_lstm(
     temporal_gate: gate H_{t-2}.
     temporal_skip: merge with (gated) H_{t-2} by P_T.
     spatial_skip: merge H_t with X_t by P_S.
-    gate_sees_x: the gate reads X_t beside H_{t-2}.
+    gate_sees_x: the gate also reads X_t, not only H_{t-2}.
     peephole: the bracketed terms.
-    mask: bool [batch, time] or None; where False, the state (H_{t-1}, H_{t-2}, C_{t-1}) stays as it was and
+    mask: bool [batch, time] or None; where False, the state (H_{t-1}, H_{t-2}, C_{t-1}) does not change and
       the outputs of that step are zero.
-    temporal_merge: what (gated) H_{t-2} is merged with: "input" H_{t-1}, before the cell reads it; "output" the H
-      that the cell makes.
+    temporal_merge: the (gated) H_{t-2} is merged with H_{t-1} before the cell reads it ("input"), or with the H that
+      the cell computes ("output").
 
   Returns:
     dict of float64 arrays: H, C, Y [batch, time, height, width, C_h], and the state after the last step,

@@ -1,4 +1,4 @@
-"""The oracle against what is known without it: convolutions by hand, a table of one-pixel cells, reductions."""
+"""Tests the oracle with independent knowledge: convolutions by hand, a table of one-pixel cells, reductions."""
 
 import functools
 import json
@@ -25,7 +25,7 @@ TABLE_Y = {
 }
 
 
-# The same improved cells with the merge at the output, worked apart from the oracle with scalars and math.exp.
+# The same improved cells with the merge at the output, computed without the oracle with scalars and math.exp.
 TABLE_OUTPUT = {
   "lstm": [0.087134859328, 0.145072816910, 0.209777223403],
   "gru": [0.143824568322, 0.184944899236, 0.242336141667],
@@ -61,7 +61,7 @@ def test_convolution_sums_channels_into_the_right_output():
 
 
 def halves(cell, kernel_size):
-  """Every weight 0.5, every bias 0, for one channel."""
+  """Returns parameters for one channel: every weight 0.5, every bias 0."""
   params = {}
   for gate in (*make.GATES[cell], "g"):
     for name in (f"W_x{gate}", "W_gg" if gate == "g" else f"W_h{gate}"):
@@ -126,7 +126,7 @@ def test_skip_to_two_steps_back_alone(cell, arrays):
   x, params = drawn(arrays, cell)
   eye = np.eye(make.C_H)
   params |= {"P_T": np.concatenate([0 * eye, eye]), "b_T": 0 * params["b_T"]}
-  if cell == "lstm":  # C still passes through every step: closing f cuts it.
+  if cell == "lstm":  # C still passes through every step, so f must be closed.
     params["b_f"] = np.full(make.C_H, -300.0)
   out = LAYERS[cell](x, params, temporal_skip=True)
   for start in (0, 1):
@@ -174,7 +174,7 @@ def test_mask_equals_the_shorter_sequence(cell, merge, arrays):
 
 
 def test_a_constant_peephole_on_a_constant_state_is_a_bias():
-  """Forget closed and C_t = i tanh(b_c): the peephole of o adds W_co C_t, worked by hand for one pixel."""
+  """With a closed forget gate, C_t = i tanh(b_c), and the peephole of o adds W_co C_t, by hand for one pixel."""
   zero = np.zeros((1, 1, 1, 1))
   params = {f"W_{side}{gate}": zero for side in "xh" for gate in "ifco"}
   params |= {

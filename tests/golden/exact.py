@@ -1,8 +1,8 @@
 """Random numbers that are equal on every machine, for the inputs, weights and directions of the goldens.
 
-NumPy guarantees the raw bits of its bit generators, but not what `Generator` makes of them, and its transcendental
-functions round differently from processor to processor. So the bits are turned into numbers by integer arithmetic and
-single multiplications and additions, which IEEE 754 rounds alike everywhere.
+NumPy guarantees the raw bits of its bit generators, but not the numbers that `Generator` computes from them, and its
+transcendental functions round differently on different processors. Therefore the bits are converted to numbers by
+integer arithmetic and single multiplications and additions, which IEEE 754 rounds equally everywhere.
 """
 
 import math
@@ -28,7 +28,7 @@ class Draws:
     return low + (high - low) * ((self._raw(shape) >> 11).astype(np.float64) * 2.0**-53)
 
   def normal(self, shape):
-    """Nearly normal, of mean 0 and deviation 1: the sum of four uniform numbers of 16 bits, at most 3.5 in size."""
+    """Nearly normal with mean 0 and deviation 1: sums of four uniform 16-bit numbers, at most 3.5 in magnitude."""
     raw = self._raw(shape)
     total = sum(((raw >> (16 * k)) & 0xFFFF).astype(np.int64) for k in range(4)) - 2 * 0xFFFF
     return total.astype(np.float64) * (math.sqrt(3.0) / 2**16)
@@ -39,7 +39,7 @@ class Draws:
 
 
 def norm(array, axis):
-  """Lengths along an axis, which is kept: float64, from sums that are rounded once."""
+  """Returns lengths along an axis, which is kept, in float64, from sums that are rounded once."""
 
   def length(vector):
     return math.sqrt(math.fsum(np.square(vector, dtype=np.float64)))

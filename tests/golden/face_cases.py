@@ -1,4 +1,4 @@
-"""The cases of faces.npz: face nets and heads, and what is drawn for them from seeds."""
+"""The cases of faces.npz: face networks and heads, with inputs and variables drawn from seeds."""
 
 import dataclasses
 import functools
@@ -19,7 +19,7 @@ TAPS = ("prelu", "layer1", "layer2", "layer3", "layer4", "bn2", "fc")
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """A net at a sixteenth of the widths, 32 px, so that its last map is 2 x 2; a training case drops nothing."""
+  """A net at a sixteenth of the widths with images of 32 px, so that its last map is 2 x 2; no dropout in training."""
 
   family: str
   depth: int
@@ -51,7 +51,7 @@ def drawn(label):
   def draw(path, leaf):
     kind, shape = path[-1].key, leaf.shape
     if kind in ("scale", "var"):
-      # Random branches of full size make a deep net chaotic in training: float32 then says nothing.
+      # With random branches of full size, training a deep net is chaotic, and float32 results are meaningless.
       small = 0.2 if kind == "scale" and path[-2].key == "bn3" else 1
       return (small * draws.uniform(0.5, 1.5, shape)).astype(np.float32)
     spread = math.sqrt(2 / math.prod(shape[:-1])) if kind == "kernel" else 0.1
@@ -68,12 +68,12 @@ def drawn(label):
 
 
 def thinned(tap):
-  """[batch, height, width, channels] -> every so many pixels, 4 x 4 of them or fewer."""
+  """Selects equally spaced pixels of [batch, height, width, channels], at most 4 x 4."""
   step = max(1, tap.shape[1] // 4) if tap.ndim == 4 else 1
   return tap[:, ::step, ::step] if tap.ndim == 4 else tap
 
 
-# Head, its constructor here; the generator has PyTorch's.
+# Heads with our constructors; the generator has those of PyTorch.
 HEADS = {
   "cosface": margin.CosFace,
   "arcface": margin.ArcFace,
@@ -86,8 +86,8 @@ CLASSES, FEATURES = 6, 8
 def drawn_head():
   """Returns {"kernel", "features" of two batches, "labels", "averages"}: lengths from 0.0001 to 900.
 
-  In the first batch three features lie on their own column, on its opposite, and on another's: cosines and angles are
-  cut off there.
+  In the first batch, three features are equal to their own column, to its opposite, and to another column, where
+  cosines and angles are clipped.
   """
   draws = exact.Draws(7)
   kernel = draws.uniform(-1, 1, (FEATURES, CLASSES)).astype(np.float32)

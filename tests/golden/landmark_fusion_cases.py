@@ -1,4 +1,4 @@
-"""The cases of landmark_fusion.npz: nets of paper 002, and weights and batches drawn from seeds, for both sides."""
+"""The cases of landmark_fusion.npz: nets of paper 002, with weights and batches drawn from seeds."""
 
 import functools
 import math
@@ -17,16 +17,16 @@ PATH = pathlib.Path(__file__).with_name("landmark_fusion.npz")
 NETS = {"fusion": LandmarkFusion(7), "rgb": ArmNet(7, 0.125, 4)}
 BATCH = {"fusion": (3, 224), "rgb": (4, 112)}
 STEPS = 3
-RATE = 1e-3  # Of plain gradient descent on landmark net and head.
+RATE = 1e-3  # Rate of plain gradient descent on landmark net and head.
 WEIGHT = np.float32(0.6)
 EMA_RATE = 0.1
-# Of the maps [batch, size, size, channels] before the arrangement, each of these many channels is kept.
+# Of the maps [batch, size, size, channels] before the arrangement, every channel at this distance is stored.
 KEPT = 16
 
 
 @functools.cache
 def variables(label):
-  """All variables, float32; the norms' and the shared affinity's as well."""
+  """Returns all variables in float32, including those of norms and the shared affinity."""
   net, (batch, size), draws = NETS[label], BATCH[label], exact.Draws(*label.encode(), 1)
   x = [jnp.zeros((batch, size, size, channels)) for channels in ((3, 1) if label == "fusion" else (3,))]
   inputs, keywords = ((*x, WEIGHT), {}) if label == "fusion" else (x, {"train": False})
@@ -34,10 +34,10 @@ def variables(label):
 
   def draw(path, leaf):
     kind, shape = path[-1].key, leaf.shape
-    if leaf.dtype == bool:  # The shared affinity is written.
+    if leaf.dtype == bool:  # The shared affinity has been written.
       return np.ones(shape, bool)
     if kind in ("scale", "var", "alpha"):
-      # Random residual branches of full size make a deep net chaotic in training: float32 then says nothing.
+      # With random branches of full size, training a deep net is chaotic, and float32 results are meaningless.
       small = 0.2 if kind == "scale" and path[-2].key == "bn2" else 1
       return (small * draws.uniform(0.5, 1.5, shape)).astype(np.float32)
     spread = math.sqrt(2 / math.prod(shape[:-1])) if kind == "kernel" else 0.1
@@ -48,7 +48,7 @@ def variables(label):
 
 @functools.cache
 def batches(label):
-  """`STEPS` of (images, heatmaps, labels); with patches of 16 px, or all faces would be noise and alike to the nets.
+  """Returns `STEPS` batches (images, heatmaps, labels) with patches of 16 px; pure noise would look equal to the nets.
 
   With this seed the nets agree on one of the first three images.
   """
@@ -71,7 +71,7 @@ def batches(label):
 
 @functools.cache
 def directions():
-  """Of the gradient: {parameter's name: array} of landmark net and head."""
+  """Returns directions for the gradient: {parameter's name: array} of landmark net and head."""
   draws = exact.Draws(2)
   params = variables("fusion")["params"]
   moved = {name: params[name] for name in ("landmark", "head")}
@@ -80,7 +80,7 @@ def directions():
 
 
 def features():
-  """[2, 7, 7, 512], for the arrangement alone."""
+  """Returns features [2, 7, 7, 512] for the test of the arrangement."""
   return exact.Draws(3).normal((2, 7, 7, 512)).astype(np.float32)
 
 

@@ -3,8 +3,8 @@
 Arrays of the file (all inputs and parameters are float32, all results float64; CELL is "lstm" or "gru"):
 
   x [2, 4, 5, 4, 3]              input, [batch, time, height, width, channels]
-  mask [2, 4] bool               used where the case says so: lengths 4 and 2
-  CELL/params/NAME               those of `conv_rnn_oracle`, one set a cell, every option's included
+  mask [2, 4] bool               used by cases that are masked: lengths 4 and 2
+  CELL/params/NAME               those of `conv_rnn_oracle`, one set per cell, for all options
   cases                          JSON: {case: {"cell": CELL, "masked": bool, "options": keyword arguments}}
   CASE/H, CASE/Y, (lstm) CASE/C  [2, 4, 5, 4, 4]
   CASE/H_last, CASE/H_previous, (lstm) CASE/C_last  [2, 5, 4, 4], the state after the last step
@@ -29,7 +29,7 @@ SWITCHES = {"tg": "temporal_gate", "ts": "temporal_skip", "ss": "spatial_skip"}
 
 
 def cases():
-  """Returns {name: {"cell", "masked", "options"}}: every set of switches, then each further option."""
+  """Returns {name: {"cell", "masked", "options"}}: every combination of switches, then each further option."""
   result = {}
 
   def add(cell, name, masked=False, **options):
@@ -76,7 +76,7 @@ def parameters(cell, draws):
 
 
 def inputs():
-  """Returns the arrays of the file that are drawn, not computed."""
+  """Returns the arrays of the file that are drawn."""
   draws = exact.Draws(0)
   arrays = {
     "x": draws.normal((BATCH, TIME, HEIGHT, WIDTH, C_IN)).astype(np.float32),
@@ -126,7 +126,7 @@ def slope(case, arrays, name):
 
 
 def reads(case, name):
-  """Says whether the case's options read the parameter."""
+  """Returns whether the options of the case read the parameter."""
   options = case["options"]
   gate, skip = options.get("temporal_gate", False), options.get("temporal_skip", False)
   groups = {

@@ -1,7 +1,7 @@
-"""Writes the fixtures of tests/convert: `python tests/golden/make_convert.py`. Needs PyTorch and Pillow.
+"""Writes the fixtures of tests/convert: `python tests/golden/make_convert.py`. It needs PyTorch and Pillow.
 
 arm.pth          the RGB net of paper 002 at 1/64 of its widths, as the authors save it, in the zip format
-arm_legacy.pth   the same behind DataParallel, in the format before PyTorch 1.6
+arm_legacy.pth   the same with DataParallel's prefix, in the format before PyTorch 1.6
 arm.npz          pictures, uint8; logits of them as one batch, and as batches of 2 and 1
 views.pth, views_legacy.pth   tensors of all types, transposed, shared, sliced and empty
 kinds.pth, kinds_legacy.pth   the types without a storage class, tensors with attributes, and kinds that are not read
@@ -19,7 +19,7 @@ FOLDER = pathlib.Path(__file__).parents[1] / "convert/fixtures"
 
 
 def views():
-  """Names say what each one is; `convert_test` builds the same in NumPy."""
+  """Returns tensors, described by their names; the tests build the same in NumPy."""
   base = torch.arange(24, dtype=torch.float32).reshape(4, 6)
   made = {
     "base": base,
@@ -36,7 +36,7 @@ def views():
 
 
 def kinds():
-  """Names say what each one is; `torch_file_test` says which are read."""
+  """Returns tensors, described by their names; `torch_file_test` tests which ones are read."""
   values = torch.tensor([1.0, 2.0, 4.0])
   types = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu", "uint16", "uint32",
            "uint64", "complex32", "complex64", "complex128")  # fmt: skip
@@ -59,7 +59,7 @@ def kinds():
 
 
 def save(value, name, **how):
-  """The archive's folder is named after the file: a fixed one."""
+  """Saves a value through a file with a fixed name, because the folder in the archive is named after the file."""
   with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / "weights"
     torch.save(value, path, **how)
@@ -87,7 +87,7 @@ def main():
   )
   save(views(), "views.pth")
   save(views(), "views_legacy.pth", _use_new_zipfile_serialization=False)
-  warnings.simplefilter("ignore")  # Of types that PyTorch calls experimental or deprecated.
+  warnings.simplefilter("ignore")  # Warnings about experimental or deprecated types.
   save(kinds(), "kinds.pth")
   save(kinds(), "kinds_legacy.pth", _use_new_zipfile_serialization=False)
 

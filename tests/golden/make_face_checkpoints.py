@@ -1,10 +1,11 @@
 """Writes fixtures of tests/convert: `python tests/golden/make_face_checkpoints.py`.
 
-Needs PyTorch. The nets are those of `published_faces` at 1/64 of their widths, 112 px, depth 18, random weights.
+It needs PyTorch. The nets are those of `published_faces` at 1/64 of their widths, with 112 px, depth 18 and random
+weights.
 
-adaface.ckpt      as Lightning saves it: head beside backbone, callbacks by their class, hyper-parameters as objects
+adaface.ckpt      saved as by Lightning: with a head, callbacks by their class, and hyperparameters as objects
 insightface.pth   a state dict
-faces.npz         pictures, uint8 RGB; PyTorch's features of both nets, each given its own order of colours
+faces.npz         pictures, uint8 RGB; PyTorch's features of both nets, each with its own order of colours
 """
 
 import argparse
@@ -20,7 +21,7 @@ import torch
 
 
 def stand_in(module, name, base=object):
-  """A class that pickles under the name of one of Lightning's, which need not be installed."""
+  """Returns a class that is pickled under the name of one of Lightning's, which need not be installed."""
   made = type(name, (base,), {"__module__": module})
   parts = module.split(".")
   for k in range(1, len(parts) + 1):
@@ -30,7 +31,7 @@ def stand_in(module, name, base=object):
 
 
 def lightning(net):
-  """What a checkpoint of Lightning holds beside the state dict, in kind."""
+  """Returns a checkpoint with the kinds of objects that Lightning stores beside the state dict."""
   callback = stand_in("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint")
   attributes = stand_in("pytorch_lightning.utilities.parsing", "AttributeDict", dict)
   state = collections.OrderedDict((f"model.{name}", tensor) for name, tensor in net.state_dict().items())

@@ -1,16 +1,16 @@
-"""Writes faces.npz, the golden of face nets and margin heads: `PYTHONPATH=. python tests/golden/make_faces.py`.
+"""Writes faces.npz, the golden of face networks and margin heads: `PYTHONPATH=. python tests/golden/make_faces.py`.
 
-Needs PyTorch, in which `published_faces` computes in float64. Inputs, weights and directions are not in the file:
+It needs PyTorch, in which `published_faces` computes in float64. Inputs, weights and directions are not in the file:
 `face_cases` draws them from seeds. Arrays of the file, for each LABEL of `face_cases.CASES`:
 
   LABEL/output         features, float32
   LABEL/taps/NAME      (evaluation) outputs of the stages, channels last, thinned out
   LABEL/names, LABEL/slopes   (training) parameters by our names, and "x"; for each of them
                        sum(direction * dL/dparameter), L = sum(cotangent * output), float64
-  LABEL/statistics/NAME  (training) running mean and variance after one step; the batch's part of the variance as we
-                       take it, (n - 1) / n of PyTorch's
+  LABEL/statistics/NAME  (training) running mean and variance after one step; the batch's part of the variance is ours,
+                       (n - 1) / n of PyTorch's
 
-and for each head of `face_cases.HEADS` and each of its two batches, the averages moving on:
+and for each head of `face_cases.HEADS` and each of its two batches, where the averages continue:
 
   HEAD/BATCH/logits, HEAD/BATCH/loss, HEAD/BATCH/kernel, HEAD/BATCH/features   the latter two gradients of the mean loss
   adaface/BATCH/averages   mean and standard deviation
@@ -91,7 +91,7 @@ def compute(label, case):
 
 
 def heads():
-  """Two batches through each head."""
+  """Computes two batches with each head."""
   own = face_cases.drawn_head()
   arrays = {}
   for name in face_cases.HEADS:

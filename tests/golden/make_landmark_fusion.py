@@ -1,6 +1,6 @@
 """Writes landmark_fusion.npz, paper 002: `PYTHONPATH=. python tests/golden/make_landmark_fusion.py`.
 
-Needs PyTorch, in which the nets are written here once more, in float64, with the layout and the key names of the
+It needs PyTorch, in which the nets are implemented here again, in float64, with the layout and the key names of the
 authors' released checkpoint. Weights and batches are not in the file: `landmark_fusion_cases` draws
 them from seeds. Arrays:
 
@@ -26,7 +26,7 @@ from torch.nn import functional
 
 
 class Amend(nn.Module):
-  """`arm`; keeps what it computed on the way."""
+  """`arm`, which stores intermediate results."""
 
   def __init__(self, channels, block):
     super().__init__()
@@ -63,7 +63,7 @@ class Block(nn.Module):
 
 
 class Rgb(nn.Module):
-  """The authors' net: `features` (ResNet18's children but the last two), `arm`, `fc`."""
+  """The authors' net: `features` (all but the last two children of ResNet18), `arm`, `fc`."""
 
   def __init__(self, width, block, units):
     super().__init__()
@@ -83,7 +83,7 @@ class Rgb(nn.Module):
 
 
 class Landmark(nn.Module):
-  """Table 1."""
+  """The landmark net (Table 1)."""
 
   def __init__(self):
     super().__init__()
@@ -103,7 +103,7 @@ class Landmark(nn.Module):
 
 
 class Fusion(nn.Module):
-  """Both, and the head over their features."""
+  """Both nets, and the head over their features."""
 
   def __init__(self):
     super().__init__()
@@ -122,7 +122,7 @@ LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": 
 
 
 def key(name):
-  """Our path of a leaf -> the checkpoint's key, as "rgb/trunk/layer2/block0/downsample_bn/var"."""
+  """Converts our path of a leaf to the checkpoint's key, such as "rgb/trunk/layer2/block0/downsample_bn/var"."""
   parts = name.split("/")
   names = {"downsample_conv": ["downsample", "0"], "downsample_bn": ["downsample", "1"]}
   found = []
@@ -141,7 +141,7 @@ def key(name):
 
 
 def theirs(array):
-  """Kernels in PyTorch's order of axes."""
+  """Converts kernels to PyTorch's order of axes."""
   return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T if array.ndim == 2 else array
 
 
@@ -157,7 +157,7 @@ def load(net, label):
 
 
 def jax_leaves(tree, path=""):
-  """{"a/b/kernel": array} of nested dicts."""
+  """Flattens nested dicts to {"a/b/kernel": array}."""
   found = {}
   for name, value in tree.items():
     found |= jax_leaves(value, f"{path}{name}/") if isinstance(value, dict) else {f"{path}{name}": value}
@@ -185,7 +185,7 @@ def fusion():
     (functional.cross_entropy(landmark, labels) + functional.cross_entropy(fused, labels)).backward()
     ema = (1 - cases.EMA_RATE) * ema + cases.EMA_RATE * net.landmark.arm.generic.detach().numpy()
     if step == 0:
-      assert net.agree.tolist() == [False, True, False]  # Both weights occur.
+      assert net.agree.tolist() == [False, True, False]  # Both values of w occur.
       for name, part in (("rgb", net.rgb), ("landmark", net.landmark)):
         arrays[f"{name}/maps"] = channels_last(part.maps)[..., :: cases.KEPT]
         arrays[f"{name}/de_albino"] = channels_last(part.arm.seen)

@@ -1,11 +1,11 @@
 """Writes nets.npz, the golden of convolutional layers and nets: `PYTHONPATH=. python tests/golden/make_nets.py`.
 
-Needs PyTorch, in which the nets are computed in float64 (`benchmarks/torch_nets.py`). Inputs, weights and directions
+It needs PyTorch, in which the nets are computed in float64 (`benchmarks/torch_nets.py`). Inputs, weights and directions
 are not in the file: `nets_cases.drawn` draws them from seeds. Arrays of the file, for each LABEL of `nets_cases.CASES`:
 
   LABEL/output         float32, channels last
-  LABEL/taps/NAME      (residual nets in evaluation) the stem's norm and the stages before the last, float32, every so
-                       many pixels, see `face_cases.thinned`
+  LABEL/taps/NAME      (residual nets in evaluation) the stem's norm and all stages but the last, float32, at equally
+                       spaced pixels, see `face_cases.thinned`
   LABEL/names          parameters by our names, and "x"
   LABEL/slopes         for each of them sum(direction * dL/dparameter), L = sum(cotangent * output), float64
   LABEL/statistics/NAME  (training) running mean and variance after one step, float32; PyTorch's variance is unbiased
@@ -23,7 +23,7 @@ from benchmarks import torch_nets
 
 
 def layers(p, x):
-  """`nets_cases.Layers`, by PyTorch's definitions."""
+  """Computes `nets_cases.Layers` by PyTorch's definitions."""
 
   def conv(name, stride, padding):
     layer = getattr(p, name)
@@ -45,7 +45,7 @@ def layers(p, x):
 
 
 def net_of(label, case):
-  """A function of (parameters, input) in PyTorch."""
+  """Returns a function of (parameters, input) in PyTorch."""
   if label.startswith("resnet"):
     return lambda p, x: torch_nets.resnet_trunk(p, x, case.arguments["train"])
   if label == "encoder":
@@ -54,11 +54,11 @@ def net_of(label, case):
 
 
 def tapped(net, x):
-  """The output, and what comes out of those submodules of a residual net that are tapped, channels last, by name."""
+  """Returns the output, and the outputs of the tapped submodules of a residual net by name, channels last."""
   taps, names = {}, {}
   for name in nets_cases.TAPS:
     tree = getattr(net.tree, name)
-    last = list(tree.children())[-1:]  # Of a stage the last block.
+    last = list(tree.children())[-1:]  # The last block of a stage.
     names[last[0] if last else tree] = name
 
   def noting(function):

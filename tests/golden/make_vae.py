@@ -1,6 +1,6 @@
-"""Writes vae.npz, the golden of paper 003's losses and measures: `PYTHONPATH=. python tests/golden/make_vae.py`.
+"""Writes vae.npz, the golden of paper 003's losses and metrics: `PYTHONPATH=. python tests/golden/make_vae.py`.
 
-Needs PyTorch, in which nets and losses are computed in float64, and scikit-learn. Inputs and weights are not in the
+It needs PyTorch, in which nets and losses are computed in float64, and scikit-learn. Inputs and weights are not in the
 file: `vae_cases` draws them from seeds. Arrays of the file:
 
   loss/NAME         [batch], of `vae_cases.losses`
@@ -32,7 +32,7 @@ def layer(p, k, part, x, slope, up=False):
   else:
     strided = part == "a"
     x = functional.conv2d(x, own.kernel, bias, 2 if strided else 1, 1)
-  if f"bn{k}{part}" in p:  # The discriminator has none, and biases instead.
+  if f"bn{k}{part}" in p:  # The discriminator has biases instead of norms.
     norm = getattr(p, f"bn{k}{part}")
     x = functional.batch_norm(x, None, None, norm.scale, norm.bias, training=True, eps=1e-5)
   return functional.leaky_relu(x, slope)
@@ -61,7 +61,7 @@ def decode(p, *z):
 
 
 def losses(p, images, noise):
-  """As `vae_cases.losses`, by PyTorch's own distributions and losses."""
+  """Computes `vae_cases.losses` with PyTorch's distributions and losses."""
   identity, expression = encode(p.identity_encoder, images), encode(p.expression_encoder, images)
   z_i, z_e = (q.mean + q.stddev * own for q, own in zip((identity, expression), noise, strict=False))
   partner = expression.mean.roll(1, 0)

@@ -1,8 +1,8 @@
 """The cases of nets.npz: nets, and inputs, weights and directions drawn from seeds, for the generator and the tests.
 
 Outputs are computed in float32, as users compute them. Gradients through ReLUs and poolings are computed in float64
-(`precise`). Among hundreds of thousands of units a few always lie so close to the kink that rounding in float32 decides
-on which side they are, and processors round differently.
+(`precise`). Among hundreds of thousands of units, a few are always so close to the kink that rounding in float32
+decides on which side they are, and processors round differently.
 """
 
 import dataclasses
@@ -23,13 +23,13 @@ from jaxfer.layers.resnet import ResNetTrunk
 from jaxfer.systems.identity_expression_vae.model import Decoder, Encoder
 
 PATH = pathlib.Path(__file__).with_name("nets.npz")
-TAPS = ("bn1", "layer1", "layer2", "layer3")  # Of the residual nets; layer4 is their output.
-# Against PyTorch's float64, relative to the largest value, or to the length of the gradient for a slope.
+TAPS = ("bn1", "layer1", "layer2", "layer3")  # Tapped parts of residual nets; layer4 is their output.
+# Tolerance against PyTorch's float64, relative to the largest value, or to the length of the gradient for a slope.
 TOLERANCE = 1e-4
 
 
 class Layers(nn.Module):
-  """Each kind of layer on the same images; outputs flattened, side by side."""
+  """Each kind of layer on the same images; the flattened outputs are concatenated."""
 
   @nn.compact
   def __call__(self, x):
@@ -55,11 +55,11 @@ class Case:
 
   @property
   def tapped(self):
-    """Whether the golden has what comes out of `TAPS`, too."""
+    """Whether the golden also has the outputs of `TAPS`."""
     return self.last_norm != "" and not self.arguments["train"]
 
   def apply(self, variables, x):
-    """The output as one array, and new statistics."""
+    """Returns the output as one array, and new statistics."""
     y, new = self.net.apply(variables, x, **self.arguments, mutable=["batch_stats"])
     return jnp.concatenate(y, -1) if isinstance(y, tuple) else y, new
 
@@ -77,7 +77,7 @@ CASES = {
 
 
 def name(path):
-  """A leaf's path, such as "layer1/block0/conv1/kernel"."""
+  """Returns the path of a leaf, such as "layer1/block0/conv1/kernel"."""
   return "/".join(part.key for part in path)
 
 
@@ -92,7 +92,7 @@ def drawn(label):
   def draw(path, leaf):
     kind, shape = path[-1].key, leaf.shape
     if kind in ("scale", "var"):
-      # Random branches of full size make a deep net chaotic in training: float32 then says nothing.
+      # With random branches of full size, training a deep net is chaotic, and float32 results are meaningless.
       small = 0.2 if kind == "scale" and path[-2].key == case.last_norm else 1
       return (small * draws.uniform(0.5, 1.5, shape)).astype(np.float32)
     spread = math.sqrt(2 / math.prod(shape[:-1])) if kind == "kernel" else 0.1
@@ -117,7 +117,7 @@ def golden():
 
 
 def compare(label, y, gradients=None):
-  """Holds an output, and gradients of sum(cotangent * output) by parameter's name and "x", to the golden."""
+  """Compares an output, and gradients of sum(cotangent * output) by parameter's name and "x", with the golden."""
   want, own = golden(), drawn(label)
   close(y, want[f"{label}/output"])
   if gradients is None:
@@ -137,12 +137,12 @@ def close(got, want):
 
 
 def gradients_of(d_params, d_x):
-  """Gradients by name, as `compare` takes them."""
+  """Returns gradients by name, as `compare` takes them."""
   return {"x": d_x, **{name(path): leaf for path, leaf in jax.tree.leaves_with_path(d_params)}}
 
 
 def precise(function):
-  """Makes a function compute in float64: with float64 enabled, and its arguments of float32 cast."""
+  """Makes a function compute in float64: enables float64, and casts its float32 arguments."""
 
   def cast(leaf):
     return leaf.astype(np.float64) if leaf.dtype == np.float32 else leaf
@@ -156,7 +156,7 @@ def precise(function):
 
 
 def run(label):
-  """Our output, gradients and new statistics of a case, in one program; of nets with kinks in float64."""
+  """Computes our output, gradients and new statistics of a case in one program; in float64 for nets with kinks."""
   case, own = CASES[label], drawn(label)
 
   @jax.jit

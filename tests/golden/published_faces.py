@@ -1,7 +1,7 @@
-"""The face nets and margin heads of published code as PyTorch modules, with the names of their state dicts.
+"""The face networks and margin heads of published code as PyTorch modules, with the names of their state dicts.
 
-Written from a description of the released code of AdaFace and InsightFace; that code itself was neither copied nor
-run. Only the writers of goldens import this: it needs PyTorch.
+They were written from a description of the released code of AdaFace and InsightFace; that code was neither copied nor
+run. Only the writers of goldens import this module, which needs PyTorch.
 """
 
 import math
@@ -17,7 +17,7 @@ def conv(inputs, outputs, size, stride=1):
 
 
 class AdaFaceBlock(nn.Module):
-  """`shortcut_layer`, `res_layer`."""
+  """A block of IR, with `shortcut_layer` and `res_layer`."""
 
   def __init__(self, inputs, features, stride):
     super().__init__()
@@ -35,7 +35,7 @@ class AdaFaceBlock(nn.Module):
 
 
 class AdaFaceNet(nn.Module):
-  """IR-18 or IR-50; gives the feature, which the authors then split into direction and length."""
+  """IR-18 or IR-50; returns the feature, which the authors then split into direction and length."""
 
   def __init__(self, depth, width=1.0, size=112, dropout=0.4):
     super().__init__()
@@ -60,7 +60,7 @@ class AdaFaceNet(nn.Module):
 
 
 class InsightFaceBlock(nn.Module):
-  """`bn1`, `conv1`, `bn2`, `prelu`, `conv2`, `bn3`, `downsample`."""
+  """A block of IResNet: `bn1`, `conv1`, `bn2`, `prelu`, `conv2`, `bn3`, `downsample`."""
 
   def __init__(self, inputs, features, stride):
     super().__init__()

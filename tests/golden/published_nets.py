@@ -1,7 +1,7 @@
 """The nets of published checkpoints as PyTorch modules, with the names and layouts of their state dicts.
 
-Written from the layer tables (He et al. 2016 as torchvision lists it; the released code of ARM, paper 002), not copied.
-Only the writers of goldens import this: it needs PyTorch.
+They were written from the layer tables (He et al. 2016 as listed by torchvision; the released code of ARM, paper 002),
+not copied. Only the writers of goldens import this module, which needs PyTorch.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Block(nn.Module):
-  """Basic (expansion 1) or bottleneck (4)."""
+  """A basic block (expansion 1) or a bottleneck (4)."""
 
   def __init__(self, inputs, features, stride, expansion):
     super().__init__()
@@ -95,7 +95,7 @@ class Arm(nn.Module):
 
 
 def randomise(net, seed=0):
-  """Norms and alpha away from 1 and 0, so that each of them matters; sets evaluation mode."""
+  """Draws norms and alpha away from 1 and 0, so that each of them matters; sets evaluation mode."""
   generator = torch.Generator().manual_seed(seed)
   with torch.no_grad():
     for name, tensor in net.state_dict().items():
@@ -112,14 +112,14 @@ def randomise(net, seed=0):
 
 
 def prepared(images, size):
-  """uint8 [n, height, width, 3] -> the recipe's tensors [n, 3, size, size]."""
+  """Converts uint8 [n, height, width, 3] to the recipe's tensors [n, 3, size, size]."""
   resized = [np.asarray(Image.fromarray(i).resize((size, size), Image.Resampling.BILINEAR)) for i in images]
   x = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).float() / 255
   return (x - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
 
 
 def logits(net, images, size, batch):
-  """Of batches in order; the last one is what is left."""
+  """Computes logits in consecutive batches; the last one may be smaller."""
   x = prepared(images, size)
   with torch.no_grad():
     return torch.cat([net(x[k : k + batch]) for k in range(0, len(x), batch)]).numpy()

@@ -21,7 +21,7 @@ NET = IdentityExpressionVAE(
 
 @functools.cache
 def drawn():
-  """{"variables", "images", "noise" of z_i, z_e and two of the prior, "directions" of the parameters}, float32."""
+  """Returns {"variables", "images", "noise" of z_i, z_e and two priors, "directions" of the parameters}, float32."""
   draws = exact.Draws(0)
   images = draws.uniform(0, 1, (BATCH, 32, 32, 3)).astype(np.float32)
   shapes = jax.eval_shape(NET.init, jax.random.key(0), images)
@@ -48,7 +48,7 @@ def drawn():
 
 
 def losses(variables, images, noise, net=NET):
-  """Every loss [batch] of one pass through all parts in training, by name; each person's partner is the one before."""
+  """Returns all losses [batch] of one training pass by name; the partner of each person is the previous one."""
 
   def call(method, *x):
     return net.apply(variables, *x, train=True, method=method, mutable=["batch_stats"])[0]
@@ -62,7 +62,7 @@ def losses(variables, images, noise, net=NET):
     for (mean, log_variance), own in zip((identity, expression), noise, strict=False)
   )
   partner = jnp.roll(expression[0], 1, 0)
-  # In one batch each, which compiles in half the time.
+  # One batch for each, which halves the compile time.
   codes = jnp.concatenate([z_i, noise[2], identity[0]]), jnp.concatenate([z_e, noise[3], partner])
   decoded, prior, swapped = jnp.split(call("decode", *codes), 3)
   logits = jnp.split(judge(jnp.concatenate([images, decoded, prior])), 3)
@@ -80,7 +80,7 @@ def losses(variables, images, noise, net=NET):
 
 
 def points():
-  """[300, 8] to cluster, and [9, 8] where to begin."""
+  """Returns points [300, 8] to cluster, and initial centres [9, 8]."""
   draws = exact.Draws(1)
   points = (2 * draws.normal((9, 8)))[draws.integers(9, (300,))] + draws.normal((300, 8))
   chosen = np.argsort(draws.integers(2**31, (300,)))[:9]
@@ -88,7 +88,7 @@ def points():
 
 
 def features():
-  """[120, 5] of very different scales, labels [120] of 4 classes, and [30, 5] to read."""
+  """Returns features [120, 5] on very different scales, labels [120] of 4 classes, and test features [30, 5]."""
   draws = exact.Draws(2)
   labels = draws.integers(4, (120,))
   scale, centres = np.array([0.01, 0.1, 1.0, 10.0, 100.0]), draws.normal((4, 5))

@@ -33,7 +33,7 @@ KERNELS = functools.partial(recurrence.unroll, implementation="pallas")
 
 
 def problem(cell, *, batch=3, time=3, size=(5, 7), kernel=(3, 3), channels=3, features=4, dtype=jnp.float32):
-  """Parameters, input, first state and a mask with a gap."""
+  """Returns parameters, input, initial state and a mask with a gap."""
   rng = np.random.default_rng(0)
   shapes = recurrence.parameter_shapes(cell, channels, features, kernel, size)
   params = {name: jnp.asarray(0.4 * rng.standard_normal(shape), dtype) for name, shape in shapes.items()}
@@ -45,7 +45,7 @@ def problem(cell, *, batch=3, time=3, size=(5, 7), kernel=(3, 3), channels=3, fe
 
 
 def everything(unroll, cell, params, x, state, mask):
-  """Outputs, last state, and gradients of a scalar of both with respect to parameters, input and first state."""
+  """Returns outputs, last state, and gradients of a scalar of both in parameters, input and initial state."""
 
   def both(params, x, state):
     results, pull = jax.vjp(lambda *args: unroll(cell, *args, mask), params, x, state)
@@ -75,7 +75,7 @@ def test_values_and_gradients_equal_the_reference(name):
   "sizes",
   [
     {"batch": 1, "time": 1, "size": (1, 1)},
-    {"size": (19, 6), "kernel": (5, 1), "time": 2},  # Two tiles, the last of them partly empty.
+    {"size": (19, 6), "kernel": (5, 1), "time": 2},  # Two tiles, of which the last is partly empty.
     {
       "size": (2, 100),
       "kernel": (1, 3),
@@ -110,7 +110,7 @@ def test_by_default_products_are_of_bfloat16_and_the_cell_state_is_float32(dtype
   wide = jax.tree.map(lambda a: a.astype(jnp.float32) if a.dtype == jnp.bfloat16 else a, arguments)
   want = everything(reference.unroll, cell, *wide)
   assert_close(got, want, 4e-2)
-  with pytest.raises(AssertionError):  # Else the products would be of float32.
+  with pytest.raises(AssertionError):  # Otherwise the products would be in float32.
     assert_close(got, want, 1e-4)
 
 
@@ -126,7 +126,7 @@ def test_members_run_as_they_do_alone():
 
 
 def lowered(platform, function, *arguments):
-  """The program as it is lowered for a platform; none of its devices is needed."""
+  """Returns the program lowered for a platform; no device of this platform is needed."""
   return jax.jit(function).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
 
 
@@ -156,7 +156,7 @@ def test_the_kernels_are_in_the_program_of_a_tpu_alone_under_shard_map_and_for_m
 
 @pytest.fixture
 def tpu_table(monkeypatch):
-  """Replaces what the choice table says of recurrences on a TPU: {(features, pixels): implementation}.
+  """Replaces the entries of the choice table for recurrences on a TPU: {(features, pixels): implementation}.
 
   The programs are for a TPU, which the machine need not have.
   """
@@ -246,7 +246,7 @@ def test_a_stream_on_auto_hands_packed_arrays_on_where_the_table_chooses_the_ker
   def gradient(implementation):
     return jax.grad(lambda v: (stream(implementation).apply(v, x, None) ** 2).sum())
 
-  def unpacked(program):  # The layout's copies swap channels and pixels; a stream packs its input alone.
+  def unpacked(program):  # Copies to the layout swap channels and pixels; a stream packs only its input.
     return program.count("stablehlo.transpose")
 
   tpu_table({(4, 64): "pallas"})
@@ -262,7 +262,7 @@ def test_a_stream_on_auto_hands_packed_arrays_on_where_the_table_chooses_the_ker
 def test_second_derivatives_are_refused(twice):
   cell = Cell("conv_lstm")
   params, x, *_ = problem(cell, time=1)
-  with pytest.raises(UserError, match='take implementation="scan" for second derivatives'):
+  with pytest.raises(UserError, match='use implementation="scan" for second derivatives'):
     jax.eval_shape(twice(lambda x: KERNELS(cell, params, x)[0].sum()), x)
 
 
@@ -281,7 +281,7 @@ def test_packed_sequences_without_the_kernels_are_refused():
 
 
 def test_memory_is_neither_read_before_it_is_written_nor_raced_for(monkeypatch):
-  """The interpreter of the TPU's memory: scratch starts as NaN, and every access is recorded."""
+  """The interpreter simulates the TPU's memory: scratch is initially NaN, and every access is recorded."""
   cell = Cell("conv_gru", temporal_skip=True)
   arguments = problem(cell, time=2)
   plain = everything(KERNELS, cell, *arguments)
@@ -311,9 +311,7 @@ def test_images_that_do_not_fit_into_memory_are_refused():
   shapes = recurrence.parameter_shapes(cell, 3, 32, (3, 3), (512, 512))
   params = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
   x = jax.ShapeDtypeStruct((1, 1, 512, 512, 3), jnp.float32)
-  with pytest.raises(
-    UserError, match=r"images of \(512, 512\) and 32 features: take implementation=\"scan\""
-  ):
+  with pytest.raises(UserError, match=r"images of \(512, 512\) and 32 features: use implementation=\"scan\""):
     jax.eval_shape(lambda p, x: KERNELS(cell, p, x), params, x)
 
 

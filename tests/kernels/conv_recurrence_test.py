@@ -16,7 +16,7 @@ FULL = {"temporal_gate": True, "temporal_skip": True, "spatial_skip": True}
 
 
 def every_cell():
-  """Every cell whose recurrence is unlike the others'; a third has the spatial skip, which lies outside the loop."""
+  """Returns all cells with different recurrences; a third has the spatial skip, which is outside the loop."""
   names = ("temporal_gate", "temporal_skip", "gate_sees_x", "peephole")
   for kind, *values, merge in itertools.product(
     ("conv_lstm", "conv_gru"), *[(False, True)] * len(names), ("input", "output")
@@ -45,7 +45,7 @@ def clip(time=3, batch=2, size=(5, 3), channels=3, dtype=jnp.float32):
 
 
 def everything(unroll, cell, params, x, state=None, mask=None):
-  """Outputs, last state, and gradients of a scalar of both with respect to parameters, input and first state."""
+  """Returns outputs, last state, and gradients of a scalar of both in parameters, input and initial state."""
   if state is None:
     state = recurrence.initial_state(
       cell, (x.shape[0], *x.shape[2:4], params["input_bias"].shape[0] // cell.gates)
@@ -65,7 +65,7 @@ def assert_close(got, want, tolerance=1e-5):
 
 
 def pairwise():
-  """Every cell of a ConvGRU. Of a ConvLSTM every other, so that any three switches still meet with all their values."""
+  """Returns all ConvGRU cells and half of the ConvLSTM cells, which still cover all values of any three switches."""
   for name, cell in CELLS.items():
     gate = cell.temporal_gate + (cell.temporal_gate and cell.gate_sees_x)
     if (
@@ -101,7 +101,7 @@ def test_values_and_gradients_equal_the_reference(name):
   ],
 )
 def test_saving_memory_changes_nothing(name, several):
-  """Each option in both kinds of cell, and with both merges."""
+  """Each option is tested in both kinds of cell, and with both merges."""
   cell = CELLS[name]
   params, x = params_of(cell), clip(time=5)
   mask = jnp.asarray([[True] * 5, [True, True, True, False, False]])
@@ -117,8 +117,8 @@ def test_saving_memory_changes_nothing(name, several):
   [
     ("conv_lstm temporal_skip peephole output", 4, (3, 3)),
     ("conv_gru temporal_gate temporal_skip gate_sees_x input", 2, (3, 3)),
-    ("conv_lstm temporal_gate input", 2, (1, 7)),  # Reaches over two blocks.
-    ("conv_gru input", 8, (5, 1)),  # One block is the width.
+    ("conv_lstm temporal_gate input", 2, (1, 7)),  # The kernel reaches over two blocks.
+    ("conv_gru input", 8, (5, 1)),  # One block spans the width.
   ],
 )
 def test_folded_pixels_change_nothing(name, pixels, kernel):
@@ -137,14 +137,14 @@ def test_folded_pixels_change_nothing(name, pixels, kernel):
 def test_a_width_that_cannot_be_folded_is_refused():
   cell = Cell("conv_lstm")
   with pytest.raises(
-    UserError, match='"scan_folded2" needs a width that is a multiple of 2, not 3: take "scan"'
+    UserError, match='"scan_folded2" needs a width that is a multiple of 2, not 3: use "scan"'
   ):
     recurrence.unroll(cell, params_of(cell), clip(), implementation="scan_folded2")
 
 
 @pytest.mark.parametrize("options", [{"recompute": True}, {"checkpoint_every": 4}], ids=str)
-def test_saving_memory_does(options, monkeypatch):
-  for block in ("_BLOCK", "_WEIGHT_BLOCK"):  # As small beside the sequence as they are beside a real one.
+def test_options_that_save_memory_do_so(options, monkeypatch):
+  for block in ("_BLOCK", "_WEIGHT_BLOCK"):  # Scaled down with the sequence.
     monkeypatch.setattr(formulations, block, 2**12)
   cell, x = Cell("conv_lstm"), clip(time=32, size=(8, 8), channels=4)
 
@@ -209,7 +209,7 @@ def test_members_run_as_they_do_alone(options):
 
 
 def convolutions(jaxpr, in_loop=False):
-  """Convolutions inside loops, as an accelerator lowers them (the default branch of `platform_dependent`)."""
+  """Returns the convolutions inside loops as on an accelerator (the default branch of `platform_dependent`)."""
   count = 0
   for equation in jaxpr.eqns:
     name = equation.primitive.name
@@ -225,9 +225,9 @@ def convolutions(jaxpr, in_loop=False):
 
 
 def test_the_loops_hold_the_convolution_of_the_state_alone():
-  """ConvLSTM: one convolution in the forward loop, one in the reverse loop; written plainly it is two and four.
+  """A ConvLSTM has one convolution in the forward loop and one in the reverse loop; a plain version has two and four.
 
-  Temporal gate and temporal skip add one each to either loop, wherever they merge.
+  Temporal gate and temporal skip add one each to either loop, with both merges.
   """
 
   def count(unroll, cell):
@@ -251,7 +251,7 @@ def test_future_frames_do_not_reach_the_past():
 
 @pytest.mark.parametrize("kind", ["conv_lstm", "conv_gru"])
 def test_the_output_merge_is_a_linear_path_past_the_gates(kind):
-  """Dead gates: with every kernel of the cell zero, H is P_T's image of H[t-2] and the bias of P_T, and no more."""
+  """If every kernel of the cell is zero, H is only P_T applied to H[t-2], plus the bias."""
   cell = Cell(kind, temporal_skip=True, temporal_merge="output")
   params = {name: 0 * p for name, p in params_of(cell).items()}
   if kind == "conv_gru":
@@ -284,7 +284,7 @@ def test_cells_that_do_not_exist_are_refused(wrong, message):
 
 
 def test_the_temporal_skip_carries_more_gradient_back():
-  """With small recurrent weights the last state feels the first input more with the skip than without."""
+  """With small recurrent weights, the last state depends more on the first input with the skip than without."""
   norms = []
   for skip in (False, True):
     cell = Cell("conv_gru", temporal_skip=skip)

@@ -38,7 +38,7 @@ TRANSPOSED = {
 STRIDE_1 = ("xla", "patches", "shifts", "rows", "patches_of_dy")
 STRIDED = ("xla", "patches", "dilated", "phases", "folded")
 FORMULATIONS = {*STRIDE_1, *STRIDED}
-TOLERANCE = {jnp.float32: 1e-5, jnp.bfloat16: 2e-2}  # Of the largest value.
+TOLERANCE = {jnp.float32: 1e-5, jnp.bfloat16: 2e-2}  # Relative to the largest value.
 
 
 def close(got, want, tolerance=1e-5):
@@ -56,7 +56,7 @@ def arrays(case, dtype=jnp.float32, members=()):
 
 
 def force(monkeypatch, name):
-  """Takes the formulation of this name in every operation that has it."""
+  """Forces the formulation of this name in every operation that has it."""
 
   def choose(platform, operation, shape, among):
     return name if name in among else choices.DEFAULTS[operation]
@@ -71,7 +71,7 @@ def value_and_pull(f, x, w):
 
 
 def transposed_reference(x, kernel, strides, padding, output_padding):
-  """A convolution of x spread apart, with the pads of PyTorch's transposed convolution."""
+  """Computes a convolution of the dilated x, with the padding of PyTorch's transposed convolution."""
   pads = [
     (k - 1 - lo, k - 1 - hi + more)
     for k, (lo, hi), more in zip(kernel.shape[:2], padding, output_padding, strict=True)
@@ -82,7 +82,7 @@ def transposed_reference(x, kernel, strides, padding, output_padding):
 
 
 def each(cases):
-  """Every case with every formulation that it may take."""
+  """Returns every case with every formulation that applies to it."""
   pairs = [
     (case, name)
     for case, settings in cases.items()
@@ -93,7 +93,7 @@ def each(cases):
 
 @functools.cache
 def wanted(case, dtype=jnp.float32):
-  """The reference's value and gradients."""
+  """Returns value and gradients of the reference."""
   x, w, *settings = arrays(case, dtype)
   plain = transposed_reference if case in TRANSPOSED else convolution.conv_reference
   return jax.jit(lambda x, w: value_and_pull(lambda x, w: plain(x, w, *settings), x, w))(x, w)
@@ -122,7 +122,7 @@ def test_transposed_values_and_gradients_equal_the_reference(case, name, monkeyp
 
 
 def test_a_transposed_convolution_by_hand():
-  """By hand: x = [1, 2], w = [a, b, c] of PyTorch's kernel 3, stride 2, padding 1, output padding 1."""
+  """Computed by hand: x = [1, 2], w = [a, b, c], for PyTorch's kernel 3, stride 2, padding 1, output padding 1."""
   a, b, c = 3.0, 5.0, 7.0
   x = jnp.array([1.0, 2.0]).reshape(1, 1, 2, 1)
   w = jnp.array([a, b, c]).reshape(1, 3, 1, 1)
@@ -205,7 +205,7 @@ def test_members_of_members_equal_one_after_another():
 
 
 def test_what_members_share_is_not_repeated():
-  """Images of all members with one kernel are one convolution; kernels of all members on one image too."""
+  """Images of all members with one shared kernel are one convolution; so are kernels of all members on one image."""
   x, w, *settings = arrays("3x3", members=(3,))
   f = lambda x, w: convolution.conv(x, w, *settings)  # noqa: E731
   for axes, args in [((0, None), (x, w[0])), ((None, 0), (x[0], w))]:
@@ -217,14 +217,14 @@ def test_what_members_share_is_not_repeated():
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 @pytest.mark.parametrize("case", SHAPES)
 def test_other_platforms_take_real_convolutions(case, platform, monkeypatch):
-  monkeypatch.setattr(choices, "platforms", tuple)  # None was measured.
+  monkeypatch.setattr(choices, "platforms", tuple)  # No platform was measured.
   x, w, strides, padding = arrays(case)
 
   def gradient(x, w):
     return jax.grad(lambda x, w: convolution.conv(x, w, strides, padding).sum(), (0, 1))(x, w)
 
   module = jax.export.export(jax.jit(gradient), platforms=[platform])(x, w).mlir_module()
-  # Weight gradient, and input gradient: one convolution a phase of the stride that meets the kernel.
+  # Weight gradient, and input gradient: one convolution per phase of the stride that meets the kernel.
   meets = math.prod(min(s, k) for s, k in zip(strides, w.shape[:2], strict=True))
   assert module.count("stablehlo.convolution") == 1 + meets
   assert "dot_general" not in module
@@ -245,7 +245,7 @@ def test_a_choice_is_that_of_the_nearest_measured_shape(monkeypatch):
   among = ("xla", "patches")
   assert choices.choose("cpu", "forward", Shape((3, 3), (1, 1), 16, 16, 32), among) == "xla"
   assert choices.choose("cpu", "forward", Shape((3, 3), (1, 1), 64, 100, 128), among) == "patches"
-  # Nothing strided was measured, and what cannot be had is not chosen.
+  # Nothing strided was measured, and impossible formulations are not chosen.
   assert choices.choose("cpu", "forward", Shape((3, 3), (2, 2), 128, 128, 64), among) == "xla"
   assert choices.choose("cpu", "forward", large, ("xla",)) == "xla"
   monkeypatch.undo()
@@ -262,7 +262,9 @@ def test_the_committed_table_names_formulations_that_exist():
     assert set(entry["choices"]) <= set(choices.DEFAULTS)
     for operation, rows in entry["choices"].items():
       names = {"map", "grouped", "batched"} if operation.endswith("_members") else FORMULATIONS
-      if operation.endswith("recurrence"):  # A compiler's estimate does not put users on the Pallas kernels.
+      if operation.endswith(
+        "recurrence"
+      ):  # An estimate of the compiler never selects the Pallas kernels for users.
         names = {*IMPLEMENTATIONS} - ({"pallas"} if "estimate" in entry else set())
       assert {row["formulation"] for row in rows} <= set(names)
   assert ops.conv(x, w, strides, padding).shape == (3, 7, 6, 5)

@@ -20,13 +20,13 @@ def folded_kernel(kernel, pixels):
 
 
 def folded_conv(x, kernel, pixels):
-  """Through blocks of pixels; features come back as the plain convolution has them, gate by gate."""
+  """Convolves in blocks of pixels; returns features in the order of the plain convolution, gate by gate."""
   y = folding.conv(folding.fold(x, pixels), folded_kernel(kernel, pixels))
   return jnp.concatenate([folding.unfold(gate, pixels) for gate in jnp.split(y, GATES, axis=-1)], axis=-1)
 
 
 @pytest.mark.parametrize("pixels", [2, 4, 8])
-@pytest.mark.parametrize("width", [1, 3, 5, 7])  # The farthest pixel lies from none to two blocks away.
+@pytest.mark.parametrize("width", [1, 3, 5, 7])  # The farthest pixel is none to two blocks away.
 def test_a_folded_convolution_and_its_gradients_are_those_of_the_image(pixels, width):
   x, kernel, weights = arrays(
     (2, 4, 16, CHANNELS), (3, width, CHANNELS, GATES * FEATURES), (2, 4, 16, GATES * FEATURES)

@@ -1,4 +1,4 @@
-"""Dots of landmarks against their definition in plain NumPy."""
+"""Compares dots of landmarks with their definition in plain NumPy."""
 
 import functools
 
@@ -21,7 +21,7 @@ def draw(points, size, dot="disc"):
 
 
 def reference(points, size, dot):
-  """One picture [size, size], dot by dot, of points in pixels of 100; each pixel's middle is whole."""
+  """Draws one picture [size, size] dot by dot, from points in a frame of 100; pixel centres are whole numbers."""
   y, x = np.mgrid[:size, :size]
   image = np.zeros((size, size))
   for px, py in points * (size / 100) - 0.5:
@@ -36,20 +36,20 @@ def test_a_disc_has_radius_two_and_is_cut_at_the_edge():
   assert set(np.unique(image)) == {0, 1}
   image = image[0, :, :, 0]
   disc = [[0, 0, 1, 0, 0], [0, 1, 1, 1, 0], [1, 1, 1, 1, 1], [0, 1, 1, 1, 0], [0, 0, 1, 0, 0]]
-  np.testing.assert_array_equal(image[18:23, 8:13], disc)  # Row is y, column is x.
+  np.testing.assert_array_equal(image[18:23, 8:13], disc)  # The row is y, the column is x.
   np.testing.assert_array_equal(image[:3, :3], np.array(disc)[2:, 2:])
-  assert image[48:53, :2].sum() == 3  # From x = -1.6 only (0, 49..51).
-  assert image.sum() == 13 + 6 + 3  # Nothing is wrapped round.
+  assert image[48:53, :2].sum() == 3  # The dot at x = -1.6 covers only (0, 49..51).
+  assert image.sum() == 13 + 6 + 3  # Nothing wraps around.
 
 
 def test_the_paper_scales_100_to_224_with_half_pixel_centres():
-  """Pixels count from the middle of the first pixel: x' = (x + 1/2) 2.24 - 1/2."""
+  """Coordinates count from the middle of the first pixel: x' = (x + 1/2) 2.24 - 1/2."""
   image = draw(np.array([[[0.0, 0], [99, 99], [25, 35]]]) + 0.5, 224)[0, :, :, 0]
   rows, columns = np.nonzero(image[60:100, 40:80])
   # (25.5, 35.5) * 2.24 - 0.5 = (56.62, 79.02).
   assert abs(columns.mean() + 40 - 56.62) < 0.2
   assert abs(rows.mean() + 60 - 79.02) < 0.2
-  # The first and the last pixel are alike: 0.62 from their edge.
+  # The first and the last pixel are symmetric: 0.62 from their edge.
   np.testing.assert_array_equal(image[:5, :5], image[-5:, -5:][::-1, ::-1])
 
 

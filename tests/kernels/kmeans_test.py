@@ -14,7 +14,7 @@ def nearest(points, centres):
 
 
 def oracle(points, centres, max_iterations=300, tolerance=1e-4):
-  """Lloyd in float64, as plainly as the module's docstring says it."""
+  """Runs Lloyd's algorithm in float64, directly by the module's docstring."""
   points, centres = points.astype(np.float64), centres.astype(np.float64)
   before = None
   iterations = 0
@@ -59,7 +59,7 @@ def test_lloyd_equals_the_float64_oracle_far_from_the_origin_too(offset):
   for seed in range(5):
     start = points[np.random.default_rng(seed).choice(len(points), 4, replace=False)]
     want = oracle(points, start)
-    assert want[3] > 3  # Long enough to say something.
+    assert want[3] > 3  # Long enough for a meaningful test.
     assert_clustering(lloyd(points, start), want)
 
 
@@ -75,7 +75,7 @@ def test_iterations_end_at_the_limit_and_at_the_tolerance():
 
 
 def test_points_on_a_line():
-  """A case worked by hand."""
+  """A case computed by hand."""
   points = np.float32([[0], [1], [10], [11]])
   labels = np.array(["A", "B", "B", "B"])
   for key in jax.random.split(jax.random.key(0), 5):
@@ -83,7 +83,7 @@ def test_points_on_a_line():
     order = np.argsort(got.centres[:, 0])
     np.testing.assert_array_equal(got.centres[order, 0], [0.5, 10.5])
     named = kmeans.nearest_points(points, got.centres)
-    np.testing.assert_array_equal(named[order], [0, 2])  # Each is a tie, which the lower index wins.
+    np.testing.assert_array_equal(named[order], [0, 2])  # Each is a tie, which goes to the lower index.
     predicted = labels[np.asarray(named)][np.asarray(got.assignment)]
     assert (predicted == labels).mean() == 3 / 4
     assert got.inertia == 1
@@ -120,7 +120,8 @@ def test_several_empty_clusters_take_several_points_and_empty_none():
 def test_trials_at_once_equal_trials_one_by_one():
   points, keys = mixture(n=150, k=5), jax.random.split(jax.random.key(1), 12)
   many = kmeans.kmeans(keys, points, 5)
-  assert len(set(np.asarray(many.iterations).tolist())) > 1  # Some finish early, and must stay as they are.
+  # Some finish early, and must not change any more.
+  assert len(set(np.asarray(many.iterations).tolist())) > 1
   seed = jax.jit(kmeans.seed_centres, static_argnums=2)
   for i, key in enumerate(keys):
     start = np.asarray(seed(key, points, 5))
@@ -136,7 +137,7 @@ def test_seeds_are_drawn_in_proportion_to_the_squared_distance():
   np.testing.assert_allclose([share[0], share[1], share[3]], [1 / 4, 1 / 4, 1 / 2], atol=0.015)
   second = seeds[seeds[:, 0] == 0, 1]
   np.testing.assert_allclose([(second == 1).mean(), (second == 3).mean()], [1 / 19, 18 / 19], atol=0.015)
-  # The third is whatever is left; a copy of a centre is never drawn.
+  # The third is the remaining point; a copy of a centre is never drawn.
   np.testing.assert_array_equal(np.sort(seeds, axis=1), np.broadcast_to([0, 1, 3], seeds.shape))
 
 

@@ -38,7 +38,7 @@ def test_mirrored_flow_points_the_other_way():
 
 
 def test_flow_turns_with_its_image():
-  """A quarter turn about (2, 2): the vector at the centre points to where the pixel on its right has gone."""
+  """After a quarter turn around (2, 2), the vector at the centre points to the new place of the pixel on its right."""
   matrix = jnp.asarray([[[0.0, 1, 0], [-1, 0, 4]]])
   turned = warp.affine_flow(jnp.zeros((1, 5, 5, 2)).at[..., 0].set(1.0), matrix)
   image = jnp.zeros((1, 5, 5, 1)).at[0, 2, 3, 0].set(1.0)

@@ -10,7 +10,7 @@ import pytest
 from jaxfer.errors import UserError
 from jaxfer.layers.amend import AFFINITIES, Amend, arrange, flagged, freeze, is_written
 
-ARM = Amend(4)  # Of maps [4, 4, 32]: two planes of 16 x 16, 5 x 5 windows.
+ARM = Amend(4)  # For maps [4, 4, 32]: two planes of 16 x 16, 5 x 5 windows.
 MODES = ("batch", "alone", "ema", "frozen", "none")
 
 
@@ -23,7 +23,7 @@ def test_arrangement_is_pytorchs_bit_for_bit():
 
 
 def test_coverage_of_pixels_by_windows():
-  """Sums of de-albino with a kernel of ones, differentiated: how many windows a pixel lies in."""
+  """The gradient of the sum of de-albino with a kernel of ones is the number of windows that contain a pixel."""
   kernel = jnp.ones((32, 32, 1, 1))
   net, x = Amend(16, "none"), jnp.zeros((1, 7, 7, 256))
   variables = net.init(jax.random.key(0), x, train=False)
@@ -46,7 +46,7 @@ def test_a_constant_map_gives_the_kernels_sum_everywhere():
 
 @functools.cache
 def variables():
-  """Random ones, the shared affinity's too."""
+  """Returns random variables, including those of the shared affinity."""
   rng = np.random.default_rng(0)
   shapes = jax.eval_shape(lambda: ARM.init(jax.random.key(0), jnp.zeros((1, 4, 4, 32)), train=False))
   return jax.tree.map(
@@ -63,7 +63,7 @@ def maps(batch=6, seed=1):
 
 @jax.jit
 def evaluate(variables, x, mask):
-  """{affinity: features}."""
+  """Returns {affinity: features}."""
   features = ARM.apply(variables, x, train=False, mask=mask, modes=MODES)
   return dict(zip(MODES, features, strict=True))
 
@@ -73,7 +73,7 @@ def features(x, mask=None):
 
 
 def test_features_by_loops():
-  """De-albino, norm, mean and affinity in NumPy float64."""
+  """The reference computes de-albino, norm, mean and affinity in NumPy float64."""
   own, x = jax.tree.map(np.float64, variables()), maps(3)
   arm, planes = own["params"], np.float64(arrange(jnp.asarray(x), 4))
   xbar, kernel = np.zeros((3, 5, 5)), arm["de_albino"]["kernel"][..., 0, 0]
@@ -94,7 +94,7 @@ def test_features_by_loops():
     np.testing.assert_allclose(got[mode], want, atol=1e-5 * np.abs(want).max(), err_msg=mode)
 
 
-def test_batch_mates_count_in_batch_mode_alone():
+def test_other_examples_of_a_batch_count_only_in_batch_mode():
   x = maps()
   got, order = features(x), np.array([3, 0, 5, 1, 4, 2])
   for mode, permuted in features(x[order]).items():
@@ -110,7 +110,7 @@ def test_batch_mates_count_in_batch_mode_alone():
 
 def test_padded_rows_change_nothing():
   x = maps()
-  x[4:] = np.nan  # Whatever stands there.
+  x[4:] = np.nan  # The values of padding do not matter.
   got, want = features(x, np.arange(6) < 4), features(maps()[:4])
   for mode in MODES:
     np.testing.assert_allclose(got[mode][:4], want[mode], rtol=1e-4, atol=1e-5)
@@ -119,7 +119,7 @@ def test_padded_rows_change_nothing():
 @pytest.mark.optimized
 @pytest.mark.parametrize("train", [False, True])
 def test_four_devices_equal_one(train):
-  x, mask = maps(8), np.arange(8) < (8 if train else 5)  # The last device's rows are all padding.
+  x, mask = maps(8), np.arange(8) < (8 if train else 5)  # All examples of the last device are padding.
 
   def run(x, mask, axis_name=None):
     return ARM.apply(
@@ -144,8 +144,8 @@ def test_the_moving_average_starts_from_the_first_batch_and_frozen_is_written():
   for seed in (1, 2):
     y, new = step(after, maps(seed=seed))
     for other in y[1:]:
-      np.testing.assert_array_equal(other, y[0])  # In training every affinity is the batch's.
-    generics.append(y[0].mean(0).reshape(5, 5) / 2)  # Mean of F is (1 + alpha) G, alpha 1.
+      np.testing.assert_array_equal(other, y[0])  # In training, every affinity is that of the batch.
+    generics.append(y[0].mean(0).reshape(5, 5) / 2)  # The mean of F is (1 + alpha) G with alpha 1.
     after = {**after, **new}
   want = 0.9 * generics[0] + 0.1 * generics[1]
   np.testing.assert_allclose(after["affinity"]["ema"], want, rtol=1e-4, atol=1e-5)
@@ -164,7 +164,7 @@ def test_the_moving_average_starts_from_the_first_batch_and_frozen_is_written():
 
 
 def test_training_can_take_the_moving_average():
-  """G is then the average after its move, and gradients flow through the batch's share of it alone."""
+  """G is then the updated average, and gradients flow only through the batch's share of it."""
   x, given, rate = maps(4), variables(), 0.25
   alpha = float(given["params"]["alpha"][0])
 
@@ -199,7 +199,7 @@ def test_a_mean_that_is_missing_does_not_pass_for_zero(mode):
 
 
 def test_training_and_evaluation_make_no_nan():
-  """Neither for want of a mean, nor in a batch that is nothing but padding."""
+  """There is none without a mean, nor in a batch that is only padding."""
   x = maps()
   with jax.debug_nans(True):
     fresh = ARM.init(jax.random.key(0), x, train=False)

@@ -12,7 +12,7 @@ from jaxfer.layers.conv_rnn import ConvGRU, ConvGRUCell, ConvLSTM, ConvLSTMCell
 from tests import drawn
 
 FULL = {"temporal_gate": True, "temporal_skip": True, "spatial_skip": True}
-# Float32 at the matmul precision of the backend against float64: relative to the largest value.
+# Tolerance of float32, at the matmul precision of the backend, against float64, relative to the largest value.
 TOLERANCE = 1e-5
 
 
@@ -20,7 +20,7 @@ def clip(*shape):
   return np.random.default_rng(1).standard_normal(shape, np.float32)
 
 
-# The kernels, interpreted, on one cell of each kind: `conv_recurrence_pallas_test` compares all with the reference.
+# Interpreted kernels for one cell of each kind; `conv_recurrence_pallas_test` compares all with the reference.
 BY_PALLAS = ["lstm_tg_ts_ss_masked", "gru_tg_ts_ss_output_masked"]
 
 
@@ -46,7 +46,7 @@ def test_values_and_gradients_equal_the_float64_loops(label, implementation):
     outputs, d_params, d_x = run(params, x)
   want = GOLDEN[f"{label}/Y"]
   np.testing.assert_allclose(outputs, want, rtol=0, atol=TOLERANCE * np.abs(want).max())
-  # The golden's slopes are along random directions; ours stack gates side by side, so slopes add up.
+  # The golden's slopes are along random directions. Ours are for stacked gates, so slopes add up.
   slopes = from_golden(f"{label}/slope/")
   got = sum(float((directions[name] * d_params[name]).sum()) for name in names)
   expected = sum(float(value) for name, value in slopes.items() if name != "x")
@@ -57,7 +57,7 @@ def test_values_and_gradients_equal_the_float64_loops(label, implementation):
   )
 
 
-# By hand: one pixel, one channel, X = 1, every convolution weight 0.5, biases 0, T = 3.
+# Computed by hand: one pixel, one channel, X = 1, every convolution weight 0.5, biases 0, T = 3.
 SCALAR = {
   (ConvLSTM, False): [0.174269718656, 0.309058930642, 0.407190655144],
   (ConvLSTM, True): [0.587134859328, 0.645072816910, 0.688264961672],
@@ -109,7 +109,7 @@ def test_identity_merges_reduce_the_enhanced_cell_to_the_plain_one(layer, merge)
   )
 
 
-def test_a_closed_gate_shuts_and_an_open_gate_passes_the_older_state():
+def test_a_closed_gate_blocks_and_an_open_gate_passes_the_older_state():
   x = clip(1, 4, 5, 4, 3)
   gated, raw = ConvLSTM(4, temporal_gate=True, temporal_skip=True), ConvLSTM(4, temporal_skip=True)
   params = jax.jit(gated.init)(jax.random.key(0), x)["params"]
@@ -177,7 +177,7 @@ def test_the_sum_of_more_channels_than_features_adds_the_first_of_them():
   np.testing.assert_allclose(kernel, want, rtol=0, atol=0.06)
 
 
-# Where the state of two steps ago joins and how the merge starts; None is the plain cell.
+# The place of the merge with the state of two steps ago, and its initialisation; None is the plain cell.
 REACHES = {
   "plain": None,
   "input": ("input", "identity"),
@@ -189,7 +189,7 @@ REACHES = {
 
 
 def gradient_norms(layer, merge, times, **switches):
-  """Frobenius norms of dH[T] / dH[1] at the start for each T, mean of five seeds; as layers.conv_rnn describes."""
+  """Returns initial Frobenius norms of dH[T] / dH[1] for each T, averaged over five seeds; see layers.conv_rnn."""
   features = 32
   options = {"temporal_gate": True, "temporal_skip": True} | switches
   if merge is None:
@@ -204,7 +204,7 @@ def gradient_norms(layer, merge, times, **switches):
     params = module.init(key, x)["params"]
     _, state = conv_recurrence.unroll(cell, params, x[:, :1])
 
-    def reached(h):  # Without a spatial skip the outputs are the states.
+    def reached(h):  # Without a spatial skip, the outputs are the states.
       outputs, _ = conv_recurrence.unroll(cell, params, x[:, 1:], state._replace(h=h))
       return jnp.stack([outputs[0, t - 2] for t in times])
 
@@ -215,7 +215,7 @@ def gradient_norms(layer, merge, times, **switches):
 
 
 def test_the_output_merge_carries_the_gradient_over_time():
-  """The norms were first found by another program (NumPy, complex step, other draws), hence the wide bands."""
+  """The expected norms are from another program (NumPy, complex step, other draws), so the bands are wide."""
   found = {name: gradient_norms(ConvLSTM, merge, (10, 16)) for name, merge in REACHES.items()}
   expected = {
     "plain": (0.053, 0.013),
@@ -227,7 +227,7 @@ def test_the_output_merge_carries_the_gradient_over_time():
   }
   for name, want in expected.items():
     np.testing.assert_array_less(np.abs(np.log(np.divide(found[name], want))), np.log(2), err_msg=name)
-  for near in ("input", "output"):  # With [I; 0] they start as the plain cell does.
+  for near in ("input", "output"):  # With [I; 0] they start like the plain cell.
     np.testing.assert_allclose(found[near], found["plain"], rtol=0.2)
   for k, least in ((0, 5), (1, 10)):
     assert found["output, sum"][k] > least * found["plain"][k]

@@ -1,4 +1,4 @@
-"""`Conv` and `ConvTranspose` against Flax's own layers, a case worked by hand, and PyTorch's golden."""
+"""Compares `Conv` and `ConvTranspose` with Flax's layers, a case computed by hand, and PyTorch's golden."""
 
 import chex
 import flax.linen as nn
@@ -11,7 +11,7 @@ import pytest
 from jaxfer.errors import UserError
 from jaxfer.layers.conv import Conv, ConvTranspose, fan_in_uniform, he_fan_out
 
-TOLERANCE = 1e-5  # Of the largest value, float32.
+TOLERANCE = 1e-5  # Relative to the largest value, in float32.
 
 
 def close(got, want, tolerance=TOLERANCE):
@@ -25,7 +25,7 @@ def random(*shape, seed=0):
 
 
 def drawn(module, x):
-  """Random variables, biases included, as the module declares them."""
+  """Returns random variables of the module, including biases."""
   shapes = jax.eval_shape(module.init, jax.random.key(0), x)
   leaves, tree = jax.tree.flatten(shapes)
   return tree.unflatten([random(*leaf.shape, seed=k) for k, leaf in enumerate(leaves)])
@@ -69,7 +69,7 @@ def test_conv_transpose_equals_flax_with_a_flipped_kernel_and_its_pads(kernel, p
 
 
 def test_conv_transpose_worked_by_hand():
-  """By hand: x = [1, 2], w = [a, b, c], stride 2, padding 1, output padding 1 gives [b, c + 2a, 2b, 2c]."""
+  """Computed by hand: x = [1, 2], w = [a, b, c], stride 2, padding 1, output padding 1 gives [b, c + 2a, 2b, 2c]."""
   a, b, c = 3.0, 5.0, 7.0
   layer = ConvTranspose(1, (1, 3), (1, 2), (0, 1), use_bias=False, output_padding=(0, 1))
   kernel = jnp.asarray([a, b, c]).reshape(1, 3, 1, 1)

@@ -1,4 +1,4 @@
-"""Face-ResNets equal PyTorch's, stage by stage; their sizes are the published ones."""
+"""Tests that Face-ResNets equal PyTorch's stage by stage, and have the published sizes."""
 
 import face_cases
 import flax.linen as nn
@@ -21,7 +21,8 @@ def shapes(net, size=112, **arguments):
   return jax.eval_shape(lambda x: net.init(jax.random.key(0), x, **{"train": False, **arguments}), x)
 
 
-# Of the stem, each stage, the output and all. IResNet's totals count the last norm's scale, which stays 1.
+# Parameters of the stem, each stage, the output, and in total. IResNet's totals include the last norm's scale, always
+# 1.
 SIZES = {
   ("adaface", 18): (1_920, 148_352, 526_208, 2_100_992, 8_396_288, 12_846_592, 24_020_352),
   ("adaface", 50): (1_920, 222_528, 1_117_824, 16_278_272, 13_118_464, 12_846_592, 43_585_600),
@@ -44,7 +45,7 @@ def test_published_sizes(family, depth):
 
 
 def run(label, axis_name=None):
-  """Output, gradients and new variables of a training case, in float64; with an axis, as two devices."""
+  """Returns output, gradients and new variables of a training case in float64; with an axis, on two devices."""
   case, own = face_cases.CASES[label], face_cases.drawn(label)
 
   def scalar(params, x, statistics):
@@ -98,7 +99,7 @@ def test_a_training_pass_equals_pytorch(label, axis):
   assert set(gradients) == set(slopes)
   for name, slope in slopes.items():
     gradient = np.float64(gradients[name])
-    if abs(slope) < 1e-9:  # A shift that norms take away again on every way.
+    if abs(slope) < 1e-9:  # A shift that norms cancel on every path.
       assert name.endswith("bias")
       assert np.abs(gradient).max() < 1e-4
       continue
@@ -112,7 +113,7 @@ def test_a_training_pass_equals_pytorch(label, axis):
 
 
 def without_stages(features, function):
-  """Compiles a function of no arguments, the four stages replaced: `features` come out of them."""
+  """Compiles a function without arguments, with `features` in place of the outputs of the four stages."""
 
   def cut(call, args, kwargs, context):
     module = context.module
@@ -125,7 +126,7 @@ def without_stages(features, function):
 
 
 def ones_of(net, size):
-  """Variables that leave everything as it is: scales and variances 1, the rest 0."""
+  """Returns variables of the identity: scales and variances are 1, the rest is 0."""
 
   def value(path, leaf):
     return np.full(leaf.shape, path[-1].key in ("scale", "var"), leaf.dtype)
@@ -134,7 +135,7 @@ def ones_of(net, size):
 
 
 def test_flattening_is_by_channel_row_column():
-  """One pixel of one channel reaches one row of the dense kernel: c 49 + h 7 + w."""
+  """A pixel of a channel is multiplied with row c 49 + h 7 + w of the dense kernel."""
   net = FaceResNet(18, width=1 / 64)
   channel, row, column = 5, 2, 6
   variables = ones_of(net, 112)
@@ -151,7 +152,7 @@ def test_dropout_is_by_example_and_needs_keys():
     jax.random.split(jax.random.key(1), 4),
   )
   variables = ones_of(net, 32)
-  variables["params"]["bn2"]["bias"] += 1  # Of equal pictures the norm leaves nothing else.
+  variables["params"]["bn2"]["bias"] += 1  # Otherwise the norm would reduce equal pictures to zero.
 
   def dropped():
     def feature(keys):
@@ -214,7 +215,7 @@ def test_direction_and_length():
   assert np.isfinite(gradient).all()
 
 
-def test_what_does_not_fit():
+def test_shapes_that_do_not_match():
   for net, size, match in (
     (FaceResNet(34), 112, "depth 34: choose 18 or 50"),
     (FaceResNet(18, "arcface"), 112, "unknown family of Face-ResNet 'arcface': did you mean 'adaface'"),

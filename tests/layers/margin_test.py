@@ -1,4 +1,4 @@
-"""Margin heads against PyTorch's in float64, numbers worked by hand, and what one becomes of another."""
+"""Compares margin heads with PyTorch's in float64, with numbers by hand, and with each other in limiting cases."""
 
 import functools
 
@@ -12,12 +12,12 @@ from jaxfer.layers.face_resnet import unit
 from jaxfer.layers.margin import HEADS, AdaFace, ArcFace, CosFace, Softmax
 from jaxfer.losses import cross_entropy
 
-# Logits are scaled by 64, and near the ends of the arc cosine float32 loses more than elsewhere.
+# Logits are scaled by 64, and near the ends of the arc cosine, float32 loses more precision than elsewhere.
 CLOSE = {"rtol": 1e-5, "atol": 1e-4}
 
 
 def start(head):
-  """The head's variables at the golden's kernel and averages."""
+  """Returns the head's variables with the golden's kernel and averages."""
   own = face_cases.drawn_head()
   variables = {"params": {"kernel": own["kernel"]}}
   if isinstance(head, AdaFace):
@@ -26,7 +26,7 @@ def start(head):
 
 
 def step(head, variables, features, labels, axis_name=None):
-  """(mean loss, (logits, new averages)), gradients of kernel and features."""
+  """Returns (mean loss, (logits, new averages)), and gradients of kernel and features."""
   fixed = {key: tree for key, tree in variables.items() if key != "params"}
 
   def loss(params, features):
@@ -54,7 +54,7 @@ def test_two_batches_equal_pytorch(name):
     np.testing.assert_allclose(logits, want[f"{name}/{batch}/logits"], **CLOSE)
     np.testing.assert_allclose(loss, want[f"{name}/{batch}/loss"], **CLOSE)
     np.testing.assert_allclose(d_params["kernel"], want[f"{name}/{batch}/kernel"], **CLOSE)
-    # Where a feature is short its gradient is long.
+    # Short features have large gradients.
     lengths = np.linalg.norm(features, axis=-1, keepdims=True)
     np.testing.assert_allclose(d_features * lengths, want[f"{name}/{batch}/features"] * lengths, **CLOSE)
     variables = {**variables, **new}
@@ -63,7 +63,7 @@ def test_two_batches_equal_pytorch(name):
       np.testing.assert_allclose(got, want[f"{name}/{batch}/averages"], rtol=1e-6)
 
 
-# A target at 60 degrees in two dimensions, and someone else at a right angle to the feature.
+# A target at 60 degrees in two dimensions, and another person at a right angle to the feature.
 UNIT = jnp.array([[1.0, 0.0], [1.0, 0.0]])
 KERNEL = jnp.array([[0.5, 0.0], [3**0.5 / 2, -2.0]])
 LABELS = jnp.array([0, 0])
@@ -169,7 +169,7 @@ def test_averages_stay_in_evaluation_and_for_a_batch_of_one():
 
 @pytest.mark.optimized
 def test_statistics_are_those_of_all_devices():
-  """Seven in one batch or, with one of them twice, eight on two devices and on eight."""
+  """Compares eight features in one batch with the same features on two and on eight devices."""
   own, head = face_cases.drawn_head(), AdaFace(face_cases.CLASSES)
   features = np.concatenate([own["features"][1], own["features"][0, :1]])
   labels, variables = np.append(own["labels"][1], own["labels"][0, 0]), start(AdaFace(1))

@@ -30,7 +30,7 @@ def test_parameter_counts_of_torchvision(depth, num_classes, total):
   assert logits.shape == (1, num_classes)
 
 
-# Of the stem and each layer; the size of the map at 224 and 112 px.
+# Parameters of the stem and each layer, and sizes of the maps at 224 and 112 px.
 STAGES = {
   18: (9_536, 147_968, 525_568, 2_099_712, 8_393_728),
   50: (9_536, 215_808, 1_219_584, 7_098_368, 14_964_736),
@@ -78,7 +78,7 @@ def test_every_stage_equals_pytorch(depth):
 
 
 def counts(label):
-  """How many values a channel each norm of a case sees: name -> n."""
+  """Returns the number of values per channel that each norm of a case reads: name -> n."""
   case, own, found = nets_cases.CASES[label], nets_cases.drawn(label), {}
 
   def note(call, args, kwargs, context):
@@ -92,7 +92,7 @@ def counts(label):
 
 
 def compare_statistics(label, new):
-  """Means are PyTorch's; of the variance, the batch's part is (n - 1) / n of its unbiased estimate."""
+  """Means equal PyTorch's; the batch's part of the variance is (n - 1) / n of PyTorch's unbiased estimate."""
   want, old, norms = nets_cases.golden(), nets_cases.drawn(label)["variables"]["batch_stats"], counts(label)
   got = {nets_cases.name(path): leaf for path, leaf in jax.tree.leaves_with_path(new["batch_stats"])}
   before = {nets_cases.name(path): leaf for path, leaf in jax.tree.leaves_with_path(old)}

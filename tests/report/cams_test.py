@@ -1,4 +1,4 @@
-"""The figure of both nets' maps, by its colours."""
+"""Tests the figure of both nets' maps by its colours."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def case(**changed):
 
 
 def columns_of(mask):
-  """Where a colour stands, in fifths of the figure's width."""
+  """Returns the places of a colour, in fifths of the figure's width."""
   return set((np.flatnonzero(mask.sum(0) > 40) * 5 // mask.shape[1]).tolist())
 
 
@@ -29,7 +29,7 @@ def test_maps_run_from_blue_to_red_over_their_own_picture(tmp_path):
   blue = np.abs(image - (0.55 * white + 0.45 * jet_low)).max(-1) < 3
   red = np.abs(image - (0.55 * black + 0.45 * jet_high)).max(-1) < 3
   dark = image.max(-1) < 3
-  # Five columns, the last a little wider: each panel is within the fifth of its number.
+  # Five columns, of which the last is a little wider: each panel is within the fifth of its number.
   assert columns_of(blue) <= {0, 1}
   assert columns_of(red) <= {2, 3}
   assert columns_of(dark) <= {1, 2, 3}
@@ -40,7 +40,7 @@ def test_maps_run_from_blue_to_red_over_their_own_picture(tmp_path):
 
 
 def texts_of(own, path):
-  """The texts beside a case's pictures, each with its colour."""
+  """Returns the texts beside the pictures of a case, with their colours."""
   drawn = []
   import matplotlib.axes
 
@@ -86,7 +86,7 @@ def test_no_cases_and_too_many_are_refused(tmp_path, count):
     cams.cams_png([case()] * count, tmp_path / "cams.png", "title")
 
 
-def test_a_face_stands_beside_its_map_and_its_three_most_probable_classes(tmp_path, monkeypatch):
+def test_a_face_is_shown_beside_its_map_and_its_three_most_probable_classes(tmp_path, monkeypatch):
   import matplotlib.axes
 
   written, write = [], matplotlib.axes.Axes.text

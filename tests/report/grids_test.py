@@ -8,7 +8,7 @@ from jaxfer.report import grids
 @pytest.mark.parametrize("channels", [1, 3])
 def test_each_row_stands_under_its_name_in_its_place(tmp_path, channels):
   pictures = np.full((2, 3, 8, 8, channels), 128, np.uint8)
-  pictures[0, 0], pictures[1, 2] = 0, 255  # Also what the darkest and the lightest are drawn as.
+  pictures[0, 0], pictures[1, 2] = 0, 255  # Also tests how black and white are drawn.
   grids.rows_png(pictures, ["above", "below"], tmp_path / "grid.png", "title")
   image = np.asarray(Image.open(tmp_path / "grid.png").convert("L"), np.float32)
   assert image.shape[1] == 900
@@ -38,13 +38,13 @@ def test_a_name_too_few_is_refused(tmp_path):
 def test_gates_colour_the_frame_by_the_map_and_shade_it_by_the_frame(tmp_path):
   frames = np.full((2, 3, 8, 8, 3), 255, np.uint8)
   frames[1] = 0
-  maps = np.zeros((2, 3, 4, 4))  # A layer's maps are smaller than the frame.
+  maps = np.zeros((2, 3, 4, 4))  # The maps of a layer are smaller than the frame.
   maps[:, 1] = 1
   grids.gates_png(frames, maps, ["bright", "dark"], tmp_path / "gates.png", "title")
   image = np.asarray(Image.open(tmp_path / "gates.png").convert("RGB"), np.float32)
   assert image.shape[1] == 900
   strong = np.abs(image.max(-1) - image.min(-1)) > 30
-  # Wide blocks of colour: the clips, and below them the bar.
+  # Wide blocks of colour are the clips, and below them the colour bar.
   lines = np.flatnonzero(strong.sum(1) > 400)
   upper, lower = np.split(lines, np.flatnonzero(np.diff(lines) > 3) + 1)[:2]
   top, bottom = image[upper[len(upper) // 2]], image[lower[len(lower) // 2]]
@@ -58,7 +58,7 @@ def test_gates_colour_the_frame_by_the_map_and_shade_it_by_the_frame(tmp_path):
 
 
 def test_gates_of_streams_lie_below_their_frames_with_a_scale_each(tmp_path):
-  """Two clips: the frames, then the maps of two streams, whose lowest values are equally blue."""
+  """There are two clips: the frames, then the maps of two streams, whose lowest values are equally blue."""
   import matplotlib.axes
 
   frames = np.zeros((2, 2, 4, 4, 3), np.uint8)
@@ -119,7 +119,7 @@ def test_maps_colour_the_face_where_they_are_not_zero(tmp_path):
   assert all(image.shape[1] == 900 for image in images)
   red = (images[0][..., 0] - images[0][..., 2] > 60) & (images[0][..., 1] < 120)
   lines, columns = np.flatnonzero(red[:-90].any(1)), np.flatnonzero(red[:-90].any(0))
-  # One square of half a panel, in the second of four.
+  # One square of half a panel's width, in the second of four panels.
   assert 225 < columns[0] < columns[-1] < 450
   assert abs(np.ptp(lines) - np.ptp(columns)) < 4
   others = images[0][lines[0] : lines[-1], :225]  # A map of zeros leaves the face grey.

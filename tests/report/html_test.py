@@ -1,4 +1,4 @@
-"""Pages: that they stand alone, say what they were given, and escape it. No browser is run."""
+"""Tests that pages are self-contained, show their contents, and escape them. No browser is run."""
 
 import json
 from html.parser import HTMLParser
@@ -14,7 +14,7 @@ DATA = {"name": "synthetic_sequences", "num_subjects": 4, "fingerprint": "abc123
 
 
 class Page(HTMLParser):
-  """A page read back: its text, its tables as cells, its attributes; fails where tags do not nest."""
+  """A parsed page: its text, its tables as cells, and its attributes; fails if tags do not nest."""
 
   def __init__(self, path):
     super().__init__()
@@ -98,7 +98,7 @@ def test_a_page_fetches_nothing_and_runs_nothing(tmp_path, picture):
   assert "prefers-color-scheme: dark" in text
 
 
-def test_published_stands_beside_ours_in_percent(tmp_path):
+def test_published_is_shown_beside_ours_in_percent(tmp_path):
   pages.write_study(tmp_path / "report.html", study())
   page = Page(tmp_path / "report.html")
   header, plain, enhanced = next(table for table in page.tables if "published" in table[0])
@@ -116,7 +116,7 @@ def test_configuration_data_and_environment_are_there(tmp_path):
   pages.write_study(tmp_path / "report.html", study(note="Other data.", comparisons=[{"sentence": "Ahead."}]))
   page = Page(tmp_path / "report.html")
   listed = {row[0]: row[1] for table in page.tables for row in table if len(row) == 2}
-  assert listed["model.features"] == "(4, 8)"  # As an override names and writes it.
+  assert listed["model.features"] == "(4, 8)"  # Named and written as in an override.
   assert listed["model.dense"] == "(6,)"
   assert listed["fingerprint"] == "abc123"
   assert listed["device"] == "1 x cpu"
@@ -198,7 +198,7 @@ def test_a_run_shows_its_result_and_the_figures_that_are_there(tmp_path, picture
   page = Page(tmp_path / "report.html")
   assert "3 of 4 correct" in page.text
   header, row = next(table for table in page.tables if "ours" in table[0])
-  # Nothing is published for it; the folds are told where there are several.
+  # Nothing is published for it; folds are shown if there are several.
   assert header == ["", "ours", "95 % interval", *(["per fold"] if folds > 1 else [])]
   assert row[:2] == ["net", "75.00"]
   assert ["glad", "1.000", "0.500", "0.667", "2"] in [row for table in page.tables for row in table]

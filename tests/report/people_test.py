@@ -1,4 +1,4 @@
-"""The sheet of a people's test, and what answers to it score."""
+"""Tests the sheet of a people's test, and the scores of answers."""
 
 import base64
 import io
@@ -15,7 +15,7 @@ NAMES = ("happiness", "sadness", "anger")
 
 
 def write(folder, channels=1):
-  """Six pictures, each of one shade of its own: 10 for picture 1, 20 for picture 2, ..."""
+  """Writes a test with six pictures of different grey levels: 10 for picture 1, 20 for picture 2, ..."""
   shade = lambda value: np.full((4, 4, channels), value, np.uint8)  # noqa: E731
   labels = ["sadness", "anger", "anger", "happiness", "sadness", "happiness"]
   pictures = [shade(10 * k) for k in range(1, 7)]
@@ -45,7 +45,7 @@ def test_the_sheet_shows_each_picture_at_its_number_and_tells_no_answer(tmp_path
   assert all((shown[f"picture {k}"] == 10 * k).all() for k in range(1, 7))
   assert all((shown[name] == 100 + k).all() for k, name in enumerate(NAMES))
   numbered = page[page.index("<section>") :]
-  assert numbered.count("happiness") == 1  # In the list of words.
+  assert numbered.count("happiness") == 1  # Only in the list of words.
   assert "r3" not in re.sub(r"base64,[^\"]*", "", page)
   assert "://" not in page
   assert (tmp_path / people.ANSWERS).read_text().splitlines()[:2] == ["number,answer", "1,"]
@@ -80,7 +80,7 @@ GOOD = [f"{k},anger" for k in range(1, 7)]
     (["1,", "2, ", *GOOD[2:]], "picture 1 has no answer (further pictures without an answer: 1)"),
     ([*GOOD, "3,sadness"], "line 8: picture 3 is answered twice"),
     ([*GOOD, "7,anger"], "there is no picture 7: the pictures are numbered 1 to 6"),
-    ([*GOOD[:-1], "6,angst"], "the answer to picture 6 'angst' is none of anger, happiness, sadness"),
+    ([*GOOD[:-1], "6,angst"], "the answer to picture 6 'angst' is not one of anger, happiness, sadness"),
     ([*GOOD[:-1], "six,anger"], "line 7: 'six' is not the number of a picture"),
     ([*GOOD[:-1], "6,anger,sadness"], "line 7: 3 columns, expected 2"),
   ],

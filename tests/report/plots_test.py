@@ -1,4 +1,4 @@
-"""Figures: that they are written, at their size, and that their pixels follow the numbers."""
+"""Tests that figures are written with their sizes, and that their pixels correspond to the numbers."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ def pixels(path):
 
 
 def amount(image, colour):
-  """Returns how many pixels are of a colour "#RRGGBB"."""
+  """Returns the number of pixels with a colour "#RRGGBB"."""
   rgb = [int(colour[k : k + 2], 16) for k in (1, 3, 5)]
   return int((np.abs(image - rgb).max(-1) <= 3).sum())
 
@@ -56,7 +56,7 @@ def test_confusion(tmp_path):
   image = pixels(path)
   assert image.shape == (774, 900, 3)
   (row_a, column_a, area_a), (row_b, column_b, area_b) = (place(image, share) for share in (0.8, 0.2))
-  assert abs(row_a - row_b) < 20  # C[0, 0] and C[0, 1]: one row, predicted to the right.
+  assert abs(row_a - row_b) < 20  # C[0, 0] and C[0, 1] are in one row, with predictions along the columns.
   assert 100 < column_b - column_a < 250
   assert 0.8 < area_a / area_b < 1.2
   row_c, column_c, area_c = place(image, 0.5)  # C[1, 1] and C[1, 2].
@@ -70,7 +70,7 @@ def test_confusion(tmp_path):
 
 
 def test_confusion_with_many_classes_and_odd_names(tmp_path):
-  names = [f"$\\frac{k}$" for k in range(20)]  # Broken, were it mathematics.
+  names = [f"$\\frac{k}$" for k in range(20)]  # Invalid if interpreted as mathematics.
   plots.confusion_png(np.eye(20) * 1000, names, tmp_path / "c.png", "100 $ of {x_1}")
   assert pixels(tmp_path / "c.png").shape == (774, 900, 3)
 

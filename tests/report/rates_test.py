@@ -15,7 +15,7 @@ def test_bars_stand_as_high_as_the_means(tmp_path):
   image = np.asarray(Image.open(tmp_path / "rates.png").convert("RGB"), int)
   assert image.shape[1] == 900
   drawn = [np.abs(image - rgb(colour)).max(-1) < 3 for colour in plots.COLOURS[:2]]
-  # The bars, without the legend below them; a class without rates has none.
+  # Only the bars, without the legend below them; a class without rates has no bar.
   tall = [[column for column in np.flatnonzero(own.sum(0) > 60)] for own in drawn]
   full = drawn[1][:, tall[1][0]].sum()
   heights = [drawn[0][:, tall[0][at]].sum() / full for at in (4, -4)]
@@ -26,5 +26,5 @@ def test_bars_stand_as_high_as_the_means(tmp_path):
 def test_groups_that_do_not_fit_are_refused(tmp_path):
   with pytest.raises(ValueError, match=r"'one' has rates of shape \(1, 3\) for 2 classes"):
     rates.rates_png({"one": [[1, 0, 1]]}, ["a", "b"], tmp_path / "rates.png", "title")
-  with pytest.raises(ValueError, match="can be told apart, got 0"):
+  with pytest.raises(ValueError, match="can be drawn, got 0"):
     rates.rates_png({}, ["a", "b"], tmp_path / "rates.png", "title")

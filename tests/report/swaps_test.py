@@ -14,7 +14,7 @@ def colours(path):
 
 
 def test_swaps_stand_below_their_identity_and_beside_their_expression(tmp_path):
-  """Red says the column, green the row, blue the method, whose picture may have a size of its own."""
+  """Red encodes the column, green the row, and blue the method, whose pictures may have another size."""
   columns, rows = 3, 2
   red, green = 80 * np.arange(1, columns + 1), 100 * np.arange(1, rows + 1)
   identities = np.zeros((columns, 8, 8, 3), np.uint8)
@@ -45,7 +45,7 @@ def test_swaps_stand_below_their_identity_and_beside_their_expression(tmp_path):
     assert lines[0] < lines[1]
     assert abs(np.mean(lines) - sides[row][0]) < 2
     assert sides[row][1] < heads[0][1]
-  assert (image[:, :4] == 255).all()  # No name is cut off.
+  assert (image[:, :4] == 255).all()  # Names are not cut off.
 
 
 def test_interpolations_stand_in_order_between_source_and_target(tmp_path):
@@ -68,7 +68,7 @@ def test_pca_finds_the_directions_and_their_shares():
   own = rng.standard_normal((500, 2)) * [3, 1]
   own = (own - own.mean(0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(own.T)).T) * [3, 1]
   points, shares = swaps.pca(10 + own[:, :1] * main + own[:, 1:] * other)
-  np.testing.assert_allclose(points, own, atol=1e-9)  # The signs too.
+  np.testing.assert_allclose(points, own, atol=1e-9)  # Signs are equal too.
   np.testing.assert_allclose(shares, [0.9, 0.1], atol=1e-9)
   assert (swaps.pca(np.ones((4, 3)))[1] == 0).all()
 
@@ -89,7 +89,7 @@ def test_maps_are_drawn_by_expression_and_by_subject(tmp_path, people):
   image = colours(tmp_path / "map.png")
 
   def green(part):
-    """Pixels of a colour that a third subject has, or one of many, but neither of the two expressions."""
+    """Counts pixels of a colour of the third or further subjects, which neither of the two expressions has."""
     return int(((part[..., 1] > part[..., 0] + 60) & (part[..., 1] > part[..., 2] + 25)).sum())
 
   assert green(image[:, :450]) == 0
@@ -115,7 +115,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path):
   faces = np.zeros((2, 4, 4, 3))
   with pytest.raises(ValueError, match=r"m: \(2, 3\) swaps of 2 expressions and 2 identities"):
     swaps.swap_grid_png(faces, faces, {"m": np.zeros((2, 3, 4, 4, 3))}, tmp_path / "x.png", "")
-  with pytest.raises(ValueError, match="give each as many"):
+  with pytest.raises(ValueError, match="all methods need the same number"):
     swaps.interpolation_png(faces[0], faces[0], {"a": faces, "b": faces[:1]}, tmp_path / "x.png", "")
   with pytest.raises(ValueError, match=r"points \(3, 2\) for 2 expressions"):
     swaps.latent_map_png(np.zeros((3, 2)), np.zeros(2), np.zeros(3), ["a"], tmp_path / "x.png", "")

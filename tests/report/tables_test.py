@@ -1,4 +1,4 @@
-"""Tables, character by character."""
+"""Compares tables character by character."""
 
 import textwrap
 

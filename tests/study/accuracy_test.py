@@ -1,4 +1,4 @@
-"""A model has one accuracy, whether `jaxfer train`, `jaxfer evaluate` or `jaxfer study` tells it."""
+"""Tests that `jaxfer train`, `jaxfer evaluate` and `jaxfer study` give the same accuracy for a model."""
 
 import csv
 import dataclasses
@@ -15,20 +15,20 @@ from jaxfer.systems.system import System
 from tests import small_systems as systems
 
 NOWHERE = pathlib.Path("nowhere")
-# At rate 0 the nets of both commands stay as they were drawn.
+# At rate 0, the nets of both commands keep their initial values.
 RATES = {
   "classifier": ("learning_rate",),
   "stacked_autoencoder": ("learning_rate", "pretrain_rate"),
   "two_stream_conv_rnn": ("learning_rate",),
   "landmark_fusion": ("learning_rate", "rgb_learning_rate"),
-  "vae": ("learning_rate",),  # Of that paper's nets the one that compiles fastest.
+  "vae": ("learning_rate",),  # The net of that paper that compiles fastest.
   "elderly_transfer": ("learning_rate", "head_learning_rate"),
 }
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _installed():
-  """Without figures and metrics of the systems' own tables, which do not change the accuracy."""
+  """Turns off figures and metrics of the systems' tables, which do not change the accuracy."""
   with systems.installed(), pytest.MonkeyPatch.context() as patch:
     for name in ("figures", "metrics", "tables", "table_figures"):
       for own in {type(own) for own in SYSTEMS.values()}:
@@ -49,7 +49,7 @@ def test_every_system_is_here():
 
 
 @pytest.mark.parametrize("name", RATES)
-def test_train_evaluate_and_study_tell_one_accuracy(name, tmp_path):
+def test_train_evaluate_and_study_give_one_accuracy(name, tmp_path):
   config = systems.SYSTEMS[name]
   options = {**config.recipe.options, **dict.fromkeys(RATES[name], 0.0)}
   model = {**config.model.options, **({"norm": "none"} if "norm" in config.model.options else {})}
@@ -75,7 +75,7 @@ def test_train_evaluate_and_study_tell_one_accuracy(name, tmp_path):
 
 
 def test_a_mean_over_trials_is_called_so(tmp_path):
-  """Counts and confusion matrix are means too; a record's one prediction is named as what it is."""
+  """Counts and confusion matrix are means too, and the single prediction of a record is labelled as such."""
   config = systems.SYSTEMS["vae"]
   lines = []
   result = run.train(config, tmp_path, NOWHERE, log=lines.append)

@@ -1,4 +1,4 @@
-"""What a run says of its probabilities: predictions.csv, calibration, and the model card."""
+"""Tests what a run writes about its probabilities: predictions.csv, calibration, and the model card."""
 
 import csv
 import dataclasses
@@ -43,7 +43,7 @@ def test_predictions_come_with_probabilities_that_the_calibration_is_computed_fr
 
 
 def one(confidence, correct, validation):
-  """A training that predicts class 0 of two with one probability, and is right in a share of its ten test records."""
+  """A training that predicts class 0 of two with one probability, and is right for a share of its ten test records."""
   probabilities = np.tile([confidence, 1 - confidence], (10, 1))
   labels = np.asarray([0] * correct + [1] * (10 - correct))
   return types.SimpleNamespace(
@@ -56,7 +56,7 @@ def one(confidence, correct, validation):
 
 
 def test_the_temperature_takes_overconfidence_away():
-  """Certain to 99 % and right in 80 %: softmax((log 0.99, log 0.01) / T) is (0.8, 0.2) for T = log 99 / log 4."""
+  """With 99 % confidence and 80 % accuracy, softmax((log 0.99, log 0.01) / T) is (0.8, 0.2) for T = log 99 / log 4."""
   found = evaluation.calibration([one(0.99, 8, True)])
   assert found["error"] == pytest.approx(0.19)
   assert found["temperature"] == pytest.approx(np.log(99) / np.log(4), rel=1e-3)
@@ -111,7 +111,7 @@ def test_the_parts_of_a_mixture_are_groups():
 
 
 def test_a_run_reports_groups_everywhere(tmp_path):
-  """In evaluation.json, the log, the page and the card."""
+  """They are in evaluation.json, the log, the page and the card."""
   ages = [("young", "old")[k % 2] for k in range(len(toy.records()))]
   data = dataclasses.replace(toy.records(), texts={"age": tuple(ages)})
   lines = []

@@ -1,4 +1,4 @@
-"""A run or study goes on with the weights that it began with, wherever they lie, and with no others."""
+"""Tests that a run or study continues only with the weights with which it began, in any folder."""
 
 import dataclasses
 import pathlib
@@ -28,7 +28,7 @@ def _toy():
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-  """A net, the same in another folder and in a file of other bytes, and another net."""
+  """Folders of a net, of the same net in another folder, in a file with other bytes, and of another net."""
   root = tmp_path_factory.mktemp("weights")
   one, other = (jax.device_get(toy.Net().init(jax.random.key(k), np.zeros((1, 4)))) for k in (1, 2))
   weights.save_weights(root / "A/net", one, {})
@@ -64,7 +64,7 @@ def test_a_run_resumes_from_the_same_weights_alone(tmp_path, folders, split):
 
 
 def test_the_training_itself_knows_its_weights(tmp_path, folders):
-  """Even where the record in the work directory was lost."""
+  """This holds even if the record in the work directory was lost."""
   split = {"folds": 0, "test": 0.3}
   train(tmp_path, folders["A"], resume=False, **split)
   (tmp_path / given.FILE).unlink()
@@ -77,7 +77,7 @@ def test_the_training_itself_knows_its_weights(tmp_path, folders):
     train(tmp_path, folders["B"], **split)
 
 
-def test_what_is_trained_is_judged_without_the_weights_it_began_with(tmp_path, folders):
+def test_a_finished_training_is_evaluated_without_its_initial_weights(tmp_path, folders):
   folder = shutil.copytree(folders["A"], tmp_path / "net")
   want = train(tmp_path / "run", str(folder), resume=False, folds=0, test=0.3)
   shutil.rmtree(folder)
@@ -87,7 +87,7 @@ def test_what_is_trained_is_judged_without_the_weights_it_began_with(tmp_path, f
 
 
 def test_nothing_that_was_not_trained_is_protected(tmp_path, folders):
-  """Weights that are no net of this kind are refused; others may be given instead, as nothing was trained."""
+  """Weights of another kind of net are refused. Others may be given instead, because nothing was trained."""
   weights.save_weights(tmp_path / "odd", {"params": {"fc1": {"kernel": np.zeros((9, 9))}}}, {})
   with pytest.raises(UserError, match="is another net"):
     train(tmp_path / "run", str(tmp_path / "odd"), resume=False, folds=0, test=0.3)
@@ -112,16 +112,16 @@ def test_a_study_resumes_from_the_same_weights_alone(tmp_path, folders, describe
   want = study(folders["A"])
   with pytest.raises(UserError, match=rf"begun with other weights than .*/B/net holds now \({key}; digest"):
     study(folders["B"], resume=True)
-  (tmp_path / "rows/plain/result.json").unlink()  # So that the row is taken up again.
+  (tmp_path / "rows/plain/result.json").unlink()  # So that the row is continued.
   with pytest.raises(UserError, match="begun with other weights"):
     study(folders["B"], resume=True)
   got = study(folders["moved"], resume=True)
   assert got["rows"][0]["per_seed"] == want["rows"][0]["per_seed"]
-  study(tmp_path / "gone", resume=True)  # All is trained: only the table is written again.
+  study(tmp_path / "gone", resume=True)  # Everything is trained, so only the table is written again.
 
 
 def test_a_row_resumes_from_the_weights_that_another_left(tmp_path, folders):
-  """Weights within the study are read again too, and may have been replaced."""
+  """Weights in the study's folder are also read again, and may have been replaced."""
   toy.run_study(tmp_path, f"sources.net={folders['A']}", config=CHAIN, log=silent)
   (tmp_path / "rows/still/result.json").unlink()
   kept = tmp_path / "rows/plain/weights/seed 0, fold 1"

@@ -1,4 +1,4 @@
-"""A people's test of a study on records of random pixels, from the command line to the scores."""
+"""Tests the people's test of a study on random images, from the command line to the scores."""
 
 import csv
 import pathlib
@@ -77,7 +77,7 @@ def test_what_has_no_such_pictures_is_refused(tmp_path, monkeypatch):
 
 
 def answers(folder, name, wrong=0):
-  """A copy of the key as answers, the first `wrong` of them another word."""
+  """Writes the key as answers, with another word in the first `wrong` of them."""
   with (folder / "key.csv").open() as file:
     key = [(line["number"], line["label"]) for line in csv.DictReader(file)]
   other = {"fear": "sad"}
@@ -89,7 +89,7 @@ def answers(folder, name, wrong=0):
   return path
 
 
-def test_scores_stand_beside_the_papers_in_its_order(tmp_path):
+def test_scores_are_shown_beside_the_papers_in_its_order(tmp_path):
   people.write_test(STUDY, None, (), tmp_path, pathlib.Path("nowhere"))
   text = people.scored(tmp_path, [answers(tmp_path, "ann.csv"), answers(tmp_path, "bob.csv", wrong=7)])
   lines = text.splitlines()

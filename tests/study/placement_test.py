@@ -1,4 +1,4 @@
-"""A run on streamed data, from disk or from memory, comes out as on resident data; so do its splits and its words."""
+"""Tests that runs on streamed data, from disk or memory, give the same results and splits as on resident data."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ def config(placement="auto", **split):
 
 @pytest.fixture
 def stored(monkeypatch):
-  """The toy net on four pixels of pictures on disk."""
+  """Installs the toy net on four pixels of pictures on disk."""
 
   def eval_batch(data, rows):
     pixels = jnp.asarray(data["image"][rows])[:, ::20, ::20, 0].reshape(-1, 4)
@@ -133,9 +133,9 @@ def test_kinds_of_splits_reach_the_run(stored, data_dir, split, folds, line):
     assert (tested == 1).all()
 
 
-def test_people_on_both_sides_are_told_in_the_result(stored, tmp_path, data_dir):
+def test_people_on_both_sides_are_reported_in_the_result(stored, tmp_path, data_dir):
   said: list[str] = []
   result = run.train(config(kind="per_class", per_class=2, validation=0), tmp_path, data_dir, log=said.append)
   assert result["unseen"] == "records"
-  assert any("people both train and are tested" in line for line in said)
+  assert any("people are in both training and test" in line for line in said)
   assert any("on records that the training never saw" in line for line in said)

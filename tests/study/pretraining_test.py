@@ -1,4 +1,4 @@
-"""Pre-trainings of a study: trained once, shared by every seed, judged, given instead, and what a failed one does."""
+"""Tests pre-trainings of a study: trained once, shared by all seeds, evaluated, replaced by weights, or failed."""
 
 import dataclasses
 
@@ -29,7 +29,7 @@ class Toy(toy.Toy):
     return PICTURES
 
   def relabel(self, records, options):
-    """In long trainings the classes have other names."""
+    """Gives the classes other names in long trainings."""
     return (
       dataclasses.replace(records, label_names=("x", "y", "z")) if options.get("epochs") == 40 else records
     )
@@ -59,7 +59,7 @@ def made(*table, compared=(), given=SOURCES):
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-  """Nothing moves after the start, so that what each training started from can be read off its end."""
+  """The rate is 0, so that the final weights of each training are those from which it started."""
   workdir, lines = tmp_path_factory.mktemp("sources"), []
   described = made(
     Row("scratch"),
@@ -80,10 +80,10 @@ def test_a_source_is_trained_once_and_every_seed_starts_from_it(done):
   assert meta["colour_order"] == "BGR"
   assert "taken over from source 'people': fc1 (20 parameters); fresh: fc2 (15 parameters)" in printed
   assert printed.count("pre-training people:") == 1
-  assert not (workdir / "sources/slow").exists()  # No row asks for it.
+  assert not (workdir / "sources/slow").exists()  # No row uses it.
   history = [line for line in toy.history(workdir / "rows/from-people") if line["epoch"] == 1]
   assert {line["member"] for line in history} == {f"seed {s}, fold {k}" for s in (0, 1) for k in (0, 1)}
-  assert len({line["loss"] for line in history}) > 1  # Their heads are their own.
+  assert len({line["loss"] for line in history}) > 1  # Their heads differ.
   np.testing.assert_array_equal(pretrained["params"]["fc1"]["kernel"].shape, (4, 4))
 
 
@@ -128,13 +128,13 @@ def test_rows_of_a_failed_source_are_not_trained(done):
   assert "from wild: not trained" in (workdir / "report.html").read_text()
 
 
-def test_a_source_is_judged_on_what_it_held_out(done):
+def test_a_source_is_evaluated_on_its_own_test_records(done):
   _, _, table, printed = done
   found = table["tables"][0]
   assert "Pre-trainings" in found["title"]
   people, wild = (dict(zip(found["header"], row, strict=True)) for row in found["rows"])
   assert (people[""], people["records"], people["classes"], people["epochs"]) == ("people", 21, 3, 40)
-  assert people["held out"] == 3  # One person of seven.
+  assert people["held out"] == 3  # One of seven people.
   assert 0 <= float(people["right %"]) <= 100
   assert "failed: seed 0, fold 0: not finite" in wild["data"]
   assert found["title"] in printed
@@ -222,7 +222,7 @@ def test_a_classifier_of_other_classes_and_other_pictures_are_refused(done, monk
 
 
 def test_a_row_may_go_on_from_one_that_a_source_began(tmp_path, done):
-  """Its trainings start from those of the same seed and fold, not from the source."""
+  """Its trainings start from those of the row with the same seed and fold, not from the source."""
   workdir, _, _, _ = done
   (folder,) = (workdir / "sources/people/weights").iterdir()
   chain = made(Row("first", {}, None, "people"), Row("second", {"recipe.epochs": 1}, None, "first"))

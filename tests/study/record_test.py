@@ -1,4 +1,4 @@
-"""A run's folder: what it was begun from is compared, damage is told in one line, and every file in it can be read."""
+"""Tests a run's folder: its origin is compared, damage is reported in one line, and every file can be read."""
 
 import csv
 import dataclasses
@@ -88,7 +88,7 @@ def test_other_data_are_refused_before_anything_is_written(copy, monkeypatch, ag
   message = str(error.value)
   for said in (now, "then 21 records of 3 classes", toy.records().fingerprint[:12], other().fingerprint[:12]):
     assert said in message
-  # These data are drawn by jaxfer, so only another version of it draws others.
+  # jaxfer draws these data, so only another version of jaxfer gives different ones.
   assert "this jaxfer generates another version of these data; train again in another --workdir" in message
   assert contents(copy) == before
   again(copy)
@@ -172,7 +172,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_lost_metrics_are_told_and_never_filled(copy, damage):
+def test_lost_metrics_are_reported_and_never_filled(copy, damage):
   change, message = DAMAGE[damage]
   path = copy / "metrics.jsonl"
   data = path.read_bytes()
@@ -237,7 +237,7 @@ def test_a_run_and_a_study_do_not_share_a_folder(tmp_path, trained):
 
 
 def hostile(first=0):
-  """As `study_toy.records`, with names that a folder can have; its three classes are named from the `first` one on."""
+  """Like `study_toy.records`, with any names that a folder can have; the names of the classes start at `first`."""
   data = toy.records()
   keys = [f"{key}/{HOSTILE[k % len(HOSTILE)]}" for k, key in enumerate(data.keys)]
   subjects = [f"{HOSTILE[int(subject[1:])]}" for subject in data.subjects]
@@ -245,7 +245,7 @@ def hostile(first=0):
 
 
 class Text(html.parser.HTMLParser):
-  """What a browser shows."""
+  """The text that a browser shows."""
 
   def __init__(self):
     super().__init__()
@@ -259,7 +259,7 @@ class Text(html.parser.HTMLParser):
 
 
 def assert_all_read(folder):
-  """Every file of a folder by strict parsers."""
+  """Reads every file of a folder with strict parsers."""
   kinds = set()
   for path in sorted(folder.rglob("*")):
     if path.is_dir() or "checkpoints" in path.parts:

@@ -1,4 +1,4 @@
-"""Every study's last row becomes a training whose step traces, on records of the right shape, with no data set."""
+"""Tests that a step of every study's last row can be traced on blank records, and which published numbers apply."""
 
 import functools
 import pathlib
@@ -24,7 +24,7 @@ CONFIGS = sorted((pathlib.Path(__file__).parents[2] / "configs").rglob("*.py"))
 
 
 def configured():
-  """Of each study of `configs/` its last row, the most enhanced, at its smallest.
+  """Returns the last, most enhanced row of each study in `configs/`, in its smallest preset.
 
   tests/invariants_test.py traces the configs of a single run, and the bases of studies.
   """
@@ -37,9 +37,8 @@ def configured():
 
 @pytest.mark.parametrize("configured", list(configured()))
 def test_one_step_of_every_studys_last_row_traces(configured, monkeypatch):
-  monkeypatch.setattr(
-    pretrained, "check_pretrained", lambda task, initial: None
-  )  # What a row starts from is not at hand.
+  # The weights from which a row starts do not exist here.
+  monkeypatch.setattr(pretrained, "check_pretrained", lambda task, initial: None)
   made = trainings.prepare(configured, blank_records(configured.data))
   training, (name, task) = made.training, next(iter(made.tasks.items()))
   split = made.splits[name]
@@ -79,7 +78,7 @@ def test_examples_are_scaled_as_the_models_read_them():
 
 
 def test_augmentation_moves_frames_and_flow_as_one():
-  """A clip whose flow says where its frames' gradient points still says so after any transform."""
+  """If the flow of a clip points along the gradient of its frames, it does so after any transform."""
   _y, x = np.meshgrid(np.arange(16), np.arange(16), indexing="ij")
   frames = np.repeat((8 * x)[None, None, :, :, None], 3, -1).astype(np.uint8)
   flow = np.stack([np.full((16, 16), 3000), np.zeros((16, 16))], -1)[None, None].astype(np.int16)
@@ -97,7 +96,7 @@ def test_augmentation_moves_frames_and_flow_as_one():
 
 
 def published(system, data, init_from=None, **recipe):
-  """The names of the published rows that a config of a system's first published model is compared with."""
+  """Returns the names of the published rows with which a config of a system's first published model is compared."""
   model = {
     "elderly_transfer": Call("face_classifier"),
     "landmark_fusion": Call("landmark_fusion", answer="rgb"),
@@ -119,7 +118,9 @@ def published(system, data, init_from=None, **recipe):
     ("two_stream_conv_rnn", Call("ckplus"), Call("synthetic_sequences"), "ConvLSTM"),
   ],
 )
-def test_published_numbers_stand_beside_the_papers_data_and_embedded_ones_alone(system, own, embedded, name):
+def test_published_numbers_are_shown_beside_the_papers_data_and_embedded_ones_alone(
+  system, own, embedded, name
+):
   own_system = SYSTEMS[system]
   assert published(system, own) == published(system, embedded) == [name]
   assert own_system.on_papers_data(own)

@@ -1,4 +1,4 @@
-"""A study end to end on a toy, and the arithmetic of its table by hand."""
+"""Tests a toy study end to end, and the numbers of its table by hand."""
 
 import dataclasses
 import functools
@@ -45,13 +45,13 @@ def undisturbed(tmp_path_factory):
 
 
 def numbers(table):
-  """The table without what the clock and the checkout say."""
+  """Returns the table without times and version."""
   rows = [{k: v for k, v in row.items() if "seconds" not in k} for row in table["rows"]]
   return {**table, "rows": rows, "timing": None, "environment": None}
 
 
 def test_a_row_from_scratch_takes_nothing_that_is_given(tmp_path, monkeypatch):
-  """Whichever other rows are chosen."""
+  """This does not depend on the other chosen rows."""
   rows = (config.Row("given"), config.Row("next", {}, None, "given"), config.Row("fresh", scratch=True))
   described = dataclasses.replace(toy.STUDY, rows=rows, compared=())
 
@@ -98,7 +98,7 @@ def test_a_study_leaves_its_table_and_figures(undisturbed):
 
 
 def test_a_seed_pools_the_folds_of_its_training(undisturbed, tmp_path):
-  """As `jaxfer train` judges the same configuration."""
+  """The result equals that of `jaxfer train` for the same configuration."""
   _, table, _ = undisturbed
   base = dataclasses.replace(toy.STUDY.base, seed=1)
   alone = run.train(base, tmp_path, pathlib.Path("nowhere"), log=lambda line: None)
@@ -108,7 +108,7 @@ def test_a_seed_pools_the_folds_of_its_training(undisturbed, tmp_path):
 
 @pytest.mark.optimized
 def test_a_study_on_other_devices_goes_on_and_says_so(killed, tmp_path, undisturbed, capsys):
-  """Its numbers differ by rounding."""
+  """Its numbers differ only by rounding."""
   workdir = tmp_path / "study"
   shutil.copytree(killed(ROW // 2 + 1), workdir)
   table = toy.run_study(workdir, "execution.devices=2", resume=True)
@@ -123,7 +123,7 @@ def test_a_study_on_other_devices_goes_on_and_says_so(killed, tmp_path, undistur
 
 
 def test_programs_of_finished_rows_are_dropped(tmp_path, monkeypatch):
-  """A study of many rows in one process does not grow."""
+  """The memory of a study with many rows does not grow."""
   programs, store = [], study.variants.store
 
   def counted(*args):
@@ -140,7 +140,7 @@ def test_programs_of_finished_rows_are_dropped(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-  """A function of a number of chunks that returns the folder of a study that was killed after so many."""
+  """Returns a function that returns the folder of a study that was killed after a number of chunks."""
 
   @functools.cache
   def folder(chunks):
@@ -157,7 +157,7 @@ def killed(tmp_path_factory):
 @pytest.mark.optimized
 @pytest.mark.parametrize("chunks", [ROW // 2 + 1, ROW, ROW + 7])
 def test_a_killed_study_resumes_to_the_same_table(killed, tmp_path, undisturbed, monkeypatch, chunks):
-  """Within the first row, between the rows, and within the second."""
+  """It is killed within the first row, between the rows, and within the second row."""
   tmp_path = tmp_path / "study"
   shutil.copytree(killed(chunks), tmp_path)
   assert (tmp_path / "rows/narrow/result.json").exists() == (chunks >= ROW)
@@ -195,7 +195,7 @@ def test_what_another_study_left_is_refused_and_kept(undisturbed, tmp_path):
     assert "was begun with another study, preset or override" in str(error.value)
     assert named in str(error.value)
   assert (workdir / "study.json").read_text() == before
-  # How it is carried out may change.
+  # The execution may change.
   toy.run_study(workdir, "execution.keep=1", resume=True, log=lambda line: None)
   (tmp_path / "config.json").write_text("{}")
   with pytest.raises(UserError, match=r"holds a run \(config\.json\)"):
@@ -232,7 +232,7 @@ def test_a_training_that_is_not_finite_counts_as_wrong_and_is_named(tmp_path):
 
 
 def test_of_a_failed_training_only_its_own_records_count_as_wrong(tmp_path, undisturbed, monkeypatch):
-  """Even where the net as it was before would have had some right."""
+  """This holds even if the net before the failure would have had some right."""
   original = Trainer.fit
 
   def fit(*args, **kwargs):
@@ -251,7 +251,7 @@ def test_of_a_failed_training_only_its_own_records_count_as_wrong(tmp_path, undi
   assert np.sum(row["confusion"]) == 42 - held_out.sum()
 
 
-def test_only_the_rows_asked_for_watch_a_validation_split(tmp_path, undisturbed):
+def test_only_requested_rows_use_a_validation_split(tmp_path, undisturbed):
   history = toy.history(undisturbed[0] / "rows/narrow")
   assert {row["split"] for row in history} == {"train"}
   one = dataclasses.replace(toy.STUDY, rows=toy.STUDY.rows[:1], compared=(), seeds=1)
@@ -301,7 +301,7 @@ def test_of_several_trials_all_is_the_mean():
 
 
 def test_a_difference_has_the_interval_of_a_mean_over_people():
-  """One seed: A gains both records, the others one: 2, 1, 1, 1 of 8, where 1.25 is the mean."""
+  """With one seed, A gains both records and the others one each: 2, 1, 1, 1 of 8, with mean 1.25."""
   ours, theirs = result([[0, 0, 0, 1, 0, 1, 0, 1]]), result([[1] * 8])
   compared = report.compare("one", ours, "other", theirs)
   half = 1.96 * np.sqrt(4 / 3 * (0.75**2 + 3 * 0.25**2)) / 8
@@ -310,7 +310,7 @@ def test_a_difference_has_the_interval_of_a_mean_over_people():
   assert compared["told_apart"]
   assert compared["sentence"].endswith("by seed +62.5): ahead")
   assert "interval over 4 people" in compared["sentence"]
-  keys = {"subject": ours["key"]}  # Nobody knows who is who.
+  keys = {"subject": ours["key"]}  # The people are unknown.
   unnamed = report.compare("one", {**ours, **keys}, "other", {**theirs, **keys})
   assert "interval over 8 records" in unnamed["sentence"]
   back = report.compare("other", theirs, "one", ours)
@@ -344,7 +344,7 @@ def test_rows_of_table_1_have_the_papers_accuracies():
       assert attributes.items() <= chosen.items()
 
 
-def test_on_ones_own_data_no_papers_number_stands_in_the_table(tmp_path):
+def test_for_a_users_data_the_table_has_no_published_numbers(tmp_path):
   base = dataclasses.replace(toy.STUDY.base, data=config.Call("image_folder"))
   own = dataclasses.replace(toy.STUDY, base=base, seeds=1, source="a paper")
   said = []
@@ -369,7 +369,7 @@ def test_listing_says_what_each_study_needs(command, monkeypatch, capsys, tmp_pa
     assert f"configs/two_stream_conv_rnn/{name}.py\n" in printed
   assert "data: ckplus: signed agreement, no redistribution; ask at " in printed
   assert "published: paper 001, Table 1: CK+" in printed
-  monkeypatch.chdir(tmp_path)  # A folder without configs lists those that come with jaxfer.
+  monkeypatch.chdir(tmp_path)  # In a folder without configs, those included in jaxfer are listed.
   assert cli.main(list(command)) == 0
   assert capsys.readouterr().out == printed
   (tmp_path / "configs").mkdir()

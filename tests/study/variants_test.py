@@ -1,4 +1,4 @@
-"""Which rows of a study train together, whose weights others start from, and what a failed training counts."""
+"""Tests which rows of a study train together, from which weights rows start, and how failed trainings count."""
 
 import dataclasses
 
@@ -60,7 +60,7 @@ def test_rows_that_differ_in_numbers_read_by_name_alone_are_members_of_one_progr
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-  """A row that others start from, trained together with a neighbour that they do not start from."""
+  """A row from which others start, trained together with another row from which they do not start."""
   workdir = tmp_path_factory.mktemp("rows")
   described = made(
     Row("plain"),
@@ -89,7 +89,7 @@ def test_each_training_starts_from_that_of_its_seed_and_fold(done):
 
 
 def test_what_is_kept_is_the_rows_own(done, tmp_path):
-  """Not that of the neighbour in whose company it trained."""
+  """It is not the one of the row with which it was trained."""
   workdir, _ = done
   alone = made(Row("plain"), Row("still", {"recipe.rate": 0.0}, None, "plain"))
   toy.run_study(tmp_path, config=alone, log=lambda line: None)
@@ -110,7 +110,7 @@ def test_a_start_that_does_not_fit_is_refused(done):
 
 
 def test_one_folder_of_weights_is_one_object_for_all(done):
-  """So that what stays still is held once, whatever number of trainings starts from it."""
+  """Frozen variables are therefore stored once for any number of trainings."""
   workdir, _ = done
   described = made(Row("plain"))
   _, configs = configuration.resolve(described, None, (), options_of)

@@ -1,4 +1,4 @@
-"""What every registered model must do, in one table; a model without a row fails."""
+"""Tests common requirements of all registered models, with one row per model; a model without a row fails."""
 
 import dataclasses
 import functools
@@ -21,7 +21,7 @@ FULL = {"temporal_gate": True, "temporal_skip": True, "spatial_skip": True}
 
 
 class Fusion(LandmarkFusion):
-  """All logits side by side, at the paper's w; its norms in evaluation."""
+  """Returns all logits side by side, with the paper's w and norms in evaluation mode."""
 
   def __call__(self, images, heatmaps, *, train=False, keys=None):
     del train, keys
@@ -29,7 +29,7 @@ class Fusion(LandmarkFusion):
 
 
 class Classifier(FaceClassifier):
-  """The logits that it is trained by; its norms in evaluation."""
+  """Returns the logits for training, with norms in evaluation mode."""
 
   def __call__(self, x, *, train=False, keys=None):
     del train, keys
@@ -38,7 +38,7 @@ class Classifier(FaceClassifier):
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-  """Attributes of a tiny instance, shapes of its inputs, and of its outputs; all inputs have the leading axis 2.
+  """Attributes of a tiny instance, and shapes of its inputs and outputs; all inputs have the leading axis 2.
 
   `beside` names submodules that the outputs do not depend on.
   """
@@ -85,7 +85,7 @@ SPECS = {
 }
 
 
-# Models whose call takes more than pictures, or gives more than logits.
+# Models that take more than pictures, or return more than logits.
 ADAPTED = {"face_classifier": Classifier, "landmark_fusion": Fusion}
 
 
@@ -99,9 +99,10 @@ def create(name, **attributes):
 
 @functools.cache
 def build(name):
-  """A model, variables of it, inputs, its compiled call and its compiled gradient, which every test shares.
+  """Returns a model, variables, inputs, its compiled call and its compiled gradient, which all tests share.
 
-  The gradient is (params, keys) -> that of a scalar of the outputs in training, and these outputs.
+  The gradient is a function of (params, keys) that returns that of a scalar of the outputs in training, and the
+  outputs.
   """
   spec = SPECS[name]
   model = create(name)
@@ -168,7 +169,7 @@ def test_examples_do_not_see_each_other(name):
 
 @pytest.mark.parametrize("name", SPECS)
 def test_submodules_have_given_names(name):
-  """Names are the checkpoint format; Flax's automatic ones end in a count."""
+  """Names are part of the checkpoint format; Flax's automatic names end in a number."""
   variables = build(name)[1]
   for path, _ in jax.tree.leaves_with_path(variables):
     assert not any(str(part.key).rpartition("_")[2].isdigit() for part in path), path
@@ -176,7 +177,7 @@ def test_submodules_have_given_names(name):
 
 @pytest.mark.parametrize("name", SPECS)
 def test_submodules_and_their_sizes_are_as_committed(name):
-  """They are the format of checkpoints; `parameters.json` holds them for the models of this file."""
+  """They are the format of checkpoints. `parameters.json` stores them for the models of this file."""
   committed = json.loads(pathlib.Path(__file__).with_name("parameters.json").read_text())
   sizes: dict[str, int] = {}
   for path, leaf in jax.tree.leaves_with_path(build(name)[1]):

@@ -1,4 +1,4 @@
-"""The moving average of the variables: its weights, what is evaluated, kept and trained further, and resuming."""
+"""Tests the moving average of the variables: weights, evaluation, results, later stages, and resuming."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ DECAY = 0.5
 
 
 def average(numbers):
-  """Weighs the newest number with 1, the one before with `DECAY`, and so on."""
+  """Returns the mean with weight 1 for the newest number, `DECAY` for the previous one, and so on."""
   weights = DECAY ** np.arange(len(numbers))[::-1]
   return float((weights * numbers).sum() / weights.sum())
 
@@ -28,7 +28,7 @@ def average(numbers):
 def train(
   folder, *, select="last", second=0, judge=lambda found, rows: {"accuracy": float(found[0])}, **more
 ):
-  """Trains two members, of rates 1 and 2, by four epochs of two steps. Each step adds the rate to a number."""
+  """Trains two members with rates 1 and 2 for four epochs of two steps. Each step adds the rate to a number."""
   first, *after = best_test.stages(second)
   stages = (dataclasses.replace(first, ema=DECAY, select=select), *after)
   resume, mode = more.pop("resume", False), more.pop("mode", "vmap")
@@ -84,7 +84,7 @@ def test_the_next_stage_goes_on_from_the_average(tmp_path):
 
 
 def test_the_best_epoch_is_that_of_the_average(tmp_path):
-  """Nearest to 3: with an average of 1.67, 3.27, 5.10 and 7.03 the second epoch; the numbers are 2, 4, 6, 8."""
+  """The best value is nearest to 3. The averages are 1.67, 3.27, 5.10 and 7.03, and the numbers 2, 4, 6 and 8."""
   results = train(
     tmp_path, select="best_on_validation", judge=lambda found, rows: {"accuracy": -abs(float(found[0]) - 3)}
   )
@@ -101,7 +101,7 @@ def toy_training():
 
 @pytest.mark.optimized
 def test_a_killed_training_resumes_bit_for_bit(tmp_path, monkeypatch):
-  """In the first stage, whose average has batch statistics, and in the second."""
+  """It is killed in the first stage, whose average has batch statistics, and in the second."""
   settings = {"steps_per_call": 2, "checkpoint_seconds": 0.0}
   want = toy.run(tmp_path / "whole", toy_training(), **settings)
   for chunks in (2, 4):

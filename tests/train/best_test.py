@@ -1,4 +1,4 @@
-"""The best epoch by watched rows: a number that each step makes larger, and a judge who likes some numbers better."""
+"""Tests the choice of the best epoch: each step increases a number, and the accuracy is a function of this number."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from jaxfer.train.checkpoint import Checkpoints
 from jaxfer.train.stage import LossOut, Stage, Update
 from jaxfer.train.trainer import Trainer
 
-# Accuracy by the number after an epoch of two steps, at rate 1: 2, 4, 6, 8; at rate 2: 4, 8, 12, 16.
+# Accuracy by number. After epochs of two steps, the numbers are 2, 4, 6, 8 at rate 1, and 4, 8, 12, 16 at rate 2.
 LIKED = {2: 0.2, 4: 0.7, 6: 0.7, 8: 0.1, 12: 0.9, 16: 0.3}
 
 
@@ -27,7 +27,7 @@ def loss(variables, batch, keys, context):
 
 
 def stages(second=0):
-  """Four epochs; and a stage that goes on from there without a choice."""
+  """Returns a stage of four epochs, and a stage that continues from it without a choice."""
   optimizer = optim.scale_by_hparam("rate", optim.schedule("constant", 1))
   update = Update("net", loss, ("net",), optimizer)
   first = Stage("chosen", (update,), 4, select="best_on_validation")
@@ -54,7 +54,7 @@ EVALUATION = members.Evaluation(outputs, judge, 2)
 
 
 def three(validation=2):
-  """The second is twice as fast; the third is not finite from its second step on."""
+  """Returns three members: the second is twice as fast, and the third is not finite from its second step on."""
   return [
     members.Member(
       f"m{k}",
@@ -84,7 +84,7 @@ def chosen(tmp_path_factory):
 
 
 @pytest.mark.parametrize("mode", ["sequential", "vmap"])
-def test_each_member_ends_with_its_best_epoch_of_equal_ones_the_earlier(chosen, mode):
+def test_each_member_ends_with_its_best_epoch_and_ties_go_to_the_earlier(chosen, mode):
   results = chosen[mode]
   assert numbers(results)[:2] == [4.0, 12.0]
   assert [float(result.outputs[0]) for result in results[:2]] == [4.0, 12.0]
@@ -120,7 +120,7 @@ def stop_after(monkeypatch, chunks):
 @pytest.mark.optimized
 @pytest.mark.parametrize("chunks", [0, 2, 3])
 def test_a_killed_training_resumes_to_the_same_choice(tmp_path, monkeypatch, chosen, chunks):
-  """Before there is a best one, after the best of one member and before that of another, and in the last epoch."""
+  """It is killed before any best epoch, between the best epochs of two members, and in the last epoch."""
   with monkeypatch.context() as patch:
     stop_after(patch, chunks)
     with pytest.raises(InterruptedError):
@@ -141,7 +141,7 @@ def test_a_best_one_that_changed_on_disk_is_refused(tmp_path, monkeypatch):
   kept = Checkpoints(tmp_path)._manager.all_steps()
   assert [int(path.name) for path in folders][
     -len(kept) :
-  ] == kept  # And one that went when the last was saved.
+  ] == kept  # An older one was removed when the last was saved.
   assert len(folders) <= len(kept) + 1
   path = folders[-1] / "weights.npz"
   path.write_bytes(path.read_bytes()[:-1] + b"x")
@@ -150,7 +150,7 @@ def test_a_best_one_that_changed_on_disk_is_refused(tmp_path, monkeypatch):
 
 
 def test_variables_that_are_not_finite_are_kept_too(tmp_path):
-  """A member that fails in its first epoch has no better ones, and the others must be able to resume."""
+  """A member that fails in its first epoch has no better variables, and the others must be able to resume."""
   kept = best.Best(tmp_path)
   kept.keep(0, 1, 0.0, {"params": {"w": np.float32([np.nan])}})
   kept.save(1, 0)
@@ -185,7 +185,7 @@ def test_a_training_alone_on_two_devices_chooses_too(tmp_path, backend):
     Trainer(blind, tmp_path / "blind").fit()
 
 
-def test_members_without_watched_rows_are_refused(tmp_path):
+def test_members_without_validation_examples_are_refused(tmp_path):
   training = members.Training(stages(), three(validation=0), init, DATA, evaluation=EVALUATION)
   with pytest.raises(
     UserError, match="selects its best epoch on validation examples, and member 'm0' has none"

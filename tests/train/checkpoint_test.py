@@ -1,4 +1,4 @@
-"""Checkpoints survive what lies beside them, a kill and a full disk; damage is told, with what to go back to."""
+"""Tests that checkpoints survive foreign files, kills and full disks, and that damage is reported with the way back."""
 
 import contextlib
 import resource
@@ -18,7 +18,8 @@ CLUTTER = (".DS_Store", "._state", "Thumbs.db", "desktop.ini", ".nfs00000000000a
 
 
 def state(value):
-  numbers = np.random.default_rng(value).integers(0, 2**31, (40, 40), np.int32)  # Does not compress.
+  # Random numbers cannot be compressed.
+  numbers = np.random.default_rng(value).integers(0, 2**31, (40, 40), np.int32)
   return {"w": jnp.asarray(numbers), "b": jnp.arange(3.0) * value}
 
 
@@ -94,7 +95,7 @@ def test_a_damaged_digest_says_how_to_go_back(copy, content):
   assert restored(copy) == 1
   with opened(copy) as checkpoints:
     assert checkpoints.discard_unfinished() == ["checkpoint 2 was not saved completely, and is removed"]
-  save(copy, 2)  # Its number is free again.
+  save(copy, 2)  # The number can be used again.
   assert restored(copy) == 2
 
 
@@ -138,7 +139,7 @@ def test_without_an_earlier_checkpoint_the_advice_is_to_train_again(tmp_path):
 
 
 def test_lost_digests_are_no_reason_to_begin_again(copy):
-  """As where a run was copied without them; only one checkpoint can have been cut off."""
+  """This happens if a run is copied without them; an interruption can only affect one checkpoint."""
   for path in (copy / "digests").iterdir():
     path.unlink()
   for _ in range(2):
@@ -161,7 +162,7 @@ def test_what_a_kill_left_is_removed(copy):
 
 
 def test_a_full_disk_leaves_the_checkpoint_before_it(copy, capfd):
-  """A limit on the size of a file stands for the disk."""
+  """A limit on the size of files simulates the disk."""
   before = resource.getrlimit(resource.RLIMIT_FSIZE)
   try:
     resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))

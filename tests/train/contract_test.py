@@ -1,6 +1,6 @@
-"""Every system trains and is judged on four devices as on one; a model that forgets a device fails here.
+"""Tests that every system gives the same results on four devices as on one, and that a faulty model fails.
 
-The compiled programs hold no reduction of a matrix product that jaxlib 0.10.0 and 0.10.1 compute wrongly on CPU.
+The compiled programs must not reduce a matrix product in a way that jaxlib 0.10.0 and 0.10.1 compute wrongly on CPU.
 """
 
 import dataclasses
@@ -33,14 +33,14 @@ def test_every_system_is_here():
   assert {config.model.name for config in configs} == {*MODELS, "tests.cnn:CNN"}
 
 
-# Compiled as for users, too: the one that compiles fastest of those with BatchNorm.
+# Also compiled as for users: the system with BatchNorm that compiles fastest.
 AS_USERS = ("elderly_transfer",)
-# The default run maps the others by jit alone: a system sees no more than the name of an axis, whoever maps it.
+# The default run maps the others only by jit: a system sees only the name of an axis, however it is mapped.
 BY_PMAP = ("classifier", "elderly_transfer")
 
 
 def cases():
-  """Every system by jit and by pmap. All but those of `BY_PMAP` are run by jit alone, and by pmap in the slow tests."""
+  """Returns every system by jit and by pmap. All but those of `BY_PMAP` run only by jit, and by pmap in slow tests."""
   for name in systems.SYSTEMS:
     marks = [pytest.mark.optimized] * (name in AS_USERS)
     if name not in BY_PMAP:
@@ -50,7 +50,7 @@ def cases():
 
 @pytest.mark.parametrize(("name", "pmap"), [*cases()])
 def test_one_device_equals_four_nothing_is_nan_and_no_product_is_reduced(name, pmap):
-  """Under `jax_debug_nans`, so that a step or an evaluation that makes a NaN on its way fails too."""
+  """It runs with `jax_debug_nans`, so a step or an evaluation with an intermediate NaN fails too."""
   task = systems.made(name)
   plan = task.plan(np.arange(40))
   stages, hparams = task.stages(plan.steps)
@@ -61,7 +61,7 @@ def test_one_device_equals_four_nothing_is_nan_and_no_product_is_reduced(name, p
 
 
 class Forgetful(nn.Module):
-  """Its norm sees the rows of its own device alone."""
+  """A model whose norm reads only the examples of one device."""
 
   @nn.compact
   def __call__(self, x, *, train=False):
@@ -77,7 +77,7 @@ def forgetful_loss(variables, batch, keys, context):
 
 
 def local_mean_loss(variables, batch, keys, context):
-  """The mean over a class's rows on its own device, which may be more or fewer than elsewhere."""
+  """Computes the mean over the examples of a class on one device; their number differs between devices."""
   del keys, context
   logits, _ = toy.MODEL.apply(variables, batch["x"])
   own = batch["label"] == 0
@@ -111,7 +111,7 @@ def test_a_model_that_forgets_the_other_devices_fails(kind):
 
 @pytest.mark.parametrize("rows", [8, 512])
 def test_products_that_nothing_but_reductions_read_are_found(rows):
-  """Of 512 rows jaxlib 0.10.1 makes one fusion of both, of 8 it does not."""
+  """jaxlib 0.10.1 fuses both for 512 rows, but not for 8."""
 
   def found(program):
     x, kernel = jnp.zeros((rows, 64)), jnp.zeros((64, 64))

@@ -37,7 +37,7 @@ def assert_same(got, want, tolerance=TOLERANCE):
 @pytest.mark.optimized
 @pytest.mark.parametrize(("batch_size", "devices", "remainder"), [(8, 4, "drop"), (10, 2, "wrap")])
 def test_pmap_and_jit_on_many_devices_equal_one_device(tmp_path, batch_size, devices, remainder):
-  """23 rows: neither 8 nor 10 divides them; 10 rows on four devices run on two."""
+  """There are 23 records, a multiple of neither 8 nor 10. Batches of 10 on four devices run on two of them."""
   assert divide(1, batch_size, 4) == (1, devices)
   training = toy.training(batch_size, remainder)
   one = run(tmp_path / "one", training, batch_size)
@@ -58,14 +58,14 @@ def test_pmap_and_jit_on_many_devices_equal_one_device(tmp_path, batch_size, dev
 
 @pytest.mark.optimized
 def test_the_scan_driver_equals_the_steps_driver(tmp_path):
-  """Six steps an epoch in calls of four: two chunks of three; and in calls of five steps, of which one is inactive."""
+  """Six steps per epoch in calls of four give two chunks of three; calls of five steps contain an inactive one."""
   want = run(tmp_path / "steps", driver="steps")
   for per_call in (4, 5):
     assert_same(run(tmp_path / f"scan{per_call}", driver="scan", steps_per_call=per_call), want)
 
 
 def test_dropout_and_batch_statistics_matter_here(tmp_path):
-  """What the equalities above would hide: both change the result."""
+  """Both change the result, which the equalities above would not show."""
   variables = run(tmp_path)
   assert np.abs(variables["batch_stats"]["norm"]["mean"]).max() > 0.01
   other = toy.training()
@@ -110,7 +110,7 @@ def test_a_term_that_weighs_nothing_drops_out():
   before = state.begin(stage, {"params": {"w": {"w": jnp.ones(())}}})
   keys = jax.random.split(jax.random.key(0), 1)
   trainable, sums = step.step(stage, before, {"x": jnp.asarray([3.0, 5.0])}, keys, Context({}))
-  # "nowhere" is not finite even so: its sum is reported, and the step refused.
+  # "nowhere" is still not finite: its sum is reported, and the step is refused.
   assert not trainable.finite
   good = Stage("s", (Update("u", lambda *a: dataclasses.replace(loss(*a), loss={"here": loss(*a).loss["here"]}), ("w",), optax.sgd(1.0)),), 1)  # fmt: skip  # noqa: E501
   trainable, sums = step.step(good, before, {"x": jnp.asarray([3.0, 5.0])}, keys, Context({}))
@@ -118,7 +118,7 @@ def test_a_term_that_weighs_nothing_drops_out():
   assert tuple(map(float, sums["u/here"])) == (8.0, 2.0)
 
 
-def test_a_closed_gate_moves_nothing_and_weighs_nothing():
+def test_an_inactive_step_changes_nothing_and_weighs_nothing():
   training = toy.training()
   stage = training.stages[0]
   before = state.begin(stage, training.init(jax.random.key(0)))
@@ -130,7 +130,7 @@ def test_a_closed_gate_moves_nothing_and_weighs_nothing():
   assert all(float(weight) == 0 for _, weight in sums.values())
 
 
-def test_a_training_is_judged_at_the_end_of_stages_that_ask_for_it(tmp_path):
+def test_a_training_is_evaluated_at_the_end_of_stages_that_request_it(tmp_path):
   first, second = toy.stages(epochs=2)
   training = dataclasses.replace(
     toy.training(),
@@ -157,7 +157,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_place(tmp_path):
 
   training = toy.training(net=poisoned)
   plan = training.members[0].plan
-  row = plan.epoch(0, 1)[2, 0]  # In the third batch of the second epoch.
+  row = plan.epoch(0, 1)[2, 0]  # A record in the third batch of the second epoch.
   values = dict(training.data)
   values["x"] = values["x"].copy()
   values["x"][row, 0] = 1e4
@@ -172,7 +172,7 @@ class Stop(Exception):
 
 
 def stop_after(monkeypatch, chunks):
-  """Raises in place of the chunk after so many, as a kill would: nothing is saved on the way out."""
+  """Raises an exception after a number of chunks. Like after a kill, nothing is saved."""
   left = [chunks]
   original = placement.Placement.trainer
 
@@ -193,7 +193,7 @@ def stop_after(monkeypatch, chunks):
 @pytest.mark.optimized
 @pytest.mark.parametrize(("driver", "cuts"), [("steps", (2, 9)), ("scan", (4,))])
 def test_a_killed_run_resumes_bit_for_bit(tmp_path, monkeypatch, driver, cuts):
-  """Three chunks an epoch, two epochs a stage: stopped within the first epoch, the second, and the second stage."""
+  """There are three chunks per epoch and two epochs per stage. It stops in either epoch, and in the second stage."""
   settings = {"driver": driver, "steps_per_call": 2, "checkpoint_seconds": 0.0, "keep": 3}
   want = run(tmp_path / "whole", **settings)
   for chunks in cuts:
@@ -272,7 +272,7 @@ def test_virtual_devices_are_proposed_on_cpu_alone(platform):
 @pytest.mark.parametrize("driver", ["steps", "scan"])
 @pytest.mark.parametrize("backend", ["pmap", "jit"])
 def test_a_step_compiles_once_and_its_state_is_donated(backend, driver):
-  """Over chunks, epochs and a restored state: one trace a stage, and the buffers handed in are gone."""
+  """There is one trace per stage over chunks, epochs and a restored state, and the given buffers are deleted."""
   traces = []
 
   def counted(variables, batch, keys, context):

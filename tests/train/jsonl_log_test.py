@@ -1,4 +1,4 @@
-"""A log is cut back to a checkpoint, never filled up to it."""
+"""Tests that a log is truncated to its size at a checkpoint, but never filled up to it."""
 
 import errno
 import io
@@ -30,7 +30,7 @@ def test_a_log_goes_on_where_the_checkpoint_stood(tmp_path):
 
 
 @pytest.mark.parametrize(("kept", "lines"), [(0, 0), (10, 0), (40, 1), (None, 0)])
-def test_what_is_lost_is_told_and_not_filled(tmp_path, kept, lines):
+def test_lost_rows_are_reported_and_not_filled(tmp_path, kept, lines):
   path = tmp_path / "metrics.jsonl"
   size = written(path, ROWS)
   if kept is None:

@@ -25,13 +25,13 @@ from jaxfer.train.stage import LossOut, Stage, Update
 from jaxfer.train.trainer import Trainer
 from tests.train import toy
 
-# Float32 rounding, relative to a leaf's largest value, after 20 steps. Batch statistics over four rows enlarge it: the
-# variance of a feature that hardly varies is a difference of near equals.
+# Float32 rounding, relative to a leaf's largest value, after 20 steps. Batch statistics over four examples enlarge it:
+# the variance of a feature that hardly varies is a difference of nearly equal numbers.
 TOLERANCES = {"dense": 1e-5, "conv_rnn": 1e-5, "batch_statistics": 1e-3}
 
 
 class Net(nn.Module):
-  """Two outputs, the second on what the first learns."""
+  """A net with two outputs, of which the second reads what the first learns."""
 
   @nn.compact
   def __call__(self, x, *, train=False, keys=None):
@@ -53,7 +53,7 @@ def net_loss(variables, batch, keys, context):
 
 
 def critic_loss(variables, batch, keys, context):
-  """Also on what the update before passed on, and on draws of its own."""
+  """The loss also depends on the `aux` of the previous update, and on its own random draws."""
   _, value = MODEL.apply(variables, batch["x"])
   wanted = context.aux.max(-1) if len(context.aux) else 0.0
   noise = jax.vmap(lambda k: jax.random.normal(k, ()))(keys)
@@ -100,7 +100,7 @@ METHODS = {"dense": dense, "conv_rnn": conv_rnn, "batch_statistics": batch_stati
 
 
 def folds(hparams, count=3, data=26):
-  """Members of unequal folds (5, 4 and 3 steps an epoch of 4 rows), seeds and rates."""
+  """Returns members with different seeds, rates and folds (5, 4 and 3 steps per epoch with 4 examples)."""
   return [
     members.Member(
       f"m{k}",
@@ -126,7 +126,7 @@ def methods():
 
 @pytest.fixture(scope="module")
 def alones(methods, tmp_path_factory):
-  """A method's name -> variables and metrics of each training alone."""
+  """Maps the name of a method to variables and metrics of each training alone."""
 
   @functools.cache
   def of(name):
@@ -141,7 +141,7 @@ def alones(methods, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def once(tmp_path_factory):
-  """What `make(folder)` returns, made once for all tests that ask for this name: both modes have the same trainings."""
+  """Returns the result of `make(folder)`, made once per name for all tests. Both modes have the same trainings."""
   made = {}
 
   def of(name, make):
@@ -180,7 +180,7 @@ def assert_same(got, want, tolerance=TOLERANCES["dense"]):
 @pytest.mark.parametrize("mode", ["vmap", "sequential"])
 @pytest.mark.parametrize("name", METHODS)
 def test_members_equal_their_trainings_alone(tmp_path, methods, alones, name, mode):
-  """Unequal folds and learning rates, 20 steps of the longest; dropout, augmentation, statistics and two stages."""
+  """Different folds and rates, 20 steps in the longest; with dropout, augmentation, statistics and two stages."""
   results = train(tmp_path, methods[name], folds(methods[name][-1]), mode)
   variables, rows = alones(name)
   assert max(row["step"] for row in rows[0]) == 20
@@ -207,7 +207,7 @@ def test_members_equal_their_trainings_alone(tmp_path, methods, alones, name, mo
   ],
 )
 def test_members_over_four_devices(tmp_path, methods, alones, once, mode, count, groups, placed, capsys):
-  """Five members cannot lie side by side on four devices, so that each batch is divided; six can in twos."""
+  """Five members cannot be placed side by side on four devices, so each batch is divided; six can in pairs."""
   chosen = folds(methods["dense"][-1], count)
   results = train(tmp_path, methods["dense"], chosen, mode, devices=4)
   assert len(list(tmp_path.rglob("checkpoints"))) == groups
@@ -219,7 +219,7 @@ def test_members_over_four_devices(tmp_path, methods, alones, once, mode, count,
 
 
 def test_a_slot_without_a_member_trains_nothing(tmp_path, methods, alones, monkeypatch):
-  """Three members in two groups of two slots."""
+  """Three members are in two groups of two slots."""
   monkeypatch.setattr(groups, "_needed", lambda whole, placement, execution: 1000 * placement.slots)
   results = train(tmp_path, methods["dense"], folds(methods["dense"][-1]), limit_bytes=2500)
   assert [len(list((tmp_path / f"group{k}/checkpoints").iterdir())) > 0 for k in range(2)] == [True, True]
@@ -228,14 +228,14 @@ def test_a_slot_without_a_member_trains_nothing(tmp_path, methods, alones, monke
 
 
 def test_devices_are_divided_among_members_and_shards():
-  """All devices where that is possible, and members side by side where there is a choice."""
+  """All devices are used if possible, and members are placed side by side if there is a choice."""
   divisions = {(1, 8, 4): (1, 4), (5, 8, 4): (1, 4), (6, 8, 4): (2, 2), (3, 5, 4): (3, 1), (8, 8, 4): (4, 1)}
   assert {given: divide(*given) for given in divisions} == divisions
 
 
 @pytest.mark.optimized
 def test_the_scan_driver_gives_the_same(tmp_path, methods, alones):
-  """Members at once. One after another each is a training alone, as in engine_test."""
+  """Members train at once. One after another, each is a single training, as in engine_test."""
   execution = {"driver": "scan", "steps_per_call": 2}
   results = train(tmp_path, methods["dense"], folds(methods["dense"][-1]), execution=execution)
   for result, want in zip(results, alones("dense")[0], strict=True):
@@ -243,7 +243,7 @@ def test_the_scan_driver_gives_the_same(tmp_path, methods, alones):
 
 
 def counted(stages, traces):
-  """The stages, counting how often each update's loss is traced."""
+  """Returns the stages, which count how often the loss of each update is traced."""
 
   def count(update):
     def loss(*args):
@@ -262,11 +262,11 @@ def test_one_after_another_compiles_once(tmp_path, methods, driver):
   method = (counted(stages, traces), *rest)
   train(tmp_path, method, folds(rest[-1], 4), "sequential", execution={"driver": driver, "steps_per_call": 2})
   assert len(list(tmp_path.glob("group*"))) == 4
-  assert sorted(traces) == ["critic", "net", "net"]  # Once a stage, over four members of unequal folds.
+  assert sorted(traces) == ["critic", "net", "net"]  # Once per stage, for four members with different folds.
 
 
 def test_a_member_that_is_not_finite_fails_alone(tmp_path, methods, alones, capsys):
-  """And stays as it was before that step, through the stages that follow."""
+  """It keeps its variables from before that step, also through the following stages."""
   stages, init, data, hparams = methods["dense"]
   chosen = folds(hparams)
   chosen[1] = dataclasses.replace(chosen[1], hparams=chosen[1].hparams | {"critic/rate": float("inf")})
@@ -299,7 +299,7 @@ def test_groups_of_what_the_memory_holds(tmp_path, methods, alones):
 
 @pytest.mark.parametrize(("driver", "alike"), [("steps", False), ("scan", True)])
 def test_what_was_compiled_to_learn_its_memory_is_what_runs(tmp_path, methods, driver, alike):
-  """The programs of the groups that fit are not compiled a second time; those that did not fit are in vain."""
+  """The programs of groups that fit are not compiled again; those that did not fit are discarded."""
   (_, head), init, data, hparams = methods["dense"]
   stages = Stage("critic", (CRITIC,), 1), dataclasses.replace(head, epochs=1)
   chosen, execution = variants(hparams) if alike else folds(hparams), {"driver": driver}
@@ -308,7 +308,7 @@ def test_what_was_compiled_to_learn_its_memory_is_what_runs(tmp_path, methods, d
     chosen = [dataclasses.replace(m, initial={"params": {"fc1": given["params"]["fc1"]}}) for m in chosen]
 
   def compilations(limit):
-    fresh = counted(stages, [])  # Functions that no program was compiled for.
+    fresh = counted(stages, [])  # New functions, for which no program was compiled yet.
     with study_variants.compilations() as seconds:
       results = train(
         folders.pop(), (fresh, init, data, hparams), chosen, limit_bytes=limit, execution=execution
@@ -317,7 +317,7 @@ def test_what_was_compiled_to_learn_its_memory_is_what_runs(tmp_path, methods, d
 
   folders = [tmp_path / str(k) for k in range(5)]
   for limit in (None, 2):
-    compilations(limit)  # Compiles what the runs below share.
+    compilations(limit)  # Compiles the programs that the runs below share.
   (unknown, want), (known, got) = compilations(None), compilations(2**30)
   assert known == unknown
   for one, other in zip(got, want, strict=True):
@@ -330,7 +330,7 @@ class Stop(Exception):
 
 
 def stop_after(monkeypatch, chunks):
-  """Raises in place of the chunk after so many, as a kill would: nothing is saved on the way out."""
+  """Raises an exception after a number of chunks. Like after a kill, nothing is saved."""
   left, original = [chunks], placement.Placement.trainer
 
   def trainer(self, stage, driver):
@@ -350,7 +350,7 @@ def stop_after(monkeypatch, chunks):
 @pytest.mark.optimized
 @pytest.mark.parametrize(("mode", "cuts"), [("vmap", (8,)), ("sequential", (14,))])
 def test_killed_members_resume_bit_for_bit(tmp_path, monkeypatch, methods, mode, cuts):
-  """In the second stage, and in the second of three groups."""
+  """It is killed in the second stage, and in the second of three groups."""
   method, chosen = methods["dense"], folds(methods["dense"][-1])
   settings = {"steps_per_call": 2, "checkpoint_seconds": 0.0}
   want = train(tmp_path / "whole", method, chosen, mode, execution=settings)
@@ -386,7 +386,7 @@ def test_members_resume_on_other_devices(tmp_path, monkeypatch, methods, alones,
 
 
 def variants(hparams):
-  """Members that differ in a rate alone."""
+  """Returns members that differ only in a rate."""
   first = folds(hparams)[0]
   return [
     dataclasses.replace(first, name=f"v{k}", hparams={n: v * (1 + k) for n, v in hparams.items()})
@@ -396,7 +396,7 @@ def variants(hparams):
 
 @pytest.mark.parametrize("mode", ["vmap", "sequential"])
 def test_shared_variables_are_held_once_until_a_stage_trains_them(tmp_path, methods, once, monkeypatch, mode):
-  """Members of one key and plan: one batch for all; `fc1` stays shared, `fc2` until the second stage."""
+  """Members with one key and plan share each batch. `fc1` stays shared, and `fc2` until the second stage."""
   stages, init, data, hparams = methods["dense"]
   stages = Stage("critic", (CRITIC,), 2), stages[1]
   given = jax.device_get(init(jax.random.key(9)))
@@ -432,7 +432,7 @@ def test_shared_variables_are_held_once_until_a_stage_trains_them(tmp_path, meth
 
 @pytest.mark.parametrize("mode", ["vmap", "sequential"])
 def test_no_tracer_leaks_whether_begun_or_resumed(tmp_path, methods, monkeypatch, mode):
-  """Where the device tells its memory, and on resume, states are traced as shapes before anything has run."""
+  """If the device reports its memory, and on resume, states are traced as shapes before anything has run."""
   _, init, data, hparams = methods["dense"]
   given = jax.device_get(init(jax.random.key(9)))
   shared = {"params": {"fc1": given["params"]["fc1"]}}
@@ -473,7 +473,7 @@ def test_each_member_starts_from_what_it_is_given(tmp_path, methods, once, mode)
 
 
 def test_what_is_given_in_part_is_completed_by_each_members_own(tmp_path, methods):
-  """The kernel of `fc1` is the same for all, its bias is not; none is trained."""
+  """The kernel of `fc1` is the same for all members, its bias is not; neither is trained."""
   _, init, data, hparams = methods["dense"]
   critic = (Stage("critic", (CRITIC,), 1),)
 
@@ -498,7 +498,7 @@ def test_evaluation_of_members(tmp_path, methods):
   ]
 
   def outputs(variables, hparams, data, plan, axis_name):
-    """Logits, and what a batch tells of its other rows: the mean number of those that are real."""
+    """Returns logits, and the number of real examples in the batch."""
     del hparams
     sums = (plan["row"] * plan["real"]).sum(), plan["real"].sum()
     total, count = sums if axis_name is None else jax.lax.psum(sums, axis_name)

@@ -1,4 +1,4 @@
-"""Optimizers against steps by hand: AdaBelief's golden numbers, Adam with coupled decay, rates by epoch."""
+"""Compares optimizers with steps by hand: AdaBelief's golden numbers, Adam with coupled decay, rates by epoch."""
 
 import chex
 import jax
@@ -15,7 +15,7 @@ def constant(count):
 
 
 def path(optimizer, start, gradients, rate=1e-3):
-  """The parameter before and after each step in float64, from gradients of one number or tree each."""
+  """Returns the parameter before and after each step in float64, from one gradient (number or tree) per step."""
   with jax.enable_x64(True):
     parameters = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), start)
     state, hparams = optimizer.init(parameters), {"rate": jnp.float64(rate)}
@@ -35,7 +35,7 @@ def test_adabelief_follows_the_golden_path():
 
 
 def test_adabelief_by_the_steps_of_its_package():
-  """adabelief-pytorch 0.2.0: decay first, then the residual from the new mean, eps added up in the second moment."""
+  """adabelief-pytorch 0.2.0: decay comes first, the residual uses the new mean, and eps accumulates."""
   rng = np.random.default_rng(0)
   gradients = rng.normal(0, 1, 12) * np.logspace(-9, 0, 12)
   p, m, s = 0.7, 0.0, 0.0
@@ -64,7 +64,7 @@ def test_adabelief_stays_where_there_is_no_gradient_but_for_decay():
 
 @pytest.mark.parametrize("make", [optim.adabelief, lambda *a: optim.adam(*a, weight_decay=1e-4)])
 def test_every_parameter_decays(make):
-  """Biases, norms and alpha too: nothing is masked."""
+  """This includes biases, norms and alpha: nothing is masked."""
   start = {"conv": {"kernel": 1.0, "bias": 2.0}, "bn": {"scale": 3.0}, "arm": {"alpha": 4.0}}
   _, after = path(make("rate", constant), start, (jax.tree.map(lambda leaf: 0.0, start),))
   for leaf, first in zip(jax.tree.leaves(after), jax.tree.leaves(start), strict=True):
@@ -72,7 +72,7 @@ def test_every_parameter_decays(make):
 
 
 def test_adams_decay_is_part_of_the_gradient():
-  """PyTorch's `weight_decay`: the moments see it, so its step has the rate's size whatever the decay's."""
+  """In PyTorch's Adam, the decay is part of the moments, so the step size is the rate for any decay."""
   p, m, v = 0.8, 0.0, 0.0
   expected = [p]
   gradients = (0.3, -0.2, 0.0)
@@ -95,13 +95,13 @@ def test_an_exponential_rate_changes_once_an_epoch():
 
 
 def test_rates_follow_the_epochs_within_an_optimizer():
-  """Without decay a constant gradient's first-epoch steps are ten ninths of the rate, then nine tenths of that."""
+  """Without decay, steps for a constant gradient are ten ninths of the rate in epoch one, then nine tenths of that."""
   found = path(optim.adam("rate", optim.exponential(0.9, 2)), 0.0, (1.0,) * 4)
   np.testing.assert_allclose(-np.diff(np.ravel(found)), [1e-3, 1e-3, 0.9e-3, 0.9e-3], rtol=1e-6)
 
 
 def test_sgd_spares_norms_from_decay_and_keeps_pytorchs_momentum():
-  """By hand: v = 0.9 v + (g + decay p), p -= rate v."""
+  """The steps by hand are v = 0.9 v + (g + decay p), p -= rate v."""
   start = {"trunk": {"conv": {"kernel": 2.0}, "bn": {"scale": 3.0, "bias": 1.0}, "prelu": {"slope": 0.25}}}
   start |= {"head": {"kernel": 4.0, "bias": 5.0}, "last": {"bias": 6.0}}
   zeros = jax.tree.map(lambda leaf: 0.0, start)

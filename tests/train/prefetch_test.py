@@ -1,4 +1,4 @@
-"""Streamed data give the batches of resident ones: on one device and several, in training and evaluation."""
+"""Tests that streamed data give the same batches as resident data, on one or more devices, also in evaluation."""
 
 import dataclasses
 
@@ -30,7 +30,7 @@ def run(folder, streamed, training=None, backend="pmap", devices=1, batch_size=4
   [("pmap", 1, "steps"), ("pmap", 4, "scan"), ("jit", 4, "scan")],
 )
 def test_streamed_equals_resident(tmp_path, backend, devices, driver):
-  """Six steps an epoch in calls of four, two epochs a stage, two stages."""
+  """Six steps per epoch in calls of four, two epochs per stage, two stages."""
   how = {"backend": backend, "devices": devices, "driver": driver, "steps_per_call": 4}
   want = run(tmp_path / "resident", False, **how)
   got = run(tmp_path / "streamed", True, **how)
@@ -40,7 +40,7 @@ def test_streamed_equals_resident(tmp_path, backend, devices, driver):
 
 
 def test_other_batches_give_another_net(tmp_path):
-  """What the equality above would hide."""
+  """The equality above would not show this."""
   training = toy.training()
   values = {name: np.roll(array, 1, axis=0) for name, array in training.data.items()}
   want = run(tmp_path / "a", True, training)
@@ -50,7 +50,7 @@ def test_other_batches_give_another_net(tmp_path):
 
 @pytest.mark.optimized
 def test_a_killed_streamed_run_resumes_bit_for_bit(tmp_path, monkeypatch):
-  """Three chunks an epoch: stopped within the second epoch."""
+  """There are three chunks per epoch; it stops within the second epoch."""
   settings = {"driver": "steps", "steps_per_call": 2, "checkpoint_seconds": 0.0}
   want = run(tmp_path / "whole", True, **settings)
   cut = tmp_path / "cut"
@@ -70,7 +70,7 @@ def test_resuming_with_another_placement_says_so(tmp_path, capsys):
 
 
 def of_three(data, columns, keys):
-  """A batch whose pictures are mixed of three records each, and of their example's key."""
+  """Returns a batch in which each picture is mixed from three records and the example's key."""
   noise = jax.vmap(lambda key: jax.random.normal(key, (5,)))(keys)
   x = data["x"][columns["row"]] + 2 * data["x"][columns["target"]] - data["x"][columns["partner"]]
   return {"x": x + noise, "label": data["label"][columns["partner"]]}
@@ -105,7 +105,7 @@ def test_evaluation_in_streamed_windows(backend, devices):
   spread = dataclasses.replace(spread, streamed=True)
 
   def outputs(variables, hparams, data, plan, axis_name):
-    """With the mean row of the whole batch: of those rows that are real."""
+    """Returns outputs with the mean over all real examples of the batch."""
     x, real = data["x"][plan["row"]] * variables["params"]["weight"] * hparams["one"], plan["real"][:, None]
     sums = (x * real).sum(0), real.sum(0)
     total, count = sums if axis_name is None else jax.lax.psum(sums, axis_name)
@@ -128,19 +128,19 @@ def test_evaluation_in_streamed_windows(backend, devices):
 
 
 def test_each_shard_reads_rows_of_its_own_and_all_are_read():
-  """Of eight shards: their rows are disjoint, cover the batch, and stand in place."""
+  """The examples of eight shards are disjoint, cover the batch, and are in the right places."""
   plan = {"row": np.arange(3 * 16).reshape(3, 1, 16), "target": 100 + np.arange(3 * 16).reshape(3, 1, 16)}
   rows, columns = prefetch.window(plan, 8)
   assert rows.shape == (8, 2 * 3 * 2)
   assert np.unique(rows).size == rows.size
   for name, column in plan.items():
     for position in range(16):
-      block = rows[position // 2]  # Two rows of a batch per shard.
+      block = rows[position // 2]  # Two examples of a batch per shard.
       np.testing.assert_array_equal(block[columns[name][:, 0, position]], column[:, 0, position])
 
 
 def test_members_on_streamed_data_equal_those_on_resident(tmp_path):
-  """Two trainings of other seeds and rows, watched and tested, side by side on two devices each."""
+  """Two trainings with different seeds and records, with validation and test, side by side on two devices each."""
 
   def member(k):
     rows = np.arange(23) if k else np.arange(3, 20)

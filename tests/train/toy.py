@@ -40,7 +40,7 @@ def net_loss(variables, batch, keys, context):
   return LossOut(
     loss={
       "cross_entropy": (losses.cross_entropy(logits, batch["label"]).sum(), count),
-      # Weighted by the examples it concerns: on one device alone there may be none.
+      # Weighted by the examples to which it applies; one device may have none.
       "rare": ((weight * (logits[:, 0] + 0.1 * noise) ** 2).sum(), weight.sum()),
     },
     metrics={"accuracy": ((logits.argmax(-1) == batch["label"]).sum(dtype=jnp.float32), count)},
@@ -85,25 +85,25 @@ def data(n=26):
 
 
 def training(batch_size=4, remainder="wrap", n=26, **kwargs):
-  """A training alone."""
+  """Returns a single training."""
   plan = Plan(np.arange(n - 3), batch_size, remainder, [7])
   member = Member("", 3, plan, {"net/rate": 0.02, "critic/rate": 0.01})
   return Training(stages(**kwargs), [member], lambda key: MODEL.init(key, jnp.zeros((1, 5))), data(n))
 
 
 def with_member(training, **changes):
-  """The training with another of what its only member has."""
+  """Returns the training with changed fields of its only member."""
   (member,) = training.members
   return dataclasses.replace(training, members=[dataclasses.replace(member, **changes)])
 
 
 def placed(backend, devices):
-  """The placement of a training alone on so many devices."""
+  """Returns the placement of a single training on a number of devices."""
   return Placement(tuple(jax.devices()[:devices]), devices, backend=backend)
 
 
 def run(folder, training, *, resume=False, log=print, **execution):
-  """The variables at the end of a training alone."""
+  """Returns the final variables of a single training."""
   training = dataclasses.replace(training, execution=Execution(**{"devices": 1, **execution}))
   (result,) = Trainer(training, folder, log=log).fit(resume=resume)
   return result.variables

@@ -1,4 +1,4 @@
-"""Weights come back as they were, and a damaged folder is refused by the name of its file."""
+"""Tests that weights are restored unchanged, and that a damaged folder is refused with the name of the file."""
 
 import errno
 import hashlib
@@ -32,12 +32,12 @@ def test_round_trip(folder):
   assert meta["model"] == "M"
   assert meta["label_names"] == ["joy", "père"]
   chex.assert_trees_all_equal_shapes_and_dtypes(variables, VARIABLES)
-  chex.assert_trees_all_equal(variables, VARIABLES)  # NaN equals NaN.
+  chex.assert_trees_all_equal(variables, VARIABLES)  # Here NaN equals NaN.
   assert sorted(p.name for p in folder.iterdir()) == ["weights.json", "weights.npz"]
 
 
 def test_a_digest_is_that_of_the_arrays(folder):
-  """Of their names, shapes, dtypes and bytes; not of their order or of the file."""
+  """It depends on names, shapes, dtypes and bytes, but not on the order or the file."""
   before = digest(VARIABLES)
   assert digest(load_weights(folder)[0]) == before
   assert digest(dict(reversed(VARIABLES.items()))) == before
@@ -89,7 +89,7 @@ def test_a_description_cut_short(folder):
 
 
 def described(folder, data):
-  """Puts other bytes in the place of the arrays, with their digest."""
+  """Replaces the arrays by other bytes, with their digest."""
   (folder / "weights.npz").write_bytes(data)
   meta = json.loads((folder / "weights.json").read_text())
   (folder / "weights.json").write_text(json.dumps(meta | {"sha256": hashlib.sha256(data).hexdigest()}))
@@ -145,7 +145,7 @@ def test_values_that_no_trained_net_has(tmp_path):
 
 
 def test_folders_that_cannot_be_written(folder, monkeypatch, tmp_path):
-  """What was there stays whole."""
+  """The earlier content stays intact."""
   (tmp_path / "file").write_text("")
   with pytest.raises(
     UserError, match=r"file/in cannot be written \(Not a directory\): .*choose another folder"

@@ -1,4 +1,4 @@
-"""The data sets, one TFDS builder each in a folder of its own, none of which needs TensorFlow.
+"""The data sets, each a TFDS builder in a separate folder. None of them needs TensorFlow.
 
 A builder module defines `Builder` (a `tfds.core.GeneratorBasedBuilder`) and `Config` (a dataclass, subclass
 of `tfds.core.BuilderConfig`), whose own fields are the options of the data set. A field with the metadata

@@ -1,7 +1,7 @@
-"""The stills of paper 000: JAFFE, CK+, MSFDE and KDEF, grey, seven classes (its Table 1).
+"""The stills of paper 000 (its Table 1): grey pictures of JAFFE, CK+, MSFDE and KDEF in seven classes.
 
-The paper's JAFFE counts are those of the strongest rated emotion, not of the posed one; its "CK" counts are those of
-CK+ without contempt, four sequences fewer. Of MSFDE it has five emotions, without neutral faces. Full copies of KDEF,
+The paper's counts for JAFFE fit the emotion with the highest rating, not the posed one. Its counts for "CK" fit CK+
+without contempt, less four sequences. It uses five emotions of MSFDE, without neutral faces. Full copies of KDEF,
 CK+ and MSFDE hold 46, 4 and 1 more pictures than Table 1, and the paper does not say which ones it left out.
 """
 
@@ -14,7 +14,7 @@ from jaxfer.data.mixed import Mixture, Part
 from jaxfer.errors import unknown
 from jaxfer.ranges import Channels, Range, Seed, StoredSize
 
-IMAGE_SIZES = (64, 24)  # The paper's preset of Table 2, and the small ones.
+IMAGE_SIZES = (64, 24)  # Table 2: the size of the paper's preset, and that of the small ones.
 LABELS = ("happiness", "sadness", "surprise", "anger", "disgust", "fear", "neutral")
 _TABLE_1 = {
   "jaffe": (40, 34, 41, 26, 39, 8, 25),
@@ -31,7 +31,7 @@ class Config(tfds.core.BuilderConfig):
   Attributes:
     image_size: S, edge of the pictures in pixels.
     channels: 1 (grey) or 3 (RGB).
-    crop: as of every set of stills; the paper says only that the whole face is visible.
+    crop: as for all stills; the paper states only that the whole face is visible.
     jaffe_labels: "rated" (the paper's) or "posed".
     neutral_below: with rated labels, a picture of JAFFE is neutral if none of its six mean ratings (1 to 5) reaches
       this number. `jaxfer prepare jaffe` needs the same value.
@@ -56,7 +56,7 @@ class Config(tfds.core.BuilderConfig):
 
 
 def mixture(config: Config) -> Mixture:
-  """Its parts."""
+  """Returns the mixture of the data sets."""
   common = {"image_size": config.image_size, "channels": config.channels, "crop": config.crop}
   rated = {"label_source": "ratings", "neutral_below": config.neutral_below}
   own = {

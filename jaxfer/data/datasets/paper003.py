@@ -1,8 +1,8 @@
 """The stills of paper 003: frames of MUG, CK+ and RAVDESS.
 
-For training, frames at equal spacing of every sequence; for recognition, some about the middle (MUG) or the last ones
+Training uses equally spaced frames of every sequence. Recognition uses some around the middle (MUG) or the last ones
 (CK+, without contempt), and none of RAVDESS. The paper trains on 29,085 images of 195 people and recognises 2,037. It
-does not say how many frames of a sequence it takes, and counts more people than MUG hands out. Ten frames of each of
+does not say how many frames of a sequence it takes, and counts more people than MUG distributes. Ten frames of each of
 the 3,067 sequences (1,462 of MUG, 593 of CK+, 1,012 sung ones of RAVDESS) are 30,670, which fits its number and seven
 test people. With the spoken clips there would be 45,070.
 """
@@ -35,10 +35,10 @@ class Config(tfds.core.BuilderConfig):
   Attributes:
     image_size: S, edge of the pictures in pixels.
     channels: 3 (RGB) or 1 (grey).
-    crop: "detector" cuts all three sets by one detector, as the paper does; others as of every set of stills.
-    use: "both", or "training" or "recognition" alone. Of both, `split_of` trains on the one and tests the other.
-    num_frames: frames of a sequence, at equal spacing, for training.
-    channel: of RAVDESS, for training: "song" as in the paper, "speech" or "both".
+    crop: "detector" crops all three sets with one detector, as in the paper; other values as for all stills.
+    use: "training", "recognition" or "both"; with "both", `split_of` trains on the one and tests on the other.
+    num_frames: number of equally spaced frames per sequence, for training.
+    channel: channel of RAVDESS for training: "song" as in the paper, "speech" or "both".
   """
 
   image_size: StoredSize = 64
@@ -56,7 +56,7 @@ class Config(tfds.core.BuilderConfig):
 
 
 def mixture(config: Config) -> Mixture:
-  """Its parts."""
+  """Returns the mixture of the data sets."""
   common = {"image_size": config.image_size, "channels": config.channels, "crop": config.crop}
   both = config.use == "both"
   parts: list[Part] = []
@@ -64,13 +64,13 @@ def mixture(config: Config) -> Mixture:
     parts += _training(config, common, "training" if both else "")
   if config.use != "training":
     parts += _recognition(common, "recognition" if both else "")
-  # Training asks for people alone: no picture need be dropped for its class.
+  # Training uses identities only, so no picture is dropped because of its class.
   labels = LABELS if config.use == "recognition" else (*LABELS, "calm", "contempt", UNLABELLED)
   return Mixture(labels, tuple(parts), "paper 003", published=_PUBLISHED if both else {})
 
 
 def _training(config: Config, common: Mapping[str, Any], purpose: str) -> tuple[Part, ...]:
-  """Frames at equal spacing. Sequences with fewer frames than `num_frames` give fewer than expected."""
+  """Equally spaced frames. Sequences with fewer frames than `num_frames` give fewer than expected."""
   spaced = {**common, "frames": f"equal:{config.num_frames}"}
   labelled = zip(ckplus.LABELS, ckplus.CLASS_COUNTS, strict=True)
   sequences = {**dict(labelled), UNLABELLED: ckplus.NUM_SEQUENCES - ckplus.NUM_LABELLED}

@@ -1,4 +1,4 @@
-"""Facial action units and the emotions they make up: paper 000's Tables 4 and 5 as data, and the rig they drive.
+"""Facial action units, the emotions they make up (paper 000, Tables 4 and 5), and the facial rig that they drive.
 
 The tables give an action unit's value as a share of its range of motion (0 to 100). Their numbers are kept as
 printed, though the ranges differ widely: happiness has the lip corner puller at 10 and is still a smile. So each
@@ -60,9 +60,9 @@ EMOTIONS: dict[str, dict[int, int]] = {
   "surprise": {1: 40, 2: 30, 5: 60, 15: 20, 16: 25, 20: 10, 26: 60},
 }
 
-# Paper 004's nine classes in the order of its tables, with Table 4's values; it prints none for the two that Table 4
-# lacks, which are our choice: excitement is joy of high arousal (an open mouth, raised brows, wide eyes), relaxed is
-# a slight smile with eyes that close.
+# Paper 004's nine classes in the order of its tables, with the values of Table 4. The paper gives no values for the two
+# classes that Table 4 lacks. They are our choice: excitement is joy with high arousal (an open mouth, raised brows,
+# wide eyes), relaxed is a slight smile with eyes that close.
 _NINE = {
   "joy": EMOTIONS["happiness"],
   **{name: EMOTIONS[name] for name in ("sadness", "fear", "surprise", "anger", "disgust")},
@@ -77,7 +77,7 @@ LABELS: tuple[str, ...] = tuple(EMOTIONS)
 
 
 class Controls(NamedTuple):
-  """What muscles do to the drawn face, each [2] (picture's left, right), 0 at rest and about 1 at full motion."""
+  """Movements of the drawn face, each [2] (left and right in the picture), 0 at rest and about 1 at full motion."""
 
   brow_inner: jax.Array
   brow_outer: jax.Array
@@ -142,12 +142,12 @@ RIG: dict[int, tuple[float, dict[str, float]]] = {
 
 GAINS = np.array([RIG[unit][0] for unit in ORDER], np.float32)
 _WEIGHTS = np.array([[RIG[unit][1].get(c, 0.0) for c in Controls._fields] for unit in ORDER], np.float32)
-# A wink is the one unit that moves one side only.
+# A wink is the only unit that moves only one side.
 _SIDES = np.array([[1.0, 1.0 if unit != 46 else 0.0] for unit in ORDER], np.float32).T
 
 
 def emotion_table(classes: str = "seven") -> np.ndarray:
-  """Returns a set of `CLASSES` as [labels, 33 action units] float32 in [0, 1], columns as `ORDER`."""
+  """Returns the action units of a set of `CLASSES`, float32 [labels, 33] in [0, 1], with columns in `ORDER`."""
   rows = CLASSES[classes].values()
   return np.array([[units.get(unit, 0) / 100 for unit in ORDER] for units in rows], np.float32)
 

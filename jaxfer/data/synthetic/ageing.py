@@ -1,9 +1,10 @@
-"""Elderly faces (our choice throughout): a drawn person decades later, in traits, in wrinkles and in expressiveness.
+"""Makes a drawn person decades older in traits, wrinkles and expressiveness (everything here is our choice).
 
-What is changed: lines of forehead, glabella, eyes, lips, cheeks and neck; deep folds from nose to mouth and from mouth
-to jaw; brows, lids, corners of the mouth, cheeks and jowls that hang; thinner lips, lashes and hair, a higher hairline,
-greyer hair and brows, paler and spotted skin. Expressions are weaker (x 0.6 at age 1) and every person's own more than
-a young one's: how strongly a unit moves, how unequal its sides are, and what of it the resting face holds.
+The following is added or changed: lines of forehead, glabella, eyes, lips, cheeks and neck; deep folds from nose to
+mouth and from mouth to jaw; brows, lids, corners of the mouth, cheeks and jowls that hang; thinner lips, lashes and
+hair, a higher hairline, greyer hair and brows, paler and spotted skin. Expressions are weaker (times 0.6 at age 1) and
+differ more between people: how strongly a unit moves, how unequal its sides are, and how much of it the resting face
+shows.
 """
 
 import jax
@@ -16,17 +17,17 @@ from jaxfer.data.synthetic.geometry import Face, bump, hill, side
 from jaxfer.data.synthetic.identity import Identity, Wear
 from jaxfer.data.synthetic.shapes import stroke
 
-# What resting faces come to hold: lowered brows, tight lids, low corners, a raised chin, pressed lips.
+# Units that resting faces show with age: lowered brows, tight lids, low corners, a raised chin, pressed lips.
 _SETTLING = np.isin(action_units.ORDER, (4, 7, 15, 17, 24)).astype(np.float32)
 
 
 def aged(key: jax.Array, who: Identity, age: jax.Array) -> Identity:
-  """The same person at an age.
+  """Returns the same person at a given age.
 
   Args:
-    key: A typed key; says how this person ages.
-    who: As `identity.sample_identity` draws people, of ages that hardly show.
-    age: Mean of the people's, 0 (as `who`) to 1 (elderly); a person's own is 0.75 to 1.25 times as much.
+    key: A typed key that determines how this person ages.
+    who: A person from `identity.sample_identity`, whose age hardly shows.
+    age: Mean age of the people, 0 (as `who`) to 1 (elderly); a person's age is 0.75 to 1.25 times this value.
   """
   draws = Draws(key, 160)
   u, n, chance = draws.uniform, draws.normal, draws.chance
@@ -75,7 +76,7 @@ def aged(key: jax.Array, who: Identity, age: jax.Array) -> Identity:
 
 
 def wrinkles(face: Face, wear: Wear, x: jax.Array, y: jax.Array, foot: jax.Array) -> jax.Array:
-  """Share of the light that lines and folds swallow, at material coordinates, beside `shapes.creases`."""
+  """Share of the light absorbed by lines and folds at material coordinates, in addition to `shapes.creases`."""
   who, c = face.identity, face.controls
   ax = jnp.abs(x)
   s = lambda pair: side(pair, x)  # noqa: E731
@@ -105,7 +106,7 @@ def wrinkles(face: Face, wear: Wear, x: jax.Array, y: jax.Array, foot: jax.Array
   # The upper lid's skin hangs over its outer half.
   hood = stroke(y + who.eye_upper + 0.035 - 0.16 * (ax - who.eye_x), 0.026, foot)
   dark += 0.50 * wear.sag * hood * bump(((ax - who.eye_x - 0.05) / 0.25) ** 2)
-  # From the nose's wing round the mouth's corner, then from the corner down to the jaw.
+  # From the wing of the nose round the corner of the mouth, then from the corner down to the jaw.
   along = jnp.clip((y - n + 0.10) / (m - n + 0.22), -0.3, 1.3)
   fold = ax - who.nose_width - 0.04 - (who.mouth_width - who.nose_width + 0.10) * along * (0.5 + 0.5 * along)
   dark += 0.75 * folds * stroke(fold, 0.026, foot) * bump(((along - 0.5) / 0.70) ** 2)
@@ -120,7 +121,7 @@ def wrinkles(face: Face, wear: Wear, x: jax.Array, y: jax.Array, foot: jax.Array
 
 
 def hanging(who: Identity, wear: Wear, x: jax.Array, y: jax.Array) -> jax.Array:
-  """What is added to the relief: pouches under the eyes, cheeks that hang over the folds, jowls, sunken temples."""
+  """Additions to the relief: pouches under the eyes, cheeks that hang over the folds, jowls, sunken temples."""
   ax = jnp.abs(x)
   m = who.mouth_y
   z = 0.035 * hill(ax - who.eye_x + 0.02, y - who.eye_lower - 0.075, 0.20, 0.085)
@@ -131,7 +132,7 @@ def hanging(who: Identity, wear: Wear, x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def spots(wear: Wear, x: jax.Array, y: jax.Array) -> jax.Array:
-  """Share of the light that spots in the skin and its coarser grain swallow."""
+  """Share of the light absorbed by spots in the skin and by its coarser grain."""
   dark = 0.022 * wear.lines * jnp.sin(23.0 * x + 7.0 * y + wear.phase[0]) * jnp.sin(19.0 * y - 9.0 * x)
   for spot in wear.spots:
     dark += jnp.maximum(spot[3], 0.0) * hill(x - spot[0], y - spot[1], 1.6 * spot[2], 1.3 * spot[2])

@@ -1,4 +1,4 @@
-"""Drawn faces in the frame of RAF-DB's aligned pictures: eyes and mouth in fixed places."""
+"""Drawn faces in the frame of RAF-DB's aligned pictures, with eyes and mouth in fixed places."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jaxfer.kernels import warp
 
 
 def _from_frame(points: jax.Array) -> jax.Array:
-  """The affine map [2, 3] from the aligned frame, its edges 0 and 1, to where the 37 points [37, 2] are given."""
+  """Returns the affine map [2, 3] from the aligned frame, with edges 0 and 1, to the coordinates of the 37 points."""
   five = manual_points(points)
   source = jnp.stack([five[0], five[1], 0.5 * (five[3] + five[4])])
   # Published positions count from the middle of the first pixel.
@@ -21,9 +21,9 @@ def _from_frame(points: jax.Array) -> jax.Array:
 
 @jax.jit
 def framed(faces: Face) -> Face:
-  """Moves and scales faces [batch], so that the picture is the smallest upright square about the aligned frame.
+  """Moves and scales faces [batch], so that the picture is the smallest upright square around the aligned frame.
 
-  So `align` finds all that it needs within the picture.
+  Then the picture contains all that `align` needs.
   """
 
   def one(face: Face) -> Face:
@@ -39,11 +39,12 @@ def framed(faces: Face) -> Face:
 
 
 def align(picture: jax.Array, points: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
-  """Brings a picture to the aligned frame by its own landmarks, bilinearly.
+  """Warps a picture to the aligned frame by its own landmarks, with bilinear interpolation.
 
   Args:
-    picture: [S, S, channels] float, S >= size; not much larger, as nothing smooths it.
-    points: [37, 2], its landmarks in pixels.
+    picture: [S, S, channels] float, S >= size. S should not be much larger than size, since the picture is not
+      smoothed.
+    points: [37, 2], landmarks of the picture in pixels.
     size: edge of the result in pixels.
 
   Returns:

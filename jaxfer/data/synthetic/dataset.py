@@ -1,16 +1,17 @@
-"""Draws labelled sets of stills and sequences: who, which expression, when, filmed how, all from one seed.
+"""Draws labelled sets of stills and sequences; people, expressions, timing and scenes all follow from one seed.
 
-Subject s of seed k is the same person however many subjects there are and whichever set is drawn. Pose, light,
-background, blur, noise, blinks and the order of classes within a subject are drawn without looking at the label.
+Subject s of seed k is the same person for any number of subjects and for every kind of set. Pose, light,
+background, blur, noise, blinks and the order of classes within a subject do not depend on the label.
 
 The arrays are equal on every machine. Processors and compilers round differently, so everything is computed in float64
 on the host's processor and rounded once, at the end: pictures to 8 bits, flow to 16, landmarks to 1/1024 pixel, action
 units to 2**-20. Before that, two machines differ in the last digits of float64, which is far less than one step.
 
-How hard it is, measured on people never seen: 64 pixel grey stills of 100 people, 28 each, 65 people to train, 10 to
-choose, 25 to test; three sets (seeds 0, 1, 2). Logistic regression on standardised pixels, C chosen among 1e-3 to 1:
-51.3, 46.7, 49.4 % of seven classes. Two 3 x 3 convolutions (32, 64), each with 2 x 2 pooling, dropout 0.5, a dense
-layer of 128; Adam 1e-3, 20 epochs, the best epoch chosen: 80.7, 79.4, 76.4 %.
+The difficulty was measured on unseen people, with grey stills of 64 x 64 pixels of 100 people, 28 each: 65 people for
+training, 10 for validation, 25 for testing; three sets (seeds 0, 1, 2). Logistic regression on standardised pixels,
+with C chosen from 1e-3 to 1, reaches 51.3, 46.7 and 49.4 % on seven classes. A network of two 3 x 3 convolutions (32,
+64), each with 2 x 2 pooling, dropout 0.5 and a dense layer of 128 reaches 80.7, 79.4 and 76.4 % (Adam 1e-3, 20 epochs,
+best epoch by validation).
 """
 
 import contextlib
@@ -31,19 +32,20 @@ from jaxfer.data.synthetic.identity import Identity, Pose, Scene, sample_identit
 from jaxfer.data.synthetic.landmarks import landmarks
 from jaxfer.errors import UserError
 
-_SEQUENCES = 1 << 20  # added to a take's number: sequences share no key with stills
-_STUDIO = _SEQUENCES - 1  # for the place where all stills of a person are taken
-_STUDIO_POSE = 0.25  # how far heads turn there, of how far they turn elsewhere
-_CHUNK = 32  # pictures drawn at once: one compiled program whatever the set's size
-_STRAY = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 16, 17, 20, 23, 26)  # units that may stir uninvited
+_SEQUENCES = 1 << 20  # Added to a take's number, so that sequences share no key with stills.
+_STUDIO = _SEQUENCES - 1  # Key of the place where all stills of a person are taken.
+_STUDIO_POSE = 0.25  # Range of head turns in the studio, as a share of the usual range.
+_CHUNK = 32  # Pictures drawn at once, so that one compiled program draws sets of any size.
+# Units that may move regardless of the label.
+_STRAY = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 16, 17, 20, 23, 26)
 _STRAYING = np.isin(action_units.ORDER, _STRAY).astype(np.float32)
 _BLINK = action_units.ORDER.index(45)
-_STEPS = {"landmarks": 2.0**10, "action_units": 2.0**20}  # what floats are rounded to, in steps per unit
+_STEPS = {"landmarks": 2.0**10, "action_units": 2.0**20}  # Rounding of floats, in steps per unit.
 
 
 @contextlib.contextmanager
 def _precise() -> Iterator[None]:
-  """Computes in float64 on the host's processor, whatever the default type and device are."""
+  """Computes in float64 on the host's processor, regardless of the default type and device."""
   try:
     processor = jax.local_devices(backend="cpu")[0]
   except RuntimeError as error:
@@ -56,14 +58,14 @@ def _precise() -> Iterator[None]:
 
 
 def _stored(name: str, array: np.ndarray) -> np.ndarray:
-  """An array as it is handed out: floats are rounded to float32 multiples of a step that no rounding error crosses."""
+  """Returns an array as it is stored: floats are rounded to float32 multiples of a step far above rounding errors."""
   if name not in _STEPS:
     return array
   return (np.rint(array * _STEPS[name]) / _STEPS[name]).astype(np.float32)
 
 
 def _two_sided(who: Identity, values: jax.Array) -> jax.Array:
-  """This person's way of showing action units [..., 33]: [..., 2, 33], left and right of the picture."""
+  """Applies this person's gain and asymmetry to action units [..., 33]: [..., 2, 33], left and right of the picture."""
   tilt = 0.5 * who.asymmetry
   return jnp.stack([values * (1.0 + tilt), values * (1.0 - tilt)], -2)
 
@@ -71,7 +73,7 @@ def _two_sided(who: Identity, values: jax.Array) -> jax.Array:
 def _expression(
   key: jax.Array, who: Identity, label: jax.Array, intensity: jax.Array, classes: str = "seven"
 ) -> jax.Array:
-  """The label's action units [33] at an intensity, in this person's measure, with the take's own variation."""
+  """Returns the label's action units [33] at an intensity, scaled for this person and varied for this take."""
   table = jnp.asarray(action_units.emotion_table(classes))[label]
   draws = Draws(key, 3 * len(table))
   varied = jnp.exp(draws.normal(0.16, len(table)))
@@ -85,12 +87,12 @@ def _subject_key(seed: jax.Array, subject: jax.Array) -> jax.Array:
 
 
 def _close_up(pose: Pose) -> Pose:
-  """Frames a pose as the importers crop real sequences: the box from brows to chin and a fifth of it beyond."""
+  """Frames a pose as the importers crop real sequences: the box from brows to chin, enlarged by a fifth."""
   return pose._replace(x=0.5 * pose.x, y=0.5 * (pose.y + 0.11) - 0.40, scale=0.88 / 0.60 * pose.scale)
 
 
 def _labels(num_subjects: int, per_subject: int, seed: int, classes: str = "seven") -> np.ndarray:
-  """Labels [subjects, per_subject]: classes in equal numbers, in an order of each subject's own."""
+  """Returns labels [subjects, per_subject]: all classes equally often, in a random order for each subject."""
   num = len(action_units.CLASSES[classes])
   return np.stack(
     [np.random.default_rng((seed, s)).permutation(np.arange(per_subject) % num) for s in range(num_subjects)]
@@ -113,7 +115,7 @@ def _cast_stills(
   classes: str = "seven",
   age: jax.Array | None = None,
 ) -> tuple[Any, ...]:
-  """Who stands how before which camera, showing what: (Face, Scene, action units), each batched."""
+  """Draws people, poses, scenes and expressions: (Face, Scene, action units), each batched."""
 
   def one(subject: jax.Array, take: jax.Array, label: jax.Array) -> tuple[Any, ...]:
     key = _subject_key(seed, subject)
@@ -137,7 +139,7 @@ def _cast_stills(
 def _cast_sequences(
   seed: jax.Array, subject: jax.Array, take: jax.Array, label: jax.Array, time_course: str, num_frames: int
 ) -> tuple[Any, ...]:
-  """As `_cast_stills`; pose, controls and action units of the face have a time axis [T] after the batch's."""
+  """Like `_cast_stills`, but pose, controls and action units have a time axis [T] after the batch axis."""
 
   def one(subject: jax.Array, take: jax.Array, label: jax.Array) -> tuple[Any, ...]:
     key = _subject_key(seed, subject)
@@ -152,12 +154,12 @@ def _cast_sequences(
     active = timecourse.course(time[:, None], delay, jnp.minimum(duration, 1.0 - delay), time_course)
     activity = active * apex
     if time_course == "fleeting":
-      # Subtle, and gone when something else moves the face: a part of an expression drawn without regard to the label.
+      # Subtle, and over before other movements of the face: part of an expression that does not depend on the label.
       draw = Draws(jax.random.fold_in(keys[0], 1), 2)
       another = jnp.minimum(draw.uniform(0.0, 7.0).astype(int), 6)
       motion = _expression(jax.random.fold_in(keys[1], 1), who, another, draw.uniform(0.25, 0.5))
       activity = 0.7 * activity + timecourse.distraction(time[:, None]) * motion
-    # A blink now and then, of about a fifth of the course, over before its end.
+    # An occasional blink, which takes about a fifth of the course and ends before it.
     blink = jnp.maximum(1.0 - jnp.abs(time - u(0.15, 0.7)) / 0.10, 0.0) * draws.chance(0.25)
     values = (activity + who.rest).at[:, _BLINK].add(blink)
     shown = jnp.clip(_two_sided(who, values), 0.0, 1.0)
@@ -171,7 +173,7 @@ def _cast_sequences(
   return jax.vmap(one)(subject, take, label)
 
 
-# Casting and drawing are compiled apart: else the compiler draws people and light anew for every pixel.
+# Casting and drawing are compiled separately; otherwise the compiler recomputes people and light for every pixel.
 @functools.partial(jax.jit, static_argnames=("size", "channels"))
 def _draw_stills(faces: Face, scenes: Scene, size: int, channels: int) -> dict[str, jax.Array]:
   def one(face: Face, scene: Scene) -> dict[str, jax.Array]:
@@ -200,7 +202,7 @@ def _draw_aligned(faces: Face, scenes: Scene, size: int, channels: int) -> dict[
 
 @jax.jit
 def _misplaced(seed: jax.Array, subject: jax.Array, take: jax.Array, deviation: jax.Array) -> jax.Array:
-  """What a detector errs by in pictures [n]: Gaussian, [n, 37, 2]."""
+  """Returns simulated errors of a landmark detector for pictures [n]: Gaussian, [n, 37, 2]."""
 
   def one(subject: jax.Array, take: jax.Array) -> jax.Array:
     key = jax.random.fold_in(_subject_key(seed, subject), 1 + take)
@@ -232,18 +234,18 @@ def _draw_sequences(faces: Face, scenes: Scene, size: int) -> dict[str, jax.Arra
 
 
 def quantize_flow(flow: jax.Array) -> jax.Array:
-  """Pixels to the stored form: clipped to +-20 pixels, int16 = round(flow 32767 / 20)."""
+  """Converts flow in pixels to the stored form: clipped to +-20 pixels, int16 = round(flow * 32767 / 20)."""
   return jnp.round(jnp.clip(flow, -20.0, 20.0) * (32767 / 20)).astype(jnp.int16)
 
 
 def _chunks(cast: Any, draw: Any, labels: np.ndarray, chunk: int) -> dict[str, np.ndarray]:
-  """Casts all takes and draws them, in chunks of one size, and joins the arrays."""
+  """Casts and draws all takes in chunks of one size, and concatenates the arrays."""
   num_subjects, takes = labels.shape
   subject, take = (grid.reshape(-1) for grid in np.indices((num_subjects, takes), np.int32))
   total = len(subject)
   parts = []
   for start in range(0, total, chunk):
-    rows = np.arange(start, start + chunk) % total  # the last chunk is filled up and cut
+    rows = np.arange(start, start + chunk) % total  # The last chunk is filled up, then cut off.
     faces, scenes, shown = cast(subject[rows], take[rows], labels.reshape(-1)[rows])
     parts.append(jax.device_get(draw(faces, scenes) | {"action_units": shown}))
   arrays = {name: _stored(name, np.concatenate([p[name] for p in parts])[:total]) for name in parts[0]}
@@ -263,33 +265,34 @@ def generate_stills(
   age: float = 0.0,
   classes: str = "seven",
 ) -> dict[str, np.ndarray]:
-  """Draws stills near the apex (intensity 0.5 to 1 of Table 4), classes in equal numbers per subject.
+  """Draws stills near the apex (intensity 0.5 to 1 of Table 4), with all classes equally often per subject.
 
   Args:
-    num_subjects: People.
-    images_per_subject: Pictures of each; a multiple of the number of classes gives every class equally often.
-    image_size: Side in pixels.
+    num_subjects: Number of people.
+    images_per_subject: Pictures per person; a multiple of the number of classes gives every class equally often.
+    image_size: Edge in pixels.
     channels: 1 (grey, BT.601 luma) or 3 (RGB).
-    seed: Chooses the people and everything else.
-    aligned: Whether the eyes and the middle of the mouth lie where RAF-DB's aligned pictures have them;
-      the same faces otherwise, before another part of their background.
-    landmark_noise: Standard deviation of what is added to the landmarks, as detectors err (our choice), in hundredths
-      of the picture's side: pixels of RAF-DB's aligned frame.
-    studio: Whether all pictures of a person are taken in one place, under one light, of a head that hardly turns, as in
-      sets recorded in a laboratory.
-    age: How old the people are on average, 0 (as drawn without it) to 1 (elderly); see `ageing`. People, places and
-      takes of a seed are the same at every age.
-    classes: A set of `action_units.CLASSES`: "seven" of paper 000, or "nine" of paper 004, whose excitement is joy of
-      high arousal (an open mouth, raised brows, wide eyes) and whose relaxed is a slight smile with eyes that close:
-      our choice for both.
+    seed: Seed of all random numbers.
+    aligned: Whether the eyes and the middle of the mouth are placed as in RAF-DB's aligned pictures. The faces are the
+      same otherwise, in front of another part of their background.
+    landmark_noise: Standard deviation of Gaussian errors of the landmarks, which simulate a detector (our choice), in
+      hundredths of the picture's edge, which are pixels of RAF-DB's aligned frame.
+    studio: Whether all pictures of a person are taken in one place, under one light and with little head movement, as
+      in data sets recorded in a laboratory.
+    age: Mean age of the people, 0 (unchanged) to 1 (elderly); see `ageing`. People, places and takes of a seed are the
+      same at every age.
+    classes: A set of `action_units.CLASSES`: "seven" of paper 000, or "nine" of paper 004. We chose its excitement to
+      be joy with high arousal (an open mouth, raised brows, wide eyes), and its relaxed to be a slight smile with eyes
+      that close.
 
   Returns:
-    Arrays over n = num_subjects * images_per_subject pictures, subject by subject: `image` [n, S, S, channels] uint8,
-    `label` [n] int32 (index into the names of `classes`), `subject` and `take` [n] int32, `action_units` [n, 33]
-    float32 in [0, 1] (the mean of both sides, the resting face's included), `landmarks` [n, 37, 2] float32 pixels.
+    A dict of arrays over n = num_subjects * images_per_subject pictures, ordered by subject: `image` [n, S, S,
+    channels] uint8, `label` [n] int32 (index into the names of `classes`), `subject` and `take` [n] int32,
+    `action_units` [n, 33] float32 in [0, 1] (the mean of both sides, including the resting face), `landmarks` [n, 37,
+    2] float32 pixels.
 
   Raises:
-    UserError: JAX may not use the CPU here.
+    UserError: JAX may not use the CPU in this process.
   """
   old = {"age": np.float64(age)} if age else {}
   cast = functools.partial(_cast_stills, np.uint32(seed), studio=studio, classes=classes, **old)
@@ -311,24 +314,25 @@ def generate_sequences(
   time_course: str = "onset_apex",
   seed: int = 0,
 ) -> dict[str, np.ndarray]:
-  """Draws RGB sequences, close up, that start at the person's resting face, with exact optical flow.
+  """Draws RGB close-up sequences that start at the person's resting face, with exact optical flow.
 
   Args:
-    num_subjects: People.
-    sequences_per_subject: Sequences of each; seven shows every class once.
-    num_frames: Frames T, evenly over the course.
-    image_size: Side in pixels.
-    time_course: "onset_apex", "onset_apex_offset", or "fleeting": a subtle expression is over by the middle, and motion
-      that says nothing of the label follows.
-    seed: Chooses the people and everything else.
+    num_subjects: Number of people.
+    sequences_per_subject: Sequences per person; seven show every class once.
+    num_frames: Number of frames T, equally spaced over the course.
+    image_size: Edge in pixels.
+    time_course: "onset_apex", "onset_apex_offset", or "fleeting": a subtle expression ends by the middle, and motion
+      unrelated to the label follows.
+    seed: Seed of all random numbers.
 
   Returns:
-    Arrays over n sequences, subject by subject: `frames` [n, T, S, S, 3] uint8, `flow` [n, T, S, S, 2] int16 from frame
-    t - 1 to t at frame t's pixels (see `render.render`; stored 32767 is 20 pixels, flow[:, 0] is 0), `label`,
-    `subject`, `take` [n] int32, `action_units` [n, T, 33] float32, `landmarks` [n, T, 37, 2] float32 pixels.
+    A dict of arrays over n sequences, ordered by subject: `frames` [n, T, S, S, 3] uint8, `flow` [n, T, S, S, 2] int16
+    from frame t - 1 to t at frame t's pixels (see `render.render`; the stored value 32767 means 20 pixels, and flow[:,
+    0] is 0), `label`, `subject`, `take` [n] int32, `action_units` [n, T, 33] float32, `landmarks` [n, T, 37, 2] float32
+    pixels.
 
   Raises:
-    UserError: JAX may not use the CPU here.
+    UserError: JAX may not use the CPU in this process.
   """
   cast = functools.partial(_cast_sequences, np.uint32(seed), time_course=time_course, num_frames=num_frames)
   draw = functools.partial(_draw_sequences, size=image_size)

@@ -1,7 +1,8 @@
-"""Random numbers that are equal on every machine. One draw feeds many traits, since every draw costs compilation.
+"""Random numbers that are equal on every machine. One draw serves many traits, since every draw adds compile time.
 
 Uniform numbers are multiples of 2**-23, which float32 holds exactly on every processor and in every version of JAX.
-What is computed from them is as precise as JAX's default float type; `dataset` says how rounding is kept out.
+Values computed from them have the precision of JAX's default float type; `dataset` explains how it avoids differences
+from rounding.
 """
 
 import math
@@ -17,16 +18,17 @@ def uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 def normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
   """Standard normal, in JAX's default float type."""
-  centred = 2.0 * uniform(key, shape) - (1.0 - 2.0**-23)  # Never -1 or 1, whose inverse is infinite.
+  # Excludes -1 and 1, where the inverse error function is infinite.
+  centred = 2.0 * uniform(key, shape) - (1.0 - 2.0**-23)
   return math.sqrt(2.0) * jax.lax.erf_inv(centred)
 
 
 class Draws:
-  """Hands out the numbers of one draw in the order they are asked for.
+  """Returns the numbers of one draw in the order in which they are requested.
 
   Args:
     key: A typed key.
-    count: How many numbers there are at most.
+    count: Largest number of values.
   """
 
   def __init__(self, key: jax.Array, count: int):
@@ -45,9 +47,9 @@ class Draws:
     return low + (high - low) * self._take(self._uniform, shape)
 
   def normal(self, scale: float, *shape: int) -> jax.Array:
-    """Normal with the given standard deviation, cut off at 2.2 of them."""
+    """Normal with the given standard deviation, clipped at 2.2 standard deviations."""
     return scale * self._take(self._normal, shape)
 
   def chance(self, probability: jax.Array | float) -> jax.Array:
-    """1.0 with the given probability, else 0.0."""
+    """Returns 1.0 with the given probability, else 0.0."""
     return (self.uniform(0.0, 1.0) < probability).astype(float)

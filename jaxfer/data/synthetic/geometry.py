@@ -1,14 +1,14 @@
-"""Where every point of a face is: one map from the resting face to the picture, its inverse, landmarks and exact flow.
+"""The map from points of the resting face to the picture, and its inverse; landmarks and exact flow follow from it.
 
 A material point m (face units, on the frontal resting face) reaches the picture in three steps:
 
     v = part(m)               lids and lips part: vertical shifts, discontinuous at the eye and mouth slits, piecewise
-                              linear in y, hence inverted in closed form;
+                              linear in y, so the inverse has a closed form;
     h = v + bend(v)           brows, cheeks, nose, lip corners and chin move: a sum of smooth compact bumps;
     X = project(h, depth(v))  yaw and pitch of a shallow relief, orthographic, then roll, scale and shift.
 
-The bumps and the pose are inverted together by fixed-point iterations. All coordinates are separate planes of any one
-shape, so the compiler fuses the whole map into a few loops.
+The bumps and the pose are inverted together by fixed-point iterations. Coordinates x and y are separate arrays of the
+same shape, so the compiler fuses the whole map into a few loops.
 """
 
 from typing import NamedTuple
@@ -35,7 +35,7 @@ class Face(NamedTuple):
 
 
 def bump(r2: jax.Array) -> jax.Array:
-  """A smooth bump of the squared radius: 1 at 0, 0 from 1 on."""
+  """A smooth bump as a function of the squared radius: 1 at 0, and 0 from 1 on."""
   rest = jnp.maximum(1.0 - r2, 0.0)
   return rest * rest * rest
 
@@ -52,7 +52,7 @@ def side(pair: jax.Array, x: jax.Array) -> jax.Array:
 
 
 class EyeEdges(NamedTuple):
-  """Of the nearer eye, at x: the line through its corners, the opening's width profile, lid edges now and at rest."""
+  """Curves of the nearer eye at x: line through its corners, profile of the opening, lid edges now and at rest."""
 
   t: jax.Array  # -1 at the inner corner, 1 at the outer
   profile: jax.Array
@@ -87,7 +87,7 @@ def eye_edges(face: Face, x: jax.Array) -> EyeEdges:
 
 
 class MouthEdges(NamedTuple):
-  """At x: the resting slit, the opening's profile, and how far the lips and the jaw are from it."""
+  """Curves of the mouth at x: the resting slit, the profile of the opening, and the distances of lips and jaw."""
 
   t: jax.Array  # -1 and 1 at the corners
   profile: jax.Array
@@ -113,12 +113,12 @@ def mouth_edges(face: Face, x: jax.Array) -> MouthEdges:
 
 
 def _mouth_heights(who: Identity) -> tuple[jax.Array, jax.Array]:
-  """Over what height the upper lip's and the jaw's movement fade."""
+  """Returns the heights over which the movements of the upper lip and of the jaw fade."""
   return who.mouth_y - who.nose_length + 0.10, who.chin - who.mouth_y - 0.04
 
 
 def part(face: Face, x: jax.Array, y: jax.Array) -> jax.Array:
-  """The y in v coordinates of material points: skin of lids and lips moves, x does not change."""
+  """Returns y in v coordinates for material points: the skin of lids and lips moves, and x does not change."""
   eye = eye_edges(face, x)
   above = jnp.clip(1.0 - (eye.upper_rest - y) / _LID_REACH, 0.0, 1.0)
   below = jnp.clip(1.0 - (y - eye.lower_rest) / _LID_REACH, 0.0, 1.0)
@@ -138,7 +138,7 @@ def part(face: Face, x: jax.Array, y: jax.Array) -> jax.Array:
 class Parted(NamedTuple):
   """The inverse of `part` at points of v coordinates."""
 
-  y: jax.Array  # material y; on the nearest lid or lip edge for points in an opening
+  y: jax.Array  # material y; for points in an opening, that of the nearest lid or lip edge
   eye: jax.Array  # how far inside the eye's opening, negative outside
   mouth: jax.Array  # how far inside the mouth's opening, negative outside
   eye_edges: EyeEdges
@@ -146,12 +146,12 @@ class Parted(NamedTuple):
 
 
 def unpart(face: Face, x: jax.Array, y: jax.Array) -> Parted:
-  """Inverts `part` in closed form and says how deep each point lies in the eye's or the mouth's opening."""
+  """Inverts `part` in closed form, and returns how deep each point is inside the opening of the eye or mouth."""
   eye, mouth = eye_edges(face, x), mouth_edges(face, x)
   reach_up, reach_down = _mouth_heights(face.identity)
 
   def shrink(distance: jax.Array, shift: jax.Array, reach: _Size) -> jax.Array:
-    # Distance d from an edge moved by `shift` away from it, fading over `reach`: d + shift (1 - d / reach).
+    # Inverts d -> d + shift (1 - d / reach): points at distance d from an edge move away by a shift that fades with d.
     near = (distance - shift) / (1.0 - shift / reach)
     return jnp.where(near < reach, jnp.maximum(near, 0.0), distance)
 
@@ -176,11 +176,12 @@ def unpart(face: Face, x: jax.Array, y: jax.Array) -> Parted:
 
 
 def _bumps(face: Face) -> list[tuple[_Size, _Size, _Size, _Size, jax.Array, jax.Array]]:
-  """The smooth movements of both sides: centre x, y, radii in x, y, and the shifts [2] outward and down."""
+  """Returns the smooth movements of both sides: centre (x, y), radii (x, y), and the shifts [2] outward and down."""
   who, c = face.identity, face.controls
   brow, mouth = who.brow_y, who.mouth_y
   still = jnp.zeros(2)
-  knit = c.brow_knit * (1.0 - 0.8 * c.brow_inner)  # lowered and raised at once, the brow turns oblique
+  # lowered and raised at the same time, the brow turns oblique
+  knit = c.brow_knit * (1.0 - 0.8 * c.brow_inner)
   outer = -0.16 * c.brow_outer + 0.03 * c.brow_knit + 0.025 * c.cheek_raise
   corner = 0.14 * c.corner_out - 0.17 * c.pucker - 0.14 * c.jaw_drop + 0.04 * c.dimple
   return [
@@ -214,7 +215,7 @@ def bend(face: Face, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def depth(who: Identity, x: jax.Array, y: jax.Array) -> jax.Array:
-  """The relief that pose turns, in face units towards the camera, 0 at the head's centre of rotation."""
+  """Depth that the pose rotates, in face units towards the camera, 0 at the head's centre of rotation."""
   r2 = jnp.minimum((x / 1.05) ** 2 + (y / 1.4) ** 2, 1.6)
   nose = hill(x, y - 0.36, 0.30, 0.46)
   return 0.58 * (1.0 - r2) + 0.20 * who.nose_relief * nose - 0.30
@@ -226,25 +227,25 @@ def _turn(pose: Pose, x: jax.Array, y: jax.Array, z: jax.Array) -> tuple[jax.Arr
 
 
 def project(pose: Pose, x: jax.Array, y: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Head coordinates to the picture's, in half-sides: -1 and 1 are its edges."""
+  """Maps head coordinates to picture coordinates in half-sides: -1 and 1 are the edges."""
   x, y = _turn(pose, x, y, z)
   c, s = jnp.cos(pose.roll), jnp.sin(pose.roll)
   return pose.scale * (c * x - s * y) + pose.x, pose.scale * (s * x + c * y) + pose.y
 
 
 def place(face: Face, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """v coordinates to the picture's: bend, then project."""
+  """Maps v coordinates to picture coordinates: `bend`, then `project`."""
   dx, dy = bend(face, x, y)
   return project(face.pose, x + dx, y + dy, depth(face.identity, x, y))
 
 
 def to_picture(face: Face, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Material points to the picture, in half-sides: -1 and 1 are its edges."""
+  """Maps material points to picture coordinates in half-sides: -1 and 1 are the edges."""
   return place(face, x, part(face, x, y))
 
 
 def unplace(face: Face, px: jax.Array, py: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Inverts `place` by fixed-point iterations (under 1e-3 face units off for this package's poses)."""
+  """Inverts `place` by fixed-point iterations (the error is below 1e-3 face units for this package's poses)."""
   pose = face.pose
   c, s = jnp.cos(pose.roll), jnp.sin(pose.roll)
   ux, uy = (px - pose.x) / pose.scale, (py - pose.y) / pose.scale
@@ -266,7 +267,7 @@ def brow_curve(who: Identity, t: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def lip_thickness(face: Face, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """How far the red of the upper and the lower lip reaches from the slit, at x, in material coordinates."""
+  """Returns the thickness of the upper and lower lip's red at x, from the slit, in material coordinates."""
   who, c = face.identity, face.controls
   t = x / who.mouth_width
   inside = jnp.maximum(1.0 - t * t, 0.0)

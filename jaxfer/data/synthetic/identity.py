@@ -1,7 +1,7 @@
-"""Who a face is, and how it is photographed: everything about a drawing that no expression changes.
+"""The identity of a face and the scene of its photograph: everything in a drawing that expressions do not change.
 
-Lengths are in face units: the head's half-width is about 1, x runs right, y down, the eyes lie at y = 0, the mouth
-near 0.83, the chin near 1.3. Colours are sRGB in [0, 1].
+Lengths are in face units: the half-width of the head is about 1, x points right, y points down. The eyes are at y = 0,
+the mouth near 0.83, the chin near 1.3. Colours are sRGB in [0, 1].
 """
 
 from typing import NamedTuple
@@ -38,18 +38,18 @@ _IRIS = (
   (0.42, 0.46, 0.50),
 )
 
-# A resting face may hold these a little; an open mouth, closed eyes and the rare units of Table 5 it may not.
+# A resting face may show these units slightly, but not an open mouth, closed eyes or the rare units of Table 5.
 _RESTING = np.isin(action_units.ORDER, (1, 2, 4, 6, 7, 12, 15, 17, 20, 23, 24)).astype(np.float32)
 
 
 class Wear(NamedTuple):
-  """What decades leave in a face (`ageing.aged`). Scalars unless a shape is given, 1 as is usual at 75 or so."""
+  """Effects of age on a face (`ageing.aged`). Scalars unless a shape is given; 1 is typical at about 75 years."""
 
   lines: jax.Array  # depth of the wrinkles
   folds: jax.Array  # depth of the folds from nose to mouth and from mouth to jaw
   sag: jax.Array  # how far cheeks, pouches and jowls hang
   spots: jax.Array  # [6, 4] x, y, radius, darkness of spots in the skin
-  phase: jax.Array  # [3] of the wrinkles' waves
+  phase: jax.Array  # [3] phases of the wrinkles' waves
 
 
 class Identity(NamedTuple):
@@ -62,7 +62,7 @@ class Identity(NamedTuple):
   eye_x: jax.Array  # half the distance between the eyes
   eye_width: jax.Array  # half-width of an eye
   eye_upper: jax.Array  # opening above the line through its corners
-  eye_lower: jax.Array  # and below
+  eye_lower: jax.Array  # opening below that line
   eye_tilt: jax.Array  # how much higher the outer corner is
   lid_crease: jax.Array  # darkness of the fold above the eye
   lashes: jax.Array  # darkness and thickness of the lash line
@@ -72,7 +72,7 @@ class Identity(NamedTuple):
   brow_slope: jax.Array
   brow_thickness: jax.Array
   nose_length: jax.Array  # y of the nose's base
-  nose_width: jax.Array  # half-width over the wings
+  nose_width: jax.Array  # half-width across the wings
   nose_relief: jax.Array
   mouth_y: jax.Array
   mouth_width: jax.Array  # half-width
@@ -88,7 +88,7 @@ class Identity(NamedTuple):
   hair: jax.Array  # [3]
   hairline: jax.Array  # y of the hair's edge over the forehead, negative
   fringe: jax.Array  # how far strands fall below it
-  parting: jax.Array  # where, in [-0.6, 0.6]
+  parting: jax.Array  # x of the parting, in [-0.6, 0.6]
   hair_volume: jax.Array  # thickness around the skull
   hair_length: jax.Array  # y where the hair at the sides ends
   glasses: jax.Array  # 0 or 1
@@ -100,28 +100,28 @@ class Identity(NamedTuple):
   asymmetry: jax.Array  # [33] left minus right, as a share
   lag: jax.Array  # [33] when each unit begins, as a share of the course
   speed: jax.Array  # 1 is average
-  wear: Wear | None = None  # of an elderly face; None draws no mark of it, and not a line of it is compiled
+  wear: Wear | None = None  # effects of age; with None, they are neither drawn nor compiled
 
 
 class Scene(NamedTuple):
   """What stays the same while one sequence is filmed."""
 
-  light: jax.Array  # [3] unit vector towards the light: x right, y down, z to the camera
+  light: jax.Array  # [3] unit vector towards the light: x right, y down, z towards the camera
   light_color: jax.Array  # [3]
-  ambient: jax.Array  # share of light from everywhere
+  ambient: jax.Array  # share of light from all directions
   exposure: jax.Array
   background: jax.Array  # [2, 3] colours mixed over the picture
   background_direction: jax.Array  # [2]
   spots: jax.Array  # [3, 6] x, y, 1 / radius, r, g, b of soft shapes
   stripes: jax.Array  # [3] frequency, phase, strength
-  gaze: jax.Array  # [2] of the irises, face units
-  blur: jax.Array  # standard deviation, as a share of the picture's side
+  gaze: jax.Array  # [2] shift of the irises, in face units
+  blur: jax.Array  # standard deviation, as a share of the picture's edge
   noise: jax.Array  # standard deviation of the sensor's noise
   noise_key: jax.Array  # typed key
 
 
 class Pose(NamedTuple):
-  """Where the head is. Angles in radians; x and y in half-sides of the picture; scale: half-sides a face unit."""
+  """Position of the head: angles in radians, x and y in half-sides of the picture, scale in half-sides per unit."""
 
   yaw: jax.Array
   pitch: jax.Array
@@ -132,7 +132,7 @@ class Pose(NamedTuple):
 
 
 def _palette(noise: jax.Array, colors: tuple[tuple[float, float, float], ...], at: jax.Array) -> jax.Array:
-  """The colour at `at` in [0, 1] along a palette, each channel varied by the given noise [3]."""
+  """Interpolates a palette at `at` in [0, 1], and varies each channel by the given noise [3]."""
   table = jnp.array(colors)
   place = jnp.clip(at, 0.0, 0.999) * (len(colors) - 1)
   low = jnp.floor(place).astype(int)
@@ -141,7 +141,7 @@ def _palette(noise: jax.Array, colors: tuple[tuple[float, float, float], ...], a
 
 
 def sample_identity(key: jax.Array) -> Identity:
-  """Draws a person from a typed key; one latent (masculine to feminine) ties traits together so that faces cohere."""
+  """Draws a person from a typed key; a latent value (masculine to feminine) correlates traits for plausible faces."""
   draws = Draws(key, 320)
   u, n, chance = draws.uniform, draws.normal, draws.chance
 
@@ -149,7 +149,7 @@ def sample_identity(key: jax.Array) -> Identity:
   fem = jax.nn.sigmoid(n(2.0))
   tone = u(0.0, 1.0)
   skin = _palette(n(0.015, 3), _SKIN, tone)
-  # Dark skin goes with dark hair and eyes more often than not.
+  # Dark skin usually goes with dark hair and eyes.
   hair_at = u(0.0, 1.0) * (1.0 - 0.75 * tone)
   iris_at = u(0.0, 1.0) * (1.0 - 0.7 * tone)
   age = u(0.0, 1.0) ** 1.5
@@ -236,7 +236,7 @@ def sample_scene(key: jax.Array) -> Scene:
 
 
 def sample_pose(key: jax.Array, extent: float = 1.0) -> Pose:
-  """Draws a head pose; `extent` scales its distance from frontal and centred (at 1 up to 16, 11 and 9 degrees)."""
+  """Draws a head pose; `extent` scales its deviation from frontal and centred (with 1, up to 16, 11 and 9 degrees)."""
   n = extent * 0.5 * Draws(key, 6).normal(1.0, 6)
   return Pose(
     0.26 * n[0], 0.18 * n[1], 0.14 * n[2], 0.08 * n[3], 0.08 * n[4] - 0.11, 0.60 * (1.0 + 0.10 * n[5])

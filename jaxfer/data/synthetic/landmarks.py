@@ -1,4 +1,4 @@
-"""The drawn face's landmarks, known exactly from its geometry."""
+"""Landmarks of a drawn face, computed exactly from its geometry."""
 
 import jax
 import jax.numpy as jnp
@@ -7,11 +7,11 @@ from jaxfer.data.synthetic.geometry import Face, brow_curve, eye_edges, lip_thic
 
 
 def landmarks(face: Face, size: int) -> jax.Array:
-  """The 37 points of RAF-DB's automatic annotation, [37, 2] (x, y) in pixels (pixel i covers i to i + 1).
+  """Returns the 37 points of RAF-DB's automatic annotation, [37, 2] (x, y) in pixels (pixel i covers i to i + 1).
 
-  Order: 0-2 left brow, 3-5 right brow, 6-12 nose (bridge, middle, tip, then the base from left to right), 13-18 left
-  eye, 19-24 right eye, 25-36 the lips' outline; left is the picture's left, and loops run from the left corner over
-  the top. `manual_points` are the five of the manual annotation.
+  The order is 0-2 left brow, 3-5 right brow, 6-12 nose (bridge, middle, tip, then the base from left to right), 13-18
+  left eye, 19-24 right eye, 25-36 outline of the lips. Left is the picture's left, and loops run from the left corner
+  over the top. `manual_points` returns the five points of the manual annotation.
   """
   who = face.identity
   eye, width = who.eye_x, who.eye_width
@@ -21,7 +21,7 @@ def landmarks(face: Face, size: int) -> jax.Array:
   lid_x = eye + width * lid_t
   rest = eye_edges(face, lid_x)
   lid_y = jnp.where(jnp.arange(6) < 4, rest.upper_rest, rest.lower_rest)
-  # Half a thousandth off the slit puts a point on its lid.
+  # An offset of 0.0005 from the slit puts a point on its lid.
   lid_y = lid_y + jnp.array([0.0, -1.0, -1.0, 0.0, 1.0, 1.0]) * 5e-4
   mirror = jnp.array([3, 2, 1, 0, 5, 4])
   n, w = who.nose_length, who.nose_width
@@ -39,9 +39,10 @@ def landmarks(face: Face, size: int) -> jax.Array:
 
 
 def manual_points(points: jax.Array) -> jax.Array:
-  """RAF-DB's five manual points, [..., 5, 2], of the 37 [..., 37, 2]: eyes, nose tip, corners of the mouth, left first.
+  """Computes RAF-DB's five manual points [..., 5, 2] from the 37 points [..., 37, 2].
 
-  An eye's centre is the mean of its loop.
+  They are the eyes, the tip of the nose and the corners of the mouth, left before right. The centre of an eye is the
+  mean of its loop.
   """
   left, right = points[..., 13:19, :].mean(-2), points[..., 19:25, :].mean(-2)
   return jnp.stack([left, right, points[..., 8, :], points[..., 25, :], points[..., 31, :]], -2)

@@ -1,11 +1,12 @@
-"""Drawn objects that stand for ImageNet: a shape covered with a texture, before a background, partly hidden.
+"""Drawn objects in place of ImageNet: a textured shape in front of a background, partly hidden.
 
-A class is a shape and a texture; colours, size, place, rotation, proportions, light, background and what hides a part
-of it say nothing of the class. Class k has shape k mod 10 and texture (k + k // 10) mod 10: the first ten classes
-differ in both, and all hundred pairs occur once. Everything is our choice.
+A class is a pair of shape and texture. Colours, size, place, rotation, proportions, light, background and occlusion do
+not depend on the class. Class k has shape k mod 10 and texture (k + k // 10) mod 10, so the first ten classes differ in
+both, and all hundred pairs occur once. Everything is our choice.
 
-Plain numpy, many pictures at once: 10,000 of 48 pixels take less than 20 seconds on a core. Random numbers are exact,
-everything is computed in float64, and the pictures are rounded once, to 8 bits, so they are equal on every machine.
+The code is plain NumPy and draws many pictures at once: 10,000 of 48 x 48 pixels take less than 20 seconds on one core.
+Random numbers are exact, everything is computed in float64, and the pictures are rounded once, to 8 bits, so they are
+equal on every machine.
 """
 
 from collections.abc import Callable
@@ -13,8 +14,8 @@ from collections.abc import Callable
 import numpy as np
 
 _Planes = np.ndarray  # [n, S, S] or anything that broadcasts with it
-_NUM_DRAWS = 80  # numbers drawn for a picture at once
-_TABLE = np.random.default_rng(0).random(1024, np.float32)  # of the grain, looked up by cell
+_NUM_DRAWS = 80  # Random numbers drawn per picture.
+_TABLE = np.random.default_rng(0).random(1024, np.float32)  # Values of the grain, looked up by cell.
 
 
 def _polygon(x: _Planes, y: _Planes, corners: int) -> _Planes:
@@ -45,7 +46,7 @@ def _arrow(x: _Planes, y: _Planes) -> _Planes:
   return np.maximum(head, np.minimum(0.27 - y, np.minimum(x + 1.0, 0.2 - x)))
 
 
-# How far inside the shape a point is, of about unit radius: negative outside.
+# Signed distance of a point into the shape, which has a radius of about 1; negative outside.
 SHAPES: dict[str, Callable[[_Planes, _Planes], _Planes]] = {
   "disc": lambda x, y: 0.95 - np.hypot(x, y),
   "ring": lambda x, y: 0.24 - np.abs(np.hypot(x, y) - 0.74),
@@ -75,8 +76,8 @@ def _grain(x: _Planes, y: _Planes) -> _Planes:
   return _TABLE[(column * 7919 + row * 104729) & 1023]
 
 
-# How much of the second colour there is, from 0 to 1, at coordinates in which a stripe and its gap are 2 pi wide;
-# `radius` of the object, which is 1 at its edge.
+# Share of the second colour, from 0 to 1, at coordinates in which a stripe and its gap are 2 pi wide. `radius` is the
+# distance from the centre of the object, 1 at its edge.
 TEXTURES: dict[str, Callable[[_Planes, _Planes, _Planes, _Planes], _Planes]] = {
   "plain": lambda x, y, radius, along: np.zeros_like(x),
   "striped": lambda x, y, radius, along: _wave(x),
@@ -94,18 +95,18 @@ MAX_CLASSES = len(SHAPES) * len(TEXTURES)
 
 
 def parts(label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Index of the shape and of the texture of each class."""
+  """Returns the indices of the shape and of the texture of each class."""
   return label % len(SHAPES), (label + label // len(SHAPES)) % len(TEXTURES)
 
 
 def class_names(num_classes: int) -> tuple[str, ...]:
-  """Such as "striped disc", for the first classes."""
+  """Returns the names of the first classes, such as "striped disc"."""
   shapes, textures = list(SHAPES), list(TEXTURES)
   return tuple(f"{textures[t]} {shapes[s]}" for s, t in zip(*parts(np.arange(num_classes)), strict=True))
 
 
 class _Draws:
-  """Numbers in [0, 1), one row a picture, handed out by the column as [n, 1, 1] or [n, 1, 1, k]."""
+  """Numbers in [0, 1), one row per picture, returned column by column as [n, 1, 1] or [n, 1, 1, k]."""
 
   def __init__(self, rows: np.ndarray):
     self._rows, self._at = rows, 0
@@ -118,15 +119,16 @@ class _Draws:
 
 
 def _normal(uniform: np.ndarray) -> np.ndarray:
-  """Standard normal numbers [...] from uniform ones in [0, 1), [2, ...], by Box and Muller.
+  """Computes standard normal numbers [...] from uniform ones in [0, 1), [2, ...], by the Box-Muller transform.
 
-  NumPy's own rejects some candidates by a comparison of rounded numbers, after which all that follow differ.
+  NumPy's generator rejects candidates by comparing rounded numbers, so a rounding difference would change all later
+  numbers.
   """
   return np.sqrt(-2.0 * np.log1p(-uniform[0])) * np.cos(2.0 * np.pi * uniform[1])
 
 
 def _colours(u: _Draws) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Two of the object, one much lighter than the other, and one of the background unlike their mean: [n, 1, 1, 3]."""
+  """Returns colours [n, 1, 1, 3]: light and dark ones of the object, and for the background one unlike their mean."""
   first = u(0.05, 0.95, 3)
   step = u(0.40, 0.60) * np.where(first.mean(-1) > 0.5, -1.0, 1.0)
   second = np.clip(first + step[..., None] + u(-0.22, 0.22, 3), 0.02, 0.98)
@@ -136,7 +138,7 @@ def _colours(u: _Draws) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _background(u: _Draws, x: _Planes, y: _Planes, colour: np.ndarray) -> np.ndarray:
-  """[n, S, S, 3]: a gradient, and on it soft spots, clouds or bands of any strength."""
+  """Draws backgrounds [n, S, S, 3]: a gradient with soft spots, clouds or bands of any strength."""
   angle, drift = u(0.0, 2 * np.pi), u(-0.3, 0.3, 3)
   along = x * np.cos(angle) + y * np.sin(angle)
   picture = colour + drift * along[..., None]
@@ -157,11 +159,11 @@ def draw(label: np.ndarray, number: np.ndarray, image_size: int, channels: int, 
   """Draws pictures.
 
   Args:
-    label: [n], 0 .. 99.
-    number: [n], which picture of its class; the same picture whatever else is drawn.
-    image_size: S, side in pixels.
+    label: [n], classes 0 to 99.
+    number: [n], number of the picture in its class; the other pictures drawn do not change it.
+    image_size: S, edge in pixels.
     channels: 1 (grey, the mean of the three) or 3 (RGB).
-    seed: Chooses everything but the class.
+    seed: Seed of everything except the class.
 
   Returns:
     uint8 [n, S, S, channels].
@@ -173,7 +175,7 @@ def draw(label: np.ndarray, number: np.ndarray, image_size: int, channels: int, 
   first, second, behind = _colours(u)
   picture = _background(u, x + 0 * y, y + 0 * x, behind)
 
-  # The object's own coordinates: moved, turned, stretched.
+  # Coordinates of the object: moved, rotated, stretched.
   scale, stretch, angle = u(0.34, 0.80), u(-0.2, 0.2), u(0.0, 2 * np.pi)
   dx, dy = x - u(-0.35, 0.35), y - u(-0.35, 0.35)
   along, across = dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
@@ -194,7 +196,7 @@ def draw(label: np.ndarray, number: np.ndarray, image_size: int, channels: int, 
   colour = first + share[..., None] * (second - first)
   lit = 1.0 + u(0.0, 0.22) * (x * np.cos(turn) + y * np.sin(turn))
   sharp = 0.5 * image_size * scale
-  # A soft shadow beside it, then the object, then what hides a part of it.
+  # A soft shadow beside the object, then the object, then an occluder.
   picture = picture * (1.0 - u(0.0, 0.5) * np.clip(0.5 + 3.0 * inside, 0.0, 1.0))[..., None]
   picture = picture + np.clip(0.5 + sharp * inside, 0.0, 1.0)[..., None] * (colour * lit[..., None] - picture)
   place, tilt = u(0.35, 0.75) * np.where(u(0.0, 1.0) < 0.5, -1.0, 1.0), u(0.0, 2 * np.pi)

@@ -1,6 +1,6 @@
 """Draws a face: shapes in material coordinates, painted over each other and lit by one lamp, at any square size.
 
-Everything is a pure function of small pytrees and a static picture size; `jax.vmap` and `jax.jit` as you like.
+All functions are pure functions of small pytrees and a static picture size, so `jax.vmap` and `jax.jit` apply to them.
 """
 
 import jax
@@ -16,28 +16,28 @@ LUMA = (0.299, 0.587, 0.114)  # BT.601, as OpenCV's grey
 
 
 def pixel_grid(size: int) -> tuple[jax.Array, jax.Array]:
-  """The centres of the pixels of a square picture, x and y [size, size], in half-sides from -1 to 1."""
+  """Returns the centres of the pixels of a square picture, x and y [size, size], in half-sides from -1 to 1."""
   line = (jnp.arange(size) + 0.5) * (2.0 / size) - 1.0
   x, y = jnp.meshgrid(line, line)
   return x, y
 
 
 def render(face: Face, scene: Scene, size: int, previous: Face | None = None) -> tuple[jax.Array, jax.Array]:
-  """Draws one picture and, given the face a moment before, the optical flow that led here.
+  """Draws one picture and, given the face in the previous frame, the optical flow from that frame.
 
   Args:
     face: Geometry (identity, controls, pose).
     scene: Light, background, camera.
-    size: Side of the picture in pixels (static).
+    size: Edge of the picture in pixels (static).
     previous: The same person one frame earlier.
 
   Returns:
-    The picture [size, size, 3] sRGB in [0, 1], without the sensor's noise (`sensor` adds it), and the flow
+    The picture [size, size, 3] sRGB in [0, 1], without noise of the sensor (`sensor` adds it), and the flow
     [size, size, 2] in pixels (right, down), zero where `previous` is None. The flow belongs to this frame's pixels:
-    what is seen at pixel p was at p - flow[p] in the frame before. It is exact for the material points of skin, brows,
-    lids, lips and hair, and for glasses (they are drawn where the map puts them); eyeballs and the inside of the mouth
-    move with the skin around them, neck and shoulders with the head's position; the background is still. What
-    has just been uncovered has no true flow; shadows, highlights and wrinkles that come and go are not motion.
+    the point seen at pixel p was at p - flow[p] in the previous frame. It is exact for the material points of skin,
+    brows, lids, lips and hair, and for glasses (they are drawn where the map puts them); eyeballs and the inside of the
+    mouth move with the skin around them, neck and shoulders with the head's position; the background is static. Areas
+    that have just been uncovered have no true flow. Changing shadows, highlights and wrinkles are not motion.
   """
   who, pose = face.identity, face.pose
   px, py = pixel_grid(size)
@@ -62,7 +62,7 @@ def render(face: Face, scene: Scene, size: int, previous: Face | None = None) ->
   hair_radius = jnp.where(v < 0.0, radius, ax / who.head_width) / (1.12 + who.hair_volume)
   hair_diffuse, hair_gloss = _light(face, scene, shapes.dome(hair_radius), x, v, foot)
   hair_lit = scene.ambient + strength * hair_diffuse
-  flat = scene.ambient + strength * 0.78 * scene.light[2]  # of what stands upright behind the face
+  flat = scene.ambient + strength * 0.78 * scene.light[2]  # light on upright surfaces behind the face
 
   # Shapes behind the face.
   along = jnp.clip(
@@ -78,7 +78,7 @@ def render(face: Face, scene: Scene, size: int, previous: Face | None = None) ->
   ear_light = flat * (0.85 - 0.3 * stroke(ear - 0.45, 0.2, foot))
   head = cover((1.0 - radius) * 0.95, 2.0 * foot)
 
-  # The face's skin and what grows on it.
+  # Skin and facial hair.
   mottle = jnp.sin(13.0 * x + 5.0 * y + who.texture[0]) * jnp.sin(11.0 * y - 4.0 * x + who.texture[1])
   mottle = 1.0 + 0.018 * (
     mottle + 0.8 * jnp.sin(29.0 * x + who.texture[2]) * jnp.sin(31.0 * y + who.texture[3])
@@ -111,7 +111,7 @@ def render(face: Face, scene: Scene, size: int, previous: Face | None = None) ->
   rim_light = 0.4 + 0.6 * lit
   hair_shine = 0.12 * hair_gloss
 
-  # One channel after the other, so that the planes above are computed once and shared.
+  # The channels are painted one after another, so that the arrays above are computed once and shared.
   def channel(c: dict[str, jax.Array]) -> jax.Array:
     def paint(below: jax.Array, color: jax.Array | float, share: jax.Array) -> jax.Array:
       return below + (color - below) * share
@@ -175,7 +175,7 @@ def render(face: Face, scene: Scene, size: int, previous: Face | None = None) ->
 
   # Flow: where each material point is now, minus where it was.
   hairy = jnp.maximum(front, back * (1.0 - head)) > 0.5
-  unparted = (jnp.maximum(eye_open, mouth_open) > 0.5) | hairy  # drawn at v, whatever lids and jaw do
+  unparted = (jnp.maximum(eye_open, mouth_open) > 0.5) | hairy  # drawn at v, independent of lids and jaw
   covered = jnp.maximum(neck, shoulders) * (1.0 - jnp.maximum(head, hanging)) > 0.5
   on_head = (jnp.maximum(jnp.maximum(head, front), jnp.maximum(ears, back)) > 0.5) & ~covered
   still = ~on_head & ~covered
@@ -194,7 +194,7 @@ def render(face: Face, scene: Scene, size: int, previous: Face | None = None) ->
 
 
 def sensor(picture: jax.Array, scene: Scene, frame: jax.Array | int = 0) -> jax.Array:
-  """Adds the sensor's noise to a picture [S, S, 3], different for each frame number; clipped to [0, 1]."""
+  """Adds noise of the sensor to a picture [S, S, 3], different for each frame number; clips to [0, 1]."""
   key = jax.random.fold_in(scene.noise_key, frame)
   return jnp.clip(picture + scene.noise * normal(key, picture.shape), 0.0, 1.0)
 
@@ -202,10 +202,10 @@ def sensor(picture: jax.Array, scene: Scene, frame: jax.Array | int = 0) -> jax.
 def _light(
   face: Face, scene: Scene, z: jax.Array, x: jax.Array, y: jax.Array, step: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Diffuse and specular light on the relief z, differentiated over the picture's pixels (`step` face units apart)."""
+  """Computes diffuse and specular light on the relief z from differences between pixels (`step` face units apart)."""
   pose = face.pose
   toward = jnp.cos(pose.pitch) * (jnp.cos(pose.yaw) * z - jnp.sin(pose.yaw) * x) - jnp.sin(pose.pitch) * y
-  # Central differences as a matrix product: slices would make the compiler compute the relief once for each.
+  # Central differences as a matrix product; with slices, the compiler would compute the relief once per slice.
   size = z.shape[0]
   difference = 0.5 * (jnp.eye(size, k=1) - jnp.eye(size, k=-1))
   difference = difference.at[0, 0].set(-0.5).at[-1, -1].set(0.5)
@@ -222,7 +222,7 @@ def _light(
 
 
 def _body(who: Identity, x: jax.Array, y: jax.Array, foot: jax.Array) -> tuple[jax.Array, ...]:
-  """Cover of neck and shoulders and the light on each, in coordinates that only the head's position moves."""
+  """Coverage of neck and shoulders and the light on each, in coordinates that follow only the head's position."""
   ax = jnp.abs(x)
   neck = jnp.minimum(0.50 * who.head_width + 0.9 * jnp.maximum(y - 1.35, 0.0) ** 2 - ax, y - 0.7)
   shoulder = y - 1.56 - 0.30 * jnp.maximum(ax - 0.45, 0.0) - 0.25 * bump((ax / 0.5) ** 2)
@@ -234,13 +234,13 @@ def _body(who: Identity, x: jax.Array, y: jax.Array, foot: jax.Array) -> tuple[j
 def _eyeball(
   face: Face, scene: Scene, x: jax.Array, v: jax.Array, edges: geometry.EyeEdges, foot: jax.Array
 ) -> tuple[jax.Array, ...]:
-  """Cover of iris and pupil, light on the iris and on the ball, and the lamp's reflection, at v coordinates."""
+  """Coverage of iris and pupil, light on iris and eyeball, and the reflection of the lamp, at v coordinates."""
   ex = x - jnp.where(x < 0.0, -1.0, 1.0) * face.identity.eye_x - scene.gaze[0]
   ey = v - scene.gaze[1] + 0.012
   radius, size = jnp.sqrt(ex * ex + ey * ey + 1e-8), 0.102
   iris_light = (0.7 + 5.0 * radius) * (1.0 - 0.6 * stroke(radius - size + 0.008, 0.010, foot))
   ball = 1.0 - 0.25 * jnp.minimum(jnp.abs(edges.t), 1.0) ** 3
-  ball *= 1.0 - 0.45 * jnp.clip(1.0 - (v - edges.upper) / 0.06, 0.0, 1.0)  # the upper lid's shadow
+  ball *= 1.0 - 0.45 * jnp.clip(1.0 - (v - edges.upper) / 0.06, 0.0, 1.0)  # shadow of the upper lid
   spot = jnp.maximum(0.030, 1.1 * foot)
   glint = 0.9 * hill(ex - 0.036 * jnp.sign(scene.light[0]), ey + 0.036, spot, spot)
   return cover(size - radius, 1.2 * foot), cover(0.044 - radius, 1.2 * foot), iris_light, ball, glint
@@ -249,7 +249,7 @@ def _eyeball(
 def _cavity(
   face: Face, x: jax.Array, v: jax.Array, edges: geometry.MouthEdges, foot: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Cover of teeth and tongue and the light on both, at v coordinates: upper teeth fixed, the rest on the jaw."""
+  """Coverage of teeth and tongue and the light on both, at v coordinates; the upper teeth are fixed, the rest move."""
   lip = face.identity.mouth_y
   floor = lip + edges.jaw
   tongue = jnp.clip(1.6 * hill(x, v - floor, 0.24, 0.16), 0.0, 1.0) * (edges.jaw > 0.1)
@@ -257,12 +257,12 @@ def _cavity(
   upper = cover(lip + 0.055 - 0.10 * x * x - v, 1.5 * foot)
   lower = 0.85 * cover(v - floor + 0.020 - 0.10 * x * x, 1.5 * foot)
   dim = (1.0 - 0.75 * jnp.minimum((x / 0.34) ** 2, 1.0)) * gaps
-  shade = 0.55 + 0.45 * jnp.clip((v - edges.slit + edges.up) / 0.07, 0.0, 1.0)  # of the lip above
+  shade = 0.55 + 0.45 * jnp.clip((v - edges.slit + edges.up) / 0.07, 0.0, 1.0)  # shadow of the upper lip
   return jnp.maximum(upper, lower) * dim, tongue, shade
 
 
 def _blur(picture: jax.Array, sigma: jax.Array) -> jax.Array:
-  """Gaussian blur of [..., S, S] with a standard deviation in pixels; the edge's pixels go on outside."""
+  """Gaussian blur of [..., S, S] with a standard deviation in pixels; edge pixels are repeated outside."""
   size = picture.shape[-1]
   place = jnp.arange(size)
   offset = place[:, None] - place

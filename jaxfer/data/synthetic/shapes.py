@@ -1,7 +1,7 @@
-"""The shapes a face is drawn from: how much of each pixel a feature covers, how deep a crease, how high the relief.
+"""The shapes that a face is drawn from: coverage of each pixel by features, depth of creases, height of the relief.
 
-All take planes of material coordinates (or others, as named) of any one shape and return planes. `foot` is a pixel's
-footprint in face units: edges are smoothed over it, so a face can be drawn at any size.
+All functions take arrays of material coordinates (or others, as stated) of the same shape and return such arrays.
+`foot` is the footprint of a pixel in face units. Edges are smoothed over it, so a face can be drawn at any size.
 """
 
 import jax
@@ -15,19 +15,19 @@ _Size = jax.Array | float
 
 
 def cover(inside: jax.Array, width: _Size) -> jax.Array:
-  """Share of a pixel of the given footprint that a shape covers, from the signed distance into the shape."""
+  """Share of a pixel with the given footprint that a shape covers, from the signed distance into the shape."""
   t = jnp.clip(inside / width + 0.5, 0.0, 1.0)
   return t * t * (3.0 - 2.0 * t)
 
 
 def stroke(distance: jax.Array, width: _Size, foot: jax.Array) -> jax.Array:
-  """A soft line of half-width `width`; thinner than a pixel it fades instead of breaking up."""
+  """A soft line of half-width `width`; a line thinner than a pixel fades instead of breaking up."""
   wide = jnp.maximum(width, 0.7 * foot)
   return bump((distance / (1.8 * wide)) ** 2) * jnp.minimum(width / wide, 1.0)
 
 
 def outline(who: Identity, x: jax.Array, y: jax.Array) -> jax.Array:
-  """The head's outline: below 1 inside, in shares of the radius in that direction."""
+  """Distance from the centre of the head, divided by the radius of its outline in that direction: below 1 inside."""
   ax = jnp.abs(x) / who.head_width
   top = (jnp.maximum(ax, 1e-4) ** 2.3 + jnp.abs(y / who.head_top) ** 2.3) ** (1.0 / 2.3)
   low_y = jnp.maximum(y, 0.0) / who.chin
@@ -36,12 +36,12 @@ def outline(who: Identity, x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def dome(radius: jax.Array) -> jax.Array:
-  """Height of a rounded head, or of the hair around it, at a share `radius` of its outline."""
+  """Height of a rounded head, or of the hair around it, at `radius` as a share of its outline."""
   return 0.80 * jnp.sqrt(jnp.maximum(1.0 - radius * radius, 0.0) + 0.015)
 
 
 def relief(face: Face, x: jax.Array, y: jax.Array, radius: jax.Array) -> jax.Array:
-  """The relief that light falls on, in face units (finer than the one that pose turns); `radius` from `outline`."""
+  """The lit relief in face units, more detailed than the one that the pose rotates; `radius` is from `outline`."""
   who, c = face.identity, face.controls
   ax = jnp.abs(x)
   s = lambda pair: side(pair, x)  # noqa: E731
@@ -77,12 +77,12 @@ def relief(face: Face, x: jax.Array, y: jax.Array, radius: jax.Array) -> jax.Arr
 
 
 def creases(face: Face, x: jax.Array, y: jax.Array, foot: jax.Array) -> jax.Array:
-  """Share of the light that wrinkles swallow: age's, and those that action units press into the skin."""
+  """Share of the light absorbed by wrinkles: those of age, and those that action units cause."""
   who, c = face.identity, face.controls
   ax = jnp.abs(x)
   s = lambda pair: side(pair, x)  # noqa: E731
   brow, n, m = who.brow_y, who.nose_length, who.mouth_y
-  # Frown lines between the brows, vertical, and the nose root's horizontal ones.
+  # Vertical frown lines between the brows, and horizontal ones at the root of the nose.
   frown = stroke(ax - 0.070 - 0.10 * (y - brow - 0.1) ** 2, 0.016, foot) * bump(
     ((y - brow + 0.01) / 0.20) ** 2
   )
@@ -92,7 +92,7 @@ def creases(face: Face, x: jax.Array, y: jax.Array, foot: jax.Array) -> jax.Arra
     * hill(x, y - 0.04, 0.17, 0.17)
     * (0.35 + 0.35 * jnp.cos((y - 0.04 + 0.9 * x * x) * 70.0))
   )
-  # The forehead's lines, drawn up by the brows.
+  # Lines of the forehead, caused by raised brows.
   lift = 0.5 * s(c.brow_inner) * bump((x / 0.6) ** 2) + 0.5 * s(c.brow_outer) * bump(((ax - 0.5) / 0.45) ** 2)
   wave = y - (brow - 0.30) + 0.05 * x * x + 0.012 * jnp.sin(9.0 * x + who.texture[0])
   lines = jnp.maximum(jnp.cos(wave * 46.0), 0.0) ** 3 * bump((wave / 0.24) ** 2) * bump((x / 0.8) ** 2)
@@ -106,14 +106,14 @@ def creases(face: Face, x: jax.Array, y: jax.Array, foot: jax.Array) -> jax.Arra
   under = y - who.eye_lower - 0.075 + 0.96 * (ax - who.eye_x) ** 2
   pouch = 0.10 + 0.25 * who.age + 0.60 * s(c.cheek_raise) + 0.25 * s(c.lid_tight)
   dark += pouch * stroke(under, 0.020, foot) * bump(((ax - who.eye_x + 0.03) / 0.25) ** 2)
-  # Nasolabial fold: from the nose's wing round the mouth's corner.
+  # Nasolabial fold, from the wing of the nose round the corner of the mouth.
   along = jnp.clip((y - n + 0.08) / (m - n + 0.16), -0.4, 1.5)
   fold = (
     ax - who.nose_width - 0.035 - (who.mouth_width - who.nose_width + 0.075) * along * (0.55 + 0.45 * along)
   )
   depth = 0.05 + 0.25 * who.age + 0.65 * jnp.clip(s(c.fold), 0.0, 1.2)
   dark += depth * stroke(fold, 0.028, foot) * bump(((along - 0.40) / 0.75) ** 2)
-  # Dimples, depressed corners, the furrow above the chin and the chin's ball.
+  # Dimples, depressed corners, the furrow above the chin, and the chin.
   corner = ax - who.mouth_width
   dark += 0.7 * jnp.maximum(s(c.dimple), 0.0) * hill(corner - 0.07, y - m, 0.05, 0.11)
   pulled = stroke(corner - 0.02 - 0.35 * (y - m - 0.1), 0.020, foot) * bump(((y - m - 0.10) / 0.13) ** 2)
@@ -127,7 +127,7 @@ def creases(face: Face, x: jax.Array, y: jax.Array, foot: jax.Array) -> jax.Arra
 
 
 def hollows(who: Identity, x: jax.Array, y: jax.Array, radius: jax.Array) -> jax.Array:
-  """Share of the light that does not reach: eye sockets, under the nose and the lower lip, the face's rim."""
+  """Share of the light that is blocked: in the eye sockets, under the nose and the lower lip, at the face's rim."""
   ax = jnp.abs(x)
   dark = 0.26 * hill(ax - 0.215, y - 0.02, 0.20, 0.22) + 0.15 * hill(ax - who.eye_x, y + 0.115, 0.30, 0.13)
   dark += 0.30 * hill(x, y - who.nose_length - 0.045, 0.20, 0.08) + 0.18 * hill(
@@ -150,7 +150,7 @@ def nose_lines(who: Identity, x: jax.Array, y: jax.Array, foot: jax.Array) -> ja
 
 
 def brows(who: Identity, x: jax.Array, y: jax.Array, foot: jax.Array) -> jax.Array:
-  """Cover of the brows, thick inside and tapering outwards, with hairs."""
+  """Coverage of the brows, thick inside and tapering outwards, with hairs."""
   t = (jnp.abs(x) - who.eye_x - 0.025) / geometry.BROW_REACH
   _, centre = geometry.brow_curve(who, t)
   half = who.brow_thickness * (0.90 - 0.35 * t) * jnp.clip((1.05 - jnp.abs(t)) * 3.0, 0.0, 1.0)
@@ -159,7 +159,7 @@ def brows(who: Identity, x: jax.Array, y: jax.Array, foot: jax.Array) -> jax.Arr
 
 
 def lips(face: Face, x: jax.Array, y: jax.Array, foot: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Cover of the upper and of the lower lip, and the height below the slit."""
+  """Coverage of the upper and of the lower lip, and the height below the slit."""
   upper, lower = geometry.lip_thickness(face, x)
   mouth = geometry.mouth_edges(face, x)
   over = y - mouth.slit
@@ -173,7 +173,7 @@ def lips(face: Face, x: jax.Array, y: jax.Array, foot: jax.Array) -> tuple[jax.A
 
 
 def beard(who: Identity, x: jax.Array, y: jax.Array) -> jax.Array:
-  """Cover of moustache and beard."""
+  """Coverage of moustache and beard."""
   ax = jnp.abs(x)
   jawline = cover(y - 0.60 - 0.45 * (0.85 - ax), 0.22) * jnp.clip(
     (ax - 0.10) * 3 + (y - who.mouth_y) * 6, 0.0, 1.0
@@ -189,7 +189,7 @@ def beard(who: Identity, x: jax.Array, y: jax.Array) -> jax.Array:
 def hair(
   who: Identity, x: jax.Array, y: jax.Array, radius: jax.Array, foot: jax.Array
 ) -> tuple[jax.Array, ...]:
-  """Cover of the hair behind the head, of that in front, the shadow it throws on the face, and its strands about 1."""
+  """Coverage of the hair behind the head and in front, its shadow on the face, and the strands' brightness (mean 1)."""
   ax = jnp.abs(x)
   across = x - who.parting
   angle = across / (jnp.abs(y + 2.1) + 0.4)
@@ -198,7 +198,7 @@ def hair(
   present = (who.hairline > -1.5).astype(x.dtype)
   long = cover(who.hair_length - 0.6, 0.2)
   # The outer boundary: a shell around the skull that hangs down from the ears' height.
-  taper = 1.0 - (1.0 - long) * cover(y + 0.25, 0.9)  # short hair lies close at the ears
+  taper = 1.0 - (1.0 - long) * cover(y + 0.25, 0.9)  # short hair is close to the head at the ears
   shell = (1.0 + who.hair_volume * taper - radius) * 0.9
   width = who.head_width * (1.0 + who.hair_volume) + 0.12 * jnp.sin(1.7 * jnp.maximum(y, 0.0)) - ax
   hang = jnp.minimum(jnp.where(long > 0.5, width, shell), who.hair_length - y + 0.04 * strands)
@@ -220,7 +220,7 @@ def hair(
 
 
 def glasses(who: Identity, x: jax.Array, y: jax.Array, foot: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Cover of rims, bridge and temples, and of the lenses, in head coordinates (no skin moves them)."""
+  """Coverage of rims, bridge and temples, and of the lenses, in head coordinates (skin does not move them)."""
   p = who.glasses_shape
   ax = jnp.abs(x)
   u, w = jnp.abs(ax - who.eye_x - 0.01) / 0.275, jnp.abs(y - 0.035) / 0.22

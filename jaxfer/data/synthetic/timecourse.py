@@ -1,4 +1,4 @@
-"""How an expression unfolds: courses in [0, 1] with a subject's own speed."""
+"""Time courses of expressions in [0, 1], with a different speed for each subject."""
 
 import jax
 import jax.numpy as jnp
@@ -17,13 +17,13 @@ def course(time: jax.Array, delay: jax.Array, duration: jax.Array, time_course: 
 
   Args:
     time: In [0, 1] over the sequence, any shape.
-    delay: When the onset begins, in [0, 0.2]; broadcasts with `time`.
-    duration: How long the onset lasts, in [0.3, 0.75]; broadcasts with `time`.
-    time_course: "onset_apex" (ends at the apex), "onset_apex_offset" (twice as fast, then relaxes to near rest) or
-      "fleeting" (three times as fast, and at rest from the middle on).
+    delay: Start of the onset, in [0, 0.2]; broadcasts with `time`.
+    duration: Duration of the onset, in [0.3, 0.75]; broadcasts with `time`.
+    time_course: "onset_apex" (ends at the apex), "onset_apex_offset" (onset twice as fast, then a return to near
+      rest) or "fleeting" (three times as fast, and at rest from the middle on).
 
   Returns:
-    Activation in [0, 1], 0 at time 0; with delay + duration <= 1, "onset_apex" is 1 at time 1.
+    Activation in [0, 1], 0 at time 0; for "onset_apex" it is 1 at time 1 if delay + duration <= 1.
   """
   if time_course == "onset_apex":
     return ramp((time - delay) / duration)
@@ -35,5 +35,5 @@ def course(time: jax.Array, delay: jax.Array, duration: jax.Array, time_course: 
 
 
 def distraction(time: jax.Array) -> jax.Array:
-  """The activation in [0, 1] of what moves after a fleeting expression is over: from the middle to the end."""
+  """The activation in [0, 1] of movements after a fleeting expression, from the middle to the end."""
   return ramp((time - 0.5) / 0.25)

@@ -1,8 +1,9 @@
-"""Which formulation runs where: read from `choices.json`, measured and written by `python -m benchmarks.choose`.
+"""Chooses the formulation of each operation from `choices.json`, which `python -m benchmarks.choose` writes.
 
-A row of the table is a measured shape and the formulation that was fastest there. A shape's class is the nearest
-measured shape of the same operation: logarithmic distance in channels, features, output pixels and kernel area, and a
-stride is another stride or none. Platforms that the table does not name take the default of each operation.
+A row of the table is a measured shape and the formulation that was fastest for it. A shape gets the formulation of the
+nearest measured shape of the same operation: the distance is logarithmic in channels, features, output pixels and
+kernel area, and infinite between shapes with and without a stride. Platforms that the table does not name use the
+default of each operation.
 """
 
 import dataclasses
@@ -14,8 +15,8 @@ from collections.abc import Mapping
 from typing import Any
 
 TABLE = pathlib.Path(__file__).with_name("choices.json")
-# What a platform without measurements runs: XLA's own, but for transposed convolutions, which it runs slowly on CPU and
-# GPU alike, and n members' convolutions as one grouped convolution.
+# Defaults for platforms without measurements: XLA's own operations, except for transposed convolutions, which are slow
+# on both CPU and GPU; the convolutions of n members run as one grouped convolution.
 DEFAULTS = {
   "forward": "xla",
   "transpose": "phases",
@@ -31,13 +32,13 @@ DEFAULTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-  """What a choice may depend on; channels and features are those of the convolution that an operation belongs to.
+  """Properties that a choice may depend on; channels and features are those of the operation's convolution.
 
   Attributes:
-    kernel_size: height and width.
-    strides: of height and width.
-    channels: of the convolution's input.
-    features: of its output.
+    kernel_size: height and width of the kernel.
+    strides: strides in height and width.
+    channels: number of channels of the convolution's input.
+    features: number of channels of its output.
     pixels: height times width of its output.
   """
 
@@ -48,7 +49,7 @@ class Shape:
   pixels: int
 
   def distance(self, other: "Shape") -> float:
-    """How far apart two shapes are, in powers of two; infinite where only one has a stride."""
+    """Returns the distance between two shapes, in powers of two; infinite if only one has a stride."""
     if (max(self.strides) > 1) != (max(other.strides) > 1):
       return math.inf
     pairs = [(getattr(self, name), getattr(other, name)) for name in ("channels", "features", "pixels")] + [
@@ -73,7 +74,7 @@ def _rows(platform: str, operation: str) -> tuple[tuple[Shape, str], ...]:
 
 
 def reload() -> None:
-  """Reads the table anew; programs that are traced already keep their choices."""
+  """Reads the table again; programs that are already traced keep their choices."""
   for cached in (_table, _rows, choose):
     cached.cache_clear()
 
@@ -85,7 +86,7 @@ def platforms() -> tuple[str, ...]:
 
 @functools.cache
 def choose(platform: str, operation: str, shape: Shape, among: tuple[str, ...]) -> str:
-  """The formulation for an operation on a platform, one of `among`."""
+  """Returns the formulation for an operation on a platform, one of `among`."""
   rows = [(row, name) for row, name in _rows(platform, operation) if name in among]
   near = min(rows, key=lambda at: shape.distance(at[0]), default=None)
   if near is None or math.isinf(shape.distance(near[0])):

@@ -1,12 +1,13 @@
-"""The three linear maps of a convolution, each in several formulations: the same numbers, other speed.
+"""The three linear maps of a convolution, each in several formulations that give the same numbers at different speeds.
 
-`forward` convolves; `transpose` is its adjoint with respect to the input (the gradient of a convolution, the value of a
-transposed one); `weight_gradient` is the adjoint with respect to the kernel. `ops` chooses among them.
+`forward` convolves; `transpose` is its adjoint in the input (the gradient of a convolution, or the value of a
+transposed one); `weight_gradient` is the adjoint in the kernel. `ops` chooses among the formulations.
 
 XLA on CPU runs the weight gradient of a convolution inside a loop (time, `lax.map`, steps of an epoch) about thirty
-times slower than outside, and input-dilated convolutions slowly everywhere (on GPU too). Hence matrix products over
-patches, a few images at a time to stay in the cache, and transposed convolutions as one small convolution a phase of
-the stride. Layout: images [batch, height, width, channels], kernels [height, width, channels, features].
+times slower than outside, and input-dilated convolutions slowly everywhere (also on GPU). The alternatives are matrix
+products over patches, for a few images at a time to stay in the cache, and transposed convolutions as one small
+convolution per phase of the stride. The layout is: images [batch, height, width, channels], kernels [height, width,
+channels, features].
 """
 
 import itertools
@@ -21,19 +22,19 @@ Padding = tuple[Pair, Pair]
 Forward = Callable[[jax.Array, jax.Array, Pair, Padding], jax.Array]
 
 # Elements of a block of patches: 8 MB and 4 MB of float32, so that the product reads them from the cache. The smaller
-# is for weight gradients, which read a second array of the kind beside them.
+# limit is for weight gradients, which also read a second array of this size.
 _BLOCK, _WEIGHT_BLOCK = 2**21, 2**20
 _IMAGES = ("NHWC", "HWIO", "NHWC")
 
 
 def same_padding(kernel_size: Sequence[int]) -> Padding:
-  """Zero padding that keeps height and width at stride 1 (odd kernels: the same on both sides)."""
+  """Returns the zero padding that keeps height and width at stride 1; for odd kernels it is equal on both sides."""
   (top, bottom), (left, right) = (((k - 1) // 2, k // 2) for k in kernel_size)
   return (top, bottom), (left, right)
 
 
 def output_size(size: Sequence[int], kernel_size: Sequence[int], strides: Pair, padding: Padding) -> Pair:
-  """Height and width that a convolution gives."""
+  """Returns the height and width of a convolution's output."""
   height, width = (
     (n + sum(pads) - k) // s + 1 for n, pads, k, s in zip(size, padding, kernel_size, strides, strict=True)
   )
@@ -41,14 +42,14 @@ def output_size(size: Sequence[int], kernel_size: Sequence[int], strides: Pair, 
 
 
 def _window(x: jax.Array, first: int, stride: int, size: int, axis: int) -> jax.Array:
-  """What one place of a kernel sees along an axis, when the kernel moves by `stride` to `size` positions."""
+  """Returns the elements along an axis that one entry of a kernel reads at `size` positions, `stride` apart."""
   return lax.slice_in_dim(x, first, first + (size - 1) * stride + 1, stride, axis)
 
 
 def _blocks(batch: int, elements: int, limit: int) -> int:
-  """Into how many equal blocks a batch is split: the fewest that hold at most `limit`, at `elements` an image.
+  """Returns the least number of equal blocks of a batch that have at most `limit` elements, with `elements` per image.
 
-  A batch of symbolic size, as `jax.export` has it, is not split.
+  A batch of symbolic size, as in `jax.export`, is not split.
   """
   if not isinstance(batch, int):
     return 1
@@ -62,7 +63,7 @@ def _pad(x: jax.Array, padding: Padding) -> jax.Array:
 
 
 def _in_blocks(product: Callable[[jax.Array], jax.Array], x: jax.Array, blocks: int) -> jax.Array:
-  """product(x) of a batch, `blocks` parts of it one after another."""
+  """Computes product(x) for a batch in `blocks` parts, one after another."""
   if blocks == 1:
     return product(x)
   y = lax.map(product, x.reshape(blocks, -1, *x.shape[1:]))
@@ -72,7 +73,7 @@ def _in_blocks(product: Callable[[jax.Array], jax.Array], x: jax.Array, blocks: 
 def _sum_in_blocks(
   product: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, dy: jax.Array, blocks: int
 ) -> jax.Array:
-  """product(x, dy), a sum over the batch, of `blocks` parts of it one after another."""
+  """Computes product(x, dy), a sum over the batch, in `blocks` parts, one after another."""
   if blocks == 1:
     return product(x, dy)
   split = jax.tree.map(lambda a: a.reshape(blocks, -1, *a.shape[1:]), (x, dy))
@@ -86,12 +87,12 @@ def _sum_in_blocks(
 
 
 def conv_reference(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
-  """The plain convolution by XLA that everything is compared with; its own gradients too."""
+  """The plain convolution by XLA, the reference for all others, also in its gradients."""
   return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_IMAGES)
 
 
 def patch_conv(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
-  """Matrix products of patches of x and the kernel."""
+  """Convolves by matrix products of patches of x with the kernel."""
   kh, kw, channels, features = kernel.shape
   size = output_size(x.shape[1:3], (kh, kw), strides, padding)
   columns = kernel.reshape(-1, features)
@@ -108,9 +109,9 @@ def patch_conv(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding)
 
 
 def shift_conv(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
-  """At stride 1, one matrix product of pixels and kernel, whose parts are shifted and added.
+  """Convolves at stride 1 by one matrix product of pixels and kernel, whose parts are shifted and added.
 
-  Less scratch than patches where features are few.
+  With few features, it needs less memory than patches.
   """
   kh, kw, channels, features = kernel.shape
   height, width = output_size(x.shape[1:3], (kh, kw), (1, 1), padding)
@@ -126,9 +127,10 @@ def shift_conv(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
 
 
 def row_conv(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
-  """At stride 1, patches one kernel row wide times all rows of the kernel, whose parts are shifted in height and added.
+  """Convolves at stride 1 by a product of patches of one kernel row with all rows, shifted in height and added.
 
-  Between `patch_conv` and `shift_conv`: for narrow images, to which either would give a long and thin product.
+  It is a compromise between `patch_conv` and `shift_conv` for narrow images, where either gives a long and thin
+  product.
   """
   kh, kw, channels, features = kernel.shape
   height, width = output_size(x.shape[1:3], (kh, kw), (1, 1), padding)
@@ -145,7 +147,7 @@ def row_conv(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
 
 
 def _fold(x: jax.Array, taps: Pair, size: Pair, strides: Pair, padding: Padding) -> jax.Array:
-  """Space to depth: pixels of a stride's step become channels, as many steps as `taps` a step reach from `size`."""
+  """Rearranges the pixels within a stride to channels (space to depth), for `size` outputs that each read `taps`."""
   steps = [n - 1 + k for n, k in zip(size, taps, strict=True)]
   ends = [
     (lo, step * s - n - lo) for step, s, n, (lo, _) in zip(steps, strides, x.shape[1:3], padding, strict=True)
@@ -155,7 +157,7 @@ def _fold(x: jax.Array, taps: Pair, size: Pair, strides: Pair, padding: Padding)
 
 
 def _folded_taps(kernel_size: Pair, strides: Pair) -> Pair:
-  """Kernel size once a stride's step is one pixel."""
+  """Returns the kernel size after the pixels within a stride have become channels."""
   height, width = (-(-k // s) for k, s in zip(kernel_size, strides, strict=True))
   return height, width
 
@@ -163,7 +165,7 @@ def _folded_taps(kernel_size: Pair, strides: Pair) -> Pair:
 def folded_conv(
   forward: Forward, x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding
 ) -> jax.Array:
-  """Space to depth, then a convolution of stride 1 with a smaller, deeper kernel (filled up with zeros)."""
+  """Space to depth, followed by a convolution of stride 1 with a smaller, deeper kernel (padded with zeros)."""
   kh, kw, channels, features = kernel.shape
   taps = _folded_taps((kh, kw), strides)
   size = output_size(x.shape[1:3], (kh, kw), strides, padding)
@@ -174,17 +176,18 @@ def folded_conv(
   return forward(x, kernel.reshape(*taps, -1, features), (1, 1), ((0, 0), (0, 0)))
 
 
-# transpose: (dy, kernel, size, strides, padding) -> [batch, *size, channels]; strides and padding of the convolution
+# transpose: (dy, kernel, size, strides, padding) -> [batch, *size, channels]; strides and padding are those of the
+# convolution
 
 
 def flipped(kernel: jax.Array) -> jax.Array:
-  """The kernel of the adjoint: turned about, channels and features exchanged."""
+  """Returns the kernel of the adjoint: flipped in space, with channels and features exchanged."""
   return kernel[::-1, ::-1].swapaxes(2, 3)
 
 
 def spread_padding(dy: jax.Array, kernel: jax.Array, size: Pair, strides: Pair, padding: Padding) -> Padding:
-  """Padding of dy, spread `strides` apart, for the flipped kernel to give an image of `size`."""
-  # y[i] reads x[i s + u - lo]; what the last window did not reach of x is the remainder on the right.
+  """Returns the padding of dy, dilated by `strides`, with which the flipped kernel gives an image of `size`."""
+  # y[i] reads x[i s + u - lo]; the part of x beyond the last window is the remainder on the right.
   top, left = (
     (k - 1 - lo, n - ((m - 1) * s + 1) + lo)
     for k, (lo, _), n, m, s in zip(kernel.shape[:2], padding, size, dy.shape[1:3], strides, strict=True)
@@ -205,19 +208,19 @@ def dilated_by_xla(
 def dilated(
   forward: Forward, dy: jax.Array, kernel: jax.Array, size: Pair, strides: Pair, padding: Padding
 ) -> jax.Array:
-  """Zeros between the pixels of dy, then a convolution."""
+  """Inserts zeros between the pixels of dy, then convolves."""
   pads = spread_padding(dy, kernel, size, strides, padding)
   spread = lax.pad(dy, jnp.zeros((), dy.dtype), ((0, 0, 0), *((0, 0, s - 1) for s in strides), (0, 0, 0)))
   return forward(spread, flipped(kernel), (1, 1), pads)
 
 
 def _phase(phase: int, k: int, stride: int, lo: int, small: int, full: int) -> tuple[int, Pair]:
-  """How one phase of the stride, along one axis, is a convolution of dy.
+  """Expresses one phase of the stride, along one axis, as a convolution of dy.
 
   Outputs o = phase + j stride read taps u = first, first + stride, ... of the kernel.
 
   Returns:
-    first, and the padding of dy with which the flipped taps give `full` outputs (those beyond the image mean nothing).
+    first, and the padding of dy with which the flipped taps give `full` outputs (those beyond the image are unused).
   """
   first = (phase + lo) % stride
   taps = len(range(first, k, stride))
@@ -229,7 +232,7 @@ def _phase(phase: int, k: int, stride: int, lo: int, small: int, full: int) -> t
 def phases(
   forward: Forward, dy: jax.Array, kernel: jax.Array, size: Pair, strides: Pair, padding: Padding
 ) -> jax.Array:
-  """One convolution of dy a phase of the stride, by the taps that meet it; the results interleave."""
+  """Convolves dy once per phase of the stride, with the taps of that phase, and interleaves the results."""
   full = [-(-n // s) for n, s in zip(size, strides, strict=True)]
   rows = []
   for a in range(strides[0]):
@@ -252,7 +255,7 @@ def phases(
 
 
 def _sum_type(x: jax.Array) -> jnp.dtype:
-  """The type in which sums over the batch are kept: float32, or float64 where x is."""
+  """Returns the dtype of sums over the batch: float32, or float64 if x is float64."""
   return jnp.promote_types(x.dtype, jnp.float32)
 
 
@@ -260,8 +263,8 @@ def weights_by_xla(
   x: jax.Array, dy: jax.Array, kernel_size: Pair, strides: Pair, padding: Padding
 ) -> jax.Array:
   """A convolution by XLA that contracts the batch."""
-  # The batch plays the channels, and x's channels play the batch. Windows that the stride left out at the far end must
-  # not be visited, hence the trimmed (perhaps negative) padding there.
+  # The batch takes the role of the channels, and the channels of x that of the batch. Windows that the stride left out
+  # at the far end must not be visited, so the padding there is trimmed and may be negative.
   pads = []
   for axis in (0, 1):
     k, s, lo = kernel_size[axis], strides[axis], padding[axis][0]
@@ -275,10 +278,10 @@ def weights_by_xla(
 def weights_by_patches(
   x: jax.Array, dy: jax.Array, kernel_size: Pair, strides: Pair, padding: Padding
 ) -> jax.Array:
-  """Matrix products of patches of x and dy.
+  """Matrix products of patches of x with dy.
 
-  The patches are one kernel row wide: a product for each kernel row reads them at its own height. They fill a third of
-  the memory that whole 3 x 3 patches would.
+  The patches are one kernel row wide, and the product for each kernel row reads them at another height. They need a
+  third of the memory of whole 3 x 3 patches.
   """
   kh, kw = kernel_size
   batch, *size, features = dy.shape
@@ -302,9 +305,9 @@ def weights_by_patches(
 def weights_by_rows(
   x: jax.Array, dy: jax.Array, kernel_size: Pair, strides: Pair, padding: Padding
 ) -> jax.Array:
-  """At stride 1, one product of patches of x, one kernel row wide, and of dy, one kernel column high.
+  """One product, at stride 1, of patches of x, one kernel row wide, with patches of dy, one kernel column high.
 
-  The same work in one product that is as wide as it is high where channels and features are few.
+  With few channels and features, it does the same work in one product that is about square.
   """
   assert strides == (1, 1)
   kh, kw = kernel_size
@@ -328,7 +331,7 @@ def weights_by_rows(
 def weights_by_patches_of_dy(
   x: jax.Array, dy: jax.Array, kernel_size: Pair, strides: Pair, padding: Padding
 ) -> jax.Array:
-  """The same with the patches taken of dy, at stride 1: less scratch where features are few."""
+  """Like `weights_by_patches`, but with patches of dy, at stride 1; it needs less memory with few features."""
   assert strides == (1, 1)
   pads = tuple(
     (k - 1 - lo, n - m + lo)
@@ -345,7 +348,7 @@ def folded_weights(
   strides: Pair,
   padding: Padding,
 ) -> jax.Array:
-  """The weight gradient of `folded_conv`."""
+  """Computes the weight gradient of `folded_conv`."""
   taps = _folded_taps(kernel_size, strides)
   x_folded = _fold(x, taps, (dy.shape[1], dy.shape[2]), strides, padding)
   d_kernel = weights(x_folded, dy, taps, (1, 1), ((0, 0), (0, 0)))

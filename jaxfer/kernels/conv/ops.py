@@ -1,9 +1,9 @@
-"""Convolution and transposed convolution whose values and gradients run in the formulation that measured fastest.
+"""Convolution and transposed convolution whose values and gradients use the formulation that was measured as fastest.
 
-Both are made of the three linear maps of `formulations`. Which formulation runs is settled when the program is lowered
-(`lax.platform_dependent`), so one traced program exports for every platform. Under `vmap` (the members of a study) what
-all members share is not repeated: images with one kernel join the batch, kernels on one image stand side by side as
-features; where both differ, how n convolutions run is a choice of its own.
+Both consist of the three linear maps of `formulations`. The formulation is chosen when the program is lowered
+(`lax.platform_dependent`), so one traced program can be exported for every platform. Under `vmap` (the members of a
+study), shared arrays are not repeated: if members share the kernel, their images join the batch; if they share the
+images, their kernels become features side by side. If both differ, the table has a separate choice for n convolutions.
 """
 
 import functools
@@ -23,7 +23,7 @@ Map = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def by_platform(operation: str, shape: Shape, options: Mapping[str, Callable], *arrays: Any) -> Any:
-  """Runs the option that is the choice of the platform for which the program is lowered."""
+  """Runs the option that the table chooses for the platform for which the program is lowered."""
   default = options[choices.DEFAULTS[operation]]
   chosen = {p: options[choices.choose(p, operation, shape, tuple(options))] for p in choices.platforms()}
   chosen = {platform: option for platform, option in chosen.items() if option is not default}
@@ -31,7 +31,7 @@ def by_platform(operation: str, shape: Shape, options: Mapping[str, Callable], *
 
 
 def _join(a: jax.Array, axis: int) -> jax.Array:
-  """[n, ...] -> the members side by side in `axis` of one member's array."""
+  """Converts [n, ...] to an array with the members side by side in `axis` of one member's array."""
   a = jnp.moveaxis(a, 0, axis)
   return a.reshape(*a.shape[:axis], -1, *a.shape[axis + 2 :])
 
@@ -42,7 +42,7 @@ def _part(a: jax.Array, axis: int, n: int) -> jax.Array:
 
 
 def member_ways(run: Map, options: Mapping[str, Map]) -> dict[str, Map]:
-  """How n members' maps of two arrays [n, ...] each may run: one after another, or by one program for all."""
+  """Returns the ways to run the maps of n members on two arrays [n, ...]: one after another, or all in one program."""
   return {
     "map": lambda a, b: lax.map(lambda ab: run(*ab), (a, b)),
     "grouped": jax.vmap(options["xla"]),
@@ -58,14 +58,14 @@ def _with_members(
   a: jax.Array,
   b: jax.Array,
 ) -> jax.Array:
-  """An operation on two arrays that knows what to do under `vmap`.
+  """Runs an operation on two arrays, with a rule for `vmap`.
 
   Args:
-    operation: its name among the choices.
-    shape: of the convolution.
+    operation: name of the operation in the table of choices.
+    shape: shape of the convolution.
     options: formulations by name.
-    axes: for each argument, if it alone differs from member to member: the axis of it where members may stand side by
-      side, and the axis of the result where they then do.
+    axes: for each argument, a pair of axes for the case that only this argument differs between members: the axis of
+      the argument in which members are put side by side, and the axis of the result in which they are then found.
     a: the first argument.
     b: the second.
   """
@@ -87,7 +87,7 @@ def _with_members(
 
 
 def forward_options(strides: Pair, padding: Padding) -> dict[str, Map]:
-  """Formulations of (x, kernel) -> y."""
+  """Returns the formulations of (x, kernel) -> y."""
   settings: dict[str, Any] = {"strides": strides, "padding": padding}
   options: dict[str, Map] = {
     "xla": functools.partial(formulations.conv_reference, **settings),
@@ -102,7 +102,7 @@ def forward_options(strides: Pair, padding: Padding) -> dict[str, Map]:
 
 
 def transpose_options(size: Pair, strides: Pair, padding: Padding) -> dict[str, Map]:
-  """Formulations of (dy, kernel) -> x of `size`, where there is a stride."""
+  """Returns the formulations of (dy, kernel) -> x of `size`, if there is a stride."""
   settings: dict[str, Any] = {"size": size, "strides": strides, "padding": padding}
   return {
     "xla": functools.partial(formulations.dilated_by_xla, **settings),
@@ -113,7 +113,7 @@ def transpose_options(size: Pair, strides: Pair, padding: Padding) -> dict[str, 
 
 
 def weight_options(kernel_size: Pair, strides: Pair, padding: Padding) -> dict[str, Map]:
-  """Formulations of (x, dy) -> kernel."""
+  """Returns the formulations of (x, dy) -> kernel."""
   settings: dict[str, Any] = {"kernel_size": kernel_size, "strides": strides, "padding": padding}
   options: dict[str, Map] = {
     "xla": functools.partial(formulations.weights_by_xla, **settings),
@@ -128,7 +128,7 @@ def weight_options(kernel_size: Pair, strides: Pair, padding: Padding) -> dict[s
 
 
 def _forward(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
-  """[batch, height, width, channels] -> [batch, out_height, out_width, features]; no gradient rule."""
+  """Convolves [batch, height, width, channels] to [batch, out_height, out_width, features], without a gradient rule."""
   kernel_height, kernel_width, channels, features = kernel.shape
   size = output_size(x.shape[1:3], kernel.shape[:2], strides, padding)
   shape = Shape((kernel_height, kernel_width), strides, channels, features, math.prod(size))
@@ -151,7 +151,7 @@ def input_gradient(
 def weight_gradient(
   x: jax.Array, dy: jax.Array, kernel_size: Pair, strides: Pair, padding: Padding
 ) -> jax.Array:
-  """The adjoint of `_forward` in the kernel: [*kernel_size, channels, features], float32 whatever the dtypes."""
+  """The adjoint of `_forward` in the kernel: [*kernel_size, channels, features], float32 for all dtypes."""
   shape = Shape(kernel_size, strides, x.shape[3], dy.shape[3], math.prod(dy.shape[1:3]))
   options = weight_options(kernel_size, strides, padding)
   with jax.named_scope("weight_gradient"):
@@ -207,7 +207,7 @@ def conv(
     x: [batch, height, width, channels].
     kernel: [kernel_height, kernel_width, channels, features], of x's dtype.
     strides: step in height and width.
-    padding: zeros (before, after) of height and width; None keeps the size at stride 1.
+    padding: number of zeros (before, after) in height and width; None keeps the size at stride 1.
 
   Returns:
     [batch, (height + pads - kernel_height) // stride + 1, ..., features], of x's dtype.
@@ -225,16 +225,16 @@ def conv_transpose(
 ) -> jax.Array:
   """Transposed convolution, as PyTorch's `ConvTranspose2d` defines it, with fast values and gradients.
 
-  y[i stride + u - padding] sums x[i] times kernel[u], so that the kernel is not turned about: PyTorch's
-  (channels, features, height, width) weight is transposed by (2, 3, 0, 1). Pads are explicit since 'SAME' of JAX and
-  Flax gives another result for kernel 3, stride 2.
+  y[i stride + u - padding] sums x[i] times kernel[u], so the kernel is not flipped: PyTorch's weight (channels,
+  features, height, width) is transposed by (2, 3, 0, 1). The padding is explicit because 'SAME' in JAX and Flax gives
+  another result for kernel 3, stride 2.
 
   Args:
     x: [batch, height, width, channels].
     kernel: [kernel_height, kernel_width, channels, features], of x's dtype.
-    strides: how far apart the pixels of x lie in the output.
-    padding: rows and columns (before, after) that the output loses.
-    output_padding: rows and columns that it gains at the far end; less than the stride.
+    strides: distances between the pixels of x in the output.
+    padding: numbers of rows and columns (before, after) that are removed from the output.
+    output_padding: numbers of rows and columns that are added at the far end; less than the stride.
 
   Returns:
     [batch, (height - 1) stride - pads + kernel_height + output_padding, ..., features], of x's dtype.
@@ -245,6 +245,6 @@ def conv_transpose(
       x.shape[1:3], strides, padding, kernel.shape, output_padding, strict=False
     )
   )
-  # `_conv` of this padding gives back x's size, so that its maps are the adjoints.
+  # `_conv` with this padding returns the size of x, so its maps are the adjoints.
   with jax.named_scope("conv_transpose"):
     return _conv_transpose(x, kernel.swapaxes(2, 3), size, tuple(strides), padding)

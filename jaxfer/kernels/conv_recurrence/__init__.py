@@ -1,4 +1,4 @@
-"""The gated convolutional recurrences over time: fast version, plain reference, shared parameters."""
+"""Gated convolutional recurrences over time: fast versions and a plain reference with the same parameters."""
 
 from jaxfer.kernels.conv_recurrence.cells import (
   IMPLEMENTATIONS,

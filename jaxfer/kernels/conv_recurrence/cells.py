@@ -1,11 +1,11 @@
 """ConvLSTM and ConvGRU, plain and enhanced, as steps of one recurrence.
 
-Equations (`*` is a convolution, juxtaposition is elementwise, s is the logistic function, X, C, H, Y without an index
-are those of step t):
+The equations (`*` is a convolution, juxtaposition is an elementwise product, s is the logistic function, and X, C, H, Y
+without an index are those of step t):
 
   temporal gate    g = s(W_xg * X + W_gg * H[t-2] + b_g);  S = g H[t-2], or S = H[t-2] without the gate
   merge            M(A) = P_T [A; S] + b_T with the temporal skip;  A + S with the gate alone;  A with neither
-  what cells read  H' = M(H[t-1]) with temporal_merge="input";  H' = H[t-1] with temporal_merge="output"
+  input of cells   H' = M(H[t-1]) with temporal_merge="input";  H' = H[t-1] with temporal_merge="output"
   ConvLSTM         i, f, o = s(W_x * X + W_h * H' + b) (+ peephole weights times C: C[t-1] for i and f, C for o)
                    C = f C[t-1] + i tanh(W_xc * X + W_hc * H' + b_c);  H" = o tanh(C)
   ConvGRU          z, r = s(W_x * X + W_h * H' + b);  N = tanh(W_xn * X + W_hn * (r H') + b_n)
@@ -13,16 +13,16 @@ are those of step t):
   the new state    H = H" with temporal_merge="input";  H = M(H") with temporal_merge="output"
   spatial skip     Y = P_S [H; X] + b_S, given to the next layer; the recurrence goes on with H
 
-The state before step 1 is H[0], H[-1] and C[0], zero unless it is given, so that S of the first two steps is zero. A
-masked step leaves H[t-1], H[t-2] and C[t-1] as they were.
+The state before step 1 is H[0], H[-1] and C[0]. It is zero unless it is given, so S of the first two steps is zero. A
+masked step does not change H[t-1], H[t-2] and C[t-1].
 
 Paper 001 calls the temporal skip a path for gradients in time and names "concat + point-wise convolution" as the merge,
-but prints no equation. With "input", S reaches the new state only through what the cell does with H': a ConvLSTM reads
-it through W_h into its gates, a ConvGRU also leaks (1 - z) H'. With "output", S is a linear part of the new state, and
-the gradient goes from H to H[t-2] through the block of P_T that acts on S, past the cell. The initial P_T decides
+but prints no equation. With "input", S reaches the new state only through the cell's use of H': a ConvLSTM reads it in
+its gates through W_h, and a ConvGRU also passes on (1 - z) H'. With "output", S is a linear part of the new state, and
+the gradient goes from H to H[t-2] through the block of P_T that acts on S, past the cell. The initial P_T determines
 whether that path is open when training starts (`merge_init` in `layers.conv_rnn`). These are our choices: M acts on H
-and leaves the ConvLSTM's C alone; the merged H, not H", goes on to steps t+1 and t+2, to the spatial skip and to the
-next layer; the gate alone adds S.
+and not on the ConvLSTM's C; the merged H, not H", goes on to steps t+1 and t+2, to the spatial skip and to the next
+layer; the gate without the skip adds S.
 
 Parameters are a flat dict (C = features, K = kernel size, D = channels of the input):
 
@@ -65,20 +65,20 @@ _FOLDED = "scan_folded"
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-  """Which recurrence: the kind of cell and its switches.
+  """The kind of a cell and its options.
 
   Attributes:
     kind: "conv_lstm" or "conv_gru".
     temporal_gate: whether the state of two steps ago passes through a learned gate.
-    temporal_skip: whether it is merged by a point-wise convolution.
+    temporal_skip: whether the state of two steps ago is merged by a point-wise convolution.
     spatial_skip: whether the output is merged with the input by a point-wise convolution.
-    gate_sees_x: whether the temporal gate reads the input too.
-    peephole: whether the gates of a ConvLSTM see its cell state.
-    temporal_merge: whether the state of two steps ago joins what the cell reads ("input") or the state that it makes
-      ("output"). It makes no difference to a cell without temporal gate and temporal skip.
+    gate_sees_x: whether the temporal gate also reads the input.
+    peephole: whether the gates of a ConvLSTM read its cell state.
+    temporal_merge: whether the state of two steps ago is merged with the input of the cell ("input") or with its new
+      state ("output"). It makes no difference to a cell without temporal gate and temporal skip.
 
   Raises:
-    UserError: an unknown kind or merge, or a ConvGRU with peepholes.
+    UserError: the kind or the merge is unknown, or a ConvGRU has peepholes.
   """
 
   kind: Kind
@@ -94,11 +94,13 @@ class Cell:
       if getattr(self, name) not in get_args(values):
         raise unknown(f"{name} of a conv-RNN", str(getattr(self, name)), get_args(values))
     if self.peephole and self.kind == "conv_gru":
-      raise UserError("peephole=True: a ConvGRU has no cell state to look at; leave it out or take conv_lstm")
+      raise UserError(
+        "peephole=True: a ConvGRU has no cell state for peepholes; leave it out or use conv_lstm"
+      )
 
   @property
   def gates(self) -> int:
-    """Blocks of features that the input convolution makes, the temporal gate's not counted."""
+    """Number of blocks of features that the input convolution computes, without that of the temporal gate."""
     return 4 if self.kind == "conv_lstm" else 3
 
   @property
@@ -108,14 +110,14 @@ class Cell:
 
   @property
   def operation(self) -> str:
-    """The cell's operation in the choice table. What is fastest for a plain cell need not be for one with skips."""
+    """Name of the cell's operation in the choice table; plain cells and cells with skips are measured separately."""
     return "enhanced_recurrence" if self.looks_back or self.spatial_skip else "recurrence"
 
 
 def parameter_shapes(
   cell: Cell, channels: int, features: int, kernel_size: tuple[int, int], size: tuple[int, int]
 ) -> dict[str, tuple[int, ...]]:
-  """Names and shapes of the cell's parameters; `size` (height, width) matters to the peephole weights alone."""
+  """Returns names and shapes of the cell's parameters; only peephole weights depend on `size` (height, width)."""
   shapes: dict[str, tuple[int, ...]] = {
     "input_kernel": (*kernel_size, channels, cell.gates * features),
     "input_bias": (cell.gates * features,),
@@ -140,15 +142,17 @@ def parameter_shapes(
 
 
 class State(NamedTuple):
-  """What a cell carries from step to step, each [batch, height, width, features]."""
+  """The state that a cell passes from step to step, each [batch, height, width, features]."""
 
   h: jax.Array
-  h_previous: jax.Array | None = None  # Where the cell looks two steps back.
-  c: jax.Array | None = None  # ConvLSTM; float32 also in bfloat16 mode, since it sums over all of time.
+  h_previous: jax.Array | None = None  # Only if the cell looks two steps back.
+  c: jax.Array | None = (
+    None  # ConvLSTM only; float32 also in bfloat16 mode, because it sums over all time steps.
+  )
 
 
 def initial_state(cell: Cell, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> State:
-  """Zeros of `shape` [batch, height, width, features]."""
+  """Returns a state of zeros with `shape` [batch, height, width, features]."""
   return State(
     h=jnp.zeros(shape, dtype),
     h_previous=jnp.zeros(shape, dtype) if cell.looks_back else None,
@@ -157,7 +161,7 @@ def initial_state(cell: Cell, shape: tuple[int, ...], dtype: jnp.dtype = jnp.flo
 
 
 def _look_back(cell: Cell, state: State, affine) -> jax.Array | None:
-  """S: what the temporal gate lets through of the state of two steps ago; None where the cell does not look back."""
+  """Returns S, the gated state of two steps ago; None if the cell does not look back."""
   if not cell.looks_back:
     return None
   s = state.h_previous
@@ -168,7 +172,7 @@ def _look_back(cell: Cell, state: State, affine) -> jax.Array | None:
 
 
 def _merge(cell: Cell, h: jax.Array, s: jax.Array | None, affine, axis: int) -> jax.Array:
-  """M(h): h joined with S."""
+  """Returns M(h), the merge of h and S."""
   if s is None:
     return h
   return affine("temporal_skip", jnp.concatenate([h, s], axis=axis)) if cell.temporal_skip else h + s
@@ -177,7 +181,7 @@ def _merge(cell: Cell, h: jax.Array, s: jax.Array | None, affine, axis: int) -> 
 def _lstm(
   cell: Cell, h: jax.Array, c: jax.Array, affine, constants, axis: int
 ) -> tuple[jax.Array, jax.Array]:
-  """(H", C) of a ConvLSTM from H' and C[t-1]."""
+  """Returns (H", C) of a ConvLSTM from H' and C[t-1]."""
   i, f, g, o = jnp.split(affine("state", h).astype(jnp.float32), 4, axis=axis)
   if cell.peephole:
     w_i, w_f, w_o = constants["peephole"]
@@ -189,14 +193,14 @@ def _lstm(
 
 
 def _gru(h: jax.Array, affine, axis: int) -> jax.Array:
-  """H" of a ConvGRU from H'."""
+  """Returns H" of a ConvGRU from H'."""
   z, r = jnp.split(jax.nn.sigmoid(affine("state", h).astype(jnp.float32)), 2, axis=axis)
   n = jnp.tanh(affine("candidate", (r * h).astype(h.dtype)).astype(jnp.float32))
   return ((1 - z) * h + z * n).astype(h.dtype)
 
 
 def _step(cell: Cell, state: State, affine, constants, axis: int = -1) -> tuple[State, jax.Array]:
-  """One step, as `scan.scan` and `pallas` run it: the new state, and H. `axis` holds the channels."""
+  """Computes one step for `scan.scan` and `pallas`: returns the new state and H. `axis` is that of the channels."""
   s = _look_back(cell, state, affine)
   h, c = state.h, state.c
   if cell.temporal_merge == "input":
@@ -212,7 +216,7 @@ def _step(cell: Cell, state: State, affine, constants, axis: int = -1) -> tuple[
 
 
 def _input_kernels(cell: Cell, params: Params) -> tuple[jax.Array, jax.Array, Callable]:
-  """Kernel and bias of the input's share of all affine maps, and the function that splits the last axis by map."""
+  """Returns kernel and bias of the input's part of all affine maps, and a function that splits the last axis by map."""
   kernels, biases = [params["input_kernel"]], [params["input_bias"]]
   sizes = {"state": 4} if cell.kind == "conv_lstm" else {"state": 2, "candidate": 1}
   if cell.temporal_gate and cell.gate_sees_x:
@@ -229,13 +233,13 @@ def _input_kernels(cell: Cell, params: Params) -> tuple[jax.Array, jax.Array, Ca
 
 
 def _input_maps(cell: Cell, params: Params, x: jax.Array, plus: Callable) -> dict[str, jax.Array]:
-  """The input's share of every affine map: one convolution of x [batch, height, width, channels]."""
+  """Computes the input's part of every affine map with one convolution of x [batch, height, width, channels]."""
   kernel, bias, split = _input_kernels(cell, params)
   return split(plus(folding.conv(x, kernel), bias))
 
 
 def _state_maps(cell: Cell, params: Params) -> tuple[dict, dict, dict]:
-  """Kernels, biases and constants of the recurrence, by the name of their affine map."""
+  """Returns kernels, biases and constants of the recurrence, by the names of their affine maps."""
   kernels, biases, constants = {"state": params["state_kernel"]}, {}, {}
   if cell.kind == "conv_gru":
     kernels["candidate"] = params["candidate_kernel"]
@@ -270,32 +274,35 @@ def unroll(
 ) -> tuple[Any, State]:
   """Runs the cell over a sequence.
 
-  What the backward pass needs grows with time: by default the state and the gates before their nonlinearities of every
-  step. Both options trade memory for the forward pass again (measured in benchmarks/memory.py).
+  The memory for the backward pass grows with time: by default, it keeps the state and the gates before their
+  nonlinearities for every step. `recompute` and `checkpoint_every` save memory by repeating parts of the forward pass
+  (measured in benchmarks/memory.py).
 
   Args:
-    cell: kind and switches.
-    params: as the module docstring lists them, all of x's dtype.
-    x: [batch, time, height, width, channels]; with "pallas" also such a sequence as another layer left it packed.
-    state: the state before the first step; None is zeros.
-    mask: [batch, time], True where a sequence is still running. Masked steps leave the state as it was and give zeros.
-    recompute: keep the states and the inputs' maps, and take the gates again in the reverse scan.
-    checkpoint_every: keep x and the state at every so many steps alone, and run these steps again (`jax.checkpoint`).
+    cell: kind and options of the cell.
+    params: parameters as listed in the module's docstring, with the dtype of x.
+    x: [batch, time, height, width, channels]; with "pallas" also a packed sequence from another layer.
+    state: the state before the first step; None for zeros.
+    mask: [batch, time], True for the steps of a sequence and False after its end. Masked steps do not change the state,
+      and their outputs are zero.
+    recompute: whether to keep only the states and the input's maps, and to recompute the gates in the reverse scan.
+    checkpoint_every: keep only x and the state of every `checkpoint_every`-th step, and recompute the others
+      (`jax.checkpoint`).
     implementation: "scan" is `scan.scan`, for every platform; "scan_folded4" is the same on blocks of 4 pixels of a row
-      (`folding`), which must divide the width. "pallas" are the TPU kernels of `pallas`, which are interpreted, and
-      slow, on other platforms, always recompute the gates, can be differentiated once, and cannot be partitioned by XLA
-      over devices or exported for another platform. "auto" looks the layer up in the choice table when the program is
-      lowered and takes the implementation of the nearest shape. It takes "scan" if the table has no such row or the
-      images do not suit the implementation. If neither this machine nor the mesh in context (`chip`) has a TPU, only
-      "scan" is traced, because tracing both takes two to three times as long.
-    packed: with "pallas", leave the outputs in the kernels' layout, as the next layer reads them.
+      (`folding`), so 4 must divide the width. "pallas" selects the TPU kernels of `pallas`. On other platforms they are
+      interpreted, which is slow. They always recompute the gates, can be differentiated once, and cannot be partitioned
+      over devices by XLA or exported for another platform. "auto" looks the layer up in the choice table when the
+      program is lowered, and uses the implementation of the nearest shape. It uses "scan" if the table has no such row
+      or the images do not suit the implementation. If neither this machine nor the mesh in context (`chip`) has a TPU,
+      only "scan" is traced, because tracing both takes two to three times as long.
+    packed: with "pallas", whether to leave the outputs in the kernels' layout, which the next layer can read.
 
   Returns:
     outputs [batch, time, height, width, features] (Y of the equations) and the last state.
 
   Raises:
-    UserError: an unknown implementation, packed sequences without "pallas", images that are too large for "pallas" or
-      cannot be folded, or the second derivative of "pallas".
+    UserError: the implementation is unknown, sequences are packed without "pallas", the images are too large for
+      "pallas" or cannot be folded, or a second derivative of "pallas" is taken.
   """
   if implementation not in get_args(Implementation):
     raise unknown("implementation of a conv-RNN", str(implementation), get_args(Implementation))
@@ -328,7 +335,7 @@ def _unroll_scan(run: Callable, params: Params, x: jax.Array, first: State, mask
 
 
 def folded_pixels(implementation: Implementation) -> int:
-  """Pixels of a block of "scan_folded4" and its like; 1 for the others."""
+  """Returns the pixels per block of "scan_folded4" and similar implementations; 1 for the others."""
   return int(implementation.removeprefix(_FOLDED)) if implementation.startswith(_FOLDED) else 1
 
 
@@ -341,13 +348,13 @@ def _unroll_folded(
   checkpoint_every: int | None,
   pixels: int,
 ) -> tuple[jax.Array, State]:
-  """`unroll` on blocks of pixels."""
+  """Runs `unroll` on blocks of pixels."""
   if x.shape[3] % pixels:
     raise Unsuitable(
-      f'implementation="{_FOLDED}{pixels}" needs a width that is a multiple of {pixels}, not {x.shape[3]}: take "scan"'
+      f'implementation="{_FOLDED}{pixels}" needs a width that is a multiple of {pixels}, not {x.shape[3]}: use "scan"'
     )
   folded = folding.fold_params(params, x.shape[-1], first.h.shape[-1], pixels)
-  # XLA would not start a loop from zeros, but look in every step whether it is the first.
+  # Given zeros as the initial state, XLA would check in every step whether it is the first.
   first = jax.lax.optimization_barrier(jax.tree.map(lambda a: folding.fold(a, pixels), first))
   outputs, last = _unroll_scan(run, folded, folding.fold(x, pixels), first, mask, checkpoint_every)
   return folding.unfold(outputs, pixels), jax.tree.map(lambda a: folding.unfold(a, pixels), last)
@@ -356,7 +363,7 @@ def _unroll_folded(
 def _in_chunks(
   run: Callable, params: Params, first: State, sequence, checkpoint_every: int | None
 ) -> tuple[jax.Array, State]:
-  """run(params, state, sequence) over a sequence of arrays [time, ...], with the checkpoints that are asked for."""
+  """Applies run(params, state, sequence) to a sequence of arrays [time, ...] with the requested checkpoints."""
   if checkpoint_every is None:
     return run(params, first, sequence)
   time = len(sequence[0])
@@ -366,7 +373,7 @@ def _in_chunks(
     for part in (slice(whole * checkpoint_every), slice(whole * checkpoint_every, None))
   )
   chunks = jax.tree.map(lambda a: a.reshape(whole, checkpoint_every, *a.shape[1:]), chunks)
-  # Inside a scan nothing can merge the second run with the first.
+  # Inside a scan, XLA cannot merge the recomputation with the first run.
   again = jax.checkpoint(run, prevent_cse=False)
 
   def body(state, chunk):
@@ -384,7 +391,7 @@ def _in_chunks(
 def _unroll(
   cell: Cell, recompute: bool, params: Params, state: State, sequence, plus: Callable = operator.add
 ) -> tuple[jax.Array, State]:
-  """`unroll` of x and mask with time first; outputs have time first too. `plus` adds a bias."""
+  """Runs `unroll` on x and mask with time as the first axis, also in the outputs. `plus` adds a bias."""
   x, mask = sequence
   time, batch = x.shape[:2]
   flat = x.reshape(time * batch, *x.shape[2:])
@@ -405,17 +412,17 @@ def _unroll(
 def layer_shape(
   size: tuple[int, int], channels: int, features: int, kernel_size: tuple[int, int]
 ) -> choices.Shape:
-  """The shape under which "auto" looks a layer up, for images of `size` (height, width)."""
+  """Returns the shape by which "auto" looks up a layer, for images of `size` (height, width)."""
   return choices.Shape(kernel_size, (1, 1), channels, features, size[0] * size[1])
 
 
 def chosen(platform: str, cell: Cell, shape: choices.Shape) -> Implementation:
-  """The implementation that "auto" stands for on a platform."""
+  """Returns the implementation that "auto" selects on a platform."""
   return cast(Implementation, choices.choose(platform, cell.operation, shape, IMPLEMENTATIONS))
 
 
 def _suited(again: Callable, implementation: Implementation, *arguments) -> tuple[jax.Array, State]:
-  """`unroll` by the implementation that "auto" chose, or by "scan" if the images do not suit it."""
+  """Runs `unroll` with the implementation that "auto" chose, or with "scan" if the images do not suit it."""
   try:
     return again(*arguments, implementation=implementation)
   except Unsuitable:
@@ -423,7 +430,7 @@ def _suited(again: Callable, implementation: Implementation, *arguments) -> tupl
 
 
 def _recurrence(cell: Cell, params: Params) -> pallas.Recurrence:
-  """The cell as the Pallas kernels take it."""
+  """Returns the cell in the form that the Pallas kernels take."""
   kernel, bias, split = _input_kernels(cell, params)
   return pallas.Recurrence(
     functools.partial(_step, cell, axis=-2),
@@ -444,7 +451,7 @@ def _unroll_pallas(
   *,
   packed: bool,
 ) -> tuple[Any, State]:
-  """`unroll` by the Pallas kernels."""
+  """Runs `unroll` with the Pallas kernels."""
   batch, _, *size, _ = x.shape
   recurrence = _recurrence(cell, params)
   layout = pallas.layout_for(
@@ -465,6 +472,6 @@ def _unroll_pallas(
 
 
 def step(cell: Cell, params: Params, state: State, x: jax.Array) -> tuple[State, jax.Array]:
-  """One step on x [batch, height, width, channels]: `unroll` of one frame. Returns the state and Y."""
+  """Runs one step on x [batch, height, width, channels], like `unroll` on one frame. Returns the state and Y."""
   outputs, state = unroll(cell, params, x[:, None], state, implementation="scan")
   return state, outputs[:, 0]

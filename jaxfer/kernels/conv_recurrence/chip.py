@@ -1,4 +1,4 @@
-"""Which TPU a program is traced for, if any."""
+"""Finds the TPU for which a program is traced, if any."""
 
 import functools
 
@@ -14,10 +14,10 @@ def _machine() -> frozenset[str]:
 
 
 def tpu_kinds() -> frozenset[str]:
-  """Kinds of the TPUs that the program may be for, such as "TPU v5 lite"; empty where it is not for a TPU.
+  """Returns the kinds of TPUs that the program may be for, such as "TPU v5 lite"; empty if it is not for a TPU.
 
-  A mesh in context (`jax.set_mesh`, `jax.sharding.use_abstract_mesh`) names the device, even one that this machine does
-  not have. Without a mesh, the TPUs of this machine are returned.
+  A mesh in context (`jax.set_mesh`, `jax.sharding.use_abstract_mesh`) names the device, which this machine need not
+  have. Without a mesh, the TPUs of this machine are returned.
   """
   device = jax.sharding.get_abstract_mesh().abstract_device
   if device is None:

@@ -1,4 +1,4 @@
-"""What the implementations of a recurrence refuse."""
+"""Errors of the implementations of a recurrence."""
 
 from jaxfer.errors import UserError
 

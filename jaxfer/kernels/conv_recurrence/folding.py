@@ -1,15 +1,15 @@
-"""Folds neighbouring pixels of a row into channels, so that few channels fill a TPU's lanes. The result is exact.
+"""Folds neighbouring pixels of a row into channels, so that they fill a TPU's lanes. The result is exact.
 
 XLA puts the channels of an image on the 128 lanes of a TPU's vectors. A recurrence of 32 channels on [height, width] is
-a recurrence of 128 channels on [height, width / 4] with other parameters: the pointwise operations then leave no lane
-idle. Through a 3 x 3 kernel a block of four pixels sees six, its own and one on either side, its halo. A folded kernel
-[height, pixels + 2 reach, channels, pixels features] therefore has an entry for each pixel that a block sees: first the
-block's own, then those after it, then those before it. Half of its entries are zero. `conv`, `input_gradient` and
-`weight_gradient` take such kernels, and those of unfolded images.
+a recurrence of 128 channels on [height, width / 4] with other parameters, in which the pointwise operations leave no
+lane idle. With a 3 x 3 kernel, a block of four pixels reads six: its own, and one on either side, its halo. A folded
+kernel [height, pixels + 2 reach, channels, pixels features] therefore has an entry for each pixel that a block reads:
+first the block's own, then those after it, then those before it. Half of its entries are zero. `conv`, `input_gradient`
+and `weight_gradient` take such kernels, and those of unfolded images.
 
 Two other forms were compiled for a v5e, not run. A convolution of the unfolded state with a stride of `pixels` needs no
-halo, but its gradient in the state costs more than twice as many cycles. A row that is shifted until a block's halo
-lies within two blocks needs a third more products, because it reads two whole blocks.
+halo, but its gradient in the state costs more than twice as many cycles. If a row is shifted until a block's halo
+is within two blocks, a third more products are needed, because two whole blocks are read.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ Params = Mapping[str, jax.Array]
 
 
 def fold(a: jax.Array, pixels: int) -> jax.Array:
-  """[..., width, channels] -> [..., width / pixels, pixels channels]."""
+  """Folds [..., width, channels] to [..., width / pixels, pixels channels]."""
   *rest, width, channels = a.shape
   return a.reshape(*rest, width // pixels, pixels * channels)
 
@@ -38,7 +38,7 @@ def unfold(a: jax.Array, pixels: int) -> jax.Array:
 
 
 def _taps(width: int, pixels: int) -> np.ndarray:
-  """[pixels seen, pixels, width], 1 where a column of a kernel joins a pixel that a block sees to one of its own."""
+  """Returns [pixels read, pixels, width], 1 if a kernel column connects a pixel that a block reads with its own."""
   seen = pixels + width - 1
   source, target = np.ogrid[:seen, :pixels]
   column = (source + width // 2) % seen - target
@@ -46,7 +46,7 @@ def _taps(width: int, pixels: int) -> np.ndarray:
 
 
 def _kernel(kernel: jax.Array, features: int, pixels: int) -> jax.Array:
-  """[height, width, channels, m features] -> the folded kernel [height, seen, channels, m pixels features]."""
+  """Folds a kernel [height, width, channels, m features] to [height, pixels read, channels, m pixels features]."""
   height, width, channels, _ = kernel.shape
   taps = jnp.asarray(_taps(width, pixels), kernel.dtype)
   parts = kernel.reshape(height, width, channels, -1, features)
@@ -55,7 +55,7 @@ def _kernel(kernel: jax.Array, features: int, pixels: int) -> jax.Array:
 
 
 def _pointwise(kernel: jax.Array, channels: int, features: int, pixels: int) -> jax.Array:
-  """[n channels, features] -> [n pixels channels, pixels features]."""
+  """Folds a pointwise kernel [n channels, features] to [n pixels channels, pixels features]."""
   parts = kernel.reshape(-1, 1, channels, features)
   return _kernel(parts, features, pixels).reshape(-1, pixels * features)
 
@@ -65,7 +65,7 @@ def _bias(bias: jax.Array, features: int, pixels: int) -> jax.Array:
 
 
 def fold_params(params: Params, channels: int, features: int, pixels: int) -> dict[str, jax.Array]:
-  """Parameters of a cell (`cells.parameter_shapes`) for frames and states that are folded by `pixels`."""
+  """Returns the parameters of a cell (`cells.parameter_shapes`) for frames and states folded by `pixels`."""
 
   def one(name, a):
     if name == "peephole":
@@ -85,20 +85,20 @@ def fold_params(params: Params, channels: int, features: int, pixels: int) -> di
 
 
 def _plain(kernel: tuple[int, ...], channels: int) -> tuple[int, ...]:
-  """Shape of a kernel as the convolution of an image of `channels`, beside its halo, takes it."""
+  """Returns the shape of a kernel for a plain convolution of an image of `channels` with its halo."""
   height, seen, each, features = kernel
   return (height, 1, seen * each, features) if each < channels else kernel
 
 
 def _shifted(a: jax.Array, blocks: int) -> jax.Array:
-  """In the place of each block the one that lies so many to its right; zeros beyond the edge."""
+  """Replaces each block by the one `blocks` places to its right; zeros beyond the edge."""
   edges = [(0, 0, 0)] * a.ndim
   edges[-2] = (-blocks, blocks, 0)
   return lax.pad(a, jnp.zeros((), a.dtype), edges)
 
 
 def _with_halo(a: jax.Array, channels: int) -> jax.Array:
-  """[..., blocks, own] -> [..., blocks, channels]: a block, the pixels after it, and as many before it."""
+  """Extends [..., blocks, own] to [..., blocks, channels]: a block, the pixels after it, and as many before it."""
   own = a.shape[-1]
   halo = (channels - own) // 2
   if halo == 0:
@@ -110,7 +110,7 @@ def _with_halo(a: jax.Array, channels: int) -> jax.Array:
 
 
 def weight_gradient(x: jax.Array, dy: jax.Array, kernel: tuple[int, ...]) -> jax.Array:
-  """The adjoint of `conv` in the kernel, whose shape is given; float32 whatever the dtypes."""
+  """The adjoint of `conv` in the kernel, whose shape is given; float32 for all dtypes."""
   height, width, channels, _ = _plain(kernel, x.shape[-1])
   size = height, width
   padding = convolution.same_padding(size)
@@ -121,12 +121,12 @@ def weight_gradient(x: jax.Array, dy: jax.Array, kernel: tuple[int, ...]) -> jax
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Part:
-  """What a kernel reads at some distance.
+  """The part of a kernel that reads at some distance.
 
   Attributes:
     kernel: [height, width, channels, features] of a plain convolution.
-    distance: how many blocks away.
-    after: how many channels it reads from the block after; it reads the others from the block before.
+    distance: distance in blocks.
+    after: number of channels that it reads from the block after; it reads the others from the block before.
   """
 
   kernel: jax.Array
@@ -135,12 +135,13 @@ class Part:
 
 
 def parts(kernel: jax.Array, channels: int) -> list[Part]:
-  """A kernel's share of each distance, as `input_gradient` takes it.
+  """Splits a kernel by distance, for `input_gradient`.
 
-  Of a folded kernel `channels` are those of the image that it reads; an unfolded one reads as many or more.
+  For a folded kernel, `channels` is the number of channels of the image that it reads; an unfolded kernel reads as many
+  or more.
 
-  A block's halo often fills half of a neighbour at most. Both neighbours' shares then make one kernel, and XLA sums the
-  products without a move of lanes.
+  A block's halo often fills at most half of a neighbour. Then the parts of both neighbours form one kernel, and XLA
+  sums the products without moving lanes.
   """
   if kernel.shape[2] >= channels:
     return [Part(kernel, 0, 0)]
@@ -176,7 +177,7 @@ def input_gradient(dy: jax.Array, kernel: list[Part], size: tuple[int, int]) -> 
 
 @jax.custom_vjp
 def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """`conv.conv` of an image with a kernel of its channels, or of a folded image with a folded kernel."""
+  """Convolves an image with a plain kernel (`conv.conv`), or a folded image with a folded kernel."""
   kernel = kernel.reshape(_plain(kernel.shape, x.shape[-1]))
   return convolution.conv(_with_halo(x, kernel.shape[2]), kernel)
 
@@ -196,7 +197,7 @@ conv.defvjp(_conv_forward, _conv_backward)
 
 @jax.custom_vjp
 def plus(y: jax.Array, bias: jax.Array) -> jax.Array:
-  """y [..., features] + bias [features]. The bias's gradient is a matrix product, which sums fastest on a TPU."""
+  """Adds bias [features] to y [..., features]. The gradient of the bias is a matrix product, which is fast on a TPU."""
   return y + bias
 
 
@@ -206,7 +207,7 @@ def _plus_forward(y, bias):
 
 def _plus_backward(_, dy):
   rows = dy.reshape(-1, dy.shape[-1])
-  ones = jnp.ones((8, len(rows)), dy.dtype)  # XLA would make a sum of the product with a single row.
+  ones = jnp.ones((8, len(rows)), dy.dtype)  # With a single row, XLA would turn the product into a sum.
   total = jnp.matmul(
     ones,
     rows,

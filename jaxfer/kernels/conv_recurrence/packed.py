@@ -1,12 +1,12 @@
-"""The layout in which the Pallas kernels work: channels on sublanes, the pixels of several images on lanes.
+"""The array layout of the Pallas kernels: channels on sublanes, the pixels of several images on lanes.
 
 A TPU computes on vectors of 8 sublanes by 128 lanes. XLA puts the channels of an image on the lanes, so a recurrence of
 32 channels leaves three quarters of every vector idle. Here the lanes hold pixels, ordered as (row, image, column): the
-images of a block stand side by side. Rows of a block are padded to whole vectors, so the neighbour above or below lies
-a whole number of vectors away and needs no shuffling of lanes; the neighbour to the right is one rotation.
+images of a block are side by side. Rows of a block are padded to whole vectors, so the neighbour above or below is
+a whole number of vectors away and lanes need not be shuffled; the neighbour to the right takes one rotation.
 
 A packed array is [..., blocks, channels, lanes]. Channels are padded to a multiple of 16, the sublanes of a bfloat16
-vector. Padding is zero after `pack`; the kernels may leave anything in padded lanes, and `unpack` drops them.
+vector. Padding is zero after `pack`. The kernels may write any values to padded lanes, which `unpack` drops.
 """
 
 import dataclasses
@@ -28,12 +28,12 @@ def _round_up(n: int, multiple: int) -> int:
 
 
 def choose(batch: int, height: int, width: int, fits: Callable[["Layout"], bool]) -> "Layout | None":
-  """The layout with the fewest lanes that hold no pixel and, among these, the largest block that fits.
+  """Returns the layout with the fewest lanes without a pixel and, among these, the largest block that fits.
 
   Args:
     batch: number of images.
-    height: of an image, in pixels.
-    width: of an image, in pixels.
+    height: height of an image in pixels.
+    width: width of an image in pixels.
     fits: whether kernels that work on blocks of a layout fit into VMEM.
 
   Returns:
@@ -45,19 +45,19 @@ def choose(batch: int, height: int, width: int, fits: Callable[["Layout"], bool]
 
 
 def padded_channels(channels: int) -> int:
-  """Channels of a packed array."""
+  """Returns the number of channels of a packed array."""
   return _round_up(channels, _CHANNELS)
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """Where the pixels of a batch lie.
+  """The arrangement of the pixels of a batch.
 
   Attributes:
     batch: number of images.
-    height: of an image, in pixels.
-    width: of an image, in pixels.
-    block: images that share a block; the last block is filled up with images of zeros.
+    height: height of an image in pixels.
+    width: width of an image in pixels.
+    block: number of images per block; the last block is filled up with images of zeros.
   """
 
   batch: int
@@ -72,19 +72,19 @@ class Layout:
 
   @property
   def row(self) -> int:
-    """Lanes from a pixel to the one below it."""
+    """Number of lanes from a pixel to the one below it."""
     return _round_up(self.width * self.block, VECTOR)
 
   @property
   def tile(self) -> int:
-    """Lanes that a kernel handles at a time."""
+    """Number of lanes that a kernel processes at a time."""
     vectors = self.height * self.row // VECTOR
     sizes = _TILES if vectors > min(_TILES) else (vectors,)
     return VECTOR * min(sizes, key=lambda size: (_round_up(vectors, size), -size))
 
   @property
   def lanes(self) -> int:
-    """Lanes of a block, a whole number of tiles."""
+    """Number of lanes of a block, a whole number of tiles."""
     return _round_up(self.height * self.row, self.tile)
 
   @property
@@ -93,7 +93,7 @@ class Layout:
     return self.lanes != self.height * self.width * self.block
 
   def pack(self, x: jax.Array) -> jax.Array:
-    """[batch, ..., height, width, channels] -> [..., blocks, channels, lanes]."""
+    """Packs [batch, ..., height, width, channels] to [..., blocks, channels, lanes]."""
     batch, *between, height, width, channels = x.shape
     x = jnp.pad(x, [(0, self.blocks * self.block - batch), *[(0, 0)] * (x.ndim - 1)])
     x = x.reshape(self.blocks, self.block, *x.shape[1:])
@@ -107,7 +107,7 @@ class Layout:
     return jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [*padding])
 
   def unpack(self, x: jax.Array, channels: int) -> jax.Array:
-    """[..., blocks, padded channels, lanes] -> [batch, ..., height, width, channels]."""
+    """Unpacks [..., blocks, padded channels, lanes] to [batch, ..., height, width, channels]."""
     *between, _, _, _ = x.shape
     x = x[..., :channels, : self.height * self.row]
     x = x.reshape(*x.shape[:-1], self.height, self.row)[..., : self.width * self.block]
@@ -118,18 +118,18 @@ class Layout:
     return x.reshape(self.blocks * self.block, *x.shape[2:])[: self.batch]
 
   def pack_pixels(self, a: jax.Array) -> jax.Array:
-    """[..., height, width, channels], the same for every image -> [..., channels, lanes]."""
+    """Packs [..., height, width, channels], the same for every image, to [..., channels, lanes]."""
     one = dataclasses.replace(self, batch=self.block)
     return one.pack(jnp.broadcast_to(a, (self.block, *a.shape)))[..., 0, :, :]
 
   def pack_images(self, a: jax.Array) -> jax.Array:
-    """[batch, ...], one value an image -> [..., blocks, 1, lanes]."""
+    """Packs [batch, ...], with one value per image, to [..., blocks, 1, lanes]."""
     a = a[..., None, None, None]
     a = jnp.broadcast_to(a, (*a.shape[:-3], self.height, self.width, 1))
     return self.pack(a)[..., :1, :]
 
   def edges(self, taps: int) -> np.ndarray:
-    """[taps, lanes], all bits set where a pixel and its neighbour `tap - taps // 2` columns to the right both exist."""
+    """Returns [taps, lanes] with all bits set if the neighbour of a pixel, `tap - taps // 2` columns right, exists."""
     lane = np.arange(self.lanes)
     column = lane % self.row % self.width
     inside = (lane % self.row < self.width * self.block) & (lane < self.height * self.row)
@@ -138,7 +138,7 @@ class Layout:
     return np.where(found, -1, 0).astype(np.int32)
 
   def grown(self, height: int, width: int) -> "Layout":
-    """For images of another size: blocks of this one's joined until few lanes hold no pixel."""
+    """Returns a layout for images of another size: joins blocks of this one until few lanes are without a pixel."""
     joined = [
       Layout(self.batch, height, width, n * self.block) for n in range(1, -(-VECTOR // self.block) + 1)
     ]
@@ -146,7 +146,7 @@ class Layout:
 
 
 def _selection(old: Layout, new: Layout, stride: int, offset: int) -> np.ndarray:
-  """[joined blocks, old row, new row], 1 where column `stride * x + offset` of an image becomes its column x."""
+  """Returns [joined blocks, old row, new row], 1 if column `stride * x + offset` of an image becomes its column x."""
   joined = new.block // old.block
   found = np.zeros((joined, old.row, new.row), np.float32)
   j, image, x = np.meshgrid(np.arange(joined), np.arange(old.block), np.arange(new.width), indexing="ij")
@@ -157,14 +157,14 @@ def _selection(old: Layout, new: Layout, stride: int, offset: int) -> np.ndarray
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Packed:
-  """A sequence of images in a packed layout, which one layer can hand to the next.
+  """A sequence of images in a packed layout, which one layer can pass to the next.
 
-  It has the shape that the unpacked array would have.
+  Its `shape` is that of the unpacked array.
 
   Attributes:
     data: [time, blocks, padded channels, lanes].
-    layout: of the pixels.
-    channels: of an image.
+    layout: arrangement of the pixels.
+    channels: number of channels of an image.
   """
 
   data: jax.Array
@@ -173,7 +173,7 @@ class Packed:
 
   @property
   def shape(self) -> tuple[int, int, int, int, int]:
-    """[batch, time, height, width, channels]."""
+    """Shape of the unpacked array: [batch, time, height, width, channels]."""
     at = self.layout
     return at.batch, self.data.shape[0], at.height, at.width, self.channels
 
@@ -192,7 +192,7 @@ class Packed:
     return dataclasses.replace(self, data=self.data.astype(dtype))
 
   def unpack(self) -> jax.Array:
-    """[batch, time, height, width, channels]."""
+    """Unpacks the data to [batch, time, height, width, channels]."""
     return self.layout.unpack(self.data, self.channels)
 
   def to(self, layout: Layout) -> "Packed":
@@ -206,8 +206,8 @@ class Packed:
   def pool(self) -> "Packed":
     """Maximum over 2 x 2 windows; an odd last row or column is dropped.
 
-    The columns that stay move together by a product with a matrix of zeros and ones, which is exact and, unlike a
-    copy, leaves channels on sublanes.
+    The remaining columns are moved next to each other by a product with a matrix of zeros and ones, which is exact
+    and, unlike a copy, keeps channels on sublanes.
     """
     old = self.layout
     new = old.grown(old.height // 2, old.width // 2)

@@ -1,13 +1,13 @@
 """The recurrence as two Pallas TPU kernels, one for the forward and one for the backward pass.
 
 Each kernel runs over blocks of images and, within a block, over time. The state and its gradient stay in VMEM from the
-first step to the last; frames and outputs stream while the step before them computes. The input's convolution is part
-of the kernel: state and input are one product. The backward kernel keeps nothing of the forward pass but the state of
-every step (h in the input's dtype, c in float32) and computes the gates again.
+first step to the last; frames and outputs are transferred while the previous step is computed. The convolution of the
+input is part of the kernel: state and input are multiplied in one product. From the forward pass, the backward kernel
+reads only the state of every step (h in the input's dtype, c in float32), and recomputes the gates.
 
-float32 inputs are multiplied in bfloat16, as XLA does on a TPU, unless `jax.default_matmul_precision` asks for more;
-sums, gates and the cell state are float32. On other platforms the kernels are interpreted, which is slow and meant for
-tests. The choice is made when the program is lowered.
+float32 inputs are multiplied in bfloat16, as XLA does on a TPU, unless `jax.default_matmul_precision` requests more.
+Sums, gates and the cell state are float32. On other platforms the kernels are interpreted, which is slow and intended
+for tests. The choice is made when the program is lowered.
 
 The kernels can be differentiated once. Under several devices they need a program that is manual over all mesh axes
 (`jax.shard_map` with `check_vma=False`, or `jax.pmap`), as Mosaic kernels cannot be partitioned automatically.
@@ -30,13 +30,13 @@ from jaxfer.kernels.conv_recurrence.pallas_forward import forward
 from jaxfer.kernels.conv_recurrence.pallas_tiles import SPATIAL_SKIP, Map, Plan
 
 Arrays = Mapping[str, jax.Array]
-# Bytes that the arrays of a kernel may take; the compiler adds its own. A TPU v4 has 16 MiB in all.
+# Bytes that the arrays of a kernel may take; the compiler adds others. A TPU v4 has 16 MiB in total.
 VMEM = 44 * 2**20
 SMALL_VMEM = 14 * 2**20
 
 
 def _vmem() -> int:
-  """`SMALL_VMEM` for older TPUs, else `VMEM`."""
+  """Returns `SMALL_VMEM` for older TPUs, else `VMEM`."""
   return SMALL_VMEM if tpu_kinds() & {"TPU v2", "TPU v3", "TPU v4"} else VMEM
 
 
@@ -56,7 +56,7 @@ def _blocks(a: jax.Array, axis: int, features: int) -> jax.Array:
 
 
 def _matrix(kernel: jax.Array, channels: int, features: int) -> jax.Array:
-  """[height, width, channels, maps features] -> [maps padded features, height width padded channels]."""
+  """Reshapes [height, width, channels, maps features] to [maps padded features, height width padded channels]."""
   kernel = _blocks(_blocks(kernel, -1, features), -2, channels)
   return kernel.reshape(-1, kernel.shape[-1]).T
 
@@ -66,7 +66,7 @@ def _column(bias: jax.Array, features: int) -> jax.Array:
 
 
 def _calls(step: Callable, first: Any, kernels: Arrays, constants: Arrays) -> list[str]:
-  """Names of the affine maps in the order in which the step calls them."""
+  """Returns the names of the affine maps in the order in which the step calls them."""
   names = []
 
   def affine(name, s):
@@ -86,12 +86,13 @@ class Recurrence(NamedTuple):
 
   Attributes:
     step: (state, affine, constants) -> (state, output), with channels on axis -2.
-    kernels: name -> [kernel_height, kernel_width, channels, features] of what the affine maps do with the state.
-    biases: name -> [features], of maps that do not read the input.
+    kernels: name -> [kernel_height, kernel_width, channels, features], kernels of the affine maps for the state.
+    biases: name -> [features], biases of the maps that do not read the input.
     constants: name -> [n, height, width, features], further arrays that the step reads.
-    input_kernels: name -> [kernel_height, kernel_width, channels of x, features] of what they do with the input.
-    input_biases: name -> [features], of these maps.
-    spatial_skip: (kernel [features + channels, features], bias [features]) that make the output of h and x, or None.
+    input_kernels: name -> [kernel_height, kernel_width, channels of x, features], their kernels for the input.
+    input_biases: name -> [features], biases of these maps.
+    spatial_skip: (kernel [features + channels, features], bias [features]) that compute the output from h and x, or
+      None.
   """
 
   step: Callable
@@ -104,7 +105,7 @@ class Recurrence(NamedTuple):
 
   @property
   def sizes(self) -> tuple[int, int]:
-    """Features of the state and channels of the input."""
+    """Number of features of the state, and number of channels of the input."""
     return self.kernels["state"].shape[2], self.input_kernels["state"].shape[2]
 
 
@@ -132,17 +133,17 @@ def _plan(recurrence: Recurrence, layout: Layout, dtype, first: Any) -> Plan:
 def layout_for(
   recurrence: Recurrence, shape: tuple[int, int, int], dtype: Any, first: Any, given: Layout | None = None
 ) -> Layout:
-  """The layout in which `unroll` runs a recurrence.
+  """Returns the layout in which `unroll` runs a recurrence.
 
   Args:
     recurrence: step and parameters.
     shape: (batch, height, width) of the images.
-    dtype: of the input.
-    first: a state, whose fields and dtypes count.
-    given: the layout that the input has, if it has one. It stays unless the kernels do not fit or another is smaller.
+    dtype: dtype of the input.
+    first: a state with the fields and dtypes of the recurrence.
+    given: layout of the input, if it is packed. It is kept unless the kernels do not fit or another layout is smaller.
 
   Raises:
-    Unsuitable: one image is too large for VMEM.
+    Unsuitable: a single image is too large for VMEM.
   """
 
   def fits(layout):
@@ -154,7 +155,7 @@ def layout_for(
   if best is None:
     raise Unsuitable(
       f'implementation="pallas" keeps an image in {limit >> 20} MiB of a TPU\'s memory, too little for images of '
-      f'{shape[1:]} and {recurrence.sizes[0]} features: take implementation="scan"'
+      f'{shape[1:]} and {recurrence.sizes[0]} features: use implementation="scan"'
     )
   stays = given is not None and fits(given) and given.blocks * given.lanes <= best.blocks * best.lanes
   return given if given is not None and stays else best
@@ -167,11 +168,11 @@ def unroll(
 
   Args:
     recurrence: step and parameters.
-    layout: of the pixels.
+    layout: arrangement of the pixels.
     x: packed, [time, blocks, channels, lanes].
     first: the state before the first step, packed.
-    mask: [time, blocks, 1, lanes], zero where a sequence has ended, or None. It keeps the state; the outputs of
-      masked steps are arbitrary.
+    mask: [time, blocks, 1, lanes], zero after the end of a sequence, or None. Masked steps keep the state; their
+      outputs are arbitrary.
 
   Returns:
     The outputs of all steps [time, blocks, features, lanes], and the state after the last step, both packed.
@@ -206,7 +207,7 @@ def unroll(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _by_platform(run: Callable, *arguments):
-  """run(interpret, *arguments), compiled for a TPU and interpreted elsewhere."""
+  """Calls run(interpret, *arguments), compiled for a TPU and interpreted on other platforms."""
   return lax.platform_dependent(
     *arguments, tpu=functools.partial(run, False), default=functools.partial(run, True)
   )
@@ -214,7 +215,7 @@ def _by_platform(run: Callable, *arguments):
 
 def _second_derivative(*arguments):
   raise UserError(
-    'the Pallas kernels (implementation="pallas", or "auto" on a TPU) can be differentiated once: take '
+    'the Pallas kernels (implementation="pallas", or "auto" on a TPU) can be differentiated once: use '
     'implementation="scan" for second derivatives'
   )
 
@@ -230,18 +231,18 @@ def _forward(plan: Plan, keep: dict[str, bool], operands, x, first, mask):
 
 
 def _kept(plan: Plan, operands, first, mask, every: bool) -> dict[str, bool]:
-  """What the forward kernel keeps of the state, and whether of `every` step."""
+  """Returns the parts of the state that the forward kernel keeps, and whether it keeps them for `every` step."""
   keep = {name: every for name in first._fields if getattr(first, name) is not None}
   if SPATIAL_SKIP not in operands["points"]:
-    keep.pop("h")  # It is the output.
+    keep.pop("h")  # It is the output anyway.
   if every and mask is None:
-    keep.pop("h_previous", None)  # It is h of the step before.
+    keep.pop("h_previous", None)  # It equals h of the previous step.
   return keep
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _recurrence(plan: Plan, operands, edges, x, first, mask):
-  """`unroll` of arrays as the kernels read them."""
+  """Runs `unroll` on arrays in the form that the kernels read."""
   keep = _kept(plan, operands, first, mask, every=False)
   outputs, kept = _forward(plan, keep, operands | {"edges": edges}, x, first, mask)
   return outputs, first._replace(**({"h": outputs[-1]} | kept))
@@ -258,7 +259,7 @@ def _recurrence_forward(plan, operands, edges, x, first, mask):
 
 
 def _adjoint(plan: Plan, map_: Map, weights: jax.Array) -> jax.Array:
-  """[rows, height width channels of every source] -> [width channels of every source, height rows]."""
+  """Rearranges [rows, height width channels of every source] to [width channels of every source, height rows]."""
   height, width = plan.kernel_size
   split = height * width * plan.features
   parts = [

@@ -1,12 +1,13 @@
-"""The backward kernel of `pallas`: all time steps in reverse, the gradients of state and weights in VMEM.
+"""The backward kernel of `pallas`: runs all time steps in reverse with the gradients of state and weights in VMEM.
 
-A step first computes again what every convolution reads and the values of all but the last (`Tiles.sources`). Then the
-cotangent of the new state goes back through the pointwise operations, by `jax.vjp` of the replay, to the value of the
-last convolution; through the convolution's adjoint to what it read; from there through the pointwise operations before
-it to the convolution before, and so on. Each of these legs pulls its own cotangent, and their results are summed.
+A step first recomputes the inputs of all convolutions, and the values of all but the last (`Tiles.sources`). Then the
+cotangent of the new state is propagated through the pointwise operations, by `jax.vjp` of the replay, to the value of
+the last convolution; through the adjoint of the convolution to its input; from there through the preceding pointwise
+operations to the previous convolution, and so on. Each of these legs propagates one cotangent, and the results are
+summed.
 
 The adjoint of a convolution is one matrix product per tile, of the transposed weights with the cotangent at as many
-rows as the kernel has, followed by a shift by columns for every column of the kernel.
+rows as the kernel has, followed by a shift for every column of the kernel.
 """
 
 import functools
@@ -33,7 +34,7 @@ from jaxfer.kernels.conv_recurrence.pallas_tiles import (
 
 
 def _read_by(function: Callable, arguments) -> list[bool]:
-  """Which leaves of the arguments the function's result depends on."""
+  """Returns, for each leaf of the arguments, whether the function's result depends on it."""
   jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
   needed = {v for v in jaxpr.outvars if not hasattr(v, "val")}
   for equation in reversed(jaxpr.eqns):
@@ -43,7 +44,7 @@ def _read_by(function: Callable, arguments) -> list[bool]:
 
 
 def _pull(function: Callable, arguments, cotangent):
-  """Cotangents of the arguments of `replay`; None for leaves that the result does not read."""
+  """Returns the cotangents of the arguments of `replay`; None for leaves that the result does not depend on."""
   leaves: list[Any]
   tree: Any
   leaves, tree = jax.tree.flatten(arguments)
@@ -64,13 +65,13 @@ class _Gradients:
   """The refs of the backward kernel while it is traced.
 
   Attributes:
-    tiles: of the forward computation.
+    tiles: tiles of the forward computation.
     adjoints: name -> weights of the map's adjoint.
     sums: gradients summed over time and blocks: "weights", "biases", "points", "constants".
     carry: gradient of the state.
     values: name -> the cotangent of a map's value, in the products' dtype, with a halo.
-    parts: name -> the same while it is summed, float32, of all maps but the last.
-    shifted: cotangents of the shifted copies, of "state" and "x".
+    parts: name -> the same during summation, float32, for all maps but the last.
+    shifted: cotangents of the shifted copies of "state" and "x".
     x: cotangent of the input from the spatial skip, or None.
   """
 
@@ -81,7 +82,7 @@ class _Gradients:
     self.written: set[str] = set()
 
   def begin(self) -> frozenset[str]:
-    """What the legs before this one have added to; the first leg that adds to an array replaces what was in it."""
+    """Returns the arrays to which earlier legs have added; the first leg that adds to an array overwrites it."""
     return frozenset(self.written)
 
   def add(self, start, cotangents, written: frozenset[str]) -> None:
@@ -116,7 +117,7 @@ class _Gradients:
     self.sums["biases"][map_.name][...] += d_value.sum(1, keepdims=True)
 
   def from_state(self, d_outputs) -> None:
-    """The last leg first: from the new state and the output to the value of the last convolution."""
+    """Runs the first leg backward: from the new state and the output to the value of the last convolution."""
     tiles, last = self.tiles, len(self.plan.maps)
     map_ = self.plan.maps[-1]
     written = self.begin()
@@ -133,7 +134,7 @@ class _Gradients:
     tiles.loop(body)
 
   def adjoint(self, map_: Map, *, first: bool) -> None:
-    """From the value's cotangent to those of the shifted copies; the input's are summed over maps."""
+    """Computes the cotangents of the shifted copies from that of the value; those of the input are summed over maps."""
     plan, tiles = self.plan, self.tiles
     rows, columns = plan.kernel_size
 
@@ -160,7 +161,7 @@ class _Gradients:
     tiles.loop(body)
 
   def source(self, name: str, start) -> jax.Array:
-    """The cotangent of a tile of what was copied and shifted."""
+    """Returns the cotangent of a tile of the array that was copied and shifted."""
     plan, columns = self.plan, self.plan.kernel_size[1]
     total = jnp.zeros((self.shifted[name].shape[1], plan.tile), jnp.float32)
     for column in range(columns):
@@ -169,7 +170,7 @@ class _Gradients:
     return total
 
   def from_source(self, stage: int) -> None:
-    """One leg: from what map `stage` read to the state before and the values of the maps before it."""
+    """Runs one leg: from the input of map `stage` to the previous state and the values of the maps before it."""
     tiles, plan = self.tiles, self.plan
     written = self.begin()
 
@@ -206,13 +207,13 @@ def _kernel(
   step = pl.num_programs(1) - 1 - pl.program_id(1)
 
   def carry(start):
-    """The state before this step, from what the forward pass kept or, at the first steps, was given."""
+    """Returns the state before this step, as kept by the forward pass or, in the first steps, as given."""
 
     def of(field):
       lanes = tiles.lanes(start)
       value = getattr(first, field)[:, lanes].astype(jnp.float32)
       kept = before[field][:, lanes].astype(jnp.float32)
-      if field == "h_previous" and mask is None:  # It is h of the step before the last.
+      if field == "h_previous" and mask is None:  # It equals h of two steps ago.
         kept = jnp.where(step == 1, first.h[:, lanes].astype(jnp.float32), kept)
       return jnp.where(step == 0, value, kept)
 
@@ -284,13 +285,13 @@ def _scratch(plan: Plan, first, spatial_skip: bool) -> dict[str, Any]:
 
 
 def vmem_bytes(plan: Plan, first, spatial_skip: bool) -> int:
-  """Bytes of VMEM that the backward kernel, the larger of the two, takes for a state like `first`."""
+  """Returns the bytes of VMEM that the backward kernel, the larger of the two, takes for a state like `first`."""
 
   def size(a) -> int:
     return math.prod(a.shape) * jnp.dtype(a.dtype).itemsize
 
   lanes, states = plan.layout.lanes, jax.tree.leaves(first)
-  streamed = 2 * plan.channels + plan.features  # x, its gradient and the outputs'.
+  streamed = 2 * plan.channels + plan.features  # x, its gradient, and the gradient of the outputs.
   step = lanes * (
     streamed * jnp.dtype(plan.dtype).itemsize + sum(plan.features * a.dtype.itemsize for a in states)
   )
@@ -302,15 +303,15 @@ def vmem_bytes(plan: Plan, first, spatial_skip: bool) -> int:
 
 
 def backward(plan: Plan, operands, adjoints, first, x, kept, mask, d_outputs, d_last, *, interpret):
-  """Gradients of `forward`.
+  """Computes the gradients of `forward`.
 
   Args:
-    plan: of the recurrence.
+    plan: plan of the recurrence.
     operands: as in `forward`.
     adjoints: name -> weights of the adjoint, [width (features + channels), height rows].
     first: as in `forward`.
     x: as in `forward`.
-    kept: name -> array of the state after all steps; without a mask h_previous is left out.
+    kept: name -> array of the state after each step; h_previous is left out if there is no mask.
     mask: as in `forward`.
     d_outputs: cotangent of the outputs.
     d_last: cotangent of the state after the last step.

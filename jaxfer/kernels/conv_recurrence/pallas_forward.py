@@ -1,4 +1,4 @@
-"""The forward kernel of `pallas`: all time steps of a block of images, the state in VMEM."""
+"""The forward kernel of `pallas`: runs all time steps of a block of images with the state in VMEM."""
 
 import functools
 
@@ -13,19 +13,19 @@ VMEM_LIMIT = 48 * 2**20
 
 
 def whole(a) -> pl.BlockSpec:
-  """An operand that stays in VMEM from the first step to the last."""
+  """Block spec of an operand that stays in VMEM from the first step to the last."""
   return pl.BlockSpec(a.shape, lambda b, t: (0,) * a.ndim, pipeline_mode=pl.Buffered(1))
 
 
 def of_block(a) -> pl.BlockSpec:
-  """[blocks, ...]: the block's part, the same for all time steps."""
+  """Block spec of an array [blocks, ...]: the part of the block, the same for all time steps."""
   return pl.BlockSpec(
     (None, *a.shape[1:]), lambda b, t: (b, *(0,) * (a.ndim - 1)), pipeline_mode=pl.Buffered(1)
   )
 
 
 def of_step(a, time=lambda t: t) -> pl.BlockSpec:
-  """[time, blocks, ...]: the part of a time step."""
+  """Block spec of an array [time, blocks, ...]: the part of a time step."""
   return pl.BlockSpec((None, None, *a.shape[2:]), lambda b, t: (time(t), b, *(0,) * (a.ndim - 2)))
 
 
@@ -71,16 +71,16 @@ def forward(plan: Plan, operands, first, x, mask, *, keep: dict[str, bool], inte
   """Runs the recurrence.
 
   Args:
-    plan: of the recurrence.
-    operands: weights, biases, points, constants and edges, as `pallas` packs them.
+    plan: plan of the recurrence.
+    operands: weights, biases, points, constants and edges, as packed by `pallas`.
     first: the state before the first step, packed.
     x: [time, blocks, channels, lanes].
-    mask: [time, blocks, 1, lanes], zero where a sequence has ended, or None.
-    keep: names of the state's arrays that are wanted; of all steps where True, else of the last one.
-    interpret: whether to interpret the kernel rather than compile it for a TPU.
+    mask: [time, blocks, 1, lanes], zero after the end of a sequence, or None.
+    keep: names of the state's arrays to return; for all steps if True, else for the last one.
+    interpret: whether to interpret the kernel instead of compiling it for a TPU.
 
   Returns:
-    The outputs of all steps [time, blocks, features, lanes], and name -> the array of the state that `keep` asks for,
+    The outputs of all steps [time, blocks, features, lanes], and the arrays of the state in `keep` by name,
     [time, blocks, ...] or [blocks, ...].
   """
   time, blocks = x.shape[:2]

@@ -1,15 +1,16 @@
-"""What the forward and the backward kernel of `pallas` share: a time step of a block of images, tile by tile.
+"""The common part of the forward and backward kernels of `pallas`: a time step of a block of images, tile by tile.
 
 The step of a cell (`cells._step`) is a chain of convolutions joined by pointwise operations. A pointwise operation can
-run on some hundred lanes at a time and keep its values in registers; a convolution needs the whole image of what it
-reads. So a step runs in stages. Stage k runs the chain up to the k-th convolution, for all tiles, and keeps what that
-convolution reads; the values of the convolutions before it are known by then. The same function `cells._step` runs in
-every stage: the compiler drops what a stage does not need.
+run on some hundred lanes at a time and keep its values in registers, but a convolution needs the whole image of its
+input. Therefore a step runs in stages. Stage k runs the chain up to the k-th convolution for all tiles, and stores the
+input of that convolution; the values of the earlier convolutions are known by then. Every stage runs the same function
+`cells._step`, and the compiler removes the parts that a stage does not need.
 
-A convolution is one matrix product per tile. Its patches are not stored. Kept are copies of the source, one for each
-column of the kernel, shifted by lanes and masked at the border of the image; a row of the kernel is a whole number of
-vectors away (see `packed`) and is read from the copy where it lies. A halo of zeros before the first and after the last
-row stands for the pixels outside. Copies of bfloat16 are shifted as 32-bit words of two channels: half the work.
+A convolution is one matrix product per tile. Its patches are not stored, but copies of the source are, one for each
+column of the kernel, shifted by lanes and masked at the border of the image. A row of the kernel is a whole number of
+vectors away (see `packed`) and is read directly from the copy. A halo of zeros before the first and after the last
+row represents the pixels outside. Copies of bfloat16 are shifted as 32-bit words of two channels, which halves the
+work.
 """
 
 import dataclasses
@@ -26,7 +27,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxfer.kernels.conv_recurrence.packed import VECTOR, Layout
 
 Refs = Mapping[str, Any]
-_TILE = 2**18  # Numbers in the largest value of a tile, at most.
+_TILE = 2**18  # Limit of the numbers in the largest value of a tile.
 SPATIAL_SKIP = "spatial_skip"
 POINTWISE_OUTPUT = (((1,), (0,)), ((), ()))
 OVER_ROWS = (((0,), (0,)), ((), ()))
@@ -35,7 +36,7 @@ OVER_LANES = (((1,), (1,)), ((), ()))
 
 @dataclasses.dataclass(frozen=True)
 class Map:
-  """A convolution of a cell: its name, its features (padded), and whether it reads the input beside the state."""
+  """A convolution of a cell: its name, its (padded) features, and whether it reads the input besides the state."""
 
   name: str
   rows: int
@@ -44,17 +45,17 @@ class Map:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What is known about a recurrence when its kernels are traced.
+  """The properties of a recurrence that are known when its kernels are traced.
 
   Attributes:
     step: (state, affine, constants) -> (state, output), channels on axis -2.
     maps: the convolutions in the order in which `step` calls them.
-    layout: of the pixels.
+    layout: arrangement of the pixels.
     kernel_size: odd (height, width) of the convolutions.
-    features: of the state, padded.
-    channels: of the input, padded.
-    dtype: of the input and the state.
-    exact: multiply in float32 rather than in bfloat16.
+    features: padded number of features of the state.
+    channels: padded number of channels of the input.
+    dtype: dtype of the input and the state.
+    exact: whether to multiply in float32 instead of bfloat16.
   """
 
   step: Callable
@@ -68,43 +69,43 @@ class Plan:
 
   @property
   def tile(self) -> int:
-    """Lanes that are worked on at a time: fewer where features are many, which keeps the program short."""
+    """Number of lanes processed at a time: fewer if there are many features, which keeps the program short."""
     vectors = self.layout.tile // VECTOR
-    numbers = _TILE // 4 if self.exact else _TILE  # A float32 product is six of bfloat16.
+    numbers = _TILE // 4 if self.exact else _TILE  # A float32 product takes six bfloat16 products.
     most = max(1, numbers // max(m.rows for m in self.maps) // VECTOR)
     return VECTOR * max(n for n in range(1, vectors + 1) if vectors % n == 0 and n <= most)
 
   @property
   def product_dtype(self) -> Any:
-    """In which the matrix unit multiplies; it adds in float32."""
+    """Dtype in which the matrix unit multiplies; it adds in float32."""
     return jnp.float32 if self.exact else jnp.bfloat16
 
   @property
   def reach(self) -> int:
-    """Lanes beside a tile that a shift by columns may read."""
+    """Number of lanes beside a tile that a shift by columns may read."""
     return -(-(self.kernel_size[1] // 2) // VECTOR) * VECTOR
 
   @property
   def halo(self) -> int:
-    """Lanes of zeros before and after a block, as far as a convolution reads."""
+    """Number of lanes of zeros before and after a block, as far as a convolution reads."""
     return max(self.reach, self.kernel_size[0] // 2 * self.layout.row)
 
   def words(self, channels: int) -> int:
-    """Rows of 32-bit words that hold `channels`."""
+    """Returns the number of rows of 32-bit words that hold `channels`."""
     return channels if self.exact else channels // 2
 
   def copies(self, channels: int) -> Any:
-    """Scratch for the shifted copies of a source."""
+    """Returns scratch memory for the shifted copies of a source."""
     return pltpu.VMEM(
       (self.kernel_size[1], self.words(channels), self.layout.lanes + 2 * self.halo), jnp.int32
     )
 
   def all_copies(self) -> dict[str, Any]:
-    """Scratch for the copies of the input ("x") and of what every map reads of the state."""
+    """Returns scratch memory for the copies of the input ("x") and of each map's part of the state."""
     return {"x": self.copies(self.channels), **{m.name: self.copies(self.features) for m in self.maps}}
 
   def dot(self, a: jax.Array, b: jax.Array, dimensions) -> jax.Array:
-    """Product of two matrices in `product_dtype`, summed in float32."""
+    """Multiplies two matrices in `product_dtype` and sums in float32."""
     precision = lax.Precision.HIGHEST if self.exact else lax.Precision.DEFAULT
     a, b = a.astype(self.product_dtype), b.astype(self.product_dtype)
     return lax.dot_general(a, b, dimensions, precision=precision, preferred_element_type=jnp.float32)
@@ -112,7 +113,7 @@ class Plan:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _product(plan: Plan, weights: jax.Array, s: jax.Array) -> jax.Array:
-  """weights [features, channels] times s [channels, lanes], also the gradients in the plan's precision."""
+  """Multiplies weights [features, channels] with s [channels, lanes]; gradients also have the plan's precision."""
   return plan.dot(weights, s, POINTWISE_OUTPUT)
 
 
@@ -129,7 +130,7 @@ _product.defvjp(_product_forward, _product_backward)
 
 
 class _Reached(Exception):
-  """Carries what a convolution reads out of the step that has called it."""
+  """Carries the input of a convolution out of the step that has called it."""
 
   def __init__(self, source):
     super().__init__()
@@ -137,20 +138,20 @@ class _Reached(Exception):
 
 
 def replay(plan: Plan, stage: int, carry, values, points, constants, x, mask=None):
-  """Runs the step on a tile: up to what map `stage` reads, or, for the stage after the last map, to its results.
+  """Runs the step on a tile up to the input of map `stage`, or to its results for the stage after the last map.
 
   Args:
-    plan: of the recurrence.
+    plan: plan of the recurrence.
     stage: index of a map, or the number of maps.
     carry: the state, float32, each [features, lanes].
     values: name -> value [rows, lanes] of the maps before `stage`.
     points: name -> (weights, bias) of the pointwise maps.
     constants: further arrays that the step reads.
     x: the input, float32, [channels, lanes].
-    mask: [1, lanes], zero where a sequence has ended, or None.
+    mask: [1, lanes], zero after the end of a sequence, or None.
 
   Returns:
-    What map `stage` reads, or the new state and the output, which is arbitrary where a sequence has ended.
+    The input of map `stage`, or the new state and the output, which is arbitrary after the end of a sequence.
   """
 
   def affine(name, s):
@@ -174,21 +175,21 @@ def replay(plan: Plan, stage: int, carry, values, points, constants, x, mask=Non
 
 
 def shift(window: jax.Array, lanes: int, reach: int) -> jax.Array:
-  """The window without `reach` lanes on either side, moved: out[n] = window[reach + n + lanes]."""
+  """Shifts a window and drops `reach` lanes on either side: out[n] = window[reach + n + lanes]."""
   size = window.shape[-1]
   moved = pltpu.roll(window, -lanes % size, 1) if lanes else window
   return moved[:, reach : size - reach]
 
 
 class Tiles:
-  """The refs of a kernel while it is traced, and what both kernels do with them.
+  """The refs of a kernel while it is traced, and the operations that both kernels share.
 
   Attributes:
-    plan: of the recurrence.
+    plan: plan of the recurrence.
     operands: refs of weights, biases, points, constants and edges.
-    copies: scratch as `Plan.all_copies`.
-    values: scratch for the values of all maps but the last, by name.
-    carry: start -> the state before the step, of the tile that starts at this lane, float32.
+    copies: scratch memory from `Plan.all_copies`.
+    values: scratch memory for the values of all maps but the last, by name.
+    carry: function of a start lane that returns the state before the step, float32, for the tile that starts there.
     x: ref [channels, lanes].
     mask: ref [1, lanes], or None.
   """
@@ -212,7 +213,7 @@ class Tiles:
     return None
 
   def lanes(self, start, before: int = 0, after: int = 0):
-    """The tile's lanes, `before` and `after` more on its sides."""
+    """Returns the slice of the tile's lanes, extended by `before` and `after`."""
     return pl.ds(start - before, self.plan.tile + before + after)
 
   def zero_halos(self, refs) -> None:
@@ -225,11 +226,11 @@ class Tiles:
         ref[..., halo + self.plan.layout.lanes :] = zeros
 
   def edge(self, tap: int, start) -> jax.Array:
-    """[1, lanes] of bits: where the column that `tap` reads is in the image."""
+    """Returns [1, lanes] of bits that are set if the column that `tap` reads is inside the image."""
     return self.operands["edges"][tap : tap + 1, self.lanes(start)]
 
   def keep(self, name: str, start, source: jax.Array) -> None:
-    """Stores a tile of what a convolution reads, as the copy that is not shifted."""
+    """Stores a tile of the input of a convolution as the copy that is not shifted."""
     plan = self.plan
     middle = plan.kernel_size[1] // 2
     words = pltpu.bitcast(source.astype(plan.product_dtype), jnp.int32)
@@ -254,7 +255,7 @@ class Tiles:
     self.loop(body)
 
   def patches(self, map_: Map, start) -> jax.Array:
-    """[columns of the map's weights, lanes]: what the map multiplies for a tile."""
+    """Returns the patches that the map multiplies for a tile, [columns of the map's weights, lanes]."""
     plan, parts = self.plan, []
     rows, columns = plan.kernel_size
     for name in (map_.name, "x") if map_.reads_input else (map_.name,):
@@ -264,12 +265,12 @@ class Tiles:
     return jnp.concatenate(parts, axis=0)
 
   def value(self, map_: Map, patches: jax.Array) -> jax.Array:
-    """The map's value from its patches, float32."""
+    """Computes the map's value from its patches, float32."""
     value = self.plan.dot(self.operands["weights"][map_.name][...], patches, POINTWISE_OUTPUT)
     return value + self.operands["biases"][map_.name][...]
 
   def arguments(self, start, values: Mapping[str, jax.Array]):
-    """(carry, values, points, constants, x) of `replay` for a tile."""
+    """Returns (carry, values, points, constants, x) of `replay` for a tile."""
     points = {
       name: (weights[...].astype(jnp.float32), bias[...])
       for name, (weights, bias) in self.operands["points"].items()
@@ -282,21 +283,21 @@ class Tiles:
     return self.carry(start), values, points, constants, x
 
   def mask_of(self, start) -> jax.Array | None:
-    """[1, lanes] of the tile, or None."""
+    """Returns the mask [1, lanes] of the tile, or None."""
     return None if self.mask is None else self.mask[:, self.lanes(start)]
 
   def known(self, stage: int, start) -> tuple[dict[str, jax.Array], jax.Array]:
-    """Values of the maps before `stage`, 1 or more, and the patches of the last of them, whose value is computed."""
+    """Returns the values of the maps before `stage` >= 1, and the patches of the last one, whose value is computed."""
     last = self.plan.maps[stage - 1]
     patches = self.patches(last, start)
     return self.stored(stage - 1, start) | {last.name: self.value(last, patches)}, patches
 
   def stored(self, stage: int, start) -> dict[str, jax.Array]:
-    """Values of the maps before `stage`, as `sources` has stored them."""
+    """Returns the values of the maps before `stage` that `sources` has stored."""
     return {m.name: self.values[m.name][:, self.lanes(start)] for m in self.plan.maps[:stage]}
 
   def sources(self) -> None:
-    """All stages but the last: stores what every map reads, and the values of all maps but the last."""
+    """Runs all stages but the last: stores the inputs of all maps, and the values of all maps but the last."""
     self.loop(lambda start: self.keep("x", start, self.x[:, self.lanes(start)]))
     self.spread("x")
     for stage, map_ in enumerate(self.plan.maps):

@@ -1,6 +1,6 @@
-"""The recurrences as plainly as they are written: every convolution inside `lax.scan`, gradients by JAX.
+"""A plain reference of the recurrences: every convolution is inside `lax.scan`, and JAX computes the gradients.
 
-Slow on purpose. `cells.unroll` is compared with it, values and gradients.
+It is slow on purpose. Tests compare values and gradients of `cells.unroll` with it.
 """
 
 import jax
@@ -18,7 +18,7 @@ def _conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def unroll(
   cell: Cell, params: Params, x: jax.Array, state: State | None = None, mask: jax.Array | None = None
 ) -> tuple[jax.Array, State]:
-  """The same arguments and results as `cells.unroll`."""
+  """Runs the cell over a sequence; arguments and results are those of `cells.unroll`."""
   p = params
   features = p["input_bias"].shape[0] // cell.gates
   if state is None:

@@ -1,14 +1,14 @@
-"""A recurrence over time whose weight gradients are taken once, after the reverse scan.
+"""A recurrence over time whose weight gradients are computed once, after the reverse scan.
 
 A gated convolutional cell is a chain of *affine maps* of its state, `conv(s, kernel) + input + bias`, joined by
-pointwise functions. The input enters by addition alone, so its convolution runs once, before the scan, over all time
-steps. The forward scan keeps the state and the affine maps' values; the reverse scan replays only the pointwise part
-from them, moves the gradient of the state through the convolutions, and hands out each map's input and cotangent.
-From these two every weight gradient is one product over time and batch together. Stock reverse-mode differentiation
-takes it step by step inside the loop, which XLA on CPU runs about a hundred times slower.
+pointwise functions. The input enters only by addition, so its convolution runs once, before the scan, over all time
+steps. The forward scan keeps the state and the values of the affine maps. From these the reverse scan replays only the
+pointwise part, propagates the gradient of the state through the convolutions, and returns the input and cotangent of
+each map. Every weight gradient is then one product over time and batch together. Stock reverse-mode differentiation
+computes it step by step inside the loop, which XLA on CPU runs about a hundred times slower.
 
-With `recompute` the maps' values are not kept: the reverse scan convolves the state once more, and the memory of the
-inputs, which it then needs, becomes that of their cotangents.
+With `recompute` the values of the maps are not kept. The reverse scan then convolves the state again, and overwrites
+the inputs, which it needs for that, with their cotangents.
 """
 
 import functools
@@ -23,7 +23,7 @@ from jaxfer.kernels.conv_recurrence import folding
 
 Carry = Any
 Affine = Callable[[str, jax.Array], jax.Array]
-# (carry, affine, constants) -> (carry, output); must be pure, and read the input through `affine` alone.
+# (carry, affine, constants) -> (carry, output); must be pure, and read the input only through `affine`.
 Step = Callable[[Carry, Affine, Mapping[str, jax.Array]], tuple[Carry, jax.Array]]
 
 
@@ -41,17 +41,17 @@ def scan(
   """Runs `step` over time.
 
   Args:
-    step: one time step; `affine(name, s)` gives conv(s, kernels[name]) + inputs[name][t] + biases[name], the last two
-      where there are such entries.
-    recompute: whether the backward pass takes the affine maps again rather than keeping their values.
+    step: one time step; `affine(name, s)` returns conv(s, kernels[name]) + inputs[name][t] + biases[name], where the
+      last two are added only if they exist.
+    recompute: whether the backward pass recomputes the affine maps instead of keeping their values.
     kernels: name -> [kernel_height, kernel_width, channels, features], odd sizes; zero padding keeps height and width.
-      Folded kernels (`folding`) read arrays of as many channels as the state has.
+      Folded kernels (`folding`) read arrays with as many channels as the state.
     biases: name -> [features].
     constants: further differentiable arrays that the step reads (peephole weights).
     inputs: name -> [time, batch, height, width, features].
     carry: the state before the first step, a pytree of [batch, ...] arrays.
-    mask: [time, batch], True where the sequence is still running, or None. A masked step leaves the state as it was
-      and gives zeros.
+    mask: [time, batch], True for the steps of a sequence and False after its end, or None. Masked steps do not change
+      the state, and their outputs are zero.
 
   Returns:
     outputs [time, batch, ...] and the state after the last step.
@@ -80,7 +80,7 @@ def _masked(step, carry, affine, constants, mask):
 
 
 def _run(step, keep, kernels, biases, constants, inputs, carry, mask):
-  """(outputs, last state, keep(state before the step, its affine maps' values) of every step)."""
+  """Returns (outputs, last state, keep(state before the step, values of its affine maps) for every step)."""
 
   def body(carry, at):
     inputs, mask = at
@@ -103,14 +103,14 @@ def _forward(step, recompute, kernels, biases, constants, inputs, carry, mask):
     return carry, {} if recompute else values
 
   outputs, last, (carries, kept) = _run(step, keep, kernels, biases, constants, inputs, carry, mask)
-  # Of the inputs the backward pass needs the names, and the arrays only to recompute.
+  # The backward pass needs the names of the inputs, and their arrays only for `recompute`.
   inputs = inputs if recompute else {name: None for name in inputs}
   return (outputs, last), (kernels, biases, constants, inputs, kept, carries, mask)
 
 
 @jax.custom_vjp
 def _known(value, s, kernel):
-  """An affine map whose value is known: forward it costs nothing, backward it moves the gradient to s."""
+  """An affine map whose value is known: it costs nothing in the forward pass, and passes the gradient back to s."""
   del s, kernel
   return value
 
@@ -121,7 +121,7 @@ def _known_forward(value, s, kernel):
 
 def _known_backward(residuals, d_value):
   size, kernel = residuals
-  # The kernel's own gradient is deferred; nobody reads these zeros, and XLA removes them.
+  # The gradient of the kernel is computed later; nothing reads these zeros, and XLA removes them.
   return d_value, folding.input_gradient(d_value, kernel, size), jax.tree.map(jnp.zeros_like, kernel)
 
 
@@ -131,7 +131,7 @@ _known.defvjp(_known_forward, _known_backward)
 def _scan_in_place(body, state, buffers, xs, *, reverse=False):
   """`lax.scan` whose body(state, slices, x) -> (state, slices, y) also replaces each step of `buffers` [time, ...].
 
-  A stacked result would be a second buffer of the size, filled with zeros first, which costs as much as a convolution.
+  A stacked result would be a second buffer of this size, first filled with zeros, which costs as much as a convolution.
   """
 
   def inner(carry, at):
@@ -154,11 +154,11 @@ def _backward(step, recompute, residuals, cotangents):
     steps = jax.tree.leaves(carries)[0].shape[:-1]
     kept = {name: jnp.zeros((*steps, k.shape[-1]), k.dtype) for name, k in kernels.items()} | inputs
 
-  # Outside of the loop, since XLA does not take them out of it.
+  # Computed outside of the loop, because XLA does not move them out of it.
   parts = {
     name: folding.parts(kernel, jax.tree.leaves(carries)[0].shape[-1]) for name, kernel in kernels.items()
   }
-  unchanged: dict[str, int] = {}  # Maps that read a leaf of the carry as it is: that is on record already.
+  unchanged: dict[str, int] = {}  # Maps that read a leaf of the carry unchanged, which is stored already.
 
   def body(state, kept, at):
     d_carry, d_constants = state
@@ -186,7 +186,7 @@ def _backward(step, recompute, residuals, cotangents):
 
   zeros = jax.tree.map(jnp.zeros_like, constants)
   with jax.named_scope("recurrence_gradient"):
-    # The cotangents take the values' place, or the inputs'.
+    # The cotangents overwrite the values, or the inputs.
     (d_carry, d_constants), d_values, reads = _scan_in_place(
       body, (d_last, zeros), kept, (d_outputs, carries, mask), reverse=True
     )

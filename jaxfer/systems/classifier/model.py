@@ -1,4 +1,4 @@
-"""A small network for pictures of one's own; `configs/own_images.py` trains it."""
+"""A small network for your own pictures; `configs/own_images.py` trains it."""
 
 import flax.linen as nn
 import jax

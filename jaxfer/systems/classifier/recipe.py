@@ -27,13 +27,13 @@ from jaxfer.systems.system import Options, System
 from jaxfer.train import optim
 from jaxfer.train.stage import Batch, Context, LossOut, Stage, Update, Variables
 
-# The engine trains whole submodules, so the parameters of the user's module lie under one name.
+# The engine trains whole submodules, so the parameters of the user's module are under one name.
 NET = "net"
 AXIS = "data"  # Name of the axis of devices that share a batch.
 
 
 def inside(variables: Variables) -> dict[str, Any]:
-  """The variables as the user's module has them."""
+  """Returns the variables in the structure of the user's module."""
   return {collection: tree[NET] for collection, tree in variables.items() if NET in tree}
 
 
@@ -52,7 +52,7 @@ def check_norms(next_call: Any, args: Any, kwargs: Any, context: nn.module.Inter
   if isinstance(norm, nn.BatchNorm) and norm.axis_name != AXIS and lax.psum(1, AXIS) > 1:
     raise UserError(
       f"nn.BatchNorm '{'/'.join(norm.path)}' has axis_name={norm.axis_name!r}: on several devices it would see only "
-      f'its own share of each batch; give it axis_name="{AXIS}", or set execution.devices=1'
+      f'one share of each batch; give it axis_name="{AXIS}", or set execution.devices=1'
     )
   return next_call(*args, **kwargs)
 
@@ -146,14 +146,14 @@ class ClassifierSystem(System):
       learning_rate: of AdamW.
       schedule: "constant", or "cosine" to zero over all epochs.
       weight_decay: of AdamW, times the learning rate.
-      mirror: mirror images and sequences from left to right with probability one half.
+      mirror: mirror images and sequences from left to right with probability 0.5.
       select: "last" keeps the weights of the last epoch, "best_on_validation" those of the epoch with the highest
         validation accuracy; ties go to the earlier epoch.
       label_smoothing: share of each target that is spread evenly over all classes.
       class_weights: "balanced" weighs the loss of a record by the inverse frequency of its class among the training
         records, see `balanced`.
-      ema: decay of a moving average of the weights, such as 0.99. The average is what is evaluated and kept. 0 keeps
-        none.
+      ema: decay of a moving average of the weights, such as 0.99. The average is evaluated and kept. 0 keeps no
+        average.
     """
 
     def sample(data, columns, keys):

@@ -12,7 +12,7 @@ from jaxfer.data.records import Records
 from jaxfer.report.tables import Cell, Table
 from jaxfer.systems.elderly_transfer import published
 
-# Which images the answers of people are counted on, as the names of the metrics begin: those of the test, or all.
+# The images for which people's answers are counted: the test images, or all. The names of the metrics begin with these.
 TESTED, ALL = "people", "all images"
 
 
@@ -61,7 +61,7 @@ def order(names: Sequence[str]) -> list[int]:
 def table(row: Mapping[str, Any]) -> Table:
   """Precision, recall and F1 by class, in %, for one variant, the paper's best model and human raters.
 
-  Where the data have answers, people stand below the variant on the images that it was tested on, and on all images.
+  If the data have answers, the rows below the variant show people on its test images, and on all images.
 
   Three averages precede the classes: the mean of the nine values; their sum divided by ten, which seems to be how the
   paper averages its raters (see `published.NOTES`); and the average that the paper prints.

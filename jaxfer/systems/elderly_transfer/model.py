@@ -6,9 +6,9 @@
   face_resnet50                dense layer and last normalisation         normalised to length 1
 
 A model that identifies people has a head of `layers.margin`, which reads the direction and the length of the feature.
-In `resnet18` and `resnet50` a dense layer of 512 units and a normalisation (`embedding`) lie between trunk and head.
-They are our choice and are not transferred. The paper does not say which layers it copies. We transfer those that mean
-the same in both tasks (README, section 3).
+In `resnet18` and `resnet50` a dense layer of 512 units and a normalisation (`embedding`) are between trunk and head.
+They are our choice and are not transferred. The paper does not say which layers it copies. We transfer those that have
+the same meaning in both tasks (README, section 3).
 
 Images are RGB with values from 0 to 255. They are resized to `image_size`, and the attribute `pictures` sets their
 colour order and normalisation. Both are stored with trained weights, and weights are refused by a model whose images

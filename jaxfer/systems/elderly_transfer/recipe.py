@@ -65,7 +65,7 @@ def _sgd(milestones: Sequence[int], steps: int, weight_decay: float) -> optax.Gr
 
 
 def _adamw(steps: int, weight_decay: float) -> optax.GradientTransformation:
-  """AdamW with a cosine schedule over all steps, and a learning rate of its own for the head."""
+  """AdamW with a cosine schedule over all steps, and a separate learning rate for the head."""
   cosine = optim.schedule("cosine", steps)
   return optim.adamw("learning_rate", cosine, {"head": "head_learning_rate"}, weight_decay=weight_decay)
 
@@ -231,8 +231,8 @@ class ElderlyTransferSystem(System):
   def load_pretrained(self, model: FaceClassifier, given: Variables) -> Variables:
     """The trunk of the given weights.
 
-    They come from a training of this system, from a converted torchvision ResNet, or from a converted face model. A
-    converted face model is a trunk as a whole.
+    They come from a training of this system, from a converted torchvision ResNet, or from a converted face network.
+    All variables of a converted face network form the trunk.
 
     Raises:
       UserError: the weights come from none of these.

@@ -71,8 +71,8 @@ def tables(rows: Rows, not_trained: Rows = ()) -> list[tuple[str, Table]]:
   """The study's further tables, with their titles; arguments as for `System.tables`.
 
   They show the accuracy by net and initialisation, the differences that the study compares, the epochs that each
-  initialisation needs, and the results by class beside those of human raters. The last is shown for the paper's classes
-  only, and only where published numbers are comparable.
+  initialisation needs, and the results by class beside those of human raters. The last is shown only for the paper's
+  classes, and only if published numbers are comparable.
   """
   found = [
     (
@@ -327,7 +327,7 @@ def _draw_curves(nets: Mapping[str, Mapping[str, Row]], path: pathlib.Path) -> N
 
 
 def _draw_epochs(epochs: Mapping[str, Epochs], path: pathlib.Path) -> None:
-  """Draws `Epochs.first` of each variant on a line of its own."""
+  """Draws `Epochs.first` of each variant on a separate line."""
   with plots.style():
     figure = plots.new_figure(1.3 + 0.34 * len(epochs))
     axes = figure.add_subplot()

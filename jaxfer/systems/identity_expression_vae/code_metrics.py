@@ -117,7 +117,7 @@ def encode(task: Task, variables: Variables, indices: np.ndarray, *, told: bool)
     task: the config with its model and data.
     variables: variables of the model.
     indices: [n] indices of the records.
-    told: whether the condition of a conditional VAE is the person, rather than zeros.
+    told: whether the condition of a conditional VAE is the person; otherwise it is zero.
 
   Returns:
     [n, z_i | z_e], or [n, z] for a baseline.
@@ -175,7 +175,7 @@ class _Side:
     subject: [n] their people.
     label: [n] their expressions.
     codes: [n, z_i | z_e], or [n, z] for a baseline.
-    told: whether a conditional VAE is told the person.
+    told: whether the condition of a conditional VAE is the person; otherwise it is zero.
   """
 
   indices: np.ndarray

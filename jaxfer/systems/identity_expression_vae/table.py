@@ -1,4 +1,4 @@
-"""Tables and figures of a study of paper 003: Table 3, Fig. 3, and tables of what the paper does not measure."""
+"""Tables and figures of a study of paper 003: Table 3, Fig. 3, and tables of values that the paper does not measure."""
 
 import itertools
 import pathlib

@@ -64,8 +64,8 @@ def figures(task: Task, variables: Variables, indices: np.ndarray, folder: pathl
   as a batch of one, since images of one batch would mix (`layers.amend`). The predictions are those of the evaluation.
 
   Args:
-    task: what was trained.
-    variables: its result.
+    task: the task of the training.
+    variables: the trained variables.
     indices: the test records.
     folder: an existing folder for the files.
 
@@ -150,7 +150,7 @@ def further(logits: np.ndarray, names: Sequence[str]) -> list[list[tuple[str, fl
 
 
 def _batch(task: Task, indices: np.ndarray) -> Batch:
-  """The batch of some records. They are gathered first, since the data may lie on disk."""
+  """Returns the batch of some records, which are gathered first because the data may be on disk."""
   part = {name: array[indices] for name, array in task.data.items()}
   return task.system.eval_batch(part, np.arange(len(indices)))
 

@@ -2,8 +2,8 @@
 
 Training has two stages (paper, section 4.3 and Table 4). The first trains the RGB net by the recipe of its authors'
 released code; weights converted by `jaxfer convert arm` can take its place. The second trains the landmark net and the
-head with AdaBelief. In it the RGB net is in evaluation mode, and stays bit for bit as it is, running statistics
-included.
+head with AdaBelief. There the RGB net is in evaluation mode, and does not change in any bit, including the running
+statistics.
 
 Options of the recipe and the model cover the paper's negative results: training the RGB net further by itself, training
 it along with the others, from trained or from initial weights, and summing the two nets' probabilities. If the RGB net
@@ -251,7 +251,7 @@ class LandmarkFusionSystem(System):
       model: the model. With `answer` "rgb" there is only the first stage, unless `rgb` is "further"; with "landmark"
         and "sum" the second stage trains the landmark net alone.
       steps: batches per epoch.
-      rgb: "first" trains the RGB net in a stage of its own. "given" keeps the RGB net of `init_from`. "along" trains it
+      rgb: "first" trains the RGB net in a separate stage. "given" keeps the RGB net of `init_from`. "along" trains it
         together with the landmark net and the head, starting from `init_from` if there is one. "further" trains only
         the RGB net, in the second stage, starting from `init_from` if there is one.
       rgb_epochs: epochs of the first stage. 0 leaves the RGB net as `init_from` gives it, or at its initial values.

@@ -21,7 +21,7 @@ from jaxfer.systems.prediction import ALONE, SHUFFLED, in_batches
 from jaxfer.systems.system import Variants
 
 Variant = Mapping[str, Any]
-# Mean over trainings and standard deviation; None where there is none.
+# Mean over trainings and standard deviation, each None if undefined.
 MeanAndSpread = Sequence[float | None]
 
 # Names of the predictions of a model with a head, besides that of the head itself.
@@ -92,7 +92,7 @@ def _numbers(variant: Variant, prediction: str, batches: str) -> Mapping[str, An
 
 
 def _percent(pair: MeanAndSpread) -> str | None:
-  """Mean and standard deviation in percent; None where there is no mean."""
+  """Mean and standard deviation in percent; None if there is no mean."""
   mean, spread = pair
   if mean is None:
     return None
@@ -272,8 +272,8 @@ def _sweep_table(swept: Sweep) -> Table:
 def figures(variants: Variants, folder: pathlib.Path) -> dict[str, str]:
   """Draws `sweep.png` (Fig. 4) into the folder, and returns its caption by its name.
 
-  It shows the accuracy minus that of the RGB net alone by w, in batches in order: of variants trained with each w, and
-  of the proposed variant evaluated with each w. Without a sweep or the baseline, nothing is drawn.
+  It shows the difference from the accuracy of the RGB net alone for each w, both for variants trained with this w and
+  for the proposed variant evaluated with it, in batches in order. Without a sweep or the baseline, nothing is drawn.
   """
   swept, baseline = sweep(variants), _named(variants, published.BASELINE_NAME)
   if swept is None or baseline is None:

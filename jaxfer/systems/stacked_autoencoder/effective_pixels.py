@@ -34,7 +34,7 @@ def draw(
   A path connects a pixel to a class by large weights (`explain.effective_pixels`). The paper puts one threshold on the
   weights and does not state it. With one threshold for each layer (`kappa`), a class of the nets that we looked at has
   either no path or paths from most pixels (README, section 4). By our choice the largest 2.3 % of the weights into each
-  unit count as large, so that every class has paths. This is the share of a normal distribution that lies more than two
+  unit count as large, so that every class has paths. This is the share of a normal distribution that is more than two
   standard deviations above the mean. A pixel is effective if it is among those with the most paths.
 
   If the records have landmarks, the caption also gives the shares on brows, eyes and mouth.
@@ -86,7 +86,7 @@ def draw(
 
 
 def _shares(mask: np.ndarray, share: float) -> str:
-  """Says how large the sets [classes, height, width] are."""
+  """Describes the sizes of the sets [classes, height, width]."""
   found = 100 * mask.mean((1, 2))
   rule = (
     "Every pixel with a path is effective" if share == 1 else "The pixels with the most paths are effective"
@@ -96,7 +96,7 @@ def _shares(mask: np.ndarray, share: float) -> str:
 
 
 def _constant(mask: np.ndarray, varies: np.ndarray, counted: bool) -> str:
-  """Says how many pixels are constant over the training images, and how many of the effective ones are."""
+  """Describes how many pixels are constant over the training images, and how many effective ones among them."""
   if varies.all():
     return ""
   constant = f"{(~varies).sum()} of {varies.size} pixels are constant over the training images"
@@ -107,7 +107,7 @@ def _constant(mask: np.ndarray, varies: np.ndarray, counted: bool) -> str:
 
 
 def _on_parts(maps: Mapping[str, np.ndarray], regions: Mapping[str, np.ndarray]) -> str:
-  """Says how much of the sets and of the paths lies on the parts of the face."""
+  """Describes the shares of the sets and of the paths that are on the parts of the face."""
   if not regions:
     return ""
   (sets, chance), (paths, _) = (inside(values, regions) for values in maps.values())

@@ -29,7 +29,7 @@ _KERNEL = nn.initializers.variance_scaling(16.0, "fan_avg", "uniform")
 
 
 class Decoder(nn.Module):
-  """An affine map from hidden units back to the input. It has its own weights unless a kernel is passed.
+  """An affine map from hidden units back to the input. It has separate weights unless a kernel is passed.
 
   Attributes:
     dtype: dtype of the computation.
@@ -61,7 +61,7 @@ class StackedAutoencoder(nn.Module):
   Attributes:
     num_classes: number of classes, which is the length of the logits.
     sizes: number of units of each hidden layer.
-    tied: whether each decoder uses the transposed weights of its encoder. It then has only a bias of its own.
+    tied: whether each decoder uses the transposed weights of its encoder. It then has only a separate bias.
     dtype: dtype of the layers' computation. Logits are float32.
     param_dtype: dtype of the parameters.
   """

@@ -22,7 +22,7 @@ def tables(variants: Variants, seeds: Sequence[int]) -> list[tuple[str, Table]]:
   """Returns two tables of correct answers by class, with their titles, and the paper's other tables.
 
   The first is Table 2 of the paper, with the first variant below it in the same form. The second table has the mean
-  over seeds of each variant. Unless every variant is comparable with the paper, all that is published is left out.
+  over seeds of each variant. Unless every variant is comparable with the paper, all published numbers are left out.
 
   Returns nothing if the classes are not the seven of the paper.
 

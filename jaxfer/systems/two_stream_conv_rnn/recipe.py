@@ -2,7 +2,8 @@
 
 The paper does not describe the training, so the recipe is our choice (README, section 3): Adam at rate 1e-4, batches of
 16 clips, 100 epochs, gradients clipped to norm 5, and the weights of the last epoch. A clip is mirrored at random,
-rotated by up to 10 degrees and shifted by up to 5 % of the image. All its frames and flow are transformed alike.
+rotated by up to 10 degrees and shifted by up to 5 % of the image. All its frames and flow are transformed in the same
+way.
 """
 
 import pathlib
@@ -77,7 +78,7 @@ class TwoStreamSystem(System):
       learning_rate: learning rate of Adam.
       schedule: schedule of the learning rate, "constant" or "cosine" over all epochs.
       clip_norm: largest global norm of the gradient.
-      flip: whether to mirror clips with probability one half.
+      flip: whether to mirror clips with probability 0.5.
       rotation: largest angle of rotation, in degrees.
       shift: largest shift, as a share of the image size, in [0, 1].
     """

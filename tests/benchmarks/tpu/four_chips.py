@@ -1,4 +1,4 @@
-"""Prints how many Pallas kernels a conv-RNN gradient on four chips holds: by pmap, and of members by shard_map."""
+"""Prints the number of Pallas kernels in a conv-RNN gradient on four chips: by pmap, and for members by shard_map."""
 
 from benchmarks import tpu_compile  # isort: skip  Before JAX: it settles what JAX looks for.
 
@@ -14,7 +14,7 @@ DEVICES = tpu_compile.devices("v5e:2x2")
 
 
 def gradient(params, x):
-  """With respect to the parameters, summed over the devices."""
+  """Returns the gradient with respect to the parameters, summed over the devices."""
 
   def loss(params):
     outputs, _ = conv_recurrence.unroll(CELL, params, x, implementation="pallas")
@@ -24,13 +24,13 @@ def gradient(params, x):
 
 
 def shapes(members, sharding=None):
-  """Parameters of n members."""
+  """Returns the shapes of n members' parameters."""
   one = conv_recurrence.parameter_shapes(CELL, 16, 16, (3, 3), (8, 8))
   return {k: jax.ShapeDtypeStruct((members, *s), jnp.bfloat16, sharding=sharding) for k, s in one.items()}
 
 
 def kernels(lowered):
-  """Number of Pallas kernels in the compiled program."""
+  """Returns the number of Pallas kernels in the compiled program."""
   return lowered.compile().as_text().count('custom_call_target="tpu_custom_call"')
 
 

@@ -1,4 +1,4 @@
-"""The networks and configs that the READMEs show train as they stand there, by the commands that they show."""
+"""Tests that the networks and configs in the READMEs train exactly as shown, with the commands shown."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ README = pathlib.Path(jaxfer.__file__).parent / "systems/classifier/README.md"
 
 
 def write_images(folder):
-  """Two classes, dark and light, of 20 images each."""
+  """Writes 20 images of each of two classes, dark and light."""
   rng = np.random.default_rng(0)
   for label, brightness in (("dark", 0), ("light", 120)):
     (folder / label).mkdir(parents=True)
@@ -81,7 +81,7 @@ def test_the_front_page_trains_a_network_on_own_images(tmp_path, monkeypatch):
 def test_the_config_for_own_images_trains_and_its_model_predicts_and_is_exported(
   tmp_path, monkeypatch, capsys
 ):
-  """The commands that the config names, on pictures without faces."""
+  """Runs the commands in the config's docstring on pictures without faces."""
   path = pathlib.Path(__file__).parents[3] / "configs/own_images.py"
   monkeypatch.chdir(tmp_path)
   write_images(tmp_path / "path/to/pictures")
@@ -99,7 +99,7 @@ def test_the_config_for_own_images_trains_and_its_model_predicts_and_is_exported
   ]
   train[1] = str(path)
   assert cli.main([*train, *small, *(f"data.{option}" for option in options)]) == 0
-  assert "nobody knows who is who" in capsys.readouterr().out
+  assert "the people are unknown" in capsys.readouterr().out
   predict[-1] = "path/to/pictures"
   assert cli.main([*predict, "--csv", "faces.csv"]) == 0
   with open("faces.csv", newline="") as file:

@@ -1,4 +1,4 @@
-"""A stock Flax module trains as a system: statistics over all devices, masks of their own, its own initial draws."""
+"""Tests that a stock Flax module trains as a system, with statistics over all devices and separate dropout masks."""
 
 import csv
 import dataclasses
@@ -32,7 +32,7 @@ def made(*overrides):
 
 
 def step_on(devices, task, backend="pmap"):
-  """All variables after the first step of plain descent on so many devices."""
+  """Returns all variables after the first step of plain gradient descent on a number of devices."""
   plan = task.plan(np.arange(40))
   (stage,), hparams = task.stages(plan.steps)
   placed = placement.Placement(tuple(jax.devices()[:devices]), devices, backend=backend)
@@ -40,7 +40,7 @@ def step_on(devices, task, backend="pmap"):
   return contract.step(placed, contract.descent(stage), variables, task.data, plan, hparams)
 
 
-def test_the_module_draws_its_own_initial_values_and_is_told_the_classes():
+def test_the_module_draws_its_own_initial_values_and_gets_the_number_of_classes():
   task = made()
   assert task.model == cnn.CNN(num_classes=4, features=4)
   key, x = jax.random.key(5), SYSTEM.eval_batch(task.data, np.zeros(1, np.int32))["x"]
@@ -51,7 +51,7 @@ def test_the_module_draws_its_own_initial_values_and_is_told_the_classes():
 
 
 def test_a_step_is_the_plain_step_of_flax_and_optax():
-  """On the whole batch with stock calls alone: gradient of the mean cross-entropy, running statistics of the batch."""
+  """The reference uses stock calls on the whole batch: the gradient of the mean cross-entropy, and batch statistics."""
   task = made("recipe.mirror=false")
   plan = task.plan(np.arange(40))
   rows = plan.columns(0, 0, ("row",))["row"][0]
@@ -130,7 +130,7 @@ def test_sequences_are_mirrored_frame_by_frame():
   [
     ("tests.nowhere:CNN", r"model 'tests.nowhere:CNN': No module named 'tests.nowhere'; write MODULE:CLASS"),
     ("tests.cnn:RNN", r"model 'tests.cnn:RNN': module 'tests.cnn' has no attribute 'RNN'"),
-    ("tests.cnn:nn", r"model 'tests.cnn:nn' is no Flax Linen module"),
+    ("tests.cnn:nn", r"model 'tests.cnn:nn' is not a Flax Linen module"),
     ("cnn", r"unknown model 'cnn'"),
   ],
 )
@@ -145,7 +145,7 @@ def test_a_module_in_the_current_directory_is_found(tmp_path, monkeypatch):
   assert model_class("my_own_models:Own").__name__ == "Own"
 
 
-def test_a_module_that_raises_is_told_and_the_path_stays_as_it_was(tmp_path, monkeypatch):
+def test_a_module_that_raises_is_reported_and_the_path_stays_as_it_was(tmp_path, monkeypatch):
   (tmp_path / "my_wrong_models.py").write_text("import sys\nsys.path.append('elsewhere')\nwidth = 1 / 0\n")
   monkeypatch.chdir(tmp_path)
   monkeypatch.setattr("sys.path", list(sys.path))
@@ -182,7 +182,7 @@ def test_records_without_images_are_refused():
 
 
 def gradient_step(task, hparams=()):
-  """The loss that a step reports, and that of its logits by hand: (reported, logits, labels)."""
+  """Returns the loss that a step reports, and the logits and labels to compute it by hand."""
   (stage,), own = task.stages(1)
   variables = jax.jit(task.init)(jax.random.key(1))
   batch = SYSTEM.eval_batch(task.data, np.arange(8))
@@ -234,7 +234,7 @@ def test_every_fold_has_weights_from_its_own_training_records():
   )
   data = small_systems.records()
   label = data.arrays["label"].copy()
-  label[:12] = 0  # The first person shows a single class.
+  label[:12] = 0  # The first person shows only one class.
   data = Records.from_arrays(
     {**data.arrays, "label": label}, data.keys, data.label_names, data.subjects.tolist()
   )

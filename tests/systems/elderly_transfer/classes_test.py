@@ -15,7 +15,7 @@ MEASURES = SYSTEMS["elderly_transfer"].metrics
 
 
 def asked(votes, names=scan.LABELS):
-  """A task on images whose classes are 0, 1, 2, ... in turn."""
+  """Returns a task on images whose classes are 0, 1, 2, ... in turn."""
   label = np.arange(len(votes)) % len(names)
   keys = [f"{k:03d}" for k in range(len(votes))]
   arrays = {"label": label, "votes": np.asarray(votes, np.int32)}

@@ -135,7 +135,7 @@ def test_people_become_the_classes_and_relabelling_twice_changes_nothing():
 
 
 def test_a_person_with_too_few_images_stays_in_training_and_an_expression_is_refused():
-  """Of three people, one has a single image."""
+  """One of three people has a single image."""
   whole, keys = records(), [f"{k:02d}" for k in range(13)]
   arrays = {"image": whole.arrays["image"][:13], "label": np.asarray([0, 1] * 6 + [2], np.int32)}
   some = Records.from_arrays(arrays, keys, ["a", "b", "c"], whole.subjects[:13].tolist())

@@ -219,7 +219,7 @@ def test_a_published_difference_is_confirmed_contradicted_or_neither():
   assert table.verdict(None, pair(0.05, False)) == "our difference is not clear"
 
 
-def test_our_differences_stand_beside_the_papers(rows):
+def test_our_differences_are_shown_beside_the_papers(rows):
   _, lines = next(found for title, found in table.tables(rows) if title.startswith("Differences"))
   assert lines == [
     ["Face-ResNet18, adaface minus Face-ResNet18, scratch", "+8.2", "+5.0 (+4.0 to +6.0)", "confirmed"]

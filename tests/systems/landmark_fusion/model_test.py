@@ -90,11 +90,11 @@ def test_bad_sizes_are_refused():
     shapes(LandmarkFusion(7), train=("landmarks",))
 
 
-# Weighting: two features, the head passes the landmark net's on.
+# Weighting with two features; the head returns those of the landmark net.
 
 
 def fused(rgb, landmark, weight=0.6, **options):
-  """Four landmark features of value 1 as the head's weighted sum sees them, mean over them."""
+  """Returns the mean weight with which the head reads four landmark features of value 1."""
   net = LandmarkFusion(2, **options)
   kernel = jnp.concatenate([jnp.zeros((4, 2)), jnp.full((4, 2), 0.25)])
   variables = {"params": {"head": {"kernel": kernel, "bias": jnp.zeros(2)}}}
@@ -104,7 +104,7 @@ def fused(rgb, landmark, weight=0.6, **options):
 
 
 def test_confidence_and_agreement_weigh_the_landmark_features():
-  even = (0.0, 0.0)  # p = 0.5; of equal logits the first counts as the largest.
+  even = (0.0, 0.0)  # p = 0.5; with equal logits, the first one counts as the largest.
   np.testing.assert_allclose(fused((0.0, 1.0), even), 0.3, rtol=1e-6)
   np.testing.assert_allclose(fused((1.0, 0.0), even), 0.5, rtol=1e-6)
   np.testing.assert_allclose(fused((0.0, 1.0), even, weight=0.0), 0.0)
@@ -149,7 +149,7 @@ def close(key, got):
 
 
 def compare_statistics(label, got, old, values):
-  """PyTorch's variance has n / (n - 1) of the batches' part, n values a channel in each norm."""
+  """PyTorch's variance contains n / (n - 1) times the variance of a batch, with n values per channel in each norm."""
   names = {nets_cases.name(path): leaf for path, leaf in jax.tree.leaves_with_path(got)}
   before = {nets_cases.name(path): leaf for path, leaf in jax.tree.leaves_with_path(old)}
   for name, leaf in names.items():
@@ -162,7 +162,7 @@ def compare_statistics(label, got, old, values):
 
 
 def norms(call):
-  """How many values a channel each norm sees: path -> n."""
+  """Returns the number of values per channel that each norm reads: path -> n."""
   found = {}
 
   def note(call, args, kwargs, context):
@@ -179,7 +179,7 @@ MOVED = ("landmark", "head")
 
 
 def gradient_of(variables, images, heatmaps, labels):
-  """(gradient of both nets' losses for the parts that move, (outputs, new collections))."""
+  """Returns (gradient of both nets' losses for the trained parts, (outputs, new collections))."""
   net = cases.NETS["fusion"]
 
   def names(module, method):
@@ -202,7 +202,7 @@ def gradient_of(variables, images, heatmaps, labels):
 
 @functools.cache
 def trained():
-  """The three steps of the golden at the paper's size: (results of the first, variables before, after)."""
+  """Runs the three steps of the golden at the paper's size: (results of the first step, variables before, after)."""
   variables = cases.variables("fusion")
 
   @jax.jit

@@ -38,7 +38,7 @@ def same(one, other):
 
 
 def moved(before, after):
-  """The submodules that are not bit for bit as they were, as "collection/submodule"."""
+  """Returns the submodules that changed in any bit, as "collection/submodule"."""
   return {
     f"{collection}/{name}"
     for collection, tree in before.items()
@@ -48,7 +48,7 @@ def moved(before, after):
 
 
 def of(*names):
-  """What a training of these submodules changes. The head has no running statistics and no affinity."""
+  """Returns what a training of these submodules changes. The head has no running statistics and no affinity."""
   parts = {f"{c}/{name}" for c in ("params", "batch_stats", "affinity") for name in names}
   return parts - {"batch_stats/head", "affinity/head"}
 
@@ -134,7 +134,7 @@ INDICES = np.arange(8)
 
 
 def test_predictions_are_named_in_the_order_of_the_outputs():
-  """Each is also made for batches of one, if it depends on the other records of a batch."""
+  """If predictions depend on the other records of a batch, they are also made for batches of one."""
   nets = ["RGB net", "landmark net", "sum of both"]
   sweep = [f"w = {w} at test" for w in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)]
 

@@ -34,7 +34,7 @@ def config(w=None, **model):
 
 
 def evaluated(name, rank):
-  """A variant with one seed that gives the true class of each test image of RAF-DB this rank."""
+  """Returns a variant with one seed, in whose predictions the true class of each test image of RAF-DB has this rank."""
   keys = [f"{k:04d}" for k in range(len(LABEL))]
   result = {
     **UNUSED,
@@ -68,7 +68,7 @@ def variants():
 
 
 def test_metrics_of_the_counts_are_the_printed_ones(variants):
-  """The numbers of every variant equal the published ones above them, which are what the paper prints, in percent."""
+  """The numbers of every variant equal the published ones above them, in percent as printed in the paper."""
   _, by_class, tops = (own for _, own in table.tables(variants, (0,)))
   assert by_class[0] == ["", "batches", *published.CLASSES]
   for _, lines in (by_class, tops):
@@ -209,7 +209,7 @@ def variant(name, config, accuracy, **readings):
 
 
 def sweep_variants():
-  """The names of the swept variants say nothing of w: their configs do."""
+  """The names of the swept variants do not contain w; it is in their configs."""
   at_test = {"w = 0.0 at test": 0.5, "w = 0.6 at test": 0.8, "w = 1.0 at test": 0.75}
   at_test["w = 0.6 at test, shuffled"] = 0.78
   return [

@@ -1,9 +1,10 @@
 """AffectNet (Mollahosseini et al. 2017; AffectNet+ 2024) for the pre-training of paper 004: eight expressions.
 
-Three forms are handed out: `form="2017"`, whole pictures with lists of face boxes and landmarks; "2021", cropped
-pictures with npy annotations; "plus", AffectNet+ with json. The crops are taken whole; whole pictures are cut at the
-square about the box, or brought to the 112-pixel template by `crop="template"`. Paper 004's "450,000" counts all
-manually annotated pictures; the eight expressions have 287,651. Labels 8 to 10 are left out and counted.
+The data set was distributed in three forms: `form="2017"`, whole pictures with lists of face boxes and landmarks;
+"2021", cropped pictures with npy annotations; "plus", AffectNet+ with json. Cropped pictures are used whole. Whole
+pictures are cropped to the square around the face box, or aligned to the 112-pixel template with `crop="template"`.
+Paper 004's "450,000" counts all manually annotated pictures; 287,651 of them show one of the eight expressions. Labels
+8 to 10 are left out and counted.
 """
 
 import dataclasses
@@ -28,7 +29,7 @@ class Config(stills_builder.Config):
 
   Attributes:
     form: "2017" (csv), "2021" (npy) or "plus" (json).
-    crop: "" takes what suits the form: "auto" for 2017, else "whole".
+    crop: "" selects the default of the form: "auto" for 2017, else "whole".
   """
 
   image_size: StoredSize = 112
@@ -50,7 +51,7 @@ class Builder(stills_builder.Builder):
   HOMEPAGE = "http://mohammadmahoor.com/affectnet/"
 
   def extras(self) -> Mapping[str, Any]:
-    """How pleasant and how roused, -1 to 1 each; NaN where undefined."""
+    """Valence and arousal, each from -1 to 1; NaN where undefined."""
     return {name: tfds.features.Scalar(dtype=np.float32) for name in ("valence", "arousal")}
 
   def scan(self, source: Path, findings: Findings) -> list[Still]:

@@ -1,7 +1,7 @@
-"""What the annotation files of AffectNet's three forms say of a picture: rows of a csv, small npy files, json.
+"""Readers for the annotation files of AffectNet's three forms: rows of a csv, small npy files, and json.
 
-All of them are read within bounds, and none can run code: npy files that hold objects are pickles, and are read by
-`unpickle` instead of numpy.
+The size of every file is limited, and no file can run code: npy files that hold objects are pickles, so `unpickle`
+reads them instead of numpy.
 """
 
 import ast
@@ -33,26 +33,26 @@ COLUMNS = (
 )
 _MAX_LINE = 1 << 14  # Characters; 68 landmarks take some 1,300.
 _MAX_FILE = 1 << 16  # Bytes of an npy or json file.
-_UNDEFINED = -2  # What the csv says for a valence or arousal that does not apply.
+_UNDEFINED = -2  # The csv's value for a valence or arousal that does not apply.
 _NPY = b"\x93NUMPY"
 
 
 class OutOfRange(ValueError):
-  """A number that cannot be meant. Rows with words such as NULL are known of every copy; these are not."""
+  """A number outside the possible range. Every copy has rows with words such as NULL, but none has such numbers."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Annotation:
-  """What is said of a picture.
+  """The annotation of one picture.
 
   Attributes:
-    expression: 0 to 7, see `scan.LABELS`; 8 none, 9 uncertain, 10 no face.
+    expression: 0 to 7, see `scan.LABELS`; 8 is none, 9 uncertain, 10 no face.
     valence: -1 to 1; NaN where undefined.
     arousal: -1 to 1; NaN where undefined.
-    path: below the folder of pictures, as the csv form gives it; "" in the other forms.
-    box: (x, y, width, height) of the face in pixels; None where there is none.
-    landmarks: [68, 2] in pixels; None where not given.
-    line: of the list of the csv form, from 1; 0 in the other forms.
+    path: path below the folder of pictures, from the csv; "" in the other forms.
+    box: (x, y, width, height) of the face in pixels; None if there is no face.
+    landmarks: [68, 2] in pixels; None if not given.
+    line: line number in the csv, from 1; 0 in the other forms.
   """
 
   expression: int
@@ -65,11 +65,11 @@ class Annotation:
 
 
 def read_csv(path: Path) -> Iterator[Annotation | ValueError]:
-  """Yields the rows of training.csv or validation.csv, a malformed one as the reason; a header is no row.
+  """Yields the rows of training.csv or validation.csv, and a ValueError for each malformed row. A header is skipped.
 
   Raises:
-    ValueError: a line longer than any row can be.
-    OSError: a file that cannot be read.
+    ValueError: a line is longer than any row can be.
+    OSError: the file cannot be read.
   """
 
   def lines() -> Iterator[str]:
@@ -91,10 +91,10 @@ def read_csv(path: Path) -> Iterator[Annotation | ValueError]:
 def parse_row(row: list[str]) -> Annotation:
   """Reads the nine columns of a row.
 
-  A face box without extent, as in rows without a face, is none.
+  A face box without extent, as in rows without a face, counts as no box.
 
   Raises:
-    ValueError: another number of columns, or a column that does not hold what it should.
+    ValueError: the number of columns is wrong, or a column has an invalid value.
   """
   if len(row) != len(COLUMNS):
     raise ValueError(f"{len(row)} columns: expected {len(COLUMNS)}")
@@ -122,10 +122,12 @@ def parse_row(row: list[str]) -> Annotation:
 
 
 def read_npy(data: bytes) -> np.ndarray:
-  """Reads an .npy of plain numbers or texts, whatever its shape claims; one of objects without running anything.
+  """Reads an .npy file of plain numbers or strings, or of objects, without running any code.
+
+  The size of the data is checked against the shape in the header before anything is allocated.
 
   Raises:
-    ValueError: anything else.
+    ValueError: the file is anything else.
   """
   if len(data) > _MAX_FILE:
     raise ValueError(f"{len(data)} bytes: at most {_MAX_FILE} are read")
@@ -138,27 +140,27 @@ def read_npy(data: bytes) -> np.ndarray:
     header = ast.literal_eval(data[start : start + length].decode("latin-1").strip())
     shape, fortran, described = header["shape"], header["fortran_order"], header["descr"]
     if not all(type(edge) is int and edge >= 0 for edge in shape):
-      raise ValueError("no sound shape")
+      raise ValueError("its header has no valid shape")
     body = data[start + length :]
     if described == "|O":
       value = unpickle.loads(body)
       return value if isinstance(value, np.ndarray) else np.array(value)
     dtype = np.dtype(described) if isinstance(described, str) else None
     if dtype is None or dtype.kind not in "biufSU":
-      raise ValueError(f"it holds {str(described)[:40]}: expected numbers or texts")
+      raise ValueError(f"it holds {str(described)[:40]}: expected numbers or strings")
     if len(body) != math.prod(shape) * dtype.itemsize:
       raise ValueError(f"{len(body)} bytes for the shape {str(shape)[:40]} of {dtype}")
     return np.frombuffer(body, dtype).reshape(shape, order="F" if fortran else "C")
   except (SyntaxError, TypeError, KeyError, IndexError, struct.error, RecursionError, MemoryError) as error:
-    raise ValueError(f"not a sound npy file ({type(error).__name__})") from None
+    raise ValueError(f"a damaged npy file ({type(error).__name__})") from None
 
 
 def read_number(path: Path) -> float:
-  """Reads an .npy of one number, which is often kept as a text.
+  """Reads an .npy file of one number, which is often stored as a string.
 
   Raises:
-    ValueError: anything else.
-    OSError: a file that cannot be read.
+    ValueError: the file holds anything else.
+    OSError: the file cannot be read.
   """
   array = read_npy(_read(path))
   if array.size != 1:
@@ -168,11 +170,11 @@ def read_number(path: Path) -> float:
 
 
 def read_folder(folder: Path, number: str, with_landmarks: bool) -> Annotation:
-  """Reads <number>_exp.npy, _val.npy and _aro.npy of the 2021 form, and _lnd.npy where landmarks are wanted.
+  """Reads <number>_exp.npy, _val.npy and _aro.npy of the 2021 form, and _lnd.npy if landmarks are wanted.
 
   Raises:
-    ValueError: a file that holds something else; it is named.
-    OSError: a file that cannot be read.
+    ValueError: a file has invalid content; the message names the file.
+    OSError: a file cannot be read.
   """
   values = {}
   for kind in ("exp", "val", "aro"):
@@ -196,10 +198,11 @@ def read_folder(folder: Path, number: str, with_landmarks: bool) -> Annotation:
 def parse_json(text: str) -> Annotation:
   """Reads an annotation of AffectNet+; its label is under "human-label".
 
-  Valence, arousal and landmarks are taken where they are numbers under those names: their form is not published.
+  Valence, arousal and landmarks are read if the entries of those names are numbers, because their format is not
+  published.
 
   Raises:
-    ValueError: no json, or no whole number under "human-label".
+    ValueError: the text is not json, or has no whole number under "human-label".
   """
   try:
     values: Any = json.loads(text)
@@ -216,7 +219,7 @@ def parse_json(text: str) -> Annotation:
 
 
 def read_json(path: Path) -> Annotation:
-  """Reads an annotation file of AffectNet+. Raises ValueError and OSError, as `parse_json`."""
+  """Reads an annotation file of AffectNet+. Raises ValueError like `parse_json`, and OSError."""
   return parse_json(read_text(path, _MAX_FILE))
 
 

@@ -1,7 +1,7 @@
-"""The distributor's trees of AffectNet: lists of 2017, folders of 2021, AffectNet+ of 2024. Decodes no image.
+"""Scans the distributor's folders of AffectNet (forms of 2017, 2021 and 2024); decodes no image.
 
-Layout and counts: data/README.md, section 9; Mollahosseini, Hasani and Mahoor (2017). People are unknown: every picture
-is a person of its own.
+Layout and counts: data/README.md, section 9; Mollahosseini, Hasani and Mahoor (2017). The people are unknown, so
+every picture counts as a different person.
 """
 
 import re
@@ -35,25 +35,25 @@ TRAIN_COUNTS = (74_874, 134_415, 25_459, 14_090, 6_378, 3_803, 24_882, 3_750)
 FORMS = ("2017", "2021", "plus")
 
 _SPLITS = ("train", "validation")
-_THREADS = 16  # A million small files wait for the disk, not for us.
+_THREADS = 16  # Reading a million small files is limited by the disk, not by the processor.
 _BLOCK = 4096
 _ID = re.compile(r"(\d{1,12})_exp\.npy", re.IGNORECASE)
 _IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
 
-Item = tuple[str, Path, str, Annotation]  # Key, picture, split, what is said of it.
+Item = tuple[str, Path, str, Annotation]  # Key, picture, split, annotation.
 
 
 def scan(source: Path, form: str, points: bool, findings: Findings) -> list[Still]:
   """Lists the pictures with one of the eight expressions.
 
   Args:
-    source: a folder at or above the trees of the form.
+    source: the folder of the chosen form, or one above it.
     form: one of `FORMS`.
-    points: whether landmarks are wanted; then the face's box is not used.
-    findings: filled.
+    points: whether landmarks are wanted; the face box is not used then.
+    findings: counts and problems are added to it.
 
   Raises:
-    UserError: nothing of that form anywhere under `source`; the message says which form there is.
+    UserError: there is nothing of that form below `source`; the message names the form that was found.
   """
   read = {"2017": _read_2017, "2021": _read_2021, "plus": _read_plus}[form]
   skipped: Counter[int] = Counter()
@@ -85,7 +85,7 @@ def scan(source: Path, form: str, points: bool, findings: Findings) -> list[Stil
     )
   for split in _SPLITS:
     if not by_split[split]:
-      findings.odd.append(Problem(str(source), f"nothing of the {split} split: half a copy?"))
+      findings.odd.append(Problem(str(source), f"nothing of the {split} split: is the copy incomplete?"))
   _count(by_split, skipped, findings)
   if boxless:
     findings.notes.append(f"{boxless} pictures of an expression have no face box: the detector places them")
@@ -107,7 +107,7 @@ def _still(key: str, path: Path, split: str, said: Annotation, points: bool) -> 
 
 
 def five_points(landmarks: np.ndarray) -> np.ndarray:
-  """[5, 2] of the 68 landmarks: middles of the eyes, nose tip, corners of the mouth."""
+  """Returns five of the 68 landmarks, [5, 2]: centres of the eyes, nose tip, corners of the mouth."""
   eyes = landmarks[36:42].mean(axis=0), landmarks[42:48].mean(axis=0)
   return np.stack([*eyes, landmarks[30], landmarks[48], landmarks[54]])
 
@@ -121,12 +121,12 @@ def _count(by_split: dict[str, Counter[int]], skipped: Counter[int], findings: F
   holds = all(validation[i] == 500 for i in range(len(LABELS)))
   findings.beliefs.append(Belief("500 validation pictures a class", holds, seen))
   for code, count in sorted(skipped.items()):
-    what = f"{code} ({OTHER[code]})" if code in OTHER else f"{code}, which means nothing known"
+    what = f"{code} ({OTHER[code]})" if code in OTHER else f"{code}, which is not a known label"
     findings.notes.append(f"{count} pictures labelled {what}: left out")
 
 
 def _read_2017(source: Path, points: bool, findings: Findings) -> Iterator[Item]:
-  del points  # They are in the list anyway.
+  del points  # The list always has them.
   lists: dict[str, Path] = {}
   for path in walk(source, 4):
     if path.suffix.lower() == ".csv":
@@ -135,7 +135,9 @@ def _read_2017(source: Path, points: bool, findings: Findings) -> Iterator[Item]
   if not names.keys() & lists.keys():
     raise _wrong_form(source, "2017", "Manually_Annotated_file_lists/training.csv")
   if "automatically_annotated.csv" in lists:
-    findings.notes.append("automatically annotated pictures: left out, papers use the manual annotations")
+    findings.notes.append(
+      "automatically annotated pictures were left out, since papers use the manual annotations"
+    )
   malformed, rows, negative, roots = 0, 0, 0, {}
   for name, split in names.items():
     if name not in lists:
@@ -163,7 +165,7 @@ def _read_2017(source: Path, points: bool, findings: Findings) -> Iterator[Item]
 
 
 def _image_root(source: Path, folder: str) -> Path:
-  """The folder that paths of the lists count from: one that has `folder` in it."""
+  """Returns the folder to which the paths of the lists are relative: one that contains `folder`."""
   roots = find_folders(source, lambda children: any(child.name == folder for child in children))
   return roots[0] if roots else source / "Manually_Annotated_Images"
 
@@ -184,7 +186,7 @@ def _read_2021(source: Path, points: bool, findings: Findings) -> Iterator[Item]
 
 def _read_plus(source: Path, points: bool, findings: Findings) -> Iterator[Item]:
   if points:
-    raise UserError("AffectNet+ has no landmarks whose form is known: choose crop=whole or crop=auto")
+    raise UserError("the landmark format of AffectNet+ is not known: choose crop=whole or crop=auto")
   trees = _trees(source, ("train_set", "validation_set"))
   trees = {split: tree for split, tree in trees.items() if _has(tree / "annotations", ".json")}
   if not trees:
@@ -201,7 +203,7 @@ def _read_plus(source: Path, points: bool, findings: Findings) -> Iterator[Item]
 def _read_pairs(
   tree: Path, split: str, ids: list[str], read: Callable[[Path, str], Annotation], findings: Findings
 ) -> Iterator[Item]:
-  """Pictures and annotations of the same number, by number; what lacks its other half is listed."""
+  """Yields pictures and annotations of the same number, in order; a file without its counterpart is reported."""
   folder = tree / "images"
   images = {
     path.stem: path for path in (visible(folder) if folder.is_dir() else ()) if path.suffix.lower() in _IMAGES
@@ -221,7 +223,7 @@ def _read_pairs(
 
     def blocks() -> Iterable[
       Annotation | str
-    ]:  # A pool's map would run ahead of us, through a million files.
+    ]:  # The pool's map would submit all of the million files at once.
       for start in range(0, len(ids), _BLOCK):
         yield from pool.map(attempt, ids[start : start + _BLOCK])
 
@@ -234,7 +236,7 @@ def _read_pairs(
 
 
 def _trees(source: Path, names: tuple[str, str]) -> dict[str, Path]:
-  """The folders of both splits that are nearest to the source, by split."""
+  """Returns, for each split, the folder nearest to the source."""
   trees: dict[str, Path] = {}
   for name, split in zip(names, _SPLITS, strict=True):
 

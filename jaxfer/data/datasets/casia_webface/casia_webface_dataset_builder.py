@@ -1,9 +1,9 @@
-"""CASIA-WebFace (Yi et al. 2014) for the pre-training of paper 004: a class is a person.
+"""CASIA-WebFace (Yi et al. 2014) for the pre-training of paper 004; each person is a class.
 
-Records come out as RGB. InsightFace's train.rec decodes to RGB; AdaFace's converter writes its folders with red and
-blue swapped unless told otherwise (`channel_order="bgr"` puts them right), and its models take BGR, which they get
-where they are fed, not here. `form="records"` holds faces brought to the 112-pixel template already: taken whole;
-`form="folders"` holds the original 250 x 250 pictures, whose faces are to be found.
+Records are written as RGB. InsightFace's train.rec decodes to RGB. By default, AdaFace's converter writes its folders
+with red and blue swapped; `channel_order="bgr"` corrects that. AdaFace's models take BGR: the order is changed where a
+model reads its input, not here. `form="records"` holds faces that are already aligned to the 112-pixel template, so
+they are used whole. `form="folders"` holds the original 250 x 250 pictures, in which a detector finds the faces.
 """
 
 import dataclasses
@@ -27,8 +27,8 @@ class Config(stills_builder.Config):
 
   Attributes:
     form: "records" (train.rec) or "folders".
-    channel_order: of the source's pictures, "rgb" or "bgr".
-    crop: "" takes what suits the form: "whole" for records, "auto" for folders.
+    channel_order: channel order of the source's pictures, "rgb" or "bgr".
+    crop: "" selects the default of the form: "whole" for records, "auto" for folders.
   """
 
   image_size: StoredSize = 112
@@ -46,13 +46,13 @@ class Config(stills_builder.Config):
 
 
 class Builder(stills_builder.Builder):
-  """CASIA-WebFace: half a million pictures of some 10,570 people."""
+  """CASIA-WebFace: half a million pictures of about 10,570 people."""
 
   VERSION = tfds.core.Version("1.0.0")
   HOMEPAGE = "https://arxiv.org/abs/1411.7923"
 
   def scan(self, source: Path, findings: Findings) -> list[Still]:
-    """Lists the chosen form; the people found are the classes."""
+    """Lists the pictures of the chosen form; the people found are the classes."""
     config = self.builder_config
     read = scan.scan_records if config.form == "records" else scan.scan_folders
     stills, names = read(source, config.channel_order == "bgr", findings)

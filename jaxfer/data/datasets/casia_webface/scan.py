@@ -1,4 +1,4 @@
-"""CASIA-WebFace in folders, and as InsightFace's train.rec, train.idx, train.lst and property. Decodes no image.
+"""Scans CASIA-WebFace, in folders or as InsightFace's train.rec, train.idx, train.lst and property; decodes no image.
 
 Layout and counts: data/README.md, section 10; Yi et al. (2014).
 """
@@ -30,12 +30,12 @@ _IMAGE = re.compile(r"\d{1,8}\.(jpe?g|png)", re.IGNORECASE)
 
 @dataclasses.dataclass(frozen=True)
 class Swapped:
-  """A picture whose red and blue were swapped before it was encoded; read with both in their places, as a bitmap."""
+  """A picture whose red and blue were swapped before it was encoded; `read` returns it in RGB as a bitmap."""
 
   place: Bytes
 
   def read(self) -> bytes:
-    """Returns the picture put right. Raises OSError or ValueError."""
+    """Returns the picture with the channels in the right order. Raises OSError or ValueError."""
     data = self.place.read()
     try:
       with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -43,7 +43,7 @@ class Swapped:
         pixels = np.asarray(image.convert("RGB"))[..., ::-1]
     except (OSError, ValueError):
       raise
-    except Exception as error:  # Pillow's decoders raise what they like.
+    except Exception as error:  # Pillow's decoders raise many kinds of exceptions.
       raise ValueError(f"cannot be decoded ({str(error) or type(error).__name__})") from None
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "ppm")
@@ -54,18 +54,18 @@ class Swapped:
 
 
 def scan_folders(source: Path, swapped: bool, findings: Findings) -> tuple[list[Still], list[str]]:
-  """Lists <identity>/<number>.jpg; a label is an identity's place among the folders, by number.
+  """Lists <identity>/<number>.jpg; a label is the index of the identity's folder, in numeric order.
 
   Args:
-    source: a folder at or above the folders of identities.
-    swapped: whether the files hold blue where red should be.
-    findings: filled.
+    source: the folder of the identities' folders, or one above it.
+    swapped: whether red and blue are swapped in the files.
+    findings: counts and problems are added to it.
 
   Returns:
     The stills and the names of the identities.
 
   Raises:
-    UserError: no such folders, or two trees of them.
+    UserError: there are no such folders, or they hold no pictures.
   """
   roots = find_folders(source, lambda children: any(_IDENTITY.fullmatch(child.name) for child in children))
   if not roots:
@@ -87,7 +87,9 @@ def scan_folders(source: Path, swapped: bool, findings: Findings) -> tuple[list[
       if _IMAGE.fullmatch(path.name):
         images.append(path)
       else:
-        findings.odd.append(Problem(str(path), "not named as a picture, such as 001.jpg; left out"))
+        findings.odd.append(
+          Problem(str(path), "its name is not that of a picture, such as 001.jpg; left out")
+        )
     if not images:
       findings.odd.append(Problem(str(folder), "an identity without pictures; it gets no label"))
       continue
@@ -107,22 +109,23 @@ def scan_folders(source: Path, swapped: bool, findings: Findings) -> tuple[list[
 
 
 def scan_records(source: Path, swapped: bool, findings: Findings) -> tuple[list[Still], list[str]]:
-  """Lists the images of train.rec, by train.idx where it is there, else one record after another.
+  """Lists the images of train.rec, in the order of train.idx if it exists, else in the order of the records.
 
-  Record 0 says where images end: they are the keys 1 to label[0] - 1; after them come records about identities.
+  Record 0 gives the number of images: their keys are 1 to label[0] - 1. Records about identities follow them.
 
   Args:
-    source: a folder at or above train.rec.
-    swapped: whether the records hold blue where red should be.
-    findings: filled.
+    source: the folder of train.rec, or one above it.
+    swapped: whether red and blue are swapped in the records.
+    findings: counts and problems are added to it.
 
   Returns:
-    The stills and the names of the identities, which are numbers from 0 on.
+    The stills and the names of the identities, which are consecutive numbers from 0.
 
   Raises:
-    UserError: no train.rec, or one that cannot be read at all.
+    UserError: there is no train.rec, or it cannot be read at all.
   """
-  files = {path.name.lower(): path for path in reversed(list(walk(source)))}  # The first of each name.
+  # Keeps the first file of each name.
+  files = {path.name.lower(): path for path in reversed(list(walk(source)))}
   if "train.rec" not in files:
     raise UserError(
       f"source {source} holds no train.rec: expected faces_webface_112x112/train.rec in it or a few folders further "
@@ -143,10 +146,10 @@ def scan_records(source: Path, swapped: bool, findings: Findings) -> tuple[list[
           label = header.labels[0]
           if not (label.is_integer() and 0 <= label < len(keys)):
             raise ValueError(
-              f"label is {label:g}: expected an identity's number, below the {len(keys)} of images"
+              f"label is {label:g}: expected the number of an identity, below {len(keys)}, the number of images"
             )
           if not header.size:
-            raise ValueError("a record without an image among those of images")
+            raise ValueError("a record between images has no image")
         except ValueError as error:
           findings.bad.append(Problem(f"{path} ({name})", str(error)))
           continue
@@ -196,20 +199,20 @@ def _offsets(reader: recordio.Reader, index: Path | None, findings: Findings) ->
 
 
 def _image_end(reader: recordio.Reader, offsets: dict[int, int], findings: Findings) -> int:
-  """The key after the last image's, by record 0; without such a record, all are images."""
+  """Returns the key after the last image, from record 0; without a header record, all records are images."""
   try:
     header, _ = reader.header(offsets[0])
     if len(header.labels) != 2 or header.size or not 1 < header.labels[0] < 1 << 30:
-      raise ValueError("it is no header record")
+      raise ValueError("it is not a header record")
     return int(header.labels[0])
   except (KeyError, ValueError) as error:
-    what = f"record 0 does not say where images end ({error}): all after it are taken"
+    what = f"record 0 does not give the number of images ({error}): all records after it are read as images"
     findings.odd.append(Problem(str(reader.path), what))
     return max(offsets) + 1
 
 
 def _check_beside(files: dict[str, Path], identities: int, images: int, findings: Findings) -> None:
-  """Holds property, train.lst and the verification sets against the records."""
+  """Compares property, train.lst and the verification sets with the records."""
   if path := files.get("property"):
     try:
       said = read_text(path, 1000).strip()
@@ -220,13 +223,13 @@ def _check_beside(files: dict[str, Path], identities: int, images: int, findings
   if path := files.get("train.lst"):
     with path.open("rb") as stream:
       lines = sum(1 for line in iter(functools.partial(stream.readline, 1 << 16), b"") if line.strip())
-    findings.beliefs.append(Belief("train.lst has a line an image", lines == images, f"{lines} lines"))
+    findings.beliefs.append(Belief("train.lst has one line per image", lines == images, f"{lines} lines"))
   for name in sorted(files):
     if name.endswith(".bin"):
       try:
         pairs = verification.read_pairs(files[name])
       except (OSError, ValueError) as error:
-        findings.odd.append(Problem(str(files[name]), f"no verification set: {error}"))
+        findings.odd.append(Problem(str(files[name]), f"not a verification set: {error}"))
         continue
       expected = verification.NUM_PAIRS.get(name.removesuffix(".bin"))
       findings.counts.append(Count(f"pairs of {name}", len(pairs), expected))

@@ -1,7 +1,7 @@
 """CK+ (Lucey et al. 2010) as a TFDS builder that needs no TensorFlow: 327 labelled sequences of 118 people.
 
-From onset to peak, T frames of a square face crop and Farneback flow between them, computed after
-cropping and resampling (our choice). Unlabelled sequences are counted and not written.
+Each example has T frames of a square face crop, from onset to peak, and the Farneback flow between them, computed after
+cropping and resampling (our choice). Unlabelled sequences are counted but not written.
 """
 
 import dataclasses
@@ -26,11 +26,11 @@ class Config(tfds.core.BuilderConfig):
   """The options of the data set.
 
   Attributes:
-    num_frames: T, 1 to 10,000, frames a sequence.
-    image_size: S, 16 to 4096, edge of the crop in pixels.
-    source: the distributor's folder, at or above the trees.
-    boxes: csv of face boxes (`frames.read_boxes`); they go before landmarks.
-    skip_bad: leave out sequences with a bad file instead of stopping.
+    num_frames: T, number of frames per sequence, 1 to 10,000.
+    image_size: S, edge of the crop in pixels, 16 to 4096.
+    source: the distributor's folder, or one above it.
+    boxes: csv of face boxes (`frames.read_boxes`); they take precedence over landmarks.
+    skip_bad: whether to leave out sequences with a bad file instead of stopping.
   """
 
   num_frames: Frames = 16
@@ -41,7 +41,7 @@ class Config(tfds.core.BuilderConfig):
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-  """Reads the distributor's tree; `findings` says what it was like once the examples have been drawn."""
+  """Reads the distributor's folders. `findings` has the counts and problems once all examples have been generated."""
 
   VERSION = tfds.core.Version("1.0.0")
 

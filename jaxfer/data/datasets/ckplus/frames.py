@@ -1,4 +1,4 @@
-"""The frames of CK+: what their headers say, and the labelled sequences as arrays."""
+"""The frames of CK+: reads their headers, and the labelled sequences as arrays."""
 
 import contextlib
 import csv
@@ -20,22 +20,22 @@ from jaxfer.data.prepare import Belief, Findings, Problem, progress
 from jaxfer.data.stills import File
 from jaxfer.errors import UserError
 
-# The landmarks run from brow to chin and ear to ear; the margin takes in the forehead.
+# The landmarks reach from brow to chin and from ear to ear; the margin adds the forehead.
 MARGIN = 0.2
-_THREADS = 8  # Decoding and flow release Python's lock.
+_THREADS = 8  # Decoding and the flow release Python's global lock.
 _SIGNATURE, _END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-  """What a PNG says of itself.
+  """Properties from the header of a PNG.
 
   Attributes:
     width: pixels.
     height: pixels.
-    depth: bits a channel.
-    colour: whether it has more than grey.
-    tail: file size and the last bytes, which hold the pixels' checksums: files that differ here differ.
+    depth: bits per channel.
+    colour: whether the image is in colour.
+    tail: file size and last bytes, which contain checksums of the pixels: files with different tails differ.
   """
 
   width: int
@@ -49,7 +49,7 @@ def read_header(path: Path) -> Header:
   """Reads the start and the end of a PNG.
 
   Raises:
-    ValueError: not a PNG, or one that was cut short.
+    ValueError: the file is not a PNG, or was cut short.
   """
   with path.open("rb") as stream:
     start = stream.read(26)
@@ -67,12 +67,12 @@ def read_header(path: Path) -> Header:
 
 
 def check_headers(frames: Files, labelled: Set[str], findings: Findings) -> set[str]:
-  """Reads the header of every frame; enters sizes, colours, damage and equal content into `findings`.
+  """Reads the header of every frame, and adds sizes, colours, damage and equal content to `findings`.
 
   Args:
     frames: all sequences.
-    labelled: keys of those that carry a label: a damaged frame of any other is odd, not bad.
-    findings: filled.
+    labelled: keys of the labelled sequences. A damaged frame of an unlabelled one is odd, not bad.
+    findings: counts and problems are added to it.
 
   Returns:
     Keys of the sequences with a damaged frame.
@@ -113,7 +113,7 @@ def check_headers(frames: Files, labelled: Set[str], findings: Findings) -> set[
   seen = ", ".join(f"{count} of {size}" for size, count in sizes.most_common(4))
   findings.beliefs += [
     Belief("frames are 640x490 or 640x480", set(sizes) <= {"640x490", "640x480"}, seen),
-    Belief("frames have 8 bits a channel", not deep, f"{deep} have more"),
+    Belief("frames have 8 bits per channel", not deep, f"{deep} have more"),
     Belief(
       "most sequences are grey, some in colour",
       0 < len(colour) < len(frames) / 2,
@@ -140,10 +140,10 @@ def _report_duplicates(groups: Iterable[list[tuple[str, Path]]], findings: Findi
 
 
 def contradicting(sequences: Iterable[Sequence], findings: Findings) -> set[str]:
-  """Keys of labelled sequences that end in the same frame under another label or person; all of them are bad."""
+  """Returns the keys of labelled sequences with equal last frames but different labels or people; all are bad."""
   ends: dict[bytes, list[Sequence]] = defaultdict(list)
   for sequence in sequences:
-    with contextlib.suppress(OSError):  # Reading it says more.
+    with contextlib.suppress(OSError):  # A later read reports the error in more detail.
       ends[hashlib.blake2b(sequence.frames[-1].read_bytes()).digest()].append(sequence)
   found = set()
   for same in ends.values():
@@ -169,21 +169,21 @@ class Example:
 def read_sequences(
   sequences: list[Sequence], boxes: dict[str, align.Square], num_frames: int, size: int, findings: Findings
 ) -> Iterator[Example]:
-  """Decodes, crops and resamples, a few sequences ahead; what cannot be read goes to `findings.bad`.
+  """Decodes, crops and resamples a few sequences ahead; unreadable files are added to `findings.bad`.
 
-  One face square serves all frames: the given box, else the one about the first frame's landmarks, else the
-  largest in the middle of the image. `findings.notes` gets the count of each.
+  All frames are cropped to one square: the given box, else the square around the first frame's landmarks, else the
+  largest square in the middle of the image. The count of each kind is added to `findings.notes`.
 
   Args:
-    sequences: what to read.
-    boxes: face squares by sequence key, may lack any.
+    sequences: the sequences to read.
+    boxes: face squares by sequence key; any may be missing.
     num_frames: T.
     size: S in pixels.
-    findings: filled.
+    findings: problems and notes are added to it.
   """
   squares: Counter[str] = Counter()
   with ThreadPoolExecutor(_THREADS) as pool:
-    # Executor.map would read everything ahead of a slow consumer; a block at a time bounds the memory.
+    # Executor.map would read far ahead of a slow consumer; reading in blocks limits the memory.
     def blocks() -> Iterator[tuple[Example | None, str, list[Problem]]]:
       for start in range(0, len(sequences), 4 * _THREADS):
         block = sequences[start : start + 4 * _THREADS]
@@ -206,7 +206,7 @@ def _read(
 ) -> tuple[Example | None, str, list[Problem]]:
   problems, decoded = [], {}
   chosen = align.onset_to_peak(len(sequence.frames), num_frames)
-  for i in np.union1d(chosen, [0]):  # The first gives the centre square its size.
+  for i in np.union1d(chosen, [0]):  # The first frame determines the size of the middle square.
     try:
       decoded[i] = _decode(sequence.frames[i])
     except (OSError, ValueError) as error:
@@ -231,10 +231,10 @@ def _read(
 
 
 def _decode(path: Path) -> np.ndarray:
-  """A frame as uint8 [H, W, 3]; as `decode`, but grey of 16 bits is refused, which no frame of CK+ has."""
+  """Decodes a frame as uint8 [H, W, 3] like `decode`, but refuses 16-bit grey, which no frame of CK+ has."""
   header = read_header(path)
   if header.depth > 8 and not header.colour:
-    raise ValueError("image has mode I;16: expected 8 bits a channel")
+    raise ValueError("image has mode I;16: expected 8 bits per channel")
   return decode(File(path).read()).pixels
 
 
@@ -242,7 +242,7 @@ def read_boxes(path: str) -> dict[str, align.Square]:
   """Reads face boxes: csv with the header `sequence,x,y,w,h`, e.g. `S005_001,210,90,240,300` in pixels.
 
   Raises:
-    UserError: a file or line that is not so.
+    UserError: the file cannot be read, or a line has another form.
   """
   boxes: dict[str, align.Square] = {}
   try:

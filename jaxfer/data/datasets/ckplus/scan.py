@@ -1,8 +1,8 @@
-"""The distributor's tree of CK+: names, labels and landmarks. Walks and parses; decodes no image.
+"""Scans the distributor's folders of CK+ for names, labels and landmarks; decodes no image.
 
-Four parallel trees, each S005/001/ deep: frames, landmarks (one file a frame), FACS codes and emotion labels
-(one file at the peak, labels for 327 of 593 sequences). Copies nest and name the trees differently, so they
-are told apart by the files inside. Layout and counts: data/README.md, section 3; Lucey et al. (2010).
+CK+ has four parallel folder trees with sub-folders such as S005/001/: frames, landmarks (one file per frame), FACS
+codes and emotion labels (one file at the peak; 327 of 593 sequences have a label). Copies nest and name the trees
+differently, so the files inside identify them. Layout and counts: data/README.md, section 3; Lucey et al. (2010).
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ import numpy as np
 from jaxfer.data.prepare import Belief, Count, Findings, Problem, find_folders, visible
 from jaxfer.errors import UserError
 
-# By the distributor's code, 1 to 7; code 0 (neutral) is given to no sequence and is not a class.
+# By the distributor's code, 1 to 7; no sequence has code 0 (neutral), so it is not a class.
 LABELS = ("anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise")
 CLASS_COUNTS = (45, 18, 59, 25, 69, 28, 83)
 NUM_LABELLED = sum(CLASS_COUNTS)
@@ -32,13 +32,13 @@ Files = dict[str, list[Path]]  # Sequence key -> its files of one kind, ascendin
 
 @dataclasses.dataclass(frozen=True)
 class Sequence:
-  """A sequence.
+  """One recorded sequence.
 
   Attributes:
     key: e.g. "S005_001".
     frames: its images from onset to peak.
-    label: index into `LABELS`; -1 where the distributor gives none.
-    landmarks: [68, 2], the first frame's points (x, y) in pixels; None where the copy has none.
+    label: index into `LABELS`; -1 if the distributor gives no label.
+    landmarks: [68, 2], points (x, y) of the first frame in pixels; None if the copy has none.
   """
 
   key: str
@@ -58,9 +58,9 @@ class Tree:
 
   Attributes:
     frames: every sequence with frames, labelled or not.
-    labelled: keys of those with a label file, sound or not.
-    sequences: the labelled ones whose label is sound and whose landmarks are sound or missing; by key.
-    landmarks: the files of landmarks of every sequence.
+    labelled: keys of the sequences with a label file, valid or not.
+    sequences: the labelled sequences, by key, with a valid label and with valid or missing landmarks.
+    landmarks: the landmark files of every sequence.
   """
 
   frames: Files
@@ -70,14 +70,14 @@ class Tree:
 
 
 def scan(source: Path, findings: Findings) -> Tree:
-  """Reads names, labels and landmarks, and enters into `findings` what the copy holds, lacks and has wrong.
+  """Reads names, labels and landmarks, and adds counts and problems of the copy to `findings`.
 
   Args:
-    source: a folder at or above the four trees.
-    findings: filled.
+    source: the folder of the four trees, or one above it.
+    findings: counts and problems are added to it.
 
   Raises:
-    UserError: no frames or no labels anywhere under `source`.
+    UserError: there are no frames or no labels below `source`.
   """
   folders = _find_trees(source, findings)
   for kind, usual in (
@@ -110,7 +110,7 @@ def scan(source: Path, findings: Findings) -> Tree:
 
 
 def unlabelled(tree: Tree, findings: Findings) -> list[Sequence]:
-  """The sequences without a label file whose landmarks are sound or missing, by key; others are entered as bad."""
+  """Returns the unlabelled sequences with valid or missing landmarks, by key; the others are reported as bad."""
   return list(_sequences(tree, {key: -1 for key in tree.frames if key not in tree.labelled}, findings))
 
 
@@ -134,7 +134,7 @@ def read_label(path: Path) -> int:
   """Reads an emotion file, one number such as `   3.0000000e+00`, as an index into `LABELS`.
 
   Raises:
-    ValueError: anything but one whole number from 1 to 7.
+    ValueError: the file holds anything but one whole number from 1 to 7.
   """
   text = path.read_text(errors="replace").strip()
   try:
@@ -153,14 +153,14 @@ def read_landmarks(path: Path) -> np.ndarray:
     float64 [68, 2], pixels.
 
   Raises:
-    ValueError: anything else.
+    ValueError: the file holds anything else.
   """
   lines = path.read_text(errors="replace").split("\n")
   points = [line.split() for line in lines if line.strip()]
   try:
     array = np.array(points, float)
   except ValueError:
-    raise ValueError("landmarks are not two numbers a line") from None
+    raise ValueError("landmarks are not two numbers per line") from None
   if array.shape != (NUM_LANDMARKS, 2) or not np.isfinite(array).all():
     raise ValueError(
       f"landmarks are {' x '.join(map(str, array.shape))} numbers: expected {NUM_LANDMARKS} x 2, finite"
@@ -176,7 +176,9 @@ def _find_trees(source: Path, findings: Findings) -> dict[str, Path]:
     files = (_FILE.fullmatch(path.name) for _, paths in _walk(folder) for path in paths)
     match = next((match for match in files if match), None)
     if match is None:
-      findings.odd.append(Problem(str(folder), "has folders of people but no files of CK+ in them; left out"))
+      findings.odd.append(
+        Problem(str(folder), "it has folders of people, but they hold no files of CK+; left out")
+      )
       continue
     kind = _KINDS[match[3].lower()]
     if kind in trees:
@@ -203,7 +205,7 @@ def _list_files(folder: Path, kind: str, findings: Findings) -> Files:
       if match and match[1].upper() == key and _KINDS[match[3].lower()] == kind:
         listed[key].append(path)
       else:
-        findings.odd.append(Problem(str(path), f"not named as one of the {kind} of {key}; left out"))
+        findings.odd.append(Problem(str(path), f"its name is not that of the {kind} of {key}; left out"))
   return listed
 
 
@@ -246,7 +248,7 @@ def _count(frames: Files, labels: dict[str, int], files: dict[str, Files], findi
   without = [key for key in frames if not files["labels"].get(key)]
   empty = sum(key in files["labels"] for key in without)
   findings.notes.append(
-    f"{len(without)} sequences carry no label, {empty} with an empty label folder, "
+    f"{len(without)} sequences have no label, {empty} with an empty label folder, "
     f"{len(without) - empty} with none: unlabelled=true of ckplus_stills writes them"
   )
   for key, paths in files["frames"].items():
@@ -255,7 +257,7 @@ def _count(frames: Files, labels: dict[str, int], files: dict[str, Files], findi
 
 
 def _check_facs(files: Files, frames: Files, findings: Findings) -> None:
-  """FACS codes are not used; they are part of the copy's integrity."""
+  """Checks the FACS codes, which are not used otherwise, to find incomplete copies."""
   intensities = set()
   for key in frames:
     if not files.get(key):
@@ -269,7 +271,7 @@ def _check_facs(files: Files, frames: Files, findings: Findings) -> None:
         ]
         intensities |= {intensity for _, intensity in filter(None, rows)}
       except (OSError, ValueError):
-        findings.odd.append(Problem(str(path), "not an action unit and its intensity a line"))
+        findings.odd.append(Problem(str(path), "expected an action unit and its intensity on each line"))
   if intensities:
     low, high = min(intensities), max(intensities)
     holds = low >= 0 and high <= 5

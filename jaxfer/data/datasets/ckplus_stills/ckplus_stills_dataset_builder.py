@@ -1,10 +1,10 @@
 """Frames of CK+ (Lucey et al. 2010) as stills, for papers 000 and 003.
 
-Sequences run from onset to peak. Paper 003 judges on the last frames of the labelled sequences without contempt
-(`frames="last:3"`), and trains on frames at equal spacing of all sequences (`frames="equal:10" contempt=true
-unlabelled=true`). Paper 000 has one picture a sequence ("last:1"; its Table 1 counts 305, four fewer than the 309
-sequences without contempt). One square, about the landmarks of the first frame, serves all frames of a sequence; scan
-and checks are those of the data set `ckplus`.
+Sequences run from onset to peak. Paper 003 evaluates on the last frames of the labelled sequences without contempt
+(`frames="last:3"`), and trains on equally spaced frames of all sequences (`frames="equal:10" contempt=true
+unlabelled=true`). Paper 000 has one picture per sequence ("last:1"; its Table 1 counts 305, four fewer than the 309
+sequences without contempt). All frames of a sequence are cropped to one square around the landmarks of the first frame.
+The scan and the checks are those of the data set `ckplus`.
 """
 
 import dataclasses
@@ -30,8 +30,9 @@ class Config(stills_builder.Config):
 
   Attributes:
     frames: which frames of a sequence, see `frame_rules`.
-    contempt: keep the sequences of contempt.
-    unlabelled: keep the sequences without a label, under a class of that name: 266 of 593, and 5 of the 123 people.
+    contempt: whether to keep the sequences of contempt.
+    unlabelled: whether to keep the sequences without a label, as a class of that name: 266 of 593 sequences. Five of
+      the 123 people have no labelled sequence.
   """
 
   image_size: StoredSize = 128
@@ -45,22 +46,22 @@ class Config(stills_builder.Config):
 
 
 class Builder(stills_builder.Builder):
-  """CK+ as stills: peak frames of the labelled sequences of 118 people, or of all of 123, six to eight classes."""
+  """CK+ as stills: peak frames of the labelled sequences of 118 people, or of all 123 people; six to eight classes."""
 
   VERSION = tfds.core.Version("1.0.0")
   HOMEPAGE = "http://www.pitt.edu/~emotion/ck-spread.htm"
 
   def label_names(self) -> Sequence[str]:
-    """Six names, and further ones for the sequences of contempt and for those without a label."""
+    """Six emotions, and optionally contempt and a class for unlabelled sequences."""
     names = tuple(name for name in scan.LABELS if name != "contempt" or self.builder_config.contempt)
     return (*names, UNLABELLED) if self.builder_config.unlabelled else names
 
   def extras(self) -> Mapping[str, Any]:
-    """The sequence a still is from, and its number there."""
+    """The sequence of a still, and the number of the still in it."""
     return {"sequence": tfds.features.Text(), "frame": tfds.features.Scalar(dtype=np.int32)}
 
   def scan(self, source: Path, findings: Findings) -> list[Still]:
-    """Scans and checks the tree as `ckplus` does, then takes frames by the rule."""
+    """Scans and checks the folders as `ckplus` does, then selects frames by the rule."""
     config, names = self.builder_config, list(self.label_names())
     tree = scan.scan(source, findings)
     sequences = [*tree.sequences, *(scan.unlabelled(tree, findings) if config.unlabelled else ())]
@@ -85,7 +86,7 @@ class Builder(stills_builder.Builder):
     return stills
 
   def _stills(self, sequence: Recorded, label: int) -> list[Still]:
-    """The frames of a sequence that the rule takes; UserError where its landmarks make no square."""
+    """Returns the frames that the rule selects; raises UserError if the landmarks do not give a square."""
     square = None if sequence.landmarks is None else align.landmark_square(sequence.landmarks, frames.MARGIN)
     stills = []
     for i in frame_rules.choose(self.builder_config.frames, len(sequence.frames)):

@@ -18,7 +18,7 @@ from jaxfer.ranges import Channels, StoredSize
 
 @dataclasses.dataclass
 class Config(stills_builder.Config):
-  """The options of the data set; by default whole pictures in grey at their own 48 x 48 pixels.
+  """The options of the data set; by default, whole grey pictures at their original 48 x 48 pixels.
 
   Attributes:
     label_source: "fer2013", or "ferplus" for the majority of FER+'s ten votes.
@@ -36,19 +36,20 @@ class Config(stills_builder.Config):
 
 
 class Builder(stills_builder.Builder):
-  """Pictures of unknown people found by words, cut out by machine: noisy labels, some repeated, some no face.
+  """Pictures of unknown people, found by web search and cropped automatically.
 
-  With label_source=ferplus, `votes` are the ten counts in the order of `tables.VOTES`.
+  Labels are noisy, some pictures occur several times, and some show no face. With label_source=ferplus, `votes` are
+  the ten counts in the order of `tables.VOTES`.
   """
 
   HOMEPAGE = "https://github.com/microsoft/FERPlus"
 
   def label_names(self) -> Sequence[str]:
-    """The classes of the labels chosen; the orders differ."""
+    """The classes of the chosen labels; their order depends on the label source."""
     return scan.LABELS[self.builder_config.label_source]
 
   def extras(self) -> Mapping[str, Any]:
-    """The votes, where FER+ is chosen."""
+    """The votes, if FER+ is chosen."""
     if self.builder_config.label_source != "ferplus":
       return {}
     return {"votes": tfds.features.Tensor(shape=(len(tables.VOTES),), dtype=np.int32)}

@@ -1,4 +1,4 @@
-"""FER2013 in its forms: a csv of pixels, class folders, and FER+'s votes with either's pictures.
+"""Scans FER2013 in its forms: a csv of pixels, class folders, and FER+'s votes with the pictures of either form.
 
 Layouts and counts: data/README.md, section 13; Goodfellow et al. (2013), Barsoum et al. (2016).
 """
@@ -17,7 +17,7 @@ from jaxfer.data.prepare import Count, Findings, Problem
 from jaxfer.data.stills import Bytes, File, Still
 from jaxfer.errors import UserError
 
-# By FER2013's code and by FER+'s columns; the class folders of copies are in alphabetical order, which is neither.
+# By FER2013's code and by FER+'s columns; class folders of copies are often in alphabetical order, which is neither.
 LABELS = {
   "fer2013": ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"),
   "ferplus": tables.VOTES[:8],
@@ -29,19 +29,19 @@ _FERPLUS_FOLDERS = {"fer2013train": "train", "fer2013valid": "validation", "fer2
 
 
 def scan(source: Path, label_source: str, findings: Findings) -> list[Still]:
-  """Finds the form, reads labels and enters into `findings` what the copy holds, lacks and has wrong.
+  """Finds the form, reads labels, and adds counts and problems of the copy to `findings`.
 
   Args:
     source: a folder that holds fer2013.csv, class folders, or FER+'s files with fer2013.csv or its pictures.
-    label_source: "fer2013", or "ferplus" for the majority of ten votes, which `extras["votes"]` has in the order of
+    label_source: "fer2013", or "ferplus" for the majority of ten votes. `extras["votes"]` has the votes in the order of
       `tables.VOTES`.
-    findings: filled.
+    findings: counts and problems are added to it.
 
   Returns:
-    One a labelled picture, in the order of the table or of the paths.
+    One still per labelled picture, in the order of the table or of the paths.
 
   Raises:
-    UserError: nothing of the set, or no votes where they were asked for.
+    UserError: the source holds nothing of the data set, or no votes although they were asked for.
   """
   files = list(tree.walk(source))
   tables_found = [(path, tables.header(path)) for path in files if path.suffix.lower() == ".csv"]
@@ -63,7 +63,7 @@ def scan(source: Path, label_source: str, findings: Findings) -> list[Still]:
       "train/<emotion>/*.jpg and test/<emotion>/*.jpg in it or below it"
     )
   _count(stills, label_source, findings)
-  findings.notes.append("people are unknown: each picture counts as a person of its own")
+  findings.notes.append("people are unknown: each picture counts as a different person")
   return stills
 
 
@@ -81,7 +81,7 @@ def _from_table(path: Path, findings: Findings) -> list[Still]:
 
 
 def _from_folders(source: Path, files: Iterable[Path], findings: Findings) -> list[Still]:
-  """Pictures by the folder they lie in: words for the seven emotions, or the codes 0 to 6, but not both."""
+  """Labels pictures by their folders: words for the seven emotions, or the codes 0 to 6, but not both."""
   pictures = [path for path in files if layout.is_picture(path)]
   numbered = {path.parent.name for path in pictures} <= set(map(str, range(7)))
   stills = []
@@ -107,7 +107,7 @@ def _from_folders(source: Path, files: Iterable[Path], findings: Findings) -> li
 
 
 def _split(folder: Path, source: Path) -> str:
-  """The split that the folders above a class name, the nearest first."""
+  """Returns the split after which a folder above the class is named; the nearest takes precedence."""
   for above in (folder, *folder.parents):
     if split := splits.find(above.name):
       return split
@@ -117,14 +117,17 @@ def _split(folder: Path, source: Path) -> str:
 
 
 def _check_codes(source: Path, counts: Counter[int], findings: Findings) -> None:
-  """Folders of numbers follow FER2013's codes or the alphabet; 4, 5 and 6 differ, and surprise is rare."""
+  """Refuses numbered folders in alphabetical order.
+
+  They differ from FER2013's codes in 4, 5 and 6, and can be recognised because surprise is rare.
+  """
   if counts[6] < min(counts[4], counts[5]):
     raise UserError(
-      f"source {source}: its folders 0 to 6 are not FER2013's codes but seem to follow the alphabet (6, with "
+      f"source {source}: its folders 0 to 6 seem to be in alphabetical order, not FER2013's codes (6, with "
       f"{counts[6]} pictures, is rarer than 4 and 5, as surprise is): rename them to angry, disgust, fear, happy, "
       "neutral, sad, surprise"
     )
-  findings.notes.append("folders are numbers: read as FER2013's codes, 0 anger to 6 neutral")
+  findings.notes.append("folder names are numbers: read as FER2013's codes, 0 (anger) to 6 (neutral)")
 
 
 def _ferplus(
@@ -159,7 +162,7 @@ def _ferplus(
 
 
 def _join(pixels: Path, votes: Path, findings: Findings) -> list[tuple[str, str, Bytes, tables.Voted]]:
-  """Votes and pixels belong together by row."""
+  """Joins votes and pixels row by row."""
   rows = list(tables.read_rows(pixels))
   try:
     voted = tables.read_votes(votes)
@@ -167,7 +170,7 @@ def _join(pixels: Path, votes: Path, findings: Findings) -> list[tuple[str, str,
     raise UserError(f"{votes}: {error}; expected the columns of fer2013new.csv") from error
   if len(rows) != len(voted):
     raise UserError(
-      f"{votes} has {len(voted)} rows and {pixels} {len(rows)}: they belong together row by row, so take both whole"
+      f"{votes} has {len(voted)} rows and {pixels} {len(rows)}: their rows must match one to one, so copy both whole"
     )
   places: list[tuple[str, str, Bytes, tables.Voted]] = []
   unnamed = 0
@@ -178,7 +181,7 @@ def _join(pixels: Path, votes: Path, findings: Findings) -> list[tuple[str, str,
     if isinstance(row, ValueError) or isinstance(vote, ValueError):
       continue
     if row.split != vote.split:
-      what = f"line {vote.line}: of the {vote.split} split, but {row.split} in {pixels.name}"
+      what = f"line {vote.line}: the split is {vote.split}, but {row.split} in {pixels.name}"
       findings.bad.append(Problem(str(votes), what))
     elif not vote.name:
       unnamed += 1
@@ -190,7 +193,7 @@ def _join(pixels: Path, votes: Path, findings: Findings) -> list[tuple[str, str,
 
 
 def _beside(path: Path, split: str, findings: Findings) -> list[tuple[str, str, Bytes, tables.Voted]]:
-  """A label.csv and the pictures in its folder."""
+  """Reads a label.csv and the pictures in its folder."""
   places: list[tuple[str, str, Bytes, tables.Voted]] = []
   there = {file.name.lower(): file for file in path.parent.iterdir()}
   try:
@@ -227,4 +230,4 @@ def _count(stills: list[Still], label_source: str, findings: Findings) -> None:
     for i, name in enumerate(LABELS[label_source])
   ]
   if by_split[""]:
-    findings.notes.append(f"{by_split['']} pictures are of no split that their names or folders tell")
+    findings.notes.append(f"{by_split['']} pictures have no split in their names or folders")

@@ -1,4 +1,4 @@
-"""The tables of FER2013 and FER+: pictures as rows of numbers, and votes."""
+"""Reads the tables of FER2013 and FER+: pictures as rows of numbers, and votes."""
 
 import csv
 import dataclasses
@@ -22,12 +22,12 @@ VOTES = (
   "unknown",
   "NF",  # Not a face.
 )
-_LINE_LIMIT = 1 << 16  # Bytes; 2304 numbers are at most 9216.
+_LINE_LIMIT = 1 << 16  # Bytes; 2304 numbers take at most 9216.
 
 
 @dataclasses.dataclass(frozen=True)
 class Pixels(Span):
-  """The cell of a table that holds a picture, as 2304 numbers 0 to 255."""
+  """The cell of a table that holds a picture as 2304 numbers from 0 to 255."""
 
   def read(self) -> bytes:
     """Returns the picture as PGM."""
@@ -42,7 +42,7 @@ class Pixels(Span):
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """A row of the pictures' table: its line, emotion as given, split, and where its pixels are."""
+  """A row of the table of pictures: line number, emotion as written, split, and position of the pixels."""
 
   line: int
   emotion: str
@@ -52,7 +52,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Voted:
-  """A row of votes: its line, split, the picture's name ("" where FER+ dropped it) and the ten counts."""
+  """A row of votes: line number, split, name of the picture ("" if FER+ dropped it) and the ten counts."""
 
   line: int
   split: str
@@ -61,7 +61,7 @@ class Voted:
 
 
 def header(path: Path) -> list[str]:
-  """The column names of a csv in lower case without the spaces that some copies have before them; [] if unreadable."""
+  """Returns the column names of a csv in lower case without surrounding spaces; [] if the file cannot be read."""
   try:
     with path.open("rb") as stream:
       line = stream.readline(_LINE_LIMIT)
@@ -71,10 +71,10 @@ def header(path: Path) -> list[str]:
 
 
 def read_rows(path: Path) -> Iterator[Row | ValueError]:
-  """Reads fer2013.csv or icml_face_data.csv row by row, whatever the order of its columns.
+  """Reads fer2013.csv or icml_face_data.csv row by row; the columns may be in any order.
 
   Yields:
-    A row, or what is wrong with it.
+    A row, or a ValueError that says what is wrong with it.
   """
   names = header(path)
   columns = [names.index(name) for name in ("emotion", "usage", "pixels")]
@@ -86,7 +86,7 @@ def read_rows(path: Path) -> Iterator[Row | ValueError]:
         return
       start, offset = offset, offset + len(line)
       if len(line) == _LINE_LIMIT:
-        yield ValueError(f"line {number}: longer than {_LINE_LIMIT} bytes; what follows was not read")
+        yield ValueError(f"line {number}: longer than {_LINE_LIMIT} bytes; the rest of the file was not read")
         return
       if not line.strip():
         continue
@@ -109,13 +109,13 @@ def read_rows(path: Path) -> Iterator[Row | ValueError]:
 
 
 def read_votes(path: Path) -> list[Voted | ValueError]:
-  """Reads fer2013new.csv: one row for each of fer2013.csv, in its order.
+  """Reads fer2013new.csv, which has one row for each row of fer2013.csv, in the same order.
 
   Returns:
-    Rows, or what is wrong with them.
+    For each row, its content or a ValueError that says what is wrong with it.
 
   Raises:
-    ValueError: a file too long, or columns that are missing.
+    ValueError: the file is too long, or columns are missing.
   """
   lines = csv.reader(tree.read_text(path).splitlines())
   names = [name.strip().lower() for name in next(lines, [])]
@@ -138,10 +138,10 @@ def read_votes(path: Path) -> list[Voted | ValueError]:
 
 
 def read_labels(path: Path, split: str) -> list[Voted | ValueError]:
-  """Reads a label.csv beside the pictures of a split, without header: `fer0028638.png,"(0, 0, 48, 48)",<10 votes>`.
+  """Reads the label.csv of a split, without header: `fer0028638.png,"(0, 0, 48, 48)",<10 votes>`.
 
   Raises:
-    ValueError: a file too long.
+    ValueError: the file is too long.
   """
   lines = csv.reader(tree.read_text(path).splitlines())
   rows: list[Voted | ValueError] = []
@@ -158,10 +158,10 @@ def read_labels(path: Path, split: str) -> list[Voted | ValueError]:
 
 
 def majority(votes: tuple[int, ...]) -> int | None:
-  """The class with more than half of the votes; single votes do not count (Barsoum et al. 2016).
+  """Returns the class with more than half of the votes; single votes do not count (Barsoum et al. 2016).
 
   Returns:
-    Index into `VOTES`, or None.
+    Index into `VOTES`, or None if no class has a majority.
   """
   kept = [vote if vote > 1 else 0 for vote in votes]
   most = max(kept)
@@ -169,7 +169,7 @@ def majority(votes: tuple[int, ...]) -> int | None:
 
 
 def _cells(lines: Iterator[list[str]]) -> Iterator[list[str]]:
-  """The rows of a csv reader, whose own errors are as any other ValueError."""
+  """Yields the rows of a csv reader; its errors are raised as ValueError."""
   while True:
     try:
       yield next(lines)

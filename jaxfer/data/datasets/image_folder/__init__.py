@@ -1,1 +1,1 @@
-"""Pictures in folders of classes."""
+"""Pictures in one folder per class."""

@@ -1,4 +1,4 @@
-"""Pictures in folders of classes as a TFDS builder that needs no TensorFlow."""
+"""Pictures in one folder per class as a TFDS builder that needs no TensorFlow."""
 
 import dataclasses
 from pathlib import Path
@@ -16,10 +16,10 @@ class Config(stills_builder.Config):
   """The options of the data set.
 
   Attributes:
-    subject_pattern: regular expression with one group, the person's name, searched in each picture's path below the
-      folder of the classes; "" where people are unknown.
-    layout: "class" where the folders in the source are the classes, "split/class" where they are the splits, whatever
-      lies below; "auto" finds out, and refuses where it cannot tell.
+    subject_pattern: regular expression with one group for the person's name, searched in each picture's path below
+      the folder of the classes; "" if the people are unknown.
+    layout: "class" if the folders in the source are the classes, "split/class" if they are the splits; "auto"
+      detects the layout, and raises an error if it is ambiguous.
   """
 
   subject_pattern: str = ""
@@ -32,7 +32,7 @@ class Config(stills_builder.Config):
 
 
 class Builder(stills_builder.Builder):
-  """Pictures in folders named as their classes, in folders named as splits or not."""
+  """Pictures in folders named after their classes, optionally inside folders named after splits."""
 
   def scan(self, source: Path, findings: Findings) -> list[Still]:
     """See `scan.scan`."""

@@ -1,8 +1,8 @@
-"""Which folders of a tree are splits and which are classes; refuses where that cannot be told.
+"""Determines which folders of a tree are splits and which are classes; raises an error if that is ambiguous.
 
-Understood are <class>/... and <split>/<class>/..., below any number of single folders. Only folders with pictures in
-them count: tables, licences and other files may lie anywhere. A guess is taken only if its result is plausible: at
-least two classes, none of them called as a split, and not the same folders below several classes.
+The layouts <class>/... and <split>/<class>/... are understood, below any number of single folders. Only folders that
+contain pictures count: tables, licences and other files may be anywhere. A guess is accepted only if it is plausible:
+at least two classes, no class with the name of a split, and no equal folders below several classes.
 """
 
 import dataclasses
@@ -22,11 +22,11 @@ SUFFIXES = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """Where the pictures of each class lie.
+  """The folders that contain the pictures of each class.
 
   Attributes:
-    root: the folder of the splits, or of the classes where there are no splits.
-    classes: the split ("" where there are none) and the folder of each class, in the order of the paths.
+    root: the folder of the splits, or of the classes if there are no splits.
+    classes: the split ("" if there are none) and the folder of each class, in the order of the paths.
   """
 
   root: Path
@@ -34,7 +34,7 @@ class Layout:
 
 
 def is_picture(path: Path) -> bool:
-  """Whether a file is a picture by its name."""
+  """Whether the file name is that of a picture."""
   return PurePosixPath(path.name).suffix.lower() in SUFFIXES
 
 
@@ -42,12 +42,12 @@ def find(source: Path, layout: str, findings: Findings) -> Layout:
   """Finds the folders of the classes.
 
   Args:
-    source: the folder of the classes or splits; with layout "auto" possibly one above it.
-    layout: one of `LAYOUTS`: what the folders in `source`, and those in them, are; "auto" finds out.
-    findings: gets what lies beside those folders. Pictures there are bad, since their class is unknown.
+    source: the folder of the classes or splits; with layout "auto" it may be one above it.
+    layout: one of `LAYOUTS`: the meaning of the folders in `source` and below; "auto" detects it.
+    findings: files beside those folders are added to it. Pictures among them are bad, since their class is unknown.
 
   Raises:
-    UserError: no class folders, or folders that can be understood in more than one way.
+    UserError: there are no class folders, or the layout is ambiguous.
   """
   root, folders = _descend(source, findings) if layout == "auto" else (source, _subfolders(source))
   named = {} if layout == "class" else splits.assign([folder.name for folder in folders])
@@ -84,7 +84,7 @@ def find(source: Path, layout: str, findings: Findings) -> Layout:
 
 
 def _descend(source: Path, findings: Findings) -> tuple[Path, list[Path]]:
-  """Goes down single folders; returns the folder of the splits or classes, and its sub-folders with pictures."""
+  """Descends through single folders; returns the folder of the splits or classes, and its sub-folders with pictures."""
   root, folders = source, _subfolders(source)
   for _ in range(tree.DEPTH):
     if len(folders) != 1 or splits.find(folders[0].name) or emotions.canonical(folders[0].name):
@@ -99,7 +99,7 @@ def _descend(source: Path, findings: Findings) -> tuple[Path, list[Path]]:
 
 
 def _descend_split(folder: Path, findings: Findings) -> tuple[Path, list[Path]]:
-  """As `_descend`, from the folder of a split, which may hold itself: train/train is an archive unpacked twice."""
+  """Descends from the folder of a split, which may contain itself, as in train/train of an archive unpacked twice."""
   root, folders = _descend(folder, findings)
   if len(folders) == 1 and splits.find(folders[0].name) == splits.find(folder.name):
     root, folders = _descend(folders[0], findings)
@@ -107,18 +107,18 @@ def _descend_split(folder: Path, findings: Findings) -> tuple[Path, list[Path]]:
 
 
 def _check_plausible(source: Path, root: Path, split: bool, classes: Sequence[Path]) -> None:
-  """Raises UserError where the classes found may be something else."""
+  """Raises UserError if the folders found may not be classes."""
   for folder in classes:
     if splits.find(folder.name):
       raise UserError(
-        f"source {source}: {folder} is named as a split but lies where a class is expected: put the class folders "
-        "straight below train, validation and test"
+        f"source {source}: {folder} has the name of a split where a class is expected: put the class folders "
+        "directly below train, validation and test"
       )
   below = {folder: [child.name for child in _subfolders(folder)] for folder in classes}
   for folder, names in below.items():
     if inner := next((name for name in names if splits.find(name)), None):
       raise UserError(
-        f"source {source}: {folder} holds a folder of a split, {inner}. If it is a data set of its own, give it as "
+        f"source {source}: {folder} holds a folder of a split, {inner}. If it is a separate data set, give it as "
         f"--source; if it is a class, move its pictures to {inner}/{folder.name}"
       )
   known = sum(emotions.canonical(folder.name) != "" for folder in classes)
@@ -127,24 +127,24 @@ def _check_plausible(source: Path, root: Path, split: bool, classes: Sequence[Pa
   if len(again) > 1 and 2 * known < len(classes):
     one, other = [folder for folder in classes if again[0] in map(str.casefold, below[folder])][:2]
     raise UserError(
-      f"source {source}: the folders {', '.join(again[:4])} lie below {one} and again below {other}. If they are the "
+      f"source {source}: the folders {', '.join(again[:4])} are below {one} and also below {other}. If they are the "
       "classes, name the folders above them train, validation and test. If the folders above them are the classes, "
       f"give layout={'split/class' if split else 'class'} and --source {root}"
     )
 
 
 def _subfolders(folder: Path) -> list[Path]:
-  """The sub-folders that hold pictures, at any depth."""
+  """Returns the sub-folders that contain pictures at any depth."""
   return [entry for entry in visible(folder) if entry.is_dir() and next(_pictures(entry), None)]
 
 
 def _pictures(folder: Path) -> Iterator[Path]:
-  """The pictures at and under a folder."""
+  """Yields the pictures in a folder and below it."""
   return (path for path in tree.walk(folder) if is_picture(path))
 
 
 def _report_beside(folder: Path, taken: set[Path], classes: set[str], what: str, findings: Findings) -> None:
-  """What else lies in a folder of classes or splits: bad where pictures are, or should be, else odd."""
+  """Reports other entries in a folder of classes or splits: bad if they are or should contain pictures, else odd."""
   stray = []
   for entry in visible(folder):
     if entry in taken:
@@ -155,7 +155,7 @@ def _report_beside(folder: Path, taken: set[Path], classes: set[str], what: str,
       else:
         findings.odd.append(Problem(str(entry), f"a file beside {what}; left out"))
     elif next(_pictures(entry), None) or entry.name.casefold() in classes:
-      pass  # Reported already, or to be reported as a class that this split lacks.
+      pass  # It was reported already, or will be reported as a class that this split lacks.
     elif emotions.canonical(entry.name) or splits.find(entry.name) or not visible(entry):
       findings.bad.append(
         Problem(str(entry), "a folder without pictures, where a class or a split is expected")
@@ -163,4 +163,6 @@ def _report_beside(folder: Path, taken: set[Path], classes: set[str], what: str,
     else:
       findings.odd.append(Problem(str(entry), f"a folder without pictures beside {what}; left out"))
   if stray:
-    findings.bad.append(Problem(str(stray[0]), f"{len(stray)} pictures beside {what}, of no class"))
+    findings.bad.append(
+      Problem(str(stray[0]), f"{len(stray)} pictures beside {what}: their class is unknown")
+    )

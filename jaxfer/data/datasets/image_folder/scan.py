@@ -1,4 +1,4 @@
-"""Pictures in folders of classes, DIR/<class>/... or DIR/<split>/<class>/...; walks, decodes nothing."""
+"""Lists pictures in folders of classes, DIR/<class>/... or DIR/<split>/<class>/..., without decoding them."""
 
 import re
 from collections import Counter
@@ -21,19 +21,19 @@ def scan(
 
   Args:
     source: the folder of the classes or splits, or one above it.
-    subject_pattern: regular expression with one group, the person's name; searched in the path below the folder of
-      the classes or splits, with forward slashes. "" where people are unknown: each picture is then a person of its
-      own.
-    findings: filled.
+    subject_pattern: regular expression with one group for the person's name, searched in the path below the folder of
+      the classes or splits, with forward slashes; "" if the people are unknown. Each picture then counts as a
+      different person.
+    findings: counts and problems are added to it.
     layout: see `layout.find`.
 
   Returns:
-    The class names, ascending (as numbers, where all are), and the stills; keys are paths below the folder of the
-    classes or splits.
+    The class names in ascending order (numeric order if all are numbers), and the stills, whose keys are paths below
+    the folder of the classes or splits.
 
   Raises:
-    UserError: no pictures in such folders, a single class, folders that can be understood in more than one way, or a
-      pattern that is not one.
+    UserError: there are no pictures in such folders or only one class, the layout is ambiguous, or the pattern is
+      invalid.
   """
   pattern = compile_subject_pattern(subject_pattern)
   found = layouts.find(source, layout, findings)
@@ -56,16 +56,18 @@ def scan(
         findings.bad.append(Problem(ascii(str(path))[1:-1], reason))
   if ignored:
     kinds = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in ignored.most_common())
-    findings.notes.append(f"{ignored.total()} files that are no pictures by their names, left out: {kinds}")
+    findings.notes.append(
+      f"{ignored.total()} files whose names are not those of pictures were left out: {kinds}"
+    )
   count(stills, names, bool(subject_pattern), findings)
   return names, stills
 
 
 def compile_subject_pattern(text: str) -> re.Pattern[str] | None:
-  """Compiles the option; None for "".
+  """Compiles the option; returns None for "".
 
   Raises:
-    UserError: not a regular expression with one group.
+    UserError: the text is not a regular expression with one group.
   """
   if not text:
     return None
@@ -82,7 +84,7 @@ def compile_subject_pattern(text: str) -> re.Pattern[str] | None:
 
 
 def subject(relative: str, pattern: re.Pattern[str] | None) -> str:
-  """The person of a picture by its path; without a pattern the path itself.
+  """Returns the person of a picture from its path; without a pattern, the path itself.
 
   Raises:
     ValueError: the pattern does not match.
@@ -96,7 +98,7 @@ def subject(relative: str, pattern: re.Pattern[str] | None) -> str:
 
 
 def count(stills: Sequence[Still], names: Sequence[str], people_known: bool, findings: Findings) -> None:
-  """Enters pictures, people, classes and splits into `findings`."""
+  """Adds the numbers of pictures, people, classes and splits to `findings`."""
   by_class, by_split = Counter(still.label for still in stills), Counter(still.split for still in stills)
   findings.counts.append(Count("pictures", len(stills)))
   if people_known:
@@ -104,7 +106,7 @@ def count(stills: Sequence[Still], names: Sequence[str], people_known: bool, fin
     findings.notes += shared_subjects(stills)
   else:
     findings.notes.append(
-      "people are unknown: each picture counts as a person of its own, and folds cannot keep people apart"
+      "people are unknown: each picture counts as a different person, so folds cannot keep people apart"
     )
   findings.counts.append(Count("classes", len(names)))
   findings.counts += [Count(f"  {name}", by_class[label]) for label, name in enumerate(names)]
@@ -113,7 +115,7 @@ def count(stills: Sequence[Still], names: Sequence[str], people_known: bool, fin
 
 
 def shared_subjects(stills: Sequence[Still]) -> list[str]:
-  """A note where people are in several of the distributor's splits."""
+  """Returns a note if people are in several of the distributor's splits, else nothing."""
   splits: dict[str, set[str]] = {}
   for still in stills:
     splits.setdefault(still.subject, set()).add(still.split)
@@ -124,16 +126,16 @@ def shared_subjects(stills: Sequence[Still]) -> list[str]:
 
 
 def sort_names(names: Collection[str]) -> tuple[str, ...]:
-  """Class names ascending; as numbers where all are whole numbers."""
+  """Sorts class names; in numeric order if all are whole numbers."""
   numbers = all(re.fullmatch(r"[0-9]{1,9}", name) for name in names)
   return tuple(sorted(names, key=lambda name: (int(name) if numbers else 0, name)))
 
 
 def _class_names(classes: Classes, findings: Findings) -> tuple[tuple[str, ...], dict[str, str]]:
-  """Class names, ascending, and the name that each folder's spelling stands for.
+  """Returns the class names in ascending order, and the class name of each folder's spelling.
 
-  Spellings that differ in case are one class. So are words for one emotion (train/happy and test/happiness), unless
-  a split has folders for both.
+  Spellings that differ only in case are one class. So are words for one emotion (train/happy and test/happiness),
+  unless a split has folders for both.
   """
   folded: dict[str, set[str]] = {}  # Emotion -> its spellings.
   together: Counter[tuple[str, str]] = Counter()
@@ -154,7 +156,7 @@ def _class_names(classes: Classes, findings: Findings) -> tuple[tuple[str, ...],
     spelling = folder.name.casefold()
     name = first.setdefault(same.get(spelling, spelling), folder.name)
     if name != folder.name:
-      findings.odd.append(Problem(str(folder), f"taken for the class '{name}'"))
+      findings.odd.append(Problem(str(folder), f"counted as class '{name}'"))
     spelled[folder.name] = name
   return sort_names(set(spelled.values())), spelled
 
@@ -162,7 +164,7 @@ def _class_names(classes: Classes, findings: Findings) -> tuple[tuple[str, ...],
 def _check_classes(
   source: Path, names: Sequence[str], spelled: dict[str, str], classes: Classes, findings: Findings
 ) -> None:
-  """Says which classes a split lacks; refuses a single class, and splits without a class in common."""
+  """Reports classes that a split lacks; refuses a single class, and splits without a common class."""
   if len(names) < 2:
     raise UserError(
       f"source {source} holds a single class, '{names[0]}' ({classes[0][1]}): a classifier needs two. Expected <class> "

@@ -1,8 +1,9 @@
 """ImageNet (ILSVRC 2012) for the pre-training of paper 004, without TensorFlow.
 
-The largest square in the middle, resampled to 224: the usual test crop (256 by the shorter side, then 224 in the
-middle) sees 7/8 of that square; `image_size=256` and a crop in training and testing gives it exactly. Some files are
-CMYK and one is a PNG: all come out as RGB. Labels follow the sorted WordNet ids, as torchvision's do.
+Each picture is cropped to the largest square in the middle and resampled to 224 pixels. The usual test crop (shorter
+side resampled to 256, then the middle 224 pixels) shows 7/8 of that square; `image_size=256` and a crop in training and
+testing give it exactly. Some files are CMYK and one is a PNG; all are written as RGB. Labels follow the sorted WordNet
+ids, as in torchvision.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ class Config(stills_builder.Config):
   """The options of the data set.
 
   Attributes:
-    val_labels: file of a flat val's classes (`scan.read_labels`); "" looks beside it.
+    val_labels: file with the classes of a flat val folder (`scan.read_labels`); "" searches for one beside it.
   """
 
   image_size: StoredSize = 224

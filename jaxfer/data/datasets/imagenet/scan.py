@@ -1,7 +1,7 @@
-"""The distributor's forms of ImageNet (ILSVRC 2012): folders, or the tar archives read where they lie.
+"""Scans ImageNet (ILSVRC 2012) as distributed: folders, or tar archives, which are read without unpacking.
 
-train/n01440764/n01440764_10026.JPEG and val/, which is flat with a file of labels, or in folders of classes.
-Layout: data/README.md, section 11; Russakovsky et al. (2015).
+train/ holds files such as n01440764/n01440764_10026.JPEG. val/ is flat with a file of labels, or has folders of
+classes. Layout: data/README.md, section 11; Russakovsky et al. (2015).
 """
 
 import re
@@ -27,7 +27,7 @@ _VALIDATION = {
   "valid",
   "ilsvrc2012_img_val",
 }  # Folders; any other holds training pictures.
-# Files of labels that name the class: one id a line in the order of the pictures, or the picture's name and the id.
+# Files of labels by class name: one id per line in the order of the pictures, or the picture's name and the id.
 _LABEL_FILES = (
   "imagenet_2012_validation_synsets.txt",
   "synset_labels.txt",
@@ -38,18 +38,18 @@ _NUMBERS = "ilsvrc2012_validation_ground_truth.txt"
 
 
 def scan(source: Path, labels_file: str, findings: Findings) -> tuple[list[Still], list[str]]:
-  """Lists the pictures; a label is a class's place among the sorted WordNet ids.
+  """Lists the pictures; a label is the index of the class among the sorted WordNet ids.
 
   Args:
-    source: a folder at or above train and val, or of ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar.
-    labels_file: of a flat val; "" looks for one of the usual names under `source`.
-    findings: filled.
+    source: the folder of train and val, or of ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, or one above it.
+    labels_file: file with the labels of a flat val folder; "" searches for one of the usual names below `source`.
+    findings: counts and problems are added to it.
 
   Returns:
     The stills and the WordNet ids by label.
 
   Raises:
-    UserError: no pictures of a known class anywhere under `source`.
+    UserError: there are no pictures of a known class below `source`.
   """
   found: dict[tuple[str, str], tuple[str, Bytes]] = {}  # By split and name: class and place.
   flat: dict[int, tuple[str, Bytes]] = {}
@@ -69,12 +69,11 @@ def scan(source: Path, labels_file: str, findings: Findings) -> tuple[list[Still
     elif not class_id and _TEST.fullmatch(name):
       tests += 1
     elif not class_id:
-      findings.odd.append(Problem(str(place), "in no folder of a class, such as n01440764; left out"))
+      findings.odd.append(Problem(str(place), "not in the folder of a class, such as n01440764; left out"))
     else:
       if found.get((split, stem), (class_id,))[0] != class_id:
-        stem = (
-          f"{class_id}_{stem}"  # A name of another class: not the same picture, or its label is in doubt.
-        )
+        # The name is that of another class: it is another picture, or its label is doubtful.
+        stem = f"{class_id}_{stem}"
       again += found.setdefault((split, stem), (class_id, place))[1] is not place
   if tests:
     findings.notes.append(f"{tests} test pictures, whose classes are not public: left out")
@@ -83,7 +82,7 @@ def scan(source: Path, labels_file: str, findings: Findings) -> tuple[list[Still
   if flat:
     found |= _label_flat(flat, texts, findings)
   if not found:
-    findings.finish(skip_bad=False)  # An archive that cannot be read says more.
+    findings.finish(skip_bad=False)  # An archive that cannot be read explains more.
     raise UserError(
       f"source {source} holds no pictures of ImageNet: expected train/n01440764/*.JPEG in it or a few folders further "
       "down, or ILSVRC2012_img_train.tar"
@@ -109,7 +108,7 @@ def scan(source: Path, labels_file: str, findings: Findings) -> tuple[list[Still
 def _places(
   source: Path, texts: dict[str, Path], findings: Findings
 ) -> Iterator[tuple[tuple[str, ...], Bytes]]:
-  """Pictures as the parts of their path, archives included, and where their bytes lie; text files go to `texts`."""
+  """Yields pictures as the parts of their path, archives included, and the place of their bytes; fills `texts`."""
   for path in walk(source):
     parts = (source.name, *path.relative_to(source).parts)
     if _IMAGE.fullmatch(path.name):
@@ -129,7 +128,8 @@ def _packed(
   for span in tars.members(archive, within):
     inside = (*parts, *span.name.split("/"))
     if within is None and span.name.lower().endswith(".tar"):
-      yield from _packed(archive, (*inside[:-1], inside[-1][:-4]), span)  # n01440764.tar holds a class.
+      # Such as n01440764.tar, with the pictures of one class.
+      yield from _packed(archive, (*inside[:-1], inside[-1][:-4]), span)
     elif _IMAGE.fullmatch(inside[-1]) and not inside[-1].startswith("."):
       yield inside, span
 
@@ -139,11 +139,11 @@ def _label_flat(
 ) -> dict[tuple[str, str], tuple[str, Bytes]]:
   named = next((texts[name] for name in ("given", *_LABEL_FILES) if name in texts), None)
   if named is None:
-    why = "no file of labels beside them"
+    why = "there is no file of labels beside them"
     if _NUMBERS in texts:
       why = f"{texts[_NUMBERS].name} has the contest's own numbers, which only its devkit translates"
     findings.notes.append(
-      f"{len(flat)} validation pictures left out: {why}; give val_labels=FILE with a WordNet id a line"
+      f"{len(flat)} validation pictures left out: {why}; give val_labels=FILE with one WordNet id per line"
     )
     return {}
   try:
@@ -163,11 +163,12 @@ def _label_flat(
 def read_labels(path: Path) -> dict[int, str]:
   """Reads the classes of the validation pictures by their numbers, from 1.
 
-  Lines are WordNet ids in the pictures' order, or a picture's name and its id first among further words, as in
+  Each line is a WordNet id, in the order of the pictures, or begins with the picture's name and its id, as in
   `ILSVRC2012_val_00000001,n01751748 111 108 475 370`.
 
   Raises:
-    ValueError: another line, a picture named twice, or numbers in place of ids: their order is not said in the file.
+    ValueError: a line has another form, a picture is named twice, or there are numbers instead of ids, which the
+      file does not explain.
   """
   classes: dict[int, str] = {}
   for i, line in enumerate(filter(str.strip, read_text(path).splitlines()), 1):

@@ -15,13 +15,13 @@ from jaxfer.ranges import Channels, Range
 
 @dataclasses.dataclass
 class Config(stills_builder.Config):
-  """The options of the data set; by default the square in the middle in grey, as in paper 000.
+  """The options of the data set; by default, the middle square of each picture in grey, as in paper 000.
 
   Attributes:
-    label_source: "filename" for the posed emotion, "ratings" for the strongest rated one, as it seems paper 000
-      has it.
-    neutral_below: with label_source=ratings, a picture none of whose six mean ratings (1 to 5) reaches this is
-      neutral; neutrality itself was not rated.
+    label_source: "filename" for the posed emotion, "ratings" for the emotion with the highest rating, which paper 000
+      seems to use.
+    neutral_below: with label_source=ratings, a picture is neutral if none of its six mean ratings (1 to 5) reaches this
+      value; neutrality itself was not rated.
   """
 
   channels: Channels = 1
@@ -42,7 +42,7 @@ class Builder(stills_builder.Builder):
   HOMEPAGE = "https://zenodo.org/records/14974867"
 
   def may_lack(self) -> Sequence[str]:
-    """Nothing promises that every emotion is somewhere the strongest."""
+    """All classes: an emotion need not be the strongest one of any picture."""
     return self.LABELS if self.builder_config.label_source == "ratings" else ()
 
   def scan(self, source: Path, findings: Findings) -> list[Still]:

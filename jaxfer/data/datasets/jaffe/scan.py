@@ -1,7 +1,7 @@
-"""The distributor's folder of JAFFE: names and ratings. Walks and parses; decodes no picture.
+"""Scans the distributor's folder of JAFFE for names and ratings; decodes no picture.
 
 213 pictures named KA.AN1.39.tiff (person, posed emotion and take, serial number) and a README with two tables of
-ratings, of which the second leaves fear out. Layout and counts: data/README.md, section 1; Lyons et al. (1998).
+ratings; the second table leaves fear out. Layout and counts: data/README.md, section 1; Lyons et al. (1998).
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from jaxfer.errors import UserError
 LABELS = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 CODES = ("AN", "DI", "FE", "HA", "NE", "SA", "SU")
 POSED_COUNTS = (30, 29, 32, 31, 30, 31, 30)
-# Paper 000, Table 1: not the posed labels but, as far as can be told, the strongest of each picture's ratings.
+# Paper 000, Table 1: apparently the highest of each picture's ratings, not the posed emotions.
 RATED_COUNTS = (26, 39, 8, 40, 25, 34, 41)
 RATINGS = {"HAP": 3, "SAD": 5, "SUR": 6, "ANG": 0, "DIS": 1, "FEA": 2}  # Column -> index into LABELS.
 LABEL_SOURCES = ("filename", "ratings")
@@ -25,19 +25,19 @@ SERIALS = frozenset(range(1, 220)) - {8, 12, 21, 76, 108, 183}
 
 _PICTURE = re.compile(rf"([A-Z]{{2}})\.({'|'.join(CODES)})(\d)\.(\d{{1,3}})", re.IGNORECASE)
 _TIFF, _OTHER = (".tiff", ".tif"), (".jpg", ".jpeg", ".png", ".bmp")
-_README_LIMIT = 1 << 20  # Bytes; the distributor's has 18 thousand.
+_README_LIMIT = 1 << 20  # Bytes; the distributor's README has 18 thousand.
 _ROW = re.compile(r"\d+\s.*\b([A-Z]{2})[-.]([A-Z]{2}\d)", re.IGNORECASE)
 
-Pictures = dict[str, tuple[re.Match[str], Path]]  # "KA.AN1.39" -> its matched name and its file.
+Pictures = dict[str, tuple[re.Match[str], Path]]  # "KA.AN1.39" -> the match of its name, and its file.
 
 
 @dataclasses.dataclass(frozen=True)
 class Ratings:
-  """The first table of a README.
+  """The first table of ratings in a README.
 
   Attributes:
     means: "KA-AN1" -> mean ratings 1 to 5, in the order of `RATINGS`.
-    odd: what is wrong with rows that were left out.
+    odd: one message for each row that was left out.
   """
 
   means: dict[str, tuple[float, ...]]
@@ -45,20 +45,20 @@ class Ratings:
 
 
 def scan(source: Path, label_source: str, neutral_below: float, findings: Findings) -> list[Still]:
-  """Reads names and, where asked for, ratings; enters into `findings` what the copy holds, lacks and has wrong.
+  """Reads names and, if asked for, ratings; adds counts and problems of the copy to `findings`.
 
   Args:
     source: the folder of the pictures, or one above it.
-    label_source: "filename" takes the posed emotion; "ratings" the strongest of the six rated ones, and
-      neutral where none of them reaches `neutral_below`.
+    label_source: "filename" takes the posed emotion; "ratings" takes the emotion with the highest of six ratings, or
+      neutral if none of them reaches `neutral_below`.
     neutral_below: mean rating, 1 to 5.
-    findings: filled.
+    findings: counts and problems are added to it.
 
   Returns:
-    One a picture that has a label, by key, e.g. "KA.AN1.39".
+    One still per labelled picture, by key, e.g. "KA.AN1.39".
 
   Raises:
-    UserError: no picture, or no table of ratings where they were asked for.
+    UserError: there is no picture, or no table of ratings although ratings were asked for.
   """
   pictures, readmes = _list_files(source, findings)
   if not pictures:
@@ -90,13 +90,13 @@ def scan(source: Path, label_source: str, neutral_below: float, findings: Findin
 
 
 def read_ratings(text: str) -> Ratings | None:
-  """Reads the first table of ratings of a README; the second, which leaves fear out, is not looked at.
+  """Reads the first table of ratings in a README; the second, which leaves fear out, is ignored.
 
   Returns:
-    None where there is no such table.
+    The ratings, or None if there is no such table.
 
   Raises:
-    ValueError: a header that names a column twice.
+    ValueError: the header names a column twice.
   """
   columns: list[str] = []
   means: dict[str, tuple[float, ...]] = {}
@@ -110,7 +110,7 @@ def read_ratings(text: str) -> Ratings | None:
       if len(set(columns)) < len(columns):
         raise ValueError(f"line {number}: the table of ratings names a column twice")
     elif columns and "EXCLUDED" in line.upper() and means:
-      break  # Its heading: "Semantic Ratings Data (Fear Excluded)".
+      break  # Its heading is "Semantic Ratings Data (Fear Excluded)".
     elif columns and (match := _ROW.match(line.strip())):
       key = f"{match[1]}-{match[2]}".upper()
       try:
@@ -138,7 +138,7 @@ def _list_files(source: Path, findings: Findings) -> tuple[Pictures, list[Path]]
     elif suffix not in _TIFF + _OTHER:
       continue
     elif match is None:
-      findings.odd.append(Problem(str(path), "not named as a picture of JAFFE; left out"))
+      findings.odd.append(Problem(str(path), "its name is not that of a picture of JAFFE; left out"))
     elif (key := path.stem.upper()) in pictures:
       findings.odd.append(Problem(str(path), f"a second copy of {pictures[key][1]}; left out"))
     else:
@@ -146,7 +146,7 @@ def _list_files(source: Path, findings: Findings) -> tuple[Pictures, list[Path]]
       other[suffix] += suffix in _OTHER
   if converted := +other:
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in converted.most_common())
-    findings.notes.append(f"not the distributor's TIFF files: {kinds}; taken as they are")
+    findings.notes.append(f"not the distributor's TIFF files: {kinds}; used as they are")
   return pictures, readmes
 
 
@@ -176,7 +176,7 @@ def _find_ratings(readmes: list[Path], findings: Findings) -> Ratings | None:
     try:
       ratings = read_ratings(tree.read_text(path, _README_LIMIT))
     except (OSError, ValueError) as error:
-      findings.odd.append(Problem(str(path), f"{error}; its ratings were not read"))
+      findings.odd.append(Problem(str(path), f"{error}; its ratings were ignored"))
       continue
     if ratings is not None:
       findings.odd += [Problem(str(path), what) for what in ratings.odd]
@@ -189,10 +189,10 @@ def _rating_key(match: re.Match[str]) -> str:
 
 
 def _compare(pictures: Pictures, ratings: Ratings, findings: Findings) -> None:
-  """Ratings and pictures need not match one to one; neither is repaired to fit the other."""
+  """Reports ratings without a picture and pictures without ratings; neither is changed to match the other."""
   keys = {_rating_key(match) for match, _ in pictures.values()}
   for key in sorted(set(ratings.means) - keys):
-    findings.odd.append(Problem(key, "ratings, but no picture of that name; not used"))
+    findings.odd.append(Problem(key, "there are ratings, but no picture of that name; not used"))
   unrated = sorted(keys - set(ratings.means))
   findings.counts.append(Count("rated pictures", len(keys) - len(unrated), len(keys)))
   for key in unrated:
@@ -218,8 +218,8 @@ def _rated_labels(
   highest.sort()
   neutral = RATED_COUNTS[LABELS.index("neutral")]
   findings.notes += [
-    f"{len(pictures) - len(labels)} pictures have no ratings: counted, not written",
-    f"{ties} pictures have two strongest ratings: the first of {', '.join(RATINGS)} was taken",
+    f"{len(pictures) - len(labels)} pictures have no ratings: they are counted, but not written",
+    f"{ties} pictures have two highest ratings: the first in the order {', '.join(RATINGS)} was taken",
   ]
   if len(highest) > neutral:
     low, high = highest[neutral - 1], highest[neutral]

@@ -17,7 +17,7 @@ from jaxfer.ranges import Channels
 
 @dataclasses.dataclass
 class Config(stills_builder.Config):
-  """The options of the data set; by default the square in the middle in grey, as in paper 000.
+  """The options of the data set; by default, the middle square of each picture in grey, as in paper 000.
 
   Attributes:
     angle: "straight", "half" (profile, both sides), "full" (profile, both sides) or "all".
@@ -34,7 +34,7 @@ class Config(stills_builder.Config):
 
 
 class Builder(stills_builder.Builder):
-  """70 people, seven emotions, each posed in two sessions and taken from five angles."""
+  """Seven emotions of 70 people, each posed in two sessions and photographed from five angles."""
 
   LABELS = scan.LABELS
   HOMEPAGE = "https://www.kdef.se"

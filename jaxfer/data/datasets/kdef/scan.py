@@ -1,7 +1,8 @@
-"""The distributor's tree of KDEF and AKDEF: names. Walks and parses; decodes no picture.
+"""Scans the distributor's folders of KDEF and AKDEF for names; decodes no picture.
 
-KDEF/AF01/AF01AFFL.JPG: session, sex and number of the person; emotion; angle. 140 folders of 35. AKDEF/FAFS.JPG: the
-average of all women or men. Layout and irregularities: data/README.md, section 5; Lundqvist, Flykt and Oehman (1998).
+A name such as KDEF/AF01/AF01AFFL.JPG gives session, sex and number of the person, then emotion and angle. There are 140
+folders of 35 pictures. AKDEF/FAFS.JPG is the average of all women or men. Layout and irregularities: data/README.md,
+section 5; Lundqvist, Flykt and Oehman (1998).
 """
 
 import re
@@ -29,35 +30,35 @@ ANGLES = {
   "full": ("FL", "FR"),
   "all": ("FL", "HL", "S", "HR", "FR"),
 }
-# By position: AF is "session A, female" at the start and "afraid" later.
+# The position decides: AF means "session A, female" at the start and "afraid" later.
 _EMOTION_ANGLE = rf"({'|'.join(CODES)})({'|'.join(ANGLES['all'])})"
 _PICTURE = re.compile(rf"([AB])([FM]\d{{2}}){_EMOTION_ANGLE}")
 _AVERAGE = re.compile(rf"([FM]){_EMOTION_ANGLE}")
-# Misnamed by the distributor, and what they show, as the only pictures that would be missing.
+# Files that the distributor misnamed, and what they show: the only pictures that would be missing otherwise.
 _MISNAMED = {"AF31V": "AF31SAHL", "AM31H": "AM31SUHR", "FAHR": "FAFHR"}
 _PLACEHOLDER_BYTES = 12104
 
 
 def scan(source: Path, angle: str, findings: Findings) -> list[Still]:
-  """Reads names and enters into `findings` what the copy holds, lacks and has wrong.
+  """Reads names, and adds counts and problems of the copy to `findings`.
 
   Args:
-    source: a folder at or above KDEF's.
+    source: the folder of KDEF, or one above it.
     angle: a key of `ANGLES`.
-    findings: filled.
+    findings: counts and problems are added to it.
 
   Returns:
-    One a picture of these angles, by key, e.g. "AF01AFS"; both sessions of a person are one subject, "F01".
+    One still per picture of these angles, by key, e.g. "AF01AFS". Both sessions of a person have one subject, "F01".
 
   Raises:
-    UserError: no picture of KDEF, or none of these angles.
+    UserError: there is no picture of KDEF, or none of these angles.
   """
   found = _list_files(source, findings)
   pictures = {key: path for key, path in found.items() if _PICTURE.fullmatch(key)}
   averaged = len(found) - len(pictures)
   if not pictures:
     also = (
-      f" (its {averaged} averaged faces, AKDEF, show everybody at once: nobody could be tested on)"
+      f" (its {averaged} averaged faces, AKDEF, each average many people, so no test would be on unseen people)"
       if averaged
       else ""
     )
@@ -66,7 +67,7 @@ def scan(source: Path, angle: str, findings: Findings) -> list[Still]:
     )
   if averaged:
     findings.notes.append(
-      f"{averaged} averaged faces (AKDEF) left out: each shows every subject, so that any test would know its people"
+      f"{averaged} averaged faces (AKDEF) left out: each averages many people, so no test would be on unseen people"
     )
   stills = [_still(key, path) for key, path in sorted(pictures.items())]
   chosen = [still for still in stills if still.extras["angle"] in ANGLES[angle]]
@@ -87,7 +88,7 @@ def _list_files(source: Path, findings: Findings) -> dict[str, Path]:
     elif key in _MISNAMED:
       misnamed.append(path)
     elif not (_PICTURE.fullmatch(key) or _AVERAGE.fullmatch(key)):
-      findings.odd.append(Problem(str(path), "not named as a picture of KDEF; left out"))
+      findings.odd.append(Problem(str(path), "its name is not that of a picture of KDEF; left out"))
     elif key in found:
       findings.odd.append(Problem(str(path), f"a second copy of {found[key]}; left out"))
     else:
@@ -95,13 +96,13 @@ def _list_files(source: Path, findings: Findings) -> dict[str, Path]:
   for path in misnamed:
     inferred = _MISNAMED[path.stem.upper()]
     if inferred in found:
-      what = f"misnamed, and what it would be is there, {found[inferred]}; left out"
+      what = f"misnamed; the picture it should be exists already, {found[inferred]}; left out"
     else:
       found[inferred] = path
-      what = f"misnamed; taken for {inferred}"
+      what = f"misnamed; used as {inferred}"
     findings.odd.append(Problem(str(path), what))
   if others:
-    findings.notes.append(f"{others} files that are no JPEG by their names, left out")
+    findings.notes.append(f"{others} files whose names are not those of JPEG files were left out")
   return found
 
 
@@ -129,7 +130,9 @@ def _count(
   for key, path in sorted(pictures.items()):
     folder = path.parent.name.upper()
     if re.fullmatch(r"[AB][FM]\d{2}", folder) and folder != key[:4]:
-      findings.odd.append(Problem(str(path), f"lies in the folder of {folder}; its name was believed"))
+      findings.odd.append(
+        Problem(str(path), f"is in the folder of {folder}, which contradicts its name; the name was used")
+      )
     if path.stat().st_size == _PLACEHOLDER_BYTES:
       placeholders.append(key)
   straight = sum(key.endswith("S") for key in placeholders)

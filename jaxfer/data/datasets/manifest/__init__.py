@@ -1,1 +1,1 @@
-"""Pictures named in a csv file."""
+"""Pictures listed in a csv file."""

@@ -1,18 +1,18 @@
-"""Pictures named in a table: path, label and what else is known of them. Parses, decodes no image.
+"""Scans pictures listed in a table with their paths, labels and optional columns; decodes no image.
 
 | column | |
 |---|---|
-| path | of the picture, from the table's folder; never outside it |
+| path | of the picture, relative to the table's folder and inside it |
 | label | class name |
 | subject | the person |
 | split | train, validation or test, or another usual word for one (`splits.find`) |
-| sequence, frame | the film a picture is from, and its number in it |
-| x, y, w, h | the face's box in pixels, all four or none |
+| sequence, frame | the film that the picture is from, and its number in the film |
+| x, y, w, h | face box in pixels, all four or none |
 | landmarks | `x0 y0 x1 y1 ...` in pixels: 2, 3 or 5 points (`Still.points`), 37 (RAF-DB's order) or 68 (iBUG's) |
-| gender, age, race | a group of people in your own words, such as `female` or `20-39`, to report the accuracy by |
+| gender, age, race | group of people in your words, such as `female` or `20-39`; the accuracy is reported by group |
 
-The first two must be there. People, sequences and splits may be left out as columns; a subject column left empty in
-places is an error, since who is unknown cannot be kept apart from the others.
+The first two columns are required. If there is a column `subject`, it must be filled in every row, since an unknown
+person cannot be kept apart from the others.
 """
 
 import dataclasses
@@ -31,24 +31,24 @@ from jaxfer.data.stills import File, Still
 from jaxfer.errors import UserError
 
 REQUIRED = ("path", "label")
-GROUPS = ("gender", "age", "race")  # Columns that the accuracy is also reported by.
+GROUPS = ("gender", "age", "race")  # The accuracy is also reported by these columns.
 OPTIONAL = ("subject", "split", "sequence", "frame", "x", "y", "w", "h", "landmarks", *GROUPS)
-POINTS = (2, 3, 5, 37, 68)  # Landmarks that are understood.
+POINTS = (2, 3, 5, 37, 68)  # Numbers of landmarks that are understood.
 
 
 def scan(source: Path, num_landmarks: int, findings: Findings) -> tuple[tuple[str, ...], list[Still]]:
   """Reads the table.
 
   Args:
-    source: the table or the folder that holds it alone.
-    num_landmarks: landmarks to keep, 0 for none; rows with others are bad, rows without any are counted.
-    findings: filled.
+    source: the table, or a folder with no other table.
+    num_landmarks: number of landmarks to keep, 0 for none. Rows with another number are bad; rows without are counted.
+    findings: counts and problems are added to it.
 
   Returns:
-    The class names, ascending (as numbers, where all are), and the stills; keys are the paths.
+    The class names in ascending order (numeric order if all are numbers), and the stills, whose keys are the paths.
 
   Raises:
-    UserError: no table, or none of its rows can be used and none is bad.
+    UserError: there is no table, or none of its rows can be used and none is bad.
   """
   path = table.find(source)
   rows: list[tuple[str, Still]] = []  # Class name and still.
@@ -62,11 +62,11 @@ def scan(source: Path, num_landmarks: int, findings: Findings) -> tuple[tuple[st
         raise ValueError("no label")
       where = f"{path.name}, line {row.line}{_shown_box(row)}"
       still = _still(row, relative, file, square, landmarks, num_landmarks)
-      # Rows that say different things of one face are compared when the pictures are read.
+      # Contradicting rows about one face are found later, when the pictures are read.
       line = seen.setdefault((relative, square, row["label"], still.subject, still.split), row.line)
       if line != row.line:
         findings.odd.append(
-          Problem(relative, f"named in line {line} and again in line {row.line}; taken once")
+          Problem(relative, f"listed in line {line} and again in line {row.line}; used once")
         )
         continue
       times[relative] = times.get(relative, 0) + 1
@@ -80,7 +80,7 @@ def scan(source: Path, num_landmarks: int, findings: Findings) -> tuple[tuple[st
   if any(named) and not all(named):
     for _, still in rows:
       if not still.subject:
-        findings.bad.append(Problem(still.key, "no subject, though others have one"))
+        findings.bad.append(Problem(still.key, "no subject, although others have one"))
     rows = [(label, still) for label, still in rows if still.subject]
   names = sort_names({label for label, _ in rows})
   index = {name: i for i, name in enumerate(names)}
@@ -96,10 +96,10 @@ def scan(source: Path, num_landmarks: int, findings: Findings) -> tuple[tuple[st
 
 
 def locate(folder: Path, text: str) -> tuple[str, Path]:
-  """A table's path as its normal form from the folder, and the file.
+  """Resolves a path of the table to its normal form relative to the folder, and to the file.
 
   Raises:
-    ValueError: an empty path, one outside the folder, or no such file.
+    ValueError: the path is empty or outside the folder, or there is no such file.
   """
   if not text:
     raise ValueError("no path")
@@ -109,7 +109,7 @@ def locate(folder: Path, text: str) -> tuple[str, Path]:
   if "\\" in text and not file.is_file():
     file = Path(os.path.normpath(folder / text.replace("\\", "/")))
   if not file.is_relative_to(folder):
-    raise ValueError(f"lies outside {folder}: give paths inside the table's folder")
+    raise ValueError(f"is outside {folder}: give paths inside the table's folder")
   try:
     there = file.is_file()
   except OSError as error:
@@ -120,10 +120,10 @@ def locate(folder: Path, text: str) -> tuple[str, Path]:
 
 
 def read_landmarks(text: str) -> np.ndarray | None:
-  """Points from `x0 y0 x1 y1 ...`, between spaces, commas or semicolons; float64 [K, 2], None for "".
+  """Parses `x0 y0 x1 y1 ...`, separated by spaces, commas or semicolons, as float64 [K, 2]; None for "".
 
   Raises:
-    ValueError: not numbers, not finite, or another number of points than `POINTS`.
+    ValueError: values are not finite numbers, or their number is not one of `POINTS`.
   """
   if not text:
     return None
@@ -133,12 +133,14 @@ def read_landmarks(text: str) -> np.ndarray | None:
     raise ValueError(f"landmarks are {table.shown(text)}: expected x0 y0 x1 y1 ...") from None
   if len(values) not in [2 * points for points in POINTS] or not np.isfinite(values).all():
     counts = ", ".join(map(str, POINTS))
-    raise ValueError(f"landmarks are {len(values)} numbers: expected those of {counts} points, finite")
+    raise ValueError(
+      f"landmarks are {len(values)} numbers: expected two finite numbers for each of {counts} points"
+    )
   return values.reshape(-1, 2)
 
 
 def face_points(landmarks: np.ndarray) -> np.ndarray:
-  """The 2, 3 or 5 points that place a face, of landmarks that hold them; pairs from image-left to image-right.
+  """Selects the 2, 3 or 5 points that place a face; pairs are ordered from image-left to image-right.
 
   37 points (data/README.md, section 6: eyes 13-18 and 19-24, mouth 25-36) give the eyes and the middle of the mouth;
   68 (iBUG: eyes 36-41 and 42-47, tip of the nose 30, corners of the mouth 48 and 54) give five.

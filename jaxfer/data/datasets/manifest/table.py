@@ -1,4 +1,4 @@
-"""Tables as users write them: csv or tsv with a header, from any spreadsheet or script."""
+"""Reads tables that users write: csv or tsv with a header, from any spreadsheet or script."""
 
 import csv
 import dataclasses
@@ -9,13 +9,13 @@ from jaxfer.data.prepare import Findings, Problem
 from jaxfer.errors import UserError
 
 _DELIMITERS = "\t;,"
-_HEADER = 1 << 16  # Bytes; a first line longer than this is no header.
+_HEADER = 1 << 16  # Characters; a first line longer than this is not a header.
 _SHOWN = 60  # Characters of a value in a message.
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """A line: its number in the file (from 1) and its fields, stripped, by the header's names in lower case.
+  """A line: its number in the file (from 1), and its stripped fields by the header's names in lower case.
 
   Optional columns that the table lacks are "".
   """
@@ -28,10 +28,10 @@ class Row:
 
 
 def find(source: Path, preferred: str = "manifest") -> Path:
-  """The table: `source` itself, or the one .csv or .tsv in that folder; of several the one called `preferred`.
+  """Finds the table: `source` itself, or the .csv or .tsv in that folder; among several, the one named `preferred`.
 
   Raises:
-    UserError: there is none, or more than one.
+    UserError: there is no table, or more than one.
   """
   if source.is_file():
     return source
@@ -52,21 +52,21 @@ def find(source: Path, preferred: str = "manifest") -> Path:
 def read(
   path: Path, required: Collection[str], optional: Collection[str], findings: Findings
 ) -> Iterator[Row]:
-  """Yields the lines of a table; blank ones are passed over, those of another length than the header are bad.
+  """Yields the lines of a table. Blank lines are skipped; lines with another number of fields than the header are bad.
 
-  UTF-8 or UTF-16, with or without a byte order mark; fields between tabs, semicolons or commas (whichever the header
-  has most of), quoted or not; any line ends. Columns that are neither required nor optional are reported as odd.
+  The encoding is UTF-8 or UTF-16, with or without a byte order mark. Fields are separated by tabs, semicolons or commas
+  (whichever is most frequent in the header), quoted or not, with any line ends. Unknown columns are reported as odd.
 
   Raises:
-    UserError: a file that cannot be read, is not text, lacks a required column or has one twice, or quotes that do
-      not end.
+    UserError: the file cannot be read, is not text, lacks a required column, has a column twice, or has a quote that
+      does not end.
   """
   with _open(path) as stream:
     number = 1
     try:
       header = stream.readline(_HEADER)
       if len(header) == _HEADER:
-        raise UserError(f"{path}: its first line is longer than {_HEADER} characters: no header")
+        raise UserError(f"{path}: its first line is longer than {_HEADER} characters, so it is not a header")
       delimiter = max(_DELIMITERS, key=header.count) if any(d in header for d in _DELIMITERS) else ","
       columns = _columns(
         path, next(csv.reader([header], delimiter=delimiter), []), required, optional, findings
@@ -92,7 +92,7 @@ def read(
 
 
 def shown(value: str) -> str:
-  """A value for a message: quoted, and cut where it is long."""
+  """Quotes a value for a message, and truncates it if it is long."""
   return repr(value if len(value) <= _SHOWN else value[: _SHOWN - 3] + "...")
 
 
@@ -118,8 +118,8 @@ def _columns(
     )
   known = {*required, *optional}
   if twice := next((name for name in known if columns.count(name) > 1), None):
-    raise UserError(f"{path} has the column {twice} twice: name each once")
+    raise UserError(f"{path} has the column {twice} twice: name each column once")
   unknown = [name for name in columns if name not in known]
   if unknown:
-    findings.odd.append(Problem(str(path), f"columns not known, left out: {shown(', '.join(unknown))}"))
+    findings.odd.append(Problem(str(path), f"unknown columns were left out: {shown(', '.join(unknown))}"))
   return columns

@@ -12,11 +12,11 @@ from jaxfer.ranges import Channels
 
 @dataclasses.dataclass
 class Config(stills_builder.Config):
-  """The options of the data set; by default the square in the middle in grey, as in paper 000.
+  """The options of the data set; by default, the middle square of each picture in grey, as in paper 000.
 
   Attributes:
-    subject_pattern: for class folders, a regular expression with one group, the person's name, searched in each
-      picture's path; "" where people are unknown.
+    subject_pattern: for class folders, a regular expression with one group for the person's name, searched in each
+      picture's path; "" if the people are unknown.
   """
 
   channels: Channels = 1
@@ -25,7 +25,7 @@ class Config(stills_builder.Config):
 
 
 class Builder(stills_builder.Builder):
-  """32 people of four ethnic groups, seven posed displays. Its layout is not public: see `scan`."""
+  """Seven posed displays by 32 people of four ethnic groups. The layout is not public: see `scan`."""
 
   LABELS = scan.LABELS
   HOMEPAGE = "https://www.psychophysiolab.com/msfde/terms.php"

@@ -1,7 +1,7 @@
-"""MSFDE as its owners hand it on: in class folders, or with a table of paths, labels and people.
+"""Scans a copy of MSFDE in class folders, or with a table of paths, labels and people.
 
-No public source gives file names or folders (data/README.md, section 4), so the owner of a copy names the classes: by
-folders, anger/..., or by a csv with the header path,label,subject. Beaupre and Hess (2005).
+No public source gives file names or folders (data/README.md, section 4), so the owner of a copy names the classes,
+either by folders such as anger/ or by a csv with the header path,label,subject. Source: Beaupre and Hess (2005).
 """
 
 import dataclasses
@@ -14,20 +14,20 @@ from jaxfer.data.datasets.manifest import scan as manifest
 from jaxfer.data.prepare import Belief, Findings
 from jaxfer.data.stills import Still
 
-# Paper 000 uses all but neutral and shame (159 pictures).
+# Paper 000 uses all classes but neutral and shame (159 pictures).
 LABELS = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "shame")
 
 
 def scan(source: Path, subject_pattern: str, findings: Findings) -> list[Still]:
-  """Reads the table, or the class folders where there is none.
+  """Reads the table, or the class folders if there is no table.
 
   Args:
     source: a table; the folder that holds it; or the folder of the classes.
     subject_pattern: for class folders, see `image_folder.scan`.
-    findings: filled.
+    findings: counts and problems are added to it.
 
   Raises:
-    UserError: neither is there, or a class that is not of MSFDE.
+    UserError: there is neither, or a class is not one of MSFDE.
   """
   if tree.tables(source):
     names, stills = manifest.scan(source, 0, findings)

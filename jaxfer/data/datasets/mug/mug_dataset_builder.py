@@ -1,8 +1,8 @@
-"""MUG (Aifanti et al. 2010) as stills: frames of its sequences (papers 003), or its manually annotated ones.
+"""MUG (Aifanti et al. 2010) as stills: frames of its sequences (paper 003), or the manually annotated images.
 
-Sequences run neutral, apex, neutral, at 19 frames a second. Paper 003 trains on frames at equal spacing
-(`frames="equal:10"`) and judges on "some around the centre" (the default; we take the centre and two to each
-side). Neutral sequences are included under their label. A person is a subject, whatever the session.
+Sequences run from neutral over the apex back to neutral, at 19 frames per second. Paper 003 trains on equally spaced
+frames (`frames="equal:10"`) and evaluates on "some around the centre" (the default; we take the centre and two frames
+on each side). Neutral sequences are included under their label. A person is one subject in all sessions.
 """
 
 import dataclasses
@@ -29,8 +29,8 @@ class Config(stills_builder.Config):
 
   Attributes:
     part: "sequences" or "manual".
-    frames: which frames of a sequence, see `frame_rules`; the manual stills are all taken.
-    nsg: keep the takes marked "nsg" (not so good).
+    frames: which frames of a sequence, see `frame_rules`; all manually annotated stills are taken.
+    nsg: whether to keep the takes marked "nsg" (not so good).
   """
 
   image_size: StoredSize = 128
@@ -46,14 +46,14 @@ class Config(stills_builder.Config):
 
 
 class Builder(stills_builder.Builder):
-  """MUG: 52 people's public sequences from neutral over an expression back to neutral, seven classes."""
+  """MUG: the public sequences of 52 people, from neutral over an expression back to neutral; seven classes."""
 
   VERSION = tfds.core.Version("1.0.0")
   LABELS = scan.LABELS
   HOMEPAGE = "https://mug.ee.auth.gr/fed"
 
   def extras(self) -> Mapping[str, Any]:
-    """The take a still is from, and its number there."""
+    """The take of a still, and the number of the still in it."""
     return {"sequence": tfds.features.Text(), "frame": tfds.features.Scalar(dtype=np.int32)}
 
   def scan(self, source: Path, findings: Findings) -> list[Still]:

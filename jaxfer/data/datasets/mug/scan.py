@@ -1,4 +1,4 @@
-"""The distributor's trees of MUG: sequences of frames and the manually annotated stills. Decodes no image.
+"""Scans the distributor's folders of MUG: sequences of frames and manually annotated stills; decodes no image.
 
 Layout and counts: data/README.md, section 7; Aifanti, Papachristou and Delopoulos (2010).
 """
@@ -16,9 +16,9 @@ from jaxfer.data.tree import walk
 from jaxfer.errors import UserError
 
 LABELS = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
-NUM_PUBLIC = 52  # People whose pictures are handed out, of 86.
+NUM_PUBLIC = 52  # 52 of the 86 people allow distribution of their pictures.
 
-# 002/session0/anger/take003_nsg/img_0012.jpg; sessions are rare, and neutral frames may lie without a take.
+# 002/session0/anger/take003_nsg/img_0012.jpg; sessions are rare, and neutral frames may have no folder of a take.
 _FRAME = re.compile(
   r"(?:.*/)?(?P<subject>\d{3})/(?:session_?(?P<session>\d+)/)?(?P<emotion>(?!take|session)[^/]*)/"
   r"(?:(?P<take>[^/]*take[^/]*)/)?[^/]*?(?P<number>\d{1,9})\.jpe?g",
@@ -33,13 +33,13 @@ _IMAGE = re.compile(r".*\.jpe?g", re.IGNORECASE)
 
 @dataclasses.dataclass(frozen=True)
 class Sequence:
-  """A take.
+  """A take, one recorded sequence.
 
   Attributes:
     subject: e.g. "002"; sessions are the same person.
     session: "0", "1" or "".
     label: index into `LABELS`.
-    take: name of its folder in small letters, "" where the frames lie in none.
+    take: name of its folder in lower case; "" if the frames have no such folder.
   """
 
   subject: str
@@ -49,7 +49,7 @@ class Sequence:
 
   @property
   def key(self) -> str:
-    """Such as "002_session0_anger_take003_nsg"."""
+    """Key of the take, such as "002_session0_anger_take003_nsg"."""
     parts = (self.subject, self.session and f"session{self.session}", LABELS[self.label], self.take)
     return "_".join(filter(None, parts))
 
@@ -58,13 +58,13 @@ def scan_sequences(source: Path, rule: str, keep_nsg: bool, findings: Findings) 
   """Lists the takes and the frames of each that `rule` chooses.
 
   Args:
-    source: a folder at or above the folders of people.
+    source: the folder of the people's folders, or one above it.
     rule: see `frame_rules`.
-    keep_nsg: keep the takes marked "nsg", which the makers found not so good.
-    findings: filled.
+    keep_nsg: whether to keep the takes marked "nsg", which the authors found not so good.
+    findings: counts and problems are added to it.
 
   Raises:
-    UserError: no frames anywhere under `source`.
+    UserError: there are no frames below `source`.
   """
   frames: dict[Sequence, list[tuple[int, str, Path]]] = defaultdict(list)
   strangers = 0
@@ -81,9 +81,11 @@ def scan_sequences(source: Path, rule: str, keep_nsg: bool, findings: Findings) 
       frames[take].append((int(match["number"]), path.name, path))
     elif _IMAGE.fullmatch(path.name):
       strangers += 1
-      findings.odd.append(Problem(str(path), "not at subject/[session/]expression/take/; left out"))
+      findings.odd.append(
+        Problem(str(path), "its path does not follow subject/[session/]expression/take/; left out")
+      )
   findings.bad += [
-    Problem(place, f"{count} frames in a folder that is not named as an emotion")
+    Problem(place, f"{count} frames in a folder that is not named after an emotion")
     for place, count in unknown.items()
   ]
   if not frames:
@@ -114,7 +116,7 @@ def scan_sequences(source: Path, rule: str, keep_nsg: bool, findings: Findings) 
 def _in_order(
   take: Sequence, files: list[tuple[int, str, Path]], findings: Findings
 ) -> list[tuple[int, Path]]:
-  """Frames by number, each number once: names sort otherwise past 9999, or where they are not padded."""
+  """Sorts frames by number, each number once; names do not sort that way past 9999 or without padding."""
   ordered: dict[int, Path] = {}
   for number, _, path in sorted(files):
     if number in ordered:
@@ -140,18 +142,18 @@ def _count(takes: dict[Sequence, list[tuple[int, Path]]], findings: Findings) ->
   findings.beliefs += [
     Belief("1462 sequences in all", len(takes) == 1462, f"{len(takes)}"),
     Belief(
-      "002, 003 and 049 alone have sessions",
+      "only 002, 003 and 049 have sessions",
       sessions == ["002", "003", "049"],
-      f"sessions of {', '.join(sessions) or 'nobody'}; each one person",
+      f"sessions of {', '.join(sessions) or 'nobody'}; all sessions of a person are one subject",
     ),
   ]
 
 
 def scan_manual(source: Path, findings: Findings) -> list[Still]:
-  """Lists the manually annotated stills, in a folder or in the tar archive they come in.
+  """Lists the manually annotated stills, in a folder or in the distributor's tar archive.
 
   Raises:
-    UserError: none of them anywhere under `source`.
+    UserError: there are none below `source`.
   """
   stills: dict[str, Still] = {}
   others = 0
@@ -164,12 +166,12 @@ def scan_manual(source: Path, findings: Findings) -> list[Still]:
     sequence = f"{match['subject']}_{LABELS[label]}_take{match['take']}"
     key = f"{sequence}_{match['number']}"
     if key in stills:
-      findings.odd.append(Problem(str(place), f"named as {stills[key].source}; left out"))
+      findings.odd.append(Problem(str(place), f"same name as {stills[key].source}; left out"))
       continue
     extras = {"sequence": sequence, "frame": int(match["number"])}
     stills[key] = Still(key, match["subject"], label, place, extras=extras)
   if not stills:
-    findings.finish(skip_bad=False)  # An archive that cannot be read says more.
+    findings.finish(skip_bad=False)  # An archive that cannot be read explains more.
     raise UserError(
       f"source {source} holds no manual stills of MUG: expected manual/images/002_an_001_0012.jpg in it or a few "
       "folders further down, or the .tar with them"
@@ -181,13 +183,13 @@ def scan_manual(source: Path, findings: Findings) -> list[Still]:
     *(Count(f"  {name}", by_class[i]) for i, name in enumerate(LABELS)),
   ]
   findings.notes.append(
-    f"{others} other files, such as the 80 landmarks, whose form jaxfer does not know: left out"
+    f"{others} other files, such as the 80 landmarks, whose format jaxfer does not know, were left out"
   )
   return [stills[key] for key in sorted(stills)]
 
 
 def _places(source: Path, findings: Findings) -> Iterator[tuple[str, Bytes]]:
-  """Files by name, those in tar archives by their paths in them."""
+  """Yields files by name; files in tar archives by their paths in the archive."""
   for path in walk(source):
     if path.suffix.lower() != ".tar":
       yield path.name, File(path)

@@ -17,12 +17,12 @@ from jaxfer.ranges import StoredSize
 
 @dataclasses.dataclass
 class Config(stills_builder.Config):
-  """The options of the data set; by default what paper 004's face nets take, 112 x 112 pixels in RGB.
+  """The options of the data set; by default 112 x 112 pixels in RGB, as paper 004's face networks take.
 
   Attributes:
-    crop: as for all stills; "" takes "template" where every picture has points, else "auto".
-    subject_pattern: for class folders, a regular expression with one group, the person's name.
-    ratings: csv `path,rater,emotion` of the raters' answers, one a line.
+    crop: as for all stills; "" selects "template" if every picture has landmarks, else "auto".
+    subject_pattern: for class folders, a regular expression with one group for the person's name.
+    ratings: csv `path,rater,emotion` of the raters' answers, one per line.
   """
 
   image_size: StoredSize = 112
@@ -38,22 +38,22 @@ class Config(stills_builder.Config):
 
 
 class Builder(stills_builder.Builder):
-  """111 people of 73 years on average, nine classes, the strongest frame of each film of the front camera.
+  """Nine expressions of 111 people, aged 73 years on average: the strongest frame of each film of the front camera.
 
-  `votes` are the raters' answers in the order of `scan.ANSWERS`, zero where there are none; `method` is how the
-  expression was brought about.
+  `votes` counts the raters' answers in the order of `scan.ANSWERS`, zero if there are none; `method` is how the
+  expression was elicited.
   """
 
   LABELS = scan.LABELS
   HOMEPAGE = "https://www.nii.ac.jp/dsc/idr/"
 
   def extras(self) -> Mapping[str, Any]:
-    """Method and votes."""
+    """The method of elicitation and the votes."""
     votes = tfds.features.Tensor(shape=(len(scan.ANSWERS),), dtype=np.int32)
     return {"method": tfds.features.Text(), "votes": votes}
 
   def crop(self, stills: Sequence[Still]) -> str:
-    """The template of five points, where all have them."""
+    """Aligns to the template of five points if all pictures have landmarks."""
     pointed = all(still.points is not None for still in stills)
     return self.builder_config.crop or ("template" if pointed else "auto")
 

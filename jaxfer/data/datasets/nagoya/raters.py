@@ -1,4 +1,4 @@
-"""What people make of the pictures: their answers, counted like a classifier's (paper 004)."""
+"""Evaluates people's answers to the pictures like the predictions of a classifier (paper 004)."""
 
 import dataclasses
 
@@ -9,18 +9,19 @@ from jaxfer.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Raters:
-  """People's answers to pictures of known classes. Rates are 0 to 1, by class in the order of `scan.LABELS`.
+  """Metrics of people's answers to pictures of known classes. Rates are from 0 to 1, in the order of `scan.LABELS`.
 
   Attributes:
-    answers: how many there are in all.
-    rated: pictures with an answer or more.
-    confusion: int [9, 10], answers by class and answer; the last answer is "other", which no class is.
-    accuracy: of all answers.
-    precision: [9], of the answers that name the class; 0 where none does.
-    recall: [9], of the answers to pictures of the class; NaN where there are none.
-    f1: [9], 2 P R / (P + R); 0 where nothing is right.
-    macro: mean precision, recall and F1 over the nine classes, an unknown recall counted as 0; a net's are such means.
-    macro_of_answers: the same sums over the ten answers, as paper 004 seems to print people's: "other" is never right.
+    answers: number of answers.
+    rated: number of pictures with at least one answer.
+    confusion: int [9, 10], answers by class and answer; the last answer is "other", which is not a class.
+    accuracy: share of right answers.
+    precision: [9], share of right answers among those that name the class; 0 if none names it.
+    recall: [9], share of right answers to pictures of the class; NaN if there are none.
+    f1: [9], 2 P R / (P + R); 0 if no answer is right.
+    macro: mean precision, recall and F1 over the nine classes, where an unknown recall counts as 0, as for networks.
+    macro_of_answers: the same sums divided by ten, the number of answers, since paper 004 seems to print these for
+      people: "other" is never right.
   """
 
   answers: int
@@ -38,12 +39,13 @@ def judge(votes: np.ndarray, label: np.ndarray) -> Raters:
   """Counts every answer once (our choice; the paper does not say how it weighs pictures with more answers).
 
   Args:
-    votes: int [n, 10], of each picture how many gave which answer, in the order of `scan.ANSWERS`; zeros where nobody
-      was asked. The importer's array `votes`, or rows of it: those that a net is tested on, to compare like with like.
-    label: int [n], the class that was meant to be shown.
+    votes: int [n, 10], the number of each answer for each picture, in the order of `scan.ANSWERS`; zeros if nobody was
+      asked. This is the importer's array `votes`, or its rows for the pictures that a network is tested on, so that
+      both can be compared.
+    label: int [n], the class that the person was meant to show.
 
   Raises:
-    UserError: nobody answered.
+    UserError: there are no answers.
   """
   confusion = np.zeros((votes.shape[1] - 1, votes.shape[1]), np.int64)
   np.add.at(confusion, label, votes)
@@ -53,7 +55,7 @@ def judge(votes: np.ndarray, label: np.ndarray) -> Raters:
   right, named, shown = np.diagonal(confusion), confusion.sum(0)[:-1], confusion.sum(1)
   precision = right / np.maximum(named, 1)
   found = right / np.maximum(shown, 1)
-  f1 = 2 * right / np.maximum(named + shown, 1)  # The same as 2 P R / (P + R), without its 0 / 0.
+  f1 = 2 * right / np.maximum(named + shown, 1)  # Equals 2 P R / (P + R), but avoids 0 / 0.
   sums = [float(each.sum()) for each in (precision, found, f1)]
   classes, kinds = confusion.shape
   return Raters(

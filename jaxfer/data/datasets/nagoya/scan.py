@@ -1,7 +1,8 @@
-"""Nagoya University's expressions of elderly people, from a table or class folders.
+"""Scans Nagoya University's expressions of elderly people, from a table or class folders.
 
 The layout of the distribution is not public (data/README.md, section 12), so the owner of a copy gives a csv with the
-header path,subject,emotion,method,camera,kind, or class folders. Facts: paper 004, and NII's announcement (2024).
+header path,subject,emotion,method,camera,kind, or class folders. The numbers are from paper 004 and from NII's
+announcement (2024).
 """
 
 import dataclasses
@@ -21,26 +22,26 @@ from jaxfer.errors import UserError
 
 # In the order of paper 004's tables.
 LABELS = ("joy", "sadness", "fear", "surprise", "anger", "disgust", "excitement", "relaxation", "neutral")
-ANSWERS = (*LABELS, "other")  # A tenth answer is what fits the printed averages of the raters in paper 004.
+ANSWERS = (*LABELS, "other")  # The averages printed in paper 004 fit ten answers.
 NUM_STILLS, NUM_PEOPLE = 3996, 111
-_A_CELL = (2, 1, 1, 1, 2, 2, 1, 1, 1)  # Stills of a person by one method, as the published supports have it.
+_A_CELL = (2, 1, 1, 1, 2, 2, 1, 1, 1)  # Stills per person and method, by class, from the published supports.
 _HUMAN_ACCURACY = 34.1
 
 
 def scan(source: Path, subject_pattern: str, ratings: str, findings: Findings) -> list[Still]:
-  """Reads the table, or the class folders where there is none; of the table only stills of the front camera.
+  """Reads the table, or the class folders if there is no table. Only stills of the front camera are taken from a table.
 
   Args:
     source: a table; the folder that holds it; or the folder of the classes.
     subject_pattern: for class folders, see `image_folder.scan`.
-    ratings: path of a csv `path,rater,emotion` with one answer a line; "" for none.
-    findings: filled.
+    ratings: path of a csv `path,rater,emotion` with one answer per line; "" for none.
+    findings: counts and problems are added to it.
 
   Returns:
-    Stills with `extras` method ("" where unknown) and votes, int32 [10], the raters' answers by `ANSWERS`.
+    Stills whose `extras` are method ("" if unknown) and votes, int32 [10], the raters' answers by `ANSWERS`.
 
   Raises:
-    UserError: neither is there, or a class that is none of `LABELS`.
+    UserError: there is neither table nor folders, or a class is not one of `LABELS`.
   """
   answers = Path(ratings).expanduser()
   tables = [path for path in tree.tables(source) if not ratings or path.resolve() != answers.resolve()]
@@ -80,7 +81,7 @@ def _from_table(path: Path, findings: Findings) -> list[Still]:
       if not row["subject"]:
         raise ValueError("no subject")
       if lines.setdefault(key, row.line) != row.line:
-        raise ValueError(f"named in line {lines[key]} already")
+        raise ValueError(f"already listed in line {lines[key]}")
       label = emotions.find(row["emotion"], LABELS)
       landmarks = manifest.read_landmarks(row["landmarks"])
     except ValueError as error:
@@ -95,7 +96,7 @@ def _from_table(path: Path, findings: Findings) -> list[Still]:
     findings.notes.append(f"only stills of the front camera are taken; left out: {parts}")
   if not stills and not findings.bad:
     raise UserError(
-      f"{path} names no stills of the front camera: camera must be front, kind still, or both empty"
+      f"{path} lists no stills of the front camera: expected camera=front and kind=still, or both empty"
     )
   by_class = Counter(still.label for still in stills)
   findings.counts += [
@@ -115,15 +116,15 @@ def _check(stills: Sequence[Still], findings: Findings) -> None:
     whole = sum(tuple(cell[i] for i in range(len(LABELS))) == _A_CELL for cell in cells.values())
     findings.beliefs.append(
       Belief(
-        "a person by one method shows joy, anger and disgust twice and the others once",
+        "per method, a person shows joy, anger and disgust twice and the others once",
         whole == len(cells),
-        f"so in {whole} of {len(cells)}",
+        f"true for {whole} of {len(cells)}",
       )
     )
   with_points = sum(still.points is not None for still in stills)
   if 0 < with_points < len(stills):
     findings.notes.append(
-      f"only {with_points} of {len(stills)} have points of the face: crop=template needs them for all"
+      f"only {with_points} of {len(stills)} have face landmarks: crop=template needs them for all pictures"
     )
 
 
@@ -149,7 +150,7 @@ def _read_ratings(path: Path, keys: set[str], findings: Findings) -> dict[str, n
   findings.counts.append(Count("raters", len(raters), 36))
   findings.counts.append(Count("rated stills", len(votes), len(keys)))
   if orphans:
-    what = f"{orphans.total()} answers on {len(orphans)} pictures that are not taken, the first {next(iter(orphans))}"
+    what = f"{orphans.total()} answers for {len(orphans)} pictures that are not used, the first {next(iter(orphans))}"
     findings.odd.append(Problem(str(path), what))
   return votes
 
@@ -161,7 +162,7 @@ def _check_ratings(stills: Sequence[Still], findings: Findings) -> None:
   totals = [int(still.extras["votes"].sum()) for still in rated]
   right = sum(int(still.extras["votes"][still.label]) for still in rated)
   findings.beliefs.append(
-    Belief("at least five ratings a still", min(totals) >= 5, f"{min(totals)} to {max(totals)}")
+    Belief("at least five ratings per still", min(totals) >= 5, f"{min(totals)} to {max(totals)}")
   )
   findings.notes.append(
     f"raters named the intended class in {100 * right / sum(totals):.1f} % of {sum(totals)} answers "

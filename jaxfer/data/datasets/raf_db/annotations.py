@@ -1,11 +1,11 @@
-"""The lists and annotations of RAF-DB, one function a file format. All take text and raise ValueError with one line."""
+"""Parses the lists and annotations of RAF-DB, one function per format. Errors in the text raise ValueError."""
 
 import re
 
 import numpy as np
 
 NUM_LANDMARKS = 37
-# What the manual annotations say of a person, by code from 0, as the distributor's readme lists them.
+# Attributes in the manual annotations, by code from 0, as listed in the distributor's readme.
 ATTRIBUTES = {
   "gender": ("male", "female", "unsure"),
   "race": ("Caucasian", "African-American", "Asian"),
@@ -15,10 +15,10 @@ _LINE = re.compile(r"((?:train|test)_\d{3,5})(?:_aligned)?\.jpe?g\s+(\d{1,2})", 
 
 
 def read_line(line: str, num_classes: int) -> tuple[str, int]:
-  """Reads a line of the list of labels, e.g. `train_00001.jpg 5`, as name and index of the class (from 0).
+  """Reads a line of the list of labels, e.g. `train_00001.jpg 5`, as name and class index (from 0).
 
   Raises:
-    ValueError: another form, or a label that is not 1 to `num_classes`.
+    ValueError: the line has another form, or the label is not 1 to `num_classes`.
   """
   match = _LINE.fullmatch(line.strip())
   if match is None:
@@ -29,15 +29,15 @@ def read_line(line: str, num_classes: int) -> tuple[str, int]:
 
 
 def read_automatic(text: str) -> np.ndarray:
-  """Reads the automatic landmarks: `x<TAB>y` a line, in pixels of the original picture.
+  """Reads the automatic landmarks: one `x<TAB>y` per line, in pixels of the original picture.
 
-  In order: brows 0-2 and 3-5, nose 6-12, eyes 13-18 and 19-24, mouth 25-36.
+  The order is: brows 0-2 and 3-5, nose 6-12, eyes 13-18 and 19-24, mouth 25-36.
 
   Returns:
     float64 [37, 2].
 
   Raises:
-    ValueError: another number of them, or what is no finite number.
+    ValueError: their number is wrong, or a value is not a finite number.
   """
   return _numbers(text.split(), 2 * NUM_LANDMARKS, "landmarks").reshape(NUM_LANDMARKS, 2)
 
@@ -49,10 +49,10 @@ def read_manual(text: str) -> tuple[np.ndarray, dict[str, str]]:
 
   Returns:
     (points, attributes). The points are float64 [5, 2], in pixels of the original picture. Each pair is ordered by x,
-    because the distributor does not say whose left is meant. The attributes have the keys of `ATTRIBUTES`.
+    because the distributor does not define left and right. The attributes have the keys of `ATTRIBUTES`.
 
   Raises:
-    ValueError: anything else.
+    ValueError: the text has another form.
   """
   values = _numbers(text.split(), 13, "manual points and attributes")
   attributes = {}
@@ -71,7 +71,7 @@ def read_box(text: str) -> tuple[float, float, float, float]:
   """Reads a face box, four or more numbers `x1 y1 x2 y2 ...`, as (x, y, width, height) in pixels.
 
   Raises:
-    ValueError: fewer numbers, or a box without area.
+    ValueError: there are fewer numbers, or the box has no area.
   """
   x1, y1, x2, y2 = _numbers(text.split()[:4], 4, "face box")
   if not (x1 < x2 and y1 < y2):

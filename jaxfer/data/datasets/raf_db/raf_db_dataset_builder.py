@@ -23,7 +23,7 @@ class Config(stills_builder.Config):
   Attributes:
     subset: "basic" (seven emotions) or "compound" (eleven).
     image: "aligned", the distributor's 100 x 100 pixels, or "original".
-    crop: as for all stills; "" takes aligned pictures whole and cuts faces out of original ones ("auto").
+    crop: as for all stills; "" uses aligned pictures whole and crops faces from original ones ("auto").
   """
 
   image_size: StoredSize = 100
@@ -44,7 +44,7 @@ class Builder(stills_builder.Builder):
   """Pictures of unknown people from the web, rated by about 40 people each, with 37 landmarks.
 
   `landmarks` are in pixels of the written picture (pixel i covers i to i + 1): `kernels.heatmap.draw` takes them with
-  `frame` = image_size. `order` is the picture's place in the distributor's list.
+  `frame` = image_size. `order` is the index of the picture in the distributor's list.
   """
 
   VERSION = tfds.core.Version("1.1.0")  # 1.0.0 had no gender, race and age.
@@ -56,7 +56,7 @@ class Builder(stills_builder.Builder):
     return scan.LABELS[self.builder_config.subset]
 
   def extras(self) -> Mapping[str, Any]:
-    """The place in the list, and gender, race and age group, "" where the copy has no manual annotation."""
+    """The index in the list, and gender, race and age group, "" if the copy has no manual annotation."""
     attributes = {name: tfds.features.Text() for name in annotations.ATTRIBUTES}
     return {"order": tfds.features.Scalar(np.int32), **attributes}
 

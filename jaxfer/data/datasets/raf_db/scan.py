@@ -1,7 +1,7 @@
-"""The distributor's tree of RAF-DB: list of labels, pictures, annotations. Walks and parses; decodes no picture.
+"""Scans the distributor's folders of RAF-DB for labels, pictures and annotations; decodes no picture.
 
-basic/ and compound/ are of one shape: EmoLabel/list_patition_label.txt (in some copies list_partition_label.txt),
-Image/{aligned,original}, Annotation/{auto,manual,boundingbox}, where any of the last five may be a zip archive.
+basic/ and compound/ have the same layout: EmoLabel/list_patition_label.txt (in some copies list_partition_label.txt),
+Image/{aligned,original}, Annotation/{auto,manual,boundingbox}, any of the last five may be a zip archive.
 Layout and counts: data/README.md, section 6; Li, Deng and Du (2017).
 """
 
@@ -54,7 +54,7 @@ _NAME = re.compile(
 _HALF = 0.5  # The distributor counts from the middle of the first pixel, a `Still` from its edge.
 _ANNOTATION_LIMIT = 1 << 16  # Bytes; the longest real one has a thousand.
 
-Places = dict[tuple[str, str], Bytes]  # ("train_00001", "aligned") -> where its bytes lie.
+Places = dict[tuple[str, str], Bytes]  # ("train_00001", "aligned") -> place of its bytes.
 
 
 class _Bad(Exception):
@@ -66,20 +66,20 @@ class _Bad(Exception):
 
 
 def scan(source: Path, subset: str, image: str, findings: Findings) -> list[Still]:
-  """Reads the list, finds what it names, reads annotations; enters into `findings` what is there, amiss or wrong.
+  """Reads the list, its pictures' paths and the annotations; adds counts and problems to `findings`.
 
   Args:
-    source: the folder that holds the tree of one subset or of both, at any of the usual depths.
+    source: the folder of one subset or of both, or one above it.
     subset: "basic" or "compound".
-    image: "aligned", with the automatic landmarks carried into that frame; or "original", with the manual points
-      and the box as the place of the face, and the landmarks as they are.
-    findings: filled.
+    image: "aligned", with the automatic landmarks transformed to that frame; or "original", with the landmarks as they
+      are, and the face placed by the manual points or the box.
+    findings: counts and problems are added to it.
 
   Returns:
-    One a line of the list whose files are sound, in that order, which `extras["order"]` keeps.
+    One still per line of the list with valid files, in the order of the list, which `extras["order"]` records.
 
   Raises:
-    UserError: no list of that subset.
+    UserError: there is no list of that subset.
   """
   path, root, others = _find_list(source, subset, findings)
   listed = _read_list(path, LABELS[subset], findings)
@@ -108,7 +108,7 @@ def scan(source: Path, subset: str, image: str, findings: Findings) -> list[Stil
     stills.append(
       Still(
         key=name,
-        subject=name,  # Nobody knows who is who.
+        subject=name,  # The people are unknown.
         label=label,
         source=picture,
         square=align.box_square(*box) if box and image == "original" else None,
@@ -122,17 +122,17 @@ def scan(source: Path, subset: str, image: str, findings: Findings) -> list[Stil
   _count(listed, subset, stills, findings)
   missing = ", ".join(f"{count} have no {what}" for what, count in without.items() if count)
   if missing:
-    findings.notes.append(f"of {len(stills)} pictures {missing}")
+    findings.notes.append(f"among {len(stills)} pictures, {missing}")
   findings.notes.append(
-    "the list's order is kept as `order`: a net that reads batch-mates in evaluation (ARM) depends on it and on "
-    "the batch size"
+    "`order` records the order of the list: the evaluation of a network whose output depends on the other images in "
+    "the batch (ARM) depends on it and on the batch size"
   )
   _check_unlisted(places, {name for name, _ in listed}, path, findings)
   return stills
 
 
 def _find_list(source: Path, subset: str, findings: Findings) -> tuple[Path, Path, list[Path]]:
-  """The list of a subset, the root of its tree, and the roots of other trees in it."""
+  """Finds the list of a subset, the root of its folders, and the roots of other lists below that root."""
   found: dict[str, tuple[Path, Path]] = {}
   roots = []
   for path in tree.walk(source):
@@ -149,18 +149,18 @@ def _find_list(source: Path, subset: str, findings: Findings) -> tuple[Path, Pat
     there = f" (it holds the {next(iter(found))} subset)" if found else ""
     raise UserError(
       f"source {source} holds no {subset} subset of RAF-DB{there}: expected EmoLabel/{_LISTS[0]} in it or a few "
-      "folders further down; class folders of other hands go through `jaxfer prepare image_folder`"
+      "folders further down; for copies in class folders, use `jaxfer prepare image_folder`"
     )
   path, own = found[subset]
   return path, own, [root for root in roots if own in root.parents]
 
 
 def _subset(path: Path) -> str:
-  """Tells the two lists apart by what is in them: compound labels go to 11, its test names have three digits."""
+  """Tells the two lists apart by their content: compound labels go up to 11, and its test names have three digits."""
   try:
     text = tree.read_text(path)
   except (OSError, ValueError):
-    return "basic"  # Where reading it will say what is wrong.
+    return "basic"  # Reading it later explains what is wrong.
   return "compound" if re.search(r"(?im)test_\d{3}\.jpg|\.jpg\s+(?:8|9|10|11)\s*$", text) else "basic"
 
 
@@ -169,7 +169,7 @@ def _read_list(path: Path, labels: tuple[str, ...], findings: Findings) -> list[
   try:
     lines = tree.read_text(path).splitlines()
   except (OSError, ValueError) as error:
-    raise UserError(f"{path} cannot be read ({error}): copy it anew") from error
+    raise UserError(f"{path} cannot be read ({error}): copy it again") from error
   for number, line in enumerate(lines, 1):
     if not line.strip():
       continue
@@ -185,7 +185,7 @@ def _read_list(path: Path, labels: tuple[str, ...], findings: Findings) -> list[
 
 
 def _index(root: Path, others: list[Path], findings: Findings) -> Places:
-  """Everything under `root` with a name of the distributor's, but not what lies under other roots."""
+  """Indexes files below `root` with one of the distributor's names, except those below other roots."""
   places: Places = {}
   archives = []
   for path in tree.walk(root):
@@ -227,14 +227,14 @@ def _annotation(places: Places, name: str, kind: str, read: Callable[[str], T]) 
   try:
     data = place.read()
     if len(data) > _ANNOTATION_LIMIT:
-      raise ValueError(f"longer than {_ANNOTATION_LIMIT} bytes: no annotation of RAF-DB")
+      raise ValueError(f"longer than {_ANNOTATION_LIMIT} bytes: not an annotation of RAF-DB")
     return read(data.decode("utf-8-sig", errors="replace"))
   except (OSError, ValueError) as error:
     raise _Bad(place, error) from None
 
 
 def _where(places: Places, name: str, box: tuple[float, float, float, float] | None) -> str:
-  """The files that place the face, for messages."""
+  """Names the files that place the face, for messages."""
   files = [str(places[name, kind]) for kind in ("auto_attri", "manu_attri") if (name, kind) in places]
   if box:
     x, y, width, height = box

@@ -1,7 +1,7 @@
-"""Frames of a clip as pictures, by PyAV.
+"""Decodes frames of a clip as pictures, with PyAV.
 
-A clip must not be decoded once a frame: stills are read in order, so a process keeps the last clip open and goes on
-from the frame it has reached. No more than one frame of it is in memory.
+Decoding a clip from its start for every frame would be slow. Stills are read in order, so a process keeps the last clip
+open and continues from the current frame. At most one frame of it is in memory.
 """
 
 import contextlib
@@ -14,18 +14,18 @@ from typing import Any
 from jaxfer.data.stills import File, Member
 from jaxfer.errors import UserError
 
-MAX_FRAMES = 10_000  # Of a clip; RAVDESS's last some four seconds.
-MAX_PIXELS = 1 << 24  # Of a frame.
+MAX_FRAMES = 10_000  # Per clip; RAVDESS's clips last about four seconds.
+MAX_PIXELS = 1 << 24  # Per frame.
 
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-  """What a clip says of itself.
+  """Properties of a clip.
 
   Attributes:
-    num_frames: pictures in it.
-    size: such as "1280x720".
-    rate: pictures a second.
+    num_frames: number of frames.
+    size: width and height in pixels, such as "1280x720".
+    rate: frames per second.
   """
 
   num_frames: int
@@ -35,7 +35,7 @@ class Header:
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-  """One picture of a clip, by its number from 0; a place of bytes for `stills.Still`."""
+  """One frame of a clip, by its number from 0; a source of bytes for `stills.Still`."""
 
   clip: File | Member
   number: int
@@ -49,7 +49,7 @@ class Frame:
 
 
 class _Playing:
-  """A clip being decoded; `position` counts the frames it has given."""
+  """A clip being decoded; `position` is the number of frames decoded so far."""
 
   def __init__(self, clip: File | Member):
     self.data = clip.read()
@@ -68,7 +68,7 @@ class _Playing:
           bitmap = io.BytesIO()
           picture.to_image().save(bitmap, "ppm")
           return bitmap.getvalue()
-    raise ValueError(f"the clip breaks off before frame {number}, after {self.position}")
+    raise ValueError(f"the clip ends before frame {number}, after {self.position} frames")
 
 
 @functools.lru_cache(maxsize=1)
@@ -79,16 +79,16 @@ def _play(clip: File | Member) -> _Playing:
 def _frames(data: bytes) -> Iterator[Any]:
   with _av().open(io.BytesIO(data)) as container:
     stream = container.streams.video[0]
-    stream.thread_type = "NONE"  # Every core has a process of its own already.
+    stream.thread_type = "NONE"  # Each core already runs its own process.
     yield from container.decode(stream)
 
 
 def read_header(clip: File | Member) -> Header:
-  """Reads what a clip says of itself; counts its packets where it does not say how many frames it has.
+  """Reads the properties of a clip; counts its packets if the header lacks the number of frames.
 
   Raises:
-    ValueError: no video, or one that is empty or longer than `MAX_FRAMES`.
-    OSError: a file that cannot be read.
+    ValueError: the file is not a video, or one that is empty or longer than `MAX_FRAMES`.
+    OSError: the file cannot be read.
     UserError: PyAV is not installed.
   """
   with _refusing("no video can be read from it"), _av().open(io.BytesIO(clip.read())) as container:
@@ -116,7 +116,7 @@ def _refusing(what: str) -> Iterator[None]:
   """Turns whatever FFmpeg and PyAV raise on damaged bytes into a ValueError."""
   try:
     yield
-  except _av().error.FFmpegError as error:  # Some of them are ValueErrors or OSErrors too, of several lines.
+  except _av().error.FFmpegError as error:  # Some are also ValueErrors or OSErrors with several lines.
     raise ValueError(f"{what} ({error.strerror or type(error).__name__})") from None
   except (ValueError, OSError, UserError):
     raise

@@ -1,8 +1,8 @@
 """RAVDESS (Livingstone and Russo 2018) as stills of its clips, for paper 003; needs PyAV.
 
-Paper 003 says that its subjects sing, so its mixture takes `channel="song"`: 23 actors (none of number 18), without
-disgust and surprise, although the paper counts 24 actors and eight emotions. It trains on frames at equal spacing (the
-default) and judges on other sets.
+Paper 003 says that its subjects sing, so its mixture takes `channel="song"`: 23 actors (all but number 18), without
+disgust and surprise, although the paper counts 24 actors and eight emotions. It trains on equally spaced frames (the
+default) and evaluates on other sets.
 """
 
 import dataclasses
@@ -51,12 +51,12 @@ class Builder(stills_builder.Builder):
   HOMEPAGE = "https://zenodo.org/records/1188976"
 
   def extras(self) -> Mapping[str, Any]:
-    """The trial a still is from, its number there, and how it was acted."""
+    """The trial of a still, the number of the still in it, and how the trial was acted."""
     texts = {name: tfds.features.Text() for name in ("sequence", "channel", "intensity")}
     return {**texts, "frame": tfds.features.Scalar(dtype=np.int32)}
 
   def may_lack(self) -> Sequence[str]:
-    """Nobody sings disgust or surprise."""
+    """Disgust and surprise, which nobody sings."""
     return ("disgust", "surprise") if self.builder_config.channel == "song" else ()
 
   def scan(self, source: Path, findings: Findings) -> list[Still]:

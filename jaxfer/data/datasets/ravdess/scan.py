@@ -1,6 +1,6 @@
-"""The distributor's files of RAVDESS: names, twins and what the clips say of themselves. Decodes no picture.
+"""Scans the distributor's files of RAVDESS for names, twin files and headers of clips; decodes no picture.
 
-The audio-visual file of a trial (01) and the video-only one (02) hold the same pictures: a trial is taken once.
+The audio-visual file of a trial (01) and the video-only file (02) hold the same pictures, so each trial is used once.
 Layout and counts: data/README.md, section 8; Livingstone and Russo (2018).
 """
 
@@ -30,7 +30,7 @@ LABELS = (
   "surprise",
 )  # By code, from 1.
 CHANNELS = ("speech", "song")  # By code, from 1.
-COUNTS = {"speech": (96, *(192,) * 7), "song": (92, *(184,) * 5, 0, 0)}  # Trials a class.
+COUNTS = {"speech": (96, *(192,) * 7), "song": (92, *(184,) * 5, 0, 0)}  # Trials per class.
 NUM_ACTORS = {"speech": 24, "song": 23}
 
 _NAME = re.compile(
@@ -46,7 +46,7 @@ Clip = File | Member
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-  """What the name of a file says, its modality aside; `name` is such as "01-05-02-01-01-12"."""
+  """A trial, from the name of a file without its modality; `name` is, for example, "01-05-02-01-01-12"."""
 
   name: str
 
@@ -78,13 +78,13 @@ def scan(source: Path, channel: str, rule: str, findings: Findings) -> list[Stil
   """Lists the trials of a channel and the frames of each that `rule` chooses.
 
   Args:
-    source: a folder at or above the actors' folders, or of the zip archives as downloaded.
+    source: the folder of the actors' folders or of the downloaded zip archives, or one above it.
     channel: "speech", "song" or "both".
     rule: see `frame_rules`.
-    findings: filled.
+    findings: counts and problems are added to it.
 
   Raises:
-    UserError: no clips anywhere under `source`, or none of the channel.
+    UserError: there are no clips below `source`, or none of the channel.
   """
   files, audio = _list(source, findings)
   if not files:
@@ -102,7 +102,7 @@ def scan(source: Path, channel: str, rule: str, findings: Findings) -> list[Stil
   _count(trials, channels, findings)
   twins = sum(len(places) == 2 for places in trials.values())
   findings.notes.append(
-    f"{twins} trials have both files, 01 with sound and 02 without; their pictures are the same and were taken once"
+    f"{twins} trials have both files, 01 with sound and 02 without; their pictures are the same and were used once"
   )
   if left := len(files) - len(trials):
     findings.notes.append(f"{left} trials of the other channel: left out")
@@ -111,14 +111,14 @@ def scan(source: Path, channel: str, rule: str, findings: Findings) -> list[Stil
 
 
 def _list(source: Path, findings: Findings) -> tuple[dict[Trial, dict[str, Clip]], int]:
-  """Trials by name, each with its files by modality; and how many sound files there are."""
+  """Returns the trials, each with its files by modality, and the number of sound files."""
   found: dict[Trial, dict[str, Clip]] = defaultdict(dict)
   audio = 0
   for name, place in _places(source, findings):
     match = _NAME.fullmatch(name)
     if not match:
       if name.lower().endswith(".mp4"):
-        findings.odd.append(Problem(str(place), "not named as a clip of RAVDESS; left out"))
+        findings.odd.append(Problem(str(place), "its name is not that of a clip of RAVDESS; left out"))
       continue
     modality, extension = match[1], name[-3:].lower()
     if extension == "wav" or modality == "03":
@@ -139,7 +139,7 @@ def _places(source: Path, findings: Findings) -> Iterator[tuple[str, Clip]]:
       packed.append(path)
     else:
       yield path.name, File(path)
-  for path in packed:  # After what is unpacked, which goes before.
+  for path in packed:  # Unpacked files come first, because they take precedence.
     try:
       with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
@@ -187,7 +187,7 @@ def _choose(trials: dict[Trial, dict[str, Clip]], rule: str, findings: Findings)
     for (trial, twins), said in zip(trials.items(), headers, strict=True):
       sound = {name: header for name, header in said.items() if isinstance(header, Header)}
       for name, header in said.items():
-        if isinstance(header, str):  # The twin serves as well.
+        if isinstance(header, str):  # The twin has the same pictures.
           (findings.odd if sound else findings.bad).append(Problem(str(twins[name]), header))
       if not sound:
         continue

@@ -1,1 +1,1 @@
-"""Still drawings of parametric faces: TFDS builder."""
+"""Drawn stills of parametric faces: TFDS builder."""

@@ -19,15 +19,15 @@ class Config(tfds.core.BuilderConfig):
   """The options of the data set.
 
   Attributes:
-    num_subjects: people, named S000, S001, ...; more people leave the first ones as they are.
-    images_per_subject: pictures of each; a multiple of the number of classes shows every class equally often.
-    image_size: S >= 16, side in pixels.
+    num_subjects: number of people, named S000, S001, ...; a larger number does not change the first people.
+    images_per_subject: pictures per person; a multiple of the number of classes shows every class equally often.
+    image_size: S >= 16, edge in pixels.
     channels: 1 (grey) or 3 (RGB).
-    seed: chooses the people and everything else.
-    aligned: whether eyes and mouth lie where RAF-DB's aligned pictures have them.
-    landmark_noise: standard deviation of the landmarks' errors, in hundredths of the picture's side; 0 for none.
-    studio: whether a person's pictures differ in expression and little else, as those recorded in a laboratory do.
-    age: how old the people are on average, 0 to 1 (elderly: lined, sagging, greyer, of weaker expressions).
+    seed: seed of all random numbers.
+    aligned: whether eyes and mouth are placed as in RAF-DB's aligned pictures.
+    landmark_noise: standard deviation of the landmarks' errors, in hundredths of the picture's edge; 0 for none.
+    studio: whether a person's pictures differ in little but the expression, as in a laboratory.
+    age: mean age of the people, 0 to 1 (elderly: wrinkled, sagging, greyer skin, and weaker expressions).
     classes: "seven" of paper 000, or "nine" of paper 004.
   """
 
@@ -50,7 +50,7 @@ class Config(tfds.core.BuilderConfig):
 class Builder(tfds.core.GeneratorBasedBuilder):
   """Draws the stills and writes them as PNG."""
 
-  VERSION = tfds.core.Version("2.0.0")  # 1.0.0 was drawn in float32, and not equal on all machines.
+  VERSION = tfds.core.Version("2.0.0")  # 1.0.0 was drawn in float32, and differed between machines.
 
   def _info(self) -> tfds.core.DatasetInfo:
     size = self.builder_config.image_size

@@ -1,1 +1,1 @@
-"""Drawn objects in the stead of ImageNet: TFDS builder."""
+"""Drawn objects in place of ImageNet: TFDS builder."""

@@ -1,4 +1,4 @@
-"""Drawn objects as a TFDS builder that needs no TensorFlow: shapes with textures, in the stead of ImageNet."""
+"""Drawn objects as a TFDS builder that needs no TensorFlow: shapes with textures, in place of ImageNet."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from jaxfer.data.encode import png
 from jaxfer.data.synthetic import objects
 from jaxfer.ranges import Channels, Count, Range, Seed, StoredSize
 
-_CHUNK = 256  # pictures drawn at once
-_GROUPS = 20  # what a split by people takes whole
+_CHUNK = 256  # Number of pictures drawn at once.
+_GROUPS = 20  # Number of groups that a split by people keeps whole.
 
 
 @dataclasses.dataclass
@@ -20,11 +20,11 @@ class Config(tfds.core.BuilderConfig):
   """The options of the data set.
 
   Attributes:
-    num_classes: 2 to 100, pairs of a shape and a texture.
-    images_per_class: pictures of each class; more pictures leave the first ones as they are.
-    image_size: S >= 16, side in pixels.
+    num_classes: number of pairs of a shape and a texture, 2 to 100.
+    images_per_class: pictures per class; a larger number does not change the first pictures.
+    image_size: S >= 16, edge in pixels.
     channels: 1 (grey) or 3 (RGB).
-    seed: chooses colours, places, backgrounds and everything else but the classes.
+    seed: seed of colours, places, backgrounds and everything else except the classes.
   """
 
   num_classes: Annotated[int, Range(2, objects.MAX_CLASSES)] = 100
@@ -37,11 +37,11 @@ class Config(tfds.core.BuilderConfig):
 class Builder(tfds.core.GeneratorBasedBuilder):
   """Draws the pictures and writes them as PNG.
 
-  `subject` is one of twenty groups, which say nothing of a picture: every class has its pictures in all of them in
-  turn, so that a split by people takes a part of every class.
+  `subject` is one of twenty groups that are unrelated to the pictures. The pictures of each class are assigned to the
+  groups in turn, so a split by people takes a part of every class.
   """
 
-  VERSION = tfds.core.Version("2.0.0")  # 1.0.0 was drawn in float32, and not equal on all machines.
+  VERSION = tfds.core.Version("2.0.0")  # 1.0.0 was drawn in float32, and differed between machines.
 
   def _info(self) -> tfds.core.DatasetInfo:
     config = self.builder_config

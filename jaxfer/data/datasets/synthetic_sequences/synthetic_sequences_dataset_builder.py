@@ -20,12 +20,12 @@ class Config(tfds.core.BuilderConfig):
   """The options of the data set.
 
   Attributes:
-    num_subjects: people, named S000, S001, ...; more people leave the first ones as they are.
-    sequences_per_subject: sequences of each; seven shows every class once.
-    num_frames: T >= 2, frames a sequence.
-    image_size: S >= 16, side in pixels.
+    num_subjects: number of people, named S000, S001, ...; a larger number does not change the first people.
+    sequences_per_subject: sequences per person; seven show every class once.
+    num_frames: number of frames per sequence, T >= 2.
+    image_size: S >= 16, edge in pixels.
     time_course: "onset_apex", "onset_apex_offset" or "fleeting" (`data.synthetic.timecourse`).
-    seed: chooses the people and everything else.
+    seed: seed of all random numbers.
   """
 
   num_subjects: Count = 40
@@ -43,7 +43,7 @@ class Config(tfds.core.BuilderConfig):
 class Builder(tfds.core.GeneratorBasedBuilder):
   """Draws the sequences and writes frames as PNG, flow as compressed int16."""
 
-  VERSION = tfds.core.Version("2.0.0")  # 1.0.0 was drawn in float32, and not equal on all machines.
+  VERSION = tfds.core.Version("2.0.0")  # 1.0.0 was drawn in float32, and differed between machines.
 
   def _info(self) -> tfds.core.DatasetInfo:
     length, size = self.builder_config.num_frames, self.builder_config.image_size

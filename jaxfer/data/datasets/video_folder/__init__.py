@@ -1,1 +1,1 @@
-"""Short videos in folders of classes."""
+"""Short videos in one folder per class."""

@@ -73,7 +73,7 @@ def scan(source: Path, subject_pattern: str, findings: Findings) -> tuple[tuple[
   findings.counts += [Count(f"  {name}", by_class[label]) for label, name in enumerate(names)]
   if pattern is None:
     findings.notes.append(
-      "people are unknown: each video counts as a person of its own, and folds cannot keep people apart"
+      "people are unknown: each video counts as a different person, so folds cannot keep people apart"
     )
   else:
     findings.counts.append(Count("subjects", len({clip.subject for clip in clips})))
