@@ -2,9 +2,9 @@
 
   python -m tests.soak --out runs/soak [--minutes 30] [--trainings 40] [--only training|study]
 
-Two processes run one after the other. The first trains a small run for the given time, and saves a checkpoint every five
-seconds. The second runs a study of the given number of trainings, each of which compiles programs of its own. Each process
-samples itself: the training every five seconds, the study whenever a training begins.
+Two processes run one after the other. The first trains a small run for the given time, and saves a checkpoint every
+five seconds. The second runs a study of the given number of trainings, each of which compiles programs of its own. Each
+process samples itself: the training every five seconds, the study whenever a training begins.
 
 The first third of the samples is warm-up and is ignored. Of each measure, the last third is compared with the middle
 third: the medians of what is held at a time (resident memory, open files, threads, JAX arrays, loaded programs), and
@@ -18,6 +18,7 @@ import argparse
 import concurrent.futures
 import contextlib
 import dataclasses
+import itertools
 import json
 import multiprocessing
 import os
@@ -90,13 +91,13 @@ def compared(samples: Sequence[Sample]) -> dict[str, dict[str, Any]]:
   A sample before which nothing was done since the one before is left out.
 
   Returns:
-    measure -> {"middle": of the middle third, "last": of the last third, "grows": whether it grows by more than it may}.
-    "cpu_seconds" and "compiled" are those of one step or training.
+    measure -> {"middle": of the middle third, "last": of the last third, "grows": whether it grows by more than it
+    may}. "cpu_seconds" and "compiled" are those of one step or training.
 
   Raises:
     ValueError: fewer than nine samples are left.
   """
-  pairs = [(old, new) for old, new in zip(samples, samples[1:], strict=False) if new["done"] > old["done"]]
+  pairs = [(old, new) for old, new in itertools.pairwise(samples) if new["done"] > old["done"]]
   if len(pairs) < 9:
     raise ValueError(f"{len(pairs)} samples are too few to compare, nine are needed: run for longer")
   third, found = len(pairs) // 3, {}
