@@ -139,13 +139,22 @@ class Command:
     arguments: of `jaxfer`.
     folder: what the command writes.
     result: reads the result from the folder.
+    seconds: that the command takes.
+    expected: the result.
   """
 
-  def __init__(self, arguments: Sequence[str], folder: pathlib.Path, result: Callable[[pathlib.Path], Any]):
+  def __init__(
+    self,
+    arguments: Sequence[str],
+    folder: pathlib.Path,
+    result: Callable[[pathlib.Path], Any],
+    compiles: bool = True,
+  ):
     self.arguments, self.folder, self.result = list(arguments), folder, result
     self.log, self.cache = folder.with_suffix(".log"), folder.parent / "programs"
-    self.run()  # Compiles the programs.
-    shutil.rmtree(folder)
+    if compiles:  # Later processes find the programs in the cache.
+      self.run()
+      shutil.rmtree(folder)
     self.seconds = self.run()
     self.expected = result(folder)
     shutil.rmtree(folder)
@@ -181,7 +190,7 @@ def disturb(command: Command, kills: int, draw: random.Random) -> dict[str, int]
     )  # By the process that was killed before; this one removes or replaces it.
     process, began = start(command.arguments, command.log, command.cache), time.monotonic()
     wait, done = draw.uniform(0, command.seconds), counts["kills"] >= kills
-    aimed = counts["while writing"] < _WRITING and counts["kills"] % 2 == 1
+    aimed = counts["while writing"] < _WRITING and counts["kills"] % 2 == 0
     new = set[str]()
     while process.poll() is None and (done or time.monotonic() - began < wait or (aimed and not new)):
       time.sleep(0.002)
@@ -234,7 +243,7 @@ def preparation(out: pathlib.Path, pictures: int = 300) -> Command:
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
     return {"names": names, "fingerprint": json.loads(report.read_text())["fingerprint"]}
 
-  return Command([*arguments, "--data-dir", str(folder)], folder, result)
+  return Command([*arguments, "--data-dir", str(folder)], folder, result, compiles=False)
 
 
 COMMANDS = {"training": training, "study": study, "preparation": preparation}

@@ -1,6 +1,7 @@
-"""The tables of reliability are those of the committed results, and say what was lost; long runs that grow are found."""
+"""The tables of reliability are those of the committed results and say what was lost; growth is found."""
 
 import copy
+import itertools
 import json
 
 import pytest
@@ -72,7 +73,7 @@ def test_the_summary_counts_what_was_tried():
     "foreign code; at most 120 MiB |",
     "| the tests: Python 3.11 with JAX 0.10.0 and 0.10.1; Python 3.12 with JAX 0.11.1 | 4 runs | 6,000 passed, none "
     "failed |",
-    "| lost in all of these | | **nothing** |",
+    "| lost in all of these |  | **nothing** |",
     "",
     "Without results so far: `soak.json`.",
   ]
@@ -108,8 +109,8 @@ def samples(count=30, **growth):
     cpu += (1.0 + growth.get("cpu_seconds", 0) * k) * slowed
     found.append(
       {
-        "seconds": 2.0 * k, "done": 10 * k, "resident_mib": 500.0 + k % 2, "open_files": 20, "threads": 30, "arrays": 40,
-        "programs": 50, "cpu_seconds": cpu, "compiled": 7 + growth.get("compiled", 0) * k,
+        "seconds": 2.0 * k, "done": 10 * k, "resident_mib": 500.0 + k % 2, "open_files": 20, "threads": 30,
+        "arrays": 40, "programs": 50, "cpu_seconds": cpu, "compiled": 7 + growth.get("compiled", 0) * k,
       }
     )  # fmt: skip
     for name in ("resident_mib", "open_files", "threads", "arrays", "programs"):
@@ -147,3 +148,20 @@ def test_warm_up_is_ignored_and_few_samples_are_refused():
   assert not soak.compared(begun)["resident_mib"]["grows"]
   with pytest.raises(ValueError, match="8 samples are too few to compare, nine are needed"):
     soak.compared(samples(9))
+
+
+def test_a_training_and_a_study_are_sampled(tmp_path):
+  training = soak.in_process(soak.train, tmp_path, 12)
+  study = soak.in_process(soak.train_study, tmp_path, 3)
+  assert len(training) >= 2
+  assert len(study) == 3
+  for taken in (training, study):
+    assert all(new["done"] > old["done"] for old, new in itertools.pairwise(taken))
+    assert all(
+      sample[name] > 0
+      for sample in taken
+      for name in ("resident_mib", "open_files", "threads", "cpu_seconds")
+    )
+  assert training[-1]["compiled"] == training[-2]["compiled"]
+  assert study[2]["compiled"] - study[1]["compiled"] >= 4
+  assert study[2]["programs"] == study[1]["programs"]
