@@ -377,12 +377,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
   parsed = flags.parse_args(arguments)
   out, draw = parsed.out.absolute(), random.Random(parsed.seed)
   out.mkdir(parents=True)
-  began, found = time.monotonic(), {}
+  began, found, where = time.monotonic(), {}, environment()
 
   def done(name: str, result: dict[str, Any]) -> None:
     found[name] = result
     print(f"{name}: {result}", flush=True)
-    record = {"environment": environment(), "seconds": round(time.monotonic() - began), "faults": found}
+    record = {"environment": where, "seconds": round(time.monotonic() - began), "faults": found}
     (out / "faults.json").write_text(json.dumps(record, indent=1) + "\n")
 
   for name, make in COMMANDS.items():
