@@ -118,23 +118,15 @@ def span(measures: Mapping[str, Mapping[str, float]], name: str) -> str:
 def long_runs(soak: Found) -> list[list[str]]:
   """A row for each long run."""
   rows = []
-  for name in ("training", "study"):
+  for name, unit in (("training", "step"), ("study", "training")):
     if name not in soak:
       continue
     measures, samples = soak[name]["measures"], soak[name]["samples"]
     minutes = (samples["seconds"][-1] - samples["seconds"][0]) / 60
-    done = samples["done"][-1]
-    what = f"a training of {minutes:.0f} minutes" if name == "training" else "a study of many trainings"
-    often = several(done, "step") if name == "training" else several(done, "training")
     grown = [_MEASURES[measure][0] for measure, values in measures.items() if values["grows"]]
     outcome = f"**grows**: {listed(grown)}" if grown else "no growth"
-    rows.append(
-      [
-        what,
-        often,
-        f"{outcome}: memory {span(measures, 'resident_mib')}, CPU time {span(measures, 'cpu_seconds')} each",
-      ]
-    )
+    outcome += f": memory {span(measures, 'resident_mib')}, CPU time {span(measures, 'cpu_seconds')} a {unit}"
+    rows.append([f"a long {name}", f"{several(soak[name]['done'], unit)} in {minutes:.0f} minutes", outcome])
   return rows
 
 

@@ -181,7 +181,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
       samples = in_process(part, out, amount)
       measures = compared(samples)
       columns = {measure: [sample[measure] for sample in samples] for measure in samples[0]}
-      found[name] = {"measures": measures, "samples": columns}
+      done = samples[-1]["done"] if name == "training" else amount
+      found[name] = {"done": done, "measures": measures, "samples": columns}
       (out / "soak.json").write_text(json.dumps(found) + "\n")
       for measure, values in measures.items():
         grown |= values["grows"]
