@@ -115,6 +115,11 @@ def span(measures: Mapping[str, Mapping[str, float]], name: str) -> str:
   return f"{middle} to {last}{_MEASURES[name][1]}"
 
 
+def allowed(values: Mapping[str, float]) -> str:
+  """By how much a measure may grow: "2 %"."""
+  return f"{100 * values['allowed']:.0f} %"
+
+
 def long_runs(soak: Found) -> list[list[str]]:
   """A row for each long run."""
   rows = []
@@ -124,7 +129,7 @@ def long_runs(soak: Found) -> list[list[str]]:
     measures, samples = soak[name]["measures"], soak[name]["samples"]
     minutes = (samples["seconds"][-1] - samples["seconds"][0]) / 60
     grown = [_MEASURES[measure][0] for measure, values in measures.items() if values["grows"]]
-    outcome = f"**grows**: {listed(grown)}" if grown else "no growth"
+    outcome = f"**grows**: {listed(grown)}" if grown else "steady"
     outcome += f": memory {span(measures, 'resident_mib')}, CPU time {span(measures, 'cpu_seconds')} a {unit}"
     rows.append([f"a long {name}", f"{several(soak[name]['done'], unit)} in {minutes:.0f} minutes", outcome])
   return rows
@@ -204,11 +209,15 @@ def details(results: Found) -> str:
     soak = results["soak"]
     runs = [name for name in ("training", "study") if name in soak]
     rows = [
-      [words, *(span(soak[name]["measures"], measure) for name in runs)]
+      [
+        words,
+        *(span(soak[name]["measures"], measure) for name in runs),
+        allowed(soak[runs[0]]["measures"][measure]),
+      ]
       for measure, (words, _) in _MEASURES.items()
     ]
     parts.append(f"**Long runs** ({origin(soak)}), from the middle third to the last:")
-    parts.append(markdown(["measure", *runs], rows))
+    parts.append(markdown(["measure", *runs, "may grow by"], rows))
   if "hostile" in results:
     columns = ("kind", "tried", "read", "refused", "failed", "peak_mib", "slowest_seconds")
     rows = [

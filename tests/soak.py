@@ -91,8 +91,8 @@ def compared(samples: Sequence[Sample]) -> dict[str, dict[str, Any]]:
   A sample before which nothing was done since the one before is left out.
 
   Returns:
-    measure -> {"middle": of the middle third, "last": of the last third, "grows": whether it grows by more than it
-    may}. "cpu_seconds" and "compiled" are those of one step or training.
+    measure -> {"middle": of the middle third, "last": of the last third, "allowed": the share by which it may grow,
+    "grows": whether it grows by more}. "cpu_seconds" and "compiled" are those of one step or training.
 
   Raises:
     ValueError: fewer than nine samples are left.
@@ -110,7 +110,8 @@ def compared(samples: Sequence[Sample]) -> dict[str, dict[str, Any]]:
       statistics.quantiles(part, n=4, method="inclusive")[0 if name in COSTS else 1]
       for part in (values[third:-third], values[-third:])
     )
-    found[name] = {"middle": middle, "last": last, "grows": last > middle * (1 + allowed)}
+    grows = last > middle * (1 + allowed)
+    found[name] = {"middle": middle, "last": last, "allowed": allowed, "grows": grows}
   return found
 
 
