@@ -102,15 +102,16 @@ def test_files_that_are_missing_are_named(tmp_path):
 
 
 def samples(count=30, **growth):
-  """Samples of a run in which a measure grows by the given amount with every sample; a neighbour slows a part down."""
+  """Samples of a run in which a measure grows with every sample; neighbours slow the last ten down by a half."""
   found, cpu = [], 0.0
   for k in range(count):
-    slowed = 1.5 if k % 3 == 0 else 1.0
+    slowed = 1.5 if k >= count - 10 else 1.0
     cpu += (1.0 + growth.get("cpu_seconds", 0) * k) * slowed
     found.append(
       {
         "seconds": 2.0 * k, "done": 10 * k, "resident_mib": 500.0 + k % 2, "open_files": 20, "threads": 30,
-        "arrays": 40, "programs": 50, "cpu_seconds": cpu, "compiled": 7 + growth.get("compiled", 0) * k,
+        "arrays": 40 + 10 * (k % 5), "programs": 50, "cpu_seconds": cpu, "reference_seconds": 0.02 * slowed,
+        "compiled": 7 + growth.get("compiled", 0) * k**2,
       }
     )  # fmt: skip
     for name in ("resident_mib", "open_files", "threads", "arrays", "programs"):
@@ -134,6 +135,7 @@ def test_a_run_that_does_not_grow_passes():
     ("arrays", 1),
     ("programs", 1),
     ("cpu_seconds", 0.02),
+    ("compiled", 1),
   ],
 )
 def test_growth_is_found(name, step):

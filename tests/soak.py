@@ -6,12 +6,17 @@ Two processes run one after the other. The first trains a small run for the give
 five seconds. The second runs a study of the given number of trainings, each of which compiles programs of its own. Each
 process samples itself: the training every five seconds, the study whenever a training begins.
 
-The first third of the samples is warm-up and is ignored. Of each measure, the last third is compared with the middle
-third: the medians of what is held at a time (resident memory, open files, threads, JAX arrays, loaded programs), and
-the lower quartiles of what each step or training costs (CPU seconds, compiled programs). CPU seconds do not count the
-time spent waiting for a core, and a neighbour on the same machine that slows many steps down hardly touches the fastest
-quarter. A measure may grow by the share in `ALLOWED`. The figures are written to OUT/soak.json. If a measure grows by
-more, the exit code is 1.
+The first third of the samples is warm-up and is ignored. Of each measure, the median of the last third is compared with
+that of the middle third. Some are held at a time: resident memory, open files, threads, JAX arrays, loaded programs.
+Others are what a step or training costs: CPU seconds, compiled programs. Two things make the measures robust:
+
+- CPU seconds do not count the time spent waiting for a core, but neighbours on the same machine slow the cores down.
+  So each sample also times a fixed computation, and CPU seconds are scaled to the median speed of that computation.
+- Arrays that were saved refer to themselves, so that only Python's garbage collector frees them, now and then. So the
+  fewest arrays of each third are compared.
+
+A measure may grow by the share in `ALLOWED`. The figures are written to OUT/soak.json. If a measure grows by more, the
+exit code is 1.
 """
 
 import argparse
@@ -67,6 +72,13 @@ class Sampler:
     del duration, details
     self._compiled += event == "/jax/core/compile/backend_compile_duration"
 
+  def _reference(self) -> float:
+    """CPU seconds of a fixed computation in this thread."""
+    began, total = time.thread_time(), 0
+    for number in range(300_000):
+      total += number % 7
+    return time.thread_time() - began
+
   def take(self, done: int) -> None:
     """Adds a sample; `done` is the number of steps or trainings that are done."""
     pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
@@ -80,6 +92,7 @@ class Sampler:
         "arrays": len(jax.live_arrays()),
         "programs": len(jax.devices()[0].client.live_executables()),
         "cpu_seconds": round(time.process_time(), 3),
+        "reference_seconds": round(self._reference(), 5),
         "compiled": self._compiled,
       }
     )
@@ -101,15 +114,17 @@ def compared(samples: Sequence[Sample]) -> dict[str, dict[str, Any]]:
   if len(pairs) < 9:
     raise ValueError(f"{len(pairs)} samples are too few to compare, nine are needed: run for longer")
   third, found = len(pairs) // 3, {}
+  speed = statistics.median(sample["reference_seconds"] for sample in samples)
   for name, allowed in ALLOWED.items():
     if name in COSTS:
       values = [(new[name] - old[name]) / (new["done"] - old["done"]) for old, new in pairs]
+      if name == "cpu_seconds":
+        slowed = [(old["reference_seconds"] + new["reference_seconds"]) / 2 / speed for old, new in pairs]
+        values = [value / slower for value, slower in zip(values, slowed, strict=True)]
     else:
       values = [new[name] for _, new in pairs]
-    middle, last = (
-      statistics.quantiles(part, n=4, method="inclusive")[0 if name in COSTS else 1]
-      for part in (values[third:-third], values[-third:])
-    )
+    summary = min if name == "arrays" else statistics.median
+    middle, last = summary(values[third:-third]), summary(values[-third:])
     grows = last > middle * (1 + allowed)
     found[name] = {"middle": middle, "last": last, "allowed": allowed, "grows": grows}
   return found
