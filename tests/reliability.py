@@ -213,7 +213,7 @@ def details(results: Found) -> str:
   if "faults" in results:
     faults = results["faults"]
     ends = sum(own.get("ends", 0) for own in faults["faults"].values())
-    text = f"The killed commands came to their end {several(ends, 'time')}. All trials took {faults['seconds']:,} seconds."
+    text = f"The killed commands came to their end {several(ends, 'time')}. All took {faults['seconds']:,} seconds."
     parts.append(f"**Faults** ({origin(faults)}). {text}")
   if "soak" in results:
     soak = results["soak"]
