@@ -5,8 +5,8 @@ from): `conv_rnn/...` outputs and directional derivatives, `layers` those of eve
 outputs. Derivatives through ReLUs are left out, since rounding decides on which side of the kink some units lie.
 `--precision highest` is the default here: the goldens are float64, and TF32 or bfloat16 products differ by 1e-3. The
 cases are tiny, so their times say nothing. The exit code is 1 where a case does not run or is off by 2 %. What is
-beyond the tolerance but nearer than that is recorded as a mismatch alone. A recurrence that has an implementation of
-its own on some platform belongs in this list.
+beyond the tolerance of the back end (tests/golden/tolerances.py) but nearer than that is recorded as a mismatch alone.
+A recurrence that has an implementation of its own on some platform belongs in this list.
 """
 
 import functools
@@ -26,6 +26,7 @@ import conv_rnn_cases
 import face_cases
 import landmark_fusion_cases
 import nets_cases
+import tolerances
 import vae_cases
 
 CONV_RNN = (
@@ -34,8 +35,6 @@ CONV_RNN = (
 )  # fmt: skip
 NETS = ("layers", "encoder", "decoder", "resnet18_train", "resnet50_train", "resnet50_eval")
 FACES = ("adaface50", "insightface18_train")
-# In float32 against float64, of the largest value of each array; and what no rounding explains, TF32's included.
-_TOLERANCE, _WRONG = 1e-4, 2e-2
 
 
 class Golden(NamedTuple):
@@ -152,24 +151,25 @@ def wrong(record: records.Record) -> bool:
   agreement = record["agreement"]
   if record["status"] not in ("ok", "mismatch"):
     return True
-  return agreement["error"] is None or agreement["error"] > _WRONG
+  return agreement["error"] is None or agreement["error"] > tolerances.WRONG
 
 
 def main() -> None:
   flags = harness.parser(__doc__)
   flags.set_defaults(runs=harness.LEAST_RUNS, precision="highest")
   session = harness.session("goldens", flags.parse_args())
+  tolerance = tolerances.here().net
   done: list[records.Record] = []
   for name, make in CASES.items():
     if (found := session.recorded(name, ["jaxfer"])) is None:
       golden = make()
-      case = harness.Case(name, {}, {}, _TOLERANCE, budget=1.0)
+      case = harness.Case(name, {}, {}, tolerance, budget=1.0)
       file = f"tests/golden/{name.partition('/')[0]}.npz"
       ours = harness.Contender("jaxfer", functools.partial(prepare, golden))
       found = session.measure(case, [ours], functools.partial(dict, golden.want), file)
     done += found
   off = sum(record["status"] != "ok" for record in done)
-  print(f"  {len(done)} goldens, {off} beyond {_TOLERANCE:g}, {sum(map(wrong, done))} wrong")
+  print(f"  {len(done)} goldens, {off} beyond {tolerance:g}, {sum(map(wrong, done))} wrong")
   sys.exit(1 if any(map(wrong, done)) else 0)
 
 
