@@ -5,7 +5,8 @@
 Each step is the program that `jaxfer.train` runs with the driver `steps`: sampling and augmentation, the gradients'
 sums, statistics over the batch, the optimizer, the guard against what is not finite. It is compiled three ways for
 four chips: one training with its batch divided among all, four trainings side by side, and two trainings with each
-batch divided in two. Nothing runs. A collective is an operation of the compiled program in which chips exchange data;
+batch divided in two. For another topology, such as v5e:4x4, it is compiled with its batch divided among all chips only.
+Nothing runs. A collective is an operation of the compiled program in which chips exchange data;
 its bytes are those of its operands on one chip. What they take on more chips is estimated on paper from the published
 bandwidth.
 
@@ -44,8 +45,8 @@ from jaxfer.train.stage import Stage
 from jaxfer.train.state import begin
 
 TOPOLOGY = "v5e:2x2"
-# Ways to divide four chips: shards of a batch.
-DIVISIONS = {"batch divided among 4": 4, "4 members side by side": 1, "2 members, each batch divided in 2": 2}
+# Further ways to divide four chips: shards of a batch.
+BY_MEMBERS = {"4 members side by side": 1, "2 members, each batch divided in 2": 2}
 ROWS, BATCH = 64, 16
 # Published for a v5e chip (Google Cloud's page on TPU v5e): 1,600 Gbit/s between chips, 1.5 GHz.
 LINKS, CLOCK = 200e9, 1.5e9
@@ -153,6 +154,11 @@ def steps() -> dict[str, Any]:
   }
 
 
+def divisions(chips: int) -> dict[str, int]:
+  """Returns the ways to divide chips: shards of a batch by name."""
+  return {f"batch divided among {chips}": chips} | (BY_MEMBERS if chips == 4 else {})
+
+
 def lower(step: Step, placement: Placement) -> jax.stages.Lowered:
   """The engine's step on a placement."""
   state = placement.abstract(jax.eval_shape(lambda v: begin(step.stage, v), step.variables))
@@ -195,14 +201,16 @@ def efficiency(found: Sequence[Collective], cycles: float, chips: int) -> float:
   return cycles / CLOCK / (cycles / CLOCK + waiting)
 
 
-def record(name: str, division: str, topology: str, compiled: tpu_compile.Compiled) -> records.Record:
+def record(
+  name: str, division: str, shards: int, topology: str, compiled: tpu_compile.Compiled
+) -> records.Record:
   """What a compiled step exchanges, in the common schema; where one training has all chips, with the estimates."""
   found = collectives(compiled.text)
   about: dict[str, Any] = {
     "collectives": [dataclasses.asdict(one) for one in found],
     "pallas_kernels": compiled.text.count('custom_call_target="tpu_custom_call"'),
   }
-  if DIVISIONS[division] == len(tpu_compile.devices(topology)):
+  if shards == len(tpu_compile.devices(topology)):
     cycles = committed_cycles(name)
     about["cycles_on_one_chip"] = cycles
     about["efficiency"] = {str(chips): efficiency(found, cycles, chips) for chips in CHIPS}
@@ -214,7 +222,7 @@ def record(name: str, division: str, topology: str, compiled: tpu_compile.Compil
     "status": "compiled",
     "reason": None,
     "quick": False,
-    "settings": {"topology": topology, "shards": DIVISIONS[division], "batch": BATCH},
+    "settings": {"topology": topology, "shards": shards, "batch": BATCH},
     "dtype": "bfloat16",
     "matmul_precision": "default",
     "seconds": None,
@@ -235,7 +243,7 @@ def record(name: str, division: str, topology: str, compiled: tpu_compile.Compil
 def main() -> None:
   flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   flags.add_argument("--only", default="", metavar="TEXT", help="steps whose name contains this")
-  flags.add_argument("--topology", default=TOPOLOGY, help="of four chips")
+  flags.add_argument("--topology", default=TOPOLOGY, help="the chips, such as v5e:4x4")
   flags.add_argument("--output", type=pathlib.Path, help="JSON lines to append to")
   arguments = flags.parse_args()
   jax.config.update("jax_enable_compilation_cache", False)
@@ -249,7 +257,7 @@ def main() -> None:
     step = make()
     size = sum(4 * leaf.size for leaf in jax.tree.leaves(step.variables["params"]))
     print(f"{name}: parameters {size / 2**20:.2f} MiB", flush=True)
-    for division, shards in DIVISIONS.items():
+    for division, shards in divisions(len(devices)).items():
       placement = Placement(devices, shards)
       mesh = placement.mesh.abstract_mesh
 
@@ -258,7 +266,7 @@ def main() -> None:
           return lower(step, placement)
 
       compiled = tpu_compile.compile_program(lowered, arguments.topology)
-      made = record(name, division, arguments.topology, compiled)
+      made = record(name, division, shards, arguments.topology, compiled)
       records.append(path, [made])
       print(line(made), flush=True)
 

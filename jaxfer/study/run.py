@@ -55,7 +55,7 @@ def train(
     Interrupted: SIGTERM or SIGINT arrived. The state has been saved.
   """
   configuration.check(config, options_of)
-  together.check_program({"config": configuration.to_json(config), "resume": resume})
+  together.check_program({"": config}, resume=resume)
   with together.hold(workdir, folders.hold(workdir, folders.RUN, data_dir, log)):
     begun = processes.decided(lambda: _begun(config, workdir, resume))
     data = together.load(config, data_dir)

@@ -63,8 +63,8 @@ def run(
     Interrupted: SIGTERM or SIGINT arrived. The state has been saved.
   """
   study, rows = configuration.resolve(study, preset, assignments, options_of)
-  configs = {f"row {name}": configuration.to_json(config) for name, config in rows.items()}
-  together.check_program({**configs, "seeds": study.named_seeds, "resume": resume})
+  configs = {f"row '{name}' with ": config for name, config in rows.items()}
+  together.check_program(configs, seeds=list(study.named_seeds), resume=resume)
   with together.hold(workdir, folders.hold(workdir, folders.STUDY, data_dir, log)):
     own = _Study(study, rows, workdir, data_dir, log)
     processes.alone(lambda: _begin(study, rows, workdir, resume), None)

@@ -1,6 +1,7 @@
 """What several processes do together before they train: compare themselves, share the work directory, read the data."""
 
 import contextlib
+import json
 import pathlib
 import secrets
 from collections.abc import Iterator, Mapping
@@ -9,6 +10,7 @@ from typing import Any
 import jax
 import jaxlib
 
+from jaxfer import config as configuration
 from jaxfer.config import RunConfig
 from jaxfer.data import records
 from jaxfer.errors import UserError
@@ -16,17 +18,34 @@ from jaxfer.study import trainings
 from jaxfer.train import processes
 
 
-def check_program(command: Mapping[str, Any]) -> None:
+def check_program(configs: Mapping[str, RunConfig], **command: Any) -> None:
   """Compares the program and the command of all processes.
 
   Args:
-    command: name -> value that JSON can hold.
+    configs: the configs to train, by a name for messages.
+    command: further values that JSON can hold.
 
   Raises:
     UserError: two processes differ. The message has both values.
   """
   versions = {"jaxfer": trainings.revision(), "jax": jax.__version__, "jaxlib": jaxlib.__version__}
-  processes.check_same({**versions, **command})
+  flat = {f"{name}{key}": value for name, one in configs.items() for key, value in _flat(one).items()}
+  processes.check_same({**versions, **command, **flat})
+
+
+def _flat(config: RunConfig) -> dict[str, Any]:
+  """Returns the values of a config by their keys, such as "execution.devices"."""
+  flat: dict[str, Any] = {}
+
+  def walk(prefix: str, tree: Mapping[str, Any]) -> None:
+    for key, value in tree.items():
+      if isinstance(value, Mapping):
+        walk(prefix if key == "options" else f"{prefix}{key}.", value)
+      else:
+        flat[prefix + key] = value
+
+  walk("", json.loads(configuration.to_json(config)))
+  return flat
 
 
 @contextlib.contextmanager

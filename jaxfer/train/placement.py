@@ -159,6 +159,13 @@ class Placement:
       return tree
     return jax.tree.map(lambda array: put(array, NamedSharding(self.mesh, spec)), tree)
 
+  def _abstract_given(self, tree: PyTree, spec: PartitionSpec) -> PyTree:
+    """Returns what stands for the result of `_given` when a program is lowered."""
+    if self.processes == 1:
+      return tree
+    sharding = NamedSharding(self.mesh, spec)
+    return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding), tree)
+
   def _slotted(self, array: Any) -> Any:
     """Extends [given members, ...] to [members, ...]; slots without a member get a copy of the first member."""
     indices = np.arange(self.members)
@@ -419,7 +426,7 @@ class Placement:
       plan, active = {name: column[0] for name, column in plan.items()}, active[0]
     gates, planned = self._plan_specs(driver)
     arguments = self._arguments(state.trainable, state.frozen, data, keys, hparams)
-    plans = self._given(active, gates), self._given(plan, planned)
+    plans = self._abstract_given(active, gates), self._abstract_given(plan, planned)
     lowered: jax.stages.Lowered = self._program(stage, driver).lower(*arguments, *plans)
     return lowered
 
