@@ -134,37 +134,37 @@ def page() -> str:
   links = tpu_mesh.LINKS / 1e9
   return f"""# On more chips and hosts
 
-`python -m benchmarks.scaling --write` makes this page from committed records. **Everything about TPUs here was compiled,
-not run**: no chip was at hand. [DISTRIBUTED.md](../jaxfer/train/DISTRIBUTED.md) says how to start a training on several
-machines.
+`python -m benchmarks.scaling --write` makes this page from committed records. **Everything about TPUs here was
+compiled, not run**: no chip was at hand. [DISTRIBUTED.md](../jaxfer/train/DISTRIBUTED.md) says how to start a training
+on several machines.
 
 ## What a step exchanges, and the expected efficiency
 
 Each chip keeps its batch, so the whole batch grows with the chips. The exchange was read from the engine's own training
 steps, compiled for TPU v5e 2 x 2 (one host) and 4 x 4 (four hosts); its bytes are those of the results on one chip. The
 time to compute is that of the static schedule at {tpu_mesh.CLOCK / 1e9:.1f} GHz. The efficiency is the estimated share
-of the time in which chips compute, if nothing overlaps: an all-reduce of B bytes over n chips moves 2 B (n - 1) / n bytes
-through links of {links:.0f} GB/s, and each collective waits a microsecond for each of the sqrt(n) hops of the torus. All
-{max(tpu_mesh.CHIPS)} chips are of one slice, whose hosts exchange through the same links as its chips.
+of the time in which chips compute, if nothing overlaps. An all-reduce of B bytes over n chips moves 2 B (n - 1) / n
+bytes through links of {links:.0f} GB/s, and each collective waits a microsecond for each of the sqrt(n) hops of the
+torus. All {max(tpu_mesh.CHIPS)} chips are of one slice, whose hosts exchange through the same links as its chips.
 
 {efficiencies()}
 
-Members side by side exchange nothing (`benchmarks/README.md`, "Several chips"), so a study with at least as many trainings
-as chips is expected to lose only the time of the slowest. The ResNets wait most, because each of their norms sums its
-statistics over the whole batch, one after another. Several slices, and GPUs on several machines, exchange through a slower
-network; no estimate is made for them.
+Members side by side exchange nothing (`benchmarks/README.md`, "Several chips"), so a study with at least as many
+trainings as chips is expected to lose only the time of the slowest. The ResNets wait most, because each of their norms
+sums its statistics over the whole batch, one after another. Several slices, and GPUs on several machines, exchange
+through a slower network; no estimate is made for them.
 
 ## What a host must feed
 
 Resident data need no feeding: they are on each device, and only indices are sent. Streamed data come from each host for
-its own chips. The input pipeline was measured on a CPU ({disk.cpu}, {disk.threads} threads), not on a TPU's host: it read
-and decoded {disk.bytes / 1e6:,.0f} MB/s of uint8 images from PNG files, and gathered {memory.bytes / 1e6:,.0f} MB/s from
-memory. The last columns divide what the {CHIPS_OF_A_HOST} chips of a host take by these rates per thread.
+its own chips. The input pipeline was measured on a CPU ({disk.cpu}, {disk.threads} threads), not on a TPU's host. It
+read and decoded {disk.bytes / 1e6:,.0f} MB/s of uint8 images from PNG files, and gathered {memory.bytes / 1e6:,.0f} MB/s
+from memory. The last columns divide what the {CHIPS_OF_A_HOST} chips of a host take by these rates per thread.
 
 {feeding()}
 
-Where a host has fewer threads than the table asks for (a v5e host of {CHIPS_OF_A_HOST} chips has 112), chips wait for data
-that come from PNG files. Such data should be resident, or in the host's memory.
+Where a host has fewer threads than the table asks for (a v5e host of {CHIPS_OF_A_HOST} chips has 112), chips wait for
+data that come from PNG files. Such data should be resident, or in the host's memory.
 """
 
 
