@@ -158,7 +158,8 @@ through a slower network; no estimate is made for them.
 
 Resident data need no feeding: they are on each device, and only indices are sent. Streamed data come from each host for
 its own chips. The input pipeline was measured on a CPU ({disk.cpu}, {disk.threads} threads), not on a TPU's host. It
-read and decoded {disk.bytes / 1e6:,.0f} MB/s of uint8 images from PNG files, and gathered {memory.bytes / 1e6:,.0f} MB/s
+read and decoded {disk.bytes / 1e6:,.0f} MB/s of uint8 images from PNG files, and gathered
+{memory.bytes / 1e6:,.0f} MB/s
 from memory. The last columns divide what the {CHIPS_OF_A_HOST} chips of a host take by these rates per thread.
 
 {feeding()}

@@ -23,6 +23,7 @@ computing.
 import argparse
 import dataclasses
 import datetime
+import functools
 import math
 import pathlib
 import re
@@ -183,15 +184,18 @@ def collectives(text: str) -> list[Collective]:
 def committed_cycles(name: str) -> float:
   """Cycles of a step on one chip by the static schedule, from the committed results."""
   case, implementation = CASES[name]
-  found = [
-    record["compiled"]["schedule_cycles"]
+  return _cycles()[f"v5e:1x1/{case}", implementation]
+
+
+@functools.cache
+def _cycles() -> dict[tuple[str, str], float]:
+  """Cycles of everything that `benchmarks.tpu` compiled, by case and implementation; later records replace earlier."""
+  return {
+    (record["case"], record["implementation"]): float(record["compiled"]["schedule_cycles"])
     for path in sorted(harness.RESULTS.glob("tpu-compiled-*.jsonl"))
     for record in records.read(path)
-    if record["case"] == f"v5e:1x1/{case}"
-    and record["implementation"] == implementation
-    and record["compiled"]
-  ]
-  return float(found[-1])
+    if record["compiled"] and "schedule_cycles" in record["compiled"]
+  }
 
 
 def efficiency(found: Sequence[Collective], cycles: float, chips: int) -> float:

@@ -16,6 +16,7 @@ CONTROL = "\x01jaxfer "
 _RUNTIME = re.compile(rb"[EF]\d{4} .*(coordination_service|client\.h)")
 _FATAL = b"Terminating process because the JAX distributed service detected fatal errors"
 _LISTED = re.compile(r"(?:unhealthy \(stopped sending heartbeats\)|timed out task names):\n((?:.*\d+\n)+)")
+_FAILED = re.compile(r"Task (\d+) heartbeat timeout")
 _RESUME = "start all processes again, with --resume"
 
 
@@ -48,14 +49,16 @@ def meaning(message: str, facts: Mapping[str, Any]) -> str:
   """
   hosts, heartbeat = facts.get("hosts", []), facts.get("heartbeat")
   own = f"process {facts['process']} ends: " if "process" in facts else ""
-  if listed := _LISTED.search(message):
+  if failed := _FAILED.findall(message):
+    missing = sorted({int(number) for number in failed})
+  elif listed := _LISTED.search(message):
     missing = sorted({int(re.findall(r"\d+", line)[-1]) for line in listed[1].splitlines()})
   elif "RegisterTask" in message:
     return (
       "not all processes reached the coordinator in time: start all of them, each with its own --process-id and the "
       "same --coordinator, an address of process 0 that every machine can reach"
     )
-  elif any(sign in message for sign in ("/Heartbeat", "PollForError", "Failed to send RPC")):
+  elif any(sign in message for sign in ("/Heartbeat", "Failed to send RPC")):
     missing = [0]  # The coordinator does not answer.
   else:
     return f"{own}{message.splitlines()[0]}"

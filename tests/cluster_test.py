@@ -25,6 +25,9 @@ MESSAGES = {
   "not ended": HEAD
   + "INTERNAL: Shutdown barrier has failed.\n# of tasks that reached the barrier: 1/3.\n"
   + "The first task at the barrier: 1. Some timed out task names:\n0\n2\n [tensorflow.BarrierError]\n",
+  "failed": HEAD
+  + "INTERNAL: Shutdown barrier has failed.\nBarrier result: 'INTERNAL: Barrier failed because: task is set to ERROR: "
+  + "UNAVAILABLE: Task 1 heartbeat timeout.\n\nRPC: /xla.coordination.CoordinationService/PollForError\n",
   "late": HEAD
   + "DEADLINE_EXCEEDED: Deadline Exceeded\n\nRPC: /xla.coordination.CoordinationService/RegisterTask\n",
   "unknown": HEAD + "INTERNAL: a fault of its own\n",
@@ -48,6 +51,7 @@ def told(**facts):
     ("silent", f"process 2 ends: processes 1 (b), 3 (d) of 4 {FOLLOWS}"),
     ("coordinator killed", f"process 2 ends: process 0 (a) of 4 {FOLLOWS}"),
     ("coordinator stopped", f"process 2 ends: process 0 (a) of 4 {FOLLOWS}"),
+    ("failed", f"process 2 ends: process 1 (b) of 4 {FOLLOWS}"),
     ("not ended", f"process 2 ends: processes 0 (a), 2 (c) of 4 {FOLLOWS}"),
     ("unknown", f"process 2 ends: {HEAD}INTERNAL: a fault of its own"),
   ],

@@ -40,7 +40,7 @@ class Started:
     systems: str = "toy",
     *,
     heartbeat: int = 60,
-    seeds: Sequence[int] = (),
+    seeds: Sequence[int | None] = (),
     more: Sequence[Sequence[str]] = (),
   ):
     """Starts the processes.
@@ -51,7 +51,7 @@ class Started:
       arguments: of the command line.
       systems: "toy" or "small".
       heartbeat: in seconds.
-      seeds: of each process's records, 0 if empty.
+      seeds: of each process's records, 0 if empty; None is a process without records.
       more: further arguments of each process.
     """
     folder.mkdir(parents=True)
@@ -114,17 +114,24 @@ def _main() -> int:
   import pytest
 
   from jaxfer import cli
+  from jaxfer.errors import UserError
   from jaxfer.study import trainings
   from tests import small_systems, study_toy
 
   systems, seed, *arguments = sys.argv[1:]
+
+  def load(config, data_dir):
+    if seed == "None":
+      raise UserError(f"data set '{config.data.name}' is not prepared in {data_dir}")
+    return study_toy.records(int(seed))
+
   with contextlib.ExitStack() as stack:
     if systems == "small":
       stack.enter_context(small_systems.installed())
     else:
       patch = stack.enter_context(pytest.MonkeyPatch.context())
       study_toy.install(patch)
-      patch.setattr(trainings, "load_data", lambda config, data_dir: study_toy.records(int(seed)))
+      patch.setattr(trainings, "load_data", load)
     return cli.main(arguments)
 
 
