@@ -76,11 +76,11 @@ def start(args: argparse.Namespace, distributed: bool) -> None:
     "heartbeat_timeout_seconds": args.heartbeat,
     "shutdown_timeout_seconds": _DEPARTURE,
   }
+  if where is not None:
+    # Otherwise the environment would choose the devices.
+    options |= {**where, "cluster_detection_method": "deactivate"}
   try:
-    # With all three flags, the environment must not choose devices.
-    jax.distributed.initialize(
-      **(where or {}), **options, **({"cluster_detection_method": "deactivate"} if where else {})
-    )
+    jax.distributed.initialize(**options)
   except ValueError as error:
     raise UserError(
       f"no cluster found in the environment ({error}): give --coordinator HOST:PORT --num-processes N --process-id K"

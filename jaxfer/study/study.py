@@ -6,6 +6,7 @@ that rows which differ only in numeric hyperparameters are trained together.
 """
 
 import dataclasses
+import functools
 import gc
 import pathlib
 import re
@@ -128,9 +129,9 @@ class _Study:
         self.log(f"{counted}: done before")
         continue
       source = self.sources.get(row.init_from or "")
-      if source is not None and not processes.decided(lambda source=source: source.ready):
+      if source is not None and not processes.decided(functools.partial(_ready, source)):
         source.train(self.task, self.study.named_seeds[0], self.log)
-      failure = None if source is None else processes.decided(lambda source=source: source.failure)
+      failure = None if source is None else processes.decided(functools.partial(_failure, source))
       if failure:
         self.log(f"{counted}: not trained, its pre-training {failure}")
         self._store(self.places[row.name], {"not_trained": failure}, [])
@@ -180,6 +181,14 @@ class _Study:
     self.log("")
     self.log(report.text(made))
     return made
+
+
+def _ready(source: Source) -> bool:
+  return source.ready
+
+
+def _failure(source: Source) -> str | None:
+  return source.failure
 
 
 def _start(

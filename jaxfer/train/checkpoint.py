@@ -150,7 +150,7 @@ class Checkpoints:
 
   def _damaged(self) -> tuple[list[tuple[int, str]], int | None]:
     """Returns the newest checkpoints if they are damaged, with the damage, and the number of the intact one before."""
-    damaged = []
+    damaged: list[tuple[int, str]] = []
     for number in reversed(self._whole()):
       damage, _ = self._compare(number)
       if damage is None:

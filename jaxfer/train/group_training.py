@@ -243,8 +243,8 @@ class GroupTraining:
 
   def _asked(self) -> tuple[int, int]:
     """Returns the signal that asks for a stop, or 0, and whether a checkpoint is due, or 0. All processes agree."""
-    due = time.monotonic() - self.saved > self.execution.checkpoint_seconds
-    stop, due = self._votes.turn((self.caught[0] if self.caught else 0, int(due)))
+    own = int(time.monotonic() - self.saved > self.execution.checkpoint_seconds)
+    stop, due = self._votes.turn((self.caught[0] if self.caught else 0, own))
     return stop, due
 
   def _absorb(self, stage: Stage, pending: tuple[int, int, np.ndarray, PyTree] | None) -> None:

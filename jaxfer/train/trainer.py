@@ -87,7 +87,7 @@ class Trainer:
         while not own.ended:
           own.epoch()
         own.finish()
-      rows = processes.alone(functools.partial(self._rows, folder), [])
+      rows = processes.alone(functools.partial(self._rows, folder), list[dict[str, Any]]())
       results += evaluator.results(own.state, own.failed, rows)
       if number + 1 < len(groups):
         left = (time.monotonic() - started) / (number + 1) * (len(groups) - number - 1)
@@ -122,7 +122,8 @@ class Trainer:
         raise UserError(f"{folder} is not trained to the end yet: go on with `jaxfer train ... --resume`")
       failed = {int(member): where for member, where in meta["position"]["failed"].items()}
       count = len(layout.groups[number])
-      rows = processes.alone(functools.partial(self._history, folder, count, bool(failed)), [])
+      history = functools.partial(self._history, folder, count, bool(failed))
+      rows = processes.alone(history, list[dict[str, Any]]())
       results += evaluator.results(layout.placement.adopt(state), failed, rows)
     return results
 
