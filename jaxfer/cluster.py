@@ -20,9 +20,10 @@ from jaxfer import cluster_errors
 from jaxfer.errors import UserError
 
 HEARTBEAT = 60
-# A process that does not reach the others in this time, in seconds, gives up.
+# Seconds after which a process gives up that waits for the others at the start, or at the end.
 _ARRIVAL, _DEPARTURE = 300, 30
-_EXCHANGED = ("Gloo", "NCCL", "nccl", "collective", "arrier", "coordination")
+# Words in errors of exchanges between processes.
+_EXCHANGED = ("Gloo", "NCCL", "collective", "arrier", "coordination", "UNAVAILABLE", "DEADLINE_EXCEEDED")
 
 _started: list[int] = []  # The heartbeat in seconds, once `start` has joined other processes.
 
@@ -59,15 +60,16 @@ def start(args: argparse.Namespace, distributed: bool) -> None:
     distributed: `execution.distributed` of the configuration.
 
   Raises:
-    UserError: some of the flags are missing or out of range, no cluster is found, or the processes have different
-      numbers of devices.
+    UserError: some of the flags are missing or out of range, no cluster is found, process 0 cannot listen, or the
+      processes have different numbers of devices.
   """
   where = _given(args)
   if where is None and not (args.distributed or distributed):
     return
   import jax
 
-  pipe = _translated_errors(args.heartbeat)
+  _translate_errors()
+  _tell(heartbeat=args.heartbeat)
   jax.config.update("jax_cpu_collectives_implementation", "gloo")
   # It would catch SIGTERM in place of the training, which saves its state.
   jax.config.update("jax_enable_preemption_service", False)
@@ -85,6 +87,10 @@ def start(args: argparse.Namespace, distributed: bool) -> None:
     raise UserError(
       f"no cluster found in the environment ({error}): give --coordinator HOST:PORT --num-processes N --process-id K"
     ) from error
+  except RuntimeError as error:
+    raise UserError(
+      f"the processes cannot be joined ({str(error).splitlines()[0]}): give another address or port of process 0"
+    ) from error
   _started.append(args.heartbeat)
   if len(jax.devices()) != len(jax.local_devices()) * jax.process_count():
     raise UserError(
@@ -101,7 +107,7 @@ def start(args: argparse.Namespace, distributed: bool) -> None:
     os.dup2(kept, 1)
   os.close(kept)
   os.close(silent)
-  _tell(pipe, process=jax.process_index(), hosts=hosts)
+  _tell(process=jax.process_index(), hosts=hosts)
 
 
 def _given(args: argparse.Namespace) -> dict[str, Any] | None:
@@ -132,8 +138,8 @@ def _given(args: argparse.Namespace) -> dict[str, Any] | None:
   }
 
 
-def _translated_errors(heartbeat: int) -> int:
-  """Sends standard error through `cluster_errors`, in a process that outlives this one; returns the pipe to it.
+def _translate_errors() -> None:
+  """Sends standard error through `cluster_errors`, in a process that outlives this one.
 
   The runtime ends a process from C++, with a stack trace, where no code of Python can speak.
   """
@@ -142,14 +148,13 @@ def _translated_errors(heartbeat: int) -> int:
   # A session of its own, so that Ctrl-C does not end it before its last line.
   reader = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=2, start_new_session=True)
   assert reader.stdin is not None
-  pipe = reader.stdin.fileno()
-  os.dup2(pipe, 2)
-  _tell(pipe, heartbeat=heartbeat)
-  return pipe
+  os.dup2(reader.stdin.fileno(), 2)
+  reader.stdin.close()
 
 
-def _tell(pipe: int, **facts: Any) -> None:
-  os.write(pipe, f"{cluster_errors.CONTROL}{json.dumps(facts)}\n".encode())
+def _tell(**facts: Any) -> None:
+  """Tells `cluster_errors` what its messages need."""
+  os.write(2, f"{cluster_errors.CONTROL}{json.dumps(facts)}\n".encode())
 
 
 def failed(error: Exception) -> None:
@@ -160,10 +165,7 @@ def failed(error: Exception) -> None:
   """
   if not _started:
     return
-  import jax
-
-  lost = isinstance(error, jax.errors.JaxRuntimeError) or any(word in str(error) for word in _EXCHANGED)
-  if lost:
+  if any(word in str(error) for word in _EXCHANGED):
     time.sleep(2 * _started[0] + 10)
   traceback.print_exc()
   leave(1)

@@ -257,7 +257,7 @@ class GroupTraining:
     first, count, active, results = pending
     members = active.shape[1]
     if results is not None:
-      metrics, all_finite = self.placement.fetch(results)
+      metrics, all_finite = jax.device_get(results)
       for k in np.flatnonzero(active.any(1)):
         finite = np.reshape(all_finite[k], -1)[:members]
         for member in np.flatnonzero(~finite):

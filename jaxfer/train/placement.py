@@ -147,11 +147,15 @@ class Placement:
 
   def fetch(self, tree: PyTree) -> PyTree:
     """Returns a tree of arrays on the host, including what the devices of other processes hold."""
-    if self.processes > 1 and self.rows > 1:
-      if "fetch" not in self._programs:
-        self._programs["fetch"] = jax.jit(lambda tree: tree, out_shardings=self._sharding())
-      tree = self._programs["fetch"](tree)
-    return jax.device_get(tree)
+    return jax.device_get(self._everywhere(tree))
+
+  def _everywhere(self, tree: PyTree) -> PyTree:
+    """Returns members' arrays as every process can fetch them. It does not wait for them."""
+    if self.processes == 1 or self.rows == 1:
+      return tree
+    if "everywhere" not in self._programs:
+      self._programs["everywhere"] = jax.jit(lambda tree: tree, out_shardings=self._sharding())
+    return self._programs["everywhere"](tree)
 
   def _given(self, tree: PyTree, spec: PartitionSpec) -> PyTree:
     """Returns arrays of the host as arguments of a program; with several processes, each places its own parts."""
@@ -385,13 +389,14 @@ class Placement:
 
     def chunk(trainable, frozen, data, stage_keys, hparams, columns: Columns, active: np.ndarray):
       if driver == "scan":
-        return run(active, columns, trainable, frozen, data, stage_keys, hparams)
+        trainable, result = run(active, columns, trainable, frozen, data, stage_keys, hparams)
+        return trainable, self._everywhere(result)
       results = []
       for k in np.flatnonzero(active.any(1)):
         at = {name: array[k] for name, array in columns.items()}
         trainable, result = run(active[k], at, trainable, frozen, data, stage_keys, hparams)
         results.append(result)
-      return trainable, jax.tree.map(lambda *steps: list(steps), *results)
+      return trainable, self._everywhere(jax.tree.map(lambda *steps: list(steps), *results))
 
     return chunk
 

@@ -6,6 +6,7 @@ alone writes files, apart from the arrays of checkpoints, which Orbax writes fro
 Each function here that exchanges something must be called by all processes, in the same order.
 """
 
+import functools
 import json
 import socket
 from collections.abc import Callable, Mapping
@@ -144,11 +145,6 @@ class Votes:
 
   def __init__(self) -> None:
     self._coming: jax.Array | None = None
-    if count() > 1:
-      firsts = {device.process_index: device for device in reversed(jax.devices())}
-      mesh = Mesh(np.array([firsts[number] for number in sorted(firsts)]), ("process",))
-      self._own = NamedSharding(mesh, PartitionSpec("process"))
-      self._highest = jax.jit(lambda votes: votes.max(0), out_shardings=NamedSharding(mesh, PartitionSpec()))
 
   def turn(self, votes: tuple[int, ...]) -> tuple[int, ...]:
     """Casts this process's votes.
@@ -161,8 +157,18 @@ class Votes:
     before = (0,) * len(votes) if self._coming is None else tuple(np.asarray(self._coming).tolist())
     # What has just been agreed is not asked for again.
     own = [0 if agreed else vote for vote, agreed in zip(votes, before, strict=True)]
+    sharding, highest = _highest()
     local = np.asarray([own], np.int32)
-    self._coming = self._highest(
-      jax.make_array_from_process_local_data(self._own, local, (count(), len(votes)))
-    )
+    self._coming = highest(jax.make_array_from_process_local_data(sharding, local, (count(), len(votes))))
     return before
+
+
+@functools.cache
+def _highest() -> tuple[NamedSharding, Callable[[jax.Array], jax.Array]]:
+  """Returns the sharding of votes [processes, votes], and the function that returns the highest ones to all."""
+  firsts = {device.process_index: device for device in reversed(jax.devices())}
+  mesh = Mesh(np.array([firsts[number] for number in sorted(firsts)]), ("process",))
+  everywhere = NamedSharding(mesh, PartitionSpec())
+  return NamedSharding(mesh, PartitionSpec("process")), jax.jit(
+    lambda votes: votes.max(0), out_shardings=everywhere
+  )
