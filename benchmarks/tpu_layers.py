@@ -87,5 +87,5 @@ def by_layer(costs: Iterable[tuple[str, int, int, float]]) -> dict[str, Mapping[
   totals: dict[str, collections.Counter[str]] = {}
   for name, cycles, schedule_cycles, work in costs:
     total = totals.setdefault(name, collections.Counter())
-    total.update({"cycles": cycles, "schedule_cycles": schedule_cycles, "flops": work})  # type: ignore[dict-item]
+    total.update({"cycles": cycles, "schedule_cycles": schedule_cycles, "flops": work})
   return {name: dict(total) for name, total in totals.items() if any(total.values())}

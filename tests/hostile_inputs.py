@@ -224,7 +224,7 @@ def npz(draw: Draw) -> bytes:
       data = array.getvalue()
       if draw.random() < 0.5:
         size = draw.choice(
-          ("(2, 3)", "(2**40,)", f"({2**62},)", "(-1, 3)", "(1,) * 10**9", "(" * 300, "None")
+          ("(2, 3)", "(2**40,)", f"({2**62},)", f"({10**20},)", "(-1, 3)", "(1,) * 10**9", "(" * 300, "None")
         )
         data = data.replace(b"(2, 3)", size.encode())
       file.writestr(name, damaged(draw, data) if draw.random() < 0.5 else data)

@@ -1,5 +1,6 @@
 """Hostile files are read or refused. `python -m tests.hostile` tries thousands of each kind."""
 
+import io
 import json
 import pickle
 import struct
@@ -141,6 +142,18 @@ def test_a_record_of_many_empty_parts_is_refused(tmp_path):
 def test_weights_that_are_compressed_are_refused(tmp_path):
   with zipfile.ZipFile(tmp_path / "weights.npz", "w", zipfile.ZIP_DEFLATED) as file:
     file.writestr("params/a.npy", bytes(1 << 20))
+  files = hostile_inputs.described((tmp_path / "weights.npz").read_bytes())
+  (tmp_path / "weights.json").write_bytes(files["weights.json"])
+  with pytest.raises(UserError, match=r"weights\.npz is damaged, or from another program"):
+    weights.load_weights(tmp_path)
+
+
+@pytest.mark.parametrize("shape", ["(100000000000000000000,)", "((((((((((", "(-1,)"])
+def test_a_header_of_an_array_that_makes_no_sense_is_refused(shape, tmp_path):
+  array = io.BytesIO()
+  np.save(array, np.zeros((2, 3), np.float32))
+  with zipfile.ZipFile(tmp_path / "weights.npz", "w") as file:
+    file.writestr("params/a.npy", array.getvalue().replace(b"(2, 3)", shape.encode()))
   files = hostile_inputs.described((tmp_path / "weights.npz").read_bytes())
   (tmp_path / "weights.json").write_bytes(files["weights.json"])
   with pytest.raises(UserError, match=r"weights\.npz is damaged, or from another program"):

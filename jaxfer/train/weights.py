@@ -34,6 +34,7 @@ _UNSOUND = (
   LookupError,
   MemoryError,
   RuntimeError,
+  OverflowError,
   struct.error,
   tokenize.TokenError,  # From the header of an array.
   zipfile.BadZipFile,
