@@ -5,8 +5,8 @@ from): `conv_rnn/...` compares outputs and directional derivatives, `layers` tho
 others outputs only. Derivatives through ReLUs are left out, because rounding decides on which side of the kink some
 units are. `--precision highest` is the default here: the goldens are float64, and TF32 or bfloat16 products differ by
 1e-3. The cases are tiny, so their times are meaningless. The exit code is 1 if a case does not run or differs by at
-least 2 %. Smaller differences beyond the tolerance are only recorded as a mismatch. If a recurrence has a special
-implementation on some platform, add it to this list.
+least 2 %. Smaller differences beyond the tolerance of the back end (tests/golden/tolerances.py) are only recorded as
+a mismatch. If a recurrence has a special implementation on some platform, add it to this list.
 """
 
 import functools
@@ -26,6 +26,7 @@ import conv_rnn_cases
 import face_cases
 import landmark_fusion_cases
 import nets_cases
+import tolerances
 import vae_cases
 
 CONV_RNN = (
@@ -34,9 +35,6 @@ CONV_RNN = (
 )  # fmt: skip
 NETS = ("layers", "encoder", "decoder", "resnet18_train", "resnet50_train", "resnet50_eval")
 FACES = ("adaface50", "insightface18_train")
-# Float32 against float64, relative to the largest value of each array; and a limit that rounding never reaches, even
-# TF32's.
-_TOLERANCE, _WRONG = 1e-4, 2e-2
 
 
 class Golden(NamedTuple):
@@ -153,24 +151,25 @@ def wrong(record: records.Record) -> bool:
   agreement = record["agreement"]
   if record["status"] not in ("ok", "mismatch"):
     return True
-  return agreement["error"] is None or agreement["error"] > _WRONG
+  return agreement["error"] is None or agreement["error"] > tolerances.WRONG
 
 
 def main() -> None:
   flags = harness.parser(__doc__)
   flags.set_defaults(runs=harness.LEAST_RUNS, precision="highest")
   session = harness.session("goldens", flags.parse_args())
+  tolerance = tolerances.here().net
   done: list[records.Record] = []
   for name, make in CASES.items():
     if (found := session.recorded(name, ["jaxfer"])) is None:
       golden = make()
-      case = harness.Case(name, {}, {}, _TOLERANCE, budget=1.0)
+      case = harness.Case(name, {}, {}, tolerance, budget=1.0)
       file = f"tests/golden/{name.partition('/')[0]}.npz"
       ours = harness.Contender("jaxfer", functools.partial(prepare, golden))
       found = session.measure(case, [ours], functools.partial(dict, golden.want), file)
     done += found
   off = sum(record["status"] != "ok" for record in done)
-  print(f"  {len(done)} goldens, {off} beyond {_TOLERANCE:g}, {sum(map(wrong, done))} wrong")
+  print(f"  {len(done)} goldens, {off} beyond {tolerance:g}, {sum(map(wrong, done))} wrong")
   sys.exit(1 if any(map(wrong, done)) else 0)
 
 

@@ -90,13 +90,13 @@ def ours(data: Any, plan: np.ndarray) -> harness.Program:
   spread = placement.Placement((jax.devices()[0],), streamed=isinstance(data, stream.Stream))
   placed = prefetch.placed(spread, data)
   shape = data["image"].shape[1:]
-  # A window has a leading axis of shards, here one.
+  # A window has leading axes for the members and shards, here one of each.
   gather = jax.jit(lambda data, rows: scaled(data["image"].reshape(-1, *shape)[rows]))
-  plans = [{"row": part} for part in plan.reshape(-1, WINDOW, plan.shape[1])]
+  plans = [{"row": part} for part in plan.reshape(-1, WINDOW, 1, plan.shape[1])]  # Of one member.
 
   def batches() -> Iterator[jax.Array]:
     for held, columns in prefetch.prefetch(spread, placed, plans):
-      for rows in columns["row"]:
+      for rows in columns["row"][:, 0]:
         yield gather(held, rows)
 
   return program(batches)

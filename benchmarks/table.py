@@ -186,10 +186,11 @@ def page_texts(
   if with_papers:
     parts.append(papers([record for found in files.values() for record in found]))
   speed = [speed_table.measured(found) for found in measured.values()]
-  speed += [speed_table.compiled(found) for found in compiled.values()]
+  merged = [record for found in compiled.values() for record in found]
+  speed += [speed_table.compiled(merged)] * bool(merged)
   texts = {
     "performance": parts,
-    "compiled": [tpu_table.section(*file) for file in compiled.items()],
+    "compiled": [tpu_table.section(list(compiled), merged)] * bool(merged),
     "speed": speed,
   }
   return {name: "\n\n".join(own) for name, own in texts.items()}

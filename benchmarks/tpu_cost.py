@@ -13,7 +13,7 @@ import collections
 import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
 
-from benchmarks import tpu_hlo, tpu_schedule, tpu_traffic
+from benchmarks import tpu_hlo, tpu_layers, tpu_schedule, tpu_traffic
 
 _TOP = 3
 
@@ -77,6 +77,7 @@ class Cost:
     kinds: cycles by kind of operation.
     bounds: `schedule_cycles` by the bound of operations: "memory" if HBM takes longer than the bundles, else the kind.
     operations: the most expensive operations by cycles.
+    layers: "cycles", "schedule_cycles" and "flops" of each layer of a net (`tpu_layers`).
     unread_loops: number of loops in schedules of XLA's fusions that cannot be read and count as one iteration (copies
       at the edge of an array).
     units: for each Pallas kernel, the share of each unit's slots that its bundles fill (`tpu_schedule.Count`).
@@ -91,6 +92,7 @@ class Cost:
   kinds: Mapping[str, int]
   bounds: Mapping[str, int]
   operations: tuple[Line, ...]
+  layers: Mapping[str, Mapping[str, float]]
   unread_loops: int
   unscheduled: int
   units: Mapping[str, Mapping[str, float]]
@@ -113,7 +115,7 @@ def cost(module: tpu_hlo.Module, schedules: Mapping[str, str], chip: Chip) -> Co
   for run in runs:
     if run.operation.name in schedules:
       counts[module.likeness(run)] = tpu_schedule.count(schedules[run.operation.name])
-  lines, bundles, hbm, unread, unscheduled = [], 0, 0, 0, 0
+  lines, layers, bundles, hbm, unread, unscheduled = [], [], 0, 0, 0, 0
   units: dict[str, Mapping[str, float]] = {}
   kinds: collections.Counter[str] = collections.Counter()
   bounds: collections.Counter[str] = collections.Counter()
@@ -136,13 +138,15 @@ def cost(module: tpu_hlo.Module, schedules: Mapping[str, str], chip: Chip) -> Co
     scheduled = max(own, round(waits))
     cycles = scheduled if kind == "pallas" else run.trips * (operation.cycles or 0)
     lines.append(Line(operation.name, kind, operation.source, run.trips, cycles, scheduled))
+    layers.append((tpu_layers.origin(module, run), cycles, scheduled, tpu_layers.flops(module, run)))
     bundles, hbm = bundles + own, hbm + moved
     kinds[kind] += cycles
     bounds["memory" if waits > own else kind] += scheduled
     unread += len(count.unread) if count else 0
   top = tuple(sorted(lines, key=lambda line: -line.cycles)[:_TOP])
   total = sum(line.cycles for line in lines), sum(line.schedule_cycles for line in lines)
-  return Cost(*total, bundles, hbm, dict(kinds), dict(bounds), top, unread, unscheduled, units)
+  per_layer = tpu_layers.by_layer(layers)
+  return Cost(*total, bundles, hbm, dict(kinds), dict(bounds), top, per_layer, unread, unscheduled, units)
 
 
 def largest_batch(points: Sequence[tuple[int, float]], limit: float) -> tuple[int, float]:

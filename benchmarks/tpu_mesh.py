@@ -5,7 +5,8 @@
 Each step is the program that `jaxfer.train` runs with the driver `steps`: sampling and augmentation, sums of the
 gradients, statistics over the batch, the optimizer, and the check for finite values. It is compiled three ways for
 four chips: one training with its batch divided among all, four trainings side by side, and two trainings with each
-batch divided in two. Nothing runs. A collective is an operation of the compiled program in which chips exchange data;
+batch divided in two. For another topology, such as v5e:4x4, it is compiled only with its batch divided among all
+chips. Nothing runs. A collective is an operation of the compiled program in which chips exchange data;
 its bytes are those of its operands on one chip. The time of collectives on more chips is estimated on paper from the
 published bandwidth.
 
@@ -22,6 +23,7 @@ computing.
 import argparse
 import dataclasses
 import datetime
+import functools
 import math
 import pathlib
 import re
@@ -44,8 +46,8 @@ from jaxfer.train.stage import Stage
 from jaxfer.train.state import begin
 
 TOPOLOGY = "v5e:2x2"
-# Ways to divide four chips: shards of a batch.
-DIVISIONS = {"batch divided among 4": 4, "4 members side by side": 1, "2 members, each batch divided in 2": 2}
+# Further ways to divide four chips: shards of a batch.
+BY_MEMBERS = {"4 members side by side": 1, "2 members, each batch divided in 2": 2}
 ROWS, BATCH = 64, 16
 # Published for a v5e chip (Google Cloud's page on TPU v5e): 1,600 Gbit/s between chips, 1.5 GHz.
 LINKS, CLOCK = 200e9, 1.5e9
@@ -153,6 +155,11 @@ def steps() -> dict[str, Any]:
   }
 
 
+def divisions(chips: int) -> dict[str, int]:
+  """Returns the ways to divide chips: shards of a batch by name."""
+  return {f"batch divided among {chips}": chips} | (BY_MEMBERS if chips == 4 else {})
+
+
 def lower(step: Step, placement: Placement) -> jax.stages.Lowered:
   """Lowers the engine's step on a placement."""
   state = placement.abstract(jax.eval_shape(lambda v: begin(step.stage, v), step.variables))
@@ -177,15 +184,18 @@ def collectives(text: str) -> list[Collective]:
 def committed_cycles(name: str) -> float:
   """Returns the cycles of a step on one chip by the static schedule, from the committed results."""
   case, implementation = CASES[name]
-  found = [
-    record["compiled"]["schedule_cycles"]
+  return _cycles()[f"v5e:1x1/{case}", implementation]
+
+
+@functools.cache
+def _cycles() -> dict[tuple[str, str], float]:
+  """Cycles of everything that `benchmarks.tpu` compiled, by case and implementation; later records replace earlier."""
+  return {
+    (record["case"], record["implementation"]): float(record["compiled"]["schedule_cycles"])
     for path in sorted(harness.RESULTS.glob("tpu-compiled-*.jsonl"))
     for record in records.read(path)
-    if record["case"] == f"v5e:1x1/{case}"
-    and record["implementation"] == implementation
-    and record["compiled"]
-  ]
-  return float(found[-1])
+    if record["compiled"] and "schedule_cycles" in record["compiled"]
+  }
 
 
 def efficiency(found: Sequence[Collective], cycles: float, chips: int) -> float:
@@ -195,14 +205,16 @@ def efficiency(found: Sequence[Collective], cycles: float, chips: int) -> float:
   return cycles / CLOCK / (cycles / CLOCK + waiting)
 
 
-def record(name: str, division: str, topology: str, compiled: tpu_compile.Compiled) -> records.Record:
+def record(
+  name: str, division: str, shards: int, topology: str, compiled: tpu_compile.Compiled
+) -> records.Record:
   """Returns the record of a compiled step's collectives, with the estimates if one training has all chips."""
   found = collectives(compiled.text)
   about: dict[str, Any] = {
     "collectives": [dataclasses.asdict(one) for one in found],
     "pallas_kernels": compiled.text.count('custom_call_target="tpu_custom_call"'),
   }
-  if DIVISIONS[division] == len(tpu_compile.devices(topology)):
+  if shards == len(tpu_compile.devices(topology)):
     cycles = committed_cycles(name)
     about["cycles_on_one_chip"] = cycles
     about["efficiency"] = {str(chips): efficiency(found, cycles, chips) for chips in CHIPS}
@@ -214,7 +226,7 @@ def record(name: str, division: str, topology: str, compiled: tpu_compile.Compil
     "status": "compiled",
     "reason": None,
     "quick": False,
-    "settings": {"topology": topology, "shards": DIVISIONS[division], "batch": BATCH},
+    "settings": {"topology": topology, "shards": shards, "batch": BATCH},
     "dtype": "bfloat16",
     "matmul_precision": "default",
     "seconds": None,
@@ -235,7 +247,7 @@ def record(name: str, division: str, topology: str, compiled: tpu_compile.Compil
 def main() -> None:
   flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   flags.add_argument("--only", default="", metavar="TEXT", help="steps whose name contains this")
-  flags.add_argument("--topology", default=TOPOLOGY, help="topology of four chips")
+  flags.add_argument("--topology", default=TOPOLOGY, help="topology of the chips, such as v5e:4x4")
   flags.add_argument("--output", type=pathlib.Path, help="JSON lines to append to")
   arguments = flags.parse_args()
   jax.config.update("jax_enable_compilation_cache", False)
@@ -249,7 +261,7 @@ def main() -> None:
     step = make()
     size = sum(4 * leaf.size for leaf in jax.tree.leaves(step.variables["params"]))
     print(f"{name}: parameters {size / 2**20:.2f} MiB", flush=True)
-    for division, shards in DIVISIONS.items():
+    for division, shards in divisions(len(devices)).items():
       placement = Placement(devices, shards)
       mesh = placement.mesh.abstract_mesh
 
@@ -258,7 +270,7 @@ def main() -> None:
           return lower(step, placement)
 
       compiled = tpu_compile.compile_program(lowered, arguments.topology)
-      made = record(name, division, arguments.topology, compiled)
+      made = record(name, division, shards, arguments.topology, compiled)
       records.append(path, [made])
       print(line(made), flush=True)
 

@@ -1,5 +1,6 @@
 """Tables of programs that were compiled for a TPU and not run; `benchmarks.table` prints them."""
 
+import collections
 from collections.abc import Iterable, Mapping, Sequence
 
 from benchmarks import records
@@ -19,6 +20,7 @@ _TITLES = {
   "flax_unrolled": "peer unrolled",
   "flax_scan_unrolled": "peer unrolled",
 }
+_SHOWN = 0.03
 _BOUNDS = {
   "convolution": "convolutions",
   "vector": "vector unit",
@@ -29,20 +31,21 @@ _BOUNDS = {
 }
 
 
-def section(name: str, found: Sequence[Record]) -> str:
-  """Returns the section of one file: compiler, costs, memory, and the most expensive operations."""
+def section(names: Sequence[str], found: Sequence[Record]) -> str:
+  """Returns the section of all files: compiler, costs, memory, and the most expensive operations and layers."""
   latest = [record for record in records.latest(found).values() if record["status"] == "compiled"]
   env = found[-1]["environment"]
   cases: dict[str, dict[str, Record]] = {}
   for record in latest:
     cases.setdefault(record["case"], {})[record["implementation"]] = record
   cases = {case: made for case, made in cases.items() if "jaxfer" in made and not _is_largest(made["jaxfer"])}
+  files = " and ".join(f"`{name}`" for name in names)
   # Two records of one program have the same seconds.
   minutes = sum({record["compile_seconds"] for record in latest}) / 60
   lines = [
     HEADING,
     "",
-    f"From `{name}`: jax {env['versions']['jax']}, libtpu {env['versions']['libtpu']}; {len(latest)} programs, "
+    f"From {files}: jax {env['versions']['jax']}, libtpu {env['versions']['libtpu']}; {len(latest)} programs, "
     f"{minutes:.0f} minutes of compiling.",
     "",
     "| case | cycles by XLA: ours, peer | peer / ours | static schedule: ours, peer | peer / ours | of the matrix peak "
@@ -63,6 +66,10 @@ def section(name: str, found: Sequence[Record]) -> str:
   if pallas := {case: made for case, made in cases.items() if "jaxfer_pallas" in made}:
     single = {case: made for case, made in pallas.items() if "jaxfer_pallas_packed" in made}
     lines += ["", *_implementations(pallas), *(["", *_kernels(single)] if single else [])]
+  if layered := {
+    case: made["jaxfer"] for case, made in cases.items() if made["jaxfer"]["compiled"].get("layers")
+  }:
+    lines += ["", *_layers(layered)]
   if largest := [record for record in latest if _is_largest(record)]:
     lines += ["", *_largest(largest)]
   missing = [record for record in records.latest(found).values() if record["status"] != "compiled"]
@@ -174,6 +181,33 @@ def _operations(case: str, record: Record) -> str:
     share = line["cycles"] / max(1, record["compiled"]["cycles"])
     cells.append(f"`{line['name']}` ({line['kind']}, {share:.0%}) {'/'.join(path[-2:])}")
   return f"| {case} | {' | '.join(cells)} |"
+
+
+def _layers(found: Mapping[str, Record]) -> list[str]:
+  """The layers of each program that take at least `_SHOWN` of its cycles by either count."""
+  lines = [
+    "Cycles per layer of ours, forward and backward, with the share of the matrix unit's peak. Layers that take less",
+    f"than {_SHOWN:.0%} of the cycles by both counts are summed up as the rest:",
+    "",
+    "| case | layer | cycles by XLA | of the peak | static schedule | of the peak |",
+    "|---|---|---|---|---|---|",
+  ]
+  for case, record in found.items():
+    compiled = record["compiled"]
+    peak = record["ceilings"]["matmul"]["bfloat16"] / record["ceilings"]["clock"]
+    whole = {key: max(1, compiled[key]) for key in ("cycles", "schedule_cycles")}
+    rows: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    for name, cost in sorted(compiled["layers"].items(), key=lambda at: -at[1]["cycles"]):
+      shown = any(cost[key] >= _SHOWN * whole[key] for key in whole)
+      rows[name if shown else "the rest"].update(cost)
+    rest = [rows.pop("the rest")] if "the rest" in rows else []
+    for name, cost in [*rows.items(), *(("the rest", cost) for cost in rest)]:
+      cells = []
+      for key in whole:
+        share = f"{cost['flops'] / peak / cost[key]:.0%}" if cost["flops"] and cost[key] else "-"
+        cells += [f"{cost[key] / 1e3:,.0f} k ({cost[key] / whole[key]:.0%})", share]
+      lines.append(f"| {case} | {name} | {' | '.join(cells)} |")
+  return lines
 
 
 def _largest(found: Sequence[Record]) -> list[str]:

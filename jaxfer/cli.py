@@ -12,7 +12,7 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TextIO
 
-from jaxfer import cli_inference, files
+from jaxfer import cli_inference, cluster, files
 from jaxfer.errors import Interrupted, UserError
 
 # Errors caused by the machine or its configuration. Any other OSError is a bug in jaxfer and shows its traceback.
@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     "--workdir", type=pathlib.Path, required=True, help="folder for metrics, checkpoints, figures"
   )
   train.add_argument("--resume", action="store_true", help="continue the run in --workdir")
+  cluster.add_flags(train)
   train.add_argument(
     "--profile",
     type=pathlib.Path,
@@ -67,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 
   evaluate = commands.add_parser("evaluate", parents=[where], help="evaluate a trained run again")
   evaluate.add_argument("workdir", type=pathlib.Path, metavar="WORKDIR")
+  cluster.add_flags(evaluate)
 
   study = commands.add_parser(
     "study",
@@ -111,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     action="store_true",
     help="list every study with the table that it reproduces and the data that it needs",
   )
+  cluster.add_flags(study)
 
   cli_inference.add_parsers(commands)
   prepare = commands.add_parser(
@@ -193,6 +196,7 @@ def _train(args: argparse.Namespace) -> None:
   from jaxfer.study import run
 
   configured = config.override(config.load(args.config), args.overrides, run.options_of)
+  cluster.start(args, configured.execution.distributed)
   _cache_compilations()
   run.train(configured, args.workdir, _data_dir(args), resume=args.resume, profile=args.profile)
   print(
@@ -204,13 +208,14 @@ def _train(args: argparse.Namespace) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
   from jaxfer.study import run
 
+  cluster.start(args, False)
   _cache_compilations()
   run.evaluate(args.workdir, _data_dir(args))
 
 
 def _study(args: argparse.Namespace) -> None:
   from jaxfer import config, config_file
-  from jaxfer.study import listing, study
+  from jaxfer.study import listing, run, study
 
   if args.list:
     print(listing.studies(config_file.folder()))
@@ -220,8 +225,10 @@ def _study(args: argparse.Namespace) -> None:
     return
   if args.config is None or args.workdir is None:
     raise UserError("a study needs CONFIG and --workdir: `jaxfer study --list` lists the studies")
-  _cache_compilations()
   configured = config.load_study(args.config)
+  _, rows = config.resolve(configured, args.preset, args.overrides, run.options_of)
+  cluster.start(args, any(row.execution.distributed for row in rows.values()))
+  _cache_compilations()
   study.run(configured, args.preset, args.overrides, args.workdir, _data_dir(args), resume=args.resume)
   print(
     f"written to {args.workdir}: report.html, table.json, table.md, accuracy.png, and below rows/ confusion.png and "
@@ -423,9 +430,9 @@ def main(argv: Sequence[str] | None = None) -> int:
       _flush()
       raise
     _flush()
-    return code
+    return cluster.leave(code)
   except OSError as error:
-    return _ended(error)
+    return cluster.leave(_ended(error))
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -452,6 +459,11 @@ def _run(argv: Sequence[str] | None) -> int:
   except Interrupted as error:
     print(f"jaxfer: {error}", file=sys.stderr)
     return 128 + error.signal
+  except OSError:
+    raise
+  except Exception as error:
+    cluster.failed(error)
+    raise
   return 0
 
 

@@ -89,7 +89,9 @@ def _pairs(assignments: Iterable[str] | Mapping[str, Any]) -> Iterator[tuple[str
   for assignment in assignments:
     key, equals, text = assignment.partition("=")
     if not equals:
-      raise UserError(f"override '{assignment}' has no '=': write name=value, such as batch_size=8")
+      raise UserError(
+        f"override {values.shown(assignment)} has no '=': write name=value, such as batch_size=8"
+      )
     yield key, values.Text(text)
 
 

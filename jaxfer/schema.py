@@ -65,8 +65,10 @@ class Execution:
   Attributes:
     backend: maps the step of a single training over devices: "pmap", or "jit" of `shard_map`. The folds of a run and
       the trainings of a study always use "jit".
-    devices: number of devices. None uses as many as possible: they share the batches of a training, and the trainings
-      of a study also run side by side.
+    devices: number of devices, of each process if there are several. None uses as many as possible: they share the
+      batches of a training, and the trainings of a study also run side by side.
+    distributed: whether the command runs as one of several processes that the environment describes, on one or more
+      machines; see `cluster`. They use the backend "jit".
     driver: "scan" compiles many steps into one program. "steps" calls a program of one step from the host, which is a
       third slower on two CPU cores for the networks of paper 001.
     steps_per_call: largest number of steps between two checks of metrics, signals and checkpoints by the host.
@@ -82,6 +84,7 @@ class Execution:
 
   backend: Literal["pmap", "jit"] = "pmap"
   devices: Units | None = None
+  distributed: bool = False
   driver: Literal["scan", "steps"] = "scan"
   steps_per_call: Count = 32
   checkpoint_seconds: Seconds = 30.0

@@ -13,6 +13,7 @@ import tempfile
 # These are set before JAX is imported, and in the environment, so that processes started by tests use them too: a
 # killed and a resumed training must round in the same way.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # See `jaxfer.cli._quieten_xla`.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # Several processes share a GPU.
 QUICK = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1"
 if QUICK and importlib.metadata.version("jaxlib").startswith("0.10."):
   # Its emitters of fused loops are slow to compile, and optional. A program compiles in a sixth less time as one LLVM
@@ -34,6 +35,13 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
   os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+
+
+def pytest_ignore_collect(collection_path, config):
+  """`-m golden` reads no file without goldens: others import what a machine with a GPU may lack."""
+  if config.option.markexpr == "golden" and collection_path.name.endswith("_test.py"):
+    return "pytest.mark.golden" not in collection_path.read_text() or None
+  return None
 
 
 def pytest_collection_finish():
@@ -64,9 +72,19 @@ def pytest_collection_modifyitems(config, items):
 def _programs(request):
   """Drops a file's programs when its tests are done: thousands at once exhaust the memory maps of a process."""
   file = request.path.relative_to(pathlib.Path(__file__).parent).as_posix()
-  jax.config.update("jax_disable_most_optimizations", QUICK and file not in OPTIMIZED)
+  quick = QUICK and file not in OPTIMIZED and jax.default_backend() == "cpu"
+  jax.config.update("jax_disable_most_optimizations", quick)
   yield
   jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def _exact_products(request):
+  """Goldens are compared at the precision `highest`, unless $JAX_DEFAULT_MATMUL_PRECISION names another."""
+  golden = request.node.get_closest_marker("golden") is not None
+  chosen = jax.config.jax_default_matmul_precision
+  with jax.default_matmul_precision("highest" if golden and chosen is None else chosen):
+    yield
 
 
 @pytest.fixture(autouse=True)

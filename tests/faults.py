@@ -2,11 +2,12 @@
 
   python -m tests.faults --out runs/faults [--kills 50] [--seed 0]
 
-A small training is killed with SIGKILL, at least 10 times while a checkpoint is being written, and resumed each time; a
-small study and a preparation are killed a fifth as often. Each must end with the same bytes as the one that nothing
-disturbed: metrics, checkpointed arrays, table, prepared data. Then the newest checkpoint is damaged by one flipped bit
-and by truncation, SIGTERM arrives, the disk is full, and the folder is read-only. The counts are written to
-OUT/faults.json. If anything is lost, the script stops with an error.
+A small training is killed with SIGKILL and resumed each time; a small study and a preparation are killed a fifth as
+often. Every second kill, up to ten per command, waits until a checkpoint or the prepared data are being written. Each
+command must end with the same bytes as the one that nothing disturbed: metrics, checkpointed arrays, table, prepared
+data. The newest checkpoint of the training is also damaged by one flipped bit and by truncation, SIGTERM arrives, the
+disk is full, and the folder is read-only. The counts are written to OUT/faults.json, with "lost" for each fault: 1 if
+the result differed. The exit code is then 1.
 """
 
 import argparse
@@ -27,19 +28,27 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tests.reliability import environment
+
 ROOT = pathlib.Path(__file__).parents[1]
 TRAIN = [
   "configs/quickstart.py", "data.num_subjects=6", "data.num_frames=4", "data.image_size=16", "model.features=(4,)",
   "model.dense=(8, 8)", "recipe.epochs=12", "batch_size=4", "split.test=0.34", "execution.devices=1",
   "execution.steps_per_call=2", "execution.checkpoint_seconds=0",
 ]  # fmt: skip
-STUDY = ["configs/stacked_autoencoder/table2_synthetic.py", "--preset", "smoke"]
+STUDY = [
+  "configs/stacked_autoencoder/table2_synthetic.py", "--preset", "smoke", "execution.checkpoint_seconds=0",
+]  # fmt: skip
 _JAXFER = [sys.executable, "-c", "import sys; from jaxfer import cli; sys.exit(cli.main(sys.argv[1:]))"]
 _WRITING = 10  # Kills that must fall into the writing of a checkpoint.
 
 
 class Lost(Exception):
   """A result that differs from that of the process that nothing disturbed, or an unexpected exit."""
+
+
+class NotPermitted(Exception):
+  """This machine does not permit what a fault needs."""
 
 
 def environment_of(cache: pathlib.Path) -> dict[str, str]:
@@ -104,15 +113,23 @@ def arrays(workdir: pathlib.Path) -> dict[str, str]:
   return json.loads(found.stdout.splitlines()[-1])
 
 
-def writing(workdir: pathlib.Path) -> bool:
-  """Whether a checkpoint is being written: Orbax's temporary folder is there, or a checkpoint without its digest."""
-  folder = workdir / "checkpoints"
-  try:
-    names = os.listdir(folder)
-  except FileNotFoundError:
-    return False
-  digests = {path.stem for path in (workdir / "digests").glob("*.json")}
-  return any("orbax-checkpoint-tmp" in name or (name.isdecimal() and name not in digests) for name in names)
+def unfinished(folder: pathlib.Path) -> set[str]:
+  """What is only partly written in a work directory or a folder of prepared data.
+
+  These are temporary folders of Orbax, checkpoints without their digest, and folders of imports.
+  """
+  found = set()
+  with contextlib.suppress(FileNotFoundError):  # Another process moves and removes what is listed here.
+    found |= {str(path) for path in folder.glob(".incomplete-*")}
+    for checkpoints in [folder / "checkpoints", *folder.glob("rows/*/checkpoints")]:
+      digests = {path.stem for path in (checkpoints.parent / "digests").glob("*.json")}
+      names = os.listdir(checkpoints) if checkpoints.exists() else []
+      found |= {
+        str(checkpoints / name)
+        for name in names
+        if "orbax-checkpoint-tmp" in name or (name.isdecimal() and name not in digests)
+      }
+  return found
 
 
 class Command:
@@ -122,13 +139,22 @@ class Command:
     arguments: of `jaxfer`.
     folder: what the command writes.
     result: reads the result from the folder.
+    seconds: that the command takes.
+    expected: the result.
   """
 
-  def __init__(self, arguments: Sequence[str], folder: pathlib.Path, result: Callable[[pathlib.Path], Any]):
+  def __init__(
+    self,
+    arguments: Sequence[str],
+    folder: pathlib.Path,
+    result: Callable[[pathlib.Path], Any],
+    compiles: bool = True,
+  ):
     self.arguments, self.folder, self.result = list(arguments), folder, result
     self.log, self.cache = folder.with_suffix(".log"), folder.parent / "programs"
-    self.run()  # Compiles the programs.
-    shutil.rmtree(folder)
+    if compiles:  # Later processes find the programs in the cache.
+      self.run()
+      shutil.rmtree(folder)
     self.seconds = self.run()
     self.expected = result(folder)
     shutil.rmtree(folder)
@@ -143,37 +169,40 @@ class Command:
       raise Lost(f"{self.folder} has another result than without a disturbance: {found}, not {self.expected}")
 
 
-def disturb(
-  command: Command, kills: int, draw: random.Random, writing: Callable[[], bool] | None = None
-) -> dict:
+def disturb(command: Command, kills: int, draw: random.Random) -> dict[str, int]:
   """Kills a command at random moments; whenever it ends, checks its result and begins again.
 
   Args:
     command: what is killed.
     kills: how often.
     draw: of the moments.
-    writing: whether a checkpoint is being written. If given, ten kills wait for that.
 
   Returns:
     Counts: "kills", those "while writing" among them, and "ends" with the expected result.
+
+  Raises:
+    Lost: the result differs, or the command fails.
   """
   counts = {"kills": 0, "while writing": 0, "ends": 0}
   while True:
+    left = unfinished(
+      command.folder
+    )  # By the process that was killed before; this one removes or replaces it.
     process, began = start(command.arguments, command.log, command.cache), time.monotonic()
-    wait = draw.uniform(0, command.seconds)
-    aimed = writing is not None and counts["while writing"] < _WRITING and counts["kills"] % 2 == 1
-    done = counts["kills"] >= kills
-    while process.poll() is None and (done or time.monotonic() - began < wait):
-      time.sleep(0.005)
-    while aimed and writing is not None and process.poll() is None and not writing():
-      time.sleep(0.0005)
+    wait, done = draw.uniform(0, command.seconds), counts["kills"] >= kills
+    aimed = counts["while writing"] < _WRITING and counts["kills"] % 2 == 0
+    new = set[str]()
+    while process.poll() is None and (done or time.monotonic() - began < wait or (aimed and not new)):
+      time.sleep(0.002)
+      now = unfinished(command.folder)
+      left &= now
+      new = now - left
     if process.poll() is None:
-      inside = writing is not None and writing()
       kill(process)
       counts["kills"] += 1
-      counts["while writing"] += inside
+      counts["while writing"] += bool(new)
       with command.log.open("a") as file:
-        file.write(f"-- killed after {time.monotonic() - began:.2f} s{', while writing' if inside else ''}\n")
+        file.write(f"-- killed after {time.monotonic() - began:.2f} s{', while writing' if new else ''}\n")
       continue
     if process.returncode:
       raise Lost(f"jaxfer {' '.join(command.arguments)} exits with {process.returncode}: see {command.log}")
@@ -198,11 +227,11 @@ def study(out: pathlib.Path) -> Command:
   return Command(arguments, folder, lambda f: untimed(f / "table.json"))
 
 
-def preparation(out: pathlib.Path) -> Command:
+def preparation(out: pathlib.Path, pictures: int = 300) -> Command:
   """The preparation of a folder of drawn pictures; its result are the names of the files and the fingerprint."""
   source, folder = out / "pictures", out / "prepared"
   draw = np.random.default_rng(0)
-  for k in range(300):
+  for k in range(pictures):
     path = source / f"class{k % 3}" / f"{k}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(draw.integers(0, 256, (400, 400, 3), np.uint8)).save(path)
@@ -214,7 +243,10 @@ def preparation(out: pathlib.Path) -> Command:
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
     return {"names": names, "fingerprint": json.loads(report.read_text())["fingerprint"]}
 
-  return Command([*arguments, "--data-dir", str(folder)], folder, result)
+  return Command([*arguments, "--data-dir", str(folder)], folder, result, compiles=False)
+
+
+COMMANDS = {"training": training, "study": study, "preparation": preparation}
 
 
 def stopped(command: Command, number: int) -> None:
@@ -240,7 +272,7 @@ def truncate(path: pathlib.Path) -> None:
   os.truncate(path, path.stat().st_size // 2)
 
 
-def damaged(command: Command, harm: Callable[[pathlib.Path], None]) -> None:
+def damaged(command: Command, harm: Callable[[pathlib.Path], None]) -> str:
   """Damages the largest file of the newest checkpoint of a stopped training, which must go on from the one before."""
   stopped(command, signal.SIGTERM)
   folders = [path for path in (command.folder / "checkpoints").iterdir() if path.name.isdecimal()]
@@ -251,6 +283,15 @@ def damaged(command: Command, harm: Callable[[pathlib.Path], None]) -> None:
   command.check()
   if f"checkpoint {newest.name} is removed, go on from" not in command.log.read_text()[before:]:
     raise Lost(f"the training does not say that checkpoint {newest.name} is damaged: see {command.log}")
+  return "said; resumed from the checkpoint before, same result"
+
+
+def terminated(command: Command) -> str:
+  """Stops the training with SIGTERM and resumes it."""
+  stopped(command, signal.SIGTERM)
+  command.run()
+  command.check()
+  return "state saved; resumed, same result"
 
 
 # Run as root of a namespace of its own: $1 is the work directory, the rest the command. Exits with 3 if the command
@@ -273,7 +314,7 @@ def in_namespace(command: Command, script: str, **environment: str) -> None:
 
   Raises:
     Lost: the training does not fail with an exit code, or fails with a traceback.
-    OSError: namespaces or mounts are not permitted here.
+    NotPermitted: namespaces or mounts are not permitted here.
   """
   shutil.rmtree(command.folder, ignore_errors=True)
   command.folder.mkdir()
@@ -285,12 +326,12 @@ def in_namespace(command: Command, script: str, **environment: str) -> None:
     ).returncode  # fmt: skip
   printed = command.log.read_text(errors="replace")[before:]
   if code in (1, 4) and "Operation not permitted" in printed:
-    raise OSError("mounting is not permitted")
+    raise NotPermitted("mounting is not permitted")
   if code or "Traceback" in printed:
     raise Lost(f"the script exits with {code}: see {command.log}")
 
 
-def full_disk(command: Command) -> None:
+def full_disk(command: Command) -> str:
   """The disk is full after some checkpoints; with more space the training resumes to the same result."""
   # The limit leaves room for some of the checkpoints, of which two are kept.
   in_namespace(command, _FULL, SIZE="260k")
@@ -298,58 +339,59 @@ def full_disk(command: Command) -> None:
   shutil.rmtree(command.folder)
   kept.rename(command.folder)
   command.check()
+  return "one-line error; resumed with more space, same result"
 
 
-def main() -> int:
+def read_only(command: Command) -> str:
+  """The work directory cannot be written."""
+  in_namespace(command, _READ_ONLY)
+  return "one-line error"
+
+
+# Name -> a fault of the training; it returns what happened.
+FAULTS: dict[str, Callable[[Command], str]] = {
+  "flipped bit": lambda command: damaged(command, flip),
+  "truncated checkpoint": lambda command: damaged(command, truncate),
+  "SIGTERM": terminated,
+  "full disk": full_disk,
+  "read-only folder": read_only,
+}
+
+
+def outcome(fault: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+  """What a fault returns, and how many results were lost."""
+  try:
+    return {**fault(), "lost": 0}
+  except Lost as error:
+    return {"outcome": str(error), "lost": 1}
+  except NotPermitted as error:
+    return {"outcome": f"not run: {error}", "lost": 0}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
   flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   flags.add_argument("--out", type=pathlib.Path, required=True, help="an empty folder")
   flags.add_argument("--kills", type=int, default=50, help="of the training")
-  flags.add_argument(
-    "--only", choices=["training", "study", "preparation"], help="disturb this command alone"
-  )
+  flags.add_argument("--only", choices=COMMANDS, help="disturb this command alone")
   flags.add_argument("--seed", type=int, default=0, help="of the moments")
-  arguments = flags.parse_args()
-  out, draw = arguments.out.absolute(), random.Random(arguments.seed)
+  parsed = flags.parse_args(arguments)
+  out, draw = parsed.out.absolute(), random.Random(parsed.seed)
   out.mkdir(parents=True)
-  began, found = time.monotonic(), {}
+  began, found, where = time.monotonic(), {}, environment()
 
-  def done(name: str, result: Any) -> None:
+  def done(name: str, result: dict[str, Any]) -> None:
     found[name] = result
     print(f"{name}: {result}", flush=True)
-    (out / "faults.json").write_text(
-      json.dumps(found | {"seconds": round(time.monotonic() - began)}, indent=1)
-    )
+    record = {"environment": where, "seconds": round(time.monotonic() - began), "faults": found}
+    (out / "faults.json").write_text(json.dumps(record, indent=1) + "\n")
 
-  if arguments.only in (None, "training"):
-    disturb_training(out, arguments.kills, draw, done)
-  for name, make in (("study", study), ("preparation", preparation)):
-    if arguments.only in (None, name):
-      done(name, disturb(make(out), max(1, arguments.kills // 5), draw))
-  return 0
-
-
-def disturb_training(
-  out: pathlib.Path, kills: int, draw: random.Random, done: Callable[[str, Any], None]
-) -> None:
-  """Every fault of the training; `done` receives the name and the outcome of each."""
-  trained = training(out)
-  done("training", disturb(trained, kills, draw, lambda: writing(trained.folder)))
-  for name, harm in (("one flipped bit", flip), ("truncated checkpoint", truncate)):
-    damaged(trained, harm)
-    done(name, "said, resumed from the checkpoint before, same result")
-  stopped(trained, signal.SIGTERM)
-  trained.run()
-  trained.check()
-  done("SIGTERM", "state saved, resumed to the same result")
-  for name, check in (
-    ("full disk", full_disk),
-    ("read-only folder", lambda command: in_namespace(command, _READ_ONLY)),
-  ):
-    try:
-      check(trained)
-      done(name, "one-line error" + (", resumed to the same result" if check is full_disk else ""))
-    except OSError as error:
-      done(name, f"not run: {error}")
+  for name, make in COMMANDS.items():
+    if parsed.only in (None, name):
+      command, kills = make(out), parsed.kills if name == "training" else max(1, parsed.kills // 5)
+      done(name, outcome(lambda command=command, kills=kills: disturb(command, kills, draw)))
+      for fault, inflict in FAULTS.items() if name == "training" else ():
+        done(fault, outcome(lambda command=command, inflict=inflict: {"outcome": inflict(command)}))
+  return int(any(result["lost"] for result in found.values()))
 
 
 if __name__ == "__main__":

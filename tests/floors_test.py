@@ -114,7 +114,7 @@ def test_kernels_models_and_engine_import_with_the_core_libraries_alone():
     "  sys.modules[name] = None\n"
     "import jaxfer.kernels.conv_recurrence, jaxfer.kernels.warp, jaxfer.layers.conv_rnn, jaxfer.systems\n"
     "import jaxfer.train.trainer, jaxfer.study.run, jaxfer.metrics, jaxfer.cli\n"
-    "from jax._src import xla_bridge\n"
-    "assert not xla_bridge._backends, 'importing jaxfer started a backend'\n"
+    "import jax\n"
+    "jax.config.update('jax_num_cpu_devices', 3)  # An error once a back end has started.\n"
   )
   subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)

@@ -126,27 +126,45 @@ def _array_of(name: Any, item: Any, array: Callable[[Any], np.ndarray | None]) -
   return tensor
 
 
-def _unwrap(value: Any, depth: int = 0) -> tuple[tuple[str, ...], tuple[str, ...]]:
+_Wrapped = tuple[tuple[str, ...], tuple[str, ...]]
+
+
+def _unwrap(value: Any, depth: int = 0, known: dict[tuple[int, int], _Wrapped] | None = None) -> _Wrapped:
   """Returns the wrappers around the tensors, outermost first, and the other entries, which are ignored.
 
   A dict that has a tensor with a dot in its name is taken as a state dict, regardless of its other entries.
+
+  Args:
+    value: the object in the file.
+    depth: number of wrappers around it.
+    known: results by identity and depth. A file may hold one large dict under thousands of combinations of wrappers.
   """
   if not isinstance(value, dict) or depth > _DEPTH:
     return (), ()
+  known = {} if known is None else known
+  if (id(value), depth) not in known:
+    known[id(value), depth] = _unwrap_dict(value, depth, known)
+  return known[id(value), depth]
+
+
+def _unwrap_dict(value: dict[Any, Any], depth: int, known: dict[tuple[int, int], _Wrapped]) -> _Wrapped:
   tensors = [str(name) for name, item in value.items() if torch_file.is_tensor(item)]
   if any("." in name for name in tensors):
     return (), ()
   found = [
-    name for name in WRAPPERS if isinstance(value.get(name), dict) and _holds_tensors(value[name], depth)
+    name
+    for name in WRAPPERS
+    if isinstance(value.get(name), dict) and _holds_tensors(value[name], depth, known)
   ]
   if not found:
     return (), ()
-  inner, left_out = _unwrap(value[found[0]], depth + 1)
+  inner, left_out = _unwrap(value[found[0]], depth + 1, known)
   return (found[0], *inner), (*found[1:], *tensors, *left_out)
 
 
-def _holds_tensors(value: dict[Any, Any], depth: int) -> bool:
-  return any(torch_file.is_tensor(item) for item in value.values()) or bool(_unwrap(value, depth + 1)[0])
+def _holds_tensors(value: dict[Any, Any], depth: int, known: dict[tuple[int, int], _Wrapped]) -> bool:
+  # The wrappers come first, because their result is kept.
+  return bool(_unwrap(value, depth + 1, known)[0]) or any(map(torch_file.is_tensor, value.values()))
 
 
 def _without_runners(tensors: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:

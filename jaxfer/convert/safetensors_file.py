@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxfer.convert.dtypes import DTYPES, SAFETENSORS, unsupported
 from jaxfer.convert.kinds import Refused
+from jaxfer.pickles import MAX_DIMENSIONS
 
 _MAX_HEADER = 100_000_000  # Bytes; the limit of the format.
 
@@ -41,6 +42,8 @@ def loads(data: bytes) -> dict[str, np.ndarray]:
     header = json.loads(data[8:start].decode("utf-8"), object_pairs_hook=_unique)
   except (ValueError, RecursionError) as error:
     raise _damaged(f"its header is not JSON: {str(error)[:60]}") from None
+  if not isinstance(header, dict):
+    raise _damaged("its header is not an object")
   header.pop("__metadata__", None)
   tensors, spans = {}, []
   for name, entry in header.items():
@@ -49,9 +52,9 @@ def loads(data: bytes) -> dict[str, np.ndarray]:
       numbers = (*shape, begin, end)
     except (TypeError, KeyError, ValueError):
       raise _damaged(f"the header's entry {name[:40]!r} is incomplete") from None
-    if not all(type(n) is int and 0 <= n < 1 << 63 for n in numbers):
+    if len(shape) > MAX_DIMENSIONS or not all(type(n) is int and 0 <= n < 1 << 63 for n in numbers):
       raise _damaged(f"the header's entry {name[:40]!r} has an invalid shape or offset")
-    if code not in SAFETENSORS:
+    if not isinstance(code, str) or code not in SAFETENSORS:
       raise Refused(f"{name[:80]}: {unsupported(str(code)[:40])}")
     dtype = DTYPES[SAFETENSORS[code]]
     if end - begin != math.prod(shape) * dtype.itemsize or start + end > len(data):

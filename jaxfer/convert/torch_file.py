@@ -122,7 +122,8 @@ def _tensor(
     Refused: the tensor reaches beyond its storage or repeats elements (strides of 0), which weights never do.
   """
   numbers = (offset, *shape, *strides)
-  if not isinstance(storage, _Storage) or not all(type(n) is int and 0 <= n < 1 << 62 for n in numbers):
+  sound = len(shape) <= pickles.MAX_DIMENSIONS and all(type(n) is int and 0 <= n < 1 << 62 for n in numbers)
+  if not isinstance(storage, _Storage) or not sound:
     raise Refused("a damaged pickle (a tensor with an invalid storage, shape or strides)")
   dtype = dtype or storage.dtype
   if dtype not in DTYPES:

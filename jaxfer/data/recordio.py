@@ -18,6 +18,7 @@ from pathlib import Path
 MAGIC = 0xCED7230A
 MAX_LENGTH = 64 << 20  # Limit per payload; the format allows 512 MiB, but a face takes only a few KiB.
 MAX_LABELS = 4096
+_MAX_PARTS = 1 << 16  # Of a payload; an encoded image holds the magic about once in 16 GiB.
 
 _FRAME = struct.Struct("<II")
 _HEADER = struct.Struct("<IfQQ")
@@ -113,8 +114,8 @@ class Reader:
         raise ValueError(
           f"the file ends {start + length - self.size} bytes early, in a record at byte {start - 8}"
         )
-      if total > MAX_LENGTH:
-        raise ValueError(f"record of more than {MAX_LENGTH} bytes at byte {start - 8}")
+      if total > MAX_LENGTH or len(parts) == _MAX_PARTS:
+        raise ValueError(f"record of more than {MAX_LENGTH} bytes or {_MAX_PARTS} parts at byte {start - 8}")
       parts.append((start, length))
       if part in (_WHOLE, _LAST):
         return parts, min(offset, self.size)

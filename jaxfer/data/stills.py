@@ -22,6 +22,8 @@ The option `crop` determines how faces are cropped:
 
 import dataclasses
 import functools
+import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -36,6 +38,11 @@ from jaxfer.data.align import Square
 UNLABELLED = "unlabelled"
 
 _LARGEST = 256 << 20  # Largest size of a file in bytes.
+# What a damaged archive may raise: KeyError for a missing name, RuntimeError for a password, and so on.
+_UNSOUND_ZIP = (
+  zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, LookupError, ValueError, RuntimeError, OverflowError,
+  EOFError,
+)  # fmt: skip
 
 
 class Bytes(Protocol):
@@ -94,12 +101,20 @@ class Member:
     try:
       with _open_zip(self.archive, self.archive.stat().st_mtime_ns).open(self.name) as stream:
         return _bounded(stream.read(_LARGEST + 1))
-    # A damaged archive may raise anything: KeyError for a missing name, RuntimeError for a password.
-    except (zipfile.BadZipFile, KeyError, RuntimeError, NotImplementedError, EOFError, zlib.error) as error:
+    except _UNSOUND_ZIP as error:
       raise ValueError(f"cannot be unpacked ({error})") from None
 
   def __str__(self) -> str:
     return f"{self.archive}/{self.name}"
+
+
+def zip_names(archive: Path) -> list[str]:
+  """Returns the names in a zip archive. Raises OSError, or ValueError for a damaged one."""
+  try:
+    with zipfile.ZipFile(archive) as packed:
+      return packed.namelist()
+  except _UNSOUND_ZIP as error:
+    raise ValueError(str(error) or type(error).__name__) from None
 
 
 @functools.lru_cache(maxsize=8)

@@ -140,7 +140,10 @@ def _array(value: _Array) -> Any:
     order = "F" if fortran else "C"
   else:
     raise ValueError(f"the pickle holds a {value.kind}: only plain data are read")
-  if order not in ("C", "F") or not all(type(edge) is int and edge >= 0 for edge in _of(shape, tuple)):
+  sound = len(_of(shape, tuple)) <= pickles.MAX_DIMENSIONS and all(
+    type(edge) is int and edge >= 0 for edge in shape
+  )
+  if order not in ("C", "F") or not sound:
     raise ValueError("the pickle holds an array of no sound shape")
   if isinstance(data, list):  # The elements of an array of objects; numpy adds only the shape.
     if len(data) != math.prod(shape) or not all(isinstance(item, str | int | float) for item in data):

@@ -21,6 +21,7 @@ from jaxfer.report.tables import Cell
 from jaxfer.study import variants
 from jaxfer.study.split import split_of
 from jaxfer.study.task import Task
+from jaxfer.train import processes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +83,10 @@ class Source:
     own, made = [variants.Variant(self.row.name, self.config, self.folder)], task(self.config)
     data = made.records
     log(folds.describe(data.subjects, data.arrays["label"], data.label_names, split_of(self.config, data)))
-    ((result, lines),) = variants.train(own, made, (seed,), variants.Start(), True, log)
+    trained = variants.train(own, made, (seed,), variants.Start(), True, log)
+    processes.alone(lambda: self._store(*trained[0]), None)
+
+  def _store(self, result: dict[str, Any], lines: Sequence[Mapping[str, Any]]) -> None:
     learned = [line["accuracy"] for line in lines if line["split"] == "train" and "accuracy" in line]
     result |= {
       "failure": failure(result["failed"], learned, len(result["label_names"])),

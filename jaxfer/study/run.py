@@ -15,11 +15,12 @@ from jaxfer.errors import UserError
 from jaxfer.report import model_card, pages
 from jaxfer.report import run as report
 from jaxfer.report import study as scores
-from jaxfer.study import evaluation, given, record, trainings
+from jaxfer.study import evaluation, given, record, together, trainings
 from jaxfer.study.evaluation import Evaluated
 from jaxfer.study.inputs import description
 from jaxfer.study.split import folds_of
 from jaxfer.study.task import options_of, relabelled
+from jaxfer.train import processes
 from jaxfer.train.checkpoint import exists
 from jaxfer.train.members import Result
 from jaxfer.train.trainer import Trainer
@@ -45,25 +46,32 @@ def train(
     log: called with each line of the log.
 
   Returns:
-    The result, see `evaluate`.
+    The result, see `evaluate`. With several processes, those other than process 0 return an empty one.
 
   Raises:
-    UserError: as `Trainer.fit` and `folders.hold`; also if the run in `workdir` was begun with another configuration
-      or on other data, or if the loss or a gradient of a fold is not finite.
+    UserError: as `Trainer.fit` and `folders.hold`; also if processes that train together differ, if the run in
+      `workdir` was begun with another configuration or on other data, or if the loss or a gradient of a fold is not
+      finite.
     Interrupted: SIGTERM or SIGINT arrived. The state has been saved.
   """
   configuration.check(config, options_of)
-  with folders.hold(workdir, folders.RUN, data_dir, log):
-    data = _begin(config, workdir, data_dir, resume)
-    run = trainings.prepare(config, data)
+  together.check_program({"": config}, resume=resume)
+  with together.hold(workdir, folders.hold(workdir, folders.RUN, data_dir, log)):
+    begun = processes.decided(lambda: _begun(config, workdir, resume))
+    data = together.load(config, data_dir)
+    processes.alone(lambda: _record(config, workdir, data, begun), None)
+    data = relabelled(config, data)
+    run = processes.each(lambda: trainings.prepare(config, data))
     _describe(run, data, log)
     trainer = Trainer(run.training, workdir, profile=profile, log=log)
     results = trainer.fit(resume=resume)
-    return _evaluate(config, workdir, run, results, trainer.description, log)
+    return processes.alone(
+      lambda: _evaluate(config, workdir, run, results, trainer.description, log), dict[str, Any]()
+    )
 
 
-def _begin(config: RunConfig, workdir: pathlib.Path, data_dir: pathlib.Path, resume: bool) -> records.Records:
-  """Loads the data, and records the configuration, the data and the given weights of the run in its folder.
+def _begun(config: RunConfig, workdir: pathlib.Path, resume: bool) -> bool:
+  """Returns whether the folder holds checkpoints of this run.
 
   Raises:
     UserError: the folder holds a run and `resume` is False, or its run was begun with something else.
@@ -78,11 +86,18 @@ def _begin(config: RunConfig, workdir: pathlib.Path, data_dir: pathlib.Path, res
       f"{workdir} was begun with another configuration ({', '.join(keys)} differ): go on with the same, "
       "or choose another --workdir"
     )
-  data = trainings.load_data(config, data_dir)
+  return bool(begun)
+
+
+def _record(config: RunConfig, workdir: pathlib.Path, data: records.Records, begun: bool) -> None:
+  """Records the configuration, the data and the given weights of a run in its folder.
+
+  Raises:
+    UserError: the run was begun with other data or weights.
+  """
   given.check(workdir, {"init_from": config.init_from}, begin=not begun)
   record.check_data(workdir, config.data, data, begin=not begun)
   files.write_atomic(workdir / folders.RUN, configuration.to_json(config) + "\n")
-  return relabelled(config, data)
 
 
 def _describe(run: trainings.Run, data: records.Records, log: Callable[[str], None]) -> None:
@@ -129,18 +144,22 @@ def evaluate(
     UserError: `workdir` holds no run, or an unfinished one, or the data are not those of the training; or as
       `folders.hold`.
   """
-  if folders.kind(workdir) is None:
+  together.check_program({})
+  if processes.decided(lambda: folders.kind(workdir) is None):
     raise UserError(f"{workdir} holds no run: there is no config.json in it")
-  with folders.hold(workdir, folders.RUN, data_dir, log, "give the folder of a run"):
-    config = record.config_of(workdir)
-    data = trainings.load_data(config, data_dir)
-    record.check_data(workdir, config.data, data, begin=False)
+  holding = folders.hold(workdir, folders.RUN, data_dir, log, "give the folder of a run")
+  with together.hold(workdir, holding):
+    config = processes.each(lambda: record.config_of(workdir))
+    data = together.load(config, data_dir)
+    processes.alone(lambda: record.check_data(workdir, config.data, data, begin=False), None)
     # Folds share given weights that stay frozen. These are not in the checkpoints, so they are read again.
     folds_share = config.init_from is not None and folds_of(config, data) > 1
-    run = trainings.prepare(config, relabelled(config, data), trains=folds_share)
+    run = processes.each(lambda: trainings.prepare(config, relabelled(config, data), trains=folds_share))
     trainer = Trainer(run.training, workdir, log=log)
     results = trainer.restore()
-    return _evaluate(config, workdir, run, results, trainer.description, log)
+    return processes.alone(
+      lambda: _evaluate(config, workdir, run, results, trainer.description, log), dict[str, Any]()
+    )
 
 
 def _evaluate(

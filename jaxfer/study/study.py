@@ -6,6 +6,7 @@ that rows which differ only in numeric hyperparameters are trained together.
 """
 
 import dataclasses
+import functools
 import gc
 import pathlib
 import re
@@ -18,10 +19,11 @@ from jaxfer.config import RunConfig, StudyConfig
 from jaxfer.data import records
 from jaxfer.errors import UserError
 from jaxfer.report import study as report
-from jaxfer.study import given, record, table, trainings, variants
+from jaxfer.study import given, record, table, together, variants
 from jaxfer.study.pretraining import Source, pretrainings, timing
 from jaxfer.study.task import Task, options_of, task_of
 from jaxfer.systems import SYSTEMS
+from jaxfer.train import processes
 
 
 def run(
@@ -53,7 +55,8 @@ def run(
     log: called with each line of the log.
 
   Returns:
-    The table. It is written to `table.json`, where NaN is null.
+    The table. It is written to `table.json`, where NaN is null. With several processes, those other than process 0
+    return an empty one.
 
   Raises:
     UserError: as `config.resolve`, `folders.hold`, `records.load` and `Trainer.fit`; also if `workdir` holds another
@@ -61,11 +64,13 @@ def run(
     Interrupted: SIGTERM or SIGINT arrived. The state has been saved.
   """
   study, rows = configuration.resolve(study, preset, assignments, options_of)
-  with folders.hold(workdir, folders.STUDY, data_dir, log):
+  configs = {f"row '{name}' with ": config for name, config in rows.items()}
+  together.check_program(configs, seeds=list(study.named_seeds), resume=resume)
+  with together.hold(workdir, folders.hold(workdir, folders.STUDY, data_dir, log)):
     own = _Study(study, rows, workdir, data_dir, log)
-    _begin(study, rows, workdir, resume)
+    processes.alone(lambda: _begin(study, rows, workdir, resume), None)
     own.train()
-    return own.report()
+    return processes.alone(own.report, dict[str, Any]())
 
 
 class _Study:
@@ -104,30 +109,34 @@ class _Study:
     """Returns the task of a config. Each data set is loaded only once."""
     asked = files.to_json(dataclasses.asdict(config.data))
     if asked not in self._loaded:
-      data = self._loaded[asked] = trainings.load_data(config, self.data_dir)
-      record.check_data(self.workdir, config.data, data, begin=True)
+      data = self._loaded[asked] = together.load(config, self.data_dir)
+      processes.alone(lambda: record.check_data(self.workdir, config.data, data, begin=True), None)
       for note in data.notes:
         self.log(note)
     return task_of(config, self._loaded[asked])
 
-  def _done(self, name: str) -> bool:
-    return (self.places[name] / variants.RESULT).is_file()
+  def _done(self) -> list[str]:
+    """Returns the names of the rows that are trained."""
+    return processes.decided(
+      lambda: [name for name, folder in self.places.items() if (folder / variants.RESULT).is_file()]
+    )
 
   def train(self) -> None:
     """Trains the rows that are not trained yet, with the pre-trainings that they need."""
     for number, row in enumerate(self.study.rows, start=1):
-      counted = f"row {number} of {len(self.rows)}, {row.name}"
-      if self._done(row.name):
+      counted, done = f"row {number} of {len(self.rows)}, {row.name}", self._done()
+      if row.name in done:
         self.log(f"{counted}: done before")
         continue
       source = self.sources.get(row.init_from or "")
-      if source is not None and not source.ready:
+      if source is not None and not processes.decided(functools.partial(_ready, source)):
         source.train(self.task, self.study.named_seeds[0], self.log)
-      if source is not None and source.failure:
-        self.log(f"{counted}: not trained, its pre-training {source.failure}")
-        variants.store(self.places[row.name], {"not_trained": source.failure}, [])
+      failure = None if source is None else processes.decided(functools.partial(_failure, source))
+      if failure:
+        self.log(f"{counted}: not trained, its pre-training {failure}")
+        self._store(self.places[row.name], {"not_trained": failure}, [])
         continue
-      waiting = [other for other in self.study.rows[number - 1 :] if not self._done(other.name)]
+      waiting = [other for other in self.study.rows[number - 1 :] if other.name not in done]
       self._train(row, waiting, source, counted)
       gc.collect()  # Placements and their compiled programs refer to each other, so only the collector frees them.
 
@@ -146,7 +155,12 @@ class _Study:
     start = _start(row, config, source, self.places)
     trained = variants.train(own, task, self.study.named_seeds, start, keep, self.log)
     for variant, (result, history) in zip(own, trained, strict=True):
-      variants.store(variant.folder, result, history)
+      self._store(variant.folder, result, history)
+
+  def _store(
+    self, folder: pathlib.Path, result: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]
+  ) -> None:
+    processes.alone(lambda: variants.store(folder, result, lines), None)
 
   def report(self) -> dict[str, Any]:
     """Writes the table of the stored results with its figures, and returns it."""
@@ -167,6 +181,14 @@ class _Study:
     self.log("")
     self.log(report.text(made))
     return made
+
+
+def _ready(source: Source) -> bool:
+  return source.ready
+
+
+def _failure(source: Source) -> str | None:
+  return source.failure
 
 
 def _start(

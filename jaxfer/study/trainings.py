@@ -15,7 +15,7 @@ from jaxfer.data import folds, records, stream
 from jaxfer.study import inputs, pretrained
 from jaxfer.study.split import folds_of, split_of
 from jaxfer.study.task import Task, options_of, task_of
-from jaxfer.train import members, memory, weights
+from jaxfer.train import members, memory, processes, weights
 from jaxfer.train.stage import Variables
 from jaxfer.train.state import SNAPSHOT
 
@@ -164,7 +164,7 @@ def load_data(config: RunConfig, data_dir: pathlib.Path) -> records.Records:
   A data set that is too big for the host's memory, or that the config streams, is only opened.
   """
   options_of("data", config.data)
-  host = stream.host_memory()
+  host = processes.smallest(stream.host_memory())
   room = None if host is None else int(host * memory.SHARE)
   limit = {"resident": None, "streamed": 0, "auto": room}[config.execution.placement]
   return stream.load(config.data.name, data_dir, config.data.options, limit)

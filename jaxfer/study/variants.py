@@ -22,7 +22,7 @@ from jaxfer.data import records
 from jaxfer.errors import UserError
 from jaxfer.study import evaluation, pretrained, trainings
 from jaxfer.study.task import Task, options_of
-from jaxfer.train import groups, weights
+from jaxfer.train import groups, processes, weights
 from jaxfer.train.members import Result
 from jaxfer.train.stage import Variables
 from jaxfer.train.trainer import Trainer
@@ -115,7 +115,8 @@ def train(
 
   Returns:
     One (result, history) pair per variant. The result has the keys `_KEYS`, including the prediction for each test
-    record. The history contains the metrics of all trainings, with member, seed and fold.
+    record. The history contains the metrics of all trainings, with member, seed and fold. With several processes,
+    process 0 alone has them, and the others have empty ones.
   """
   started = time.monotonic()
   every = [
@@ -127,6 +128,38 @@ def train(
   names = [_name(one.config) for _, one in every]
   with compilations() as compile_seconds:
     results = _fit(every, names, variants[0], task, start, log)
+  times = started, sum(compile_seconds)
+  return processes.alone(
+    lambda: _evaluated(variants, task, len(seeds), every, names, results, times, keep, log),
+    [({}, []) for _ in variants],
+  )
+
+
+def _evaluated(
+  variants: Sequence[Variant],
+  task: Task,
+  seeds: int,
+  every: Sequence[tuple[Variant, Task]],
+  names: Sequence[str],
+  results: Sequence[Result],
+  times: tuple[float, float],
+  keep: bool,
+  log: Callable[[str], None],
+) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+  """Evaluates the trainings of variants; see `train` and `_fit`.
+
+  Args:
+    variants: the variants.
+    task: task of the first variant.
+    seeds: number of seeds.
+    every: each training's variant and task.
+    names: each training's name.
+    results: each training's result.
+    times: when the trainings began, by `time.monotonic`, and for how many seconds programs were compiled.
+    keep: whether to write the trained weights.
+    log: called with each warning.
+  """
+  started, compile_seconds = times
   count = len(every) // len(variants)
   outcomes = []
   for k, variant in enumerate(variants):
@@ -139,10 +172,10 @@ def train(
       "data": _data(variant.config, task.records),
       **evaluation.variant(evaluated, variant.folder),
       "members": count,
-      "folds": count // len(seeds),
-      "tested": _tested(variant.config, count // len(seeds)),
+      "folds": count // seeds,
+      "tested": _tested(variant.config, count // seeds),
       "seconds": round((time.monotonic() - started) / len(variants), 1),
-      "compile_seconds": round(sum(compile_seconds) / len(variants), 1),
+      "compile_seconds": round(compile_seconds / len(variants), 1),
     }
     for line in result["warnings"]:
       log(f"{variant.name}, {line}")
@@ -176,7 +209,7 @@ def _fit(
   unique = [
     f"{variant.name}: {name}" if several else name for (variant, _), name in zip(every, names, strict=True)
   ]
-  starts = _starts(task, names, start, log)
+  starts = processes.each(lambda: _starts(task, names, start, log))
   pretrained.check_pretrained(task, starts[0])
   training, _ = trainings.training_of(
     {name: one for name, (_, one) in zip(unique, every, strict=True)},

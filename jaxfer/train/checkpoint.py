@@ -3,6 +3,9 @@
 Orbax writes and commits the checkpoints, but it restores one with a flipped byte without noticing. Therefore, after
 Orbax has committed a checkpoint, the SHA-256 of each of its files is written to `digests/NUMBER.json`, and compared on
 restore. A checkpoint without this file was interrupted while it was saved, and is ignored.
+
+If several processes train together, all of them make the same calls, in the same order. Each writes the arrays that it
+holds. Process 0 writes and compares the digests of all files, and decides for all which checkpoints count.
 """
 
 import hashlib
@@ -17,6 +20,7 @@ import orbax.checkpoint as ocp
 
 from jaxfer import files
 from jaxfer.errors import UserError
+from jaxfer.train import processes
 
 FORMAT = 3
 
@@ -51,7 +55,9 @@ class Checkpoints:
     return found
 
   def _commit(self, number: int) -> None:
-    self._manager.wait_until_finished()
+    self._manager.wait_until_finished()  # By then, every process has written its files.
+    if not processes.is_first():
+      return
     files.write_json(self._digest(number), self._files(number), indent=None)
     self._prune()
 
@@ -74,6 +80,13 @@ class Checkpoints:
     Raises:
       UserError: no checkpoint has digests, and an interruption cannot be the reason.
     """
+    unfinished = processes.decided(self._unfinished)
+    for number in unfinished:
+      self._manager.delete(number)
+    processes.alone(self._tidy, None)
+    return [f"checkpoint {number} was not saved completely, and is removed" for number in unfinished]
+
+  def _unfinished(self) -> list[int]:
     whole = self._whole()
     unfinished = sorted(set(self._manager.all_steps()) - set(whole))
     if unfinished and not whole and (len(unfinished) > 1 or not self._digests.is_dir()):
@@ -81,12 +94,13 @@ class Checkpoints:
         f"{self._digests} lacks the digests that verify the checkpoints: put them back "
         f"from a copy, or remove {self._directory} to train from the start"
       )
-    for number in unfinished:
-      self._manager.delete(number)
+    return unfinished
+
+  def _tidy(self) -> None:
+    """Removes the files of killed saves, and the digests of checkpoints that no longer exist."""
     for path in self._directory.glob("*.orbax-checkpoint-tmp*"):
       shutil.rmtree(path, ignore_errors=True)
     self._prune()
-    return [f"checkpoint {number} was not saved completely, and is removed" for number in unfinished]
 
   def save(self, number: int, state: Any, meta: dict[str, Any]) -> None:
     """Starts to save a checkpoint. The arrays have been copied to the host when this returns.
@@ -102,7 +116,7 @@ class Checkpoints:
     arguments = ocp.args.Composite(
       state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(files.plain({"format": FORMAT, **meta}))
     )
-    files.make_folder(self._digests)
+    processes.alone(lambda: files.make_folder(self._digests), None)
     self._manager.save(number, args=arguments, force=True)
     self._committing = self._worker.submit(self._commit, number)
 
@@ -114,7 +128,7 @@ class Checkpoints:
 
   def latest(self) -> int | None:
     """Returns the number of the newest complete checkpoint, or None."""
-    return max(self._whole(), default=None)
+    return processes.decided(lambda: max(self._whole(), default=None))
 
   def oldest(self, number: int) -> int:
     """Returns the number of the oldest checkpoint, where `number` is that of one about to be saved."""
@@ -128,18 +142,21 @@ class Checkpoints:
       One line for each removed checkpoint. Nothing is removed if no checkpoint is intact; `meta` then says what is
       damaged.
     """
-    damaged = []
+    damaged, number = processes.decided(self._damaged)
+    for removed, _ in damaged:
+      self._manager.delete(removed)
+    processes.alone(self._prune, None)
+    return [f"{damage}: checkpoint {removed} is removed, go on from {number}" for removed, damage in damaged]
+
+  def _damaged(self) -> tuple[list[tuple[int, str]], int | None]:
+    """Returns the newest checkpoints if they are damaged, with the damage, and the number of the intact one before."""
+    damaged: list[tuple[int, str]] = []
     for number in reversed(self._whole()):
       damage, _ = self._compare(number)
       if damage is None:
-        break
+        return damaged, number
       damaged.append((number, damage))
-    else:
-      return []
-    for removed, _ in damaged:
-      self._manager.delete(removed)
-    self._prune()
-    return [f"{damage}: checkpoint {removed} is removed, go on from {number}" for removed, damage in damaged]
+    return [], None
 
   def _compare(self, number: int) -> tuple[str | None, list[pathlib.Path]]:
     """Returns what is damaged in a checkpoint, or None, and the files in its folder that were not saved with it."""
@@ -174,7 +191,7 @@ class Checkpoints:
     Raises:
       UserError: a file is missing, new or changed, or the checkpoint has another format.
     """
-    self._verify(number)
+    processes.alone(lambda: self._verify(number), None)
     meta = self._manager.restore(number, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
     if meta["format"] != FORMAT:
       raise UserError(

@@ -15,11 +15,12 @@ from jaxfer import config as configuration
 from jaxfer import files
 from jaxfer.data.plan import chunks
 from jaxfer.errors import Interrupted, UserError
+from jaxfer.train import processes
 from jaxfer.train.best import Best, on_host, selects
 from jaxfer.train.checkpoint import Checkpoints
 from jaxfer.train.group import Group, Position, initial_key, restored
 from jaxfer.train.identity import Identity
-from jaxfer.train.jsonl_log import Log
+from jaxfer.train.jsonl_log import Log, Unwritten
 from jaxfer.train.placement import Placement
 from jaxfer.train.prefetch import placed, prefetch
 from jaxfer.train.progress import Progress, averaged, title
@@ -59,6 +60,7 @@ class GroupTraining:
     }
     self.position, self.best = Position(), Best(workdir)
     self._programs: dict[Stage, Callable] = {}
+    self._votes = processes.Votes()
 
   def __enter__(self) -> "GroupTraining":
     self.workdir.mkdir(parents=True, exist_ok=True)
@@ -69,19 +71,15 @@ class GroupTraining:
       notes = self.checkpoints.discard_unfinished() + self.checkpoints.discard_damaged()
       restored_state, sizes, more = self._restore()
       notes += more
-      self.metrics = stack.enter_context(
-        contextlib.closing(Log(self.workdir / "metrics.jsonl", sizes["metrics"]))
-      )
-      self.timing = stack.enter_context(
-        contextlib.closing(Log(self.workdir / "timing.jsonl", sizes["timing"]))
-      )
+      self.metrics = stack.enter_context(contextlib.closing(self._log("metrics", sizes)))
+      self.timing = stack.enter_context(contextlib.closing(self._log("timing", sizes)))
       self.data = placed(self.placement, self.group.data)
       self.hparams = self.placement.stack_hparams(self.group.hparams)
       self.saved = time.monotonic()
       self.caught = stack.enter_context(caught_signals())
       total = sum(stage.epochs for stage in self.group.stages) * self.group.steps
       self.progress = stack.enter_context(Progress(total, self.position.done, title(self.group.names)))
-      for note in (*notes, *self._check_log()):
+      for note in (*notes, *processes.decided(self._check_log)):
         self.progress.log(note)
       self.state = self._initial() if restored_state is None else restored_state
       self._pass_ended_stages()
@@ -91,12 +89,17 @@ class GroupTraining:
   def __exit__(self, *error: Any) -> None:
     self._open.__exit__(*error)
 
+  def _log(self, name: str, sizes: Mapping[str, int]) -> Log | Unwritten:
+    """Opens a log of process 0, cut back to its size at the checkpoint."""
+    log = processes.alone(lambda: Log(self.workdir / f"{name}.jsonl", sizes[name]), None)
+    return log or Unwritten()
+
   def _restore(self) -> tuple[State | None, dict[str, int], list[str]]:
     """Returns the newest checkpoint's state (or None), the sizes of the log files at that time, and lines to print."""
     number = self.checkpoints.latest()
     if number is None:
       metrics = self.workdir / "metrics.jsonl"
-      cut = metrics.exists() and metrics.stat().st_size
+      cut = processes.decided(lambda: metrics.exists() and metrics.stat().st_size > 0)
       note = f"{self.workdir} holds no checkpoint: the training starts from the beginning"
       return None, {"metrics": 0, "timing": 0}, [note] if cut else []
     saved, meta = restored(self.checkpoints, self.group, self.placement, self.workdir)
@@ -181,7 +184,8 @@ class GroupTraining:
     }
     # `done` is the same at the end of a stage and at the start of the next, so the stage tells the two apart.
     number = self.position.done + self.position.stage
-    self.best.save(number, self.checkpoints.oldest(number))
+    oldest = self.checkpoints.oldest(number)
+    processes.alone(lambda: self.best.save(number, oldest), None)
     self.checkpoints.save(number, self.state, meta)
     self.saved = time.monotonic()
 
@@ -214,7 +218,7 @@ class GroupTraining:
     started, first_step, pending = time.monotonic(), self.position.step, None
     calls = chunks(group.steps, first_step, self.execution.steps_per_call)
     planned = [self._planned(drawn, *call) for call in calls]
-    with contextlib.closing(prefetch(self.placement, self.data, planned)) as fed:
+    with contextlib.closing(prefetch(self.placement, self.data, planned, self.placement.same_batches)) as fed:
       for (first, end), (data, columns) in zip(calls, fed, strict=True):
         active, results = self._active(first, end), None
         if active.any():
@@ -224,18 +228,24 @@ class GroupTraining:
         # Fetch the metrics of the previous chunk while this one runs.
         self._absorb(stage, pending)
         pending = first, min(end, group.steps) - first, active, results
-        due = time.monotonic() - self.saved > self.execution.checkpoint_seconds
-        if end >= group.steps or due or self.caught:
+        stop, due = self._asked()
+        if end >= group.steps or due or stop:
           self._absorb(stage, pending)
           pending = None
           if end >= group.steps:
             self._end_epoch(stage, time.monotonic() - started, first_step)
-          if due or self.caught:
+          if due or stop:
             self._save()
-          if self.caught:
+          if stop:
             self.checkpoints.wait()
-            raise Interrupted(self.caught[0])
+            raise Interrupted(stop)
     self._pass_ended_stages()
+
+  def _asked(self) -> tuple[int, int]:
+    """Returns the signal that asks for a stop, or 0, and whether a checkpoint is due, or 0. All processes agree."""
+    own = int(time.monotonic() - self.saved > self.execution.checkpoint_seconds)
+    stop, due = self._votes.turn((self.caught[0] if self.caught else 0, own))
+    return stop, due
 
   def _absorb(self, stage: Stage, pending: tuple[int, int, np.ndarray, PyTree] | None) -> None:
     """Adds the metrics of a chunk to the sums, step by step, and advances the position.

@@ -20,8 +20,9 @@ from jaxfer.config import Execution
 from jaxfer.data.plan import chunks
 from jaxfer.data.stream import Stream
 from jaxfer.errors import UserError, unknown
+from jaxfer.train import processes
 from jaxfer.train.checkpoint import exists
-from jaxfer.train.devices import divide, requested_devices
+from jaxfer.train.devices import divide, first_of_each, requested_devices
 from jaxfer.train.group import Group, abstract_state
 from jaxfer.train.identity import Identity, digest, identity_of
 from jaxfer.train.members import Training, check, submodules
@@ -89,27 +90,28 @@ def arrange(
   """
   check(training)
   members, execution = training.members, training.execution
-  devices, batch = requested_devices(execution.devices), _batch(training)
-  if len(members) == 1 and execution.devices is not None and batch % execution.devices:
-    raise UserError(_indivisible(execution.devices, batch))
+  devices, batch, count_of = requested_devices(execution.devices), _batch(training), processes.count()
+  if len(members) == 1 and execution.devices is not None and batch % len(devices):
+    raise UserError(_indivisible(execution.devices, len(devices), batch))
   shared, streamed = _shared(training), isinstance(training.data, Stream)
   alike = len({(m.seed, digest(m.plan)) for m in members}) == 1
   whole = _group(training, shared)
 
   def placed_at(count: int) -> Placement:
     """Returns the placement for `count` members at once."""
-    rows, shards = divide(count, batch, len(devices))
-    # JAX never releases the programs of pmap, and a study would keep those of all its variants.
-    backend = "jit" if members[0].name else execution.backend
-    used = tuple(devices[: rows * shards])
+    rows, shards = divide(count, batch, len(devices), count_of)
+    # JAX never releases the programs of pmap, and a study would keep those of all its variants. pmap also maps the
+    # devices of one process only.
+    backend = "jit" if members[0].name or count_of > 1 else execution.backend
+    used = first_of_each(devices, rows * shards)
     return Placement(used, shards, count // rows, backend, streamed, shared, alike)
 
   if groups is None:
     mode = "sequential" if streamed else mode_of(execution.members, devices[0].platform)
     if mode == "vmap" and len(members) > 1:
-      placement = _fitting(whole, placed_at, execution, limit_bytes or _memory(devices[0]), log)
+      placement = _fitting(whole, placed_at, execution, limit_bytes or _memory(), log)
     else:
-      placement = placed_at(divide(len(members), batch, len(devices))[0])
+      placement = placed_at(divide(len(members), batch, len(devices), count_of)[0])
     count = -(-len(members) // placement.members)
     groups = [numbers.tolist() for numbers in np.array_split(np.arange(len(members)), count)]
   else:
@@ -155,11 +157,12 @@ def _group(training: Training, shared: Variables) -> Group:
   )
 
 
-def _indivisible(requested: int, batch: int) -> str:
-  below, above = batch // requested * requested, -(-batch // requested) * requested
+def _indivisible(requested: int, every: int, batch: int) -> str:
+  below, above = batch // every * every, -(-batch // every) * every
   nearest = f"{below} or {above}" if below else f"{above}"
+  several = f" of each of {every // requested} processes" if every > requested else ""
   return (
-    f"execution.devices={requested} does not divide batch_size={batch}: take batch_size {nearest}, or leave "
+    f"execution.devices={requested}{several} does not divide batch_size={batch}: take batch_size {nearest}, or leave "
     "execution.devices unset"
   )
 
@@ -216,10 +219,10 @@ def _size(count: int) -> str:
   return f"{count / 2 ** (10 * unit):.3g} {' KMG'[unit]}iB"
 
 
-def _memory(device: jax.Device) -> int | None:
-  """Returns the bytes that a program may take on a device, or None if the device does not report its memory."""
-  limit = (device.memory_stats() or {}).get("bytes_limit")
-  return None if limit is None else int(limit * _SHARE)
+def _memory() -> int | None:
+  """Returns the bytes that a program may take on a device, or None if no device reports its memory."""
+  limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+  return processes.smallest(None if limit is None else int(limit * _SHARE))
 
 
 def read(workdir: pathlib.Path) -> dict[str, Any] | None:
@@ -241,8 +244,8 @@ def begun_groups(training: Training, workdir: pathlib.Path, resume: bool) -> lis
   Raises:
     UserError: `workdir` holds a training and `resume` is False, or it holds a different training.
   """
-  before, begun = read(workdir), exists(workdir) or exists(workdir / "group0")
-  if before is None or not begun:
+  before = processes.decided(lambda: _begun(workdir))
+  if before is None:
     return None
   if not resume:
     raise UserError(f"{workdir} already holds a run: go on with --resume, or choose another --workdir")
@@ -253,6 +256,12 @@ def begun_groups(training: Training, workdir: pathlib.Path, resume: bool) -> lis
     )
   groups: list[list[int]] = before["groups"]
   return groups
+
+
+def _begun(workdir: pathlib.Path) -> dict[str, Any] | None:
+  """Returns the record of the training that `workdir` holds, or None if it holds none."""
+  before = read(workdir)
+  return before if exists(workdir) or exists(workdir / "group0") else None
 
 
 def part_of(whole: Group, group: Sequence[int]) -> Group:

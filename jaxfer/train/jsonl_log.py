@@ -8,6 +8,26 @@ from typing import Any
 from jaxfer import files
 
 
+class Unwritten:
+  """Stands in for a `Log` in the processes that write none.
+
+  Attributes:
+    lost: 0.
+  """
+
+  lost = 0
+
+  def sync(self) -> int:
+    """Returns 0."""
+    return 0
+
+  def write(self, rows: list[dict[str, Any]]) -> None:
+    """Drops the rows."""
+
+  def close(self) -> None:
+    """Does nothing."""
+
+
 class Log:
   """Appends rows to a JSON Lines file, which is first cut back to its size at the checkpoint.
 

@@ -3,6 +3,7 @@
 import jax
 
 from jaxfer.data.stream import host_memory
+from jaxfer.train import processes
 
 # Fraction of the free memory that resident data may take. The rest is for the training.
 SHARE = 0.5
@@ -19,22 +20,24 @@ def bytes_needed(compiled: jax.stages.Compiled) -> int:
 def room(count: int | None = None) -> tuple[int | None, str]:
   """Returns how much memory resident data may take on each device.
 
-  On CPU, the free memory of a device is the host's free memory divided by the number of devices.
+  On CPU, the free memory of a device is the host's free memory divided by the number of devices. With several
+  processes, the one with the least memory decides.
 
   Args:
-    count: uses the first `count` devices; None uses all.
+    count: uses the first `count` devices of each process; None uses all.
 
   Returns:
     (bytes, description). The bytes are the fraction `SHARE` of the free memory of the device that has the least, or
     None if the free memory is unknown. The description says what was measured.
   """
-  devices = jax.devices()[:count]
+  devices = jax.local_devices()[:count]
   if devices[0].platform == "cpu":
     host = host_memory()
     frees = [] if host is None else [host // len(devices)]
   else:
     stats = [device.memory_stats() or {} for device in devices]
     frees = [s["bytes_limit"] - s.get("bytes_in_use", 0) for s in stats if "bytes_limit" in s]
-  if not frees:
+  least = processes.smallest(min(frees, default=None))
+  if least is None:
     return None, "free memory unknown"
-  return int(min(frees) * SHARE), f"limit {SHARE:.0%} of {min(frees) / 2**30:.3g} GiB free"
+  return int(least * SHARE), f"limit {SHARE:.0%} of {least / 2**30:.3g} GiB free"

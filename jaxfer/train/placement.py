@@ -48,7 +48,7 @@ class Placement:
     slots: number of members that a device trains at once. A slot without a member holds an inactive copy of the first
       member.
     backend: "jit" compiles `shard_map` over both axes. "pmap" has only the axis "data" and runs a single training.
-    streamed: whether the data come in windows (prefetch.py), of which each shard receives only its own examples.
+    streamed: whether the data come in windows (prefetch.py), of which each device receives only its own examples.
     shared: variables that all members share, stored once per device. A state contains only those that its own stage
       or an earlier one trains, so frozen models are neither stacked nor saved.
     same_batches: whether all members have the same key and the same plan. If so, a device draws each batch once for
@@ -74,6 +74,8 @@ class Placement:
       raise ValueError(f"{len(self.devices)} devices do not make rows of {self.shards}")
     if self.backend == "pmap" and self.members > 1:
       raise ValueError("pmap maps one axis, the shards of a single training: use the backend jit")
+    if self.backend == "pmap" and self.processes > 1:
+      raise ValueError("pmap maps the devices of one process: use the backend jit")
     object.__setattr__(self, "_placed", self.place(self.shared))
 
   @property
@@ -85,6 +87,11 @@ class Placement:
   def members(self) -> int:
     """Number of members that train at once."""
     return self.rows * self.slots
+
+  @functools.cached_property
+  def processes(self) -> int:
+    """Number of processes that have devices of the mesh. With several, every process makes the same calls."""
+    return len({device.process_index for device in self.devices})
 
   @functools.cached_property
   def mesh(self) -> Mesh:
@@ -111,6 +118,7 @@ class Placement:
     return {
       "backend": self.backend,
       "devices": len(self.devices),
+      "processes": self.processes,
       "shards": self.shards,
       "slots": self.slots,
       "platform": self.platform,
@@ -121,7 +129,8 @@ class Placement:
   def description(self) -> str:
     """A description of the placement for the log."""
     kind = f"{len(self.devices)} x {self.devices[0].device_kind}"
-    parts = [f"{self.rows} members side by side"] * (self.rows > 1)
+    parts = [f"{self.processes} processes"] * (self.processes > 1)
+    parts += [f"{self.rows} members side by side"] * (self.rows > 1)
     parts += [f"{self.slots} members on each device"] * (self.slots > 1)
     parts += [f"each batch divided among {self.shards}"] * (self.shards > 1 and self.members > 1)
     return f"{kind} by {self.backend}" + (f", {', '.join(parts)}" if parts else "")
@@ -132,12 +141,34 @@ class Placement:
     """Puts a tree on every device, as strongly typed arrays."""
     return jax.tree.map(lambda leaf: put(leaf, self._sharding()), tree)
 
-  def place_window(self, window: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-    """Places the examples [shards * m, ...] of a window on the devices, as [shards, m, ...]."""
-    sharding = self._sharding(DATA)
-    return {
-      name: put(array.reshape(self.shards, -1, *array.shape[1:]), sharding) for name, array in window.items()
-    }
+  def slotted(self, columns: Columns) -> Columns:
+    """Extends planned columns [..., given members, batch] to [..., members, batch], as `lay` does."""
+    return {name: np.moveaxis(self._slotted(np.moveaxis(a, -2, 0)), 0, -2) for name, a in columns.items()}
+
+  def fetch(self, tree: PyTree) -> PyTree:
+    """Returns a tree of arrays on the host, including what the devices of other processes hold."""
+    return jax.device_get(self._everywhere(tree))
+
+  def _everywhere(self, tree: PyTree) -> PyTree:
+    """Returns members' arrays as every process can fetch them. It does not wait for them."""
+    if self.processes == 1 or self.rows == 1:
+      return tree
+    if "everywhere" not in self._programs:
+      self._programs["everywhere"] = jax.jit(lambda tree: tree, out_shardings=self._sharding())
+    return self._programs["everywhere"](tree)
+
+  def _given(self, tree: PyTree, spec: PartitionSpec) -> PyTree:
+    """Returns arrays of the host as arguments of a program; with several processes, each places its own parts."""
+    if self.processes == 1:
+      return tree
+    return jax.tree.map(lambda array: put(array, NamedSharding(self.mesh, spec)), tree)
+
+  def _abstract_given(self, tree: PyTree, spec: PartitionSpec) -> PyTree:
+    """Returns what stands for the result of `_given` when a program is lowered."""
+    if self.processes == 1:
+      return tree
+    sharding = NamedSharding(self.mesh, spec)
+    return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding), tree)
 
   def _slotted(self, array: Any) -> Any:
     """Extends [given members, ...] to [members, ...]; slots without a member get a copy of the first member."""
@@ -160,7 +191,7 @@ class Placement:
 
   def unstack(self, tree: PyTree, count: int) -> list[PyTree]:
     """Returns the trees of the first `count` members, on the host."""
-    host = jax.device_get(tree)
+    host = self.fetch(tree)
     return [jax.tree.map(lambda a, k=k: a[k], host) for k in range(count)]
 
   def lay(self, columns: Columns, active: np.ndarray) -> tuple[Columns, np.ndarray]:
@@ -176,7 +207,7 @@ class Placement:
     """
     gates = np.zeros((len(active), self.members), bool)
     gates[:, : active.shape[1]] = active
-    laid = {name: np.moveaxis(self._slotted(np.moveaxis(a, 1, 0)), 0, 1) for name, a in columns.items()}
+    laid = dict(self.slotted(columns))
     steps, members, batch = laid["row"].shape
     laid["position"] = np.broadcast_to(np.arange(batch, dtype=np.int32), (steps, members, batch))
     return {name: a[:, :1] for name, a in laid.items()} if self.same_batches else laid, gates
@@ -271,14 +302,22 @@ class Placement:
     self._programs[name] = program
     return program
 
-  def _data_spec(self) -> PartitionSpec:
-    return _Spec(DATA) if self.streamed else _Spec()
+  def data_spec(self, same: bool = False) -> PartitionSpec:
+    """Returns the spec of the data; `same` says whether all members gather the same examples from a window."""
+    if not self.streamed:
+      return _Spec()
+    return _Spec(DATA) if self.backend == "pmap" else _Spec(None if same else MEMBER, DATA)
 
   def _held(self, data: PyTree) -> PyTree:
-    """Returns the data that a device's step gathers from; drops the leading axis of a shard's part of a window."""
+    """Returns the data that a device's step gathers from; drops the leading axes of a device's part of a window."""
     if self.streamed and self.backend == "jit":
-      return jax.tree.map(lambda a: a[0], data)
+      return jax.tree.map(lambda a: a[0, 0], data)
     return data
+
+  def _plan_specs(self, driver: Driver) -> tuple[PartitionSpec, PartitionSpec]:
+    """Returns the specs of the gates and of the planned columns."""
+    steps = () if driver == "steps" else (None,)
+    return _Spec(*steps, MEMBER), _Spec(*steps, None if self.same_batches else MEMBER, DATA)
 
   def _program(self, stage: Stage, driver: Driver) -> Any:
     """Returns the compiled training program.
@@ -317,10 +356,9 @@ class Placement:
         (active, plan),
       )
 
-    steps = () if driver == "steps" else (None,)
-    planned = _Spec(*steps, None if self.same_batches else MEMBER, DATA)
-    own, gates = _Spec(MEMBER), _Spec(*steps, MEMBER)
-    specs = own, own, _Spec(), self._data_spec(), own, own, gates, planned
+    gates, planned = self._plan_specs(driver)
+    own = _Spec(MEMBER)
+    specs = own, own, _Spec(), self.data_spec(self.same_batches), own, own, gates, planned
     fn = once if driver == "steps" else many
     return self._mapped(("train", stage, driver), fn, specs, (own, gates), donate=True)
 
@@ -345,17 +383,20 @@ class Placement:
     """
     compiled = self._program(stage, driver)
 
+    def run(active, columns, *given):
+      gates, planned = self._plan_specs(driver)
+      return compiled(*self._arguments(*given), self._given(active, gates), self._given(columns, planned))
+
     def chunk(trainable, frozen, data, stage_keys, hparams, columns: Columns, active: np.ndarray):
       if driver == "scan":
-        return compiled(*self._arguments(trainable, frozen, data, stage_keys, hparams), active, columns)
+        trainable, result = run(active, columns, trainable, frozen, data, stage_keys, hparams)
+        return trainable, self._everywhere(result)
       results = []
       for k in np.flatnonzero(active.any(1)):
         at = {name: array[k] for name, array in columns.items()}
-        trainable, result = compiled(
-          *self._arguments(trainable, frozen, data, stage_keys, hparams), active[k], at
-        )
+        trainable, result = run(active[k], at, trainable, frozen, data, stage_keys, hparams)
         results.append(result)
-      return trainable, jax.tree.map(lambda *steps: list(steps), *results)
+      return trainable, self._everywhere(jax.tree.map(lambda *steps: list(steps), *results))
 
     return chunk
 
@@ -388,8 +429,10 @@ class Placement:
     plan, active = self.lay(columns, np.zeros((length, 1), bool))
     if driver == "steps":
       plan, active = {name: column[0] for name, column in plan.items()}, active[0]
+    gates, planned = self._plan_specs(driver)
     arguments = self._arguments(state.trainable, state.frozen, data, keys, hparams)
-    lowered: jax.stages.Lowered = self._program(stage, driver).lower(*arguments, active, plan)
+    plans = self._abstract_given(active, gates), self._abstract_given(plan, planned)
+    lowered: jax.stages.Lowered = self._program(stage, driver).lower(*arguments, *plans)
     return lowered
 
   def evaluator(self, outputs: Outputs) -> Callable[..., jax.Array]:
@@ -415,12 +458,12 @@ class Placement:
     def every(own, hparams, shared, data, plan):
       return mapped(own, hparams, shared, self._held(data), plan)
 
-    own = _Spec(MEMBER)
-    specs = own, own, _Spec(), self._data_spec(), _Spec(MEMBER, DATA)
+    own, planned = _Spec(MEMBER), _Spec(MEMBER, DATA)
+    specs = own, own, _Spec(), self.data_spec(), planned
     compiled = self._mapped(("evaluate", outputs), every, specs, own)
 
     def evaluate(own, hparams, data, plan):
       shared = self._lacking([*own["params"]])
-      return compiled(own, hparams, shared, data, jax.tree.map(self._slotted, plan))
+      return compiled(own, hparams, shared, data, self._given(self.slotted(plan), planned))
 
     return evaluate

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any
 
 from jaxfer import files
 from jaxfer.errors import UserError
-from jaxfer.train import profiling
+from jaxfer.train import processes, profiling
 from jaxfer.train.checkpoint import Checkpoints, exists
 from jaxfer.train.evaluator import Evaluator
 from jaxfer.train.group import Group, restored
@@ -31,6 +32,9 @@ class Trainer:
     stopped and resumed.
   - `timing.jsonl`: the duration and the throughput of each epoch.
   - `checkpoints/`: the checkpoints.
+
+  If several processes train together (`jax.distributed`), each of them makes the same calls with the same arguments.
+  `workdir` must then be a folder that all of them see. Process 0 writes the metrics, and alone has them in its results.
 
   Attributes:
     description: where the training runs. It is set by `fit` and `restore`.
@@ -83,9 +87,7 @@ class Trainer:
         while not own.ended:
           own.epoch()
         own.finish()
-      rows, damage = files.read_rows(folder / "metrics.jsonl")
-      if damage and training.members[0].name:  # A single training only logs the damage.
-        raise UserError(f"{folder / 'metrics.jsonl'} {damage}: remove {folder} to train again")
+      rows = processes.alone(functools.partial(self._rows, folder), list[dict[str, Any]]())
       results += evaluator.results(own.state, own.failed, rows)
       if number + 1 < len(groups):
         left = (time.monotonic() - started) / (number + 1) * (len(groups) - number - 1)
@@ -103,7 +105,7 @@ class Trainer:
     Raises:
       UserError: `workdir` holds no training, the training is not finished, or a checkpoint is damaged.
     """
-    before = read(self.workdir)
+    before = processes.decided(lambda: read(self.workdir))
     if before is None:
       raise UserError(f"{self.workdir} is not trained yet: go on with `jaxfer train ... --resume`")
     layout, results = arrange(self.training, before["groups"]), list[Result]()
@@ -112,14 +114,16 @@ class Trainer:
     for number in range(len(layout.groups)):
       folder = layout.folder(self.workdir, number)
       group, evaluator = self._group(layout, layout.placement, number)
-      if not exists(folder):
+      if not processes.decided(functools.partial(exists, folder)):
         raise UserError(f"{folder} is not trained yet: go on with `jaxfer train ... --resume`")
       with contextlib.closing(Checkpoints(folder)) as checkpoints:
         state, meta = restored(checkpoints, group, layout.placement, folder)
       if meta["position"]["stage"] < len(self.training.stages):
         raise UserError(f"{folder} is not trained to the end yet: go on with `jaxfer train ... --resume`")
       failed = {int(member): where for member, where in meta["position"]["failed"].items()}
-      rows = self._history(folder, len(layout.groups[number]), bool(failed))
+      count = len(layout.groups[number])
+      history = functools.partial(self._history, folder, count, bool(failed))
+      rows = processes.alone(history, list[dict[str, Any]]())
       results += evaluator.results(layout.placement.adopt(state), failed, rows)
     return results
 
@@ -128,11 +132,10 @@ class Trainer:
     before = begun_groups(self.training, self.workdir, resume)
     layout = arrange(self.training, before, self._limit_bytes, self.log)
     if before is None:
-      files.make_folder(self.workdir)
       record = {"identity": layout.identity.record, "groups": layout.groups}
-      files.write_json(self.workdir / "members.json", record)
+      processes.alone(lambda: self._write(record), None)
     placement = layout.placement
-    if self._profile is not None:
+    if self._profile is not None and processes.is_first():
       placement = profiling.profiled(placement, self._profile)
     self.description = placement.description
     count, groups = len(self.training.members), layout.groups
@@ -140,6 +143,17 @@ class Trainer:
     trainings = f"{count} trainings" if count > 1 else "1 training"
     self.log(f"{trainings} on {self.description}{how}")
     return placement, self._placed(layout, placement)
+
+  def _write(self, record: dict[str, Any]) -> None:
+    files.make_folder(self.workdir)
+    files.write_json(self.workdir / "members.json", record)
+
+  def _rows(self, folder: pathlib.Path) -> list[dict[str, Any]]:
+    """Returns the metric rows of a group that has just been trained."""
+    rows, damage = files.read_rows(folder / "metrics.jsonl")
+    if damage and self.training.members[0].name:  # A single training only logs the damage.
+      raise UserError(f"{folder / 'metrics.jsonl'} {damage}: remove {folder} to train again")
+    return rows
 
   def _placed(self, layout: Layout, placement: Placement) -> Layout:
     """Returns the layout with its data on the devices."""

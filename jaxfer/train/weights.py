@@ -8,6 +8,8 @@ import hashlib
 import io
 import os
 import pathlib
+import struct
+import tokenize
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -31,6 +33,10 @@ _UNSOUND = (
   AttributeError,
   LookupError,
   MemoryError,
+  RuntimeError,
+  OverflowError,
+  struct.error,
+  tokenize.TokenError,  # From the header of an array.
   zipfile.BadZipFile,
 )
 
@@ -106,6 +112,10 @@ def load_weights(folder: pathlib.Path, *, sound: bool = True) -> tuple[dict[str,
   if hashlib.sha256(data).hexdigest() != digest:
     raise UserError(f"{path} has changed since it was written: write {folder} again")
   try:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+      # `np.savez` stores without compression. A compressed entry could be a thousand times as large as the file.
+      if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+        raise ValueError("a compressed archive")
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
       arrays = dict(file)
     if foreign := [array.dtype for array in arrays.values() if array.dtype.kind not in _KINDS]:

@@ -292,7 +292,7 @@ def test_comparison_of_compiled_programs_is_of_cycles():
 
 def test_table_shows_both_counts_the_better_peer_and_where_we_lose():
   found = [record(), record(900_000, "flax", 600_000), record(2_000_000, "flax_unrolled", 900_000)]
-  text = tpu_table.section("some.jsonl", found)
+  text = tpu_table.section(["some.jsonl"], found)
   assert text.startswith("### Compiled for TPU, not run\n")
   assert (
     "| v5e:1x1/layer | 1.00, 0.90 M | **0.90** | 0.50, 0.60 M | 1.20 | 25%, 25% | vector unit 75% |" in text
@@ -305,7 +305,35 @@ def test_table_shows_both_counts_the_better_peer_and_where_we_lose():
     "bytes_per_sample": 2.0**20,
     "points": [[1, 2], [2, 3]],
   }
-  assert "| v5e:1x1/layer | 1.00 MiB | 100 | 1.00 GiB |" in tpu_table.section("some.jsonl", [largest])
+  assert "| v5e:1x1/layer | 1.00 MiB | 100 | 1.00 GiB |" in tpu_table.section(["some.jsonl"], [largest])
+
+
+def test_table_of_layers_shows_the_expensive_ones_and_sums_up_the_others():
+  layered = record()
+  layered["compiled"]["layers"] = {
+    "conv1": {"cycles": 250_000, "schedule_cycles": 100_000, "flops": 0.5 * 197e12 / 1.5e9 * 1e5},
+    "bn1": {"cycles": 720_000, "schedule_cycles": 380_000},
+    "fc": {"cycles": 20_000, "schedule_cycles": 10_000, "flops": 0},
+    "other": {"cycles": 10_000, "schedule_cycles": 10_000},
+  }
+  for cost in layered["compiled"]["layers"].values():
+    cost.setdefault("flops", 0.0)
+  text = tpu_table.section(["some.jsonl"], [layered])
+  rows = [line for line in text.splitlines() if line.startswith("| v5e:1x1/layer | ") and " k (" in line]
+  assert rows == [
+    "| v5e:1x1/layer | bn1 | 720 k (72%) | - | 380 k (76%) | - |",
+    "| v5e:1x1/layer | conv1 | 250 k (25%) | 20% | 100 k (20%) | 50% |",
+    "| v5e:1x1/layer | the rest | 30 k (3%) | - | 20 k (4%) | - |",
+  ]
+  assert "per layer" not in tpu_table.section(["some.jsonl"], [record()])
+
+
+def test_a_later_file_replaces_records_of_an_earlier_one():
+  files = {"old.jsonl": [record(), record(implementation="flax")], "new.jsonl": [record(700_000)]}
+  text = table.page_texts(files, only_headlines=True, with_papers=False)["compiled"]
+  assert text.count("### Compiled for TPU, not run") == 1
+  assert "From `old.jsonl` and `new.jsonl`" in text
+  assert "| v5e:1x1/layer | 0.70, 1.00 M | 1.43 |" in text
 
 
 def test_table_of_a_file_goes_where_its_records_belong(tmp_path, capsys):
@@ -327,14 +355,14 @@ def test_implementations_of_the_recurrence_are_beside_the_better_peer():
     record(implementation="flax", schedule=900_000), record(implementation="flax_unrolled", schedule=600_000),
     record(implementation="jaxfer_pallas", schedule=300_000), packed,
   ]  # fmt: skip
-  text = tpu_table.section("tpu.jsonl", made)
+  text = tpu_table.section(["tpu.jsonl"], made)
   assert "| case | auto | folded by 4 | Pallas | Pallas, packed in and out | peer | peer unrolled |" in text
   cells = (
     "1.00 / 0.50 | 1.00 / 0.40 | 1.00 / 0.30 | 1.00 / 1.00 | 1.00 / 0.90 | 1.00 / 0.60 | 2.00 | **0.60** |"
   )
   assert f"| v5e:1x1/layer | {cells}" in text
   assert "| v5e:1x1/layer | 50% | stores 50%, loads 25%, vector 12% | matrix 75% |" in text
-  assert "Pallas" not in tpu_table.section("tpu.jsonl", made[:4])
+  assert "Pallas" not in tpu_table.section(["tpu.jsonl"], made[:4])
 
 
 def test_largest_batch_lies_on_the_line():

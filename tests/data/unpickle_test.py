@@ -103,8 +103,8 @@ def test_a_pickle_that_calls_is_refused_by_name_and_runs_nothing(protocol):
   [
     (b"", "pickle exhausted|not a valid pickle|no end|STOP"),
     (b"\x80\x02]", "pickle exhausted|STOP"),
-    (b"l.", "MARK"),
-    (b"h\x05.", "Memo value not found"),
+    (b"l.", "damaged at LIST"),
+    (b"h\x05.", "damaged at BINGET"),
     (b"cnumpy\nndarray\n)R.", r"numpy\.ndarray"),
     (b"cnumpy\nndarray\n.", "neither numbers"),
     (b"P1\n.", "uses PERSID"),

@@ -17,6 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tolerances
 
 from jaxfer.layers.conv import Conv, ConvTranspose
 from jaxfer.layers.resnet import ResNetTrunk
@@ -24,8 +25,6 @@ from jaxfer.systems.identity_expression_vae.model import Decoder, Encoder
 
 PATH = pathlib.Path(__file__).with_name("nets.npz")
 TAPS = ("bn1", "layer1", "layer2", "layer3")  # Tapped parts of residual nets; layer4 is their output.
-# Tolerance against PyTorch's float64, relative to the largest value, or to the length of the gradient for a slope.
-TOLERANCE = 1e-4
 
 
 class Layers(nn.Module):
@@ -125,15 +124,22 @@ def compare(label, y, gradients=None):
   slopes = dict(zip(want[f"{label}/names"], want[f"{label}/slopes"], strict=True))
   assert set(gradients) == set(slopes) == set(own["directions"])
   for key, slope in slopes.items():
-    gradient = np.float64(gradients[key])
-    got = (own["directions"][key] * gradient).sum()
-    assert abs(got - slope) <= TOLERANCE * np.linalg.norm(gradient), (key, got, slope)
+    close_slope(own["directions"][key], gradients[key], slope, key)
 
 
-def close(got, want):
+def close(got, want, message="", tolerance=None):
+  """Holds an array to the golden, by default to the tolerance of its dtype."""
+  tolerance = tolerance or tolerances.of(got).net
   got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
   chex.assert_equal_shape([got, want])
-  np.testing.assert_allclose(got, want, rtol=0, atol=TOLERANCE * np.abs(want).max())
+  np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * np.abs(want).max(), err_msg=message)
+
+
+def close_slope(direction, gradient, want, message, tolerance=None):
+  """Holds the slope along a direction to the golden, by default to the tolerance of the gradient's dtype."""
+  tolerance, gradient = tolerance or tolerances.of(gradient).net, np.float64(gradient)
+  got = (direction * gradient).sum()
+  assert abs(got - want) <= tolerance * np.linalg.norm(gradient), (message, got, want)
 
 
 def gradients_of(d_params, d_x):

@@ -14,6 +14,7 @@ ARM = Amend(4)  # For maps [4, 4, 32]: two planes of 16 x 16, 5 x 5 windows.
 MODES = ("batch", "alone", "ema", "frozen", "none")
 
 
+@pytest.mark.golden
 def test_arrangement_is_pytorchs_bit_for_bit():
   x = cases.features()
   y = np.asarray(arrange(jnp.asarray(x), 16))

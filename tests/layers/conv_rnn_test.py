@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tolerances
 from conv_rnn_cases import CASES, GOLDEN, LAYERS, from_golden, ours
 
 from jaxfer.errors import UserError
@@ -12,8 +13,6 @@ from jaxfer.layers.conv_rnn import ConvGRU, ConvGRUCell, ConvLSTM, ConvLSTMCell
 from tests import drawn
 
 FULL = {"temporal_gate": True, "temporal_skip": True, "spatial_skip": True}
-# Tolerance of float32, at the matmul precision of the backend, against float64, relative to the largest value.
-TOLERANCE = 1e-5
 
 
 def clip(*shape):
@@ -24,6 +23,7 @@ def clip(*shape):
 BY_PALLAS = ["lstm_tg_ts_ss_masked", "gru_tg_ts_ss_output_masked"]
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize(
   ("label", "implementation"), [(a, "scan") for a in CASES] + [(a, "pallas") for a in BY_PALLAS]
 )
@@ -42,18 +42,17 @@ def test_values_and_gradients_equal_the_float64_loops(label, implementation):
     outputs, pull = jax.vjp(lambda p, x: layer.apply({"params": p}, x, mask), params, x)
     return outputs, *pull(jnp.asarray(GOLDEN["cotangent"]))
 
-  with jax.default_matmul_precision("highest"):
-    outputs, d_params, d_x = run(params, x)
-  want = GOLDEN[f"{label}/Y"]
-  np.testing.assert_allclose(outputs, want, rtol=0, atol=TOLERANCE * np.abs(want).max())
+  outputs, d_params, d_x = run(params, x)
+  want, tolerance = GOLDEN[f"{label}/Y"], tolerances.of(outputs).layer
+  np.testing.assert_allclose(outputs, want, rtol=0, atol=tolerance * np.abs(want).max())
   # The golden's slopes are along random directions. Ours are for stacked gates, so slopes add up.
   slopes = from_golden(f"{label}/slope/")
   got = sum(float((directions[name] * d_params[name]).sum()) for name in names)
   expected = sum(float(value) for name, value in slopes.items() if name != "x")
   scale = sum(abs(float(value)) for value in slopes.values())
-  assert got == pytest.approx(expected, abs=TOLERANCE * scale)
+  assert got == pytest.approx(expected, abs=tolerance * scale)
   assert float((GOLDEN["direction/x"] * np.asarray(d_x)).sum()) == pytest.approx(
-    float(slopes["x"]), abs=TOLERANCE * scale
+    float(slopes["x"]), abs=tolerance * scale
   )
 
 

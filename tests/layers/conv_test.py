@@ -101,6 +101,7 @@ def test_initialisers_have_the_spread_that_they_are_named_after():
   assert 0.199 < jnp.abs(bias).max() <= 0.2
 
 
+@pytest.mark.golden
 def test_values_and_gradients_equal_pytorch():
   y, gradients, _ = nets_cases.run("layers")
   nets_cases.compare("layers", y, gradients)

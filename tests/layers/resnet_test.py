@@ -59,6 +59,7 @@ def test_an_eighth_of_the_widths_and_what_does_not_exist():
     shapes(ResNetTrunk(18, 0.3))
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("depth", STAGES)
 def test_every_stage_equals_pytorch(depth):
   label = f"resnet{depth}_eval"
@@ -107,12 +108,14 @@ def compare_statistics(label, new):
     nets_cases.close(value, theirs)
 
 
+@pytest.mark.golden
 def test_a_training_pass_equals_pytorch():
   y, gradients, new = nets_cases.run("resnet50_train")
   nets_cases.compare("resnet50_train", y, gradients)
   compare_statistics("resnet50_train", new)
 
 
+@pytest.mark.golden
 def test_a_training_pass_on_two_devices_equals_pytorch_on_the_whole_batch():
   label = "resnet18_train"
   own, net = nets_cases.drawn(label), nets_cases.CASES[label].net

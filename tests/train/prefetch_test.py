@@ -130,12 +130,12 @@ def test_evaluation_in_streamed_windows(backend, devices):
 def test_each_shard_reads_rows_of_its_own_and_all_are_read():
   """The examples of eight shards are disjoint, cover the batch, and are in the right places."""
   plan = {"row": np.arange(3 * 16).reshape(3, 1, 16), "target": 100 + np.arange(3 * 16).reshape(3, 1, 16)}
-  rows, columns = prefetch.window(plan, 8)
-  assert rows.shape == (8, 2 * 3 * 2)
+  rows, columns = prefetch.window(plan, 1, 8)
+  assert rows.shape == (1, 8, 2 * 3 * 2)
   assert np.unique(rows).size == rows.size
   for name, column in plan.items():
     for position in range(16):
-      block = rows[position // 2]  # Two examples of a batch per shard.
+      block = rows[0, position // 2]  # Two examples of a batch per shard.
       np.testing.assert_array_equal(block[columns[name][:, 0, position]], column[:, 0, position])
 
 

@@ -1,6 +1,7 @@
 import jax
 import numpy as np
 import pytest
+import tolerances
 import vae_cases
 
 from jaxfer.errors import UserError
@@ -40,11 +41,12 @@ def test_trials_differ_and_follow_the_protocol():
   np.testing.assert_array_equal(predicted, clustering.recognise(features, labels, KEY, clusters=5, trials=6))
 
 
+@pytest.mark.golden
 def test_clusters_equal_those_of_scikit_learn_from_the_same_centres():
   with np.load(vae_cases.PATH) as file:
     inertia, labels = file["kmeans/inertia"], file["kmeans/labels"]
   found = jax.jit(kmeans.lloyd)(*vae_cases.points())
-  np.testing.assert_allclose(found.inertia, inertia, rtol=1e-5)
+  np.testing.assert_allclose(found.inertia, inertia, rtol=tolerances.here("highest").layer)
   np.testing.assert_array_equal(found.assignment, labels)
 
 

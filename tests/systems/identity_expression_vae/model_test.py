@@ -191,6 +191,7 @@ def test_impossible_sizes_widths_norms_and_conditions_are_refused():
       ConditionalVAE(subjects=4).init(key, images, condition)
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("label", ["encoder", "decoder"])
 def test_values_and_gradients_equal_pytorch(label):
   y, gradients, _ = nets_cases.run(label)

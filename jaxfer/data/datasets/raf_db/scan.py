@@ -6,7 +6,6 @@ Layout and counts: data/README.md, section 6; Li, Deng and Du (2017).
 """
 
 import re
-import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from jaxfer.data import align, heatmap, tree
 from jaxfer.data.datasets.raf_db import annotations
 from jaxfer.data.prepare import Count, Findings, Problem
-from jaxfer.data.stills import Bytes, File, Member, Still
+from jaxfer.data.stills import Bytes, File, Member, Still, zip_names
 from jaxfer.errors import UserError
 
 T = TypeVar("T")
@@ -197,9 +196,8 @@ def _index(root: Path, others: list[Path], findings: Findings) -> Places:
       places.setdefault(key, File(path))
   for archive in archives:
     try:
-      with zipfile.ZipFile(archive) as packed:
-        names = packed.namelist()
-    except (OSError, zipfile.BadZipFile) as error:
+      names = zip_names(archive)
+    except (OSError, ValueError) as error:
       findings.bad.append(Problem(str(archive), f"cannot be unpacked ({error})"))
       continue
     keys = {key: name for name in names if "__MACOSX" not in name and (key := _key(name.rpartition("/")[2]))}

@@ -6,7 +6,6 @@ Layout and counts: data/README.md, section 8; Livingstone and Russo (2018).
 
 import dataclasses
 import re
-import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ from pathlib import Path
 from jaxfer.data import frame_rules
 from jaxfer.data.datasets.ravdess.clip import Frame, Header, read_header
 from jaxfer.data.prepare import Belief, Count, Findings, Problem, progress
-from jaxfer.data.stills import File, Member, Still
+from jaxfer.data.stills import File, Member, Still, zip_names
 from jaxfer.data.tree import walk
 from jaxfer.errors import UserError
 
@@ -141,9 +140,8 @@ def _places(source: Path, findings: Findings) -> Iterator[tuple[str, Clip]]:
       yield path.name, File(path)
   for path in packed:  # Unpacked files come first, because they take precedence.
     try:
-      with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+      names = zip_names(path)
+    except (OSError, ValueError) as error:
       findings.bad.append(Problem(str(path), f"cannot be unpacked ({error})"))
       continue
     for name in names:

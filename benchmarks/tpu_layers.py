@@ -1,0 +1,91 @@
+"""What each layer of a net costs in a compiled TPU program: its cycles, and its FLOPs for the matrix unit."""
+
+import collections
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from benchmarks import tpu_hlo
+
+# Parts of an operation's origin that lie inside a layer.
+_INSIDE = {"Conv", "ConvTranspose", "body", "closed_call", "cond", "conv", "conv_transpose", "while"}
+OTHER = "other"
+
+
+def layer(source: str) -> str:
+  """The layer an operation comes from, such as "trunk/layer1/block0/conv1", by its origin in JAX (`Operation.source`).
+
+  The origin names the module's path within the function that JAX differentiates. What comes from the optimizer is
+  "optimizer", and what comes from no module is `OTHER`.
+  """
+  parts = source.split("/")[:-1]  # The last is the primitive.
+  if "optimizer" in parts:
+    return "optimizer"
+  start = max((k + 1 for k, part in enumerate(parts) if "jvp(" in part), default=len(parts))
+  path: list[str] = []
+  for part in parts[start:]:
+    if part in _INSIDE or "(" in part:
+      break
+    path += [part] * (not part.startswith("_"))  # A private class is the outermost module.
+  return "/".join(path) or OTHER
+
+
+def _products(
+  module: tpu_hlo.Module, computation: tpu_hlo.Computation, operation: tpu_hlo.Operation
+) -> Iterator[tuple[tpu_hlo.Computation, tpu_hlo.Operation]]:
+  """The convolutions and matrix products in an operation, each with the computation that holds it."""
+  if operation.opcode in ("convolution", "dot"):
+    yield computation, operation
+  for name in operation.called("calls"):
+    inner = module.computations[name]
+    for one in inner.operations.values():
+      yield from _products(module, inner, one)
+
+
+def _sizes(type_: str) -> list[int]:
+  found = re.match(r"\w+\[([\d,]*)\]", type_)
+  return [int(size) for size in found[1].split(",") if size] if found else []
+
+
+def _flops(computation: tpu_hlo.Computation, product: tpu_hlo.Operation) -> float:
+  """Two for each multiplication; padding counts as work, the zeros between the pixels of a dilated input do not."""
+  kernel = _sizes(computation.operations[product.operands[1]].type)
+  multiplications = math.prod(_sizes(product.type))
+  if product.opcode == "dot":
+    contracted = re.search(r"rhs_contracting_dims=\{([\d,]*)\}", product.attributes)
+    axes = [int(axis) for axis in contracted[1].split(",") if axis] if contracted else []
+    return 2.0 * multiplications * math.prod(kernel[axis] for axis in axes)
+  labels = re.search(r"dim_labels=\w+_(\w+)->", product.attributes)
+  if labels is None:
+    raise tpu_hlo.Unreadable(f"convolution {product.name}: it has no dim_labels")
+  summed = math.prod(size for size, label in zip(kernel, labels[1], strict=True) if label != "o")
+  spread = re.search(r"lhs_dilate=([\dx]+)", product.attributes)
+  zeros = math.prod(map(int, spread[1].split("x"))) if spread else 1
+  return 2.0 * multiplications * summed / zeros
+
+
+def flops(module: tpu_hlo.Module, run: tpu_hlo.Run) -> float:
+  """FLOPs of the convolutions and matrix products in all trips of an operation.
+
+  Raises:
+    tpu_hlo.Unreadable: a convolution whose axes cannot be read.
+  """
+  found = _products(module, run.computation, run.operation)
+  return run.trips * sum(_flops(computation, product) for computation, product in found)
+
+
+def origin(module: tpu_hlo.Module, run: tpu_hlo.Run) -> str:
+  """The layer of an operation; a fusion around a convolution belongs to the convolution's layer."""
+  for _, product in _products(module, run.computation, run.operation):
+    if product.source:
+      return layer(product.source)
+  return layer(run.operation.source)
+
+
+def by_layer(costs: Iterable[tuple[str, int, int, float]]) -> dict[str, Mapping[str, float]]:
+  """Sums (layer, cycles, schedule cycles, FLOPs) over the operations of each layer."""
+  totals: dict[str, collections.Counter[str]] = {}
+  for name, cycles, schedule_cycles, work in costs:
+    total = totals.setdefault(name, collections.Counter())
+    total.update({"cycles": cycles, "schedule_cycles": schedule_cycles, "flops": work})
+  return {name: dict(total) for name, total in totals.items() if any(total.values())}

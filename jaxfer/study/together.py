@@ -1,0 +1,95 @@
+"""What several processes do together before they train: compare themselves, share the work directory, read the data."""
+
+import contextlib
+import json
+import pathlib
+import secrets
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jaxlib
+
+from jaxfer import config as configuration
+from jaxfer.config import RunConfig
+from jaxfer.data import records
+from jaxfer.errors import UserError
+from jaxfer.study import trainings
+from jaxfer.train import processes
+
+
+def check_program(configs: Mapping[str, RunConfig], **command: Any) -> None:
+  """Compares the program and the command of all processes.
+
+  Args:
+    configs: the configs to train, by a name for messages.
+    command: further values that JSON can hold.
+
+  Raises:
+    UserError: two processes differ. The message has both values.
+  """
+  versions = {"jaxfer": trainings.revision(), "jax": jax.__version__, "jaxlib": jaxlib.__version__}
+  flat = {f"{name}{key}": value for name, one in configs.items() for key, value in _flat(one).items()}
+  processes.check_same({**versions, **command, **flat})
+
+
+def _flat(config: RunConfig) -> dict[str, Any]:
+  """Returns the values of a config by their keys, such as "execution.devices"."""
+  flat: dict[str, Any] = {}
+
+  def walk(prefix: str, tree: Mapping[str, Any]) -> None:
+    for key, value in tree.items():
+      if isinstance(value, Mapping):
+        walk(prefix if key == "options" else f"{prefix}{key}.", value)
+      else:
+        flat[prefix + key] = value
+
+  walk("", json.loads(configuration.to_json(config)))
+  return flat
+
+
+@contextlib.contextmanager
+def hold(workdir: pathlib.Path, holding: contextlib.AbstractContextManager[None]) -> Iterator[None]:
+  """Context manager in which process 0 reserves a work directory that all processes see.
+
+  Args:
+    workdir: the work directory.
+    holding: reserves it, see `folders.hold`.
+
+  Raises:
+    UserError: as `holding`; or a process does not see the directory of process 0.
+  """
+  with contextlib.ExitStack() as stack:
+    processes.alone(lambda: stack.enter_context(holding), None)
+    if processes.count() > 1:
+      _check_shared(workdir)
+    yield
+
+
+def _check_shared(workdir: pathlib.Path) -> None:
+  probe = workdir / f".{processes.decided(lambda: secrets.token_hex(8))}.partial"
+
+  def look() -> None:
+    list(workdir.glob("*"))  # Some network file systems show new files only after the folder is listed.
+    if not probe.exists():
+      raise UserError(
+        f"{workdir} is not the folder that process 0 sees: give a --workdir that all machines share"
+      )
+
+  processes.alone(probe.touch, None)
+  try:
+    processes.each(look)
+  finally:
+    if processes.is_first():
+      probe.unlink()
+
+
+def load(config: RunConfig, data_dir: pathlib.Path) -> records.Records:
+  """Reads the data of a config in every process, each from its own `data_dir`.
+
+  Raises:
+    UserError: as `trainings.load_data`, with the name of the machine; or the data of two processes differ.
+  """
+  data = processes.each(lambda: trainings.load_data(config, data_dir))
+  processes.check_same({f"data '{config.data.name}' with fingerprint": data.fingerprint})
+  return data
