@@ -71,7 +71,7 @@ def conv_rnn(label: str) -> Golden:
 
 
 def net(label: str) -> Golden:
-  """Outputs of a net of nets.npz; only for `layers` also the derivative along each parameter and the input."""
+  """Outputs of a net of nets.npz, and for `layers` also the derivatives along each parameter and the input."""
   case, own, golden = nets_cases.CASES[label], nets_cases.drawn(label), nets_cases.golden()
   want = {"outputs": golden[f"{label}/output"]}
   if label != "layers":

@@ -144,7 +144,7 @@ def _array(value: _Array) -> Any:
     type(edge) is int and edge >= 0 for edge in shape
   )
   if order not in ("C", "F") or not sound:
-    raise ValueError("the pickle holds an array of no sound shape")
+    raise ValueError("the pickle holds an array with an invalid shape")
   if isinstance(data, list):  # The elements of an array of objects; numpy adds only the shape.
     if len(data) != math.prod(shape) or not all(isinstance(item, str | int | float) for item in data):
       raise ValueError("the pickle holds an array of objects other than texts and numbers")

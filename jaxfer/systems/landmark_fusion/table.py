@@ -86,7 +86,7 @@ def tables(
 
 
 def _numbers(variant: Variant, prediction: str, batches: str) -> Mapping[str, Any]:
-  """Returns the scores of a prediction in one kind of batches, see `report.study.scores`; empty if not made."""
+  """Returns the scores of a prediction in one kind of batches, see `report.study.scores`; empty if there is none."""
   name = in_batches(prediction, batches)
   return variant["predictions"].get(name, {}) if name else variant
 
