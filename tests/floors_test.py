@@ -11,14 +11,14 @@ ROOT = pathlib.Path(jaxfer.__file__).parent
 BASEMENT = ("errors", "files")  # Every file may import these.
 FLOORS = {
   "ranges": -3, "config_file": -3, "values": -2, "schema": -1,  # The parts of `config`.
-  "errors": 0, "files": 0, "folders": 0, "pickles": 0, "config": 0, "kernels": 0,
+  "errors": 0, "files": 0, "folders": 0, "cluster_errors": 0, "pickles": 0, "config": 0, "kernels": 0,
   "layers": 1, "losses": 1, "metrics": 1, "data": 1,
   "verification": 2,
   "train": 3, "report": 3, "explain": 3,
   "systems": 4,
   "study": 5, "convert": 5,
   "inference": 6,
-  "cli_inference": 7,
+  "cli_inference": 7, "cluster": 7,
   "cli": 8,
 }  # fmt: skip
 

@@ -1,6 +1,7 @@
 """What several processes do together before they train: compare themselves, share the work directory, read the data."""
 
 import contextlib
+import importlib.metadata
 import json
 import pathlib
 import secrets
@@ -8,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-import jaxlib
 
 from jaxfer import config as configuration
 from jaxfer.config import RunConfig
@@ -28,7 +28,11 @@ def check_program(configs: Mapping[str, RunConfig], **command: Any) -> None:
   Raises:
     UserError: two processes differ. The message has both values.
   """
-  versions = {"jaxfer": trainings.revision(), "jax": jax.__version__, "jaxlib": jaxlib.__version__}
+  versions = {
+    "jaxfer": trainings.revision(),
+    "jax": jax.__version__,
+    "jaxlib": importlib.metadata.version("jaxlib"),
+  }
   flat = {f"{name}{key}": value for name, one in configs.items() for key, value in _flat(one).items()}
   processes.check_same({**versions, **command, **flat})
 
