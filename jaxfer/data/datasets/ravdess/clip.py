@@ -80,6 +80,9 @@ def _frames(data: bytes) -> Iterator[Any]:
   with _av().open(io.BytesIO(data)) as container:
     stream = container.streams.video[0]
     stream.thread_type = "NONE"  # Every core has a process of its own already.
+    stream.codec_context.options = {
+      "max_pixels": str(MAX_PIXELS)
+    }  # Frames may be larger than the header says.
     yield from container.decode(stream)
 
 
