@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import errno
 import importlib.util
+import io
 import os
 import pathlib
 import select
@@ -423,6 +424,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     The exit code: 0 for success; 2 after an error of the user or the machine, which is reported in one line on stderr;
     128 + signal if a signal stopped the command, including SIGPIPE if the reader of the output has closed it.
   """
+  for stream in _streams():
+    if isinstance(stream, io.TextIOWrapper):  # File names need not be valid in the encoding of the output.
+      stream.reconfigure(errors="backslashreplace")
   try:
     try:
       code = _run(argv)

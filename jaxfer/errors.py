@@ -4,6 +4,8 @@ import difflib
 import signal
 from collections.abc import Iterable
 
+_SHOWN = 80  # Number of characters that a message shows of a name.
+
 
 class UserError(Exception):
   """Bad input. The message names the file, value or option and the fix; the CLI prints it without a traceback."""
@@ -27,4 +29,5 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
   choices = sorted(choices)
   near = difflib.get_close_matches(name, choices, n=1, cutoff=0.4)
   hint = f"did you mean '{near[0]}'? " if near else ""
-  return UserError(f"unknown {kind} '{name}': {hint}valid are {', '.join(choices) or '(none)'}")
+  shown = name if len(name) <= _SHOWN else f"{name[: _SHOWN - 3]}..."
+  return UserError(f"unknown {kind} '{shown}': {hint}valid are {', '.join(choices) or '(none)'}")

@@ -1,6 +1,7 @@
 """Tests the command line end to end, with a training that takes seconds."""
 
 import errno
+import io
 import json
 import os
 import pathlib
@@ -371,3 +372,11 @@ def test_listing_names_what_there_is(what, capsys, monkeypatch):
   assert jaxfer("list", what) == 0
   expected = {"models": "two_stream_conv_rnn", "datasets": "ckplus", "configs": "configs/quickstart.py"}
   assert expected[what] in capsys.readouterr().out
+
+
+def test_a_file_name_that_the_output_cannot_encode(monkeypatch):
+  out = io.TextIOWrapper(io.BytesIO(), "utf-8", errors="strict")
+  monkeypatch.setattr(sys, "stdout", out)
+  monkeypatch.setattr(cli, "_models", lambda: {"gr\udcfc\udcdfe.png": "a name that is not UTF-8"})
+  assert jaxfer("list", "models") == 0
+  assert out.buffer.getvalue().startswith(rb"gr\udcfc\udcdfe.png")

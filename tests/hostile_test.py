@@ -121,7 +121,9 @@ def _tar(tmp_path, size: int, kind: bytes, count: int = 1):
 @pytest.mark.parametrize(
   ("size", "kind", "count", "message"),
   [
-    (-512, b"0", 1, r"a\.png has a size of -512"),  # The same header again and again.
+    (-512, b"0", 1, r"a\.png has a negative size"),  # The same header again and again.
+    (-512, b"S", 1, r"a\.png has a negative size|is a sparse file"),
+    (0, b"S", 1, r"a\.png is a sparse file: pack the archive again"),
     (2**60, b"x", 1, "not a whole, uncompressed tar archive"),  # As many bytes for an extended header.
     (0, b"L", 3000, "not a whole, uncompressed tar archive"),  # Each describes the next.
   ],

@@ -1,8 +1,10 @@
 """Tests that loaded models of every system give the predictions of the evaluation, image by image."""
 
 import dataclasses
+import json
 import pathlib
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -123,6 +125,38 @@ def test_an_export_to_safetensors_is_loaded_again(name, kept, tmp_path):
   (tmp_path / "model.safetensors").write_bytes(b"{")
   with pytest.raises(UserError, match=r"model\.safetensors is not an export of jaxfer"):
     jaxfer.load(tmp_path)
+
+
+@pytest.mark.parametrize("metadata", ["[]", "[" * 100_000, "{}", '{"config": {"model": {"name": "x"}}}'])
+def test_an_export_with_other_metadata_is_refused(tmp_path, metadata):
+  safetensors = pytest.importorskip("safetensors.numpy")
+  safetensors.save_file({"a": np.zeros(1)}, tmp_path / "model.safetensors", {"jaxfer": metadata})
+  with pytest.raises(UserError, match=re.escape(str(tmp_path))):
+    jaxfer.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+  ("key", "value"),
+  [
+    ("subjects", 10**30), ("subjects", float("inf")), ("subjects", -1), ("label_names", [1, 2]), ("inputs", []),
+    ("inputs", {"image": {"shape": [10**30, 2, 3], "dtype": "uint8"}}),
+    ("inputs", {"image": {"shape": [2, 2], "dtype": "uint8"}}),
+    ("inputs", {"image": {"shape": [8, 8, 3], "dtype": "uint8"}, "landmarks": {"shape": [], "dtype": "float32"}}),
+  ],
+)  # fmt: skip
+def test_metadata_that_no_training_writes_are_refused(kept, tmp_path, key, value):
+  shutil.copytree(kept("stacked_autoencoder")[0], tmp_path, dirs_exist_ok=True)
+  path = tmp_path / "weights.json"
+  path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+  with pytest.raises(UserError, match=f"{tmp_path} does not describe the inputs of its model"):
+    jaxfer.load(tmp_path)
+
+
+def test_a_preparation_that_is_no_object_is_ignored(kept, tmp_path):
+  shutil.copytree(kept("stacked_autoencoder")[0], tmp_path, dirs_exist_ok=True)
+  path = tmp_path / "weights.json"
+  path.write_text(json.dumps({**json.loads(path.read_text()), "preparation": [1]}))
+  assert jaxfer.load(tmp_path).input_spec.crop == "auto"
 
 
 @pytest.fixture

@@ -137,6 +137,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     stills = self.scan(Path(config.source), findings)
     cut = reading.Cut(config.image_size, config.channels, self.crop(stills), config.detector)
     names = self.info.features["label"].names
+    check_label_names(config.source, names)
+    stills = storable(stills, findings)
     written: Counter[int] = Counter()
     for still, result in reading.read(stills, cut, findings, names, skip_bad=config.skip_bad):
       example = {
@@ -158,6 +160,29 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     if not written:
       raise UserError(f"source {config.source}: none of its {len(stills)} pictures can be used")
     check_several(config.source, [names[i] for i in written])
+
+
+def storable(stills: Sequence[Still], findings: Findings) -> list[Still]:
+  """Returns the stills whose texts can be stored as UTF-8, and enters the others as bad."""
+  found = []
+  for still in stills:
+    texts = (still.key, still.subject, *(text for text in still.extras.values() if isinstance(text, str)))
+    try:
+      "".join(texts).encode()
+      found.append(still)
+    except UnicodeError:
+      findings.bad.append(Problem(ascii(str(still.source))[1:-1], "its name is not UTF-8"))
+  return found
+
+
+def check_label_names(source: str, names: Sequence[str]) -> None:
+  """Raises UserError for a class name that TFDS, which writes one per line, would not read back as it is."""
+  for name in names:
+    if [name] != name.strip().splitlines() or name != name.encode("utf-8", "replace").decode():
+      raise UserError(
+        f"source {source}: a class is called {name[:40]!a}: rename it without line breaks or spaces around it, in "
+        "UTF-8"
+      )
 
 
 def check_classes(

@@ -39,11 +39,14 @@ def members(archive: Path, within: Span | None = None) -> Iterator[Span]:
       stream.seek(0 if within is None else within.offset)
       bounded: Any = _Bounded(stream, end)
       with tarfile.open(fileobj=bounded, mode="r:") as tar:
+        last = -1
         for member in tar:
-          if (
-            member.size < 0
-          ):  # Otherwise the next header would be looked for before this one, without an end.
-            raise ValueError(f"{member.name[:80]} has a size of {member.size}")
+          # A header with a negative size leads back to an earlier one, again and again.
+          if member.size < 0 or member.offset <= last:
+            raise ValueError(f"{member.name[:80]} has a negative size")
+          last = member.offset
+          if member.issparse():
+            raise ValueError(f"{member.name[:80]} is a sparse file: pack the archive again without --sparse")
           if not member.isreg():
             continue
           if member.offset_data + member.size > end:

@@ -14,6 +14,7 @@ from jaxfer.errors import UserError
 SUFFIXES = frozenset(
   {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv"}
 )
+_MAX_PIXELS = 64 << 20  # Of a frame, as of a picture (`decode`); 8K has 33 million.
 
 
 class Frame(NamedTuple):
@@ -114,6 +115,14 @@ def _opened(path: pathlib.Path) -> Iterator[Any]:
     with av.open(str(path)) as container:
       if not container.streams.video:
         raise UserError(f"{path} has no pictures, only sound: give a video")
+      stream = container.streams.video[0]
+      if stream.width * stream.height > _MAX_PIXELS:
+        raise UserError(
+          f"{path}: its frames are {stream.width} x {stream.height} pixels: give a video with at most "
+          f"{_MAX_PIXELS >> 20} megapixels"
+        )
+      # The frames may be larger than the header says.
+      stream.codec_context.options = {"max_pixels": str(_MAX_PIXELS)}
       yield container
   except (av.error.FFmpegError, OSError, ValueError) as error:
     reason = getattr(error, "strerror", None) or type(error).__name__

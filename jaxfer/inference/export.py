@@ -140,10 +140,12 @@ def read_safetensors(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]
     arrays = safetensors_file.loads(data)
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     meta = json.loads(header["__metadata__"]["jaxfer"])
+    if not isinstance(meta, dict):
+      raise TypeError("its metadata are not an object")
     return traverse_util.unflatten_dict(arrays, sep="/"), meta
   except OSError as error:
     raise files.unusable(path, error, "read") from None
-  except (Refused, ValueError, KeyError, TypeError) as error:
+  except (Refused, ValueError, LookupError, TypeError, RecursionError) as error:
     raise UserError(
       f"{path} is not an export of jaxfer, or is damaged ({error}): export the model again"
     ) from None

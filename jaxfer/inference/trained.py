@@ -24,6 +24,10 @@ from jaxfer.train.stage import Batch
 
 _AGAIN = "write it again with `jaxfer evaluate RUN`, or train again"
 _CLIPS = 8  # Number of clips per batch.
+_DIMENSIONS = {"image": 3, "frames": 4, "flow": 4, "landmarks": 2}  # Of a record's arrays.
+_MOST_PEOPLE = (
+  1 << 21
+)  # ImageNet, where each of 1.3 million images counts as a person of its own, has the most.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -154,10 +158,16 @@ def _records(folder: pathlib.Path, meta: Mapping[str, Any]) -> Records:
   """Returns an empty `Records` with the arrays and classes that the model was trained on."""
   try:
     arrays = {name: np.zeros((0, *array["shape"]), array["dtype"]) for name, array in meta["inputs"].items()}
-    names, count = tuple(meta["label_names"]), int(meta["subjects"])
+    names, count = tuple(meta["label_names"]), meta["subjects"]
     if not {"image", "frames"} & set(arrays):
       raise KeyError("image")
-  except (KeyError, TypeError, ValueError, AttributeError):
+    if not all(array.ndim == 1 + _DIMENSIONS[name] for name, array in arrays.items()):
+      raise ValueError("shape")
+    if not all(isinstance(name, str) for name in names) or type(count) is not int:
+      raise TypeError("label_names or subjects")
+    if not 0 <= count <= _MOST_PEOPLE:
+      raise ValueError("subjects")
+  except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
     raise UserError(f"{folder} does not describe the inputs of its model: {_AGAIN}") from None
   arrays |= {name: np.zeros(0, np.int32) for name in ("label", "subject")}
   # If the classes are the people themselves, both have the same names.
@@ -190,7 +200,8 @@ def _input_names(task: Task) -> dict[str, str]:
 
 
 def _input_spec(task: Task, names: Mapping[str, str], meta: Mapping[str, Any]) -> InputSpec:
-  arrays, preparation = task.records.arrays, meta.get("preparation") or {}
+  arrays, preparation = task.records.arrays, meta.get("preparation")
+  preparation = preparation if isinstance(preparation, dict) else {}
   clips = "frames" in names
   return InputSpec(
     "sequence" if clips else "image",

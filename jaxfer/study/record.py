@@ -50,7 +50,8 @@ def check_data(workdir: pathlib.Path, asked: Call, data: Records, *, begin: bool
   if path.exists():
     sets = files.read_json(path, _RESTORE, ["sets"])["sets"]
     if not isinstance(sets, list) or not all(
-      isinstance(each, dict) and {*key, *now} <= {*each} for each in sets
+      isinstance(each, dict) and {*key, *now} <= {*each} and isinstance(each["label_names"], list)
+      for each in sets
     ):
       raise UserError(f"{path} was written by another program or version of jaxfer: {_RESTORE}")
   before = next((each for each in sets if {name: each[name] for name in key} == key), None)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import math
+import pickle
 import shutil
 
 import numpy as np
@@ -334,6 +335,16 @@ def _npy(array):
 def test_affectnet_bad_npy(data, message):
   with pytest.raises(ValueError, match=message):
     annotations.read_npy(data)
+
+
+@pytest.mark.parametrize(
+  "value", [["x" * 30_000, *[""] * 15_000], np.array([10**400, 1], object)], ids=["2 GiB", "beyond floats"]
+)
+def test_affectnet_an_npy_of_objects_is_refused_before_they_become_an_array(value):
+  stream = io.BytesIO()
+  np.lib.format.write_array_header_1_0(stream, {"descr": "|O", "fortran_order": False, "shape": (2,)})
+  with pytest.raises(ValueError, match="it holds objects: expected numbers or texts"):
+    annotations.read_npy(stream.getvalue() + pickle.dumps(value, 2))
 
 
 def test_affectnet_json():

@@ -1,5 +1,6 @@
 """Tests the import of CK+ from a drawn copy of the distributor's folders, with irregularities and errors."""
 
+import os
 import shutil
 import struct
 import zlib
@@ -179,13 +180,39 @@ def test_sequences_that_end_alike_under_two_labels_are_bad(tree, tmp_path):
   assert _counts(report.findings)["written"] == 12
 
 
-@pytest.mark.parametrize("text", ["sequence,x,y,w\nS005_001,1,2,3\n", "sequence,x,y,w,h\nS005_001,1,2,0,4\n"])
+@pytest.mark.parametrize(
+  "text",
+  [
+    "sequence,x,y,w\nS005_001,1,2,3\n",
+    "sequence,x,y,w,h\nS005_001,1,2,0,4\n",
+    f"sequence,x,y,w,h\n{'S' * 200_000},1,2,3,4\n",
+  ],
+)
 def test_bad_boxes_are_named(tmp_path, text):
   (tmp_path / "boxes.csv").write_text(text)
   with pytest.raises(UserError, match=r"boxes .*boxes.csv, entry 1: .*expected a header sequence,x,y,w,h"):
     frames.read_boxes(str(tmp_path / "boxes.csv"))
   with pytest.raises(UserError, match=r"none.csv cannot be read \(No such file"):
     frames.read_boxes(str(tmp_path / "none.csv"))
+
+
+def test_boxes_from_a_spreadsheet(tmp_path):
+  (tmp_path / "boxes.csv").write_bytes(b"\xef\xbb\xbfsequence,x,y,w,h\r\ns005_001,1,2,3,3\r\n")
+  assert frames.read_boxes(str(tmp_path / "boxes.csv")) == {"S005_001": align.Square(1, 2, 3)}
+
+
+def test_files_larger_than_any_of_the_distributor_are_not_read_whole(tree, tmp_path):
+  frame = _frame(tree, LABELLED[0], 1)
+  path = shutil.copy(frame, tmp_path / "large.png")
+  os.truncate(path, 100 << 20)
+  with open(path, "r+b") as file:
+    file.seek(-8, os.SEEK_END)
+    file.write(frame.read_bytes()[-8:])
+  with pytest.raises(ValueError, match="the PNG image has 104857600 bytes: at most 67108864 are read"):
+    frames.read_header(path)
+  for read in (scan.read_label, scan.read_landmarks):
+    with pytest.raises(ValueError, match="text is longer than 4194304 bytes"):
+      read(path)
 
 
 def _truncate_peak(root):

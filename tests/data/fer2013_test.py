@@ -1,6 +1,7 @@
 """Tests the import of FER2013 and FER+ from drawn copies of their forms, with irregularities and errors."""
 
 import contextlib
+import os
 import shutil
 
 import numpy as np
@@ -271,6 +272,27 @@ def test_fer2013_a_line_without_end_is_not_read_whole(source):
   assert [problem.what for problem in findings.bad] == [
     "line 37: longer than 65536 bytes; the rest of the file was not read"
   ]
+
+
+def test_fer2013_votes_with_an_endless_cell(tmp_path):
+  path = tmp_path / "fer2013new.csv"
+  path.write_text(f"usage,image name,nf,{'x' * 200_000}\n")
+  with pytest.raises(ValueError, match="not a csv file"):
+    tables.read_votes(path)
+  path.write_text(
+    ",".join(["usage", "image name", *tables.VOTES]) + f"\nTraining,a.png,{'y' * 50_000}{',0' * 9}\n"
+  )
+  (row,) = tables.read_votes(path)
+  assert str(row) == f"line 2: votes are {'y' * 60}: expected counts"
+
+
+def test_fer2013_a_name_that_is_not_utf8_is_bad(tmp_path):
+  source = tmp_path / "source"
+  fer2013_tree.write_folders(source)
+  picture = next(source.rglob("*.jpg"), None) or next(source.rglob("*.png"))
+  picture.rename(os.fsdecode(os.fsencode(picture.parent) + b"/gr\xfc\xdfe" + picture.suffix.encode()))
+  with pytest.raises(BadFiles, match=r"gr\\udcfc\\udcdfe.*: its name is not UTF-8"):
+    prepare("fer2013", source, tmp_path / "data", crop="whole")
 
 
 def test_fer2013_duplicates_across_splits_are_reported(source, tmp_path):

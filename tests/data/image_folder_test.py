@@ -219,6 +219,16 @@ def test_names_that_are_not_utf8_are_bad(tmp_path):
   problem.path.encode()
 
 
+@pytest.mark.parametrize("name", [b"an\nger", b"an\rger", b"anger ", b"\xfcrger"])
+def test_class_names_that_cannot_be_stored_are_refused(tmp_path, name):
+  """TFDS stores one name per line, so every later class would get another label."""
+  source = tmp_path / "source"
+  _tree(source, {"": range(2)})
+  Path(source / "anger").rename(os.fsdecode(os.fsencode(source / "x")[:-1] + name))
+  with pytest.raises(UserError, match=r"a class is called .*ger ?': rename it without line breaks or spaces"):
+    prepare("image_folder", source, tmp_path / "data", skip_bad=True, crop="whole")
+
+
 @pytest.mark.parametrize("content", ["", "flat.png", "texts/a.txt", "train/a.png"])
 def test_folders_without_classes_are_refused(tmp_path, content):
   if content.endswith("png"):

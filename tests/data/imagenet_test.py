@@ -1,7 +1,9 @@
 """Tests the import of ImageNet from drawn folders and archives."""
 
 import contextlib
+import io
 import shutil
+import tarfile
 
 import numpy as np
 import pytest
@@ -179,6 +181,17 @@ def test_imagenet_empty_and_wrong_folders(tmp_path):
   (tmp_path / "a.tar").write_bytes(b"no archive")
   with pytest.raises(BadFiles, match="not a whole, uncompressed tar"):
     _scan(tmp_path)
+
+
+def test_imagenet_a_member_whose_name_is_not_utf8_is_bad(tmp_path):
+  (tmp_path / "source").mkdir()
+  with tarfile.open(tmp_path / "source" / "n01440764.tar", "w") as archive:
+    data = imagenet_tree.picture("n01440764", 1)
+    member = tarfile.TarInfo("gr\udcfc\udcdfe.JPEG")
+    member.size = len(data)
+    archive.addfile(member, io.BytesIO(data))
+  with pytest.raises(BadFiles, match=r"\(gr\\udcfc\\udcdfe.JPEG\): its name is not UTF-8"):
+    prepare("imagenet", tmp_path / "source", tmp_path / "data", image_size=16, crop="whole")
 
 
 def test_imagenet_label_files(tmp_path):

@@ -149,6 +149,7 @@ def test_of_several_tables_the_manifest_is_read(folder):
     ("img/a.png\0,fear", "not a path"),
     (f"{'x' * 5000},fear", "not a path"),
     (f"{'x' * 300},fear", "there is no such file|cannot be looked up"),
+    (rf"img\{'x' * 300},fear", "there is no such file|cannot be looked up"),
   ],
 )
 def test_bad_rows(folder, row, reason):
@@ -161,6 +162,32 @@ def test_bad_rows(folder, row, reason):
   assert "line 3" in problem.what
   with pytest.raises(AssertionError, match=reason):
     raise AssertionError(problem.what)
+
+
+def test_a_long_path_with_backslashes(folder):
+  names = [letter * 100 for letter in "abc"]
+  file = folder.joinpath(*names, "d.png")
+  file.parent.mkdir(parents=True)
+  file.write_bytes((folder / "img" / "a.png").read_bytes())
+  _write(folder, "path,label", "img/b.png,anger", "\\".join([*names, "d.png"]) + ",fear")
+  _, stills, findings = _scan(folder)
+  assert [still.source.path for still in stills] == [folder / "img" / "b.png", file]
+  assert not findings.bad
+
+
+def test_a_line_without_end_is_not_read_whole(folder):
+  _write(folder, "path,label", "img/b.png,anger", "x," * 600_000)
+  with pytest.raises(UserError, match=r"list.csv has a line of more than 1048576 characters: end each row"):
+    _scan(folder)
+
+
+def test_a_class_name_with_a_line_break_is_refused(folder, tmp_path):
+  """TFDS stores one name per line, so every later class would get another label."""
+  _write(folder, "path,label", "img/a.png,anger", 'img/b.png,"fe\nar"', "img/c.png,joy")
+  with pytest.raises(
+    UserError, match=r"source .*: a class is called 'fe\\nar': rename it without line breaks"
+  ):
+    prepare("manifest", folder, tmp_path / "data", crop="whole")
 
 
 @pytest.mark.parametrize(

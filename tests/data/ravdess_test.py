@@ -232,3 +232,14 @@ def test_ravdess_flipped_bytes_raise_a_value_error_or_are_read(tmp_path_factory,
   else:
     assert 0 < header.num_frames <= clip.MAX_FRAMES
     assert Image.open(io.BytesIO(frame)).format == "PPM"
+
+
+def test_ravdess_a_frame_larger_than_the_first_is_not_decoded(tmp_path, monkeypatch):
+  monkeypatch.setattr(clip, "MAX_PIXELS", 10_000)
+  parts = [io.BytesIO() for _ in range(9)]
+  for part, size in zip(parts, [(64, 32)] * 8 + [(640, 320)], strict=True):
+    Image.effect_noise(size, 60).save(part, "JPEG")
+  path = tmp_path / "a.avi"
+  path.write_bytes(b"".join(part.getvalue() for part in parts))
+  with pytest.raises(ValueError, match="frame 8 cannot be decoded"):
+    clip.Frame(File(path), 8).read()

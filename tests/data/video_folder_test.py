@@ -1,9 +1,12 @@
 """Tests the import of videos in folders of classes."""
 
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from jaxfer.data import detect, records
+from jaxfer.data import detect, records, video
 from jaxfer.data.prepare import BadFiles, prepare
 from jaxfer.errors import UserError
 
@@ -79,6 +82,24 @@ def test_videos_that_cannot_be_read(source, tmp_path):
   assert [problem.path for problem in caught.value.findings.bad] == [str(source / "happy/broken.mp4")]
   prepare("video_folder", source, tmp_path / "data", skip_bad=True, **OPTIONS)
   assert len(records.load("video_folder", tmp_path / "data", **OPTIONS)) == 5
+
+
+def test_frames_larger_than_any_video_are_not_decoded(source, tmp_path, monkeypatch):
+  monkeypatch.setattr(video, "_MAX_PIXELS", 64 * 32 - 1)
+  with pytest.raises(BadFiles, match="its frames are 64 x 32 pixels: give a video with at most"):
+    prepare("video_folder", source, tmp_path / "data", **OPTIONS)
+
+
+def test_a_frame_larger_than_the_first_is_not_decoded(tmp_path, monkeypatch):
+  monkeypatch.setattr(video, "_MAX_PIXELS", 10_000)
+  parts = [io.BytesIO() for _ in range(9)]
+  for part, size in zip(parts, [(64, 32)] * 8 + [(640, 320)], strict=True):
+    Image.effect_noise(size, 60).save(part, "JPEG")
+  (tmp_path / "a.avi").write_bytes(b"".join(part.getvalue() for part in parts))
+  taken = []
+  with pytest.raises(UserError, match="no video can be read from it"):
+    taken.extend(frame.pixels.shape for frame in video.frames(tmp_path / "a.avi"))
+  assert set(taken) <= {(32, 64, 3)}
 
 
 def test_a_single_class(tmp_path):

@@ -105,6 +105,15 @@ def test_of_imported_data_the_advice_is_to_prepare_them_again(copy, monkeypatch)
     evaluate(copy)
 
 
+def test_a_record_of_data_whose_classes_are_no_list_is_refused(copy):
+  path = copy / "data.json"
+  tree = json.loads(path.read_text())
+  tree["sets"][0] |= {"fingerprint": "", "label_names": 3}
+  path.write_text(json.dumps(tree))
+  with pytest.raises(UserError, match=r"data\.json .*: put it back from a copy, or train again in another"):
+    evaluate(copy)
+
+
 @pytest.mark.parametrize("damage", [None, "", '{"sets": [{}]}', '{"sets": []}', "[]", '{"sets": 3}'])
 def test_a_run_without_a_record_of_its_data_is_refused(copy, damage):
   (copy / "data.json").unlink()

@@ -144,7 +144,10 @@ def read_npy(data: bytes) -> np.ndarray:
     body = data[start + length :]
     if described == "|O":
       value = unpickle.loads(body)
-      return value if isinstance(value, np.ndarray) else np.array(value)
+      # NumPy would repeat the longest text of a list, and gives integers beyond 64 bits the dtype object.
+      if not isinstance(value, np.ndarray) or value.dtype.kind not in "biufSU":
+        raise ValueError("it holds objects: expected numbers or texts")
+      return value
     dtype = np.dtype(described) if isinstance(described, str) else None
     if dtype is None or dtype.kind not in "biufSU":
       raise ValueError(f"it holds {str(described)[:40]}: expected numbers or strings")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxfer.data import align, flow
+from jaxfer.data import align, flow, tree
 from jaxfer.data.datasets.ckplus.scan import LABELS, Files, Sequence
 from jaxfer.data.decode import decode
 from jaxfer.data.prepare import Belief, Findings, Problem, progress
@@ -23,6 +23,7 @@ from jaxfer.errors import UserError
 # The landmarks reach from brow to chin and from ear to ear; the margin adds the forehead.
 MARGIN = 0.2
 _THREADS = 8  # Decoding and the flow release Python's global lock.
+_LARGEST = 64 << 20  # Bytes; frames have about 300,000.
 _SIGNATURE, _END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
 
@@ -49,7 +50,7 @@ def read_header(path: Path) -> Header:
   """Reads the start and the end of a PNG.
 
   Raises:
-    ValueError: the file is not a PNG, or was cut short.
+    ValueError: the file is not a PNG, was cut short, or is larger than any frame.
   """
   with path.open("rb") as stream:
     start = stream.read(26)
@@ -58,6 +59,8 @@ def read_header(path: Path) -> Header:
     tail = stream.read()
     if len(start) < 26 or start[:8] != _SIGNATURE:
       raise ValueError(f"not a PNG image ({size} bytes)")
+    if size > _LARGEST:
+      raise ValueError(f"the PNG image has {size} bytes: at most {_LARGEST} are read")
     if not tail.endswith(_END):
       stream.seek(0)
       if _END not in stream.read():  # Some writers append more after the end.
@@ -143,8 +146,8 @@ def contradicting(sequences: Iterable[Sequence], findings: Findings) -> set[str]
   """Returns the keys of labelled sequences with equal last frames but different labels or people; all are bad."""
   ends: dict[bytes, list[Sequence]] = defaultdict(list)
   for sequence in sequences:
-    with contextlib.suppress(OSError):  # A later read reports the error in more detail.
-      ends[hashlib.blake2b(sequence.frames[-1].read_bytes()).digest()].append(sequence)
+    with contextlib.suppress(OSError, ValueError):  # A later read reports the error in more detail.
+      ends[hashlib.blake2b(File(sequence.frames[-1]).read()).digest()].append(sequence)
   found = set()
   for same in ends.values():
     if len({(sequence.label, sequence.subject) for sequence in same}) == 1:
@@ -246,16 +249,16 @@ def read_boxes(path: str) -> dict[str, align.Square]:
   """
   boxes: dict[str, align.Square] = {}
   try:
-    with open(path, newline="") as stream:
-      for row in csv.DictReader(stream, skipinitialspace=True):
-        x, y, width, height = (float(row[column]) for column in "xywh")
-        if not (np.isfinite([x, y]).all() and 0 < width < np.inf and 0 < height < np.inf):
-          raise ValueError(f"box {x:g},{y:g},{width:g},{height:g}")
-        boxes[row["sequence"].strip().upper()] = align.box_square(x, y, width, height)
+    stream = io.StringIO(tree.read_text(Path(path)), newline="")
+    for row in csv.DictReader(stream, skipinitialspace=True):
+      x, y, width, height = (float(row[column]) for column in "xywh")
+      if not (np.isfinite([x, y]).all() and 0 < width < np.inf and 0 < height < np.inf):
+        raise ValueError(f"box {x:g},{y:g},{width:g},{height:g}")
+      boxes[row["sequence"].strip().upper()] = align.box_square(x, y, width, height)
   except OSError as error:
     raise UserError(f"boxes {path} cannot be read ({error.strerror})") from error
-  except (KeyError, TypeError, ValueError, AttributeError) as error:
+  except (KeyError, TypeError, ValueError, AttributeError, csv.Error) as error:
     raise UserError(
-      f"boxes {path}, entry {len(boxes) + 1}: {error}; expected a header sequence,x,y,w,h and pixels"
+      f"boxes {path}, entry {len(boxes) + 1}: {str(error)[:80]}; expected a header sequence,x,y,w,h and pixels"
     ) from error
   return boxes

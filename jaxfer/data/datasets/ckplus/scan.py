@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxfer.data.prepare import Belief, Count, Findings, Problem, find_folders, visible
+from jaxfer.data.tree import read_text
 from jaxfer.errors import UserError
 
 # By the distributor's code, 1 to 7; no sequence has code 0 (neutral), so it is not a class.
@@ -136,7 +137,7 @@ def read_label(path: Path) -> int:
   Raises:
     ValueError: the file holds anything but one whole number from 1 to 7.
   """
-  text = path.read_text(errors="replace").strip()
+  text = read_text(path).strip()
   try:
     (value,) = map(float, text.split())
   except ValueError:
@@ -155,7 +156,7 @@ def read_landmarks(path: Path) -> np.ndarray:
   Raises:
     ValueError: the file holds anything else.
   """
-  lines = path.read_text(errors="replace").split("\n")
+  lines = read_text(path).split("\n")
   points = [line.split() for line in lines if line.strip()]
   try:
     array = np.array(points, float)
@@ -266,9 +267,7 @@ def _check_facs(files: Files, frames: Files, findings: Findings) -> None:
       continue
     for path in files[key]:
       try:
-        rows = [
-          [float(word) for word in line.split()] for line in path.read_text(errors="replace").splitlines()
-        ]
+        rows = [[float(word) for word in line.split()] for line in read_text(path).splitlines()]
         intensities |= {intensity for _, intensity in filter(None, rows)}
       except (OSError, ValueError):
         findings.odd.append(Problem(str(path), "expected an action unit and its intensity on each line"))

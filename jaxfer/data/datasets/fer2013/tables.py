@@ -118,7 +118,7 @@ def read_votes(path: Path) -> list[Voted | ValueError]:
     ValueError: the file is too long, or columns are missing.
   """
   lines = csv.reader(tree.read_text(path).splitlines())
-  names = [name.strip().lower() for name in next(lines, [])]
+  names = [name.strip().lower() for name in next(_cells(lines), [])]
   wanted = ["usage", "image name", *(name.lower() for name in VOTES)]
   if missing := [name for name in wanted if name not in names]:
     raise ValueError(f"no column {missing[0]!r}")
@@ -180,7 +180,10 @@ def _cells(lines: Iterator[list[str]]) -> Iterator[list[str]]:
 
 
 def _counts(cells: list[str]) -> tuple[int, ...]:
-  votes = [float(cell or 0) for cell in cells]
+  try:
+    votes = [float(cell or 0) for cell in cells]
+  except ValueError:
+    votes = [-1.0]
   if not all(vote in range(101) for vote in votes):
     raise ValueError(f"votes are {', '.join(cells)[:60]}: expected counts")
   return tuple(map(int, votes))

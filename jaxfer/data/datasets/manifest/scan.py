@@ -106,7 +106,7 @@ def locate(folder: Path, text: str) -> tuple[str, Path]:
   if "\0" in text or len(text) > 4096:
     raise ValueError("not a path")
   file = Path(os.path.normpath(folder / text))
-  if "\\" in text and not file.is_file():
+  if "\\" in text and not os.path.isfile(file):  # Unlike `is_file`, this allows a name that is too long.
     file = Path(os.path.normpath(folder / text.replace("\\", "/")))
   if not file.is_relative_to(folder):
     raise ValueError(f"is outside {folder}: give paths inside the table's folder")

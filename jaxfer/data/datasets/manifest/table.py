@@ -4,12 +4,14 @@ import csv
 import dataclasses
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import TextIO
 
 from jaxfer.data.prepare import Findings, Problem
 from jaxfer.errors import UserError
 
 _DELIMITERS = "\t;,"
 _HEADER = 1 << 16  # Characters; a first line longer than this is not a header.
+_LINE = 1 << 20  # Characters of any other line.
 _SHOWN = 60  # Characters of a value in a message.
 
 
@@ -71,7 +73,7 @@ def read(
       columns = _columns(
         path, next(csv.reader([header], delimiter=delimiter), []), required, optional, findings
       )
-      reader = csv.reader(stream, delimiter=delimiter, strict=True)
+      reader = csv.reader(_lines(path, stream), delimiter=delimiter, strict=True)
       for values in reader:
         number, line = 1 + reader.line_num, number + 1
         values = [value.strip() for value in values]
@@ -89,6 +91,13 @@ def read(
       raise UserError(f"{path} is not UTF-8 text ({str(error)[:80]}): save it as UTF-8") from error
     except OSError as error:
       raise UserError(f"{path} cannot be read ({error.strerror})") from error
+
+
+def _lines(path: Path, stream: TextIO) -> Iterator[str]:
+  while line := stream.readline(_LINE):
+    if len(line) == _LINE:
+      raise UserError(f"{path} has a line of more than {_LINE} characters: end each row with a line break")
+    yield line
 
 
 def shown(value: str) -> str:

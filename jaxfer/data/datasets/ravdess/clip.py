@@ -80,6 +80,8 @@ def _frames(data: bytes) -> Iterator[Any]:
   with _av().open(io.BytesIO(data)) as container:
     stream = container.streams.video[0]
     stream.thread_type = "NONE"  # Each core already runs its own process.
+    # Frames may be larger than the header says.
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     yield from container.decode(stream)
 
 

@@ -78,6 +78,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     config, findings = self.builder_config, Findings()
     self.findings = findings
     names, clips = scan.scan(Path(config.source), config.subject_pattern, findings)
+    stills_builder.check_label_names(config.source, names)
     self.info.features["label"].names = list(names)
     if config.crop == "auto":
       detect.default()  # If the detector is missing, this raises before any video is read.
