@@ -288,7 +288,7 @@ def test_weights_that_cannot_be_evaluated(tmp_path, capsys):
     assert said.count("\n") == 1
     return said
 
-  assert "says colour_order None: convert the weights again" in complaint(colour_order=None)
+  assert "gives colour_order None: convert the weights again" in complaint(colour_order=None)
   assert "holds weights of 'vae': converted weights are of" in complaint(
     config={"model": {"name": "vae", "options": {}}}
   )
