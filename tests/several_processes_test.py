@@ -39,7 +39,7 @@ def get_config():
 
 # Adam would make whole steps of the rounding of a bias before BatchNorm, whose gradient is zero.
 PLAIN = 'recipe=Call("elderly_transfer", epochs=1, optimizer="sgd", select="last")'
-OF_A_RUN = {"revision", "seconds", "compile_seconds", "timing"}
+OF_A_RUN = {"revision", "environment", "seconds", "compile_seconds", "timing"}
 
 
 @pytest.fixture(scope="module", autouse=True)
