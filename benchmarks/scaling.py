@@ -149,6 +149,9 @@ torus. All {max(tpu_mesh.CHIPS)} chips are of one slice, whose hosts exchange th
 
 {efficiencies()}
 
+XLA sums the gradients of all layers in one collective, however many chips take part. Where 4 x 4 was compiled, its
+steps exchange what those of 2 x 2 do, so the estimates use 2 x 2.
+
 Members side by side exchange nothing (`benchmarks/README.md`, "Several chips"), so a study with at least as many
 trainings as chips is expected to lose only the time of the slowest. The ResNets wait most, because each of their norms
 sums its statistics over the whole batch, one after another. Several slices, and GPUs on several machines, exchange

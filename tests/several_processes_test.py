@@ -23,7 +23,7 @@ def get_config():
 """
 SMALL = """
 import dataclasses
-from jaxfer.config import Execution, Split
+from jaxfer.config import Call, Execution, Split
 from tests import small_systems
 
 def get_config():
@@ -37,7 +37,9 @@ def get_config():
   return study_toy.STUDY
 """
 
-OF_A_RUN = {"revision", "seconds", "compile_seconds", "timing"}
+# Adam would make whole steps of the rounding of a bias before BatchNorm, whose gradient is zero.
+PLAIN = 'recipe=Call("elderly_transfer", epochs=1, optimizer="sgd", select="last")'
+OF_A_RUN = {"revision", "environment", "seconds", "compile_seconds", "timing"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -60,7 +62,12 @@ def train(config, folder, *more):
 
 
 def rows(folder):
-  return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+  """The metrics of all groups of members, in an order that does not depend on the groups."""
+  found = [
+    json.loads(line) for path in folder.rglob("metrics.jsonl") for line in path.read_text().splitlines()
+  ]
+  assert found
+  return sorted(found, key=lambda row: (row.get("member", ""), row["step"], row["split"]))
 
 
 def assert_close(one, other, tolerance=1e-5):
@@ -82,15 +89,23 @@ def assert_close(one, other, tolerance=1e-5):
     assert one == other
 
 
-def assert_same_run(one, other):
-  """Compares the losses, the evaluation and the weights of two runs."""
+def assert_same_run(one, other, clusters=False):
+  """Compares the losses, the evaluation and the weights of two runs.
+
+  Without labels, records are evaluated by clusters of their codes. Which cluster has which number, and where it ends,
+  may hang on the last bit of a code, so `clusters` are left out. The weights that make the codes are compared.
+  """
   assert_close(rows(one), rows(other))
-  assert_close(*(json.loads((folder / "evaluation.json").read_text()) for folder in (one, other)))
+  if not clusters:
+    assert_close(*(json.loads((folder / "evaluation.json").read_text()) for folder in (one, other)))
   weights = sorted(path.relative_to(one) for path in (one / "weights").rglob("weights.npz"))
   assert weights
   for path in weights:
     with np.load(one / path) as a, np.load(other / path) as b:
-      for name in a:
+      for name in a.keys() - ({"inference/labels", "inference/centres"} if clusters else set()):
+        if a[name].dtype.kind != "f":
+          np.testing.assert_array_equal(b[name], a[name], err_msg=f"{path} {name}")
+          continue
         bound = 1e-5 * max(1.0, np.abs(a[name]).max())
         np.testing.assert_allclose(b[name], a[name], rtol=0, atol=bound, err_msg=f"{path} {name}")
 
@@ -109,11 +124,12 @@ def test_two_processes_train_as_one_and_process_0_alone_writes(tmp_path, config,
 @pytest.mark.parametrize(
   ("system", "more"),
   [
-    ("classifier", ""),
-    ("landmark_fusion", ""),  # Its face net is frozen.
-    ("identity_expression_vae", ""),  # Two updates a step.
-    ("classifier", "split=Split(folds=4)"),  # Members.
+    ("elderly_transfer", PLAIN),
+    ("landmark_fusion", ""),
+    ("identity_expression_vae", ""),
+    ("elderly_transfer", f"split=Split(folds=4), {PLAIN}"),
   ],
+  ids=["plain", "frozen net", "two updates", "members"],
 )
 def test_every_kind_of_system_trains_as_in_one_process(tmp_path, system, more, count):
   config = tmp_path / "config.py"
@@ -121,7 +137,7 @@ def test_every_kind_of_system_trains_as_in_one_process(tmp_path, system, more, c
   one, many = tmp_path / "one", tmp_path / "many"
   processes.run(1, tmp_path / "1", train(config, one, "execution.devices=1"), "small")
   processes.run(count, tmp_path / "n", train(config, many), "small")
-  assert_same_run(one, many)
+  assert_same_run(one, many, clusters=system == "identity_expression_vae")
 
 
 @pytest.mark.parametrize("more", ["execution.placement=streamed", "split.folds=4"])
