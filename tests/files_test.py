@@ -169,6 +169,7 @@ def test_files_of_a_checkpoint_are_no_clutter(name):
 IN_PLACE = {
   ("train/jsonl_log.py", "open"), ("folders.py", "open"), ("folders.py", "write_bytes"), ("data/staging.py", "open"),
   ("inference/rows.py", "open"),
+  ("cluster.py", "dumps"), ("train/processes.py", "dumps"),  # Messages between processes, which are not files.
 }  # fmt: skip
 
 

@@ -153,7 +153,7 @@ def test_nothing_is_guessed_about_the_pictures(tmp_path):
   variables, meta = load_weights(_arm(tmp_path))
   for key, wrong in (("colour_order", None), ("colour_order", "GBR"), ("std", [1, 0, 1]), ("output", "x")):
     save_weights(tmp_path / "other", variables, {**meta, key: wrong})
-    with pytest.raises(UserError, match=f"says {key} {re.escape(repr(wrong))}: convert the weights again"):
+    with pytest.raises(UserError, match=f"gives {key} {re.escape(repr(wrong))}: convert the weights again"):
       jaxfer.load(tmp_path / "other")
 
 
@@ -163,11 +163,11 @@ def test_nothing_is_guessed_about_the_pictures(tmp_path):
     ({"model": ["ArmNet"]}, r"holds weights of \['ArmNet'\]"),
     ({"model": None, "config": 3}, "holds weights of None"),
     ({"model": None, "config": {"model": {"name": "vae"}}}, "holds weights of 'vae'"),
-    ({"mean": [0.1, "0.2", 0.3]}, "says mean"),
-    ({"std": ["a", "b", "c"]}, "says std"),
-    ({"input_size": True}, "says input_size True"),
-    ({"label_names": "happiness"}, "says label_names 'happiness'"),
-    ({"label_names": ["joy", 3]}, "says label_names"),
+    ({"mean": [0.1, "0.2", 0.3]}, "gives mean"),
+    ({"std": ["a", "b", "c"]}, "gives std"),
+    ({"input_size": True}, "gives input_size True"),
+    ({"label_names": "happiness"}, "gives label_names 'happiness'"),
+    ({"label_names": ["joy", 3]}, "gives label_names"),
     ({"label_names": ["joy", "anger"]}, "names 2 classes, and its model has another number"),
     ({"attributes": None}, "gives the attributes None: ArmNet cannot be built"),
     ({"attributes": {"depth": 18}}, "ArmNet cannot be built"),
