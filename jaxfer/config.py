@@ -360,7 +360,7 @@ def from_tree(tree: Any) -> RunConfig:
     if not isinstance(tree, dict):
       raise ValueError(f"'{where}' is not an object")
     if odd := [name for name in (*names, *tree) if (name in names) != (name in tree)]:
-      raise ValueError(f"{where} {'lacks' if odd[0] in names else 'has an unknown'} '{odd[0]}'")
+      raise ValueError(f"{where} {'lacks' if odd[0] in names else 'has an unknown'} {values.shown(odd[0])}")
     if kind is Call:
       if not isinstance(tree["name"], str) or not isinstance(tree["options"], dict):
         raise ValueError(f"{where} is not a call with a name and options")

@@ -25,7 +25,8 @@ class Interrupted(Exception):
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
-  """Returns the error for a name that is not one of `choices`, with the nearest valid one."""
+  """Returns the error for a name that is not one of `choices`, with the nearest valid one, on one line."""
+  name = " ".join(name.split())
   choices = sorted(choices)
   near = difflib.get_close_matches(name, choices, n=1, cutoff=0.4)
   hint = f"did you mean '{near[0]}'? " if near else ""

@@ -126,9 +126,8 @@ def _numbered(path: pathlib.Path, header: Sequence[str]) -> dict[int, list[str]]
   except (UnicodeDecodeError, csv.Error) as error:
     raise UserError(f"{path} is not a CSV file in UTF-8 ({error}): save it in this format") from error
   if not lines or [name.strip() for name in lines[0]] != list(header):
-    raise UserError(
-      f"{path} begins with '{','.join(lines[0] if lines else [])[:40]}': its first line must be {','.join(header)}"
-    )
+    shown = " ".join(",".join(lines[0] if lines else []).split())[:40]
+    raise UserError(f"{path} begins with '{shown}': its first line must be {','.join(header)}")
   rows: dict[int, list[str]] = {}
   for at, cells in enumerate(lines[1:], start=2):
     if not any(cell.strip() for cell in cells):
@@ -138,7 +137,8 @@ def _numbered(path: pathlib.Path, header: Sequence[str]) -> dict[int, list[str]]
     try:
       number = int(cells[0])
     except ValueError:
-      raise UserError(f"{path}, line {at}: '{cells[0][:20]}' is not the number of a picture") from None
+      shown = " ".join(cells[0].split())[:20]
+      raise UserError(f"{path}, line {at}: '{shown}' is not the number of a picture") from None
     if number in rows:
       raise UserError(f"{path}, line {at}: picture {number} is answered twice; keep one answer")
     rows[number] = cells[1:]

@@ -220,7 +220,11 @@ def test_objects_are_refused_by_name(tmp_path):
       b"\x80\x02})" + b"\x85" * 400_000 + b"Ns.",
       r"65536 tuples.*state_dict\(\) alone",
     ),  # Their hash overflows the stack.
-    (b"\x80\x02})" + b"\x85" * 5000 + b"Ns.", r"nested too deeply: save the model's state_dict\(\)"),
+    # Python 3.13 prints it, and older versions cannot.
+    (
+      b"\x80\x02})" + b"\x85" * 5000 + b"Ns.",
+      r"(nested too deeply|is not a tensor): save (the model's|a) state_dict\(\)",
+    ),
     (b"\x80\x02]}\x86.", "not a dict"),
     (b"\x80\x02}X\x01\x00\x00\x00aK\x01s.", "'a' is not a tensor"),
   ],

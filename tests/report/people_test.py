@@ -82,6 +82,7 @@ GOOD = [f"{k},anger" for k in range(1, 7)]
     ([*GOOD, "7,anger"], "there is no picture 7: the pictures are numbered 1 to 6"),
     ([*GOOD[:-1], "6,angst"], "the answer to picture 6 'angst' is not one of anger, happiness, sadness"),
     ([*GOOD[:-1], "six,anger"], "line 7: 'six' is not the number of a picture"),
+    ([*GOOD[:-1], '"s\nix",anger'], "'s ix' is not the number of a picture"),
     ([*GOOD[:-1], "6,anger,sadness"], "line 7: 3 columns, expected 2"),
   ],
 )
