@@ -19,12 +19,8 @@ from benchmarks.records import BadRecords
 RESULTS = machine.ROOT / "benchmarks" / "results" / "reliability"
 NAMES = ("faults", "soak", "hostile", "versions")
 PAGES = {"reliability": machine.ROOT / "README.md", "trials": machine.ROOT / "tests" / "README.md"}
-# Killed command -> what it writes when a kill counts as one while writing, and what must be the same at the end.
-_COMMANDS = {
-  "training": ("a checkpoint", "metrics and weights, to the last bit"),
-  "study": ("a checkpoint", "table"),
-  "preparation": ("the data", "data"),
-}
+# Killed command -> what must be the same at its end.
+_COMMANDS = {"training": "metrics and weights", "study": "table", "preparation": "data"}
 # Measure of a long run -> its name and unit in words.
 _MEASURES = {
   "resident_mib": ("memory", " MiB"),
@@ -75,25 +71,33 @@ def listed(words: Sequence[str]) -> str:
 
 
 def killed(faults: Found) -> list[list[str]]:
-  """A row for each command that was killed."""
+  """The row of the commands that were killed, and a row for each that lost its result."""
+  own = {name: faults[name] for name in _COMMANDS if name in faults}
+  kept = {name: values for name, values in own.items() if not values["lost"]}
   rows = []
-  for name, (written, same) in _COMMANDS.items():
-    if (own := faults.get(name)) is None:
-      continue
-    if own["lost"]:
-      rows.append([f"SIGKILL in a {name}", "", f"**lost**: {own['outcome']}"])
-      continue
-    often = f"{several(own['kills'], 'time')}, {own['while writing']} of them while it wrote {written}"
-    rows.append([f"SIGKILL in a {name}", often, f"resumed to the same {same}"])
-  return rows
+  if kept:
+    kills, inside = (
+      listed([f"{values[key]:,}" for values in kept.values()]) for key in ("kills", "while writing")
+    )
+    same = listed([_COMMANDS[name] for name in kept])
+    what, often = f"SIGKILL in a {listed(list(kept))}", f"{kills} times, {inside} of them while writing"
+    rows.append([what, often, f"resumed to the same {same}, bit for bit"])
+  return rows + [
+    [f"SIGKILL in a {name}", "", f"**lost**: {values['outcome']}"]
+    for name, values in own.items()
+    if name not in kept
+  ]
 
 
 def inflicted(faults: Found) -> list[list[str]]:
-  """A row for each outcome of the other faults."""
+  """The row of the other faults, and a row for each outcome of those that were not run or lost the result."""
   names: dict[str, list[str]] = {}
   for name, own in faults.items():
     if name not in _COMMANDS:
-      names.setdefault(f"**lost**: {own['outcome']}" if own["lost"] else own["outcome"], []).append(name)
+      outcome = f"**lost**: {own['outcome']}" if own["lost"] else own["outcome"]
+      if not own["lost"] and not outcome.startswith("not run"):
+        outcome = "reported in one line; whatever was resumed gave the same result"
+      names.setdefault(outcome, []).append(name)
   return [
     [f"{listed(own)} in a training", "once each" if len(own) > 1 else "once", outcome]
     for outcome, own in names.items()
@@ -215,6 +219,9 @@ def details(results: Found) -> str:
     ends = sum(own.get("ends", 0) for own in faults["faults"].values())
     text = f"The killed commands came to their end {several(ends, 'time')}. All took {faults['seconds']:,} seconds."
     parts.append(f"**Faults** ({origin(faults)}). {text}")
+    columns = ("kills", "while writing", "ends", "outcome", "lost")
+    rows = [[name, *(own.get(column, "") for column in columns)] for name, own in faults["faults"].items()]
+    parts.append(markdown(["fault", *columns], rows))
   if "soak" in results:
     soak = results["soak"]
     runs = [name for name in ("training", "study") if name in soak]

@@ -64,10 +64,10 @@ def test_the_committed_long_runs_are_compared_as_the_script_does():
 def test_the_summary_counts_what_was_tried():
   lines = reliability.summary(RESULTS).splitlines()
   assert lines[2:] == [
-    "| SIGKILL in a training | 50 times, 12 of them while it wrote a checkpoint | resumed to the same "
-    "metrics and weights, to the last bit |",
-    "| SIGKILL in a study | 10 times, 5 of them while it wrote a checkpoint | resumed to the same table |",
-    "| flipped bit and truncated checkpoint in a training | once each | said; resumed |",
+    "| SIGKILL in a training and study | 50 and 10 times, 12 and 5 of them while writing | resumed to the same metrics "
+    "and weights and table, bit for bit |",
+    "| flipped bit and truncated checkpoint in a training | once each | reported in one line; whatever was resumed "
+    "gave the same result |",
     "| full disk in a training | once | not run: mounting is not permitted |",
     "| damaged and hostile .pth and .npy | 20,000 inputs | 19,998 refused in one line, 2 read; no crash, hang or "
     "foreign code; at most 120 MiB |",
@@ -88,6 +88,7 @@ def test_what_was_lost_is_counted():
   assert reliability.lost(results) == "**2 results lost, 1 input failed and 2 tests failed**"
   text = reliability.summary(results)
   assert "| SIGKILL in a training |  | **lost**: another result |" in text
+  assert "| SIGKILL in a study | 10 times, 5 of them while writing |" in text
   assert "**lost**: a traceback" in text
   assert "**1 failed**" in text
   assert "**2 failed**" in text
