@@ -16,6 +16,7 @@ import sys
 from concurrent import futures
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 
 from jaxfer import files
@@ -113,6 +114,10 @@ class Checkpoints:
     self.wait()
     if number == self.latest():
       return
+    if processes.count() == 1:
+      # Orbax would read the arrays' shards. JAX 0.10 keeps those of a pmapped array in a reference cycle, and with them
+      # one copy of the state per save, until Python collects garbage.
+      state = jax.device_get(state)
     arguments = ocp.args.Composite(
       state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(files.plain({"format": FORMAT, **meta}))
     )

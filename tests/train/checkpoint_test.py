@@ -1,6 +1,7 @@
 """Tests that checkpoints survive foreign files, kills and full disks, and that damage is reported with the way back."""
 
 import contextlib
+import gc
 import resource
 import shutil
 
@@ -175,3 +176,16 @@ def test_a_full_disk_leaves_the_checkpoint_before_it(copy, capfd):
   assert restored(copy) == 2
   save(copy, 3)
   assert restored(copy) == 3
+
+
+def test_a_save_leaves_no_arrays_for_the_garbage_collector(tmp_path):
+  gc.disable()
+  try:
+    with opened(tmp_path) as checkpoints:
+      pmapped = jax.pmap(lambda value: value + jnp.zeros((7, 11, 13)))(jnp.zeros(1))
+      checkpoints.save(1, {"w": pmapped}, {})
+      checkpoints.wait()
+      del pmapped
+      assert not [a.shape for a in jax.live_arrays() if a.shape[-3:] == (7, 11, 13)]
+  finally:
+    gc.enable()
