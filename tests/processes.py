@@ -82,6 +82,18 @@ class Started:
     """Sends a signal to a process."""
     self._running[process].send_signal(number)
 
+  def ends(self, without: Sequence[int] = ()) -> dict[int, float]:
+    """Waits until all processes have ended, except for those in `without`. Returns when, by the monotonic clock."""
+    limit, found = time.monotonic() + PATIENCE, dict[int, float]()
+    awaited = [k for k in range(len(self._running)) if k not in without]
+    while len(found) < len(awaited):
+      for k in awaited:
+        if k not in found and self._running[k].poll() is not None:
+          found[k] = time.monotonic()
+      assert time.monotonic() < limit, f"of processes {awaited}, only {sorted(found)} have ended"
+      time.sleep(0.02)
+    return found
+
   def end(self, without: Sequence[int] = ()) -> list[Ended]:
     """Waits until all processes have ended, except for those in `without`, which are killed then."""
     try:

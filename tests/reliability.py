@@ -1,9 +1,10 @@
 """The tables of reliability from the committed results: python -m tests.reliability [--write]
 
 Reads benchmarks/results/reliability/: faults.json (written by `python -m tests.faults`), soak.json
-(`python -m tests.soak`), hostile.json (files that are no proper inputs) and versions.json (runs of the test suite).
-Prints both tables, or with --write replaces what stands between the markers `<!-- reliability -->` in README.md and
-`<!-- trials -->` in tests/README.md. A file that is missing is named below the table.
+(`python -m tests.soak`), hostile.json (files that are no proper inputs), versions.json (runs of the test suite) and
+distributed.json (`python -m tests.distributed`). Prints the tables, or with --write replaces what stands between the
+markers `<!-- reliability -->` in README.md, `<!-- trials -->` in tests/README.md and `<!-- processes -->` in
+jaxfer/train/DISTRIBUTED.md. A file that is missing is named below the table.
 """
 
 import argparse
@@ -17,8 +18,12 @@ from benchmarks import machine, table
 from benchmarks.records import BadRecords
 
 RESULTS = machine.ROOT / "benchmarks" / "results" / "reliability"
-NAMES = ("faults", "soak", "hostile", "versions")
-PAGES = {"reliability": machine.ROOT / "README.md", "trials": machine.ROOT / "tests" / "README.md"}
+NAMES = ("faults", "soak", "hostile", "versions", "distributed")
+PAGES = {
+  "reliability": machine.ROOT / "README.md",
+  "trials": machine.ROOT / "tests" / "README.md",
+  "processes": machine.ROOT / "jaxfer" / "train" / "DISTRIBUTED.md",
+}
 # Killed command -> what must be the same at its end.
 _COMMANDS = {"training": "metrics and weights", "study": "table", "preparation": "data"}
 # Measure of a long run -> its name and unit in words.
@@ -163,11 +168,25 @@ def tested(versions: Found) -> list[list[str]]:
   return [[f"the tests: {pairs}", several(len(rows), "run"), outcome]]
 
 
+def taken_away(distributed: Found) -> list[list[str]]:
+  """The row of the trainings on several processes that lost one."""
+  rows = distributed["faults"]
+  counts = listed(sorted({str(row["processes"]) for row in rows}))
+  signals = " or ".join(sorted({row["signal"] for row in rows}))
+  slowest = max(end["seconds"] for row in rows for end in row["ends"])
+  outcome = f"the others ended within {slowest:.0f} s and named it; resumed to the same numbers to 1e-5"
+  if failed := sum(row["lost"] for row in rows):
+    outcome = f"**lost** {several(failed, 'time')}"
+  return [[f"{signals} to one of {counts} processes", several(len(rows), "time"), outcome]]
+
+
 def lost(results: Found) -> str:
   """What was lost in all trials, in words."""
   faults = results.get("faults", {"faults": {}})["faults"].values()
+  several_processes = results.get("distributed", {"systems": [], "faults": []})
+  trainings = [*several_processes["systems"], *several_processes["faults"]]
   counts = [
-    (sum(own["lost"] for own in faults), "result lost", "results lost"),
+    (sum(own["lost"] for own in [*faults, *trainings]), "result lost", "results lost"),
     (
       sum(row["failed"] for row in results.get("hostile", {"rows": []})["rows"]),
       "input failed",
@@ -194,7 +213,12 @@ def summary(results: Found) -> str:
   rows = []
   if "faults" in results:
     rows += [*killed(results["faults"]["faults"]), *inflicted(results["faults"]["faults"])]
-  for name, part in (("hostile", inputs), ("soak", long_runs), ("versions", tested)):
+  for name, part in (
+    ("distributed", taken_away),
+    ("hostile", inputs),
+    ("soak", long_runs),
+    ("versions", tested),
+  ):
     rows += part(results[name]) if name in results else []
   if rows:
     rows.append(["lost in all of these", "", lost(results)])
@@ -252,10 +276,80 @@ def details(results: Found) -> str:
   return "\n\n".join([*parts, *([note] if (note := missing(results)) else [])])
 
 
+def processes(results: Found) -> str:
+  """The tables of DISTRIBUTED.md."""
+  if "distributed" not in results:
+    return missing(results)
+  own = results["distributed"]
+  parts = [
+    f"`python -m tests.distributed --out FOLDER` trains small systems on one, two and four processes of one machine "
+    f"({origin(own)}). A metric of each epoch, side by side:"
+  ]
+  counts = list(own["systems"][0]["metrics"][0]["values"])
+  rows = [
+    [
+      system["kind"],
+      " ".join(str(line[key]) for key in ("member", "stage") if key in line),
+      line["epoch"],
+      line["split"],
+      *(f"{line['values'][count]:.7g}" for count in counts),
+    ]
+    for system in own["systems"]
+    for line in system["metrics"]
+  ]
+  parts.append(
+    markdown(
+      [
+        "system",
+        "stage",
+        "epoch",
+        "data",
+        *(several(int(count), "process", "processes") for count in counts),
+      ],
+      rows,
+    )
+  )
+  parts.append(
+    "The largest difference of any metric or weight from those of one process, relative to the larger of 1 and its "
+    "size (of an array: to its largest value):"
+  )
+  parts.append(
+    markdown(
+      ["system", *(f"{count} processes" for count in counts[1:])],
+      [
+        [row["kind"], *(f"{row['differences'][count]:.1e}" for count in counts[1:])] for row in own["systems"]
+      ],
+    )
+  )
+  parts.append(
+    f"A training on several processes loses one of them in its fifth epoch, with `--heartbeat {own['heartbeat']}`. "
+    "Each of the others ends after the given time. `--resume` then continues on one process. The difference is that "
+    "from a training on one process that nothing disturbed:"
+  )
+  parts.append(
+    markdown(
+      ["signal", "process", "others end after", "exit codes", "difference"],
+      [
+        [
+          row["signal"],
+          f"{row['process']} of {row['processes']}",
+          ", ".join(f"{end['seconds']} s" for end in row["ends"]),
+          ", ".join(str(end["code"]) for end in row["ends"]),
+          f"{row['difference']:.1e}",
+        ]
+        for row in own["faults"]
+      ],
+    )
+  )
+  parts.append("What they print, where HOST is the name of the machine:")
+  parts.append("\n".join(["```", *(end["says"] for row in own["faults"] for end in row["ends"]), "```"]))
+  return "\n\n".join(parts)
+
+
 def texts(folder: pathlib.Path = RESULTS) -> dict[str, str]:
   """The text for each pair of markers."""
   results = read(folder)
-  return {"reliability": summary(results), "trials": details(results)}
+  return {"reliability": summary(results), "trials": details(results), "processes": processes(results)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,213 @@
+"""Trains on one, two and four processes and compares them, and takes processes away from running trainings.
+
+  python -m tests.distributed --out runs/distributed [--only systems|faults]
+
+A small system of each kind (one update, a frozen network, two updates, members) trains on one, two and four processes
+on this machine. Then a training on several processes loses one of them: it is killed or stopped in the fifth epoch, the
+other processes end, and `--resume` continues on a single process. The results are compared with those of one process.
+
+The figures are written to OUT/distributed.json: a metric of each epoch, the largest differences, when each process
+ended and what it said. "lost" is 1 if a result differs by more than 1e-5 of the larger of 1 and its size. The exit code
+is then 1.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tests import processes
+from tests.reliability import environment
+
+TOY = """
+import dataclasses
+from jaxfer.config import Split
+from tests import study_toy
+
+def get_config():
+  return dataclasses.replace(study_toy.STUDY.base, split=Split(test=0.3, validation=0.3))
+"""
+SMALL = """
+import dataclasses
+from jaxfer.config import Call, Execution, Split
+from tests import small_systems
+
+def get_config():
+  execution = Execution(driver="steps", backend="jit")
+  return dataclasses.replace(small_systems.SYSTEMS["NAME"], execution=execution, MORE)
+"""
+# Adam would make whole steps of the rounding of a bias before BatchNorm, whose gradient is zero.
+PLAIN = 'recipe=Call("elderly_transfer", epochs=1, optimizer="sgd", select="last")'
+# Kind of a system -> its name in `small_systems`, and what else is replaced in its configuration.
+KINDS = {
+  "plain": ("elderly_transfer", PLAIN),
+  "frozen net": ("landmark_fusion", ""),
+  "two updates": ("identity_expression_vae", ""),
+  "members": ("elderly_transfer", f"split=Split(folds=4), {PLAIN}"),
+}
+COUNTS = (1, 2, 4)
+# Number of processes, signal, and which process gets it.
+FAULTS = [
+  (2, signal.SIGKILL, 1),
+  (2, signal.SIGSTOP, 1),
+  (2, signal.SIGKILL, 0),
+  (4, signal.SIGKILL, 2),
+  (4, signal.SIGSTOP, 3),
+]
+HEARTBEAT = 10
+TOLERANCE = 1e-5
+
+Row = Mapping[str, Any]
+
+
+def small(name: str, more: str) -> str:
+  """The text of the configuration of a small system."""
+  return SMALL.replace("NAME", name).replace("MORE", more)
+
+
+def training(config: pathlib.Path, workdir: pathlib.Path, *more: str) -> list[str]:
+  """The command that trains in a work directory, with the data beside it."""
+  return ["train", str(config), "--workdir", str(workdir), "--data-dir", str(workdir.parent / "data"), *more]
+
+
+def metrics(workdir: pathlib.Path) -> list[Row]:
+  """The metrics of all groups of members, in an order that does not depend on the groups."""
+  found = [
+    json.loads(line)
+    for path in sorted(workdir.rglob("metrics.jsonl"))
+    for line in path.read_text().splitlines()
+  ]
+  assert found, f"{workdir} has no metrics"
+  return sorted(found, key=lambda row: (row.get("member", ""), row["step"], row["split"]))
+
+
+def _distances(one: pathlib.Path, other: pathlib.Path) -> Iterator[float]:
+  pairs = list(zip(metrics(one), metrics(other), strict=True))
+  for a, b in pairs:
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+      if isinstance(value, float):
+        yield abs(value - b[name]) / max(1.0, abs(value))
+      else:
+        assert value == b[name], f"{name}: {value} and {b[name]}"
+  weights = sorted(path.relative_to(one) for path in (one / "weights").rglob("weights.npz"))
+  assert weights, f"{one} has no weights"
+  for path in weights:
+    with np.load(one / path) as a, np.load(other / path) as b:
+      for name in a.keys() - {
+        "inference/labels",
+        "inference/centres",
+      }:  # The number of a cluster is arbitrary.
+        if a[name].dtype.kind == "f":
+          yield float(np.abs(a[name] - b[name]).max() / max(1.0, np.abs(a[name]).max()))
+        else:
+          np.testing.assert_array_equal(b[name], a[name], err_msg=f"{path} {name}")
+
+
+def distance(one: pathlib.Path, other: pathlib.Path) -> float:
+  """The largest difference of the metrics and weights of two trainings, relative to the larger of 1 and their size.
+
+  Raises:
+    AssertionError: something that must be equal differs.
+  """
+  return max(_distances(one, other))
+
+
+def last_metrics(workdirs: Mapping[int, pathlib.Path]) -> list[dict[str, Any]]:
+  """The last metric of each epoch in the order of the log, by the number of processes; usually it is the whole loss."""
+  logs = {count: metrics(workdir) for count, workdir in workdirs.items()}
+  found = []
+  for k, row in enumerate(logs[1]):
+    name = [name for name, value in row.items() if isinstance(value, float)][-1]
+    where = {key: row[key] for key in ("member", "stage", "epoch", "split") if key in row}
+    found.append({**where, "metric": name, "values": {str(count): log[k][name] for count, log in logs.items()}})
+  return found
+
+
+def compare(kind: str, folder: pathlib.Path) -> dict[str, Any]:
+  """Trains a system on each number of processes."""
+  name, more = KINDS[kind]
+  folder.mkdir(parents=True)
+  config = folder / "config.py"
+  config.write_text(small(name, more))
+  epochs = ["recipe.epochs=3", *(["recipe.rgb_epochs=3"] if name == "landmark_fusion" else [])]
+  workdirs = {count: folder / str(count) for count in COUNTS}
+  for count, workdir in workdirs.items():
+    own = ["execution.devices=1"] if count == 1 else []
+    processes.run(count, folder / f"log{count}", training(config, workdir, *epochs, *own), "small")
+  differences = {str(count): distance(workdirs[1], workdirs[count]) for count in COUNTS[1:]}
+  return {
+    "kind": kind,
+    "system": name,
+    "metrics": last_metrics(workdirs),
+    "differences": differences,
+    "lost": int(max(differences.values()) > TOLERANCE),
+  }
+
+
+def interrupt(
+  count: int, number: signal.Signals, process: int, whole: pathlib.Path, folder: pathlib.Path
+) -> dict[str, Any]:
+  """Takes one process away in the fifth epoch, and continues on a single process; `whole` lost none."""
+  folder.mkdir(parents=True)
+  config, workdir = folder / "config.py", folder / "run"
+  config.write_text(TOY)
+  command = training(config, workdir, "recipe.epochs=400", "execution.checkpoint_seconds=0.0")
+  started = processes.Started(count, folder / "cut", command, heartbeat=HEARTBEAT)
+  started.wait_for(0, "train   5/")
+  began = time.monotonic()
+  started.signal(process, number)
+  seconds = {k: round(end - began, 1) for k, end in sorted(started.ends(without=[process]).items())}
+  ended = started.end(without=[process])
+  said = {k: ended[k].err.strip().replace(os.uname().nodename, "HOST") for k in seconds}
+  (resumed,) = processes.run(1, folder / "resumed", [*command[:-1], "--resume"])
+  difference = distance(whole, workdir)
+  told = [line for line in resumed.out.splitlines() if "not bit-identical from here on" in line]
+  return {
+    "processes": count,
+    "signal": number.name,
+    "process": process,
+    "ends": [{"process": k, "seconds": seconds[k], "code": ended[k].code, "says": said[k]} for k in seconds],
+    "resumed": told[0] if told else "",
+    "difference": difference,
+    "lost": int(difference > TOLERANCE or not told or any("\n" in text for text in said.values())),
+  }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  flags.add_argument("--out", type=pathlib.Path, required=True, help="a new folder")
+  flags.add_argument("--only", choices=("systems", "faults"), help="leave the other part out")
+  parsed = flags.parse_args(arguments)
+  out = parsed.out.absolute()
+  out.mkdir(parents=True)
+  # The processes compile programs for other devices at the same time, so each would need a cache of its own.
+  os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+  found: dict[str, Any] = {"environment": environment(), "heartbeat": HEARTBEAT}
+  if parsed.only != "faults":
+    found["systems"] = []
+    for k, kind in enumerate(KINDS):
+      found["systems"].append(compare(kind, out / f"system{k}"))
+      print(kind, found["systems"][-1]["differences"], flush=True)
+  if parsed.only != "systems":
+    found["faults"] = []
+    whole = out / "whole" / "run"
+    whole.parent.mkdir()
+    (whole.parent / "config.py").write_text(TOY)
+    processes.run(1, out / "whole" / "log", training(whole.parent / "config.py", whole, "recipe.epochs=400"))
+    for k, fault in enumerate(FAULTS):
+      found["faults"].append(interrupt(*fault, whole, out / f"fault{k}"))
+      print(found["faults"][-1], flush=True)
+  (out / "distributed.json").write_text(json.dumps(found, indent=1) + "\n")
+  return int(any(row["lost"] for part in ("systems", "faults") for row in found.get(part, [])))
+
+
+if __name__ == "__main__":
+  sys.exit(main())
