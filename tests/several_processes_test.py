@@ -189,7 +189,7 @@ def interrupted(tmp_path, config, number, code):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_missing_process_is_named_and_the_run_goes_on_in_another_number(tmp_path, config, number):
   first, _ = interrupted(tmp_path, config, number, -signal.SIGABRT)
-  assert first.err.startswith(f"jaxfer: process 0 ends: process 1 ({os.uname().nodename}) of 2 missing")
+  assert first.err.startswith(f"jaxfer: process 0 ends: process 1 ({os.uname().nodename}) of 2 is missing")
   assert first.err.count("\n") == 1
   for name, count, more in (("cut", 1, ["--resume"]), ("whole", 1, [])):
     command = train(config, tmp_path / name, "recipe.epochs=400", *more)
