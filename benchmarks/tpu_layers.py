@@ -30,9 +30,8 @@ def layer(source: str) -> str:
   for part in parts[start:]:
     if part in _INSIDE or "(" in part:
       break
-    path += [part] * (
-      not part.startswith("_")
-    )  # The outermost module can be a private class, which is no layer.
+    # The outermost module can be a private class, which is no layer.
+    path += [part] * (not part.startswith("_"))
   return "/".join(path) or OTHER
 
 

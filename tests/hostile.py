@@ -33,9 +33,8 @@ from jaxfer.errors import UserError
 from tests.hostile_kinds import KINDS, Kind
 
 ROOT = pathlib.Path(__file__).parents[1]
-_PATIENCE = (
-  120  # Seconds without progress after which the process is killed. The slowest inputs take seconds.
-)
+# Seconds without progress after which the process is killed. The slowest inputs take seconds.
+_PATIENCE = 120
 # Bytes by which the process may grow. Pictures of up to 64 megapixels are decoded (`data.decode`), and up to 256 MiB of
 # a member of an archive are read.
 _MEMORY = 1 << 30

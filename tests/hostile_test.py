@@ -82,9 +82,8 @@ def test_a_pickle_that_repeats_its_parts_is_refused_before_it_is_run():
 
 def test_a_pickle_of_huge_integers_is_refused():
   def many(count):
-    return pickle.dumps(
-      {(k + 1 << 80) * (2**61 - 1): None for k in range(count)}, 2
-    )  # All keys have the same hash.
+    # All keys have the same hash.
+    return pickle.dumps({(k + 1 << 80) * (2**61 - 1): None for k in range(count)}, 2)
 
   assert len(pickle.loads(many(16))) == 16
   pickles.check(many(16), pickles.OPCODES, "plain data")
@@ -126,12 +125,7 @@ def _tar(tmp_path, size: int, kind: bytes, count: int = 1):
     (-512, b"0", 1, r"a\.png has a negative size"),  # The next header would be this one again.
     (-512, b"S", 1, r"a\.png has a negative size|is a sparse file"),
     (0, b"S", 1, r"a\.png is a sparse file: pack the archive again"),
-    (
-      2**60,
-      b"x",
-      1,
-      "not a whole, uncompressed tar archive",
-    ),  # An extended header that declares so many bytes.
+    (2**60, b"x", 1, "not a whole, uncompressed tar archive"),  # An extended header of this many bytes.
     (0, b"L", 3000, "not a whole, uncompressed tar archive"),  # Each header describes the next.
   ],
 )
