@@ -1,8 +1,10 @@
-"""What training on more chips and hosts would cost, from committed records: python -m benchmarks.scaling [--write]
+"""Estimates what training on more chips and hosts would cost, from committed records.
+
+  python -m benchmarks.scaling [--write]
 
 Prints the page benchmarks/SCALING.md, or writes it with --write. It reads what `benchmarks.tpu_mesh` compiled for
-several TPU v5e chips, the cycles of a step from `benchmarks.tpu`, and the rates of `benchmarks.input_pipeline`. It runs
-and compiles nothing. How the efficiency is estimated stands in `benchmarks.tpu_mesh`.
+several TPU v5e chips, the cycles of a step from `benchmarks.tpu`, and the rates of `benchmarks.input_pipeline`. It
+compiles and runs nothing. `benchmarks.tpu_mesh` explains how the efficiency is estimated.
 """
 
 import argparse
@@ -12,18 +14,18 @@ from collections.abc import Sequence
 from benchmarks import harness, machine, records, tpu_mesh
 
 PAGE = machine.ROOT / "benchmarks" / "SCALING.md"
-CHIPS_OF_A_HOST = 4  # A host of a TPU v5e slice of several hosts.
+CHIPS_OF_A_HOST = 4  # In a TPU v5e slice that spans several hosts.
 
 
 @dataclasses.dataclass(frozen=True)
 class System:
-  """A step of a system.
+  """A training step of a system.
 
   Attributes:
-    name: of the step in `tpu_mesh.CASES`.
-    words: name for the reader.
-    samples: number of samples of a chip's batch.
-    bytes: number of bytes of a sample as it is sent, uint8 images and int16 flow.
+    name: key of the step in `tpu_mesh.CASES`.
+    words: name of the step on the page.
+    samples: batch size of one chip.
+    bytes: size of one sample as it is sent to a chip: images as uint8, flow as int16, landmarks as float32.
   """
 
   name: str
@@ -32,7 +34,7 @@ class System:
   bytes: int
 
 
-_CLIP = 16 * 64 * 64 * (3 + 2 * 2)  # Frames, height, width; RGB as uint8, flow as int16.
+_CLIP = 16 * 64 * 64 * (3 + 2 * 2)  # 16 frames of 64 x 64 pixels: 3 bytes of RGB, and 2 int16 values of flow.
 SYSTEMS = (
   System("two_stream_conv_rnn, Pallas", "two-stream conv-RNN, Pallas", 16, _CLIP),
   System("two_stream_conv_rnn, scan", "two-stream conv-RNN, scan", 16, _CLIP),
@@ -46,7 +48,13 @@ SYSTEMS = (
 
 @dataclasses.dataclass(frozen=True)
 class Rate:
-  """How fast the input pipeline ran, in bytes of uint8 images a second, with so many threads of a CPU."""
+  """Throughput of the input pipeline on a CPU.
+
+  Attributes:
+    bytes: bytes of uint8 images per second, with all threads together.
+    threads: number of CPU threads.
+    cpu: name of the CPU.
+  """
 
   bytes: float
   threads: int
@@ -54,7 +62,7 @@ class Rate:
 
 
 def compiled() -> dict[str, list[tpu_mesh.Collective]]:
-  """Returns the collectives of each compiled step, by its case, such as "v5e:2x2/NAME/batch divided among 4"."""
+  """Returns the collectives of each compiled step. Keys are cases: "v5e:2x2/NAME/batch divided among 4"."""
   found = [
     record
     for path in sorted(harness.RESULTS.glob("tpu-mesh-compiled-*.jsonl"))
@@ -68,7 +76,7 @@ def compiled() -> dict[str, list[tpu_mesh.Collective]]:
 
 
 def rates() -> dict[str, Rate]:
-  """Returns the committed rates of the input pipeline, by implementation; the newest file counts."""
+  """Returns the committed rates of the input pipeline, by implementation. Newer files replace older ones."""
   found: dict[str, Rate] = {}
   for path in sorted(harness.RESULTS.glob("cpu-*.jsonl"), key=lambda path: path.stem[-10:]):
     for record in records.read(path):
@@ -80,7 +88,7 @@ def rates() -> dict[str, Rate]:
 
 
 def _seconds(system: System) -> float:
-  """Seconds that a chip computes in a step, by the static schedule."""
+  """Returns the seconds that a chip computes in one step, by the static schedule."""
   return tpu_mesh.committed_cycles(system.name) / tpu_mesh.CLOCK
 
 
@@ -89,10 +97,11 @@ def _exchanged(found: Sequence[tpu_mesh.Collective] | None) -> str:
 
 
 def efficiencies() -> str:
-  """The table of what a step exchanges and of the expected efficiency."""
+  """Returns the table of what a step exchanges, and of the expected efficiency."""
   made = compiled()
   lines = [
-    "| step | batch of a chip | computes | exchanged on 2 x 2 | on 4 x 4, four hosts | 8 chips | 64 | 256 |",
+    "| step | batch per chip | computing time | exchanged on 2 x 2 | exchanged on 4 x 4 (four hosts) "
+    "| efficiency on 8 chips | on 64 | on 256 |",
     "|---|---|---|---|---|---|---|---|",
   ]
   for system in SYSTEMS:
@@ -110,11 +119,11 @@ def efficiencies() -> str:
 
 
 def feeding() -> str:
-  """The table of what a host must feed to its chips."""
+  """Returns the table of the data that a host must feed to its chips."""
   found = rates()
   disk, memory = found["jaxfer_streamed"], found["jaxfer_streamed_memory"]
   lines = [
-    "| step | samples a second, of 4 chips | MB/s | CPU threads, from PNG files | CPU threads, from memory |",
+    "| step | samples per second on 4 chips | MB/s | CPU threads from PNG files | CPU threads from memory |",
     "|---|---|---|---|---|",
   ]
   for system in SYSTEMS:
@@ -128,53 +137,55 @@ def feeding() -> str:
 
 
 def page() -> str:
-  """Returns the page."""
+  """Returns the text of benchmarks/SCALING.md."""
   found = rates()
   disk, memory = found["jaxfer_streamed"], found["jaxfer_streamed_memory"]
   links = tpu_mesh.LINKS / 1e9
-  return f"""# On more chips and hosts
+  return f"""# Scaling to more chips and hosts
 
 `python -m benchmarks.scaling --write` makes this page from committed records. **Everything about TPUs here was
-compiled, not run**: no chip was at hand. [DISTRIBUTED.md](../jaxfer/train/DISTRIBUTED.md) says how to start a training
-on several machines.
+compiled, not run**: no chip was at hand. [DISTRIBUTED.md](../jaxfer/train/DISTRIBUTED.md) explains how to start a
+training on several machines.
 
 ## What a step exchanges, and the expected efficiency
 
-Each chip keeps its batch, so the whole batch grows with the chips. The exchange was read from the engine's own training
-steps, compiled for TPU v5e 2 x 2 (one host) and 4 x 4 (four hosts); its bytes are those of the results on one chip. The
-time to compute is that of the static schedule at {tpu_mesh.CLOCK / 1e9:.1f} GHz. The efficiency is the estimated share
-of the time in which chips compute, if nothing overlaps. An all-reduce of B bytes over n chips moves 2 B (n - 1) / n
-bytes through links of {links:.0f} GB/s, and each collective waits a microsecond for each of the sqrt(n) hops of the
-torus. All {max(tpu_mesh.CHIPS)} chips are of one slice, whose hosts exchange through the same links as its chips.
+The batch size per chip is fixed, so the total batch grows with the number of chips. The collectives were read from the
+training steps that jaxfer runs, compiled for TPU v5e 2 x 2 (one host) and 4 x 4 (four hosts). Their size is that of
+their results on one chip. The computing time is that of the static schedule at {tpu_mesh.CLOCK / 1e9:.1f} GHz.
+
+The efficiency is the estimated share of the time in which the chips compute, if exchanges never overlap with computing.
+The estimate assumes that an all-reduce of B bytes over n chips moves 2 B (n - 1) / n bytes through links of
+{links:.0f} GB/s. Each collective also waits one microsecond for each of the sqrt(n) hops of the torus. The chips, up to
+{max(tpu_mesh.CHIPS)}, belong to one slice, whose hosts exchange data through the same links as its chips.
 
 {efficiencies()}
 
-XLA sums the gradients of all layers in one collective, however many chips take part. Where 4 x 4 was compiled, its
-steps exchange what those of 2 x 2 do, so the estimates use 2 x 2.
+XLA sums the gradients of all layers in one collective, however many chips take part. Where a step was compiled for
+4 x 4, it exchanges the same data as on 2 x 2. All estimates therefore use 2 x 2.
 
-Members side by side exchange nothing (`benchmarks/README.md`, "Several chips"), so a study with at least as many
-trainings as chips is expected to lose only the time of the slowest. The ResNets wait most, because each of their norms
-sums its statistics over the whole batch, one after another. Several slices, and GPUs on several machines, exchange
-through a slower network; no estimate is made for them.
+Trainings that run side by side exchange nothing (`benchmarks/README.md`, "Several chips"). A study with at least as
+many trainings as chips is therefore expected to lose time only while it waits for the slowest training. The ResNets
+wait most: each of their norms sums its statistics over the batches of all chips, and these sums run one after another.
+Several slices, and GPUs on several machines, exchange data through a slower network. They are not estimated.
 
 ## What a host must feed
 
-Resident data need no feeding: they are on each device, and only indices are sent. Streamed data come from each host for
-its own chips. The input pipeline was measured on a CPU ({disk.cpu}, {disk.threads} threads), not on a TPU's host. It
-read and decoded {disk.bytes / 1e6:,.0f} MB/s of uint8 images from PNG files, and gathered
-{memory.bytes / 1e6:,.0f} MB/s
-from memory. The last columns divide what the {CHIPS_OF_A_HOST} chips of a host take by these rates per thread.
+Resident data need no feeding: each device holds all of them, and only indices are sent. Streamed data are read by each
+host for its own chips. The input pipeline was measured on a CPU ({disk.cpu}, {disk.threads} threads), not on a TPU's
+host. It read and decoded {disk.bytes / 1e6:,.0f} MB/s of uint8 images from PNG files, and gathered
+{memory.bytes / 1e6:,.0f} MB/s from memory. The last two columns divide the data rate that the {CHIPS_OF_A_HOST} chips
+of a host need by these rates per thread.
 
 {feeding()}
 
-Where a host has fewer threads than the table asks for (a v5e host of {CHIPS_OF_A_HOST} chips has 112), chips wait for
-data that come from PNG files. Such data should be resident, or in the host's memory.
+A v5e host of {CHIPS_OF_A_HOST} chips has 112 threads. If a host has fewer threads than the table asks for, its chips
+wait for data from PNG files. Such data should be resident, or in the host's memory.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
   flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  flags.add_argument("--write", action="store_true", help="write the page")
+  flags.add_argument("--write", action="store_true", help="write benchmarks/SCALING.md")
   if flags.parse_args(arguments).write:
     PAGE.write_text(page())
   else:

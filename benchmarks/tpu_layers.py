@@ -1,4 +1,4 @@
-"""What each layer of a net costs in a compiled TPU program: its cycles, and its FLOPs for the matrix unit."""
+"""Computes the costs of each layer of a network in a compiled TPU program: cycles, and FLOPs of the matrix unit."""
 
 import collections
 import math
@@ -7,18 +7,22 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from benchmarks import tpu_hlo
 
-# Parts of an operation's origin that lie inside a layer.
+# Parts of an operation's origin that name something inside a layer, not a layer.
 _INSIDE = {"Conv", "ConvTranspose", "body", "closed_call", "cond", "conv", "conv_transpose", "while"}
 OTHER = "other"
 
 
 def layer(source: str) -> str:
-  """The layer an operation comes from, such as "trunk/layer1/block0/conv1", by its origin in JAX (`Operation.source`).
+  """Returns the layer that an operation comes from, such as "trunk/layer1/block0/conv1".
 
-  The origin names the module's path within the function that JAX differentiates. What comes from the optimizer is
-  "optimizer", and what comes from no module is `OTHER`.
+  Args:
+    source: origin of the operation in JAX (`Operation.source`). It contains the path of the module within the function
+      that JAX differentiates.
+
+  Returns:
+    The path of the module; "optimizer" for an operation of the optimizer, and `OTHER` for one that no module makes.
   """
-  parts = source.split("/")[:-1]  # The last is the primitive.
+  parts = source.split("/")[:-1]  # The last part is the primitive.
   if "optimizer" in parts:
     return "optimizer"
   start = max((k + 1 for k, part in enumerate(parts) if "jvp(" in part), default=len(parts))
@@ -26,14 +30,15 @@ def layer(source: str) -> str:
   for part in parts[start:]:
     if part in _INSIDE or "(" in part:
       break
-    path += [part] * (not part.startswith("_"))  # A private class is the outermost module.
+    # The outermost module can be a private class, which is no layer.
+    path += [part] * (not part.startswith("_"))
   return "/".join(path) or OTHER
 
 
 def _products(
   module: tpu_hlo.Module, computation: tpu_hlo.Computation, operation: tpu_hlo.Operation
 ) -> Iterator[tuple[tpu_hlo.Computation, tpu_hlo.Operation]]:
-  """The convolutions and matrix products in an operation, each with the computation that holds it."""
+  """Yields the convolutions and matrix products in an operation, each with the computation that contains it."""
   if operation.opcode in ("convolution", "dot"):
     yield computation, operation
   for name in operation.called("calls"):
@@ -48,7 +53,7 @@ def _sizes(type_: str) -> list[int]:
 
 
 def _flops(computation: tpu_hlo.Computation, product: tpu_hlo.Operation) -> float:
-  """Two for each multiplication; padding counts as work, the zeros between the pixels of a dilated input do not."""
+  """Returns two FLOPs per multiplication. Padding counts, but the zeros between pixels of a dilated input do not."""
   kernel = _sizes(computation.operations[product.operands[1]].type)
   multiplications = math.prod(_sizes(product.type))
   if product.opcode == "dot":
@@ -65,17 +70,17 @@ def _flops(computation: tpu_hlo.Computation, product: tpu_hlo.Operation) -> floa
 
 
 def flops(module: tpu_hlo.Module, run: tpu_hlo.Run) -> float:
-  """FLOPs of the convolutions and matrix products in all trips of an operation.
+  """Returns the FLOPs of the convolutions and matrix products in an operation, over all its executions.
 
   Raises:
-    tpu_hlo.Unreadable: a convolution whose axes cannot be read.
+    tpu_hlo.Unreadable: the axes of a convolution cannot be read.
   """
   found = _products(module, run.computation, run.operation)
   return run.trips * sum(_flops(computation, product) for computation, product in found)
 
 
 def origin(module: tpu_hlo.Module, run: tpu_hlo.Run) -> str:
-  """The layer of an operation; a fusion around a convolution belongs to the convolution's layer."""
+  """Returns the layer of an operation. A fusion that contains a convolution belongs to the convolution's layer."""
   for _, product in _products(module, run.computation, run.operation):
     if product.source:
       return layer(product.source)
@@ -83,7 +88,7 @@ def origin(module: tpu_hlo.Module, run: tpu_hlo.Run) -> str:
 
 
 def by_layer(costs: Iterable[tuple[str, int, int, float]]) -> dict[str, Mapping[str, float]]:
-  """Sums (layer, cycles, schedule cycles, FLOPs) over the operations of each layer."""
+  """Sums costs (layer, cycles, schedule cycles, FLOPs) of operations by layer. Layers without costs are left out."""
   totals: dict[str, collections.Counter[str]] = {}
   for name, cycles, schedule_cycles, work in costs:
     total = totals.setdefault(name, collections.Counter())

@@ -1,7 +1,7 @@
-"""Starts and ends this process as one of several, on one or more machines, with `jax.distributed`.
+"""Joins and leaves the other processes of a command, on one or more machines, with `jax.distributed`.
 
-The command line calls `start` before JAX is used, and `leave` at the end. What the processes tell each other in between
-is in `train/processes.py`. DISTRIBUTED.md in `train` has commands for Slurm, Cloud TPU pods and plain ssh.
+The command line calls `start` before JAX is used, and `leave` at the end. `train/processes.py` has the exchanges in
+between. `train/DISTRIBUTED.md` has commands for Slurm, Cloud TPU pods and plain ssh.
 """
 
 import argparse
@@ -19,49 +19,55 @@ from typing import Any
 from jaxfer import cluster_errors
 from jaxfer.errors import UserError
 
-HEARTBEAT = 60
-# Seconds after which a process gives up that waits for the others at the start, or at the end.
+HEARTBEAT = 60  # Default of --heartbeat, in seconds.
+# How many seconds a process waits for the others at the start, and at the end.
 _ARRIVAL, _DEPARTURE = 300, 30
-# Words in errors of exchanges between processes.
+# An error whose message contains one of these comes from an exchange between processes.
 _EXCHANGED = ("Gloo", "NCCL", "collective", "arrier", "coordination", "UNAVAILABLE", "DEADLINE_EXCEEDED")
 
-_started: list[int] = []  # The heartbeat in seconds, once `start` has joined other processes.
+_started: list[int] = []  # Holds the seconds of --heartbeat once `start` has joined the other processes.
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-  """Adds the flags with which a command runs as one of several processes."""
+  """Adds the flags that run a command as one of several processes."""
   group = parser.add_argument_group("several machines")
   group.add_argument(
     "--distributed",
     action="store_true",
-    help="run as one of several processes, which Slurm, Open MPI, Cloud TPU or Kubernetes describe in the environment; "
-    "execution.distributed=true does the same",
+    help="run as one of the processes of a Slurm, Open MPI, Cloud TPU or Kubernetes cluster, which the environment "
+    "describes; same as execution.distributed=true",
   )
-  group.add_argument("--coordinator", metavar="HOST:PORT", help="elsewhere: address of process 0")
-  group.add_argument("--num-processes", type=int, metavar="N", help="elsewhere: number of processes")
-  group.add_argument("--process-id", type=int, metavar="K", help="elsewhere: number of this process, from 0")
+  group.add_argument(
+    "--coordinator", metavar="HOST:PORT", help="instead of --distributed: address of process 0"
+  )
+  group.add_argument(
+    "--num-processes", type=int, metavar="N", help="instead of --distributed: number of processes"
+  )
+  group.add_argument(
+    "--process-id", type=int, metavar="K", help="instead of --distributed: number of this process, from 0"
+  )
   group.add_argument(
     "--heartbeat",
     type=int,
     default=HEARTBEAT,
     metavar="SECONDS",
-    help=f"all processes end when one has not answered for this long (default: {HEARTBEAT})",
+    help=f"end all processes if one does not answer for this many seconds (default: {HEARTBEAT})",
   )
 
 
 def start(args: argparse.Namespace, distributed: bool) -> None:
   """Joins the other processes, if the flags or the configuration ask for it.
 
-  Process 0 alone keeps its standard output. From here on, the errors with which the runtime ends a process are replaced
-  by one line each; see `cluster_errors`.
+  Only process 0 keeps its standard output. From here on, if the runtime ends this process, one line replaces the
+  runtime's message; see `cluster_errors`.
 
   Args:
     args: the parsed flags of `add_flags`.
     distributed: `execution.distributed` of the configuration.
 
   Raises:
-    UserError: some of the flags are missing or out of range, no cluster is found, process 0 cannot listen, or the
-      processes have different numbers of devices.
+    UserError: some flags are missing or out of range, no cluster is found, process 0 cannot listen at its address, or
+      the processes have different numbers of devices.
   """
   where = _given(args)
   if where is None and not (args.distributed or distributed):
@@ -71,7 +77,7 @@ def start(args: argparse.Namespace, distributed: bool) -> None:
   _translate_errors()
   _tell(heartbeat=args.heartbeat)
   jax.config.update("jax_cpu_collectives_implementation", "gloo")
-  # It would catch SIGTERM in place of the training, which saves its state.
+  # The preemption service would catch SIGTERM. The training catches it instead, to save its state.
   jax.config.update("jax_enable_preemption_service", False)
   options: dict[str, Any] = {
     "initialization_timeout": _ARRIVAL,
@@ -79,7 +85,7 @@ def start(args: argparse.Namespace, distributed: bool) -> None:
     "shutdown_timeout_seconds": _DEPARTURE,
   }
   if where is not None:
-    # Otherwise the environment would choose the devices.
+    # Otherwise JAX would also look for a cluster, and let it choose the devices of this process.
     options |= {**where, "cluster_detection_method": "deactivate"}
   try:
     jax.distributed.initialize(**options)
@@ -89,19 +95,19 @@ def start(args: argparse.Namespace, distributed: bool) -> None:
     ) from error
   except RuntimeError as error:
     raise UserError(
-      f"the processes cannot be joined ({str(error).splitlines()[0]}): give another address or port of process 0"
+      f"cannot join the other processes ({str(error).splitlines()[0]}): give another address or port for process 0"
     ) from error
   _started.append(args.heartbeat)
   if len(jax.devices()) != len(jax.local_devices()) * jax.process_count():
     raise UserError(
-      f"process {jax.process_index()} ({socket.gethostname()}) has {len(jax.local_devices())} devices of "
-      f"{len(jax.devices())}, and {jax.process_count()} processes need equally many each"
+      f"process {jax.process_index()} ({socket.gethostname()}) has {len(jax.local_devices())} of "
+      f"{len(jax.devices())} devices: give all {jax.process_count()} processes the same number of devices"
     )
   from jaxfer.train import processes
 
   sys.stdout.flush()
   kept, silent = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-  os.dup2(silent, 1)  # Gloo prints a line when it connects.
+  os.dup2(silent, 1)  # Gloo prints a line to standard output when it connects.
   hosts = processes.gather(socket.gethostname())
   if processes.is_first():
     os.dup2(kept, 1)
@@ -111,7 +117,7 @@ def start(args: argparse.Namespace, distributed: bool) -> None:
 
 
 def _given(args: argparse.Namespace) -> dict[str, Any] | None:
-  """Returns the arguments of `jax.distributed.initialize` that the flags give, or None without them."""
+  """Returns the arguments of `jax.distributed.initialize` that the flags set, or None if no flag is given."""
   flags = {
     "--coordinator": args.coordinator,
     "--num-processes": args.num_processes,
@@ -139,13 +145,14 @@ def _given(args: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def _translate_errors() -> None:
-  """Sends standard error through `cluster_errors`, in a process that outlives this one.
+  """Pipes standard error through `cluster_errors`, which runs in a process that outlives this one.
 
-  The runtime ends a process from C++, with a stack trace, where no code of Python can speak.
+  The runtime ends a process from C++, where no Python code can run any more, and prints a stack trace.
   """
+  # The runtime aborts the process, which must not leave a core dump.
   resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
   command = [sys.executable, "-m", cluster_errors.__name__]
-  # A session of its own, so that Ctrl-C does not end it before its last line.
+  # In its own session, Ctrl-C does not end the reader before it has printed its last line.
   reader = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=2, start_new_session=True)
   assert reader.stdin is not None
   os.dup2(reader.stdin.fileno(), 2)
@@ -153,15 +160,21 @@ def _translate_errors() -> None:
 
 
 def _tell(**facts: Any) -> None:
-  """Tells `cluster_errors` what its messages need."""
+  """Sends facts for its messages to `cluster_errors`."""
   os.write(2, f"{cluster_errors.CONTROL}{json.dumps(facts)}\n".encode())
 
 
 def failed(error: Exception) -> None:
-  """Reports an error that no other process may share, and ends this process. Does nothing if it is the only one.
+  """Reports an error that may have occurred in this process only, and ends this process.
 
-  If another process is gone, an exchange with it fails, and it takes a heartbeat until the runtime knows which one is
-  gone. It then ends this process, and the line that says so replaces the error.
+  It returns at once if there are no other processes.
+
+  If another process is missing, an exchange with it fails at once, but the runtime needs about `--heartbeat` seconds to
+  find out which process is missing. After a failed exchange, this function therefore waits. The runtime then ends this
+  process, and the line about the missing process replaces the error.
+
+  Args:
+    error: the error.
   """
   if not _started:
     return
@@ -172,9 +185,16 @@ def failed(error: Exception) -> None:
 
 
 def leave(code: int) -> int:
-  """Returns the exit code, after the other processes have ended too. After an error, this process does not wait long.
+  """Leaves the other processes.
 
-  The others notice its absence by its heartbeat.
+  After success, it waits until the other processes have ended too. After an error, it waits for at most five seconds
+  and then ends this process. The others notice that its heartbeat is missing.
+
+  Args:
+    code: exit code of this process.
+
+  Returns:
+    The exit code.
   """
   if not _started:
     return code
@@ -185,7 +205,7 @@ def leave(code: int) -> int:
   if code == 0:
     jax.distributed.shutdown()
     return code
-  # If all processes stop for the same reason, none of them must miss another before it has said so.
+  # If all processes stop for the same reason, each must report it before it notices that another is missing.
   farewell = threading.Thread(target=jax.distributed.shutdown, daemon=True)
   farewell.start()
   farewell.join(5)

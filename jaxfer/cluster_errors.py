@@ -1,9 +1,10 @@
-"""Replaces the messages with which the distributed runtime ends a process by one line: which process is missing.
+"""Replaces a fatal message of the distributed runtime by one line that names the missing process.
 
-The runtime ends a process from C++, with some twenty lines and a stack trace. `python -m jaxfer.cluster_errors` copies
-its standard input, which is the standard error of such a process, to its standard output. At the first line of such a
-message it stops copying, and at the end it prints what the message means. Lines that begin with `CONTROL` are from the
-process itself and are not copied. It does not import JAX.
+The runtime ends a process from C++, and prints some twenty lines with a stack trace. `python -m jaxfer.cluster_errors`
+copies its standard input, which is the standard error of such a process, to its standard output. From the first line
+that the runtime prints, it holds all lines back. At the end of its input, it prints one line in place of a fatal
+message; if there is none, it prints the held lines unchanged. Lines that begin with `CONTROL` are sent by the process
+itself and are not copied. This module does not import JAX.
 """
 
 import json
@@ -17,11 +18,11 @@ _RUNTIME = re.compile(rb"[EF]\d{4} .*(coordination_service|client\.h)")
 _FATAL = b"Terminating process because the JAX distributed service detected fatal errors"
 _LISTED = re.compile(r"(?:unhealthy \(stopped sending heartbeats\)|timed out task names):\n((?:.*\d+\n)+)")
 _FAILED = re.compile(r"Task (\d+) heartbeat timeout")
-_RESUME = "start all processes again, with --resume"
+_RESUME = "start all processes again with --resume"
 
 
 def copy(lines: Iterable[bytes], out: BinaryIO) -> None:
-  """Copies lines as the module describes."""
+  """Copies lines to `out`, with the changes that the module describes."""
   facts: dict[str, Any] = {}
   held: list[bytes] = []
   for line in lines:
@@ -40,12 +41,12 @@ def copy(lines: Iterable[bytes], out: BinaryIO) -> None:
 
 
 def meaning(message: str, facts: Mapping[str, Any]) -> str:
-  """Returns what a message of the runtime means, in one line.
+  """Returns one line that explains a fatal message of the runtime.
 
   Args:
-    message: the message.
-    facts: what the process has told: "heartbeat" in seconds; and once it has joined the others, "process", its number,
-      and "hosts", the name of each process's machine.
+    message: the message of the runtime.
+    facts: facts that the process has sent: "heartbeat" (in seconds) and, once it has joined the others, "process" (its
+      number) and "hosts" (the host name of each process).
   """
   hosts, heartbeat = facts.get("hosts", []), facts.get("heartbeat")
   own = f"process {facts['process']} ends: " if "process" in facts else ""
@@ -63,9 +64,9 @@ def meaning(message: str, facts: Mapping[str, Any]) -> str:
   else:
     return f"{own}{message.splitlines()[0]}"
   named = [f"{number} ({hosts[number]})" if number < len(hosts) else f"{number}" for number in missing]
-  several = "es" if len(missing) > 1 else ""
+  noun, verb = ("processes", "are") if len(missing) > 1 else ("process", "is")
   return (
-    f"{own}process{several} {', '.join(named)} of {len(hosts)} missing (killed, stopped or out of reach for up to "
+    f"{own}{noun} {', '.join(named)} of {len(hosts)} {verb} missing (killed, stopped or unreachable for up to "
     f"{heartbeat} s): {_RESUME}"
   )
 

@@ -1,4 +1,4 @@
-"""The flags of several processes, and what the runtime's messages about missing ones become."""
+"""Tests the flags of several processes, and the lines that replace the runtime's messages about missing processes."""
 
 import io
 import json
@@ -11,7 +11,7 @@ HEAD = (
   "F1128 07:06:21.660650   14670 client.h:80] Terminating process because the JAX distributed service detected fatal "
   "errors. This most likely indicates that another task died; see the other task logs for more details. absl::Status: "
 )
-# As jaxlib 0.10.1 writes them, shortened.
+# Messages of jaxlib 0.10.1, shortened.
 MESSAGES = {
   "silent": HEAD
   + "UNAVAILABLE: The following tasks are unhealthy (stopped sending heartbeats):\n1\n3\n"
@@ -32,7 +32,7 @@ MESSAGES = {
   + "DEADLINE_EXCEEDED: Deadline Exceeded\n\nRPC: /xla.coordination.CoordinationService/RegisterTask\n",
   "unknown": HEAD + "INTERNAL: a fault of its own\n",
 }
-FOLLOWS = "missing (killed, stopped or out of reach for up to 20 s): start all processes again, with --resume"
+FOLLOWS = "missing (killed, stopped or unreachable for up to 20 s): start all processes again with --resume"
 
 
 def copied(*lines):
@@ -48,11 +48,11 @@ def told(**facts):
 @pytest.mark.parametrize(
   ("message", "line"),
   [
-    ("silent", f"process 2 ends: processes 1 (b), 3 (d) of 4 {FOLLOWS}"),
-    ("coordinator killed", f"process 2 ends: process 0 (a) of 4 {FOLLOWS}"),
-    ("coordinator stopped", f"process 2 ends: process 0 (a) of 4 {FOLLOWS}"),
-    ("failed", f"process 2 ends: process 1 (b) of 4 {FOLLOWS}"),
-    ("not ended", f"process 2 ends: processes 0 (a), 2 (c) of 4 {FOLLOWS}"),
+    ("silent", f"process 2 ends: processes 1 (b), 3 (d) of 4 are {FOLLOWS}"),
+    ("coordinator killed", f"process 2 ends: process 0 (a) of 4 is {FOLLOWS}"),
+    ("coordinator stopped", f"process 2 ends: process 0 (a) of 4 is {FOLLOWS}"),
+    ("failed", f"process 2 ends: process 1 (b) of 4 is {FOLLOWS}"),
+    ("not ended", f"process 2 ends: processes 0 (a), 2 (c) of 4 are {FOLLOWS}"),
     ("unknown", f"process 2 ends: {HEAD}INTERNAL: a fault of its own"),
   ],
 )

@@ -1,13 +1,17 @@
-"""Kills a training, a study and a preparation at random moments, resumes them, and compares the bits of the results.
+"""Kills a training, a study and a preparation at random moments, resumes them, and compares the results bit for bit.
 
   python -m tests.faults --out runs/faults [--kills 50] [--seed 0]
 
-A small training is killed with SIGKILL and resumed each time; a small study and a preparation are killed a fifth as
-often. Every second kill, up to ten per command, waits until a checkpoint or the prepared data are being written. Each
-command must end with the same bytes as the one that nothing disturbed: metrics, checkpointed arrays, table, prepared
-data. The newest checkpoint of the training is also damaged by one flipped bit and by truncation, SIGTERM arrives, the
-disk is full, and the folder is read-only. The counts are written to OUT/faults.json, with "lost" for each fault: 1 if
-the result differed. The exit code is then 1.
+A small training is killed with SIGKILL and resumed each time. A small study and a preparation of data are killed a
+fifth as often. Every second kill waits until a checkpoint or the prepared data are being written; this ends when ten
+kills of a command have come while it was writing. Each command must end with the same result as an undisturbed run: the
+metrics and checkpointed arrays of the training, the table of the study, and the prepared data.
+
+The training meets five further faults: in the newest checkpoint one bit is flipped, or a file is truncated; SIGTERM
+arrives; the disk is full; the folder is read-only.
+
+The counts are written to OUT/faults.json. Each fault has "lost": 1 if the result differed, else 0. The exit code is 1
+if a result is lost.
 """
 
 import argparse
@@ -40,19 +44,19 @@ STUDY = [
   "configs/stacked_autoencoder/table2_synthetic.py", "--preset", "smoke", "execution.checkpoint_seconds=0",
 ]  # fmt: skip
 _JAXFER = [sys.executable, "-c", "import sys; from jaxfer import cli; sys.exit(cli.main(sys.argv[1:]))"]
-_WRITING = 10  # Kills that must fall into the writing of a checkpoint.
+_WRITING = 10  # Number of kills for which to wait until the command writes.
 
 
 class Lost(Exception):
-  """A result that differs from that of the process that nothing disturbed, or an unexpected exit."""
+  """The result differs from that of the undisturbed run, or the command ended unexpectedly."""
 
 
 class NotPermitted(Exception):
-  """This machine does not permit what a fault needs."""
+  """This machine does not permit the mounts that a fault needs."""
 
 
 def environment_of(cache: pathlib.Path) -> dict[str, str]:
-  """The environment of a process that keeps its compiled programs in `cache`."""
+  """Returns the environment of a process that keeps its compiled programs in `cache`."""
   return os.environ | {
     "JAX_PLATFORMS": "cpu",
     "JAX_COMPILATION_CACHE_DIR": str(cache),
@@ -62,7 +66,7 @@ def environment_of(cache: pathlib.Path) -> dict[str, str]:
 
 
 def start(arguments: Sequence[str], log: pathlib.Path, cache: pathlib.Path) -> subprocess.Popen:
-  """Starts `jaxfer` in a process of its own, with the programs of earlier ones."""
+  """Starts `jaxfer` in its own process, which reuses the compiled programs of earlier processes."""
   with log.open("ab") as file:
     return subprocess.Popen(
       [*_JAXFER, *arguments],
@@ -71,7 +75,7 @@ def start(arguments: Sequence[str], log: pathlib.Path, cache: pathlib.Path) -> s
 
 
 def run(arguments: Sequence[str], log: pathlib.Path, cache: pathlib.Path, code: int = 0) -> float:
-  """Runs `jaxfer` to its end; returns the seconds. Raises `Lost` if it exits with another code."""
+  """Runs `jaxfer` to its end, and returns the seconds. Raises `Lost` if its exit code is not `code`."""
   began = time.monotonic()
   found = start(arguments, log, cache).wait()
   if found != code:
@@ -80,7 +84,7 @@ def run(arguments: Sequence[str], log: pathlib.Path, cache: pathlib.Path, code: 
 
 
 def kill(process: subprocess.Popen) -> None:
-  """SIGKILL to a process and all its children."""
+  """Sends SIGKILL to a process and all its children."""
   with contextlib.suppress(ProcessLookupError):
     os.killpg(process.pid, signal.SIGKILL)
   process.wait()
@@ -91,14 +95,14 @@ def digest(path: pathlib.Path) -> str:
 
 
 def untimed(path: pathlib.Path) -> dict[str, Any]:
-  """The rows and comparisons of a study's table without the times."""
+  """Returns the rows and comparisons of a study's table, without the times."""
   table = json.loads(path.read_text())
   rows = [{k: v for k, v in row.items() if k not in ("seconds", "compile_seconds")} for row in table["rows"]]
   return {"rows": rows, "comparisons": table["comparisons"]}
 
 
 def arrays(workdir: pathlib.Path) -> dict[str, str]:
-  """The SHA-256 of every array of the newest checkpoint."""
+  """Returns the SHA-256 of every array in the newest checkpoint."""
   code = (
     "import hashlib, json, sys, jax, numpy as np; import orbax.checkpoint as ocp;"
     "m = ocp.CheckpointManager(sys.argv[1]);"
@@ -114,9 +118,9 @@ def arrays(workdir: pathlib.Path) -> dict[str, str]:
 
 
 def unfinished(folder: pathlib.Path) -> set[str]:
-  """What is only partly written in a work directory or a folder of prepared data.
+  """Returns the paths that are only partly written in a work directory or a folder of prepared data.
 
-  These are temporary folders of Orbax, checkpoints without their digest, and folders of imports.
+  These are temporary folders of Orbax, checkpoints without their digest, and folders of unfinished imports.
   """
   found = set()
   with contextlib.suppress(FileNotFoundError):  # Another process moves and removes what is listed here.
@@ -133,14 +137,16 @@ def unfinished(folder: pathlib.Path) -> set[str]:
 
 
 class Command:
-  """A command that can be run again after it was stopped, and the result that it must end with.
+  """A command that can be run again after it was stopped, and the result that it must have at its end.
+
+  The constructor runs the command undisturbed.
 
   Attributes:
-    arguments: of `jaxfer`.
-    folder: what the command writes.
+    arguments: arguments of `jaxfer`.
+    folder: folder that the command writes.
     result: reads the result from the folder.
-    seconds: that the command takes.
-    expected: the result.
+    seconds: how long the command takes.
+    expected: result of the undisturbed run.
   """
 
   def __init__(
@@ -160,34 +166,34 @@ class Command:
     shutil.rmtree(folder)
 
   def run(self) -> float:
-    """Runs to the end; returns the seconds."""
+    """Runs the command to its end, and returns the seconds."""
     return run(self.arguments, self.log, self.cache)
 
   def check(self) -> None:
-    """Raises `Lost` if the folder holds another result than that of the run that nothing disturbed."""
+    """Raises `Lost` if the result in the folder differs from that of the undisturbed run."""
     if (found := self.result(self.folder)) != self.expected:
-      raise Lost(f"{self.folder} has another result than without a disturbance: {found}, not {self.expected}")
+      raise Lost(f"{self.folder} differs from the undisturbed run: {found}, not {self.expected}")
 
 
 def disturb(command: Command, kills: int, draw: random.Random) -> dict[str, int]:
-  """Kills a command at random moments; whenever it ends, checks its result and begins again.
+  """Kills a command at random moments. Whenever the command ends, checks its result and starts it from the beginning.
 
   Args:
-    command: what is killed.
-    kills: how often.
-    draw: of the moments.
+    command: the command.
+    kills: number of kills.
+    draw: draws the moments.
 
   Returns:
-    Counts: "kills", those "while writing" among them, and "ends" with the expected result.
+    Counts: "kills", how many of them came "while writing", and "ends", how often the command ended with the expected
+    result.
 
   Raises:
     Lost: the result differs, or the command fails.
   """
   counts = {"kills": 0, "while writing": 0, "ends": 0}
   while True:
-    left = unfinished(
-      command.folder
-    )  # By the process that was killed before; this one removes or replaces it.
+    # The process that was killed before left these. The next one removes or replaces them.
+    left = unfinished(command.folder)
     process, began = start(command.arguments, command.log, command.cache), time.monotonic()
     wait, done = draw.uniform(0, command.seconds), counts["kills"] >= kills
     aimed = counts["while writing"] < _WRITING and counts["kills"] % 2 == 0
@@ -214,21 +220,21 @@ def disturb(command: Command, kills: int, draw: random.Random) -> dict[str, int]
 
 
 def training(out: pathlib.Path) -> Command:
-  """The training; its result are the metrics and the arrays of the newest checkpoint."""
+  """Returns the training. Its result is the metrics and the arrays of the newest checkpoint."""
   folder = out / "training"
   arguments = ["train", *TRAIN, "--workdir", str(folder), "--data-dir", str(out / "data"), "--resume"]
   return Command(arguments, folder, lambda f: (digest(f / "metrics.jsonl"), arrays(f)))
 
 
 def study(out: pathlib.Path) -> Command:
-  """The study; its result are the rows of its table, without the times."""
+  """Returns the study. Its result is its table without the times."""
   folder = out / "study"
   arguments = ["study", *STUDY, "--workdir", str(folder), "--data-dir", str(out / "data"), "--resume"]
   return Command(arguments, folder, lambda f: untimed(f / "table.json"))
 
 
 def preparation(out: pathlib.Path, pictures: int = 300) -> Command:
-  """The preparation of a folder of drawn pictures; its result are the names of the files and the fingerprint."""
+  """Returns the preparation of drawn pictures. Its result is the names of its files and the fingerprint of the data."""
   source, folder = out / "pictures", out / "prepared"
   draw = np.random.default_rng(0)
   for k in range(pictures):
@@ -238,7 +244,7 @@ def preparation(out: pathlib.Path, pictures: int = 300) -> Command:
   arguments = ["prepare", "image_folder", "crop=whole", "image_size=64", "--source", str(source)]
 
   def result(folder: pathlib.Path) -> dict[str, Any]:
-    # The bytes of equal records differ from process to process: protocol buffers write a map in any order.
+    # The bytes of the same records differ between processes, because protocol buffers write maps in any order.
     (report,) = folder.rglob("report.json")
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
     return {"names": names, "fingerprint": json.loads(report.read_text())["fingerprint"]}
@@ -250,7 +256,7 @@ COMMANDS = {"training": training, "study": study, "preparation": preparation}
 
 
 def stopped(command: Command, number: int) -> None:
-  """Begins the training anew and sends it a signal after its third checkpoint."""
+  """Starts the training from the beginning, and sends it a signal once two checkpoints have digests."""
   shutil.rmtree(command.folder, ignore_errors=True)
   process = start(command.arguments, command.log, command.cache)
   while process.poll() is None and len(list((command.folder / "digests").glob("*.json"))) < 2:
@@ -273,7 +279,7 @@ def truncate(path: pathlib.Path) -> None:
 
 
 def damaged(command: Command, harm: Callable[[pathlib.Path], None]) -> str:
-  """Damages the largest file of the newest checkpoint of a stopped training, which must go on from the one before."""
+  """Damages the largest file of the newest checkpoint. The training must then resume from the checkpoint before it."""
   stopped(command, signal.SIGTERM)
   folders = [path for path in (command.folder / "checkpoints").iterdir() if path.name.isdecimal()]
   newest = max(folders, key=lambda path: int(path.name))
@@ -282,8 +288,8 @@ def damaged(command: Command, harm: Callable[[pathlib.Path], None]) -> str:
   command.run()
   command.check()
   if f"checkpoint {newest.name} is removed, go on from" not in command.log.read_text()[before:]:
-    raise Lost(f"the training does not say that checkpoint {newest.name} is damaged: see {command.log}")
-  return "said; resumed from the checkpoint before, same result"
+    raise Lost(f"the training does not report that checkpoint {newest.name} is damaged: see {command.log}")
+  return "reported; resumed from the checkpoint before, same result"
 
 
 def terminated(command: Command) -> str:
@@ -294,8 +300,8 @@ def terminated(command: Command) -> str:
   return "state saved; resumed, same result"
 
 
-# Run as root of a namespace of its own: $1 is the work directory, the rest the command. Exits with 3 if the command
-# does not fail as it should.
+# Both scripts run as root in their own mount namespace. $1 is the work directory, and the other arguments are the
+# command. They exit with 3 if the command succeeds or dies from a signal, and with 4 if mounting fails.
 _FULL = """
 mount -t tmpfs -o size=$SIZE tmpfs "$1" || exit 4
 "${@:2}"; code=$?
@@ -310,10 +316,10 @@ mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" || exit 4
 
 
 def in_namespace(command: Command, script: str, **environment: str) -> None:
-  """Runs a script above with the training, in a mount namespace of its own.
+  """Runs one of the scripts above with the training, in a new mount namespace.
 
   Raises:
-    Lost: the training does not fail with an exit code, or fails with a traceback.
+    Lost: the training does not fail as it should, or fails with a traceback.
     NotPermitted: namespaces or mounts are not permitted here.
   """
   shutil.rmtree(command.folder, ignore_errors=True)
@@ -332,8 +338,8 @@ def in_namespace(command: Command, script: str, **environment: str) -> None:
 
 
 def full_disk(command: Command) -> str:
-  """The disk is full after some checkpoints; with more space the training resumes to the same result."""
-  # The limit leaves room for some of the checkpoints, of which two are kept.
+  """Trains until the disk is full. With more space, the training must resume to the same result."""
+  # The space suffices for the first checkpoints only. The training keeps two.
   in_namespace(command, _FULL, SIZE="260k")
   kept = command.folder.with_suffix(".kept")
   shutil.rmtree(command.folder)
@@ -343,12 +349,12 @@ def full_disk(command: Command) -> str:
 
 
 def read_only(command: Command) -> str:
-  """The work directory cannot be written."""
+  """Trains in a work directory that cannot be written. The training must fail with one line."""
   in_namespace(command, _READ_ONLY)
   return "one-line error"
 
 
-# Name -> a fault of the training; it returns what happened.
+# Faults of the training by name. Each function returns what happened.
 FAULTS: dict[str, Callable[[Command], str]] = {
   "flipped bit": lambda command: damaged(command, flip),
   "truncated checkpoint": lambda command: damaged(command, truncate),
@@ -359,7 +365,7 @@ FAULTS: dict[str, Callable[[Command], str]] = {
 
 
 def outcome(fault: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-  """What a fault returns, and how many results were lost."""
+  """Returns what a fault returned or why it was not run, and "lost": 1 if it lost the result, else 0."""
   try:
     return {**fault(), "lost": 0}
   except Lost as error:
@@ -371,9 +377,9 @@ def outcome(fault: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
   flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   flags.add_argument("--out", type=pathlib.Path, required=True, help="an empty folder")
-  flags.add_argument("--kills", type=int, default=50, help="of the training")
-  flags.add_argument("--only", choices=COMMANDS, help="disturb this command alone")
-  flags.add_argument("--seed", type=int, default=0, help="of the moments")
+  flags.add_argument("--kills", type=int, default=50, help="number of kills of the training")
+  flags.add_argument("--only", choices=COMMANDS, help="disturb only this command")
+  flags.add_argument("--seed", type=int, default=0, help="seed of the moments")
   parsed = flags.parse_args(arguments)
   out, draw = parsed.out.absolute(), random.Random(parsed.seed)
   out.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The script that kills and damages: short forms of it, and that it notices what is lost."""
+"""Tests short forms of `tests.faults`, and that it notices a lost result."""
 
 import json
 import random
@@ -27,7 +27,7 @@ def test_every_fault(tmp_path):
   assert found["training"]["while writing"] >= 1
 
 
-# Writes ten stars, one at a time, and goes on from those that are there. Then renames the folder of the import.
+# A stand-in for an import. It writes ten stars one by one, continues after those that exist, and renames the folder.
 RESUMES = """
 import pathlib, sys, time
 folder = pathlib.Path(sys.argv[1])
@@ -39,7 +39,7 @@ while not path.exists() or len(path.read_text()) < 10:
   with path.open("a") as file: file.write("*")
 path.parent.rename(folder / "done")
 """
-# As above, but after a kill there is a star too many, or the process fails.
+# The same script, but after a kill it writes one star too many, or fails.
 LOSES = RESUMES + "if left: (folder / 'done/stars').write_text(11 * '*')"
 FAILS = RESUMES + "assert not left"
 
@@ -55,11 +55,13 @@ def disturbed(monkeypatch, tmp_path, script, kills):
 def test_kills_and_ends_are_counted(monkeypatch, tmp_path):
   counts = disturbed(monkeypatch, tmp_path, RESUMES, 3)
   assert counts["kills"] == 3
-  assert 2 <= counts["while writing"] <= 3  # The first and the third wait for that.
+  assert 2 <= counts["while writing"] <= 3  # The first and the third kill wait until it writes.
   assert counts["ends"] >= 1
 
 
-@pytest.mark.parametrize(("script", "message"), [(LOSES, "has another result"), (FAILS, "exits with 1")])
+@pytest.mark.parametrize(
+  ("script", "message"), [(LOSES, "differs from the undisturbed run"), (FAILS, "exits with 1")]
+)
 def test_a_result_that_differs_after_a_kill_is_lost(monkeypatch, tmp_path, script, message):
   outcome = faults.outcome(lambda: disturbed(monkeypatch, tmp_path, script, 1))
   assert outcome["lost"] == 1

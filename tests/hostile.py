@@ -4,13 +4,13 @@
 
 Each kind of file has a generator, which damages valid files or writes attacks, and the reader that jaxfer uses for it.
 A reader may return, or refuse the file with one of its documented errors. Everything else is a failure: another
-exception, a crash of the process, no answer within `_PATIENCE` seconds, a call or a write that the audit hook sees, or
-more than `_MEMORY` of memory. The counts are written to OUT/hostile.json, and the failing files to OUT/failures. The
-exit code is 1 if there is a failure.
+exception, a crash of the process, no progress for `_PATIENCE` seconds, a forbidden call or write that the audit hook
+sees, or memory that grows by more than `_MEMORY` bytes. The counts are written to OUT/hostile.json, and the failing
+files to OUT/failures. The exit code is 1 if there is a failure.
 
-None of the readers extracts an archive: they read members where they lie, so that a hostile name has no target. Config
-files are Python and run with the rights of the user, as documented; what is tested here is `config.json` and the values
-on the command line. Videos are decoded by FFmpeg and are not covered.
+No reader extracts an archive. All members are read in place, so a hostile name cannot lead to another file. Config
+files are Python and run with the rights of the user, as documented. Only `config.json` and the values on the command
+line are tested here. Videos are not covered, because FFmpeg decodes them.
 """
 
 import argparse
@@ -33,11 +33,13 @@ from jaxfer.errors import UserError
 from tests.hostile_kinds import KINDS, Kind
 
 ROOT = pathlib.Path(__file__).parents[1]
-_PATIENCE = 120  # Seconds without progress until the process is killed. The slowest answers take seconds.
-# Growth of the process: a picture of 64 megapixels is decoded (`data.decode`), and 256 MiB of an archive's member read.
+# Seconds without progress after which the process is killed. The slowest inputs take seconds.
+_PATIENCE = 120
+# Bytes by which the process may grow. Pictures of up to 64 megapixels are decoded (`data.decode`), and up to 256 MiB of
+# a member of an archive are read.
 _MEMORY = 1 << 30
-_STEP = 100  # Inputs between two lines of progress.
-# Events of a reader that runs or changes something. `open` is judged by its mode.
+_STEP = 100  # Number of inputs between two lines of progress.
+# Audit events of a reader that executes or changes something. `open` is checked by its mode.
 _FORBIDDEN = (
   "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "os.link", "os.mkdir", "os.remove",
   "os.rename", "os.rmdir", "os.symlink", "os.truncate", "pickle.find_class", "shutil.unpack_archive", "socket.connect",
@@ -47,7 +49,7 @@ _WRITING = set("wax+")
 
 
 class _Watch:
-  """Notes forbidden events while a reader runs. An audit hook cannot be removed, so there is one for all readers."""
+  """Records forbidden events while a reader runs. Audit hooks cannot be removed, so one hook serves all readers."""
 
   def __init__(self) -> None:
     self.active = False
@@ -69,7 +71,7 @@ def feed(kind: Kind, seed: int, folder: pathlib.Path) -> tuple[str, str]:
   """Makes one input and reads it.
 
   Returns:
-    "read", "refused" or "failed", and the reason of a failure.
+    (outcome, reason). The outcome is "read", "refused" or "failed". The reason is "" unless the outcome is "failed".
   """
   global _watch
   _watch = _watch or _Watch()
@@ -96,13 +98,13 @@ def feed(kind: Kind, seed: int, folder: pathlib.Path) -> tuple[str, str]:
 
 
 def _peak() -> int:
-  """The largest resident memory of this process so far, in bytes."""
+  """Returns the peak resident memory of this process so far, in bytes."""
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
 def work(kind: Kind, seed: int, count: int, folder: pathlib.Path) -> None:
-  """Feeds `count` inputs, and prints a line of JSON with the counts after every `_STEP`."""
-  feed(kind, seed, folder)  # What is imported or cached by the first is no growth.
+  """Feeds `count` inputs, and prints one line of JSON with the counts so far after every `_STEP` inputs."""
+  feed(kind, seed, folder)  # The first input also imports modules and fills caches, which is not growth.
   before = _peak()
   counts, slowest = dict.fromkeys(("read", "refused", "failed"), 0), 0.0
   failures: list[list[Any]] = []
@@ -122,10 +124,11 @@ def work(kind: Kind, seed: int, count: int, folder: pathlib.Path) -> None:
 
 
 def supervise(kind: Kind, seed: int, count: int, log: Callable[[str], None] = print) -> dict[str, Any]:
-  """Feeds `count` inputs from a process of its own, which is started again after an input that stops it.
+  """Feeds `count` inputs in a separate process, which is started again if an input stops it.
 
   Returns:
-    A row of the report: kind, tried, read, refused, failed, peak_mib, slowest_seconds, and the failures.
+    A row of the report: "kind", "tried", "read", "refused", "failed", "peak_mib" (growth of memory), "slowest_seconds"
+    (of one input) and "failures" (lists of the seed and the reason).
   """
   total = dict.fromkeys(("read", "refused", "failed"), 0)
   total |= {"peak_mib": 0, "slowest_seconds": 0.0}
@@ -151,7 +154,7 @@ def supervise(kind: Kind, seed: int, count: int, log: Callable[[str], None] = pr
       total[name] = max(total[name], last["row"][name])
     failures += last["failures"]
     first = last["next"] if last["next"] else first
-    if first < end:  # One of the next inputs stopped the process. They are lost with it, and count as failed.
+    if first < end:  # One of the next inputs stopped the process. All of them count as failed.
       lost = min(_STEP, end - first)
       total["failed"] += lost
       failures.append([first, f"the process ended with {process.returncode} within {lost} inputs"])
@@ -162,7 +165,7 @@ def supervise(kind: Kind, seed: int, count: int, log: Callable[[str], None] = pr
 
 
 def _last_line(process: subprocess.Popen) -> dict[str, Any]:
-  """The last line of progress of a process, which is killed if none arrives for `_PATIENCE` seconds."""
+  """Returns the last line of progress of a process. Kills it if no line arrives for `_PATIENCE` seconds."""
   nothing = {"read": 0, "refused": 0, "failed": 0, "peak_mib": 0, "slowest_seconds": 0.0}
   last: dict[str, Any] = {"next": 0, "row": nothing, "failures": []}
   assert process.stdout

@@ -1,4 +1,4 @@
-"""Makes hostile files: valid ones that are damaged, and attacks that are written for a format."""
+"""Makes hostile files: damaged copies of valid files, and attacks that are written for a format."""
 
 import csv
 import hashlib
@@ -50,7 +50,7 @@ Draw = random.Random
 
 
 def damaged(draw: Draw, data: bytes) -> bytes:
-  """Changes, removes, inserts, repeats or cuts bytes at one to eight places."""
+  """Changes, removes, inserts or repeats bytes at one to eight places, or cuts the rest off there."""
   changed = bytearray(data)
   for _ in range(draw.choice((1, 1, 1, 2, 4, 8))):
     place = draw.randrange(len(changed) + 1)
@@ -75,7 +75,7 @@ def damaged(draw: Draw, data: bytes) -> bytes:
 
 
 def or_damaged(make: Callable[[Draw], bytes]) -> Callable[[Draw], bytes]:
-  """A generator of which every second input is damaged as well."""
+  """Returns a generator that damages half of the inputs of another one."""
 
   def made(draw: Draw) -> bytes:
     data = make(draw)
@@ -99,7 +99,7 @@ _NAMES = (
 
 
 def _argument(draw: Draw, opcode: pickletools.OpcodeInfo) -> bytes:
-  """A plausible argument of an opcode, with a length that may be wrong."""
+  """Draws a plausible argument for an opcode. Its length may be wrong."""
   kind = opcode.arg.name if opcode.arg else ""
   text = draw.choice(_TEXTS).encode("utf-8", "surrogatepass")[:200]
   if kind == "stringnl_noescape_pair":
@@ -107,7 +107,7 @@ def _argument(draw: Draw, opcode: pickletools.OpcodeInfo) -> bytes:
   if kind.endswith("nl") or "nl_" in kind:
     return draw.choice((b"0\n", b"-7\n", b"'a'\n", text.replace(b"\n", b"") + b"\n"))
   size = {"1": 1, "2": 2, "4": 4, "8": 8}.get(next((c for c in kind if c in "1248"), ""), 0)
-  if opcode.arg and opcode.arg.n < 0 and size:  # A length, and as many bytes.
+  if opcode.arg and opcode.arg.n < 0 and size:  # A length, followed by that many bytes.
     length = len(text) if draw.random() < 0.9 else draw.choice(_NUMBERS)
     return (length % 256**size).to_bytes(size, "little") + text
   if opcode.arg and opcode.arg.n > 0:
@@ -117,7 +117,7 @@ def _argument(draw: Draw, opcode: pickletools.OpcodeInfo) -> bytes:
 
 
 def _assembled(draw: Draw) -> bytes:
-  """A pickle of drawn opcodes: names and calls among them, objects that share their parts."""
+  """Draws a pickle of random opcodes, which include names and calls, or a pickle of shared parts (`_shared`)."""
   if draw.random() < 0.1:
     return _shared(draw)
   names = [name for name in _OPCODES if name not in ("STOP", "PROTO", "FRAME")]
@@ -129,7 +129,7 @@ def _assembled(draw: Draw) -> bytes:
 
 
 def _shared(draw: Draw) -> bytes:
-  """A tuple of a tuple that it holds many times over, and so on; as a key of a dict, or as a value."""
+  """Draws a pickle of nested tuples. Each holds the next one many times. The outermost is a key or value of a dict."""
   levels, times = draw.choice(((60, 2), (20, 9), (4, 250)))
   body = b"K\x01\x85q\x00"
   for level in range(levels):
@@ -139,7 +139,7 @@ def _shared(draw: Draw) -> bytes:
 
 
 def torch_zip(draw: Draw) -> bytes:
-  """A file of PyTorch around a drawn pickle, or with one of a few attacks on the archive."""
+  """Draws a PyTorch archive that contains a drawn pickle or a large member, and hostile names."""
   pickled = _assembled(draw)
   stream = io.BytesIO()
   compression = draw.choice((zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
@@ -152,12 +152,12 @@ def torch_zip(draw: Draw) -> bytes:
 
 
 def torch_file(draw: Draw) -> bytes:
-  """A damaged file of PyTorch, or an archive around a drawn pickle."""
+  """Draws a damaged PyTorch file, or a PyTorch archive with a drawn pickle."""
   return draw.choice((fixture("views.pth", "kinds.pth", "arm.pth"), or_damaged(torch_zip)))(draw)
 
 
 def _tree(draw: Draw, depth: int = 0) -> Any:
-  """JSON of any form."""
+  """Draws any JSON value."""
   kinds = ["text", "number", "plain"] + (["list", "object"] * 2 if depth < 4 else [])
   match draw.choice(kinds):
     case "text":
@@ -172,7 +172,7 @@ def _tree(draw: Draw, depth: int = 0) -> Any:
 
 
 def _changed_tree(draw: Draw, tree: Any) -> Any:
-  """The tree with something replaced, removed or added somewhere."""
+  """Returns the tree with one value replaced, removed or added somewhere."""
   if isinstance(tree, dict) and tree and draw.random() < 0.85:
     key = draw.choice(list(tree))
     match draw.randrange(8):
@@ -192,7 +192,7 @@ def _json(tree: Any) -> bytes:
 
 
 def _deep(draw: Draw) -> bytes:
-  """JSON that is nested a hundred thousand times."""
+  """Returns JSON that is nested a hundred thousand levels deep."""
   return draw.choice((b"[", b'{"a":')) * 100_000
 
 
@@ -212,7 +212,7 @@ def safetensors(draw: Draw) -> bytes:
 
 
 def npz(draw: Draw) -> bytes:
-  """Weights as jaxfer stores them, with damaged arrays, headers of .npy that promise too much, or compression."""
+  """Draws weights as jaxfer stores them, with damaged arrays, impossible shapes in .npy headers, or compression."""
   stream = io.BytesIO()
   compression = zipfile.ZIP_DEFLATED if draw.random() < 0.2 else zipfile.ZIP_STORED
   with zipfile.ZipFile(stream, "w", compression) as file:
@@ -232,7 +232,7 @@ def npz(draw: Draw) -> bytes:
 
 
 def described(data: bytes) -> dict[str, bytes]:
-  """weights.json with the right digest, so that the content of weights.npz is read."""
+  """Returns a weights.json with the right digest, so that jaxfer reads the content of weights.npz."""
   meta = {"format": weights.FORMAT, "sha256": hashlib.sha256(data).hexdigest()}
   return {"weights.json": _json(meta)}
 
@@ -250,7 +250,7 @@ def record_file(draw: Draw) -> bytes:
 
 
 def lines(draw: Draw, header: str, columns: int) -> bytes:
-  """A table with a header, some of whose cells are hostile."""
+  """Draws a table with a header. Some cells are hostile."""
   stream = io.StringIO()
   delimiter = draw.choice(",,,;\t")
   writer = csv.writer(stream, delimiter=delimiter, lineterminator=draw.choice(("\n", "\r\n", "\r")))
@@ -271,13 +271,13 @@ def index(draw: Draw) -> bytes:
 
 
 def zip_file(draw: Draw) -> bytes:
-  """An archive of pictures, with names that lead outside, links, bombs and overlaps."""
+  """Draws an archive of pictures with names that lead outside of it, symbolic links, and members of 20 MB."""
   stream = io.BytesIO()
   method = draw.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
   with (
-    warnings.catch_warnings(action="ignore"),
+    warnings.catch_warnings(action="ignore"),  # zipfile warns about duplicate names.
     zipfile.ZipFile(stream, "w", method) as file,
-  ):  # Of equal names.
+  ):
     for _ in range(3):
       name = draw.choice(
         ("a.png", "../a.png", "/etc/passwd", "a/" * 1000 + "b", "\\\\x\\y", "a\x00b", "é.png")
@@ -292,7 +292,7 @@ def zip_file(draw: Draw) -> bytes:
 
 
 def tar_file(draw: Draw) -> bytes:
-  """An archive with hostile names, links, devices and sizes, and with extended headers in a row."""
+  """Draws an archive with hostile names, links, devices and sizes, or with a long row of extended headers."""
   stream = io.BytesIO()
   form = draw.choice((tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT))
   with tarfile.open(fileobj=stream, mode="w:", format=form) as file:
@@ -309,7 +309,7 @@ def tar_file(draw: Draw) -> bytes:
     size = draw.choice((-1, -512, -1024, 2**40, 2**62, 0))
     blocks = [at for at in range(0, len(data), 512) if data[at]]
     patch(data, draw.choice(blocks), size, draw.choice(b"0125xLKgSA").to_bytes(1, "big"))
-  if draw.random() < 0.05:  # Each extended header describes the next one.
+  if draw.random() < 0.05:  # A row of extended headers, each of which describes the next one.
     head = bytearray(tarfile.TarInfo("x").tobuf(tarfile.USTAR_FORMAT))
     patch(head, 0, 0, draw.choice((b"x", b"L", b"K", b"g")))
     data = head * 3000 + data
@@ -317,7 +317,7 @@ def tar_file(draw: Draw) -> bytes:
 
 
 def patch(data: bytearray, at: int, size: int, kind: bytes) -> None:
-  """Replaces size and type of a tar header, and its checksum."""
+  """Replaces the size and type in a tar header, and updates its checksum."""
   data[at + 124 : at + 136] = (
     b"\xff" + (size % 256**11).to_bytes(11, "big") if size < 0 else b"\x80" + size.to_bytes(11, "big")
   )
@@ -338,9 +338,8 @@ def picture(draw: Draw) -> bytes:
   form = draw.choice(("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"))
   Image.fromarray(np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3)).save(stream, form)
   data = stream.getvalue()
-  if (
-    form == "PNG" and draw.random() < 0.2
-  ):  # A header that promises 10 to 4,000 megapixels, with a right checksum.
+  # A PNG header with a valid checksum that declares 9 to 4,225 megapixels.
+  if form == "PNG" and draw.random() < 0.2:
     edge = draw.choice((3_000, 9_000, 65_000))
     chunk = b"IHDR" + struct.pack(">II", edge, edge) + data[24:29]
     return data[:12] + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[33:]

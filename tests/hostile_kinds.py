@@ -1,4 +1,4 @@
-"""The kinds of files that `tests.hostile` attacks, and the readers of jaxfer that read them."""
+"""The kinds of files that `tests.hostile` makes, and the readers of jaxfer that it feeds them to."""
 
 import dataclasses
 import pathlib
@@ -25,13 +25,13 @@ class Kind:
   """A kind of file.
 
   Attributes:
-    name: what the report calls it.
-    make: makes the content of the file.
-    read: the reader, which gets the path of the file and reads it whole.
+    name: name in the report.
+    make: draws the content of the file.
+    read: the reader. It takes the path of the file and reads all of it.
     file: name of the file.
-    errors: documented errors. `UserError` among them need not name the file, and callers turn others into messages
-      that do.
-    beside: makes further files of the folder from the content, by name.
+    errors: documented errors besides a `UserError` that names the file. If `UserError` is listed, its message need not
+      name the file. The callers of the reader turn other errors into messages that name it.
+    beside: makes further files of the same folder from the content. Keys are file names.
     in_folder: whether the message may name the folder of the file instead of the file.
   """
 
@@ -45,11 +45,11 @@ class Kind:
 
   @property
   def slug(self) -> str:
-    """The name as a file name."""
+    """The kind's name, as a part of file names."""
     return "".join(c if c.isalnum() else "-" for c in self.name)
 
   def write(self, draw: Draw, folder: pathlib.Path) -> pathlib.Path:
-    """Writes an input into a folder; returns the path of the file."""
+    """Writes an input to a folder, and returns the path of the file."""
     data = self.make(draw)
     for name, content in {self.file: data, **self.beside(data)}.items():
       (folder / name).write_bytes(content)

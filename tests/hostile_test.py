@@ -1,4 +1,4 @@
-"""Hostile files are read or refused. `python -m tests.hostile` tries thousands of each kind."""
+"""Tests that hostile files are read or refused. `python -m tests.hostile` tries thousands of each kind."""
 
 import io
 import json
@@ -67,7 +67,7 @@ def test_an_error_that_does_not_name_the_file_is_a_failure(named, expected, tmp_
 
 
 def _shared(levels: int) -> bytes:
-  """A pickle of a dict whose key is a tuple of two references to a tuple of two references, and so on."""
+  """Returns a pickle of a dict. Its key is a tuple of two references to another such tuple, and so on."""
   body = b"K\x01\x85q\x00"
   for level in range(levels):
     body += b"h" + bytes([level]) + b"\x86q" + bytes([level + 1])
@@ -77,12 +77,13 @@ def _shared(levels: int) -> bytes:
 def test_a_pickle_that_repeats_its_parts_is_refused_before_it_is_run():
   assert pickle.loads(_shared(4))
   with pytest.raises(ValueError, match="repeats its parts more than 4194304 times"):
-    unpickle.loads(_shared(60))  # To hash the key would take years.
+    unpickle.loads(_shared(60))  # Hashing the key would take years.
 
 
 def test_a_pickle_of_huge_integers_is_refused():
   def many(count):
-    return pickle.dumps({(k + 1 << 80) * (2**61 - 1): None for k in range(count)}, 2)  # They share one hash.
+    # All keys have the same hash.
+    return pickle.dumps({(k + 1 << 80) * (2**61 - 1): None for k in range(count)}, 2)
 
   assert len(pickle.loads(many(16))) == 16
   pickles.check(many(16), pickles.OPCODES, "plain data")
@@ -121,11 +122,11 @@ def _tar(tmp_path, size: int, kind: bytes, count: int = 1):
 @pytest.mark.parametrize(
   ("size", "kind", "count", "message"),
   [
-    (-512, b"0", 1, r"a\.png has a negative size"),  # The same header again and again.
+    (-512, b"0", 1, r"a\.png has a negative size"),  # The next header would be this one again.
     (-512, b"S", 1, r"a\.png has a negative size|is a sparse file"),
     (0, b"S", 1, r"a\.png is a sparse file: pack the archive again"),
-    (2**60, b"x", 1, "not a whole, uncompressed tar archive"),  # As many bytes for an extended header.
-    (0, b"L", 3000, "not a whole, uncompressed tar archive"),  # Each describes the next.
+    (2**60, b"x", 1, "not a whole, uncompressed tar archive"),  # An extended header of this many bytes.
+    (0, b"L", 3000, "not a whole, uncompressed tar archive"),  # Each header describes the next.
   ],
 )
 def test_headers_of_a_tar_are_checked(size, kind, count, message, tmp_path):

@@ -1,7 +1,8 @@
 """Runs the command line in several processes on this machine, which exchange arrays through the loopback device.
 
-Run as a module, `tests.processes SYSTEMS SEED ARGUMENTS...` is the command line on systems that compile fast: "toy" has
-the system of `study_toy`, and "small" those of `small_systems`. SEED chooses the toy's records.
+`python -m tests.processes SYSTEMS SEED ARGUMENTS...` runs `jaxfer ARGUMENTS...` on systems that compile fast. SYSTEMS
+is "toy" (the system of `study_toy`) or "small" (those of `small_systems`). SEED draws the records of the toy system;
+with "None" its data are missing.
 """
 
 import contextlib
@@ -16,13 +17,13 @@ import time
 from collections.abc import Sequence
 
 ROOT = pathlib.Path(__file__).parents[1]
-# Far beyond what a process takes on a busy machine. It only keeps a fault from stopping all tests.
+# Seconds, far more than a process takes on a busy machine. The limit only keeps a fault from blocking all tests.
 PATIENCE = 600
 
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-  """How a process has ended: its exit code, what it printed, and what it reported on standard error."""
+  """Exit code, standard output and standard error of a process that has ended."""
 
   code: int
   out: str
@@ -30,7 +31,7 @@ class Ended:
 
 
 class Started:
-  """Processes that run one command together. `folder` gets what they print."""
+  """Processes that run one command together."""
 
   def __init__(
     self,
@@ -46,12 +47,12 @@ class Started:
     """Starts the processes.
 
     Args:
-      count: number of processes. A single one is started without the flags of several.
-      folder: folder for their output, which is made.
-      arguments: of the command line.
+      count: number of processes. A single process is started without the flags for several processes.
+      folder: folder for their output. It must not exist.
+      arguments: arguments of the command line.
       systems: "toy" or "small".
-      heartbeat: in seconds.
-      seeds: of each process's records, 0 if empty; None is a process without records.
+      heartbeat: value of --heartbeat, in seconds.
+      seeds: seed of each process's records. None stands for missing data. If empty, all seeds are 0.
       more: further arguments of each process.
     """
     folder.mkdir(parents=True)
@@ -72,7 +73,7 @@ class Started:
       self._running.append(started)
 
   def wait_for(self, process: int, text: str) -> None:
-    """Waits until a process has printed a text, or has ended."""
+    """Waits until a process has printed a text or ended."""
     end = time.monotonic() + PATIENCE
     while text not in (self._folder / f"out{process}").read_text() and self._running[process].poll() is None:
       assert time.monotonic() < end, f"process {process} did not print '{text}'"
@@ -95,7 +96,7 @@ class Started:
     return found
 
   def end(self, without: Sequence[int] = ()) -> list[Ended]:
-    """Waits until all processes have ended, except for those in `without`, which are killed then."""
+    """Waits until all processes have ended. Those in `without` are not waited for, but killed at the end."""
     try:
       for k, running in enumerate(self._running):
         if k not in without:
@@ -104,7 +105,7 @@ class Started:
       for running in self._running:
         running.kill()
         running.wait()
-    # A process that reports errors for another one ends a moment after it.
+    # The process that writes the last line (`jaxfer.cluster_errors`) ends a moment after the one that it reports.
     time.sleep(0.5)
     return [
       Ended(
@@ -115,7 +116,7 @@ class Started:
 
 
 def run(count: int, folder: pathlib.Path, arguments: Sequence[str], systems: str = "toy") -> list[Ended]:
-  """Runs processes to their end, all of which must succeed."""
+  """Runs processes to their end. All of them must succeed."""
   ended = Started(count, folder, arguments, systems).end()
   for k, one in enumerate(ended):
     assert one.code == 0, f"process {k}: {one.err}"

@@ -1,4 +1,4 @@
-"""The tables of reliability are those of the committed results and say what was lost; growth is found."""
+"""Tests that the tables of reliability match the committed results and count losses, and that growth is found."""
 
 import copy
 import itertools
@@ -16,8 +16,8 @@ FAULTS = {
   "seconds": 549,
   "faults": {
     "training": {"kills": 50, "while writing": 12, "ends": 3, "lost": 0},
-    "flipped bit": {"outcome": "said; resumed", "lost": 0},
-    "truncated checkpoint": {"outcome": "said; resumed", "lost": 0},
+    "flipped bit": {"outcome": "reported; resumed", "lost": 0},
+    "truncated checkpoint": {"outcome": "reported; resumed", "lost": 0},
     "full disk": {"outcome": "not run: mounting is not permitted", "lost": 0},
     "study": {"kills": 10, "while writing": 5, "ends": 1, "lost": 0},
   },
@@ -26,7 +26,7 @@ HOSTILE = {
   "environment": {},
   "rows": [
     {"kind": kind, "tried": 10000, "read": 1, "refused": 9999, "failed": 0, "peak_mib": peak, "slowest_seconds": 0.5}
-    for kind, peak in ((".pth", 120.0), (".npy", 80.4))
+    for kind, peak in ((".pth, older", 120.0), (".npy", 80.4))
   ],
 }  # fmt: skip
 VERSIONS = {
@@ -64,18 +64,18 @@ def test_the_committed_long_runs_are_compared_as_the_script_does():
 def test_the_summary_counts_what_was_tried():
   lines = reliability.summary(RESULTS).splitlines()
   assert lines[2:] == [
-    "| SIGKILL in a training and study | 50 and 10 times, 12 and 5 of them while writing | resumed to the same metrics "
-    "and weights and table, bit for bit |",
-    "| flipped bit and truncated checkpoint in a training | once each | reported in one line; whatever was resumed "
+    "| SIGKILL in a training and study | 50 and 10 kills, 12 and 5 of them while writing | resumed to the same results "
+    "(metrics and weights; table), bit for bit |",
+    "| flipped bit and truncated checkpoint in a training | once each | reported in one line; all resumed trainings "
     "gave the same result |",
     "| full disk in a training | once | not run: mounting is not permitted |",
-    "| damaged and hostile .pth and .npy | 20,000 inputs | 19,998 refused in one line, 2 read; no crash, hang or "
-    "foreign code; at most 120 MiB |",
-    "| the tests: Python 3.11 with JAX 0.10.0 and 0.10.1; Python 3.12 with JAX 0.11.1 | 4 runs | 6,000 passed, none "
-    "failed |",
-    "| lost in all of these |  | **nothing** |",
+    "| damaged and hostile inputs: .pth (older) and .npy | 20,000 inputs | 19,998 refused in one line, 2 read; none "
+    "crashed, hung or ran code; memory grew by at most 120 MiB |",
+    "| the test suite: Python 3.11 with JAX 0.10.0 and 0.10.1; Python 3.12 with JAX 0.11.1 | 4 runs | 6,000 passed, "
+    "none failed |",
+    "| lost in all trials |  | **nothing** |",
     "",
-    "Without results so far: `soak.json`.",
+    "Results still missing: `soak.json`.",
   ]
 
 
@@ -88,7 +88,7 @@ def test_what_was_lost_is_counted():
   assert reliability.lost(results) == "**2 results lost, 1 input failed and 2 tests failed**"
   text = reliability.summary(results)
   assert "| SIGKILL in a training |  | **lost**: another result |" in text
-  assert "| SIGKILL in a study | 10 times, 5 of them while writing |" in text
+  assert "| SIGKILL in a study | 10 kills, 5 of them while writing |" in text
   assert "**lost**: a traceback" in text
   assert "**1 failed**" in text
   assert "**2 failed**" in text
@@ -98,12 +98,12 @@ def test_files_that_are_missing_are_named(tmp_path):
   (tmp_path / "hostile.json").write_text(json.dumps(HOSTILE))
   texts = reliability.texts(tmp_path)
   for text in texts.values():
-    assert text.endswith("Without results so far: `faults.json`, `soak.json` and `versions.json`.")
+    assert text.endswith("Results still missing: `faults.json`, `soak.json` and `versions.json`.")
   assert "| .npy | 10,000 | 1 | 9,999 | 0 | 80.4 | 0.5 |" in texts["trials"]
 
 
 def samples(count=30, **growth):
-  """Samples of a run in which a measure grows with every sample; neighbours slow the last ten down by a half."""
+  """Makes samples of a run in which the measures in `growth` grow; the last ten come from a slower processor."""
   found, cpu = [], 0.0
   for k in range(count):
     slowed = 1.5 if k >= count - 10 else 1.0
@@ -149,7 +149,7 @@ def test_warm_up_is_ignored_and_few_samples_are_refused():
   for sample in begun[:9]:
     sample["resident_mib"] = 100.0
   assert not soak.compared(begun)["resident_mib"]["grows"]
-  with pytest.raises(ValueError, match="8 samples are too few to compare, nine are needed"):
+  with pytest.raises(ValueError, match="8 samples are too few to compare, at least nine are needed"):
     soak.compared(samples(9))
 
 

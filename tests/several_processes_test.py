@@ -1,6 +1,7 @@
-"""Several processes that train together reach the numbers of one, stop together, and go on in other numbers.
+"""Tests several processes that train together.
 
-The processes are real ones, on this machine (tests/processes.py).
+They must reach the numbers of a single process, stop together, and resume with a different number of processes. The
+tests start real processes on this machine (tests/processes.py).
 """
 
 import json
@@ -37,14 +38,17 @@ def get_config():
   return study_toy.STUDY
 """
 
-# Adam would make whole steps of the rounding of a bias before BatchNorm, whose gradient is zero.
+# Not Adam: the gradient of a bias before BatchNorm is zero up to rounding, which Adam would scale up to full steps.
 PLAIN = 'recipe=Call("elderly_transfer", epochs=1, optimizer="sgd", select="last")'
 OF_A_RUN = {"revision", "environment", "seconds", "compile_seconds", "timing"}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _own_cache(tmp_path_factory):
-  """A cache for each number of processes would be needed: they compile programs for other devices at the same time."""
+  """Disables the compilation cache.
+
+  Each number of processes would need its own cache, because the processes compile for different devices at once.
+  """
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv("JAX_ENABLE_COMPILATION_CACHE", "false")
     yield
@@ -62,7 +66,7 @@ def train(config, folder, *more):
 
 
 def rows(folder):
-  """The metrics of all groups of members, in an order that does not depend on the groups."""
+  """Returns the metrics of all groups of members, in an order that does not depend on the groups."""
   found = [
     json.loads(line) for path in folder.rglob("metrics.jsonl") for line in path.read_text().splitlines()
   ]
@@ -71,9 +75,9 @@ def rows(folder):
 
 
 def assert_close(one, other, tolerance=1e-5):
-  """Compares trees of JSON: numbers to 1e-5 of the larger of 1 and their size, everything else exactly.
+  """Compares two JSON trees: floats with a relative and absolute tolerance, everything else exactly.
 
-  What runs differ in, `OF_A_RUN`, is left out.
+  The keys of `OF_A_RUN`, which differ from run to run, are ignored.
   """
   if isinstance(one, dict):
     assert one.keys() == other.keys()
@@ -92,8 +96,12 @@ def assert_close(one, other, tolerance=1e-5):
 def assert_same_run(one, other, clusters=False):
   """Compares the losses, the evaluation and the weights of two runs.
 
-  Without labels, records are evaluated by clusters of their codes. Which cluster has which number, and where it ends,
-  may hang on the last bit of a code, so `clusters` are left out. The weights that make the codes are compared.
+  Args:
+    one: work directory of a run.
+    other: work directory of another run.
+    clusters: leaves out the evaluation, and the cluster centres and labels among the weights. The VAE is evaluated by
+      clusters of its codes. Their order and their borders can depend on the last bit of a code. The weights that
+      compute the codes are still compared.
   """
   assert_close(rows(one), rows(other))
   if not clusters:
@@ -176,7 +184,7 @@ def test_two_processes_evaluate_what_one_has_trained(tmp_path, config):
 
 
 def interrupted(tmp_path, config, number, code):
-  """Trains in two processes, sends a signal to process 1 in the fifth epoch, and returns how they ended."""
+  """Trains in two processes, sends a signal to process 1 in the fifth epoch, and returns how both ended."""
   command = train(config, tmp_path / "cut", "recipe.epochs=400", "execution.checkpoint_seconds=0.0")
   started = processes.Started(2, tmp_path / "cut-log", command, heartbeat=10)
   started.wait_for(0, "train   5/")
@@ -189,7 +197,7 @@ def interrupted(tmp_path, config, number, code):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_missing_process_is_named_and_the_run_goes_on_in_another_number(tmp_path, config, number):
   first, _ = interrupted(tmp_path, config, number, -signal.SIGABRT)
-  assert first.err.startswith(f"jaxfer: process 0 ends: process 1 ({os.uname().nodename}) of 2 missing")
+  assert first.err.startswith(f"jaxfer: process 0 ends: process 1 ({os.uname().nodename}) of 2 is missing")
   assert first.err.count("\n") == 1
   for name, count, more in (("cut", 1, ["--resume"]), ("whole", 1, [])):
     command = train(config, tmp_path / name, "recipe.epochs=400", *more)

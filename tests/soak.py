@@ -1,22 +1,24 @@
-"""Trains for a long time and checks that nothing grows: memory, open files, threads, arrays, programs, time per step.
+"""Trains for a long time, and checks that memory, open files, threads, arrays, programs and time per step do not grow.
 
   python -m tests.soak --out runs/soak [--minutes 30] [--trainings 40] [--only training|study]
 
 Two processes run one after the other. The first trains a small run for the given time, and saves a checkpoint every
-five seconds. The second runs a study of the given number of trainings, each of which compiles programs of its own. Each
-process samples itself: the training every five seconds, the study whenever a training begins.
+five seconds. The second runs a study with the given number of trainings, each of which compiles its own programs. Each
+process samples its own measures: the training every five seconds, the study whenever a training begins.
 
-The first third of the samples is warm-up and is ignored. Of each measure, the median of the last third is compared with
-that of the middle third. Some are held at a time: resident memory, open files, threads, JAX arrays, loaded programs.
-Others are what a step or training costs: CPU seconds, compiled programs. Two things make the measures robust:
+The first third of the samples is warm-up and is ignored. For each measure, the median of the last third is compared
+with that of the middle third. Some measures are amounts held at the time of a sample: resident memory, open files,
+threads, JAX arrays and loaded programs. The others are costs of a step or training: CPU seconds and compiled programs.
+Two measures need a correction:
 
-- CPU seconds do not count the time spent waiting for a core, but neighbours on the same machine slow the cores down.
-  So each sample also times a fixed computation, and CPU seconds are scaled to the median speed of that computation.
-- Arrays that were saved refer to themselves, so that only Python's garbage collector frees them, now and then. So the
-  fewest arrays of each third are compared.
+- CPU seconds do not count the time spent waiting for a core, but other programs on the same machine also slow the cores
+  down. Each sample therefore times a fixed computation, and CPU seconds are scaled to the median time of that
+  computation.
+- Saved arrays can be part of reference cycles, which only Python's garbage collector frees, from time to time. The
+  minimum number of arrays in each third is therefore compared, not the median.
 
-A measure may grow by the share in `ALLOWED`. The figures are written to OUT/soak.json. If a measure grows by more, the
-exit code is 1.
+`ALLOWED` has the share by which each measure may grow. The figures are written to OUT/soak.json. The exit code is 1 if
+a measure grows by more.
 """
 
 import argparse
@@ -45,22 +47,25 @@ from jaxfer.study import run, study
 from tests.faults import ROOT, STUDY, TRAIN
 from tests.reliability import environment
 
-# Measure -> the share by which it may grow from the middle third to the last.
+# Share by which each measure may grow from the middle third to the last.
 ALLOWED = {
   "resident_mib": 0.02, "open_files": 0.0, "threads": 0.0, "arrays": 0.0, "programs": 0.0,
   "cpu_seconds": 0.1, "compiled": 0.0,
 }  # fmt: skip
-COSTS = ("cpu_seconds", "compiled")  # Counted since the process began; the others are held at a time.
-_SECONDS = 5.0  # Between two samples of the training, and between two of its checkpoints.
+COSTS = (
+  "cpu_seconds",
+  "compiled",
+)  # Counted from the start of the process. The others are amounts at the time of a sample.
+_SECONDS = 5.0  # Time between two samples of the training, and between two of its checkpoints.
 
 Sample = dict[str, float]
 
 
 class Sampler:
-  """Samples this process.
+  """Takes samples of this process.
 
   Attributes:
-    samples: the samples so far.
+    samples: the samples taken so far.
   """
 
   def __init__(self) -> None:
@@ -73,14 +78,14 @@ class Sampler:
     self._compiled += event == "/jax/core/compile/backend_compile_duration"
 
   def _reference(self) -> float:
-    """CPU seconds of a fixed computation in this thread."""
+    """Returns the CPU seconds that a fixed computation takes in this thread."""
     began, total = time.thread_time(), 0
     for number in range(300_000):
       total += number % 7
     return time.thread_time() - began
 
   def take(self, done: int) -> None:
-    """Adds a sample; `done` is the number of steps or trainings that are done."""
+    """Adds a sample. `done` is the number of steps or trainings that are done."""
     pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
     self.samples.append(
       {
@@ -101,18 +106,19 @@ class Sampler:
 def compared(samples: Sequence[Sample]) -> dict[str, dict[str, Any]]:
   """Compares the last third of the samples with the middle third.
 
-  A sample before which nothing was done since the one before is left out.
+  A sample is left out if no step or training was done since the previous sample.
 
   Returns:
-    measure -> {"middle": of the middle third, "last": of the last third, "allowed": the share by which it may grow,
-    "grows": whether it grows by more}. "cpu_seconds" and "compiled" are those of one step or training.
+    For each measure, {"middle": value of the middle third, "last": value of the last third, "allowed": the share by
+    which it may grow, "grows": whether it grows by more}. "cpu_seconds" and "compiled" are those of one step or
+    training.
 
   Raises:
     ValueError: fewer than nine samples are left.
   """
   pairs = [(old, new) for old, new in itertools.pairwise(samples) if new["done"] > old["done"]]
   if len(pairs) < 9:
-    raise ValueError(f"{len(pairs)} samples are too few to compare, nine are needed: run for longer")
+    raise ValueError(f"{len(pairs)} samples are too few to compare, at least nine are needed: run for longer")
   third, found = len(pairs) // 3, {}
   speed = statistics.median(sample["reference_seconds"] for sample in samples)
   for name, allowed in ALLOWED.items():
@@ -131,7 +137,7 @@ def compared(samples: Sequence[Sample]) -> dict[str, dict[str, Any]]:
 
 
 def train(out: pathlib.Path, seconds: float) -> list[Sample]:
-  """Trains a small run for so long, then stops it with SIGTERM; returns the samples."""
+  """Trains a small run for `seconds`, stops it with SIGTERM, and returns the samples."""
   overrides = [*TRAIN[1:], f"execution.checkpoint_seconds={_SECONDS}", "recipe.epochs=1000000"]
   config = configuration.override(configuration.load(ROOT / TRAIN[0]), overrides, run.options_of)
   sampler, timing = Sampler(), out / "training/timing.jsonl"
@@ -155,8 +161,8 @@ def train(out: pathlib.Path, seconds: float) -> list[Sample]:
 
 
 def train_study(out: pathlib.Path, trainings: float) -> list[Sample]:
-  """Runs a study of so many trainings, one after the other; returns a sample for the beginning of each."""
-  # The programs contain the rate of noise, so that each variant compiles its own.
+  """Runs a study of `trainings` trainings one after the other, and returns one sample for the start of each."""
+  # The noise rate is a constant in the compiled programs, so each variant compiles its own.
   rows = [Row(f"variant {k}", {"recipe.noise_rate": 0.1 + 0.001 * k}) for k in range(int(trainings))]
   described = dataclasses.replace(configuration.load_study(ROOT / STUDY[0]), rows=tuple(rows), compared=())
   sampler = Sampler()
@@ -174,7 +180,7 @@ def train_study(out: pathlib.Path, trainings: float) -> list[Sample]:
 def in_process(
   part: Callable[[pathlib.Path, float], list[Sample]], out: pathlib.Path, amount: float
 ) -> list[Sample]:
-  """Runs a part in a process of its own, in whose main thread signals can be caught."""
+  """Runs a part in the main thread of a new process, where signals can be caught."""
   spawn = multiprocessing.get_context("spawn")
   with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
     return pool.submit(part, out, amount).result()
@@ -183,9 +189,9 @@ def in_process(
 def main(arguments: Sequence[str] | None = None) -> int:
   flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   flags.add_argument("--out", type=pathlib.Path, required=True, help="an empty folder")
-  flags.add_argument("--minutes", type=float, default=30, help="of training")
-  flags.add_argument("--trainings", type=int, default=40, help="of the study")
-  flags.add_argument("--only", choices=["training", "study"], help="run this part alone")
+  flags.add_argument("--minutes", type=float, default=30, help="minutes of the training")
+  flags.add_argument("--trainings", type=int, default=40, help="number of trainings in the study")
+  flags.add_argument("--only", choices=["training", "study"], help="run only this part")
   parsed = flags.parse_args(arguments)
   out, grown = parsed.out.absolute(), False
   out.mkdir(parents=True)

@@ -1,9 +1,9 @@
-"""Runs the test suite with the Python and the packages at hand, and records the outcome as a row of a JSON file.
+"""Runs the test suite with the installed Python and packages, and records the outcome as a row of a JSON file.
 
   python -m tests.versions --out benchmarks/results/reliability/versions.json
-  python -m tests.versions --out FILE --suite golden      # or another marker, as of `pytest -m`
+  python -m tests.versions --out FILE --suite golden      # or any other marker of `pytest -m`
 
-The row replaces that of the same Python, JAX, machine and suite. Arguments after `--` go to pytest.
+The row replaces the earlier row of the same Python, JAX, machine and suite. Arguments after `--` are passed to pytest.
 """
 
 import argparse
@@ -24,7 +24,7 @@ COUNTED = ("tests", "failures", "errors", "skipped")
 
 
 def commit(out: pathlib.Path) -> str:
-  """The commit that is checked out; files may differ from it in `out` alone."""
+  """Returns the commit that is checked out. Exits if a tracked file other than `out` differs from it."""
 
   def git(*arguments: str) -> str:
     done = subprocess.run(("git", *arguments), cwd=machine.ROOT, capture_output=True, text=True, check=True)
@@ -37,7 +37,7 @@ def commit(out: pathlib.Path) -> str:
 
 
 def outcome(report: pathlib.Path) -> dict[str, int]:
-  """How many tests passed, failed and were skipped, by a report of `pytest --junitxml`."""
+  """Returns how many tests passed, failed and were skipped, from a report of `pytest --junitxml`."""
   suites = list(xml.etree.ElementTree.parse(report).getroot().iter("testsuite"))
   tests, failures, errors, skipped = (sum(int(suite.attrib[name]) for suite in suites) for name in COUNTED)
   failed = failures + errors
@@ -45,7 +45,7 @@ def outcome(report: pathlib.Path) -> dict[str, int]:
 
 
 def run(suite: str, arguments: Sequence[str]) -> dict[str, int]:
-  """Runs a suite; a run that is broken off has no outcome."""
+  """Runs a suite, and returns the counts of `outcome`. Exits if pytest did not finish the run."""
   chosen = () if suite == DEFAULT else ("-m", suite)
   with tempfile.TemporaryDirectory() as folder:
     report = pathlib.Path(folder) / "report.xml"
@@ -56,7 +56,7 @@ def run(suite: str, arguments: Sequence[str]) -> dict[str, int]:
 
 
 def add(rows: Sequence[dict[str, Any]], row: dict[str, Any]) -> list[dict[str, Any]]:
-  """Rows with one more in place of an older one of the same environment, in order."""
+  """Returns the sorted rows with one added. It replaces the row with the same `SAME` values."""
   kept = [old for old in rows if any(old[name] != row[name] for name in SAME)]
   return sorted([*kept, row], key=lambda one: [one[name] for name in SAME])
 
@@ -64,7 +64,9 @@ def add(rows: Sequence[dict[str, Any]], row: dict[str, Any]) -> list[dict[str, A
 def main() -> int:
   flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   flags.add_argument("--out", type=pathlib.Path, required=True)
-  flags.add_argument("--suite", default=DEFAULT, help="a marker of pytest (default: the default suite)")
+  flags.add_argument(
+    "--suite", default=DEFAULT, help="a marker of pytest (default: the suite that runs without a marker)"
+  )
   flags.add_argument("pytest", nargs="*", help="arguments for pytest")
   arguments = flags.parse_args()
   out = arguments.out.resolve()

@@ -1,4 +1,4 @@
-"""The row that `tests.versions` makes of a run of the suite, and where it goes."""
+"""Tests the row that `tests.versions` makes from a run of the suite, and its place among the other rows."""
 
 import pathlib
 

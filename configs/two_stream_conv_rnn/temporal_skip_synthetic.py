@@ -1,15 +1,15 @@
-"""Both readings of paper 001's temporal skip on embedded synthetic sequences of 16 frames.
+"""Compares both readings of paper 001's temporal skip on embedded synthetic sequences of 16 frames.
 
   jaxfer study configs/two_stream_conv_rnn/temporal_skip_synthetic.py --workdir runs/temporal_skip_synthetic
 
-The paper calls the temporal skip a path for gradients over time but does not say where the path ends. The variants
-with the skip are trained in both readings (README, section 3): at the input of the gates, and at the output with an
-initial merge of [I; I], where the path is open from the start. The other variants are those of the ablation that have
-no temporal skip and at most one addition.
+The paper calls the temporal skip a path for gradients over time, but does not say where the path ends. Each variant
+with the skip is trained in both readings (README, section 3). In one, the skip ends at the input of the gates. In the
+other, it ends at the output, and the initial merge is [I; I], so that the path is open from the start. The other
+variants are those of the ablation without a temporal skip and with at most one addition.
 
-The clips have the time course of `table1_synthetic.py` and twice its frames, so that an expression has to be
-remembered for about eight steps. All other settings are those of `table1_synthetic.py`, except for 30 people and two
-folds, which keep the study short.
+The clips have the time course of `table1_synthetic.py` and twice as many frames, so an expression must be remembered
+for about eight steps. All other settings are those of `table1_synthetic.py`, except for the 30 people and two folds,
+which keep the study short.
 """
 
 import dataclasses

@@ -1,4 +1,7 @@
-"""What several processes do together before they train: compare themselves, share the work directory, read the data."""
+"""Prepares a training on several processes.
+
+The processes compare their programs and commands, share the work directory, and read the data.
+"""
 
 import contextlib
 import importlib.metadata
@@ -19,14 +22,14 @@ from jaxfer.train import processes
 
 
 def check_program(configs: Mapping[str, RunConfig], **command: Any) -> None:
-  """Compares the program and the command of all processes.
+  """Checks that all processes run the same program with the same command.
 
   Args:
-    configs: the configs to train, by a name for messages.
-    command: further values that JSON can hold.
+    configs: the configs to train. Their keys precede the names of values in messages.
+    command: further values of the command. JSON must be able to hold them.
 
   Raises:
-    UserError: two processes differ. The message has both values.
+    UserError: the program or command of two processes differs. The message contains both values.
   """
   versions = {
     "jaxfer": trainings.revision(),
@@ -38,7 +41,7 @@ def check_program(configs: Mapping[str, RunConfig], **command: Any) -> None:
 
 
 def _flat(config: RunConfig) -> dict[str, Any]:
-  """Returns the values of a config by their keys, such as "execution.devices"."""
+  """Returns the values of a config. Keys are those of overrides, such as "execution.devices"."""
   flat: dict[str, Any] = {}
 
   def walk(prefix: str, tree: Mapping[str, Any]) -> None:
@@ -54,14 +57,14 @@ def _flat(config: RunConfig) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def hold(workdir: pathlib.Path, holding: contextlib.AbstractContextManager[None]) -> Iterator[None]:
-  """Context manager in which process 0 reserves a work directory that all processes see.
+  """Context manager in which process 0 holds a work directory that all processes see.
 
   Args:
     workdir: the work directory.
-    holding: reserves it, see `folders.hold`.
+    holding: context manager that reserves it, from `folders.hold`.
 
   Raises:
-    UserError: as `holding`; or a process does not see the directory of process 0.
+    UserError: `holding` raises it, or a process does not see the directory of process 0.
   """
   with contextlib.ExitStack() as stack:
     processes.alone(lambda: stack.enter_context(holding), None)
@@ -92,7 +95,8 @@ def load(config: RunConfig, data_dir: pathlib.Path) -> records.Records:
   """Reads the data of a config in every process, each from its own `data_dir`.
 
   Raises:
-    UserError: as `trainings.load_data`, with the name of the machine; or the data of two processes differ.
+    UserError: `trainings.load_data` raises it in a process, whose machine the message names; or the data of two
+      processes differ.
   """
   data = processes.each(lambda: trainings.load_data(config, data_dir))
   processes.check_same({f"data '{config.data.name}' with fingerprint": data.fingerprint})

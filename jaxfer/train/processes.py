@@ -1,9 +1,9 @@
-"""What the processes of a training on several machines tell each other. A single process exchanges nothing.
+"""Exchanges between the processes of a training on several machines. A single process exchanges nothing.
 
-The processes are those of `jax.distributed`, with one or more devices each. All of them run the same program. Process 0
-alone writes files, apart from the arrays of checkpoints, which Orbax writes from every process.
+The processes are those of `jax.distributed`, with one or more devices each, and all of them run the same program. Only
+process 0 writes files, apart from the arrays of checkpoints, which Orbax writes from every process.
 
-Each function here that exchanges something must be called by all processes, in the same order.
+All processes must call the functions that exchange something, in the same order.
 """
 
 import functools
@@ -20,26 +20,25 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxfer.errors import UserError
 
 T = TypeVar("T")
-_SMALLEST = (
-  512  # Bytes of the shortest message. Longer ones are padded to a power of two, since each length compiles.
-)
+# Bytes of the shortest message. Longer ones are padded to a power of two, because JAX compiles for each length.
+_SMALLEST = 512
 
 
 def count() -> int:
-  """Number of processes."""
+  """Returns the number of processes."""
   return jax.process_count()
 
 
 def is_first() -> bool:
-  """Whether this is process 0, which writes the files and the log."""
+  """Returns whether this is process 0, which writes the files and the log."""
   return jax.process_index() == 0
 
 
 def gather(text: str) -> list[str]:
-  """Exchanges a text between all processes.
+  """Sends this process's text to all processes.
 
   Returns:
-    The texts of all processes, by the number of the process.
+    The texts of all processes. The index is the number of the process.
   """
   if count() == 1:
     return [text]
@@ -51,11 +50,11 @@ def gather(text: str) -> list[str]:
 
 
 def each(make: Callable[[], T]) -> T:
-  """Calls a function in every process, and returns what it returns in this one.
+  """Calls a function in every process, and returns its result in this process.
 
   Raises:
-    UserError: the function raised it in a process. All processes raise it, and the message names that process and its
-      machine, unless all failed alike.
+    UserError: the function raised it in at least one process. All processes then raise it. The message names the first
+      of these processes and its machine, unless all processes failed with the same message.
   """
   if count() == 1:
     return make()
@@ -75,10 +74,10 @@ def each(make: Callable[[], T]) -> T:
 
 
 def decided(make: Callable[[], T]) -> T:
-  """Calls a function in process 0 only, and returns its result, which JSON can hold, in all processes.
+  """Calls a function in process 0 only, and returns its result in all processes. JSON must be able to hold it.
 
   Raises:
-    UserError: the function raised it. All processes raise it.
+    UserError: the function raised it. All processes then raise it.
   """
   if count() == 1:
     return make()
@@ -96,10 +95,10 @@ def decided(make: Callable[[], T]) -> T:
 
 
 def alone(make: Callable[[], T], otherwise: T) -> T:
-  """Calls a function in process 0 only, while the others wait, and return `otherwise`.
+  """Calls a function in process 0 only. The other processes wait until it returns, and then return `otherwise`.
 
   Raises:
-    UserError: the function raised it. All processes raise it.
+    UserError: the function raised it. All processes then raise it.
   """
   made = []
   decided(lambda: made.append(make()))
@@ -107,7 +106,7 @@ def alone(make: Callable[[], T], otherwise: T) -> T:
 
 
 def smallest(number: int | None) -> int | None:
-  """Returns the smallest number of all processes, without those that have None; None if all have."""
+  """Returns the smallest number that a process passes. None is ignored, and returned if all processes pass it."""
   if count() == 1:
     return number
   known = [found for text in gather(json.dumps(number)) if (found := json.loads(text)) is not None]
@@ -115,13 +114,13 @@ def smallest(number: int | None) -> int | None:
 
 
 def check_same(values: Mapping[str, Any]) -> None:
-  """Compares values that all processes must share.
+  """Checks that the values of all processes are the same.
 
   Args:
-    values: name -> value that JSON can hold.
+    values: values by name. JSON must be able to hold them.
 
   Raises:
-    UserError: a process has another value than process 0. The message has both.
+    UserError: a value of a process differs from that of process 0. The message contains both.
   """
   if count() == 1:
     return
@@ -140,7 +139,7 @@ def check_same(values: Mapping[str, Any]) -> None:
 class Votes:
   """Lets the processes agree on numbers without waiting for the program that is running.
 
-  The votes are reduced on the devices, behind the program that runs, and read at the next call.
+  The devices reduce the votes after the program that is running. The result is read at the next call.
   """
 
   def __init__(self) -> None:
@@ -149,13 +148,17 @@ class Votes:
   def turn(self, votes: tuple[int, ...]) -> tuple[int, ...]:
     """Casts this process's votes.
 
+    Args:
+      votes: one number per question, at least 0. All processes must answer the same number of questions.
+
     Returns:
-      For each vote, the highest that a process cast in the previous turn; with a single process, its own in this turn.
+      The highest vote of all processes on each question in the previous turn, and zeros in the first turn. A single
+      process gets its own votes of this turn.
     """
     if count() == 1:
       return votes
     before = (0,) * len(votes) if self._coming is None else tuple(np.asarray(self._coming).tolist())
-    # What has just been agreed is not asked for again.
+    # A question that has just been answered is not asked again.
     own = [0 if agreed else vote for vote, agreed in zip(votes, before, strict=True)]
     sharding, highest = _highest()
     local = np.asarray([own], np.int32)
@@ -165,7 +168,7 @@ class Votes:
 
 @functools.cache
 def _highest() -> tuple[NamedSharding, Callable[[jax.Array], jax.Array]]:
-  """Returns the sharding of votes [processes, votes], and the function that returns the highest ones to all."""
+  """Returns the sharding of votes [processes, votes], and a function that gives all processes their maximum [votes]."""
   firsts = {device.process_index: device for device in reversed(jax.devices())}
   mesh = Mesh(np.array([firsts[number] for number in sorted(firsts)]), ("process",))
   everywhere = NamedSharding(mesh, PartitionSpec())
