@@ -160,7 +160,7 @@ The estimate assumes that an all-reduce of B bytes over n chips moves 2 B (n - 1
 
 {efficiencies()}
 
-XLA sums the gradients of all layers in one collective, however many chips take part. Where a step was compiled for
+XLA sums the gradients of all layers in one collective. Where a step was compiled for
 4 x 4, it exchanges the same data as on 2 x 2. All estimates therefore use 2 x 2.
 
 Trainings that run side by side exchange nothing (`benchmarks/README.md`, "Several chips"). A study with at least as
@@ -178,7 +178,8 @@ of a host need by these rates per thread.
 
 {feeding()}
 
-A v5e host of {CHIPS_OF_A_HOST} chips has 112 threads. If a host has fewer threads than the table asks for, its chips
+A v5e host of {CHIPS_OF_A_HOST} chips has 112 threads (vCPUs of the machine type ct5lp-hightpu-4t, by the Cloud TPU
+documentation). If a host has fewer threads than the table asks for, its chips
 wait for data from PNG files. Such data should be resident, or in the host's memory.
 """
 

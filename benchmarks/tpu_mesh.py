@@ -7,7 +7,7 @@ gradients, statistics over the batch, the optimizer, and the check for finite va
 four chips: one training with its batch divided among all, four trainings side by side, and two trainings with each
 batch divided in two. For another topology, such as v5e:4x4, it is compiled only with its batch divided among all
 chips. Nothing runs. A collective is an operation of the compiled program in which chips exchange data;
-its bytes are those of its operands on one chip. The time of collectives on more chips is estimated on paper from the
+its bytes are those of its results on one chip. The time of collectives on more chips is estimated on paper from the
 published bandwidth.
 
 The models have the parameters that `benchmarks.tpu` uses. Images and batches are small, since neither changes what is

@@ -43,9 +43,9 @@ def get_config():
   execution = Execution(driver="steps", backend="jit")
   return dataclasses.replace(small_systems.SYSTEMS["NAME"], execution=execution, MORE)
 """
-# Adam would make whole steps of the rounding of a bias before BatchNorm, whose gradient is zero.
+# Not Adam: the gradient of a bias before BatchNorm is zero up to rounding, which Adam would scale up to full steps.
 PLAIN = 'recipe=Call("elderly_transfer", epochs=1, optimizer="sgd", select="last")'
-# Kind of a system -> its name in `small_systems`, and what else is replaced in its configuration.
+# For each kind of system: its name in `small_systems`, and further changes of its configuration.
 KINDS = {
   "plain": ("elderly_transfer", PLAIN),
   "frozen net": ("landmark_fusion", ""),
@@ -62,23 +62,25 @@ FAULTS = [
   (4, signal.SIGSTOP, 3),
 ]
 HEARTBEAT = 10
+LONG = "recipe.epochs=400"  # So that a training does not end before the signal.
 TOLERANCE = 1e-5
 
 Row = Mapping[str, Any]
 
 
-def small(name: str, more: str) -> str:
-  """The text of the configuration of a small system."""
+def small(kind: str) -> str:
+  """Returns the text of the configuration of a small system."""
+  name, more = KINDS[kind]
   return SMALL.replace("NAME", name).replace("MORE", more)
 
 
 def training(config: pathlib.Path, workdir: pathlib.Path, *more: str) -> list[str]:
-  """The command that trains in a work directory, with the data beside it."""
+  """Returns the command that trains in a work directory, with the data beside it."""
   return ["train", str(config), "--workdir", str(workdir), "--data-dir", str(workdir.parent / "data"), *more]
 
 
 def metrics(workdir: pathlib.Path) -> list[Row]:
-  """The metrics of all groups of members, in an order that does not depend on the groups."""
+  """Returns the metrics of all groups of members, in an order that does not depend on the groups."""
   found = [
     json.loads(line)
     for path in sorted(workdir.rglob("metrics.jsonl"))
@@ -112,7 +114,9 @@ def _distances(one: pathlib.Path, other: pathlib.Path) -> Iterator[float]:
 
 
 def distance(one: pathlib.Path, other: pathlib.Path) -> float:
-  """The largest difference of the metrics and weights of two trainings, relative to the larger of 1 and their size.
+  """Returns the largest difference between the metrics and weights of two trainings.
+
+  It is relative to the larger of 1 and the size of the metric, or the largest value of the weight array.
 
   Raises:
     AssertionError: something that must be equal differs.
@@ -121,23 +125,24 @@ def distance(one: pathlib.Path, other: pathlib.Path) -> float:
 
 
 def last_metrics(workdirs: Mapping[int, pathlib.Path]) -> list[dict[str, Any]]:
-  """The last metric of each epoch in the order of the log, by the number of processes; usually it is the whole loss."""
+  """Returns the last metric of each line of the log, usually the whole loss, for each number of processes."""
   logs = {count: metrics(workdir) for count, workdir in workdirs.items()}
   found = []
   for k, row in enumerate(logs[1]):
     name = [name for name, value in row.items() if isinstance(value, float)][-1]
     where = {key: row[key] for key in ("member", "stage", "epoch", "split") if key in row}
-    found.append({**where, "metric": name, "values": {str(count): log[k][name] for count, log in logs.items()}})
+    found.append(
+      {**where, "metric": name, "values": {str(count): log[k][name] for count, log in logs.items()}}
+    )
   return found
 
 
 def compare(kind: str, folder: pathlib.Path) -> dict[str, Any]:
   """Trains a system on each number of processes."""
-  name, more = KINDS[kind]
   folder.mkdir(parents=True)
   config = folder / "config.py"
-  config.write_text(small(name, more))
-  epochs = ["recipe.epochs=3", *(["recipe.rgb_epochs=3"] if name == "landmark_fusion" else [])]
+  config.write_text(small(kind))
+  epochs = ["recipe.epochs=3", *(["recipe.rgb_epochs=3"] if kind == "frozen net" else [])]
   workdirs = {count: folder / str(count) for count in COUNTS}
   for count, workdir in workdirs.items():
     own = ["execution.devices=1"] if count == 1 else []
@@ -145,7 +150,7 @@ def compare(kind: str, folder: pathlib.Path) -> dict[str, Any]:
   differences = {str(count): distance(workdirs[1], workdirs[count]) for count in COUNTS[1:]}
   return {
     "kind": kind,
-    "system": name,
+    "system": KINDS[kind][0],
     "metrics": last_metrics(workdirs),
     "differences": differences,
     "lost": int(max(differences.values()) > TOLERANCE),
@@ -155,11 +160,19 @@ def compare(kind: str, folder: pathlib.Path) -> dict[str, Any]:
 def interrupt(
   count: int, number: signal.Signals, process: int, whole: pathlib.Path, folder: pathlib.Path
 ) -> dict[str, Any]:
-  """Takes one process away in the fifth epoch, and continues on a single process; `whole` lost none."""
+  """Takes one process away in the fifth epoch, and resumes on a single process.
+
+  Args:
+    count: number of processes.
+    number: the signal.
+    process: the process that gets the signal.
+    whole: work directory of the same training on one process, which was not interrupted.
+    folder: a new folder.
+  """
   folder.mkdir(parents=True)
   config, workdir = folder / "config.py", folder / "run"
   config.write_text(TOY)
-  command = training(config, workdir, "recipe.epochs=400", "execution.checkpoint_seconds=0.0")
+  command = training(config, workdir, LONG, "execution.checkpoint_seconds=0.0")
   started = processes.Started(count, folder / "cut", command, heartbeat=HEARTBEAT)
   started.wait_for(0, "train   5/")
   began = time.monotonic()
@@ -201,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     whole = out / "whole" / "run"
     whole.parent.mkdir()
     (whole.parent / "config.py").write_text(TOY)
-    processes.run(1, out / "whole" / "log", training(whole.parent / "config.py", whole, "recipe.epochs=400"))
+    processes.run(1, out / "whole" / "log", training(whole.parent / "config.py", whole, LONG))
     for k, fault in enumerate(FAULTS):
       found["faults"].append(interrupt(*fault, whole, out / f"fault{k}"))
       print(found["faults"][-1], flush=True)

@@ -305,8 +305,8 @@ def side_by_side(distributed: Found) -> str:
     [
       "One metric of each epoch:",
       markdown(["system", "stage", "epoch", "metric", *columns], metrics),
-      "The largest difference from one process, over all metrics and weights. It is relative to the larger of 1 and the "
-      "size of the metric, or the largest value of the weight array:",
+      "The largest difference from one process, over all metrics and weights. It is relative to the larger of 1 and "
+      "the size of the metric, or the largest value of the weight array:",
       markdown(["system", *columns[1:]], differences),
     ]
   )
@@ -328,8 +328,8 @@ def interruptions(distributed: Found) -> str:
   return "\n\n".join(
     [
       f"Next, a training loses one of its processes in the fifth epoch, with `--heartbeat {distributed['heartbeat']}`. "
-      "The other processes end after the times in the table, and `--resume` continues on one process. The difference is "
-      "that from a training on one process that was never interrupted:",
+      "The other processes end after the times in the table, and `--resume` continues on one process. The difference "
+      "is that from a training on one process that was never interrupted:",
       markdown(["signal", "process", "the others end after", "exit codes", "difference"], rows),
       "The other processes print these lines, where HOST stands for the name of the machine:",
       "\n".join(["```", *(end["says"] for row in faults for end in row["ends"]), "```"]),

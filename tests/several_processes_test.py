@@ -12,25 +12,9 @@ import numpy as np
 import pytest
 
 from jaxfer import cli
-from tests import processes, study_toy
+from tests import distributed, processes, study_toy
+from tests.distributed import training
 
-TOY = """
-import dataclasses
-from jaxfer.config import Split
-from tests import study_toy
-
-def get_config():
-  return dataclasses.replace(study_toy.STUDY.base, split=Split(test=0.3, validation=0.3))
-"""
-SMALL = """
-import dataclasses
-from jaxfer.config import Call, Execution, Split
-from tests import small_systems
-
-def get_config():
-  execution = Execution(driver="steps", backend="jit")
-  return dataclasses.replace(small_systems.SYSTEMS["NAME"], execution=execution, MORE)
-"""
 STUDY = """
 from tests import study_toy
 
@@ -38,8 +22,6 @@ def get_config():
   return study_toy.STUDY
 """
 
-# Not Adam: the gradient of a bias before BatchNorm is zero up to rounding, which Adam would scale up to full steps.
-PLAIN = 'recipe=Call("elderly_transfer", epochs=1, optimizer="sgd", select="last")'
 OF_A_RUN = {"revision", "environment", "seconds", "compile_seconds", "timing"}
 
 
@@ -57,21 +39,8 @@ def _own_cache(tmp_path_factory):
 @pytest.fixture
 def config(tmp_path):
   path = tmp_path / "config.py"
-  path.write_text(TOY)
+  path.write_text(distributed.TOY)
   return path
-
-
-def train(config, folder, *more):
-  return ["train", str(config), "--workdir", str(folder), "--data-dir", str(folder.parent / "data"), *more]
-
-
-def rows(folder):
-  """Returns the metrics of all groups of members, in an order that does not depend on the groups."""
-  found = [
-    json.loads(line) for path in folder.rglob("metrics.jsonl") for line in path.read_text().splitlines()
-  ]
-  assert found
-  return sorted(found, key=lambda row: (row.get("member", ""), row["step"], row["split"]))
 
 
 def assert_close(one, other, tolerance=1e-5):
@@ -93,59 +62,33 @@ def assert_close(one, other, tolerance=1e-5):
     assert one == other
 
 
-def assert_same_run(one, other, clusters=False):
-  """Compares the losses, the evaluation and the weights of two runs.
-
-  Args:
-    one: work directory of a run.
-    other: work directory of another run.
-    clusters: leaves out the evaluation, and the cluster centres and labels among the weights. The VAE is evaluated by
-      clusters of its codes. Their order and their borders can depend on the last bit of a code. The weights that
-      compute the codes are still compared.
-  """
-  assert_close(rows(one), rows(other))
-  if not clusters:
+def assert_same_run(one, other, evaluated=True):
+  """Compares the metrics, the weights and, if `evaluated`, the evaluations of two runs."""
+  assert distributed.distance(one, other) <= distributed.TOLERANCE
+  if evaluated:
     assert_close(*(json.loads((folder / "evaluation.json").read_text()) for folder in (one, other)))
-  weights = sorted(path.relative_to(one) for path in (one / "weights").rglob("weights.npz"))
-  assert weights
-  for path in weights:
-    with np.load(one / path) as a, np.load(other / path) as b:
-      for name in a.keys() - ({"inference/labels", "inference/centres"} if clusters else set()):
-        if a[name].dtype.kind != "f":
-          np.testing.assert_array_equal(b[name], a[name], err_msg=f"{path} {name}")
-          continue
-        bound = 1e-5 * max(1.0, np.abs(a[name]).max())
-        np.testing.assert_allclose(b[name], a[name], rtol=0, atol=bound, err_msg=f"{path} {name}")
 
 
 def test_two_processes_train_as_one_and_process_0_alone_writes(tmp_path, config, monkeypatch):
   study_toy.install(monkeypatch)
   monkeypatch.delenv("JAX_ENABLE_COMPILATION_CACHE")
-  assert cli.main(train(config, tmp_path / "one", "execution.devices=1", "execution.backend=jit")) == 0
-  first, second = processes.run(2, tmp_path / "2", train(config, tmp_path / "two"))
+  assert cli.main(training(config, tmp_path / "one", "execution.devices=1", "execution.backend=jit")) == 0
+  first, second = processes.run(2, tmp_path / "2", training(config, tmp_path / "two"))
   assert "1 training on 2 x cpu by jit, 2 processes" in first.out
   assert (second.out, first.err, second.err) == ("", "", "")
   assert_same_run(tmp_path / "one", tmp_path / "two")
 
 
 @pytest.mark.parametrize("count", [2, 4])
-@pytest.mark.parametrize(
-  ("system", "more"),
-  [
-    ("elderly_transfer", PLAIN),
-    ("landmark_fusion", ""),
-    ("identity_expression_vae", ""),
-    ("elderly_transfer", f"split=Split(folds=4), {PLAIN}"),
-  ],
-  ids=["plain", "frozen net", "two updates", "members"],
-)
-def test_every_kind_of_system_trains_as_in_one_process(tmp_path, system, more, count):
+@pytest.mark.parametrize("kind", distributed.KINDS)
+def test_every_kind_of_system_trains_as_in_one_process(tmp_path, kind, count):
   config = tmp_path / "config.py"
-  config.write_text(SMALL.replace("NAME", system).replace("MORE", more))
+  config.write_text(distributed.small(kind))
   one, many = tmp_path / "one", tmp_path / "many"
-  processes.run(1, tmp_path / "1", train(config, one, "execution.devices=1"), "small")
-  processes.run(count, tmp_path / "n", train(config, many), "small")
-  assert_same_run(one, many, clusters=system == "identity_expression_vae")
+  processes.run(1, tmp_path / "1", training(config, one, "execution.devices=1"), "small")
+  processes.run(count, tmp_path / "n", training(config, many), "small")
+  # The VAE is evaluated by clusters of its codes, whose order and borders can depend on the last bit of a code.
+  assert_same_run(one, many, evaluated=kind != "two updates")
 
 
 @pytest.mark.parametrize("more", ["execution.placement=streamed", "split.folds=4"])
@@ -153,8 +96,8 @@ def test_streamed_data_and_members_of_four_processes_are_those_of_one(tmp_path, 
   if "folds" in more:
     config.write_text(config.read_text().replace("Split(test=0.3, validation=0.3)", "Split(folds=4)"))
     more = "execution.members=vmap"
-  processes.run(1, tmp_path / "1", train(config, tmp_path / "one", more))
-  processes.run(4, tmp_path / "4", train(config, tmp_path / "four", more))
+  processes.run(1, tmp_path / "1", training(config, tmp_path / "one", more))
+  processes.run(4, tmp_path / "4", training(config, tmp_path / "four", more))
   assert_same_run(tmp_path / "one", tmp_path / "four")
 
 
@@ -176,40 +119,31 @@ def test_a_study_of_two_processes_has_the_table_of_one(tmp_path):
 
 
 def test_two_processes_evaluate_what_one_has_trained(tmp_path, config):
-  processes.run(1, tmp_path / "1", train(config, tmp_path / "run"))
+  processes.run(1, tmp_path / "1", training(config, tmp_path / "run"))
   before = json.loads((tmp_path / "run/evaluation.json").read_text())
   (tmp_path / "run/evaluation.json").unlink()
   processes.run(2, tmp_path / "2", ["evaluate", str(tmp_path / "run"), "--data-dir", str(tmp_path / "data")])
   assert_close(before, json.loads((tmp_path / "run/evaluation.json").read_text()))
 
 
-def interrupted(tmp_path, config, number, code):
-  """Trains in two processes, sends a signal to process 1 in the fifth epoch, and returns how both ended."""
-  command = train(config, tmp_path / "cut", "recipe.epochs=400", "execution.checkpoint_seconds=0.0")
-  started = processes.Started(2, tmp_path / "cut-log", command, heartbeat=10)
-  started.wait_for(0, "train   5/")
-  started.signal(1, number)
-  ended = started.end(without=[1] if number == signal.SIGSTOP else [])
-  assert ended[0].code == code
-  return ended
-
-
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_missing_process_is_named_and_the_run_goes_on_in_another_number(tmp_path, config, number):
-  first, _ = interrupted(tmp_path, config, number, -signal.SIGABRT)
-  assert first.err.startswith(f"jaxfer: process 0 ends: process 1 ({os.uname().nodename}) of 2 is missing")
-  assert first.err.count("\n") == 1
-  for name, count, more in (("cut", 1, ["--resume"]), ("whole", 1, [])):
-    command = train(config, tmp_path / name, "recipe.epochs=400", *more)
-    (ended,) = processes.run(count, tmp_path / f"{name}-{count}", command)
-    if more:
-      assert "not bit-identical from here on" in ended.out
-      assert "processes 2 -> 1" in ended.out
-  assert_same_run(tmp_path / "whole", tmp_path / "cut")
+def test_a_missing_process_is_named_and_the_run_resumes_on_one_process(tmp_path, config, number):
+  whole = tmp_path / "whole"
+  processes.run(1, tmp_path / "log", training(config, whole, distributed.LONG))
+  row = distributed.interrupt(2, number, 1, whole, tmp_path / "cut")
+  assert row["lost"] == 0, row
+  (end,) = row["ends"]
+  assert end["code"] == -signal.SIGABRT
+  assert end["says"].startswith("jaxfer: process 0 ends: process 1 (HOST) of 2 is missing")
+  assert "processes 2 -> 1" in row["resumed"]
 
 
 def test_a_signal_to_one_process_stops_all_and_their_checkpoint_is_verified(tmp_path, config):
-  ended = interrupted(tmp_path, config, signal.SIGTERM, 128 + signal.SIGTERM)
+  command = training(config, tmp_path / "cut", distributed.LONG, "execution.checkpoint_seconds=0.0")
+  started = processes.Started(2, tmp_path / "log", command)
+  started.wait_for(0, "train   5/")
+  started.signal(1, signal.SIGTERM)
+  ended = started.end()
   assert [one.code for one in ended] == [128 + signal.SIGTERM] * 2
   assert all("stopped by SIGTERM, state saved: go on with --resume" in one.err for one in ended)
   newest = max((tmp_path / "cut/digests").glob("*.json"), key=lambda path: int(path.stem))
@@ -231,7 +165,7 @@ def test_a_signal_to_one_process_stops_all_and_their_checkpoint_is_verified(tmp_
   ],
 )
 def test_processes_that_disagree_refuse_to_start(tmp_path, config, seeds, more, message):
-  command = train(config, tmp_path / "run")
+  command = training(config, tmp_path / "run")
   for k, one in enumerate(processes.Started(2, tmp_path / "log", command, seeds=seeds, more=more).end()):
     assert one.code == 2, (k, one.err)
     assert message in one.err
