@@ -27,7 +27,7 @@ PAGES = {
   "processes": machine.ROOT / "jaxfer" / "train" / "DISTRIBUTED.md",
 }
 # What must be the same at the end of each killed command.
-_COMMANDS = {"training": "metrics and weights", "study": "table", "preparation": "data"}
+_COMMANDS = {"training": "metrics and weights", "study": "table", "preparation": "contents of the data"}
 # Name and unit of each measure of a long run.
 _MEASURES = {
   "resident_mib": ("memory", " MiB"),
@@ -320,7 +320,7 @@ def interruptions(distributed: Found) -> str:
       row["signal"],
       f"{row['process']} of {row['processes']}",
       ", ".join(f"{end['seconds']} s" for end in row["ends"]),
-      ", ".join(str(end["code"]) for end in row["ends"]),
+      ", ".join(str(end["code"] if end["code"] >= 0 else 128 - end["code"]) for end in row["ends"]),
       f"{row['difference']:.1e}",
     ]
     for row in faults
@@ -330,7 +330,7 @@ def interruptions(distributed: Found) -> str:
       f"Next, a training loses one of its processes in the fifth epoch, with `--heartbeat {distributed['heartbeat']}`. "
       "The other processes end after the times in the table, and `--resume` continues on one process. The difference "
       "is that from a training on one process that was never interrupted:",
-      markdown(["signal", "process", "the others end after", "exit codes", "difference"], rows),
+      markdown(["signal", "to process (from 0)", "the others end after", "exit codes", "difference"], rows),
       "The other processes print these lines, where HOST stands for the name of the machine:",
       "\n".join(["```", *(end["says"] for row in faults for end in row["ends"]), "```"]),
     ]

@@ -37,6 +37,13 @@ VERSIONS = {
                                ("3.11.7", "0.10.1", "slow"), ("3.11.7", "0.10.0", "default"))
   ]
 }  # fmt: skip
+DISTRIBUTED = {
+  "systems": [{"lost": 0}],
+  "faults": [
+    {"processes": count, "signal": name, "lost": 0, "ends": [{"seconds": seconds}]}
+    for count, name, seconds in ((2, "SIGKILL", 9.4), (4, "SIGSTOP", 8.0))
+  ],
+}
 RESULTS = {"faults": FAULTS, "hostile": HOSTILE, "versions": VERSIONS}
 
 
@@ -75,8 +82,22 @@ def test_the_summary_counts_what_was_tried():
     "none failed |",
     "| lost in all trials |  | **nothing** |",
     "",
-    "Results still missing: `soak.json`.",
+    "Results still missing: `soak.json` and `distributed.json`.",
   ]
+
+
+def test_processes_that_were_taken_away_are_counted():
+  lines = reliability.summary({"distributed": DISTRIBUTED}).splitlines()
+  assert lines[2:4] == [
+    "| SIGKILL or SIGSTOP to one of 2 and 4 processes | 2 times | the others ended within 9 s and named it; resumed to "
+    "the same numbers to 1e-5 |",
+    "| lost in all trials |  | **nothing** |",
+  ]
+  results = copy.deepcopy(DISTRIBUTED)
+  results["faults"][1]["lost"] = 1
+  assert "**lost** 1 time" in reliability.summary({"distributed": results})
+  results["systems"][0]["lost"] = 1
+  assert reliability.lost({"distributed": results}) == "**2 results lost**"
 
 
 def test_what_was_lost_is_counted():
@@ -98,7 +119,9 @@ def test_files_that_are_missing_are_named(tmp_path):
   (tmp_path / "hostile.json").write_text(json.dumps(HOSTILE))
   texts = reliability.texts(tmp_path)
   for text in texts.values():
-    assert text.endswith("Results still missing: `faults.json`, `soak.json` and `versions.json`.")
+    assert text.endswith(
+      "Results still missing: `faults.json`, `soak.json`, `versions.json` and `distributed.json`."
+    )
   assert "| .npy | 10,000 | 1 | 9,999 | 0 | 80.4 | 0.5 |" in texts["trials"]
 
 
