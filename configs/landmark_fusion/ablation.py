@@ -67,6 +67,7 @@ def rows(swept: Sequence[float]) -> tuple[Row, ...]:
 COMPARED = (
   *((name, BASELINE) for name in (PROPOSED, "no weights", "sum of both outputs", FURTHER, ALONG, SCRATCH)),
   (PROPOSED, "no weights"),
+  (PROPOSED, FURTHER),
   (PROPOSED, "RGB net fine-tuned along"),
   ("RGB net fine-tuned along", BASELINE),
   ("all from scratch", BASELINE),

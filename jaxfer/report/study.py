@@ -361,7 +361,10 @@ def _data(row: Mapping[str, Any]) -> str:
 
 
 def accuracy_png(table: Mapping[str, Any], path: str | pathlib.Path) -> None:
-  """Draws each row's accuracy: seeds as dots, their mean with Wilson's interval, the published value as a diamond."""
+  """Draws each row's accuracy: seeds as dots, their mean with Wilson's interval, the published value as a diamond.
+
+  If chance is far below all of them, it is named in the legend but not drawn, because the rows would lie too close.
+  """
   rows = table["rows"]
   at = np.arange(len(rows))[::-1]
   means = np.asarray([100 * row["mean"] for row in rows])
@@ -379,7 +382,11 @@ def accuracy_png(table: Mapping[str, Any], path: str | pathlib.Path) -> None:
     if published:
       axes.plot(*np.transpose(published), "D", color=plots.COLOURS[1], markersize=6, label="published")
     axes.plot([], [], "|", color=plots.GREY, markersize=8, label="seeds")
-    axes.axvline(100 * rows[0]["chance"], color=plots.GREY, linewidth=1, linestyle=":", label="chance")
+    chance, (low, high) = 100 * rows[0]["chance"], axes.get_xlim()
+    if low - chance < high - low:
+      axes.axvline(chance, color=plots.GREY, linewidth=1, linestyle=":", label="chance")
+    else:
+      axes.plot([], [], " ", label=f"chance: {chance:.1f} %")
     axes.set_yticks(at, [row["name"] for row in rows])
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_xlabel("accuracy (%)")
