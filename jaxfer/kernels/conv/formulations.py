@@ -146,13 +146,20 @@ def row_conv(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
   return _in_blocks(product, x, _blocks(x.shape[0], (height + kh - 1) * width * row, _BLOCK))
 
 
+def _fold_padding(n: Pair, taps: Pair, size: Pair, strides: Pair, padding: Padding) -> Padding:
+  """Returns the padding of images of n pixels to the whole strides that `size` outputs of `taps` strides each read."""
+  top, left = (
+    (lo, (m - 1 + k) * s - pixels - lo)
+    for pixels, k, m, s, (lo, _) in zip(n, taps, size, strides, padding, strict=True)
+  )
+  return top, left
+
+
 def _fold(x: jax.Array, taps: Pair, size: Pair, strides: Pair, padding: Padding) -> jax.Array:
   """Rearranges the pixels within a stride to channels (space to depth), for `size` outputs that each read `taps`."""
   steps = [n - 1 + k for n, k in zip(size, taps, strict=True)]
-  ends = [
-    (lo, step * s - n - lo) for step, s, n, (lo, _) in zip(steps, strides, x.shape[1:3], padding, strict=True)
-  ]
-  x = _pad(x, (ends[0], ends[1])).reshape(x.shape[0], steps[0], strides[0], steps[1], strides[1], -1)
+  x = _pad(x, _fold_padding(x.shape[1:3], taps, size, strides, padding))
+  x = x.reshape(x.shape[0], steps[0], strides[0], steps[1], strides[1], -1)
   return x.swapaxes(2, 3).reshape(x.shape[0], *steps, -1)
 
 
@@ -162,18 +169,23 @@ def _folded_taps(kernel_size: Pair, strides: Pair) -> Pair:
   return height, width
 
 
+def _folded_kernel(kernel: jax.Array, strides: Pair) -> jax.Array:
+  """Rearranges the taps within a stride to channels, after padding the kernel with zeros to whole strides."""
+  kh, kw, channels, features = kernel.shape
+  taps = _folded_taps((kh, kw), strides)
+  whole = [(0, k * s - n) for k, s, n in zip(taps, strides, (kh, kw), strict=True)]
+  kernel = jnp.pad(kernel, (*whole, (0, 0), (0, 0)))
+  kernel = kernel.reshape(taps[0], strides[0], taps[1], strides[1], channels, features).swapaxes(1, 2)
+  return kernel.reshape(*taps, -1, features)
+
+
 def folded_conv(
   forward: Forward, x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding
 ) -> jax.Array:
   """Space to depth, followed by a convolution of stride 1 with a smaller, deeper kernel (padded with zeros)."""
-  kh, kw, channels, features = kernel.shape
-  taps = _folded_taps((kh, kw), strides)
-  size = output_size(x.shape[1:3], (kh, kw), strides, padding)
-  whole = [(0, k * s - n) for k, s, n in zip(taps, strides, (kh, kw), strict=True)]
-  kernel = jnp.pad(kernel, (*whole, (0, 0), (0, 0)))
-  kernel = kernel.reshape(taps[0], strides[0], taps[1], strides[1], channels, features).swapaxes(1, 2)
-  x = _fold(x, taps, size, strides, padding)
-  return forward(x, kernel.reshape(*taps, -1, features), (1, 1), ((0, 0), (0, 0)))
+  size = output_size(x.shape[1:3], kernel.shape[:2], strides, padding)
+  kernel = _folded_kernel(kernel, strides)
+  return forward(_fold(x, kernel.shape[:2], size, strides, padding), kernel, (1, 1), ((0, 0), (0, 0)))
 
 
 # transpose: (dy, kernel, size, strides, padding) -> [batch, *size, channels]; strides and padding are those of the
@@ -249,6 +261,20 @@ def phases(
   whole = jnp.stack(rows, axis=2)  # [batch, height, phase, width, phase, channels]
   whole = whole.reshape(dy.shape[0], full[0] * strides[0], full[1] * strides[1], -1)
   return whole[:, : size[0], : size[1]]
+
+
+def folded_transpose(
+  forward: Forward, dy: jax.Array, kernel: jax.Array, size: Pair, strides: Pair, padding: Padding
+) -> jax.Array:
+  """The adjoint of `folded_conv`: one convolution of stride 1 to the pixels within a stride, then depth to space."""
+  folded = _folded_kernel(kernel, strides)
+  taps, outputs = folded.shape[:2], dy.shape[1:3]
+  before, after = ((k - 1, k - 1) for k in taps)
+  x = forward(dy, flipped(folded), (1, 1), (before, after))
+  x = x.reshape(*x.shape[:3], *strides, kernel.shape[2]).swapaxes(2, 3)
+  x = x.reshape(x.shape[0], x.shape[1] * strides[0], x.shape[3] * strides[1], -1)
+  pads = _fold_padding(size, taps, outputs, strides, padding)
+  return _pad(x, tuple((-lo, -hi) for lo, hi in pads))
 
 
 # weight_gradient: (x, dy, kernel_size, strides, padding) -> [*kernel_size, channels, features], of `_sum_type(x)`

@@ -109,6 +109,7 @@ def transpose_options(size: Pair, strides: Pair, padding: Padding) -> dict[str, 
     "dilated": functools.partial(formulations.dilated, _forward, **settings),
     "phases": functools.partial(formulations.phases, _forward, **settings),
     "patches": functools.partial(formulations.phases, formulations.patch_conv, **settings),
+    "folded": functools.partial(formulations.folded_transpose, _forward, **settings),
   }
 
 
