@@ -160,8 +160,8 @@ The estimate assumes that an all-reduce of B bytes over n chips moves 2 B (n - 1
 
 {efficiencies()}
 
-XLA sums the gradients of all layers in one collective. Where a step was compiled for
-4 x 4, it exchanges the same data as on 2 x 2. All estimates therefore use 2 x 2.
+XLA combines the sums of the gradients of all layers. A step that was also compiled for 4 x 4 exchanges the same data as
+on 2 x 2, so all estimates use 2 x 2.
 
 Trainings that run side by side exchange nothing (`benchmarks/README.md`, "Several chips"). A study with at least as
 many trainings as chips is therefore expected to lose time only while it waits for the slowest training. The ResNets

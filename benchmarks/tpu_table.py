@@ -187,7 +187,9 @@ def _layers(found: Mapping[str, Record]) -> list[str]:
   """The layers of each program that take at least `_SHOWN` of its cycles by either count."""
   lines = [
     "Cycles per layer of ours, forward and backward, with the share of the matrix unit's peak. Layers that take less",
-    f"than {_SHOWN:.0%} of the cycles by both counts are summed up as the rest:",
+    f"than {_SHOWN:.0%} of the cycles by both counts are summed up as the rest. `other` comes from no module. The",
+    "schedule has no waits, so its share of the peak can exceed 100%. Programs compiled before 2026-11-28",
+    "have no layers:",
     "",
     "| case | layer | cycles by XLA | of the peak | static schedule | of the peak |",
     "|---|---|---|---|---|---|",

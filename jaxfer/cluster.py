@@ -25,7 +25,7 @@ _ARRIVAL, _DEPARTURE = 300, 30
 # An error whose message contains one of these comes from an exchange between processes.
 _EXCHANGED = ("Gloo", "NCCL", "collective", "arrier", "coordination", "UNAVAILABLE", "DEADLINE_EXCEEDED")
 
-_started: list[int] = []  # Holds the seconds of --heartbeat once `start` has joined the other processes.
+_started: list[int] = []  # The heartbeat in seconds, after `start` has joined the other processes.
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -7,8 +7,11 @@ on this machine. Then a training on several processes loses one of them: it is k
 other processes end, and `--resume` continues on a single process. The results are compared with those of one process.
 
 The figures are written to OUT/distributed.json: a metric of each epoch, the largest differences, when each process
-ended and what it said. "lost" is 1 if a result differs by more than 1e-5 of the larger of 1 and its size. The exit code
-is then 1.
+ended and what it said. "lost" is 1 in each of these cases, and the exit code is then 1:
+
+- A result differs by more than 1e-5 of the larger of 1 and its size.
+- Another process does not end with SIGABRT and one line that names the missing process.
+- The resumed training does not say that it is not bit-identical.
 """
 
 import argparse
@@ -90,23 +93,29 @@ def metrics(workdir: pathlib.Path) -> list[Row]:
   return sorted(found, key=lambda row: (row.get("member", ""), row["step"], row["split"]))
 
 
+def _weights(workdir: pathlib.Path) -> list[pathlib.Path]:
+  found = sorted(path.relative_to(workdir) for path in (workdir / "weights").rglob("weights.npz"))
+  assert found, f"{workdir} has no weights"
+  return found
+
+
 def _distances(one: pathlib.Path, other: pathlib.Path) -> Iterator[float]:
-  pairs = list(zip(metrics(one), metrics(other), strict=True))
-  for a, b in pairs:
+  for a, b in zip(metrics(one), metrics(other), strict=True):
     assert a.keys() == b.keys()
     for name, value in a.items():
       if isinstance(value, float):
         yield abs(value - b[name]) / max(1.0, abs(value))
       else:
         assert value == b[name], f"{name}: {value} and {b[name]}"
-  weights = sorted(path.relative_to(one) for path in (one / "weights").rglob("weights.npz"))
-  assert weights, f"{one} has no weights"
-  for path in weights:
+  assert _weights(one) == _weights(other)
+  for path in _weights(one):
     with np.load(one / path) as a, np.load(other / path) as b:
+      assert a.keys() == b.keys()
       for name in a.keys() - {
         "inference/labels",
         "inference/centres",
       }:  # The number of a cluster is arbitrary.
+        assert (a[name].dtype, a[name].shape) == (b[name].dtype, b[name].shape), f"{path} {name}"
         if a[name].dtype.kind == "f":
           yield float(np.abs(a[name] - b[name]).max() / max(1.0, np.abs(a[name]).max()))
         else:
@@ -116,12 +125,13 @@ def _distances(one: pathlib.Path, other: pathlib.Path) -> Iterator[float]:
 def distance(one: pathlib.Path, other: pathlib.Path) -> float:
   """Returns the largest difference between the metrics and weights of two trainings.
 
-  It is relative to the larger of 1 and the size of the metric, or the largest value of the weight array.
+  It is relative to the larger of 1 and the size of the metric, or the largest value of the weight array. It is NaN if
+  any number is.
 
   Raises:
     AssertionError: something that must be equal differs.
   """
-  return max(_distances(one, other))
+  return float(np.max(list(_distances(one, other))))
 
 
 def last_metrics(workdirs: Mapping[int, pathlib.Path]) -> list[dict[str, Any]]:
@@ -153,7 +163,7 @@ def compare(kind: str, folder: pathlib.Path) -> dict[str, Any]:
     "system": KINDS[kind][0],
     "metrics": last_metrics(workdirs),
     "differences": differences,
-    "lost": int(max(differences.values()) > TOLERANCE),
+    "lost": int(not all(difference <= TOLERANCE for difference in differences.values())),
   }
 
 
@@ -183,6 +193,9 @@ def interrupt(
   (resumed,) = processes.run(1, folder / "resumed", [*command[:-1], "--resume"])
   difference = distance(whole, workdir)
   told = [line for line in resumed.out.splitlines() if "not bit-identical from here on" in line]
+  missing = f"process {process} (HOST) of {count} is missing"
+  named = all(missing in text and "\n" not in text for text in said.values())
+  aborted = all(ended[k].code == -signal.SIGABRT for k in said)
   return {
     "processes": count,
     "signal": number.name,
@@ -190,7 +203,7 @@ def interrupt(
     "ends": [{"process": k, "seconds": seconds[k], "code": ended[k].code, "says": said[k]} for k in seconds],
     "resumed": told[0] if told else "",
     "difference": difference,
-    "lost": int(difference > TOLERANCE or not told or any("\n" in text for text in said.values())),
+    "lost": int(not (named and aborted and told and difference <= TOLERANCE)),
   }
 
 

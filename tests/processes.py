@@ -91,7 +91,10 @@ class Started:
       for k in awaited:
         if k not in found and self._running[k].poll() is not None:
           found[k] = time.monotonic()
-      assert time.monotonic() < limit, f"of processes {awaited}, only {sorted(found)} have ended"
+      if time.monotonic() > limit:
+        for running in self._running:
+          running.kill()
+        raise AssertionError(f"of processes {awaited}, only {sorted(found)} have ended")
       time.sleep(0.02)
     return found
 

@@ -10,6 +10,7 @@ jaxfer/train/DISTRIBUTED.md. Missing files are named below the tables.
 
 import argparse
 import json
+import math
 import pathlib
 import re
 import sys
@@ -173,12 +174,12 @@ def tested(versions: Found) -> list[list[str]]:
 
 
 def taken_away(distributed: Found) -> list[list[str]]:
-  """The row of the trainings on several processes that lost one."""
+  """Returns the row of the trainings on several processes that lost one."""
   rows = distributed["faults"]
-  counts = listed(sorted({str(row["processes"]) for row in rows}))
+  counts = " or ".join(sorted({str(row["processes"]) for row in rows}))
   signals = " or ".join(sorted({row["signal"] for row in rows}))
-  slowest = max(end["seconds"] for row in rows for end in row["ends"])
-  outcome = f"the others ended within {slowest:.0f} s and named it; resumed to the same numbers to 1e-5"
+  slowest = math.ceil(max(end["seconds"] for row in rows for end in row["ends"]))
+  outcome = f"the others ended within {slowest} s and named it; resumed to the same numbers to 1e-5"
   if failed := sum(row["lost"] for row in rows):
     outcome = f"**lost** {several(failed, 'time')}"
   return [[f"{signals} to one of {counts} processes", several(len(rows), "time"), outcome]]
@@ -303,7 +304,7 @@ def side_by_side(distributed: Found) -> str:
   columns = [several(int(count), "process", "processes") for count in counts]
   return "\n\n".join(
     [
-      "One metric of each epoch:",
+      "The last metric of each line of the log:",
       markdown(["system", "stage", "epoch", "metric", *columns], metrics),
       "The largest difference from one process, over all metrics and weights. It is relative to the larger of 1 and "
       "the size of the metric, or the largest value of the weight array:",
@@ -357,7 +358,7 @@ def texts(folder: pathlib.Path = RESULTS) -> dict[str, str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
   flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  flags.add_argument("--write", action="store_true", help="write the tables to both pages")
+  flags.add_argument("--write", action="store_true", help="write the tables to the pages")
   parsed = flags.parse_args(arguments)
   for name, text in texts().items():
     if parsed.write:

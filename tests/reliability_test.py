@@ -89,7 +89,7 @@ def test_the_summary_counts_what_was_tried():
 def test_processes_that_were_taken_away_are_counted():
   lines = reliability.summary({"distributed": DISTRIBUTED}).splitlines()
   assert lines[2:4] == [
-    "| SIGKILL or SIGSTOP to one of 2 and 4 processes | 2 times | the others ended within 9 s and named it; resumed to "
+    "| SIGKILL or SIGSTOP to one of 2 or 4 processes | 2 times | the others ended within 10 s and named it; resumed to "
     "the same numbers to 1e-5 |",
     "| lost in all trials |  | **nothing** |",
   ]

@@ -136,6 +136,7 @@ def test_a_missing_process_is_named_and_the_run_resumes_on_one_process(tmp_path,
   assert end["code"] == -signal.SIGABRT
   assert end["says"].startswith("jaxfer: process 0 ends: process 1 (HOST) of 2 is missing")
   assert "processes 2 -> 1" in row["resumed"]
+  assert_same_run(whole, tmp_path / "cut/run")
 
 
 def test_a_signal_to_one_process_stops_all_and_their_checkpoint_is_verified(tmp_path, config):

@@ -361,9 +361,10 @@ def _data(row: Mapping[str, Any]) -> str:
 
 
 def accuracy_png(table: Mapping[str, Any], path: str | pathlib.Path) -> None:
-  """Draws each row's accuracy: seeds as dots, their mean with Wilson's interval, the published value as a diamond.
+  """Draws each row's accuracy: seeds as ticks, their mean with Wilson's interval, the published value as a diamond.
 
-  If chance is far below all of them, it is named in the legend but not drawn, because the rows would lie too close.
+  If chance is far below all of them, it is named in the legend but not drawn, because the marks would lie too close
+  together.
   """
   rows = table["rows"]
   at = np.arange(len(rows))[::-1]

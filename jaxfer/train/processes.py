@@ -106,7 +106,7 @@ def alone(make: Callable[[], T], otherwise: T) -> T:
 
 
 def smallest(number: int | None) -> int | None:
-  """Returns the smallest number that a process passes. None is ignored, and returned if all processes pass it."""
+  """Returns the smallest number that a process passes. Ignores None. Returns None if all processes pass it."""
   if count() == 1:
     return number
   known = [found for text in gather(json.dumps(number)) if (found := json.loads(text)) is not None]

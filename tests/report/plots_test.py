@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 
 from jaxfer.errors import UserError
-from jaxfer.report import plots
+from jaxfer.report import plots, study
 
 
 def pixels(path):
@@ -164,3 +164,18 @@ def test_a_title_too_long_for_the_figure_is_broken(tmp_path):
   image = pixels(tmp_path / "long.png")
   assert (image[:, :4] > 250).all()
   assert (image[:, -4:] > 250).all()
+
+
+@pytest.mark.parametrize(("means", "drawn"), [((0.3, 0.6), True), ((0.9, 0.95), False)])
+def test_chance_far_below_the_accuracies_is_named_but_not_drawn(tmp_path, monkeypatch, means, drawn):
+  figures = []
+  monkeypatch.setattr(plots, "write_png", lambda figure, path, title: figures.append(figure))
+  rows = [
+    {"name": f"row {k}", "mean": mean, "interval": (mean - 0.02, mean + 0.02), "per_seed": [mean], "published": None,
+     "chance": 1 / 7}
+    for k, mean in enumerate(means)
+  ]  # fmt: skip
+  study.accuracy_png({"title": "a table", "rows": rows}, tmp_path / "accuracy.png")
+  (axes,) = figures[0].axes
+  assert (axes.get_xlim()[0] < 100 / 7) == drawn
+  assert any("chance" in text.get_text() for text in figures[0].legends[0].get_texts())

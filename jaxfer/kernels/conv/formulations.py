@@ -6,8 +6,8 @@ transposed one); `weight_gradient` is the adjoint in the kernel. `ops` chooses a
 XLA on CPU runs the weight gradient of a convolution inside a loop (time, `lax.map`, steps of an epoch) about thirty
 times slower than outside, and input-dilated convolutions slowly everywhere (also on GPU). The alternatives are matrix
 products over patches, for a few images at a time to stay in the cache, and transposed convolutions as one small
-convolution per phase of the stride. The layout is: images [batch, height, width, channels], kernels [height, width,
-channels, features].
+convolution per phase of the stride, or as one convolution whose channels are the phases. The layout is: images [batch,
+height, width, channels], kernels [height, width, channels, features].
 """
 
 import itertools
@@ -147,7 +147,7 @@ def row_conv(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
 
 
 def _fold_padding(n: Pair, taps: Pair, size: Pair, strides: Pair, padding: Padding) -> Padding:
-  """Returns the padding of images of n pixels to the whole strides that `size` outputs of `taps` strides each read."""
+  """Returns the padding that makes images of n pixels as large as the strides that `size` outputs of `taps` read."""
   top, left = (
     (lo, (m - 1 + k) * s - pixels - lo)
     for pixels, k, m, s, (lo, _) in zip(n, taps, size, strides, padding, strict=True)
@@ -266,7 +266,7 @@ def phases(
 def folded_transpose(
   forward: Forward, dy: jax.Array, kernel: jax.Array, size: Pair, strides: Pair, padding: Padding
 ) -> jax.Array:
-  """The adjoint of `folded_conv`: one convolution of stride 1 to the pixels within a stride, then depth to space."""
+  """Computes the adjoint of `folded_conv`: a convolution of stride 1 gives the pixels within a stride as channels."""
   folded = _folded_kernel(kernel, strides)
   taps, outputs = folded.shape[:2], dy.shape[1:3]
   before, after = ((k - 1, k - 1) for k in taps)

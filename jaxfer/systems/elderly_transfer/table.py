@@ -349,4 +349,4 @@ def _draw_epochs(epochs: Mapping[str, Epochs], path: pathlib.Path) -> None:
     axes.set_xlim(0, edge + 0.5)
     axes.set_xticks(range(0, last + 1, max(1, round(last / 8))))
     axes.set_xlabel("epoch of fine-tuning (right of the dotted line: never)")
-    plots.write_png(figure, path, "Epochs until the best accuracy from scratch")
+    plots.write_png(figure, path, "Epochs to reach the best accuracy from scratch")
