@@ -146,7 +146,9 @@ def row_conv(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
   return _in_blocks(product, x, _blocks(x.shape[0], (height + kh - 1) * width * row, _BLOCK))
 
 
-def _fold_padding(n: Pair, taps: Pair, size: Pair, strides: Pair, padding: Padding) -> Padding:
+def _fold_padding(
+  n: Sequence[int], taps: Sequence[int], size: Sequence[int], strides: Pair, padding: Padding
+) -> Padding:
   """Returns the padding that makes images of n pixels as large as the strides that `size` outputs of `taps` read."""
   top, left = (
     (lo, (m - 1 + k) * s - pixels - lo)
@@ -155,7 +157,7 @@ def _fold_padding(n: Pair, taps: Pair, size: Pair, strides: Pair, padding: Paddi
   return top, left
 
 
-def _fold(x: jax.Array, taps: Pair, size: Pair, strides: Pair, padding: Padding) -> jax.Array:
+def _fold(x: jax.Array, taps: Sequence[int], size: Pair, strides: Pair, padding: Padding) -> jax.Array:
   """Rearranges the pixels within a stride to channels (space to depth), for `size` outputs that each read `taps`."""
   steps = [n - 1 + k for n, k in zip(size, taps, strict=True)]
   x = _pad(x, _fold_padding(x.shape[1:3], taps, size, strides, padding))
@@ -273,8 +275,8 @@ def folded_transpose(
   x = forward(dy, flipped(folded), (1, 1), (before, after))
   x = x.reshape(*x.shape[:3], *strides, kernel.shape[2]).swapaxes(2, 3)
   x = x.reshape(x.shape[0], x.shape[1] * strides[0], x.shape[3] * strides[1], -1)
-  pads = _fold_padding(size, taps, outputs, strides, padding)
-  return _pad(x, tuple((-lo, -hi) for lo, hi in pads))
+  (top, bottom), (left, right) = _fold_padding(size, taps, outputs, strides, padding)
+  return _pad(x, ((-top, -bottom), (-left, -right)))
 
 
 # weight_gradient: (x, dy, kernel_size, strides, padding) -> [*kernel_size, channels, features], of `_sum_type(x)`
