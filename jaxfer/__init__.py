@@ -10,12 +10,13 @@ __version__ = "0.1.0"
 # Faults of jaxlib versions that `pyproject.toml` excludes. If one of them is installed anyway, importing jaxfer prints
 # a warning, because users would not notice wrong numbers.
 BROKEN_JAXLIB = {
+  "0.10.0": "computes wrong numbers and crashes on CPU",
   "0.10.2": "computes wrong numbers and crashes on CPU (jax-ml/jax#39103, jax-ml/jax#39257)",
   "0.11.0": "crashes on CPU (jax-ml/jax#39257)",
 }
-# These versions compute sums and maxima of matrix products wrongly on CPU (CHANGELOG, "Known faults of jaxlib"). All
+# This version computes sums and maxima of matrix products wrongly on CPU (CHANGELOG, "Known faults of jaxlib"). All
 # kinds of fusion except "reduce" are correct.
-FAULTY_REDUCTIONS = ("0.10.0", "0.10.1")
+FAULTY_REDUCTIONS = "0.10.1"
 _FUSIONS = "--xla_cpu_experimental_ynn_fusion_type"
 RIGHT_REDUCTIONS = f"{_FUSIONS}=" + ",".join(
   f"LIBRARY_FUSION_TYPE_{kind}" for kind in ("INDIVIDUAL_DOT", "INDIVIDUAL_CONVOLUTION", "DOT")
@@ -42,7 +43,7 @@ def _guard_against_jaxlib() -> None:
   except importlib.metadata.PackageNotFoundError:
     return
   flags = os.environ.get("XLA_FLAGS", "")
-  if version in FAULTY_REDUCTIONS and _FUSIONS not in flags:
+  if version == FAULTY_REDUCTIONS and _FUSIONS not in flags:
     os.environ["XLA_FLAGS"] = f"{flags} {RIGHT_REDUCTIONS}".strip()
   if version in BROKEN_JAXLIB:
     advice = "install jax 0.10.1 on Python 3.11, the newest JAX on a newer Python"

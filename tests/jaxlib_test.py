@@ -13,6 +13,7 @@ import sys
 import tomllib
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 import jaxfer
 from tests import jaxlib_programs
@@ -60,7 +61,7 @@ def test_a_broken_jaxlib_is_named_in_one_line(tmp_path, version):
   assert line.startswith(f"jaxfer: warning: jaxlib {version} ")
 
 
-@pytest.mark.parametrize("version", ["0.10.0", "0.10.1", "0.11.1", "0.12.0.1"])
+@pytest.mark.parametrize("version", ["0.10.1", "0.11.1", "0.12.0.1"])
 def test_a_jaxlib_that_is_admitted_is_not_named(tmp_path, version):
   said, flags = imported(tmp_path, version)
   assert said == ""
@@ -82,4 +83,6 @@ def test_the_requirements_exclude_what_is_broken_and_nothing_else():
     for requirement in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     if re.match(r"jax\W", requirement)
   )
-  assert set(re.findall(r"!=([\d.]+)", jax)) == set(jaxfer.BROKEN_JAXLIB)
+  admitted = SpecifierSet(jax.removeprefix("jax"))
+  assert [version for version in jaxfer.BROKEN_JAXLIB if version in admitted] == []
+  assert set(re.findall(r"!=([\d.]+)", jax)) <= set(jaxfer.BROKEN_JAXLIB)
