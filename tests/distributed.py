@@ -1,6 +1,6 @@
 """Trains on one, two and four processes and compares them, and takes processes away from running trainings.
 
-  python -m tests.distributed --out runs/distributed [--only systems|faults]
+  python -m tests.distributed --out runs/distributed
 
 A small system of each kind (one update, a frozen network, two updates, members) trains on one, two and four processes
 on this machine. Then a training on several processes loses one of them: it is killed or stopped in the fifth epoch, the
@@ -67,6 +67,8 @@ FAULTS = [
 HEARTBEAT = 10
 LONG = "recipe.epochs=400"  # So that a training does not end before the signal.
 TOLERANCE = 1e-5
+# Weights that are not compared, because the number of a cluster is arbitrary.
+CLUSTERS = {"inference/labels", "inference/centres"}
 
 Row = Mapping[str, Any]
 
@@ -111,10 +113,7 @@ def _distances(one: pathlib.Path, other: pathlib.Path) -> Iterator[float]:
   for path in _weights(one):
     with np.load(one / path) as a, np.load(other / path) as b:
       assert a.keys() == b.keys()
-      for name in a.keys() - {
-        "inference/labels",
-        "inference/centres",
-      }:  # The number of a cluster is arbitrary.
+      for name in a.keys() - CLUSTERS:
         assert (a[name].dtype, a[name].shape) == (b[name].dtype, b[name].shape), f"{path} {name}"
         if a[name].dtype.kind == "f":
           yield float(np.abs(a[name] - b[name]).max() / max(1.0, np.abs(a[name]).max()))
@@ -182,15 +181,16 @@ def interrupt(
   folder.mkdir(parents=True)
   config, workdir = folder / "config.py", folder / "run"
   config.write_text(TOY)
-  command = training(config, workdir, LONG, "execution.checkpoint_seconds=0.0")
-  started = processes.Started(count, folder / "cut", command, heartbeat=HEARTBEAT)
+  command = training(config, workdir, LONG)
+  often = [*command, "execution.checkpoint_seconds=0.0"]
+  started = processes.Started(count, folder / "cut", often, heartbeat=HEARTBEAT)
   started.wait_for(0, "train   5/")
   began = time.monotonic()
   started.signal(process, number)
   seconds = {k: round(end - began, 1) for k, end in sorted(started.ends(without=[process]).items())}
   ended = started.end(without=[process])
   said = {k: ended[k].err.strip().replace(os.uname().nodename, "HOST") for k in seconds}
-  (resumed,) = processes.run(1, folder / "resumed", [*command[:-1], "--resume"])
+  (resumed,) = processes.run(1, folder / "resumed", [*command, "--resume"])
   difference = distance(whole, workdir)
   told = [line for line in resumed.out.splitlines() if "not bit-identical from here on" in line]
   missing = f"process {process} (HOST) of {count} is missing"
@@ -210,29 +210,24 @@ def interrupt(
 def main(arguments: Sequence[str] | None = None) -> int:
   flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   flags.add_argument("--out", type=pathlib.Path, required=True, help="a new folder")
-  flags.add_argument("--only", choices=("systems", "faults"), help="leave the other part out")
   parsed = flags.parse_args(arguments)
   out = parsed.out.absolute()
   out.mkdir(parents=True)
   # The processes compile programs for other devices at the same time, so each would need a cache of its own.
   os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
-  found: dict[str, Any] = {"environment": environment(), "heartbeat": HEARTBEAT}
-  if parsed.only != "faults":
-    found["systems"] = []
-    for k, kind in enumerate(KINDS):
-      found["systems"].append(compare(kind, out / f"system{k}"))
-      print(kind, found["systems"][-1]["differences"], flush=True)
-  if parsed.only != "systems":
-    found["faults"] = []
-    whole = out / "whole" / "run"
-    whole.parent.mkdir()
-    (whole.parent / "config.py").write_text(TOY)
-    processes.run(1, out / "whole" / "log", training(whole.parent / "config.py", whole, LONG))
-    for k, fault in enumerate(FAULTS):
-      found["faults"].append(interrupt(*fault, whole, out / f"fault{k}"))
-      print(found["faults"][-1], flush=True)
+  found: dict[str, Any] = {"environment": environment(), "heartbeat": HEARTBEAT, "systems": [], "faults": []}
+  for k, kind in enumerate(KINDS):
+    found["systems"].append(compare(kind, out / f"system{k}"))
+    print(kind, found["systems"][-1]["differences"], flush=True)
+  whole = out / "whole" / "run"
+  whole.parent.mkdir()
+  (whole.parent / "config.py").write_text(TOY)
+  processes.run(1, out / "whole" / "log", training(whole.parent / "config.py", whole, LONG))
+  for k, fault in enumerate(FAULTS):
+    found["faults"].append(interrupt(*fault, whole, out / f"fault{k}"))
+    print(found["faults"][-1], flush=True)
   (out / "distributed.json").write_text(json.dumps(found, indent=1) + "\n")
-  return int(any(row["lost"] for part in ("systems", "faults") for row in found.get(part, [])))
+  return int(any(row["lost"] for row in [*found["systems"], *found["faults"]]))
 
 
 if __name__ == "__main__":
