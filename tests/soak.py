@@ -14,8 +14,9 @@ Two measures need a correction:
 - CPU seconds do not count the time spent waiting for a core, but other programs on the same machine also slow the cores
   down. Each sample therefore times a fixed computation, and CPU seconds are scaled to the median time of that
   computation.
-- The minimum number of arrays in each third is compared, not the median. The committed run is older than the copy of the
-  state that a save makes first; until then, saved arrays waited in reference cycles for Python's garbage collector.
+- The minimum number of arrays in each third is compared, not the median. The committed run is older than the copy
+  of the state that a save makes first; until then, saved arrays waited in reference cycles for Python's garbage
+  collector.
 
 `ALLOWED` has the share by which each measure may grow. The figures are written to OUT/soak.json. The exit code is 1 if
 a measure grows by more.
