@@ -2,10 +2,10 @@
 
 With `--write` the result is written to jaxfer/kernels/conv/choices.json; with `--from RESULTS.jsonl` it is computed
 from existing measurements. Each of the three maps of a convolution (`forward`, `transpose`, `weight_gradient`) is timed
-in every formulation, on the shapes of the five systems. It is timed inside a loop of two (`lax.map`), because the maps
-run in loops over time steps, over the steps of an epoch, or over members. `..._members` are the same maps for four
-members at once. The default of an operation is kept unless another formulation is at least 5 % faster. The
-implementation of a conv-RNN layer (scan, folded scan or Pallas kernels) is chosen from the records of
+in every formulation, on the shapes of the five systems: once inside a loop of two (`lax.map`), because the maps run in
+loops over time steps, over the steps of an epoch, or over members, and once outside of a loop. `..._members` are the
+same maps for four members at once. The default of an operation is kept unless another formulation is at least 5 %
+faster. The implementation of a conv-RNN layer (scan, folded scan or Pallas kernels) is chosen from the records of
 `benchmarks.conv_rnn` in the same file.
 """
 
@@ -34,9 +34,11 @@ _SCAN = choices.DEFAULTS["recurrence"]
 _OPERATIONS = ("forward", "transpose", "weight_gradient")
 
 
-def shape_of(kernel: int, stride: int, channels: int, features: int, size: int) -> Shape:
+def shape_of(
+  kernel: int, stride: int, channels: int, features: int, size: int, *, loop: bool = False
+) -> Shape:
   """Returns the shape of a convolution with square kernels, strides and images; `size` is the height of its output."""
-  return Shape((kernel, kernel), (stride, stride), channels, features, size * size)
+  return Shape((kernel, kernel), (stride, stride), channels, features, size * size, loop)
 
 
 # kernel, stride, channels, features, height of the output.
@@ -85,7 +87,7 @@ class Problem:
     s = self.shape
     return (
       f"{self.full_operation}/k{s.kernel_size[0]}-s{s.strides[0]}-c{s.channels}-f{s.features}-p{s.pixels}/"
-      f"{self.dtype}"
+      f"{self.dtype}{'' if s.loop else '/outside_loop'}"
     )
 
   @property
@@ -113,19 +115,23 @@ class Problem:
     """FLOP: two per multiplication, where padding counts as work."""
     s = self.shape
     per_image = 2.0 * s.pixels * math.prod(s.kernel_size) * s.channels * s.features
-    return _LOOP * self.batch * max(self.members, 1) * per_image
+    return math.prod(self.lead) * self.batch * per_image
+
+  @property
+  def lead(self) -> tuple[int, ...]:
+    """Leading axes of the arguments: the iterations of the loop, and the members."""
+    return (_LOOP,) * self.shape.loop + (self.members,) * (self.members > 0)
 
 
 def arguments_of(problem: Problem) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
-  """Returns the shapes of the operation's two arguments for all iterations of the loop."""
+  """Returns the shapes of the operation's two arguments, for all iterations if there is a loop."""
   s = problem.shape
   before, after = problem.sizes
   x = (problem.batch, *before, s.channels)
   y = (problem.batch, *after, s.features)
   kernel = (*s.kernel_size, s.channels, s.features)
   pair = {"forward": (x, kernel), "transpose": (y, kernel), "weight_gradient": (x, y)}[problem.operation]
-  lead = (_LOOP, problem.members) if problem.members else (_LOOP,)
-  first, second = (jax.ShapeDtypeStruct((*lead, *shape), problem.dtype) for shape in pair)
+  first, second = (jax.ShapeDtypeStruct((*problem.lead, *shape), problem.dtype) for shape in pair)
   return first, second
 
 
@@ -145,14 +151,13 @@ def settings_of(problem: Problem) -> dict[str, Any]:
     "operation": problem.full_operation,
     "batch": problem.batch,
     "members": problem.members,
-    "loop": _LOOP,
   }
 
 
 def options_of(problem: Problem) -> dict[str, Callable]:
   """Returns the formulations of the problem's operation."""
   s = problem.shape
-  settings: dict[str, Any] = {"strides": s.strides, "padding": problem.padding}
+  settings: dict[str, Any] = {"strides": s.strides, "padding": problem.padding, "loop": s.loop}
   if problem.operation == "forward":
     options = ops.forward_options(**settings)
   elif problem.operation == "transpose":
@@ -163,18 +168,19 @@ def options_of(problem: Problem) -> dict[str, Callable]:
     options.pop("patches")
     options.pop("shifts", None)
   if problem.members:
-    run = functools.partial(ops.by_platform, problem.operation, s, options)
+    inside = dataclasses.replace(problem, members=0, shape=dataclasses.replace(s, loop=True))
+    run = functools.partial(ops.by_platform, problem.operation, inside.shape, options_of(inside))
     return ops.member_ways(run, options)
   return options
 
 
-def prepare(option: Callable, arguments: tuple[Any, Any]) -> harness.JaxProgram:
-  """Prepares the operation in a loop."""
+def prepare(problem: Problem, option: Callable, arguments: tuple[Any, Any]) -> harness.JaxProgram:
+  """Prepares the operation, in a loop if the problem has one."""
 
-  def loop(a, b):
-    return lax.map(lambda at: option(*at), (a, b))
+  def run(a, b):
+    return lax.map(lambda at: option(*at), (a, b)) if problem.shape.loop else option(a, b)
 
-  return harness.JaxProgram(loop, *arguments, named=lambda y: {"result": y})
+  return harness.JaxProgram(run, *arguments, named=lambda y: {"result": y})
 
 
 def reference(problem: Problem, arguments: tuple[jax.Array, jax.Array]) -> dict[str, jax.Array]:
@@ -196,7 +202,8 @@ def problems(operation: str, platform: str, quick: bool) -> list[Problem]:
     shapes, members, batch, count = SHAPES, MEMBER_SHAPES, 16 if platform == "cpu" else 64, _MEMBERS
   strided = operation == "transpose"
   return [
-    Problem(operation, shape, batch, dtype, n)
+    Problem(operation, dataclasses.replace(shape, loop=loop), batch, dtype, n)
+    for loop in (True, False)
     for n, some in ((0, shapes), (count, members))
     for shape in some
     if not (strided and max(shape.strides) == 1)
@@ -238,6 +245,7 @@ def table_of(rows: Iterable[records.Record]) -> dict[str, list[dict[str, Any]]]:
     rounded = {name: [float(f"{c:.3g}") for c in cost] for name, cost in ordered}
     found.setdefault(operation, []).append({
       **{field.name: settings[field.name] for field in dataclasses.fields(Shape)},
+      "loop": bool(settings["loop"]),  # In older records, it is the number of iterations.
       "formulation": _best(costs, choices.DEFAULTS[operation]),
       **({"thousand_cycles": rounded} if len(ordered[0][1]) > 1
          else {"milliseconds": {name: cost for name, (cost,) in rounded.items()}}),
@@ -295,8 +303,10 @@ def _recurrence(shape: Shape, cases: Sequence[Mapping[str, records.Record]]) -> 
   }
   estimate = cases[0][_SCAN]["status"] == "compiled"
   allowed = {name: cost for name, cost in costs.items() if not (estimate and name == "pallas")}
+  properties = dataclasses.asdict(shape)
+  del properties["loop"]  # Layers are looked up without it.
   return {
-    **dataclasses.asdict(shape),
+    **properties,
     "formulation": _best(allowed, _SCAN),
     "thousand_cycles" if estimate else "milliseconds": {
       name: [float(f"{c:.3g}") for c in cost] for name, cost in costs.items()
@@ -391,7 +401,8 @@ def _measure(session: harness.Session, problem: Problem) -> None:
     budget=_BUDGET,
   )  # fmt: skip
   contenders = [
-    harness.Contender(name, functools.partial(prepare, option, arguments)) for name, option in options.items()
+    harness.Contender(name, functools.partial(prepare, problem, option, arguments))
+    for name, option in options.items()
   ]
   session.measure(case, contenders, functools.partial(reference, problem, arguments), "XLA's own, float32")
 

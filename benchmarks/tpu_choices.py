@@ -47,19 +47,22 @@ def problems() -> list[choose.Problem]:
   Transposed convolutions have a stride; without one, they are plain convolutions.
   """
   return [
-    choose.Problem(operation, choose.shape_of(*shape), _BATCH, "bfloat16", members)
+    choose.Problem(operation, choose.shape_of(*shape, loop=True), _BATCH, "bfloat16", members)
     for members, shapes in ((0, _SHAPES), (_MEMBERS, _MEMBER_SHAPES))
     for shape in shapes
     for operation in ("forward", "transpose", "weight_gradient")
     if not (operation == "transpose" and shape[1] == 1)
-  ] + [choose.Problem(operation, choose.shape_of(*shape), _BATCH, "bfloat16") for operation, shape in _SINGLE]
+  ] + [
+    choose.Problem(operation, choose.shape_of(*shape, loop=True), _BATCH, "bfloat16")
+    for operation, shape in _SINGLE
+  ]
 
 
 def case_of(problem: choose.Problem) -> tpu_cases.Case:
   """Returns the case of a problem with every formulation that compiles in a reasonable time."""
 
   def make(option) -> harness.JaxProgram:
-    return choose.prepare(option, choose.arguments_of(problem))
+    return choose.prepare(problem, option, choose.arguments_of(problem))
 
   return tpu_cases.Case(
     topology=TOPOLOGY,

@@ -9,14 +9,9 @@ process samples its own measures: the training every five seconds, the study whe
 The first third of the samples is warm-up and is ignored. For each measure, the median of the last third is compared
 with that of the middle third. Some measures are amounts held at the time of a sample: resident memory, open files,
 threads, JAX arrays and loaded programs. The others are costs of a step or training: CPU seconds and compiled programs.
-Two measures need a correction:
 
-- CPU seconds do not count the time spent waiting for a core, but other programs on the same machine also slow the cores
-  down. Each sample therefore times a fixed computation, and CPU seconds are scaled to the median time of that
-  computation.
-- The minimum number of arrays in each third is compared, not the median. The committed run is older than the copy
-  of the state that a save makes first; until then, saved arrays waited in reference cycles for Python's garbage
-  collector.
+CPU seconds do not count the time spent waiting for a core, but other programs on the same machine also slow the cores
+down. Each sample therefore times a fixed computation, and CPU seconds are scaled to the median of these times.
 
 `ALLOWED` has the share by which each measure may grow. The figures are written to OUT/soak.json. The exit code is 1 if
 a measure grows by more.
@@ -130,8 +125,7 @@ def compared(samples: Sequence[Sample]) -> dict[str, dict[str, Any]]:
         values = [value / slower for value, slower in zip(values, slowed, strict=True)]
     else:
       values = [new[name] for _, new in pairs]
-    summary = min if name == "arrays" else statistics.median
-    middle, last = summary(values[third:-third]), summary(values[-third:])
+    middle, last = statistics.median(values[third:-third]), statistics.median(values[-third:])
     grows = last > middle * (1 + allowed)
     found[name] = {"middle": middle, "last": last, "allowed": allowed, "grows": grows}
   return found

@@ -20,6 +20,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxfer.kernels.conv import looped
 from jaxfer.train.arrays import initializer, is_key, put
 from jaxfer.train.mapping import DATA, MEMBER, Pmapped, each
 from jaxfer.train.stage import Context, PyTree, Stage, Variables
@@ -350,11 +351,11 @@ class Placement:
 
     def many(trainable, frozen, shared, data, stage_keys, hparams, active, plan):
       held = self._held(data)
-      return lax.scan(
-        lambda trainable, at: every(trainable, frozen, shared, held, stage_keys, hparams, *at),
-        trainable,
-        (active, plan),
-      )
+
+      def body(trainable, at):
+        return every(trainable, frozen, shared, held, stage_keys, hparams, *at)
+
+      return lax.scan(looped(body), trainable, (active, plan))
 
     gates, planned = self._plan_specs(driver)
     own = _Spec(MEMBER)

@@ -138,6 +138,26 @@ def test_the_table_is_written_one_line_a_shape_and_read_back():
   assert sum("patches" in line for line in text.splitlines()) == 1
 
 
+def test_a_shape_has_rows_inside_a_loop_and_outside_of_it():
+  inside = dataclasses.replace(SHAPE, loop=True)
+  old = record("forward", "xla", 3.0, dataclasses.replace(inside, channels=9))
+  old["settings"]["loop"] = 2  # The number of iterations, as the records of 2026-11-21 have it.
+  rows = choose.table_of([record("forward", "xla", 3.0), record("forward", "xla", 3.0, inside), old])[
+    "forward"
+  ]
+  assert [row["loop"] for row in rows] == [False, True, True]
+
+
+def test_the_loop_doubles_the_work_and_members_multiply_it():
+  outside = choose.Problem("forward", SHAPE, 2, "float32")
+  flops = (
+    2 * 2 * 64 * 9 * 8 * 16
+  )  # Multiplications and additions, images, pixels, kernel, channels, features.
+  inside = dataclasses.replace(outside, shape=dataclasses.replace(SHAPE, loop=True))
+  assert (outside.flops, inside.flops) == (flops, 2 * flops)
+  assert dataclasses.replace(inside, members=3).flops == 6 * flops
+
+
 @pytest.mark.parametrize("shape", choose.SHAPES, ids=str)
 def test_every_shape_has_the_output_it_names(shape):
   problem = choose.Problem("forward", shape, 1, "float32")

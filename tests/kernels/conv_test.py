@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import json
 import math
@@ -230,6 +231,61 @@ def test_other_platforms_take_real_convolutions(case, platform, monkeypatch):
   assert "dot_general" not in module
 
 
+@pytest.fixture
+def asked(monkeypatch):
+  """Returns a list that collects, for each choice, the operation and whether the shape is inside a loop."""
+  found = []
+
+  def choose(platform, operation, shape, among):
+    found.append((operation, shape.loop))
+    return "map" if "map" in among else choices.DEFAULTS[operation]
+
+  monkeypatch.setattr(choices, "platforms", lambda: ("cpu",))
+  monkeypatch.setattr(choices, "choose", choose)
+  return found
+
+
+def loss(x, w):
+  return convolution.conv(x, w, (2, 2), ((1, 1), (1, 1))).sum()
+
+
+def in_loop(body, x, n=2):
+  return lax.map(convolution.looped(body), jnp.broadcast_to(x, (n, *x.shape)))
+
+
+OPERATIONS = {"forward", "transpose", "weight_gradient"}
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_choice_depends_on_the_loop(inside, asked):
+  x, w, *_ = arrays("stride skips the last column")
+  gradient = lambda x: jax.grad(loss, (0, 1))(x, w)  # noqa: E731
+  jax.eval_shape(functools.partial(in_loop, gradient) if inside else gradient, x)
+  assert {operation for operation, _ in asked} == OPERATIONS
+  assert {loop for _, loop in asked} == {inside}
+
+
+def test_the_gradients_of_a_loop_count_as_inside_too(asked):
+  x, w, *_ = arrays("stride skips the last column")
+  jax.eval_shape(jax.grad(lambda x, w: in_loop(lambda x: loss(x, w), x).sum(), (0, 1)), x, w)
+  assert {operation for operation, _ in asked} == OPERATIONS
+  assert {loop for _, loop in asked} == {True}
+
+
+def test_a_jitted_function_is_traced_again_inside_a_loop(asked):
+  x, w, *_ = arrays("stride skips the last column")
+  jitted = jax.jit(functools.partial(loss, w=w))
+  jax.eval_shape(jitted, x)
+  jax.eval_shape(functools.partial(in_loop, jitted), x)
+  assert [loop for operation, loop in asked if operation == "forward"] == [False, True]
+
+
+def test_members_one_after_another_are_inside_a_loop(asked):
+  x, w, *_ = arrays("3x3", members=(3,))
+  jax.eval_shape(jax.vmap(convolution.conv), x, w)
+  assert set(asked) == {("forward", False), ("forward_members", False), ("forward", True)}
+
+
 def test_blocks_divide_the_batch():
   assert formulations._blocks(12, 10, 40) == 3
   assert formulations._blocks(7, 10, 40) == 7
@@ -248,6 +304,13 @@ def test_a_choice_is_that_of_the_nearest_measured_shape(monkeypatch):
   # Nothing strided was measured, and impossible formulations are not chosen.
   assert choices.choose("cpu", "forward", Shape((3, 3), (2, 2), 128, 128, 64), among) == "xla"
   assert choices.choose("cpu", "forward", large, ("xla",)) == "xla"
+  # Nothing was measured inside a loop, until the last row.
+  inside = dataclasses.replace(large, loop=True)
+  assert choices.choose("cpu", "forward", inside, among) == "patches"
+  rows += ((dataclasses.replace(small, loop=True), "xla"),)
+  choices.choose.cache_clear()
+  assert choices.choose("cpu", "forward", inside, among) == "xla"
+  assert choices.choose("cpu", "forward", large, among) == "patches"
   monkeypatch.undo()
   choices.reload()
 

@@ -2,8 +2,9 @@
 
 A row of the table is a measured shape and the formulation that was fastest for it. A shape gets the formulation of the
 nearest measured shape of the same operation: the distance is logarithmic in channels, features, output pixels and
-kernel area, and infinite between shapes with and without a stride. Platforms that the table does not name use the
-default of each operation.
+kernel area, and infinite between shapes with and without a stride. Shapes inside loops and outside of them have rows of
+their own, unless the platform was measured in only one way. Platforms that the table does not name use the default of
+each operation.
 """
 
 import dataclasses
@@ -40,6 +41,7 @@ class Shape:
     channels: number of channels of the convolution's input.
     features: number of channels of its output.
     pixels: height times width of its output.
+    loop: whether the convolution runs inside a loop.
   """
 
   kernel_size: tuple[int, int]
@@ -47,6 +49,7 @@ class Shape:
   channels: int
   features: int
   pixels: int
+  loop: bool = False
 
   def distance(self, other: "Shape") -> float:
     """Returns the distance between two shapes, in powers of two; infinite if only one has a stride."""
@@ -66,9 +69,12 @@ def _table() -> Mapping[str, Any]:
 @functools.cache
 def _rows(platform: str, operation: str) -> tuple[tuple[Shape, str], ...]:
   def shape(row):
-    return Shape(
-      tuple(row["kernel_size"]), tuple(row["strides"]), row["channels"], row["features"], row["pixels"]
-    )
+    values: dict[str, Any] = {
+      field.name: tuple(value) if isinstance(value, list) else value
+      for field in dataclasses.fields(Shape)
+      if (value := row.get(field.name)) is not None
+    }
+    return Shape(**values)
 
   return tuple((shape(row), row["formulation"]) for row in _table()[platform]["choices"].get(operation, []))
 
@@ -88,6 +94,7 @@ def platforms() -> tuple[str, ...]:
 def choose(platform: str, operation: str, shape: Shape, among: tuple[str, ...]) -> str:
   """Returns the formulation for an operation on a platform, one of `among`."""
   rows = [(row, name) for row, name in _rows(platform, operation) if name in among]
+  rows = [(row, name) for row, name in rows if row.loop == shape.loop] or rows
   near = min(rows, key=lambda at: shape.distance(at[0]), default=None)
   if near is None or math.isinf(shape.distance(near[0])):
     return DEFAULTS[operation]

@@ -1,11 +1,13 @@
 """Convolution and transposed convolution whose values and gradients use the formulation that was measured as fastest.
 
 Both consist of the three linear maps of `formulations`. The formulation is chosen when the program is lowered
-(`lax.platform_dependent`), so one traced program can be exported for every platform. Under `vmap` (the members of a
+(`lax.platform_dependent`), so one traced program can be exported for every platform. It also depends on whether the
+convolution was traced inside a loop (`loops`); its gradients then count as inside too. Under `vmap` (the members of a
 study), shared arrays are not repeated: if members share the kernel, their images join the batch; if they share the
 images, their kernels become features side by side. If both differ, the table has a separate choice for n convolutions.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
@@ -18,8 +20,10 @@ from jax import lax
 from jaxfer.kernels.conv import choices, formulations
 from jaxfer.kernels.conv.choices import Shape
 from jaxfer.kernels.conv.formulations import Padding, Pair, output_size, same_padding
+from jaxfer.kernels.conv.loops import inside_loop, looped
 
 Map = Callable[[jax.Array, jax.Array], jax.Array]
+Options = Callable[[bool], Mapping[str, Map]]  # Maps whether they run inside a loop to formulations by name.
 
 
 def by_platform(operation: str, shape: Shape, options: Mapping[str, Callable], *arrays: Any) -> Any:
@@ -42,52 +46,55 @@ def _part(a: jax.Array, axis: int, n: int) -> jax.Array:
 
 
 def member_ways(run: Map, options: Mapping[str, Map]) -> dict[str, Map]:
-  """Returns the ways to run the maps of n members on two arrays [n, ...]: one after another, or all in one program."""
+  """Returns the ways to run the maps of n members on two arrays [n, ...]: one after another, or all in one program.
+
+  Args:
+    run: the map of one member inside a loop.
+    options: formulations of the map outside a loop by name.
+  """
+
+  @looped
+  def one(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+    return run(*pair)
+
   return {
-    "map": lambda a, b: lax.map(lambda ab: run(*ab), (a, b)),
+    "map": lambda a, b: lax.map(one, (a, b)),
     "grouped": jax.vmap(options["xla"]),
     "batched": jax.vmap(options["patches"]),
   }
 
 
-def _with_members(
-  operation: str,
-  shape: Shape,
-  options: Mapping[str, Map],
-  axes: tuple[Pair, Pair],
-  a: jax.Array,
-  b: jax.Array,
-) -> jax.Array:
-  """Runs an operation on two arrays, with a rule for `vmap`.
+def _with_members(operation: str, shape: Shape, options: Options, axes: tuple[Pair, Pair]) -> Map:
+  """Returns an operation on two arrays, with a rule for `vmap`.
 
   Args:
     operation: name of the operation in the table of choices.
     shape: shape of the convolution.
-    options: formulations by name.
+    options: formulations by name, inside a loop or outside.
     axes: for each argument, a pair of axes for the case that only this argument differs between members: the axis of
       the argument in which members are put side by side, and the axis of the result in which they are then found.
-    a: the first argument.
-    b: the second.
   """
+  here = options(shape.loop)
 
   @jax.custom_batching.custom_vmap
   def run(a, b):
-    return by_platform(operation, shape, options, a, b)
+    return by_platform(operation, shape, here, a, b)
 
   @run.def_vmap
   def members(n, differs, a, b):
     if all(differs):
-      return by_platform(operation + "_members", shape, member_ways(run, options), a, b), True
+      one = _with_members(operation, dataclasses.replace(shape, loop=True), options, axes)
+      return by_platform(operation + "_members", shape, member_ways(one, here), a, b), True
     alone = differs.index(True)
     axis, result_axis = axes[alone]
     y = run(_join(a, axis), b) if alone == 0 else run(a, _join(b, axis))
     return _part(y, result_axis, n), True
 
-  return run(a, b)
+  return run
 
 
-def forward_options(strides: Pair, padding: Padding) -> dict[str, Map]:
-  """Returns the formulations of (x, kernel) -> y."""
+def forward_options(strides: Pair, padding: Padding, loop: bool) -> dict[str, Map]:
+  """Returns the formulations of (x, kernel) -> y. `loop` says whether they run inside a loop, here and below."""
   settings: dict[str, Any] = {"strides": strides, "padding": padding}
   options: dict[str, Map] = {
     "xla": functools.partial(formulations.conv_reference, **settings),
@@ -97,23 +104,24 @@ def forward_options(strides: Pair, padding: Padding) -> dict[str, Map]:
     options["shifts"] = functools.partial(formulations.shift_conv, padding=padding)
     options["rows"] = functools.partial(formulations.row_conv, padding=padding)
   else:
-    options["folded"] = functools.partial(formulations.folded_conv, _forward, **settings)
+    options["folded"] = functools.partial(formulations.folded_conv, _forward_at(loop), **settings)
   return options
 
 
-def transpose_options(size: Pair, strides: Pair, padding: Padding) -> dict[str, Map]:
+def transpose_options(size: Pair, strides: Pair, padding: Padding, loop: bool) -> dict[str, Map]:
   """Returns the formulations of (dy, kernel) -> x of `size`, if there is a stride."""
   settings: dict[str, Any] = {"size": size, "strides": strides, "padding": padding}
+  forward = _forward_at(loop)
   return {
     "xla": functools.partial(formulations.dilated_by_xla, **settings),
-    "dilated": functools.partial(formulations.dilated, _forward, **settings),
-    "phases": functools.partial(formulations.phases, _forward, **settings),
+    "dilated": functools.partial(formulations.dilated, forward, **settings),
+    "phases": functools.partial(formulations.phases, forward, **settings),
     "patches": functools.partial(formulations.phases, formulations.patch_conv, **settings),
-    "folded": functools.partial(formulations.folded_transpose, _forward, **settings),
+    "folded": functools.partial(formulations.folded_transpose, forward, **settings),
   }
 
 
-def weight_options(kernel_size: Pair, strides: Pair, padding: Padding) -> dict[str, Map]:
+def weight_options(kernel_size: Pair, strides: Pair, padding: Padding, loop: bool) -> dict[str, Map]:
   """Returns the formulations of (x, dy) -> kernel."""
   settings: dict[str, Any] = {"kernel_size": kernel_size, "strides": strides, "padding": padding}
   options: dict[str, Map] = {
@@ -124,75 +132,90 @@ def weight_options(kernel_size: Pair, strides: Pair, padding: Padding) -> dict[s
     options["patches_of_dy"] = functools.partial(formulations.weights_by_patches_of_dy, **settings)
     options["rows"] = functools.partial(formulations.weights_by_rows, **settings)
   else:
-    options["folded"] = functools.partial(formulations.folded_weights, weight_gradient, **settings)
+    options["folded"] = functools.partial(
+      formulations.folded_weights, functools.partial(weight_gradient, loop=loop), **settings
+    )
   return options
 
 
-def _forward(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
+def _forward(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding, loop: bool) -> jax.Array:
   """Convolves [batch, height, width, channels] to [batch, out_height, out_width, features], without a gradient rule."""
   kernel_height, kernel_width, channels, features = kernel.shape
   size = output_size(x.shape[1:3], kernel.shape[:2], strides, padding)
-  shape = Shape((kernel_height, kernel_width), strides, channels, features, math.prod(size))
-  return _with_members("forward", shape, forward_options(strides, padding), ((0, 0), (3, 3)), x, kernel)
+  shape = Shape((kernel_height, kernel_width), strides, channels, features, math.prod(size), loop)
+  options = functools.partial(forward_options, strides, padding)
+  return _with_members("forward", shape, options, ((0, 0), (3, 3)))(x, kernel)
+
+
+def _forward_at(loop: bool) -> formulations.Forward:
+  return functools.partial(_forward, loop=loop)
 
 
 def input_gradient(
-  dy: jax.Array, kernel: jax.Array, size: Pair, strides: Pair, padding: Padding
+  dy: jax.Array, kernel: jax.Array, size: Pair, strides: Pair, padding: Padding, loop: bool | None = None
 ) -> jax.Array:
-  """The adjoint of `_forward` in x: [batch, out_height, out_width, features] -> [batch, *size, channels]."""
+  """The adjoint of a convolution in x: [batch, out_height, out_width, features] -> [batch, *size, channels].
+
+  `loop` says whether it runs inside a loop; None stands for `inside_loop()`.
+  """
+  loop = inside_loop() if loop is None else loop
   if strides == (1, 1):
     pads = formulations.spread_padding(dy, kernel, size, strides, padding)
-    return _forward(dy, formulations.flipped(kernel), strides, pads)
+    return _forward(dy, formulations.flipped(kernel), strides, pads, loop)
   kernel_height, kernel_width, channels, features = kernel.shape
-  shape = Shape((kernel_height, kernel_width), strides, channels, features, math.prod(dy.shape[1:3]))
-  options = transpose_options(size, strides, padding)
-  return _with_members("transpose", shape, options, ((0, 0), (2, 3)), dy, kernel)
+  shape = Shape((kernel_height, kernel_width), strides, channels, features, math.prod(dy.shape[1:3]), loop)
+  options = functools.partial(transpose_options, size, strides, padding)
+  return _with_members("transpose", shape, options, ((0, 0), (2, 3)))(dy, kernel)
 
 
 def weight_gradient(
-  x: jax.Array, dy: jax.Array, kernel_size: Pair, strides: Pair, padding: Padding
+  x: jax.Array, dy: jax.Array, kernel_size: Pair, strides: Pair, padding: Padding, loop: bool | None = None
 ) -> jax.Array:
-  """The adjoint of `_forward` in the kernel: [*kernel_size, channels, features], float32 for all dtypes."""
-  shape = Shape(kernel_size, strides, x.shape[3], dy.shape[3], math.prod(dy.shape[1:3]))
-  options = weight_options(kernel_size, strides, padding)
+  """The adjoint of a convolution in the kernel: [*kernel_size, channels, features], float32 for all dtypes.
+
+  `loop` is that of `input_gradient`.
+  """
+  loop = inside_loop() if loop is None else loop
+  shape = Shape(kernel_size, strides, x.shape[3], dy.shape[3], math.prod(dy.shape[1:3]), loop)
+  options = functools.partial(weight_options, kernel_size, strides, padding)
   with jax.named_scope("weight_gradient"):
-    return _with_members("weight_gradient", shape, options, ((3, 2), (3, 3)), x, dy)
+    return _with_members("weight_gradient", shape, options, ((3, 2), (3, 3)))(x, dy)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _conv(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
-  return _forward(x, kernel, strides, padding)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _conv(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding, loop: bool) -> jax.Array:
+  return _forward(x, kernel, strides, padding, loop)
 
 
-def _conv_fwd(x, kernel, strides, padding):
-  return _forward(x, kernel, strides, padding), (x, kernel)
+def _conv_fwd(x, kernel, strides, padding, loop):
+  return _forward(x, kernel, strides, padding, loop), (x, kernel)
 
 
-def _conv_bwd(strides, padding, residuals, dy):
+def _conv_bwd(strides, padding, loop, residuals, dy):
   x, kernel = residuals
   return (
-    input_gradient(dy, kernel, x.shape[1:3], strides, padding),
-    weight_gradient(x, dy, kernel.shape[:2], strides, padding).astype(kernel.dtype),
+    input_gradient(dy, kernel, x.shape[1:3], strides, padding, loop),
+    weight_gradient(x, dy, kernel.shape[:2], strides, padding, loop).astype(kernel.dtype),
   )
 
 
 _conv.defvjp(_conv_fwd, _conv_bwd)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _conv_transpose(x, kernel, size, strides, padding):
-  return input_gradient(x, kernel, size, strides, padding)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
+def _conv_transpose(x, kernel, size, strides, padding, loop):
+  return input_gradient(x, kernel, size, strides, padding, loop)
 
 
-def _conv_transpose_fwd(x, kernel, size, strides, padding):
-  return input_gradient(x, kernel, size, strides, padding), (x, kernel)
+def _conv_transpose_fwd(x, kernel, size, strides, padding, loop):
+  return input_gradient(x, kernel, size, strides, padding, loop), (x, kernel)
 
 
-def _conv_transpose_bwd(size, strides, padding, residuals, dy):
+def _conv_transpose_bwd(size, strides, padding, loop, residuals, dy):
   x, kernel = residuals
   return (
-    _forward(dy, kernel, strides, padding),
-    weight_gradient(dy, x, kernel.shape[:2], strides, padding).astype(kernel.dtype),
+    _forward(dy, kernel, strides, padding, loop),
+    weight_gradient(dy, x, kernel.shape[:2], strides, padding, loop).astype(kernel.dtype),
   )
 
 
@@ -214,7 +237,7 @@ def conv(
     [batch, (height + pads - kernel_height) // stride + 1, ..., features], of x's dtype.
   """
   with jax.named_scope("conv"):
-    return _conv(x, kernel, tuple(strides), padding or same_padding(kernel.shape[:2]))
+    return _conv(x, kernel, tuple(strides), padding or same_padding(kernel.shape[:2]), inside_loop())
 
 
 def conv_transpose(
@@ -248,4 +271,4 @@ def conv_transpose(
   )
   # `_conv` with this padding returns the size of x, so its maps are the adjoints.
   with jax.named_scope("conv_transpose"):
-    return _conv_transpose(x, kernel.swapaxes(2, 3), size, tuple(strides), padding)
+    return _conv_transpose(x, kernel.swapaxes(2, 3), size, tuple(strides), padding, inside_loop())

@@ -380,7 +380,7 @@ def _in_chunks(
     outputs, state = again(params, state, chunk)
     return state, outputs
 
-  last, outputs = jax.lax.scan(body, first, chunks)
+  last, outputs = jax.lax.scan(convolution.looped(body), first, chunks)
   outputs = outputs.reshape(whole * checkpoint_every, *outputs.shape[2:])
   if time % checkpoint_every:
     end, last = jax.checkpoint(run)(params, last, rest)

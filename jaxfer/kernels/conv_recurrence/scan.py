@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxfer.kernels.conv import looped
 from jaxfer.kernels.conv_recurrence import folding
 
 Carry = Any
@@ -94,7 +95,7 @@ def _run(step, keep, kernels, biases, constants, inputs, carry, mask):
     return new, (output, keep(carry, values))
 
   with jax.named_scope("recurrence"):
-    last, (outputs, kept) = lax.scan(body, carry, (inputs, mask))
+    last, (outputs, kept) = lax.scan(looped(body), carry, (inputs, mask))
   return outputs, last, kept
 
 
@@ -143,7 +144,7 @@ def _scan_in_place(body, state, buffers, xs, *, reverse=False):
     return (state, buffers), y
 
   steps = jnp.arange(len(jax.tree.leaves(buffers)[0]))
-  (state, buffers), ys = lax.scan(inner, (state, buffers), (steps, xs), reverse=reverse)
+  (state, buffers), ys = lax.scan(looped(inner), (state, buffers), (steps, xs), reverse=reverse)
   return state, buffers, ys
 
 
