@@ -376,9 +376,16 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
 
 
 def session(benchmark: str, arguments: argparse.Namespace) -> Session:
-  """Settles device, precision and memory, before JAX starts its backend."""
+  """Begins a session on the device that the arguments ask for."""
   if arguments.runs < LEAST_RUNS:
     sys.exit(f"--runs {arguments.runs}: take {LEAST_RUNS} at least")
+  configure(arguments)
+  check_device(arguments.device, jax.default_backend())
+  return Session(benchmark, arguments)
+
+
+def configure(arguments: argparse.Namespace) -> None:
+  """Settles device, precision and memory, before JAX starts its backend."""
   if arguments.peers:
     # Peers run in the same process, so they need memory, and as many threads as XLA.
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.45")
@@ -387,8 +394,6 @@ def session(benchmark: str, arguments: argparse.Namespace) -> Session:
     jax.config.update("jax_platforms", PLATFORMS[arguments.device])
   jax.config.update("jax_default_matmul_precision", arguments.precision)
   jax.config.update("jax_enable_compilation_cache", False)
-  check_device(arguments.device, jax.default_backend())
-  return Session(benchmark, arguments)
 
 
 def check_device(asked: str | None, found: str) -> None:
