@@ -4,9 +4,9 @@ With `--write` the result is written to jaxfer/kernels/conv/choices.json; with `
 from existing measurements. Each of the three maps of a convolution (`forward`, `transpose`, `weight_gradient`) is timed
 in every formulation, on the shapes of the five systems: once inside a loop of two (`lax.map`), because the maps run in
 loops over time steps, over the steps of an epoch, or over members, and once outside of a loop. `..._members` are the
-same maps for four members at once. The default of an operation is kept unless another formulation is at least 5 %
-faster. The implementation of a conv-RNN layer (scan, folded scan or Pallas kernels) is chosen from the records of
-`benchmarks.conv_rnn` in the same file.
+same maps for four members at once. The default of an operation is kept unless it takes at least 5 % longer than another
+formulation, or 20 % on CPU. The implementation of a conv-RNN layer (scan, folded scan or Pallas kernels) is chosen from
+the records of `benchmarks.conv_rnn` in the same file.
 """
 
 import dataclasses
@@ -29,7 +29,10 @@ from jaxfer.kernels.conv import choices, ops
 from jaxfer.kernels.conv.choices import Shape
 from jaxfer.kernels.conv.formulations import Padding, same_padding
 
-_LOOP, _MEMBERS, _GAIN, _BUDGET = 2, 4, 1.05, 1.0
+_LOOP, _MEMBERS, _BUDGET = 2, 4, 0.5
+# How many times slower than another formulation the default must be to be replaced. On CPU, where XLA calls a library
+# for its own convolutions, other formulations take longer to compile.
+_GAIN, _GAIN_ON_CPU = 1.05, 1.2
 _SCAN = choices.DEFAULTS["recurrence"]
 _OPERATIONS = ("forward", "transpose", "weight_gradient")
 
@@ -157,13 +160,13 @@ def settings_of(problem: Problem) -> dict[str, Any]:
 def options_of(problem: Problem) -> dict[str, Callable]:
   """Returns the formulations of the problem's operation."""
   s = problem.shape
-  settings: dict[str, Any] = {"strides": s.strides, "padding": problem.padding, "loop": s.loop}
+  settings: dict[str, Any] = {"strides": s.strides, "padding": problem.padding}
   if problem.operation == "forward":
     options = ops.forward_options(**settings)
   elif problem.operation == "transpose":
-    options = ops.transpose_options(problem.sizes[0], **settings)
+    options = ops.transpose_options(problem.sizes[0], loop=s.loop, **settings)
   else:
-    options = ops.weight_options(s.kernel_size, **settings)
+    options = ops.weight_options(s.kernel_size, loop=s.loop, **settings)
   if max(s.kernel_size) > 7:  # A thousand slices take minutes to compile; `folded` does the same with fewer.
     options.pop("patches")
     options.pop("shifts", None)
@@ -219,18 +222,21 @@ def _counts(record: records.Record) -> tuple[float, ...] | None:
   return None
 
 
-def _best(costs: Mapping[str, tuple[float, ...]], default: str) -> str:
+def _best(costs: Mapping[str, tuple[float, ...]], default: str, gain: float = _GAIN) -> str:
   """Returns the option with the smallest product of costs among those that beat the default in each, or the default."""
   better = {
     name: cost
     for name, cost in costs.items()
-    if default not in costs or all(d > _GAIN * c for d, c in zip(costs[default], cost, strict=True))
+    if default not in costs or all(d > gain * c for d, c in zip(costs[default], cost, strict=True))
   }
   return min(better, key=lambda name: math.prod(better[name])) if better else default
 
 
-def table_of(rows: Iterable[records.Record]) -> dict[str, list[dict[str, Any]]]:
-  """Returns, for each operation, the shapes with the choice and the costs behind it, from `choose` records."""
+def table_of(rows: Iterable[records.Record], gain: float = _GAIN) -> dict[str, list[dict[str, Any]]]:
+  """Returns, for each operation, the shapes with the choice and the costs behind it, from `choose` records.
+
+  The default is replaced if it costs more than `gain` times as much.
+  """
   cases: dict[str, tuple[Mapping[str, Any], dict[str, tuple[float, ...]]]] = {}
   for record in rows:
     if record["benchmark"] != "choose" or record["quick"]:
@@ -246,7 +252,7 @@ def table_of(rows: Iterable[records.Record]) -> dict[str, list[dict[str, Any]]]:
     found.setdefault(operation, []).append({
       **{field.name: settings[field.name] for field in dataclasses.fields(Shape)},
       "loop": bool(settings["loop"]),  # In older records, it is the number of iterations.
-      "formulation": _best(costs, choices.DEFAULTS[operation]),
+      "formulation": _best(costs, choices.DEFAULTS[operation], gain),
       **({"thousand_cycles": rounded} if len(ordered[0][1]) > 1
          else {"milliseconds": {name: cost for name, (cost,) in rounded.items()}}),
     })  # fmt: skip
@@ -332,7 +338,7 @@ def write(paths: Sequence[pathlib.Path]) -> None:
   every = [r for r in every if (r["environment"]["platform"], r["environment"]["device_kind"]) == device]
   latest = [r for r in every if r["benchmark"] == "choose"]
   platform = {"gpu": "cuda"}.get(environment["platform"], environment["platform"])
-  found = table_of(latest)
+  found = table_of(latest, _GAIN_ON_CPU if platform == "cpu" else _GAIN)
   found |= recurrences_of(every)
   table = json.loads(choices.TABLE.read_text())
   table["platforms"][platform] = {

@@ -33,6 +33,8 @@ def test_the_fastest_is_chosen_and_the_default_where_it_is_almost_as_fast():
   ])  # fmt: skip
   assert [row["formulation"] for row in table["forward"]] == ["patches", "xla"]
   assert list(table["forward"][0]["milliseconds"]) == ["patches", "shifts", "xla"]
+  slower = choose.table_of([record("forward", "xla", 3.0), record("forward", "patches", 2.0)], gain=1.6)
+  assert [row["formulation"] for row in slower["forward"]] == ["xla"]
   assert "weight_gradient" not in table  # Quick times are not used for choices.
 
 

@@ -37,7 +37,7 @@ TRANSPOSED = {
   "unequal strides": (1, 3, 4, 2, 2, (5, 2), (3, 1), ((0, 2), (1, 0)), (2, 0)),
 }
 STRIDE_1 = ("xla", "patches", "shifts", "rows", "patches_of_dy")
-STRIDED = ("xla", "patches", "dilated", "phases", "folded")
+STRIDED = ("xla", "patches", "phases", "folded")
 FORMULATIONS = {*STRIDE_1, *STRIDED}
 TOLERANCE = {jnp.float32: 1e-5, jnp.bfloat16: 2e-2}  # Relative to the largest value.
 

@@ -181,15 +181,6 @@ def _folded_kernel(kernel: jax.Array, strides: Pair) -> jax.Array:
   return kernel.reshape(*taps, -1, features)
 
 
-def folded_conv(
-  forward: Forward, x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding
-) -> jax.Array:
-  """Space to depth, followed by a convolution of stride 1 with a smaller, deeper kernel (padded with zeros)."""
-  size = output_size(x.shape[1:3], kernel.shape[:2], strides, padding)
-  kernel = _folded_kernel(kernel, strides)
-  return forward(_fold(x, kernel.shape[:2], size, strides, padding), kernel, (1, 1), ((0, 0), (0, 0)))
-
-
 # transpose: (dy, kernel, size, strides, padding) -> [batch, *size, channels]; strides and padding are those of the
 # convolution
 
@@ -217,15 +208,6 @@ def dilated_by_xla(
   return lax.conv_general_dilated(
     dy, flipped(kernel), (1, 1), pads, lhs_dilation=strides, dimension_numbers=_IMAGES
   )
-
-
-def dilated(
-  forward: Forward, dy: jax.Array, kernel: jax.Array, size: Pair, strides: Pair, padding: Padding
-) -> jax.Array:
-  """Inserts zeros between the pixels of dy, then convolves."""
-  pads = spread_padding(dy, kernel, size, strides, padding)
-  spread = lax.pad(dy, jnp.zeros((), dy.dtype), ((0, 0, 0), *((0, 0, s - 1) for s in strides), (0, 0, 0)))
-  return forward(spread, flipped(kernel), (1, 1), pads)
 
 
 def _phase(phase: int, k: int, stride: int, lo: int, small: int, full: int) -> tuple[int, Pair]:
@@ -268,7 +250,10 @@ def phases(
 def folded_transpose(
   forward: Forward, dy: jax.Array, kernel: jax.Array, size: Pair, strides: Pair, padding: Padding
 ) -> jax.Array:
-  """Computes the adjoint of `folded_conv`: a convolution of stride 1 gives the pixels within a stride as channels."""
+  """A convolution of stride 1 whose channels are the pixels within a stride, followed by depth to space.
+
+  It is the adjoint of space to depth and a convolution with a smaller, deeper kernel.
+  """
   folded = _folded_kernel(kernel, strides)
   taps, outputs = folded.shape[:2], dy.shape[1:3]
   before, after = ((k - 1, k - 1) for k in taps)
@@ -376,7 +361,7 @@ def folded_weights(
   strides: Pair,
   padding: Padding,
 ) -> jax.Array:
-  """Computes the weight gradient of `folded_conv`."""
+  """Space to depth of x, followed by the weight gradient of a smaller, deeper kernel at stride 1."""
   taps = _folded_taps(kernel_size, strides)
   x_folded = _fold(x, taps, (dy.shape[1], dy.shape[2]), strides, padding)
   d_kernel = weights(x_folded, dy, taps, (1, 1), ((0, 0), (0, 0)))

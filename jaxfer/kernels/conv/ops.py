@@ -93,8 +93,8 @@ def _with_members(operation: str, shape: Shape, options: Options, axes: tuple[Pa
   return run
 
 
-def forward_options(strides: Pair, padding: Padding, loop: bool) -> dict[str, Map]:
-  """Returns the formulations of (x, kernel) -> y. `loop` says whether they run inside a loop, here and below."""
+def forward_options(strides: Pair, padding: Padding) -> dict[str, Map]:
+  """Returns the formulations of (x, kernel) -> y."""
   settings: dict[str, Any] = {"strides": strides, "padding": padding}
   options: dict[str, Map] = {
     "xla": functools.partial(formulations.conv_reference, **settings),
@@ -103,18 +103,18 @@ def forward_options(strides: Pair, padding: Padding, loop: bool) -> dict[str, Ma
   if strides == (1, 1):
     options["shifts"] = functools.partial(formulations.shift_conv, padding=padding)
     options["rows"] = functools.partial(formulations.row_conv, padding=padding)
-  else:
-    options["folded"] = functools.partial(formulations.folded_conv, _forward_at(loop), **settings)
   return options
 
 
 def transpose_options(size: Pair, strides: Pair, padding: Padding, loop: bool) -> dict[str, Map]:
-  """Returns the formulations of (dy, kernel) -> x of `size`, if there is a stride."""
+  """Returns the formulations of (dy, kernel) -> x of `size`, if there is a stride.
+
+  `loop` says whether they run inside a loop, here and in `weight_options`.
+  """
   settings: dict[str, Any] = {"size": size, "strides": strides, "padding": padding}
-  forward = _forward_at(loop)
+  forward = functools.partial(_forward, loop=loop)
   return {
     "xla": functools.partial(formulations.dilated_by_xla, **settings),
-    "dilated": functools.partial(formulations.dilated, forward, **settings),
     "phases": functools.partial(formulations.phases, forward, **settings),
     "patches": functools.partial(formulations.phases, formulations.patch_conv, **settings),
     "folded": functools.partial(formulations.folded_transpose, forward, **settings),
@@ -143,12 +143,12 @@ def _forward(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding, l
   kernel_height, kernel_width, channels, features = kernel.shape
   size = output_size(x.shape[1:3], kernel.shape[:2], strides, padding)
   shape = Shape((kernel_height, kernel_width), strides, channels, features, math.prod(size), loop)
-  options = functools.partial(forward_options, strides, padding)
+
+  def options(loop: bool) -> dict[str, Map]:
+    del loop  # None of them consists of other convolutions.
+    return forward_options(strides, padding)
+
   return _with_members("forward", shape, options, ((0, 0), (3, 3)))(x, kernel)
-
-
-def _forward_at(loop: bool) -> formulations.Forward:
-  return functools.partial(_forward, loop=loop)
 
 
 def input_gradient(
