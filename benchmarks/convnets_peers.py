@@ -122,24 +122,9 @@ def torch(
   )
 
 
-def flax_with(flags: str, problem: Problem, inputs: Inputs, session: harness.Session) -> harness.Program:
-  """Prepares `flax` in a process with other XLA flags.
-
-  Raises:
-    harness.Missing: the session is not on a CPU, the only platform with these flags.
-  """
-  if session.platform != "cpu":
-    raise harness.Missing(f"{flags} is a flag for CPUs")
-  return elsewhere.with_flags(functools.partial(flax, problem, inputs, None), flags, session.arguments)
-
-
-# XLA on CPU runs some operations by YNNPACK, which is faster or slower than XLA's own code, depending on the shapes.
-_YNN = "--xla_cpu_experimental_ynn_fusion_type="
-
 PEERS: dict[str, Callable[..., harness.Program | harness.JaxProgram]] = {
   "flax": flax,
-  "flax_ynn_no_conv": functools.partial(flax_with, _YNN + "-individual_convolution"),
-  "flax_no_ynn": functools.partial(flax_with, _YNN),
+  **elsewhere.peers(flax),
   "torch": torch,
   "torch_channels_last": functools.partial(torch, channels_last=True),
   "torch_compile": functools.partial(torch, channels_last=True, compiled=True),

@@ -11,12 +11,34 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
+from typing import Any
 
 import jax
 
 from benchmarks import harness
 
 Prepare = Callable[[], harness.Program | harness.JaxProgram]
+# XLA on CPU runs some operations by YNNPACK, by default also convolutions, but not with the flags of `jaxfer.FLAGS`.
+_YNN = "--xla_cpu_experimental_ynn_fusion_type="
+_FLAGS = {"flax_ynn_conv": _YNN + "+individual_convolution", "flax_no_ynn": _YNN}
+
+
+def peers(flax: Callable[..., harness.JaxProgram]) -> dict[str, Callable[..., harness.Program]]:
+  """Returns stock Flax with other XLA flags for CPUs, by name.
+
+  Args:
+    flax: prepares stock Flax from (problem, inputs, None). It and its arguments must be picklable.
+
+  Returns:
+    functions (problem, inputs, session) that prepare a peer. They raise `harness.Missing` on other platforms.
+  """
+
+  def make(flags: str, problem: Any, inputs: Any, session: harness.Session) -> harness.Program:
+    if session.platform != "cpu":
+      raise harness.Missing(f"{flags} is a flag for CPUs")
+    return with_flags(functools.partial(flax, problem, inputs, None), flags, session.arguments)
+
+  return {name: functools.partial(make, flags) for name, flags in _FLAGS.items()}
 
 
 def with_flags(prepare: Prepare, flags: str, arguments: argparse.Namespace) -> harness.Program:

@@ -111,8 +111,9 @@ def devices(topology: str) -> tuple[jax.Device, ...]:
 def _place(lowered: jax.stages.Lowered, topology: str) -> pathlib.Path:
   """Returns the path of a cached program."""
   _, given = _dumps()
-  # That flag is only for CPUs.
-  own = os.environ.get("XLA_FLAGS", "").replace(jaxfer.RIGHT_REDUCTIONS, "").strip()
+  own = os.environ.get("XLA_FLAGS", "")
+  for flag in jaxfer.FLAGS.values():  # These are only for CPUs.
+    own = own.replace(flag, "").strip()
   flags = f"{given} {own}"
   # The numbers of functions depend on what was traced before them.
   symbols: dict[str, str] = {}

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import harness, torch_peer
+from benchmarks import elsewhere, harness, torch_peer
 from benchmarks.convnets_problem import stock
 from jaxfer.systems.identity_expression_vae import SYSTEM
 from jaxfer.systems.identity_expression_vae.model import LATENT, IdentityExpressionVAE
@@ -69,7 +69,7 @@ def problems(platform: str, quick: bool) -> list[Problem]:
 
 
 def inputs_of(problem: Problem) -> dict[str, Any]:
-  """Returns variables, a batch and its keys, and the noise [4, batch, 64] that the step draws from these."""
+  """Returns variables, a batch, the data of its keys, and the noise [4, batch, 64] that the step draws from these."""
   rng = np.random.default_rng(0)
   shape = problem.batch, problem.size, problem.size, 3
   batch = {name: rng.uniform(0, 1, shape).astype(np.float32) for name in ("image", "partner")}
@@ -82,7 +82,12 @@ def inputs_of(problem: Problem) -> dict[str, Any]:
 
   variables = jax.jit(problem.model.init)(jax.random.key(0), batch["image"])
   drawn = np.stack([noise(number) for number in range(4)])
-  return {"variables": variables, "batch": batch, "keys": keys, "noise": drawn}
+  return {
+    "variables": variables,
+    "batch": batch,
+    "keys": np.asarray(jax.random.key_data(keys)),
+    "noise": drawn,
+  }
 
 
 def named(out: tuple[Any, Any]) -> dict[str, Any]:
@@ -107,9 +112,16 @@ def prepare(problem: Problem, inputs: Mapping[str, Any], *, plain: bool = False)
     with nn.intercept_methods(stock):
       return engine.step(stage, State(trainable, frozen), batch, keys, context)
 
+  keys = jax.random.wrap_key_data(inputs["keys"])
   return harness.JaxProgram(
-    train, state.trainable, state.frozen, inputs["batch"], inputs["keys"], named=named, stepping=True
+    train, state.trainable, state.frozen, inputs["batch"], keys, named=named, stepping=True
   )
+
+
+def flax(problem: Problem, inputs: Mapping[str, Any], session: harness.Session | None) -> harness.JaxProgram:
+  """Prepares the engine's step with Flax's convolutions."""
+  del session
+  return prepare(problem, inputs, plain=True)
 
 
 def reference(problem: Problem, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -224,7 +236,8 @@ def torch(
 
 
 PEERS: dict[str, Callable[..., harness.Program | harness.JaxProgram]] = {
-  "flax": lambda problem, inputs, session: prepare(problem, inputs, plain=True),
+  "flax": flax,
+  **elsewhere.peers(flax),
   "torch": torch,
   "torch_channels_last": functools.partial(torch, channels_last=True),
   "torch_compile": functools.partial(torch, channels_last=True, compiled=True),
