@@ -152,6 +152,19 @@ def test_a_signal_to_one_process_stops_all_and_their_checkpoint_is_verified(tmp_
   assert any(name.startswith("state") and name.endswith("process_1") for name in recorded)
 
 
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 4)])
+def test_a_stopped_run_resumes_on_more_processes(tmp_path, config, before, after):
+  processes.run(1, tmp_path / "whole_log", training(config, tmp_path / "whole", distributed.LONG))
+  command = training(config, tmp_path / "cut", distributed.LONG)
+  started = processes.Started(before, tmp_path / "log", [*command, "execution.checkpoint_seconds=0.0"])
+  started.wait_for(0, "train   5/")
+  started.signal(0, signal.SIGTERM)
+  assert [one.code for one in started.end()] == [128 + signal.SIGTERM] * before
+  resumed = processes.run(after, tmp_path / "resumed", [*command, "--resume"])
+  assert f"processes {before} -> {after}" in resumed[0].out
+  assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
 @pytest.mark.parametrize(
   ("seeds", "more", "message"),
   [
