@@ -6,6 +6,7 @@ message to the process and back, a tenth of a millisecond.
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 import multiprocessing
 import os
@@ -36,6 +37,7 @@ def peers(flax: Callable[..., harness.JaxProgram]) -> dict[str, Callable[..., ha
   def make(flags: str, problem: Any, inputs: Any, session: harness.Session) -> harness.Program:
     if session.platform != "cpu":
       raise harness.Missing(f"{flags} is a flag for CPUs")
+    problem = dataclasses.replace(problem)  # Without cached properties, which cannot be pickled.
     return with_flags(functools.partial(flax, problem, inputs, None), flags, session.arguments)
 
   return {name: functools.partial(make, flags) for name, flags in _FLAGS.items()}
