@@ -36,7 +36,10 @@ COMPILED = (
     "two-stream conv-RNN, training step, bfloat16",
   ),
 )
-_NOTES = {"torch_channels_last": " (channels last)", "flax_unrolled": " (loop unrolled)"}
+_NOTES = {
+  "torch_channels_last": " (channels last)", "flax_unrolled": " (loop unrolled)",
+  "flax_ynn_conv": " (YNNPACK's convolutions)", "flax_no_ynn": " (without YNNPACK)",
+}  # fmt: skip
 
 
 def _best(latest: Latest, line: Line, names: Iterable[str], status: str) -> str:
@@ -55,7 +58,10 @@ def _best(latest: Latest, line: Line, names: Iterable[str], status: str) -> str:
 
 
 def measured(found: Sequence[Record]) -> str:
-  """Returns the median times of one results file: ours, and the fastest variant of PyTorch and of stock Flax."""
+  """Returns the median times of one results file: ours, and the fastest variant of PyTorch and of stock Flax.
+
+  It is empty if the file has none of the cases.
+  """
   latest, env = records.latest(found), found[-1]["environment"]
   device = env["cpu"] if env["platform"] == "cpu" else env["device_kind"]
   lines = [
@@ -66,9 +72,9 @@ def measured(found: Sequence[Record]) -> str:
     ours = _best(latest, line, ("jaxfer",), "ok")
     if ours != "-":
       torch = _best(latest, line, ("torch", "torch_channels_last"), "ok")
-      flax = _best(latest, line, ("flax", "flax_unrolled"), "ok")
+      flax = _best(latest, line, ("flax", "flax_unrolled", "flax_ynn_conv", "flax_no_ynn"), "ok")
       lines.append(f"| {line.words} | {ours} | {torch} | {flax} |")
-  return "\n".join(lines)
+  return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def compiled(found: Sequence[Record]) -> str:

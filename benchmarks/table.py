@@ -185,7 +185,7 @@ def page_texts(
   parts = [section(name, headlines(found) if only_headlines else found) for name, found in measured.items()]
   if with_papers:
     parts.append(papers([record for found in files.values() for record in found]))
-  speed = [speed_table.measured(found) for found in measured.values()]
+  speed = [text for found in measured.values() if (text := speed_table.measured(found))]
   merged = [record for found in compiled.values() for record in found]
   speed += [speed_table.compiled(merged)] * bool(merged)
   texts = {

@@ -19,7 +19,7 @@ _FUSIONS = "--xla_cpu_experimental_ynn_fusion_type"
 # Version 0.10.1 computes sums and maxima of matrix products wrongly on CPU (CHANGELOG, "Known faults of jaxlib"). All
 # kinds of fusion except "reduce" are correct.
 RIGHT_REDUCTIONS = f"{_FUSIONS}=LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_DOT"
-# XLA's own convolutions are faster: training steps of convolutional nets take 7 to 17 % less time than with YNNPACK's
+# XLA's own convolutions are faster: training steps of convolutional nets take 3 to 19 % less time than with YNNPACK's
 # (benchmarks/README.md). For version 0.10.1 they are absent from the list above.
 OWN_CONVOLUTIONS = f"{_FUSIONS}=-individual_convolution"
 # Only for versions that were tested with their flag, because XLA ends the process at a flag that it does not know.
