@@ -30,8 +30,8 @@ from jaxfer.kernels.conv.choices import Shape
 from jaxfer.kernels.conv.formulations import Padding, same_padding
 
 _LOOP, _MEMBERS, _BUDGET = 2, 4, 0.5
-# How many times slower than another formulation the default must be to be replaced. On CPU, where XLA calls a library
-# for its own convolutions, other formulations take longer to compile.
+# The default is replaced if its cost is more than this multiple of another formulation's. On CPU, formulations other
+# than XLA's convolution take longer to compile.
 _GAIN, _GAIN_ON_CPU = 1.05, 1.2
 _SCAN = choices.DEFAULTS["recurrence"]
 _OPERATIONS = ("forward", "transpose", "weight_gradient")

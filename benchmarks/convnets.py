@@ -14,9 +14,9 @@ landmark_fusion/train_step                     paper 002: the RGB net forward, A
 landmark_fusion/forward                        a test batch through all of it
 
 followed by /b<batch>-s<image size>[-w<width>]/<dtype>. Compared before timing: outputs, gradients, or loss and first
-momentum. "flax" is the same net with Flax's own convolutions, transposed convolutions and BatchNorm. On CPU, it also
-runs in processes with other XLA flags, with YNNPACK's convolutions ("flax_ynn_conv", XLA's default) and without YNNPACK
-("flax_no_ynn").
+momentum. "flax" is the same net with Flax's own convolutions, transposed convolutions and BatchNorm. On CPU, it is also
+timed in separate processes with other XLA flags: with YNNPACK's convolutions ("flax_ynn_conv", XLA's default), and
+without YNNPACK ("flax_no_ynn").
 """
 
 import dataclasses

@@ -296,7 +296,7 @@ def problems(platform: str, quick: bool) -> list[Problem]:
   vae = [Problem(VAE + net) for net in nets]
   if platform == "cpu":
     resnets = [Problem("resnet18", operation, 8, 112) for operation in STEP_AND_TEST]
-    resnets.append(Problem("resnet18", "train_step", 32, 112))  # The optimizer's share is smaller.
+    resnets.append(Problem("resnet18", "train_step", 32, 112))  # The optimizer takes a smaller share.
     return [*vae, Problem(VAE + "decoder", size=128), *resnets, Problem("resnet50", "train_step", 8, 112),
             *(Problem(FACE + depth, "train_step", 8, 112) for depth in ("18", "50")),
             *(Problem(FUSION, operation, 8, 224, num_classes=7) for operation in STEP_AND_TEST)]  # fmt: skip

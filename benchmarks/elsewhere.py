@@ -1,7 +1,7 @@
 """Runs a contender in a process of its own, with its own XLA flags, because XLA reads its flags once per process.
 
-The other process prepares the program when it starts, and then runs it once for each `call`. A call's time includes the
-message to the process and back, a tenth of a millisecond.
+The other process prepares the program when it starts, and then runs it once for each `call`. The time of a call
+includes the round trip of a message to that process, about 0.1 ms.
 """
 
 import argparse
@@ -19,7 +19,8 @@ import jax
 from benchmarks import harness
 
 Prepare = Callable[[], harness.Program | harness.JaxProgram]
-# XLA on CPU runs some operations by YNNPACK, by default also convolutions, but not with the flags of `jaxfer.FLAGS`.
+# On CPU, XLA runs some operations with YNNPACK. By default these include convolutions; the flags in `jaxfer.FLAGS`
+# exclude them.
 _YNN = "--xla_cpu_experimental_ynn_fusion_type="
 _FLAGS = {"flax_ynn_conv": _YNN + "+individual_convolution", "flax_no_ynn": _YNN}
 
@@ -28,19 +29,28 @@ def peers(flax: Callable[..., harness.JaxProgram]) -> dict[str, Callable[..., ha
   """Returns stock Flax with other XLA flags for CPUs, by name.
 
   Args:
-    flax: prepares stock Flax from (problem, inputs, None). It and its arguments must be picklable.
+    flax: prepares stock Flax from (problem, inputs, None). It must be picklable.
 
   Returns:
     functions (problem, inputs, session) that prepare a peer. They raise `harness.Missing` on other platforms.
   """
 
-  def make(flags: str, problem: Any, inputs: Any, session: harness.Session) -> harness.Program:
+  def make(flag: str, problem: Any, inputs: Any, session: harness.Session) -> harness.Program:
     if session.platform != "cpu":
-      raise harness.Missing(f"{flags} is a flag for CPUs")
-    problem = dataclasses.replace(problem)  # Without cached properties, which cannot be pickled.
-    return with_flags(functools.partial(flax, problem, inputs, None), flags, session.arguments)
+      raise harness.Missing(f"{flag} is a flag for CPUs")
+    others = [own for own in os.environ.get("XLA_FLAGS", "").split() if not own.startswith(_YNN)]
+    return with_flags(sendable(flax, problem, inputs), " ".join([*others, flag]), session.arguments)
 
-  return {name: functools.partial(make, flags) for name, flags in _FLAGS.items()}
+  return {name: functools.partial(make, flag) for name, flag in _FLAGS.items()}
+
+
+def sendable(flax: Callable[..., harness.JaxProgram], problem: Any, inputs: Any) -> Prepare:
+  """Returns flax(problem, inputs, None) as a function that can be pickled.
+
+  The problem is copied without its cached properties. The arrays are NumPy's, because unpickling those of JAX would
+  start JAX before it is configured.
+  """
+  return functools.partial(flax, dataclasses.replace(problem), jax.device_get(inputs), None)
 
 
 def with_flags(prepare: Prepare, flags: str, arguments: argparse.Namespace) -> harness.Program:
@@ -52,7 +62,8 @@ def with_flags(prepare: Prepare, flags: str, arguments: argparse.Namespace) -> h
     arguments: the session's arguments (`harness.parser`).
 
   Raises:
-    RuntimeError: the program could not be prepared; the message has the error.
+    harness.Missing: `prepare` raised it.
+    RuntimeError: the program could not be prepared or has failed; the message has the error.
   """
   spawn = multiprocessing.get_context("spawn")
   here, there = spawn.Pipe()
@@ -64,14 +75,16 @@ def with_flags(prepare: Prepare, flags: str, arguments: argparse.Namespace) -> h
   def ask(name: str):
     try:
       here.send(name)
-      value, error = here.recv()
-    except (EOFError, BrokenPipeError):
-      value, error = None, f"the process with XLA_FLAGS={flags} has ended"
+      value, missing, error = here.recv()
+    except (EOFError, OSError):
+      raise RuntimeError(f"the process with XLA_FLAGS={flags} has ended") from None
+    if missing is not None:
+      raise harness.Missing(missing)
     if error is not None:
       raise RuntimeError(error)
     return value
 
-  facts = ask("facts")
+  facts = {**ask("facts"), "xla_flags": flags}
   return harness.Program(functools.partial(ask, "call"), functools.partial(ask, "result"), facts)
 
 
@@ -88,8 +101,13 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 
 def _serve(connection: Connection, prepare: Prepare, arguments: argparse.Namespace) -> None:
-  """Answers each request with (value, error) until the other process closes the connection."""
+  """Answers each request with (value, reason why it is missing, error) until the other process ends the connection."""
   program = None
+  answers: dict[str, Callable[[Any], Any]] = {
+    "facts": lambda program: program.facts,
+    "result": lambda program: jax.device_get(dict(program.result())),
+    "call": lambda program: (program.call(), None)[1],
+  }
   while True:
     try:
       request = connection.recv()
@@ -99,8 +117,8 @@ def _serve(connection: Connection, prepare: Prepare, arguments: argparse.Namespa
       if program is None:
         harness.configure(arguments)
         program = prepare()
-      answers = {"facts": lambda p: p.facts, "result": lambda p: dict(p.result()), "call": lambda p: p.call()}
-      value = answers[request](program)
-      connection.send((None if request == "call" else jax.device_get(value), None))
+      connection.send((answers[request](program), None, None))
+    except harness.Missing as missing:
+      connection.send((None, str(missing), None))
     except Exception as failure:
-      connection.send((None, f"{type(failure).__name__}: {failure}"))
+      connection.send((None, None, f"{type(failure).__name__}: {failure}"))

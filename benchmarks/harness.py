@@ -49,7 +49,8 @@ class Program:
   Attributes:
     call: runs once, and returns when its work is done.
     result: returns arrays by name to compare with those of the reference; called once, before the first `call`.
-    facts: "lower_seconds", "compile_seconds", "memory", "flops_by_compiler", if known.
+    facts: "lower_seconds", "compile_seconds", "memory", "flops_by_compiler", if known; "xla_flags" if they differ from
+      those of this process.
   """
 
   call: Callable[[], Any]
@@ -319,6 +320,8 @@ class Session:
       return record, None
     facts = program.facts
     record |= {name: facts.get(name) for name in ("lower_seconds", "compile_seconds", "memory")}
+    if "xla_flags" in facts:
+      record["environment"] = {**record["environment"], "xla_flags": facts["xla_flags"]}
     if "flops_by_compiler" in facts:
       record["work"]["flops_by_compiler"] = facts["flops_by_compiler"]
     record["agreement"] = {

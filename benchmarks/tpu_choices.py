@@ -36,7 +36,7 @@ _SINGLE = [
   ("transpose", (32, 8, 1, 1, 11)),
   ("transpose", (3, 2, 1, 8, 28)),
 ]
-# ARM's gradient was not compiled as XLA's dilated convolution within 25 minutes.
+# XLA did not compile ARM's gradient as a dilated convolution within 25 minutes.
 _TOO_LONG = ("xla",)
 _MEMBER_SHAPES = [(3, 1, 32, 128, 32), (3, 2, 32, 64, 16)]
 

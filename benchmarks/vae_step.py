@@ -6,6 +6,8 @@ Ours uses the engine (`jaxfer.train.step.step`, jitted, state donated) and draws
 same noise. All terms of both losses and both gradients are compared before timing. Names of cases are:
 
 vae_step/b<batch>-s<image size>[-w<width>]/<dtype>
+
+Stock Flax is also timed with other XLA flags (see benchmarks.convnets).
 """
 
 import dataclasses

@@ -14,15 +14,15 @@ BROKEN_JAXLIB = {
   "0.10.2": "computes wrong numbers and crashes on CPU (jax-ml/jax#39103, jax-ml/jax#39257)",
   "0.11.0": "crashes on CPU (jax-ml/jax#39257)",
 }
-# XLA on CPU runs the operations that this flag names by the library YNNPACK.
+# On CPU, XLA uses the library YNNPACK for the operations that this flag lists.
 _FUSIONS = "--xla_cpu_experimental_ynn_fusion_type"
 # Version 0.10.1 computes sums and maxima of matrix products wrongly on CPU (CHANGELOG, "Known faults of jaxlib"). All
 # kinds of fusion except "reduce" are correct.
 RIGHT_REDUCTIONS = f"{_FUSIONS}=LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_DOT"
-# XLA's own convolutions are faster: training steps of convolutional nets take 3 to 19 % less time than with YNNPACK's
-# (benchmarks/README.md). For version 0.10.1 they are absent from the list above.
+# XLA's own convolutions are faster: with YNNPACK's, training steps of stock Flax's nets take 3 to 23 % longer
+# (benchmarks/README.md). The list for 0.10.1 above leaves out YNNPACK's convolutions too.
 OWN_CONVOLUTIONS = f"{_FUSIONS}=-individual_convolution"
-# Only for versions that were tested with their flag, because XLA ends the process at a flag that it does not know.
+# Only for versions that were tested with their flag, because XLA aborts the process if it does not know a flag.
 FLAGS = {"0.10.1": RIGHT_REDUCTIONS, "0.12.0.1": OWN_CONVOLUTIONS}
 
 

@@ -38,9 +38,12 @@ def test_the_installed_jaxlib_computes_the_programs_right():
   assert done.returncode == 0, f"jaxlib {importlib.metadata.version('jaxlib')}: {done.stderr[-1000:]}"
 
 
-def test_with_the_flag_that_jaxfer_sets_every_jaxlib_computes_them_right():
+@pytest.mark.parametrize(
+  "flag", [jaxfer.RIGHT_REDUCTIONS, jaxfer.FLAGS.get(importlib.metadata.version("jaxlib"), "")]
+)
+def test_with_the_flags_that_jaxfer_sets_they_are_right_too(flag):
   programs = jaxlib_programs.PROGRAMS | jaxlib_programs.DIRECT
-  done = run("tests/jaxlib_programs.py", *programs, XLA_FLAGS=jaxfer.RIGHT_REDUCTIONS)
+  done = run("tests/jaxlib_programs.py", *programs, XLA_FLAGS=flag)
   assert done.returncode == 0, f"jaxlib {importlib.metadata.version('jaxlib')}: {done.stderr[-1000:]}"
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from jaxfer.errors import UserError
 from jaxfer.kernels import conv_recurrence as recurrence
-from jaxfer.kernels.conv import formulations
+from jaxfer.kernels.conv import choices, formulations
 from jaxfer.kernels.conv_recurrence import Cell, reference
 
 FULL = {"temporal_gate": True, "temporal_skip": True, "spatial_skip": True}
@@ -238,6 +238,25 @@ def test_the_loops_hold_the_convolution_of_the_state_alone():
   assert count(reference.unroll, Cell("conv_lstm")) == 6
   for merge in ("input", "output"):
     assert count(recurrence.unroll, Cell("conv_lstm", **FULL, temporal_merge=merge)) == 6
+
+
+@pytest.mark.parametrize("checkpoint_every", [None, 2])
+def test_weight_gradients_are_inside_a_loop_only_with_checkpoints(checkpoint_every, monkeypatch):
+  loops = set()
+
+  def choose(platform, operation, shape, among):
+    if operation == "weight_gradient":
+      loops.add(shape.loop)
+    return choices.DEFAULTS[operation]
+
+  monkeypatch.setattr(choices, "choose", choose)
+  cell, x = Cell("conv_lstm", **FULL), clip(time=4)
+
+  def loss(params):
+    return recurrence.unroll(cell, params, x, checkpoint_every=checkpoint_every)[0].sum()
+
+  jax.eval_shape(jax.grad(loss), params_of(cell))
+  assert loops == {checkpoint_every is not None}
 
 
 def test_future_frames_do_not_reach_the_past():

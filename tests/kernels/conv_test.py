@@ -265,9 +265,14 @@ def test_a_choice_depends_on_the_loop(inside, asked):
   assert {loop for _, loop in asked} == {inside}
 
 
-def test_the_gradients_of_a_loop_count_as_inside_too(asked):
+@pytest.mark.parametrize("f", [convolution.conv, convolution.conv_transpose])
+def test_the_gradients_of_a_loop_count_as_inside_too(f, asked):
   x, w, *_ = arrays("stride skips the last column")
-  jax.eval_shape(jax.grad(lambda x, w: in_loop(lambda x: loss(x, w), x).sum(), (0, 1)), x, w)
+
+  def total(x, w):
+    return in_loop(lambda x: f(x, w, (2, 2), ((1, 1), (1, 1))).sum(), x).sum()
+
+  jax.eval_shape(jax.grad(total, (0, 1)), x, w)
   assert {operation for operation, _ in asked} == OPERATIONS
   assert {loop for _, loop in asked} == {True}
 

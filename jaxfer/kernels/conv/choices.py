@@ -1,10 +1,10 @@
 """Chooses the formulation of each operation from `choices.json`, which `python -m benchmarks.choose` writes.
 
-A row of the table is a measured shape and the formulation that was fastest for it. A shape gets the formulation of the
-nearest measured shape of the same operation: the distance is logarithmic in channels, features, output pixels and
-kernel area, and infinite between shapes with and without a stride. Shapes inside loops and outside of them have rows of
-their own, unless the platform was measured in only one way. Platforms that the table does not name use the default of
-each operation.
+A row of the table is a measured shape and the formulation to use for it. A shape gets the formulation of the nearest
+measured shape of the same operation: the distance is logarithmic in channels, features, output pixels and kernel area,
+and infinite between shapes with and without a stride. Rows measured inside a loop serve convolutions inside loops, and
+the others serve those outside. An operation with only one kind of row uses it for both. Platforms that the table does
+not name use the default of each operation.
 """
 
 import dataclasses

@@ -3,7 +3,7 @@
 `forward` convolves; `transpose` is its adjoint in the input (the gradient of a convolution, or the value of a
 transposed one); `weight_gradient` is the adjoint in the kernel. `ops` chooses among the formulations.
 
-XLA on CPU runs the weight gradient of a convolution inside a loop (time, `lax.map`, steps of an epoch) about thirty
+XLA on CPU runs the weight gradient of a convolution inside a loop (time, `lax.map`, steps of an epoch) about a hundred
 times slower than outside, and input-dilated convolutions slowly everywhere (also on GPU). The alternatives are matrix
 products over patches, for a few images at a time to stay in the cache, and transposed convolutions as one small
 convolution per phase of the stride, or as one convolution whose channels are the phases. The layout is: images [batch,
@@ -250,9 +250,9 @@ def phases(
 def folded_transpose(
   forward: Forward, dy: jax.Array, kernel: jax.Array, size: Pair, strides: Pair, padding: Padding
 ) -> jax.Array:
-  """A convolution of stride 1 whose channels are the pixels within a stride, followed by depth to space.
+  """Convolves at stride 1 with the pixels within a stride as channels, then applies depth to space.
 
-  It is the adjoint of space to depth and a convolution with a smaller, deeper kernel.
+  This is the adjoint of space to depth followed by a convolution with a smaller, deeper kernel.
   """
   folded = _folded_kernel(kernel, strides)
   taps, outputs = folded.shape[:2], dy.shape[1:3]
@@ -361,7 +361,7 @@ def folded_weights(
   strides: Pair,
   padding: Padding,
 ) -> jax.Array:
-  """Space to depth of x, followed by the weight gradient of a smaller, deeper kernel at stride 1."""
+  """Applies space to depth to x, and computes the weight gradient of a smaller, deeper kernel at stride 1."""
   taps = _folded_taps(kernel_size, strides)
   x_folded = _fold(x, taps, (dy.shape[1], dy.shape[2]), strides, padding)
   d_kernel = weights(x_folded, dy, taps, (1, 1), ((0, 0), (0, 0)))

@@ -1,7 +1,7 @@
 """Marks the bodies of loops, because XLA's own convolutions are slow inside loops on CPU but fast outside of them.
 
-A convolution is traced in the same way inside and outside a loop, so it cannot know where it will run. Whoever writes a
-loop therefore marks its body with `looped`.
+A convolution cannot tell whether it is traced inside a loop. Code that writes a loop must therefore wrap its body in
+`looped`.
 """
 
 import functools
@@ -18,12 +18,12 @@ _inside = jax.make_user_context(False)
 
 
 def inside_loop() -> bool:
-  """Whether the body of a loop is being traced."""
+  """Whether a body wrapped in `looped` is being traced."""
   return bool(_inside.value)
 
 
 def looped(body: Callable[P, T]) -> Callable[P, T]:
-  """Returns the body of a loop, such as that of `lax.scan`, with its convolutions chosen for the inside of a loop."""
+  """Wraps the body of a loop, such as that of `lax.scan`: its convolutions use the formulations chosen for loops."""
 
   @functools.wraps(body)
   def run(*args: P.args, **kwargs: P.kwargs) -> T:

@@ -1,8 +1,8 @@
-"""Convolution and transposed convolution whose values and gradients use the formulation that was measured as fastest.
+"""Convolution and transposed convolution whose values and gradients use the formulation that the choice table names.
 
 Both consist of the three linear maps of `formulations`. The formulation is chosen when the program is lowered
 (`lax.platform_dependent`), so one traced program can be exported for every platform. It also depends on whether the
-convolution was traced inside a loop (`loops`); its gradients then count as inside too. Under `vmap` (the members of a
+convolution was traced inside a loop (`loops`); its gradients use the same choice. Under `vmap` (the members of a
 study), shared arrays are not repeated: if members share the kernel, their images join the batch; if they share the
 images, their kernels become features side by side. If both differ, the table has a separate choice for n convolutions.
 """
@@ -23,7 +23,7 @@ from jaxfer.kernels.conv.formulations import Padding, Pair, output_size, same_pa
 from jaxfer.kernels.conv.loops import inside_loop, looped
 
 Map = Callable[[jax.Array, jax.Array], jax.Array]
-Options = Callable[[bool], Mapping[str, Map]]  # Maps whether they run inside a loop to formulations by name.
+Options = Callable[[bool], Mapping[str, Map]]  # Formulations by name, given whether they run inside a loop.
 
 
 def by_platform(operation: str, shape: Shape, options: Mapping[str, Callable], *arrays: Any) -> Any:
@@ -50,7 +50,7 @@ def member_ways(run: Map, options: Mapping[str, Map]) -> dict[str, Map]:
 
   Args:
     run: the map of one member inside a loop.
-    options: formulations of the map outside a loop by name.
+    options: formulations of the map by name.
   """
 
   @looped
@@ -70,7 +70,7 @@ def _with_members(operation: str, shape: Shape, options: Options, axes: tuple[Pa
   Args:
     operation: name of the operation in the table of choices.
     shape: shape of the convolution.
-    options: formulations by name, inside a loop or outside.
+    options: returns the formulations by name, given whether the operation runs inside a loop.
     axes: for each argument, a pair of axes for the case that only this argument differs between members: the axis of
       the argument in which members are put side by side, and the axis of the result in which they are then found.
   """
@@ -109,7 +109,7 @@ def forward_options(strides: Pair, padding: Padding) -> dict[str, Map]:
 def transpose_options(size: Pair, strides: Pair, padding: Padding, loop: bool) -> dict[str, Map]:
   """Returns the formulations of (dy, kernel) -> x of `size`, if there is a stride.
 
-  `loop` says whether they run inside a loop, here and in `weight_options`.
+  `loop` says whether the operation runs inside a loop.
   """
   settings: dict[str, Any] = {"size": size, "strides": strides, "padding": padding}
   forward = functools.partial(_forward, loop=loop)
@@ -122,7 +122,7 @@ def transpose_options(size: Pair, strides: Pair, padding: Padding, loop: bool) -
 
 
 def weight_options(kernel_size: Pair, strides: Pair, padding: Padding, loop: bool) -> dict[str, Map]:
-  """Returns the formulations of (x, dy) -> kernel."""
+  """Returns the formulations of (x, dy) -> kernel. `loop` says whether the operation runs inside a loop."""
   settings: dict[str, Any] = {"kernel_size": kernel_size, "strides": strides, "padding": padding}
   options: dict[str, Map] = {
     "xla": functools.partial(formulations.weights_by_xla, **settings),
@@ -145,7 +145,7 @@ def _forward(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding, l
   shape = Shape((kernel_height, kernel_width), strides, channels, features, math.prod(size), loop)
 
   def options(loop: bool) -> dict[str, Map]:
-    del loop  # None of them consists of other convolutions.
+    del loop  # No forward formulation calls another convolution.
     return forward_options(strides, padding)
 
   return _with_members("forward", shape, options, ((0, 0), (3, 3)))(x, kernel)
@@ -156,7 +156,7 @@ def input_gradient(
 ) -> jax.Array:
   """The adjoint of a convolution in x: [batch, out_height, out_width, features] -> [batch, *size, channels].
 
-  `loop` says whether it runs inside a loop; None stands for `inside_loop()`.
+  `loop` says whether it runs inside a loop. None uses `inside_loop()`.
   """
   loop = inside_loop() if loop is None else loop
   if strides == (1, 1):
@@ -173,7 +173,7 @@ def weight_gradient(
 ) -> jax.Array:
   """The adjoint of a convolution in the kernel: [*kernel_size, channels, features], float32 for all dtypes.
 
-  `loop` is that of `input_gradient`.
+  `loop` says whether it runs inside a loop. None uses `inside_loop()`.
   """
   loop = inside_loop() if loop is None else loop
   shape = Shape(kernel_size, strides, x.shape[3], dy.shape[3], math.prod(dy.shape[1:3]), loop)

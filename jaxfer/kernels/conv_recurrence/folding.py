@@ -13,6 +13,7 @@ is within two blocks, a third more products are needed, because two whole blocks
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import jax
@@ -109,12 +110,15 @@ def _with_halo(a: jax.Array, channels: int) -> jax.Array:
   return jnp.concatenate([a, after[..., :halo], before[..., reach * own - halo :]], axis=-1)
 
 
-def weight_gradient(x: jax.Array, dy: jax.Array, kernel: tuple[int, ...]) -> jax.Array:
-  """The adjoint of `conv` in the kernel, whose shape is given; float32 for all dtypes."""
+def weight_gradient(x: jax.Array, dy: jax.Array, kernel: tuple[int, ...], loop: bool) -> jax.Array:
+  """The adjoint of `conv` in the kernel, whose shape is given; float32 for all dtypes.
+
+  `loop` says whether it runs inside a loop.
+  """
   height, width, channels, _ = _plain(kernel, x.shape[-1])
   size = height, width
   padding = convolution.same_padding(size)
-  d_kernel = convolution.weight_gradient(_with_halo(x, channels), dy, size, (1, 1), padding)
+  d_kernel = convolution.weight_gradient(_with_halo(x, channels), dy, size, (1, 1), padding, loop)
   return d_kernel.reshape(kernel)
 
 
@@ -161,12 +165,17 @@ def parts(kernel: jax.Array, channels: int) -> list[Part]:
   return found
 
 
-def input_gradient(dy: jax.Array, kernel: list[Part], size: tuple[int, int]) -> jax.Array:
-  """The adjoint of `conv` in an image of `size` (height, blocks)."""
+def input_gradient(
+  dy: jax.Array, kernel: list[Part], size: tuple[int, int], loop: bool | None = None
+) -> jax.Array:
+  """The adjoint of `conv` in an image of `size` (height, blocks).
+
+  `loop` says whether it runs inside a loop. None uses `inside_loop()`.
+  """
   total = None
   for part in kernel:
     padding = convolution.same_padding(part.kernel.shape[:2])
-    d = convolution.input_gradient(dy, part.kernel, size, (1, 1), padding)
+    d = convolution.input_gradient(dy, part.kernel, size, (1, 1), padding, loop)
     if part.distance:
       after = np.arange(d.shape[-1]) < part.after
       d = jnp.where(after, _shifted(d, -part.distance), _shifted(d, part.distance))
@@ -175,24 +184,29 @@ def input_gradient(dy: jax.Array, kernel: list[Part], size: tuple[int, int]) -> 
   return total
 
 
-@jax.custom_vjp
 def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """Convolves an image with a plain kernel (`conv.conv`), or a folded image with a folded kernel."""
+  return _conv(x, kernel, convolution.inside_loop())
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv(x: jax.Array, kernel: jax.Array, loop: bool) -> jax.Array:
+  del loop  # The forward pass is traced where `conv` is called. The gradients may be traced elsewhere.
   kernel = kernel.reshape(_plain(kernel.shape, x.shape[-1]))
   return convolution.conv(_with_halo(x, kernel.shape[2]), kernel)
 
 
-def _conv_forward(x, kernel):
-  return conv(x, kernel), (x, kernel)
+def _conv_forward(x, kernel, loop):
+  return _conv(x, kernel, loop), (x, kernel)
 
 
-def _conv_backward(residuals, dy):
+def _conv_backward(loop, residuals, dy):
   x, kernel = residuals
-  d_x = input_gradient(dy, parts(kernel, x.shape[-1]), x.shape[1:3])
-  return d_x, weight_gradient(x, dy, kernel.shape).astype(kernel.dtype)
+  d_x = input_gradient(dy, parts(kernel, x.shape[-1]), x.shape[1:3], loop)
+  return d_x, weight_gradient(x, dy, kernel.shape, loop).astype(kernel.dtype)
 
 
-conv.defvjp(_conv_forward, _conv_backward)
+_conv.defvjp(_conv_forward, _conv_backward)
 
 
 @jax.custom_vjp

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxfer.kernels.conv import looped
+from jaxfer.kernels.conv import inside_loop, looped
 from jaxfer.kernels.conv_recurrence import folding
 
 Carry = Any
@@ -28,7 +28,6 @@ Affine = Callable[[str, jax.Array], jax.Array]
 Step = Callable[[Carry, Affine, Mapping[str, jax.Array]], tuple[Carry, jax.Array]]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def scan(
   step: Step,
   recompute: bool,
@@ -57,7 +56,13 @@ def scan(
   Returns:
     outputs [time, batch, ...] and the state after the last step.
   """
-  del recompute
+  return _scan(step, recompute, inside_loop(), kernels, biases, constants, inputs, carry, mask)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _scan(step, recompute, loop, kernels, biases, constants, inputs, carry, mask):
+  """Runs `scan`. `loop` says whether the scan itself is inside a loop, where its weight gradients then run too."""
+  del recompute, loop
   return _run(step, lambda carry, values: None, kernels, biases, constants, inputs, carry, mask)[:2]
 
 
@@ -99,7 +104,9 @@ def _run(step, keep, kernels, biases, constants, inputs, carry, mask):
   return outputs, last, kept
 
 
-def _forward(step, recompute, kernels, biases, constants, inputs, carry, mask):
+def _forward(step, recompute, loop, kernels, biases, constants, inputs, carry, mask):
+  del loop
+
   def keep(carry, values):
     return carry, {} if recompute else values
 
@@ -148,7 +155,7 @@ def _scan_in_place(body, state, buffers, xs, *, reverse=False):
   return state, buffers, ys
 
 
-def _backward(step, recompute, residuals, cotangents):
+def _backward(step, recompute, loop, residuals, cotangents):
   kernels, biases, constants, inputs, kept, carries, mask = residuals
   d_outputs, d_last = cotangents
   if recompute:
@@ -199,7 +206,7 @@ def _backward(step, recompute, residuals, cotangents):
 
   d_kernels = {
     name: folding.weight_gradient(
-      over_time_and_batch(reads[name]), over_time_and_batch(d_values[name]), kernel.shape
+      over_time_and_batch(reads[name]), over_time_and_batch(d_values[name]), kernel.shape, loop
     ).astype(kernel.dtype)
     for name, kernel in kernels.items()
   }
@@ -210,4 +217,4 @@ def _backward(step, recompute, residuals, cotangents):
   return d_kernels, d_biases, d_constants, {name: d_values[name] for name in inputs}, d_carry, None
 
 
-scan.defvjp(_forward, _backward)
+_scan.defvjp(_forward, _backward)
