@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import multiprocessing
@@ -188,7 +189,10 @@ def _results(stills: Sequence[Still], cut: Cut | None, few: int) -> Iterator[Res
       "`if __name__ == '__main__':`"
     ) from error
   finally:
-    pool.shutdown(cancel_futures=True)
+    # If the command is interrupted, Python may close this generator only at its end, after the pool's own thread has
+    # closed the pool's queues.
+    with contextlib.suppress(OSError):
+      pool.shutdown(cancel_futures=True)
 
 
 def _start_server() -> None:
