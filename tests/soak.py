@@ -43,9 +43,9 @@ from jaxfer.study import run, study
 from tests.faults import ROOT, STUDY, TRAIN
 from tests.reliability import environment
 
-# Share by which each measure may grow from the middle third to the last.
+# Share by which each measure may grow from the middle third to the last. A pool may have one thread more for minutes.
 ALLOWED = {
-  "resident_mib": 0.02, "open_files": 0.0, "threads": 0.0, "arrays": 0.0, "programs": 0.0,
+  "resident_mib": 0.02, "open_files": 0.0, "threads": 0.02, "arrays": 0.0, "programs": 0.0,
   "cpu_seconds": 0.1, "compiled": 0.0,
 }  # fmt: skip
 COSTS = (
