@@ -19,7 +19,7 @@ _FUSIONS = "--xla_cpu_experimental_ynn_fusion_type"
 # Version 0.10.1 computes sums and maxima of matrix products wrongly on CPU (CHANGELOG, "Known faults of jaxlib"). All
 # kinds of fusion except "reduce" are correct.
 RIGHT_REDUCTIONS = f"{_FUSIONS}=LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_DOT"
-# XLA's own convolutions are faster: with YNNPACK's, training steps of stock Flax's nets take 3 to 23 % longer
+# XLA's own convolutions are faster: with YNNPACK's, training steps of stock Flax's nets take 1 to 23 % longer
 # (benchmarks/README.md). The list for 0.10.1 above leaves out YNNPACK's convolutions too.
 OWN_CONVOLUTIONS = f"{_FUSIONS}=-individual_convolution"
 # Only for versions that were tested with their flag, because XLA aborts the process if it does not know a flag.
