@@ -189,9 +189,9 @@ def _results(stills: Sequence[Still], cut: Cut | None, few: int) -> Iterator[Res
       "`if __name__ == '__main__':`"
     ) from error
   finally:
-    # If the command is interrupted, Python may close this generator only at its end, after the pool's own thread has
-    # closed the pool's queues.
-    with contextlib.suppress(OSError):
+    # If the command is interrupted, Python may close this generator only at its end: after the pool's own thread has
+    # closed the pool's queues (OSError), or in that thread, which cannot wait for itself (RuntimeError).
+    with contextlib.suppress(OSError, RuntimeError):
       pool.shutdown(cancel_futures=True)
 
 
