@@ -39,7 +39,7 @@ def test_the_installed_jaxlib_computes_the_programs_right():
 
 
 @pytest.mark.parametrize(
-  "flag", [jaxfer.RIGHT_REDUCTIONS, jaxfer.FLAGS.get(importlib.metadata.version("jaxlib"), "")]
+  "flag", sorted({jaxfer.RIGHT_REDUCTIONS, jaxfer.FLAGS.get(importlib.metadata.version("jaxlib"), "")})
 )
 def test_with_the_flags_that_jaxfer_sets_they_are_right_too(flag):
   programs = jaxlib_programs.PROGRAMS | jaxlib_programs.DIRECT

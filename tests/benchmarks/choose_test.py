@@ -152,9 +152,8 @@ def test_a_shape_has_rows_inside_a_loop_and_outside_of_it():
 
 def test_the_loop_doubles_the_work_and_members_multiply_it():
   outside = choose.Problem("forward", SHAPE, 2, "float32")
-  flops = (
-    2 * 2 * 64 * 9 * 8 * 16
-  )  # Multiplications and additions, images, pixels, kernel, channels, features.
+  # Multiplications and additions, images, pixels, kernel, channels, features.
+  flops = 2 * 2 * 64 * 9 * 8 * 16
   inside = dataclasses.replace(outside, shape=dataclasses.replace(SHAPE, loop=True))
   assert (outside.flops, inside.flops) == (flops, 2 * flops)
   assert dataclasses.replace(inside, members=3).flops == 6 * flops

@@ -114,9 +114,8 @@ def test_a_sweep_leaves_out_what_is_on_record_and_takes_the_first_alone(tmp_path
 
   def sweep(*flags):
     measured.clear()
-    monkeypatch.setattr(
-      harness, "configure", lambda arguments: None
-    )  # It would also configure the other tests.
+    # It would also configure the other tests.
+    monkeypatch.setattr(harness, "configure", lambda arguments: None)
     monkeypatch.setattr("sys.argv", ["sweep", f"--output={path}", "--quick", "--continue", *flags])
     monkeypatch.setattr(machine, "environment", lambda: ENVIRONMENT)
     monkeypatch.setattr(machine, "ceilings", lambda quick: CEILINGS)

@@ -152,13 +152,12 @@ def _forward(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding, l
 
 
 def input_gradient(
-  dy: jax.Array, kernel: jax.Array, size: Pair, strides: Pair, padding: Padding, loop: bool | None = None
+  dy: jax.Array, kernel: jax.Array, size: Pair, strides: Pair, padding: Padding, loop: bool
 ) -> jax.Array:
   """The adjoint of a convolution in x: [batch, out_height, out_width, features] -> [batch, *size, channels].
 
-  `loop` says whether it runs inside a loop. None uses `inside_loop()`.
+  `loop` says whether it runs inside a loop.
   """
-  loop = inside_loop() if loop is None else loop
   if strides == (1, 1):
     pads = formulations.spread_padding(dy, kernel, size, strides, padding)
     return _forward(dy, formulations.flipped(kernel), strides, pads, loop)
@@ -169,13 +168,12 @@ def input_gradient(
 
 
 def weight_gradient(
-  x: jax.Array, dy: jax.Array, kernel_size: Pair, strides: Pair, padding: Padding, loop: bool | None = None
+  x: jax.Array, dy: jax.Array, kernel_size: Pair, strides: Pair, padding: Padding, loop: bool
 ) -> jax.Array:
   """The adjoint of a convolution in the kernel: [*kernel_size, channels, features], float32 for all dtypes.
 
-  `loop` says whether it runs inside a loop. None uses `inside_loop()`.
+  `loop` says whether it runs inside a loop.
   """
-  loop = inside_loop() if loop is None else loop
   shape = Shape(kernel_size, strides, x.shape[3], dy.shape[3], math.prod(dy.shape[1:3]), loop)
   options = functools.partial(weight_options, kernel_size, strides, padding)
   with jax.named_scope("weight_gradient"):

@@ -165,12 +165,10 @@ def parts(kernel: jax.Array, channels: int) -> list[Part]:
   return found
 
 
-def input_gradient(
-  dy: jax.Array, kernel: list[Part], size: tuple[int, int], loop: bool | None = None
-) -> jax.Array:
+def input_gradient(dy: jax.Array, kernel: list[Part], size: tuple[int, int], loop: bool) -> jax.Array:
   """The adjoint of `conv` in an image of `size` (height, blocks).
 
-  `loop` says whether it runs inside a loop. None uses `inside_loop()`.
+  `loop` says whether it runs inside a loop.
   """
   total = None
   for part in kernel:

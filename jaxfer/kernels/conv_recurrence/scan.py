@@ -130,7 +130,11 @@ def _known_forward(value, s, kernel):
 def _known_backward(residuals, d_value):
   size, kernel = residuals
   # The gradient of the kernel is computed later; nothing reads these zeros, and XLA removes them.
-  return d_value, folding.input_gradient(d_value, kernel, size), jax.tree.map(jnp.zeros_like, kernel)
+  return (
+    d_value,
+    folding.input_gradient(d_value, kernel, size, loop=True),
+    jax.tree.map(jnp.zeros_like, kernel),
+  )
 
 
 _known.defvjp(_known_forward, _known_backward)
