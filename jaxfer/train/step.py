@@ -31,6 +31,15 @@ def _ratio(total: jax.Array, weight: jax.Array) -> jax.Array:
   return jnp.where(weight > 0, total / jnp.where(weight > 0, weight, 1), 0)
 
 
+def _finite(tree: PyTree) -> jax.Array:
+  """Returns whether all values are finite: [] bool. Sums beyond the range of float32 do not count as finite.
+
+  XLA makes fewer kernels of these sums than of a norm, so a step of ResNet18 compiles in 5/6 of the time.
+  """
+  sums = [leaf.sum(tuple(range(leaf.ndim - 1))) for leaf in map(jnp.atleast_1d, jax.tree.leaves(tree))]
+  return jnp.isfinite(jnp.concatenate(sums)).all()
+
+
 def step(
   stage: Stage,
   state: State,
@@ -71,7 +80,7 @@ def step(
           grads, trainable.optimizers[update.name], params, hparams=context.hparams
         )
         params = optax.apply_updates(params, changes)
-    finite &= jnp.isfinite(optax.tree.norm(grads)) & jnp.isfinite(sum(sums[name][0] for name in out.loss))
+    finite &= _finite([grads, [sums[name][0] for name in out.loss]])
     metrics |= {f"{update.name}/{name}": pair for name, pair in sums.items()}
     trainable = dataclasses.replace(
       trainable,
@@ -84,13 +93,13 @@ def step(
     with jax.named_scope("average"):
       moved = moved_average(kept_variables(trainable), trainable.variables, stage.ema, trainable.step)
     trainable = dataclasses.replace(trainable, optimizers={**trainable.optimizers, AVERAGE: moved})
-  kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), trainable, state.trainable)
-  trainable = dataclasses.replace(kept, finite=finite)
-  if active is None:
-    return trainable, metrics
-  active &= state.trainable.finite
-  trainable = jax.tree.map(lambda new, old: jnp.where(active, new, old), trainable, state.trainable)
-  return trainable, jax.tree.map(lambda a: jnp.where(active, a, 0), metrics)
+  moves = finite
+  if active is not None:
+    active &= state.trainable.finite
+    moves, finite = active & finite, jnp.where(active, finite, state.trainable.finite)
+    metrics = jax.tree.map(lambda a: jnp.where(active, a, 0), metrics)
+  kept = jax.tree.map(lambda new, old: jnp.where(moves, new, old), trainable, state.trainable)
+  return dataclasses.replace(kept, finite=finite), metrics
 
 
 def _objective(
