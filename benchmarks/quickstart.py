@@ -65,6 +65,7 @@ def measure(session: harness.Session, config: RunConfig) -> None:
     settings=options,
     work={"samples": stage.epochs * member.plan.steps * config.batch_size},
     tolerance=1.0 if session.quick else 1 - _TIMES_CHANCE * chance,
+    dtype=own.config.dtype,
   )
   if session.recorded(case.name, ["jaxfer"]) is not None:
     return

@@ -105,7 +105,9 @@ class RunConfig:
     batch_size: number of examples in a training batch, over all devices.
     remainder: what happens to the last batch of an epoch: "wrap" fills it with examples from the start of the epoch,
       "drop" leaves it out.
-    dtype: dtype of the model's computation. Parameters are float32.
+    dtype: dtype of the model's computation. Parameters, statistics and losses are float32. "auto" is replaced when a
+      command starts to train, see `study.task.with_dtype`, so the config in the work directory names the dtype. To
+      resume a run on another kind of device, give that dtype.
     seed: seed of the initial parameters, the order of the examples, and all other random numbers.
     init_from: folder of weights to start from: the output of `jaxfer convert`, or the folder `weights` of a finished
       training. The system determines which submodules are loaded. None starts from initial values.
@@ -120,7 +122,7 @@ class RunConfig:
   split: Split = Split()
   batch_size: Units = 16
   remainder: Literal["drop", "wrap"] = "wrap"
-  dtype: Literal["float32", "bfloat16"] = "float32"
+  dtype: Literal["auto", "float32", "bfloat16"] = "auto"
   seed: Seed = 0
   init_from: str | None = None
   execution: Execution = Execution()

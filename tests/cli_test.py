@@ -71,6 +71,7 @@ def test_training_leaves_metrics_figures_and_a_checkpoint(trained):
   assert result["count"] == 14 == np.sum(result["confusion"])
   assert result["correct"] == np.trace(result["confusion"])
   assert result["published"] == {"enhanced ConvLSTM": 296 / 327}
+  assert config.from_json((trained / "config.json").read_text()).dtype == "float32"  # And not "auto".
   for name in ("confusion.png", "curves.png", "examples.png", "gates.png"):
     assert (trained / name).read_bytes()[:4] == b"\x89PNG"
   assert (trained / "report.html").read_text().startswith("<!doctype html>")

@@ -19,7 +19,7 @@ from jaxfer.study import evaluation, given, record, together, trainings
 from jaxfer.study.evaluation import Evaluated
 from jaxfer.study.inputs import description
 from jaxfer.study.split import folds_of
-from jaxfer.study.task import options_of, relabelled
+from jaxfer.study.task import options_of, relabelled, with_dtype
 from jaxfer.train import processes
 from jaxfer.train.checkpoint import exists
 from jaxfer.train.members import Result
@@ -54,7 +54,7 @@ def train(
       finite.
     Interrupted: SIGTERM or SIGINT arrived. The state has been saved.
   """
-  configuration.check(config, options_of)
+  config = with_dtype(configuration.check(config, options_of))
   together.check_program({"": config}, resume=resume)
   with together.hold(workdir, folders.hold(workdir, folders.RUN, data_dir, log)):
     begun = processes.decided(lambda: _begun(config, workdir, resume))

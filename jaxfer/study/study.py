@@ -21,7 +21,7 @@ from jaxfer.errors import UserError
 from jaxfer.report import study as report
 from jaxfer.study import given, record, table, together, variants
 from jaxfer.study.pretraining import Source, pretrainings, timing
-from jaxfer.study.task import Task, options_of, task_of
+from jaxfer.study.task import Task, options_of, task_of, with_dtype
 from jaxfer.systems import SYSTEMS
 from jaxfer.train import processes
 
@@ -64,6 +64,10 @@ def run(
     Interrupted: SIGTERM or SIGINT arrived. The state has been saved.
   """
   study, rows = configuration.resolve(study, preset, assignments, options_of)
+  study = dataclasses.replace(
+    study, base=with_dtype(study.base)
+  )  # The pre-trainings are derived from the base.
+  rows = {name: with_dtype(config) for name, config in rows.items()}
   configs = {f"row '{name}' with ": config for name, config in rows.items()}
   together.check_program(configs, seeds=list(study.named_seeds), resume=resume)
   with together.hold(workdir, folders.hold(workdir, folders.STUDY, data_dir, log)):

@@ -85,6 +85,8 @@ class System:
       drawn at random.
     label_free: names of submodules that do not depend on the classes, so that they can be loaded from a training with
       other classes. A path such as "rgb/trunk" names a part that can be loaded without the rest of its submodule.
+    bfloat16: whether trainings compute in bfloat16 on accelerators unless the config gives a dtype. It is true if
+      `benchmarks.precision` found that the accuracy is not lower than in float32.
     figure_options: options of `figures` that a config may set, by name, with their types and ranges.
   """
 
@@ -96,6 +98,7 @@ class System:
   test_batch: int | None = None
   batch_dependent: bool = False
   label_free: Sequence[str] = ()
+  bfloat16: bool = False
   figure_options: Options = {}
 
   # A method (model, steps, *, options) -> (stages, hyperparameters by name), where `steps` is the number of batches per
