@@ -22,3 +22,12 @@ def test_every_compiled_step_has_a_row():
   rows = re.findall(r"^\| ([^|]+) \| \d+ \|", scaling.efficiencies(), re.M)
   assert rows == [system.words for system in scaling.SYSTEMS]
   assert {system.name for system in scaling.SYSTEMS} == set(tpu_mesh.CASES)
+
+
+def test_every_step_exchanges_the_same_data_on_16_chips_as_on_4():
+  made = scaling.compiled()
+  for system in scaling.SYSTEMS:
+    four, sixteen = (
+      made[f"v5e:{side}x{side}/{system.name}/batch divided among {side * side}"] for side in (2, 4)
+    )
+    assert tpu_mesh.summary(four) == tpu_mesh.summary(sixteen), system.name
