@@ -133,6 +133,7 @@ class ElderlyTransferSystem(System):
     "paper 004: 768 test images of elderly people, nine classes (counts follow from the printed rates)"
   )
   paper_data = "nagoya"
+  bfloat16 = True
   published = _published()
   test_batch = 64
   label_free = ("trunk",)

@@ -50,6 +50,7 @@ class IdentityExpressionSystem(System):
   models = {"conditional_vae": ConditionalVAE, "identity_expression_vae": IdentityExpressionVAE, "vae": VAE}
   citation = "paper 003, Table 3: 195 test images of 7 people from MUG and CK+"
   paper_data = "paper003"
+  bfloat16 = True
   paper_options = {"use": "both"}
   test_batch = 64
 

@@ -193,6 +193,7 @@ class LandmarkFusionSystem(System):
   models = {"landmark_fusion": LandmarkFusion}
   citation = "paper 002, Tables 5 and 6: RAF-DB, 3068 test images"
   paper_data = "raf_db"
+  bfloat16 = True
   paper_options = {"subset": "basic"}
   published = CONDITIONS
   test_batch = 64

@@ -67,6 +67,7 @@ class StackedAutoencoderSystem(System):
   models = {"stacked_autoencoder": StackedAutoencoder}
   citation = "paper 000, Table 2: JAFFE, CK, MSFDE and KDEF mixed, 70 of 1611 images tested, six seeds"
   paper_data = "paper000"
+  bfloat16 = True
   paper_options = {"jaffe_labels": "rated"}
   figure_options = {
     "percentile": Annotated[float, Range(0, 100)],

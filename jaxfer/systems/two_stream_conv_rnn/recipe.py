@@ -35,6 +35,7 @@ class TwoStreamSystem(System):
   models = {"two_stream_conv_rnn": TwoStreamConvRNN}
   citation = "paper 001, Table 1: CK+, ten person-independent folds, pooled"
   paper_data = "ckplus"
+  bfloat16 = True
   published = published.VARIANTS
 
   def to_arrays(self, records: Records) -> dict[str, np.ndarray]:
