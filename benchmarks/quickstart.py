@@ -61,7 +61,7 @@ def measure(session: harness.Session, config: RunConfig) -> None:
     "batch": config.batch_size,
   }
   case = harness.Case(
-    name=f"training/epochs{stage.epochs}",
+    name=f"training/epochs{stage.epochs}/{own.config.dtype}",
     settings=options,
     work={"samples": stage.epochs * member.plan.steps * config.batch_size},
     tolerance=1.0 if session.quick else 1 - _TIMES_CHANCE * chance,

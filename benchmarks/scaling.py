@@ -160,8 +160,8 @@ The estimate assumes that an all-reduce of B bytes over n chips moves 2 B (n - 1
 
 {efficiencies()}
 
-XLA combines the sums of the gradients of all layers. Each step exchanges the same data on 4 x 4 as on 2 x 2, from which
-the estimates are made.
+XLA combines the sums of the gradients of all layers. Each step exchanges the same data on 4 x 4 as on 2 x 2. The
+estimates use the programs for 2 x 2.
 
 Trainings that run side by side exchange nothing (`benchmarks/README.md`, "Several chips"). A study with at least as
 many trainings as chips is therefore expected to lose time only while it waits for the slowest training. The ResNets

@@ -105,9 +105,9 @@ class RunConfig:
     batch_size: number of examples in a training batch, over all devices.
     remainder: what happens to the last batch of an epoch: "wrap" fills it with examples from the start of the epoch,
       "drop" leaves it out.
-    dtype: dtype of the model's computation. Parameters, statistics and losses are float32. "auto" is replaced when a
-      command starts to train, see `study.task.with_dtype`, so the config in the work directory names the dtype. To
-      resume a run on another kind of device, give that dtype.
+    dtype: dtype of the model's computation. Parameters, statistics and losses are float32. "auto" means bfloat16 on
+      accelerators and float32 elsewhere, see `study.task.with_dtype`. The work directory records the chosen dtype, and
+      a training that is resumed keeps it on every device.
     seed: seed of the initial parameters, the order of the examples, and all other random numbers.
     init_from: folder of weights to start from: the output of `jaxfer convert`, or the folder `weights` of a finished
       training. The system determines which submodules are loaded. None starts from initial values.

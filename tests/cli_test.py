@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from jaxfer import cli, config
-from jaxfer.study import trainings
+from jaxfer.study import task, trainings
 from jaxfer.systems import SYSTEMS
 from jaxfer.train.trainer import Trainer
 
@@ -232,6 +232,13 @@ def test_resuming_with_another_configuration_leaves_the_record_as_it_was(trained
   before = (trained / "config.json").read_text()
   assert jaxfer("train", *TINY, "seed=5", "--resume", "--workdir", trained, "--data-dir", data_dir) == 2
   assert "another configuration (seed differ)" in capsys.readouterr().err
+  assert (trained / "config.json").read_text() == before
+
+
+def test_a_run_resumes_in_its_own_dtype_on_a_device_with_another_default(trained, data_dir, monkeypatch):
+  monkeypatch.setattr(task, "_fast_in_bfloat16", lambda device: True)
+  before = (trained / "config.json").read_text()
+  assert jaxfer("train", *TINY, "--resume", "--workdir", trained, "--data-dir", data_dir) == 0
   assert (trained / "config.json").read_text() == before
 
 

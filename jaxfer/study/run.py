@@ -54,9 +54,10 @@ def train(
       finite.
     Interrupted: SIGTERM or SIGINT arrived. The state has been saved.
   """
-  config = with_dtype(configuration.check(config, options_of))
+  configuration.check(config, options_of)
   together.check_program({"": config}, resume=resume)
   with together.hold(workdir, folders.hold(workdir, folders.RUN, data_dir, log)):
+    config = with_dtype(config, processes.decided(lambda: _dtype(workdir) if resume else None))
     begun = processes.decided(lambda: _begun(config, workdir, resume))
     data = together.load(config, data_dir)
     processes.alone(lambda: _record(config, workdir, data, begun), None)
@@ -68,6 +69,11 @@ def train(
     return processes.alone(
       lambda: _evaluate(config, workdir, run, results, trainer.description, log), dict[str, Any]()
     )
+
+
+def _dtype(workdir: pathlib.Path) -> str | None:
+  """Returns the dtype of the run in `workdir`, if there is one."""
+  return record.config_of(workdir).dtype if (workdir / folders.RUN).exists() else None
 
 
 def _begun(config: RunConfig, workdir: pathlib.Path, resume: bool) -> bool:

@@ -25,6 +25,8 @@ from jaxfer.study.task import Task, options_of, task_of, with_dtype
 from jaxfer.systems import SYSTEMS
 from jaxfer.train import processes
 
+_RESTORE = "put it back from a copy, or choose another --workdir"
+
 
 def run(
   study: StudyConfig,
@@ -64,17 +66,43 @@ def run(
     Interrupted: SIGTERM or SIGINT arrived. The state has been saved.
   """
   study, rows = configuration.resolve(study, preset, assignments, options_of)
-  study = dataclasses.replace(
-    study, base=with_dtype(study.base)
-  )  # The pre-trainings are derived from the base.
-  rows = {name: with_dtype(config) for name, config in rows.items()}
   configs = {f"row '{name}' with ": config for name, config in rows.items()}
   together.check_program(configs, seeds=list(study.named_seeds), resume=resume)
   with together.hold(workdir, folders.hold(workdir, folders.STUDY, data_dir, log)):
+    begun = processes.decided(lambda: _dtypes(workdir) if resume else {})
+    study, rows = _with_dtypes(study, rows, begun)
     own = _Study(study, rows, workdir, data_dir, log)
     processes.alone(lambda: _begin(study, rows, workdir, resume), None)
     own.train()
     return processes.alone(own.report, dict[str, Any]())
+
+
+def _dtypes(workdir: pathlib.Path) -> dict[str, str]:
+  """Returns the dtypes of the rows and sources of the study in `workdir`, by name. Without a study, there are none."""
+  path = workdir / folders.STUDY
+  if not path.exists():
+    return {}
+  before = files.read_json(path, _RESTORE, ["rows"])
+  parts = [before["rows"], before.get("sources", {})]
+  if not all(isinstance(one, dict) and "dtype" in one for part in parts for one in dict(part).values()):
+    raise UserError(f"{path} was written by another program or version of jaxfer: {_RESTORE}")
+  return {name: one["dtype"] for part in parts for name, one in part.items()}
+
+
+def _with_dtypes(
+  study: StudyConfig, rows: Mapping[str, RunConfig], begun: Mapping[str, str]
+) -> tuple[StudyConfig, dict[str, RunConfig]]:
+  """Replaces the dtype "auto" in a study and in the configs of its rows; `begun` is the result of `_dtypes`."""
+  configs = configuration.sources_of(study, options_of) if study.sources else {}
+  dtypes = {name: with_dtype(config, begun.get(name)).dtype for name, config in configs.items()}
+  sources = tuple(
+    dataclasses.replace(source, overrides={**source.overrides, "dtype": dtypes[source.name]})
+    for source in study.sources
+  )
+  rows = {name: with_dtype(config, begun.get(name)) for name, config in rows.items()}
+  first = rows[study.rows[0].name].dtype
+  base = with_dtype(study.base, first)  # It is only described in the table.
+  return dataclasses.replace(study, base=base, sources=sources), rows
 
 
 class _Study:
@@ -261,8 +289,7 @@ def _begin(study: StudyConfig, rows: Mapping[str, RunConfig], workdir: pathlib.P
   now = files.plain(now)
   path = workdir / folders.STUDY
   if path.exists():
-    fix = "put it back from a copy, or choose another --workdir"
-    before = files.read_json(path, fix, ["preset", "seeds", "rows"])
+    before = files.read_json(path, _RESTORE, ["preset", "seeds", "rows"])
     ignored = {"preset": None}
     if keys := configuration.tree_differences(before | ignored, now | ignored):
       more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""

@@ -1,4 +1,7 @@
-"""A config applied to its data: the model, the split, the stages, and the evaluation. It does not depend on devices."""
+"""A config applied to its data: the model, the split, the stages, and the evaluation.
+
+Only the default dtype and the default placement of the data depend on the devices.
+"""
 
 import dataclasses
 import inspect
@@ -64,19 +67,27 @@ def _system(name: str) -> System:
   return SYSTEMS[name]
 
 
-def with_dtype(config: RunConfig) -> RunConfig:
+def with_dtype(config: RunConfig, begun: str | None = None) -> RunConfig:
   """Returns the config with a dtype in place of "auto".
 
-  It is bfloat16 on devices that multiply it fast, which are TPUs and GPUs from NVIDIA's compute capability 8 on, if the
-  system has shown that its accuracy does not suffer (`System.bfloat16`). Otherwise, it is float32.
+  It is bfloat16 if `System.bfloat16` is true and the device has fast products of bfloat16, as TPUs, NVIDIA GPUs of
+  compute capability 8.0 or higher and the AMD GPUs that JAX supports have. Otherwise, it is float32.
+
+  Args:
+    config: the config.
+    begun: the dtype with which the training was begun, if it is resumed. It takes the place of "auto".
   """
   if config.dtype != "auto":
     return config
-  device = jax.devices()[0]
-  old = getattr(device, "compute_capability", "").startswith(("5.", "6.", "7."))
-  fast = device.platform in ("gpu", "tpu") and not old
-  narrow = fast and _system(config.recipe.name).bfloat16
+  if begun is not None:
+    return configuration.override(config, {"dtype": begun}, options_of)
+  narrow = _system(config.recipe.name).bfloat16 and _fast_in_bfloat16(jax.devices()[0])
   return dataclasses.replace(config, dtype="bfloat16" if narrow else "float32")
+
+
+def _fast_in_bfloat16(device: jax.Device) -> bool:
+  old = getattr(device, "compute_capability", "").startswith(("5.", "6.", "7."))
+  return device.platform in ("gpu", "tpu") and not old
 
 
 def _model(config: RunConfig, data: records.Records) -> nn.Module:
@@ -115,7 +126,7 @@ class Task:
   """A config with its model and its data.
 
   Attributes:
-    config: the config.
+    config: the config. Its dtype is not "auto".
     system: the system of the config.
     model: the model, created for the classes of the data.
     data: arrays [n, ...] on the host, from which the steps gather; a `Stream` if the data are not resident.

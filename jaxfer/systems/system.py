@@ -86,7 +86,7 @@ class System:
     label_free: names of submodules that do not depend on the classes, so that they can be loaded from a training with
       other classes. A path such as "rgb/trunk" names a part that can be loaded without the rest of its submodule.
     bfloat16: whether trainings compute in bfloat16 on accelerators unless the config gives a dtype. It is true if
-      `benchmarks.precision` found that the accuracy is not lower than in float32.
+      `benchmarks.precision` found no loss of accuracy greater than one standard error.
     figure_options: options of `figures` that a config may set, by name, with their types and ranges.
   """
 

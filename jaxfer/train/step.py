@@ -31,12 +31,13 @@ def _ratio(total: jax.Array, weight: jax.Array) -> jax.Array:
   return jnp.where(weight > 0, total / jnp.where(weight > 0, weight, 1), 0)
 
 
-def _finite(tree: PyTree) -> jax.Array:
-  """Returns whether all values are finite: [] bool. Sums beyond the range of float32 do not count as finite.
+def _finite(gradients: PyTree) -> jax.Array:
+  """Returns whether the squares of all values, and their sums over all axes but the last, are finite: [] bool.
 
-  XLA makes fewer kernels of these sums than of a norm, so a step of ResNet18 compiles in 5/6 of the time.
+  Optimizers square gradients too. XLA compiles these sums to fewer kernels than the norm of all gradients.
   """
-  sums = [leaf.sum(tuple(range(leaf.ndim - 1))) for leaf in map(jnp.atleast_1d, jax.tree.leaves(tree))]
+  squares = [jnp.square(leaf) for leaf in map(jnp.atleast_1d, jax.tree.leaves(gradients))]
+  sums = [square.sum(tuple(range(square.ndim - 1))) for square in squares]
   return jnp.isfinite(jnp.concatenate(sums)).all()
 
 
@@ -80,7 +81,7 @@ def step(
           grads, trainable.optimizers[update.name], params, hparams=context.hparams
         )
         params = optax.apply_updates(params, changes)
-    finite &= _finite([grads, [sums[name][0] for name in out.loss]])
+    finite &= _finite(grads) & jnp.isfinite(sum(sums[name][0] for name in out.loss))
     metrics |= {f"{update.name}/{name}": pair for name, pair in sums.items()}
     trainable = dataclasses.replace(
       trainable,

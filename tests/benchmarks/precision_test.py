@@ -11,12 +11,13 @@ def results():
 
 
 def test_the_difference_and_its_standard_error():
-  accuracies = {"float32": [0.5, 0.6, 0.7], "bfloat16": [0.4, 0.5, 0.6]}
+  # The differences are -0.2, -0.1 and 0.
+  accuracies = {"float32": [0.5, 0.6, 0.7], "bfloat16": [0.3, 0.5, 0.7]}
   found, error = precision.difference(accuracies)
   assert found == pytest.approx(-0.1)
-  assert error == pytest.approx((0.01 / 3 + 0.01 / 3) ** 0.5)
+  assert error == pytest.approx(0.1 / 3**0.5)
   assert not precision.agrees(accuracies)
-  assert precision.agrees({"float32": [0.5, 0.6, 0.7], "bfloat16": [0.5, 0.5, 0.7]})
+  assert precision.agrees({"float32": [0.5, 0.6, 0.7], "bfloat16": [0.45, 0.55, 0.8]})
   assert precision.agrees({"float32": [0.5, 0.5, 0.5], "bfloat16": [0.6, 0.6, 0.6]})
 
 

@@ -19,7 +19,7 @@ from jaxfer import cli, config
 from jaxfer.data.folds import person_independent_folds
 from jaxfer.errors import UserError
 from jaxfer.report import study as report
-from jaxfer.study import run, study, trainings
+from jaxfer.study import run, study, task, trainings
 from jaxfer.systems import SYSTEMS
 from jaxfer.train import weights
 from jaxfer.train.trainer import Trainer
@@ -200,6 +200,32 @@ def test_what_another_study_left_is_refused_and_kept(undisturbed, tmp_path):
   (tmp_path / "config.json").write_text("{}")
   with pytest.raises(UserError, match=r"holds a run \(config\.json\)"):
     toy.run_study(tmp_path)
+
+
+def test_rows_and_pre_trainings_get_the_dtype_of_the_device_or_of_the_study_that_is_resumed(monkeypatch):
+  monkeypatch.setattr(task, "_fast_in_bfloat16", lambda device: True)
+  described = config.load_study(ROOT / "configs/elderly_transfer/table_synthetic.py")
+  resolved, rows = config.resolve(described, "smoke", (), task.options_of)
+  assert resolved.sources
+
+  def dtypes(begun):
+    made, own = study._with_dtypes(resolved, rows, begun)
+    sources = config.sources_of(made, task.options_of)
+    return {one.dtype for one in (made.base, *own.values(), *sources.values())}
+
+  assert dtypes({}) == {"bfloat16"}
+  assert dtypes(dict.fromkeys([*rows, *(source.name for source in resolved.sources)], "float32")) == {
+    "float32"
+  }
+
+
+def test_a_study_resumes_in_its_own_dtype_on_a_device_with_another_default(undisturbed, monkeypatch):
+  workdir, table, _ = undisturbed
+  before = (workdir / "study.json").read_text()
+  monkeypatch.setattr(toy.Toy, "bfloat16", True)
+  monkeypatch.setattr(task, "_fast_in_bfloat16", lambda device: True)
+  assert numbers(toy.run_study(workdir, resume=True, log=lambda line: None)) == numbers(table)
+  assert (workdir / "study.json").read_text() == before
 
 
 def test_rows_on_data_that_changed_are_not_set_beside_each_other(tmp_path, undisturbed, monkeypatch):

@@ -45,7 +45,7 @@ def test_auto_is_bfloat16_on_devices_that_multiply_it_fast_if_the_accuracy_agree
     assert with_dtype(given) == given
 
 
-@pytest.mark.parametrize("name", [name for name in small_systems.SYSTEMS if name != "classifier"])
+@pytest.mark.parametrize("name", small_systems.SYSTEMS)
 def test_in_bfloat16_the_state_and_the_losses_stay_float32(name):
   task = small_systems.made(name, "dtype=bfloat16")
   data = {key: np.asarray(array[:1]) for key, array in task.data.items()}

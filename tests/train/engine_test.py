@@ -118,6 +118,34 @@ def test_a_term_that_weighs_nothing_drops_out():
   assert tuple(map(float, sums["u/here"])) == (8.0, 2.0)
 
 
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, 1e25], ids=["nan", "inf", "its square is infinite"])
+def test_a_gradient_that_is_not_finite_is_refused_though_the_loss_is_finite(bad):
+  @jax.custom_vjp
+  def passed(w):
+    return w
+
+  passed.defvjp(lambda w: (w, None), lambda _, slope: (slope * jnp.asarray([1, bad, 1]),))
+
+  def loss(variables, batch, keys, context):
+    del batch, keys, context
+    params = variables["params"]["layer"]
+    return LossOut(loss={"sum": (passed(params["w"]).sum() + params["b"], jnp.float32(1))})
+
+  stage = Stage("s", (Update("u", loss, ("layer",), optax.adam(0.1)),), 1)
+  variables = {"params": {"layer": {"w": jnp.ones(3), "b": jnp.ones(())}}}
+  before = state.begin(stage, variables)
+  keys = jax.random.split(jax.random.key(0), 1)
+  trainable, _ = step.step(stage, before, {"x": jnp.zeros(1)}, keys, Context({}))
+  assert not trainable.finite
+  chex.assert_trees_all_equal(trainable.variables, before.trainable.variables)
+  chex.assert_trees_all_equal(trainable.optimizers, before.trainable.optimizers)
+  # No later step takes place.
+  resumed = dataclasses.replace(before, trainable=trainable)
+  later, sums = step.step(stage, resumed, {"x": jnp.zeros(1)}, keys, Context({}), jnp.asarray(True))
+  chex.assert_trees_all_equal(later, trainable)
+  assert all(float(weight) == 0 for _, weight in sums.values())
+
+
 def test_an_inactive_step_changes_nothing_and_weighs_nothing():
   training = toy.training()
   stage = training.stages[0]

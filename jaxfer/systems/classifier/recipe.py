@@ -171,6 +171,7 @@ class ClassifierSystem(System):
         logits, changed = jax.tree.map(lambda a: a[0], jax.vmap(forward, axis_name=AXIS)(batch["x"][None]))
       else:
         logits, changed = forward(batch["x"])
+      logits = logits.astype(jnp.float32)
       count = jnp.float32(len(logits))
       correct = (metrics.predict(logits) == batch["label"]).sum(dtype=jnp.float32)
       each = losses.cross_entropy(logits, batch["label"], label_smoothing)
@@ -202,10 +203,10 @@ class ClassifierSystem(System):
     hparams: Mapping[str, jax.Array],
     axis_name: str | None,
   ) -> jax.Array:
-    """Logits [batch, classes] in evaluation mode."""
+    """Logits [batch, classes] in evaluation mode, float32."""
     del hparams, axis_name
     logits: Any = model.apply(inside(variables), batch["x"], train=False)
-    return logits
+    return logits.astype(jnp.float32)
 
   def load_pretrained(self, model: nn.Module, given: Variables) -> Variables:
     """Returns all weights of another training of the same module.
