@@ -105,9 +105,8 @@ def prepare(
   state = jax.jit(functools.partial(begin, stage))(variables_of(problem, inputs["params"]))
 
   def train(trainable, frozen, batch, keys):
-    return engine.step(
-      stage, dataclasses.replace(state, trainable=trainable, frozen=frozen), batch, keys, Context({})
-    )
+    now = dataclasses.replace(state, trainable=trainable, frozen=frozen)
+    return engine.step(stage, now, batch, keys, Context({}), reject=False)  # As in a training alone.
 
   def result(out):
     trainable, metrics = out

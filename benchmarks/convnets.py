@@ -86,9 +86,8 @@ def prepare(problem: Problem, inputs: Mapping[str, Any]) -> harness.JaxProgram:
   state = jax.jit(functools.partial(begin, stage))(variables)
 
   def train(trainable, frozen, batch, keys):
-    return engine.step(
-      stage, dataclasses.replace(state, trainable=trainable, frozen=frozen), batch, keys, context
-    )
+    now = dataclasses.replace(state, trainable=trainable, frozen=frozen)
+    return engine.step(stage, now, batch, keys, context, reject=False)  # As in a training alone.
 
   def result(out):
     trainable, metrics = out

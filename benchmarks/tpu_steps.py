@@ -121,7 +121,8 @@ def two_stream(
     )
     (stage,), hparams = two_stream_conv_rnn.SYSTEM.recipe(model, 1)
     variables = jax.eval_shape(model.init, jax.random.key(0), *examples)
-    return _by_engine(stage, hparams, variables, clips, engine.step, axis_name)
+    step = functools.partial(engine.step, reject=False)  # As in a training alone.
+    return _by_engine(stage, hparams, variables, clips, step, axis_name)
 
   def theirs() -> harness.JaxProgram:
     net = FlaxTwoStream(features, jnp.dtype(dtype))
@@ -166,6 +167,7 @@ def vae(stage: str, batch: int, size: int, width: float, dtype: str) -> dict[str
       with nn.intercept_methods(stock):
         return plain_step(*arguments)
 
-    return _by_engine(which, hparams, variables, images, with_stock if plain else engine.step)
+    ours = functools.partial(engine.step, reject=False)
+    return _by_engine(which, hparams, variables, images, with_stock if plain else ours)
 
   return {"jaxfer": lambda: make(False), "flax": lambda: make(True)}

@@ -89,7 +89,7 @@ def two_stream(quick: bool, platform: str, dtype: str, steps: int) -> Setup:
 
 def chunk(setup: Setup, backend: Literal["pmap", "jit"], driver: Literal["scan", "steps"]) -> harness.Program:
   """Returns a program of the engine's trainer on one device."""
-  devices = placement.Placement(tuple(jax.devices()[:1]), backend=backend)
+  devices = placement.Placement(tuple(jax.devices()[:1]), backend=backend, alone=True)
   run = devices.trainer(setup.stage, driver)
   data, hparams, key = (
     devices.place(setup.data),
@@ -130,8 +130,8 @@ def single(setup: Setup, *, donate: bool) -> harness.JaxProgram:
   plan = {"row": setup.rows[0], "position": np.arange(setup.batch, dtype=np.int32)}
 
   def run(trainable, frozen, data, plan, key, hparams):
-    context = Context(hparams)
-    return planned_step(setup.stage, State(trainable, frozen), data, plan, jnp.ones((), bool), key, context)
+    state, active = State(trainable, frozen), jnp.ones((), bool)
+    return planned_step(setup.stage, state, data, plan, active, key, Context(hparams), reject=False)
 
   def named(out):
     return {name: np.asarray(total) for name, (total, _) in out[1].items()}

@@ -108,11 +108,13 @@ def prepare(problem: Problem, inputs: Mapping[str, Any], *, plain: bool = False)
   state = jax.jit(functools.partial(begin, stage))(inputs["variables"])
   context = Context({name: jnp.float32(value) for name, value in hparams.items()})
 
+  step = functools.partial(engine.step, reject=False)  # As in a training alone.
+
   def train(trainable, frozen, batch, keys):
     if not plain:
-      return engine.step(stage, State(trainable, frozen), batch, keys, context)
+      return step(stage, State(trainable, frozen), batch, keys, context)
     with nn.intercept_methods(stock):
-      return engine.step(stage, State(trainable, frozen), batch, keys, context)
+      return step(stage, State(trainable, frozen), batch, keys, context)
 
   keys = jax.random.wrap_key_data(inputs["keys"])
   return harness.JaxProgram(

@@ -104,7 +104,7 @@ def arrange(
     # devices of one process only.
     backend = "jit" if members[0].name or count_of > 1 else execution.backend
     used = first_of_each(devices, rows * shards)
-    return Placement(used, shards, count // rows, backend, streamed, shared, alike)
+    return Placement(used, shards, count // rows, backend, streamed, shared, alike, alone=not members[0].name)
 
   if groups is None:
     mode = "sequential" if streamed else mode_of(execution.members, devices[0].platform)

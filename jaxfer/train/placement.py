@@ -54,6 +54,8 @@ class Placement:
       or an earlier one trains, so frozen models are neither stacked nor saved.
     same_batches: whether all members have the same key and the same plan. If so, a device draws each batch once for
       all of its members.
+    alone: whether it runs a single training, which ends with an error at the first step that is not finite. The step
+      then need not be rejected (`step.step`).
   """
 
   devices: tuple[jax.Device, ...]
@@ -63,6 +65,7 @@ class Placement:
   streamed: bool = False
   shared: Variables = dataclasses.field(default_factory=lambda: NOTHING)
   same_batches: bool = False
+  alone: bool = False
   # `shared` on the devices. It is placed in `__post_init__` and not on first use, because the first use may be inside a
   # trace, whose tracer would then stay in this object.
   _placed: Variables = dataclasses.field(init=False, repr=False, compare=False)
@@ -329,7 +332,9 @@ class Placement:
 
     def one(trainable, frozen, shared, data, stage_key, hparams, active, plan):
       state, context = State(trainable, merge(shared, frozen)), Context(hparams, axis_name=axis_name)
-      trainable, metrics = planned_step(stage, state, data, plan, active, stage_key, context)
+      trainable, metrics = planned_step(
+        stage, state, data, plan, active, stage_key, context, reject=not self.alone
+      )
       return trainable, (metrics, trainable.finite)
 
     def all_alike(trainable, frozen, shared, data, stage_keys, hparams, active, plan):
@@ -339,7 +344,7 @@ class Placement:
 
       def one(trainable, frozen, hparams, active):
         state, context = State(trainable, merge(shared, frozen)), Context(hparams, axis_name=axis_name)
-        trainable, metrics = step(stage, state, batch, keys, context, active)
+        trainable, metrics = step(stage, state, batch, keys, context, active, reject=not self.alone)
         return trainable, (metrics, trainable.finite)
 
       return each(one, (0, 0, 0, 0), self.slots)(trainable, frozen, hparams, active)

@@ -25,7 +25,7 @@ class Trainable:
     optimizers: update name -> optimizer state. A stage with `ema` also has the moving average of `variables` here,
       under `AVERAGE`.
     step: [] int32, number of steps that the training has taken within the stage.
-    finite: [] bool, False after the first step whose loss or gradient was not finite. Nothing changes from then on.
+    finite: [] bool, False after the first step whose loss or gradient was not finite. No later step changes anything.
   """
 
   variables: Variables

@@ -48,6 +48,8 @@ def step(
   keys: jax.Array,
   context: Context,
   active: jax.Array | None = None,
+  *,
+  reject: bool = True,
 ) -> tuple[Trainable, Sums]:
   """Applies the stage's updates, in order, to one batch.
 
@@ -59,10 +61,13 @@ def step(
     context: the member's hyperparameters, and the name of the mapped axis if there is one.
     active: [] bool, whether the step takes place. If it is False, or if an earlier step was not finite, nothing changes
       and every metric has weight 0. None: the step takes place.
+    reject: whether a step whose loss or gradient is not finite leaves everything but `finite` unchanged. This costs
+      time, because no parameter can change before all gradients are known. A training that ends with an error at such
+      a step does not need it.
 
   Returns:
     (trainable, metrics). The metrics are (sum, weight) pairs over all devices, named "update/term". If a loss or a
-    gradient is not finite, `trainable` is unchanged except for `finite`, which is False.
+    gradient is not finite, `trainable.finite` is False.
   """
   trainable, finite = state.trainable, jnp.ones((), bool)
   metrics: dict[str, tuple[jax.Array, jax.Array]] = {}
@@ -94,13 +99,15 @@ def step(
     with jax.named_scope("average"):
       moved = moved_average(kept_variables(trainable), trainable.variables, stage.ema, trainable.step)
     trainable = dataclasses.replace(trainable, optimizers={**trainable.optimizers, AVERAGE: moved})
-  moves = finite
+  moves = finite if reject else None
   if active is not None:
     active &= state.trainable.finite
-    moves, finite = active & finite, jnp.where(active, finite, state.trainable.finite)
+    moves = active & finite if reject else active
+    finite = jnp.where(active, finite, state.trainable.finite)
     metrics = jax.tree.map(lambda a: jnp.where(active, a, 0), metrics)
-  kept = jax.tree.map(lambda new, old: jnp.where(moves, new, old), trainable, state.trainable)
-  return dataclasses.replace(kept, finite=finite), metrics
+  if moves is not None:
+    trainable = jax.tree.map(lambda new, old: jnp.where(moves, new, old), trainable, state.trainable)
+  return dataclasses.replace(trainable, finite=finite), metrics
 
 
 def _objective(
@@ -145,6 +152,8 @@ def planned_step(
   active: jax.Array,
   stage_key: jax.Array,
   context: Context,
+  *,
+  reject: bool = True,
 ) -> tuple[Trainable, Sums]:
   """Draws the keys, samples the batch on the device, and applies the step to it.
 
@@ -156,9 +165,10 @@ def planned_step(
     active: [] bool, whether the step takes place.
     stage_key: typed key of the stage.
     context: see `step`.
+    reject: see `step`.
 
   Returns:
     (trainable, metrics), see `step`.
   """
   batch, keys = draw(stage, data, plan, stage_key, state.trainable.step)
-  return step(stage, state, batch, keys, context, active)
+  return step(stage, state, batch, keys, context, active, reject=reject)

@@ -135,15 +135,22 @@ def test_a_gradient_that_is_not_finite_is_refused_though_the_loss_is_finite(bad)
   variables = {"params": {"layer": {"w": jnp.ones(3), "b": jnp.ones(())}}}
   before = state.begin(stage, variables)
   keys = jax.random.split(jax.random.key(0), 1)
-  trainable, _ = step.step(stage, before, {"x": jnp.zeros(1)}, keys, Context({}))
-  assert not trainable.finite
-  chex.assert_trees_all_equal(trainable.variables, before.trainable.variables)
-  chex.assert_trees_all_equal(trainable.optimizers, before.trainable.optimizers)
-  # No later step takes place.
-  resumed = dataclasses.replace(before, trainable=trainable)
-  later, sums = step.step(stage, resumed, {"x": jnp.zeros(1)}, keys, Context({}), jnp.asarray(True))
-  chex.assert_trees_all_equal(later, trainable)
-  assert all(float(weight) == 0 for _, weight in sums.values())
+  for reject in (True, False):
+    for active in (None, jnp.asarray(True)):
+      trainable, _ = step.step(stage, before, {"x": jnp.zeros(1)}, keys, Context({}), active, reject=reject)
+      assert not trainable.finite
+      assert int(trainable.step) == int(not reject)
+      if reject:
+        chex.assert_trees_all_equal(
+          dataclasses.replace(trainable, finite=jnp.asarray(True)), before.trainable
+        )
+    # No later step takes place.
+    now = dataclasses.replace(before, trainable=trainable)
+    later, sums = step.step(
+      stage, now, {"x": jnp.zeros(1)}, keys, Context({}), jnp.asarray(True), reject=reject
+    )
+    chex.assert_trees_all_equal(later, trainable)
+    assert all(float(weight) == 0 for _, weight in sums.values())
 
 
 def test_an_inactive_step_changes_nothing_and_weighs_nothing():
@@ -191,8 +198,17 @@ def test_a_loss_that_is_not_finite_stops_with_its_place(tmp_path):
   values["x"][row, 0] = 1e4
   first = [k for k in range(plan.steps) if row in plan.epoch(0, 0)[k]]
   expected = (1, first[0] + 1) if first else (2, 3)
-  with pytest.raises(UserError, match=f"stage 'both', epoch {expected[0]}, step {expected[1]}:"):
-    run(tmp_path, dataclasses.replace(training, data=values))
+  # The last checkpoint is from before that step, so resuming ends at the same place.
+  for resume in (False, True):
+    with pytest.raises(UserError, match=f"stage 'both', epoch {expected[0]}, step {expected[1]}:"):
+      run(
+        tmp_path,
+        dataclasses.replace(training, data=values),
+        resume=resume,
+        checkpoint_seconds=0.0,
+        steps_per_call=1,
+      )
+    assert any(path.name.isdigit() for path in (tmp_path / "checkpoints").iterdir())
 
 
 class Stop(Exception):
