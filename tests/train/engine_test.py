@@ -192,15 +192,13 @@ def test_a_loss_that_is_not_finite_stops_with_its_place(tmp_path):
 
   training = toy.training(net=poisoned)
   plan = training.members[0].plan
-  row = plan.epoch(0, 1)[2, 0]  # A record in the third batch of the second epoch.
+  row = plan.epoch(0, 0)[2, 0]  # A record in the third batch.
   values = dict(training.data)
   values["x"] = values["x"].copy()
   values["x"][row, 0] = 1e4
-  first = [k for k in range(plan.steps) if row in plan.epoch(0, 0)[k]]
-  expected = (1, first[0] + 1) if first else (2, 3)
   # The last checkpoint is from before that step, so resuming ends at the same place.
   for resume in (False, True):
-    with pytest.raises(UserError, match=f"stage 'both', epoch {expected[0]}, step {expected[1]}:"):
+    with pytest.raises(UserError, match="stage 'both', epoch 1, step 3:"):
       run(
         tmp_path,
         dataclasses.replace(training, data=values),
