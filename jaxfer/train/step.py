@@ -32,13 +32,13 @@ def _ratio(total: jax.Array, weight: jax.Array) -> jax.Array:
 
 
 def _finite(gradients: PyTree) -> jax.Array:
-  """Returns whether the squares of all values, and their sums over all axes but the last, are finite: [] bool.
+  """Returns whether all values are finite, and their sums so small that their squares are: [] bool.
 
-  Optimizers square gradients too. XLA compiles these sums to fewer kernels than the norm of all gradients.
+  Optimizers square gradients too. Each array is summed over all axes but the last. XLA compiles this to fewer and
+  faster kernels than the norm of all gradients.
   """
-  squares = [jnp.square(leaf) for leaf in map(jnp.atleast_1d, jax.tree.leaves(gradients))]
-  sums = [square.sum(tuple(range(square.ndim - 1))) for square in squares]
-  return jnp.isfinite(jnp.concatenate(sums)).all()
+  sums = [leaf.sum(tuple(range(leaf.ndim - 1))) for leaf in map(jnp.atleast_1d, jax.tree.leaves(gradients))]
+  return jnp.isfinite(jnp.square(jnp.concatenate(sums))).all()
 
 
 def step(
