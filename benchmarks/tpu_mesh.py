@@ -262,7 +262,7 @@ def main() -> None:
     size = sum(4 * leaf.size for leaf in jax.tree.leaves(step.variables["params"]))
     print(f"{name}: parameters {size / 2**20:.2f} MiB", flush=True)
     for division, shards in divisions(len(devices)).items():
-      placement = Placement(devices, shards)
+      placement = Placement(devices, shards, alone=shards == len(devices))
       mesh = placement.mesh.abstract_mesh
 
       def lowered(step=step, placement=placement, mesh=mesh):

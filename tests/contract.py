@@ -32,8 +32,8 @@ def placements(pmap: bool = True) -> list[placement.Placement]:
   one, *_ = devices = jax.devices()[:4]
   assert len(devices) == 4
   many = tuple(devices)
-  by_pmap = [placement.Placement(many, 4, backend="pmap")] * pmap
-  return [placement.Placement((one,)), placement.Placement(many, 2), *by_pmap]
+  by_pmap = [placement.Placement(many, 4, backend="pmap", alone=True)] * pmap
+  return [placement.Placement((one,), alone=True), placement.Placement(many, 2), *by_pmap]
 
 
 def descent(stage: Stage) -> Stage:

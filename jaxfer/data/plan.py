@@ -145,8 +145,9 @@ def chunks(steps: int, start: int, per_call: int) -> list[tuple[int, int]]:
   steps are inactive. A loop of one step would compile to another program than a longer one.
 
   Returns:
-    (first, end) of each remaining chunk; `start` is the first step of one of them.
+    (first, end) of each chunk. The first chunk begins at `start`. It may lie within a chunk of the whole epoch, if a
+    training is resumed with another `per_call`.
   """
   count = -(-steps // max(per_call, 2))
   length = max(-(-steps // count), 2)
-  return [(first, first + length) for first in range(0, steps, length) if first >= start]
+  return [(first, first + length) for first in range(start, steps, length)]

@@ -50,6 +50,7 @@ class GroupTraining:
     workdir: pathlib.Path,
     identity: Identity,
   ):
+    assert not placement.alone or group.names is None  # A member that fails keeps its variables.
     self.group, self.execution, self.placement = group, execution, placement
     self.workdir, self.identity = workdir, identity
     # What the order of floating-point operations depends on, besides the configuration.

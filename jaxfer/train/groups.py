@@ -1,7 +1,7 @@
 """Decides which members train at the same time, and on which devices.
 
 Members run in groups. With `vmap`, a group holds as many members as fit into memory. With `sequential`, it holds one
-member per row of the device mesh. Every member then runs the step of a single training, which compiles once for all.
+member per row of the device mesh. Every member then runs the same program, which compiles once for all.
 Devices that are left over share the batches. In both modes, member k draws what a single training with its seed and
 plan draws, and its results are the same up to rounding.
 """

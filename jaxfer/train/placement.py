@@ -54,8 +54,8 @@ class Placement:
       or an earlier one trains, so frozen models are neither stacked nor saved.
     same_batches: whether all members have the same key and the same plan. If so, a device draws each batch once for
       all of its members.
-    alone: whether it runs a single training, which ends with an error at the first step that is not finite. The step
-      then need not be rejected (`step.step`).
+    alone: whether it runs a training without a name, which ends with an error at the first step that is not finite.
+      The step then need not be rejected (`step.step`).
   """
 
   devices: tuple[jax.Device, ...]

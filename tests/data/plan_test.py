@@ -52,8 +52,10 @@ def test_chunks_are_equal_and_never_of_one_step(steps, per_call, want):
   assert chunks(steps, 0, per_call) == want
 
 
-def test_chunks_go_on_where_they_stopped():
+def test_chunks_go_on_where_they_stopped_also_with_another_length():
   assert chunks(7, 4, 4) == [(4, 8)]
+  assert chunks(10, 8, 100) == [(8, 18)]
+  assert chunks(10, 4, 3) == [(4, 7), (7, 10)]
 
 
 # Records 0 to 23; records outside ROWS belong to held-out people, or to nobody.

@@ -132,7 +132,7 @@ def test_a_gradient_that_is_not_finite_is_refused_though_the_loss_is_finite(bad)
     return LossOut(loss={"sum": (passed(params["w"]).sum() + params["b"], jnp.float32(1))})
 
   stage = Stage("s", (Update("u", loss, ("layer",), optax.adam(0.1)),), 1)
-  variables = {"params": {"layer": {"w": jnp.ones(3), "b": jnp.ones(())}}}
+  variables = {"params": {"layer": {"w": jnp.ones((2, 3)), "b": jnp.ones(())}}}
   before = state.begin(stage, variables)
   keys = jax.random.split(jax.random.key(0), 1)
   for reject in (True, False):
@@ -248,6 +248,29 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path, monkeypatch, driver, cuts):
     chex.assert_trees_all_equal(got, want)
     assert (cut / "metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
     assert len(list((cut / "checkpoints").glob("[0-9]*"))) == 3
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 32), (4, 2)])
+def test_a_run_resumes_within_an_epoch_with_another_number_of_steps_per_call(
+  tmp_path, monkeypatch, before, after
+):
+  """With 5 steps per epoch, chunks have 2 steps (then step 4 is within a chunk of 5), or 3 (then 2)."""
+  training = toy.training(batch_size=2)
+  settings = {"training": training, "checkpoint_seconds": 0.0, "driver": "scan"}
+  want = run(tmp_path / "whole", **settings, steps_per_call=after)
+  with monkeypatch.context() as patch:
+    stop_after(patch, 2 if before == 2 else 1)
+    with pytest.raises(Stop):
+      run(tmp_path / "cut", **settings, steps_per_call=before)
+  got = run(tmp_path / "cut", **settings, steps_per_call=after, resume=True)
+  assert_same(got, want)
+  rows = [
+    [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+    for name in ("whole", "cut")
+  ]
+  assert [(row["stage"], row["epoch"], row["split"]) for row in rows[0]] == [
+    (row["stage"], row["epoch"], row["split"]) for row in rows[1]
+  ]
 
 
 def test_resuming_otherwise_says_so_and_another_configuration_is_refused(tmp_path, capsys):

@@ -235,7 +235,7 @@ def test_devices_are_divided_among_members_and_shards():
 
 @pytest.mark.optimized
 def test_the_scan_driver_gives_the_same(tmp_path, methods, alones):
-  """Members train at once. One after another, each is a single training, as in engine_test."""
+  """Members train at once. One after another, each runs as a training alone does in engine_test."""
   execution = {"driver": "scan", "steps_per_call": 2}
   results = train(tmp_path, methods["dense"], folds(methods["dense"][-1]), execution=execution)
   for result, want in zip(results, alones("dense")[0], strict=True):

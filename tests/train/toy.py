@@ -99,7 +99,7 @@ def with_member(training, **changes):
 
 def placed(backend, devices):
   """Returns the placement of a single training on a number of devices."""
-  return Placement(tuple(jax.devices()[:devices]), devices, backend=backend)
+  return Placement(tuple(jax.devices()[:devices]), devices, backend=backend, alone=True)
 
 
 def run(folder, training, *, resume=False, log=print, **execution):

@@ -35,7 +35,7 @@ def step_on(devices, task, backend="pmap"):
   """Returns all variables after the first step of plain gradient descent on a number of devices."""
   plan = task.plan(np.arange(40))
   (stage,), hparams = task.stages(plan.steps)
-  placed = placement.Placement(tuple(jax.devices()[:devices]), devices, backend=backend)
+  placed = placement.Placement(tuple(jax.devices()[:devices]), devices, backend=backend, alone=True)
   variables = jax.device_get(jax.jit(task.init)(jax.random.key(1)))
   return contract.step(placed, contract.descent(stage), variables, task.data, plan, hparams)
 
