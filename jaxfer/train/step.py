@@ -32,10 +32,11 @@ def _ratio(total: jax.Array, weight: jax.Array) -> jax.Array:
 
 
 def _finite(gradients: PyTree) -> jax.Array:
-  """Returns whether all values are finite, and the squares of their sums over all axes but the last: [] bool.
+  """Returns whether all gradients are finite: [] bool.
 
-  Optimizers square gradients too. Values with infinite squares are found unless they cancel in a sum. XLA compiles this
-  to fewer and faster kernels than the norm of all gradients.
+  Each array is summed over all axes but the last. The squares of these sums must be finite too, because optimizers
+  square gradients. Large values that cancel in a sum are not found. XLA compiles this to fewer and faster kernels than
+  the norm of all gradients.
   """
   sums = [leaf.sum(tuple(range(leaf.ndim - 1))) for leaf in map(jnp.atleast_1d, jax.tree.leaves(gradients))]
   return jnp.isfinite(jnp.square(jnp.concatenate(sums))).all()
